@@ -1,0 +1,34 @@
+# The same targets as .ci/run. Everything they need is installed into .venv from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: sweep test lint bench clean
+
+sweep: .venv/installed  ## record the default dataset if absent, run search_spaces/quickstart.py, show the results
+	@$(BIN)/python -m service run quickstart
+
+test: .venv/installed-dev  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev  ## formatting, style, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+# torch first and by its exact version: anything else that asks for torch then takes the one that is there.
+.venv/installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a few minutes)"
+	@$(BIN)/pip install --quiet --constraint constraints.txt torch
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:  ## remove the environment; sweeps in storage/ and datasets stay
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""What to try: one file is one sweep, found by its name. No torch, no ray: planning is instant."""

@@ -1,0 +1,157 @@
+"""Sweep declares a grid, expand() turns it into trials, override() changes it from the command line."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from trainables import registry
+from trainables.errors import UserError, unknown
+from trainables.trial import Trial
+
+AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
+NOT_SWEEPS = ("sweep", "__init__")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A grid: every combination of the tuples, each trained with the plain fields (those of `Trial`).
+
+    `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter;
+    a tuple of values is one more axis. Raises UserError where an axis is empty or not a tuple.
+    """
+
+    datasets: tuple[str, ...]
+    algorithms: tuple[str, ...] = ("td3_bc",)
+    pruners: tuple[str, ...] = ("dense",)
+    sparsities: tuple[float, ...] = (0.0,)
+    seeds: tuple[int, ...] = (0,)
+    updates: int = 1_000_000
+    evaluations: int = 10
+    episodes: int = 10
+    calibration_batches: int = 1
+    calibration_size: int = 256
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for axis in AXES:
+            values = getattr(self, axis)
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise UserError(f"{axis} {values!r} is not a tuple, e.g. ({values!r},)")
+            if not tuple(values):
+                raise UserError(f"the grid is empty: {axis} has no value")
+            object.__setattr__(self, axis, tuple(values))
+        object.__setattr__(self, "hyper", dict(self.hyper))
+
+
+def expand(sweep: Sweep) -> tuple[Trial, ...]:
+    """All trials of the grid, without duplicates, seed by seed and dense first: the early ones span the grid.
+
+    Raises UserError, with the value and the choices, where a cell makes no sense.
+    """
+    _check_hyper(sweep)
+    plain = {f.name: getattr(sweep, f.name) for f in fields(sweep) if f.name not in AXES and f.name != "hyper"}
+    trials: dict[str, Trial] = {}
+    for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
+        for hyper in _hyper_cells(sweep, algorithm):
+            trial = Trial(dataset=dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, seed=seed, hyper=hyper, **plain)
+            trials.setdefault(trial.key, trial)
+    return tuple(trials.values())
+
+
+def sweep_names() -> tuple[str, ...]:
+    """The files of search_spaces/, sorted."""
+    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_SWEEPS))
+
+
+def load_sweep(name: str) -> Sweep:
+    """`SWEEP` of `search_spaces/<name>.py`; raises UserError for a wrong name and for a file that declares no sweep."""
+    if name not in sweep_names():
+        raise unknown("sweep", name, sweep_names())
+    try:
+        sweep = importlib.import_module(f"search_spaces.{name}").SWEEP
+    except (SyntaxError, AttributeError, TypeError, NameError, ImportError) as error:
+        raise UserError(f"search_spaces/{name}.py declares no sweep: {error}") from error
+    if not isinstance(sweep, Sweep):
+        raise UserError(f"search_spaces/{name}.py: SWEEP is a {type(sweep).__name__}, not a Sweep")
+    return sweep
+
+
+def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
+    """The sweep with `seeds=0,1,2`, `updates=50000` or `hyper.alpha=1,2.5` put in place of its own values.
+
+    Raises UserError for an unknown name (with the right ones) and for a value of the wrong type.
+    """
+    changes: dict[str, Any] = {}
+    hyper = dict(sweep.hyper)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals:
+            raise UserError(f"--set {setting!r} is not of the form name=value, e.g. seeds=0,1,2")
+        if name.startswith("hyper."):
+            hyper[name.removeprefix("hyper.")] = _literal(name, text)
+        elif name in AXES:
+            changes[name] = tuple(_parse(name, part.strip(), AXES[name]) for part in text.split(",") if part.strip())
+        elif name in (choices := [f.name for f in fields(sweep) if f.name != "hyper"]):
+            changes[name] = _parse(name, text.strip(), int)
+        else:
+            raise unknown("override", name, [*choices, "hyper.<name>"])
+    return replace(sweep, **changes, hyper=hyper)
+
+
+def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
+    """(pruner, sparsity) pairs, dense first: sparsity 0 of any pruner is the dense cell."""
+    for pruner in sweep.pruners:
+        registry.check("pruners", pruner)
+    if "dense" in sweep.pruners or 0 in sweep.sparsities:
+        yield "dense", 0.0
+    yield from ((pruner, s) for s in sweep.sparsities if s != 0 for pruner in sweep.pruners if pruner != "dense")
+
+
+def _hyper_cells(sweep: Sweep, algorithm: str) -> Iterator[dict[str, Any]]:
+    """Every combination of the hyperparameters that `algorithm` has."""
+    defaults = registry.hyper_defaults(algorithm)
+    own = {name: _values(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
+    for combination in itertools.product(*own.values()):
+        yield dict(zip(own, combination, strict=True))
+
+
+def _values(value: Any, default: Any) -> tuple[Any, ...]:
+    """The values of a hyperparameter's axis; one whose default is a tuple, e.g. `hidden`, needs a tuple of tuples to be an axis."""
+    if isinstance(default, tuple):
+        is_axis = isinstance(value, tuple) and bool(value) and all(isinstance(v, tuple | list) for v in value)
+    else:
+        is_axis = isinstance(value, tuple | list)
+    values = tuple(value) if is_axis else (value,)
+    if not values:
+        raise UserError("the grid is empty: a hyperparameter has no value")
+    whole = isinstance(default, float)  # 1 and 1.0 are one value, and must be one trial key
+    return tuple(float(v) if whole and isinstance(v, int) and not isinstance(v, bool) else v for v in values)
+
+
+def _check_hyper(sweep: Sweep) -> None:
+    known = {name for algorithm in sweep.algorithms for name in registry.hyper_defaults(algorithm)}
+    for name in sweep.hyper:
+        if name not in known:
+            raise unknown(f"hyperparameter of {', '.join(sweep.algorithms)}", name, sorted(known))
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        words = {int: "an integer", float: "a number"}
+        raise UserError(f"{name} {text!r} is not {words.get(kind, 'valid')}") from None
+
+
+def _literal(name: str, text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f"{name} {text!r} is not a number, nor numbers with commas between") from None

@@ -1,0 +1,1 @@
+"""Where it runs: plan, manifest, Ray, spool, MLflow, results."""

@@ -1,0 +1,167 @@
+"""What a run would do: trials, those done, stacks, datasets, time. Imports no torch, ray or mlflow, so that planning is instant."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from search_spaces.sweep import Sweep, expand, load_sweep, override
+from service import manifest, spool
+from service.manifest import Ledger
+from service.packing import pack
+from trainables import datasets, paths
+from trainables.trial import Stack, Trial
+
+# Updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
+UPDATES_PER_SECOND = {("cpu", "bc"): 250.0, ("cpu", "td3_bc"): 60.0, ("cpu", "iql"): 40.0}
+OTHERWISE = {"cpu": 30.0, "cuda": 5_000.0}
+STACK_SIZE = {"cpu": 1, "cuda": 32}  # a CPU gains nothing by stacking; a GPU is idle without
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A sweep against what its storage holds: `state` and, where another sweep did the trial, `elsewhere`, by trial key."""
+
+    name: str
+    sweep: Sweep
+    trials: tuple[Trial, ...]
+    state: Mapping[str, str]
+    elsewhere: Mapping[str, str]
+    absent: tuple[str, ...]
+    device: str
+    size: int
+    slots: int
+    stacks: tuple[Stack, ...]
+    rates: Mapping[str, float]
+    seconds: float
+
+    @property
+    def todo(self) -> list[Trial]:
+        return [trial for trial in self.trials if self.state[trial.key] not in manifest.TERMINAL]
+
+
+def make_plan(
+    name: str, settings: Sequence[str] = (), *, storage: Path, device: str = "auto", size: int | None = None, retry: bool = False
+) -> Plan:
+    """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input.
+
+    `retry`: trials that failed or diverged are to do again.
+    """
+    sweep = override(load_sweep(name), settings)
+    trials = expand(sweep)
+    absent = absent_datasets(sweep.datasets)
+    ledgers = manifest.read_all(storage)
+    own, elsewhere = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name)
+    state = {t.key: _state(own.state(t.key), t.key in elsewhere, retry) for t in trials}
+    todo = [t for t in trials if state[t.key] not in manifest.TERMINAL]
+    device = local_device() if device == "auto" else device
+    size = size or STACK_SIZE[device]
+    stacks = pack(todo, size, progress_of(storage, todo))
+    rates = {algorithm: _rate(ledgers, device, algorithm) for algorithm in sweep.algorithms}
+    slots = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    return Plan(
+        name=name, sweep=sweep, trials=trials, state=state, elsewhere={k: s for k, s in elsewhere.items() if k in state},
+        absent=absent, device=device, size=size, slots=slots, stacks=stacks, rates=rates, seconds=_seconds(stacks, rates, slots),
+    )  # fmt: skip
+
+
+def absent_datasets(ids: Sequence[str]) -> tuple[str, ...]:
+    """Those of `ids` that are not on this machine yet; raises UserError for one that can neither be recorded nor downloaded."""
+    absent = tuple(id for id in ids if not datasets.exists(id))
+    for id in absent:
+        datasets.folder(id)  # a malformed id ends here
+        if id.startswith(datasets.OURS):
+            from trainables.datasets.collect.tiers import parse  # imports numpy, so only where it is needed
+
+            parse(id)
+    return absent
+
+
+def progress_of(storage: Path, trials: Sequence[Trial]) -> dict[str, int]:
+    """The update that each trial would go on from, as its spool tells; none for one that has not begun."""
+    begun = {folder.name for folder in paths.trials(storage).glob("*")}
+    return {key: max(0, spool.committed_update(spool.read(paths.spool(storage, key)))) for key in (t.key for t in trials) if key in begun}
+
+
+def local_device() -> str:
+    """`cuda` where this machine has a GPU and an installed torch that can use it, else `cpu`; asks neither torch nor ray."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return "cpu"
+    import importlib.metadata
+
+    return "cpu" if importlib.metadata.version("torch").endswith("+cpu") else "cuda"
+
+
+def describe(plan: Plan) -> str:
+    """The plan as people read it."""
+    sweep, counts = plan.sweep, Counter(plan.state.values())
+    done_here = sum(plan.state[k] == "done" and k not in plan.elsewhere for k in plan.state)
+    todo = len(plan.todo)
+    lines = [
+        f"{plan.name}: {len(plan.trials)} trials of {sweep.updates:,} updates and {sweep.evaluations} evaluations of {sweep.episodes} episodes",
+        *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in ("datasets", "algorithms", "pruners", "sparsities", "seeds")),
+        *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
+        f"  {'done':<12}{done_here} here, {len(plan.elsewhere)} by another sweep of this storage; "
+        f"failed {counts['failed']}, diverged {counts['diverged']}",
+        f"  {'to run':<12}{todo} in {len(plan.stacks)} stacks of at most {plan.size}, {plan.slots} at a time on {plan.device}",
+    ]
+    for id in plan.absent:
+        lines.append(f"  {'first':<12}{id} is not here yet: it will be {'recorded' if id.startswith(datasets.OURS) else 'downloaded'}")
+    if todo:
+        rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
+        lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} updates/s of a stack")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `7 min`, `3.5 h`, `12 d`."""
+    for unit, length, until in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        if seconds / length < until:
+            value = seconds / length
+            return f"{value:.1f} {unit}" if unit == "h" and value < 10 else f"{value:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def _state(own: str, elsewhere: bool, retry: bool) -> str:
+    if elsewhere and own != "done":
+        return "done"
+    if retry and own in ("failed", "diverged"):
+        return "planned"
+    return own or "planned"
+
+
+def _done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
+    """Trial keys that are not done in this sweep but in another one, with that one's name."""
+    own = set(ledgers[name].keys_in("done")) if name in ledgers else set()
+    others = ((key, other) for other, ledger in ledgers.items() if other != name for key in ledger.keys_in("done"))
+    return {key: other for key, other in others if key not in own}
+
+
+def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str) -> float:
+    """Updates per second of a stack: the median of what this storage measured, else the table's."""
+    measured = [
+        float(entry.detail["updates_per_second"])
+        for ledger in ledgers.values()
+        for entry in ledger.entries.values()
+        if entry.state == "done" and entry.trial.algorithm == algorithm and entry.detail.get("device") == device
+        and entry.detail.get("updates_per_second")
+    ]  # fmt: skip
+    return median(measured) if measured else UPDATES_PER_SECOND.get((device, algorithm), OTHERWISE[device])
+
+
+def _seconds(stacks: Sequence[Stack], rates: Mapping[str, float], slots: int) -> float:
+    """The time that `slots` workers need when each takes the next stack as it gets free."""
+    free = [0.0] * max(1, slots)
+    for stack in stacks:
+        free.sort()
+        free[0] += len(stack) * stack.lead.updates / rates[stack.lead.algorithm]
+    return max(free)
+
+
+def _listed(values: Sequence[object], most: int = 6) -> str:
+    more = f", ... ({len(values)} in all)" if len(values) > most else ""
+    return ", ".join(str(value) for value in values[:most]) + more

@@ -1,0 +1,167 @@
+"""Carries spools to MLflow, outside the trainers. When MLflow is away it waits and tries again; training never notices.
+
+What has been shipped of a trial is kept in `shipped.json`, per MLflow and run. It is written after the batch it speaks of, so a
+crash between the two ships that batch again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from service import spool
+from service.files import write
+from service.manifest import Entry, Ledger
+from service.spool import Placed
+from service.tracking import MOST_METRICS, Point, Tracking, finite
+from trainables import paths
+
+PERIOD = 2.0  # seconds between two passes
+LONGEST_WAIT = 60.0  # seconds between two tries while MLflow is away
+TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "host")
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a trial's spool is in which run of which MLflow, and the state that the run was last given."""
+
+    tracking: str = ""
+    run_id: str = ""
+    offset: int = 0
+    state: str = ""
+
+
+class Shipper:
+    """Ships the trials of a sweep's ledger."""
+
+    def __init__(self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking) -> None:
+        self._storage, self._sweep, self._ledger, self._tracking = storage, sweep, ledger, tracking
+        self._cursors: dict[str, Cursor] = {}
+        # Not the address itself: it may hold a password.
+        self._place = hashlib.sha256(tracking.uri.encode()).hexdigest()[:16]
+
+    def ship(self) -> int:
+        """One pass over all trials: ship what is committed, then the states. Returns the number of points; raises what MLflow raises."""
+        return sum(self._ship_trial(key, entry) for key, entry in list(self._ledger.entries.items()) if entry.story)
+
+    def _ship_trial(self, key: str, entry: Entry) -> int:
+        cursor = self._cursors.get(key) or self._stored(key)
+        lines = spool.committed(spool.read(paths.spool(self._storage, key), cursor.offset))
+        reused = bool(entry.detail.get("sweep"))
+        state = f"{entry.state}, reused by {self._sweep}" if reused else entry.state
+        if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
+            return 0
+        run_id = self._tracking.trial_run(entry.trial, self._tracking.parent_run(self._sweep))
+        if run_id != cursor.run_id:  # another MLflow, or somebody deleted the run: all of it again
+            cursor = Cursor(self._place, run_id)
+            lines = spool.committed(spool.read(paths.spool(self._storage, key)))
+        shipped = 0
+        for chunk in _chunks(lines):
+            points = _points(chunk)
+            self._ship_lines(run_id, entry, chunk, points)
+            shipped += len(points)
+            cursor = self._store(key, Cursor(self._place, run_id, chunk[-1].end, cursor.state))
+        if state != cursor.state:
+            if reused:
+                self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "reused"})
+            self._tracking.set_state(run_id, entry.state, entry.detail)
+            self._store(key, Cursor(self._place, run_id, cursor.offset, state))
+        return shipped
+
+    def _ship_lines(self, run_id: str, entry: Entry, chunk: Sequence[Placed], points: Sequence[Point]) -> None:
+        key, trial = entry.trial.key, entry.trial
+        self._tracking.log_points(run_id, points)
+        for line in (placed.line for placed in chunk):
+            match line["kind"]:
+                case "attempt":
+                    self._tracking.set_tags(run_id, {f"winnow.{name}": line[name] for name in TAGS if name in line})
+                    profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
+                    self._tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
+                    self._tracking.log_artifacts(run_id, [paths.trial_json(self._storage, key)])
+                case "pruned":
+                    self._tracking.log_artifacts(run_id, [paths.masks(self._storage, key)])
+                case "finished":
+                    self._tracking.set_tags(run_id, {"winnow.execution": line["execution"]})
+                    self._tracking.log_artifacts(run_id, [paths.policy(self._storage, key), paths.policy_json(self._storage, key)])
+                    evaluations = _evaluations(spool.read(paths.spool(self._storage, key)))
+                    self._tracking.log_text(run_id, "evaluations.json", json.dumps(evaluations))
+
+    def _stored(self, key: str) -> Cursor:
+        """The cursor on disk if it speaks of this MLflow, else one at the start."""
+        try:
+            cursor = Cursor(**json.loads(paths.shipped(self._storage, key).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return Cursor(self._place)
+        return cursor if cursor.tracking == self._place else Cursor(self._place)
+
+    def _store(self, key: str, cursor: Cursor) -> Cursor:
+        write(paths.shipped(self._storage, key), json.dumps(asdict(cursor)).encode())
+        self._cursors[key] = cursor
+        return cursor
+
+
+class ShipperThread:
+    """Calls `ship` every few seconds beside the driver's work."""
+
+    def __init__(self, ship: Callable[[], int]) -> None:
+        self._ship, self._stop = ship, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
+        self.trouble = ""
+        self._thread.start()
+
+    def finish(self, patience: float) -> bool:
+        """Ship the rest; False, with the reason in `trouble`, where MLflow could not take it within `patience` seconds."""
+        self._stop.set()
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self.trouble = self.trouble or "MLflow does not answer"
+            return False
+        return not self.trouble
+
+    def _run(self) -> None:
+        wait = PERIOD
+        while not self._stop.wait(wait):
+            wait = PERIOD if self._pass() else min(LONGEST_WAIT, 2 * wait)
+        self._pass()
+
+    def _pass(self) -> bool:
+        try:
+            self._ship()
+        except Exception as error:
+            # Whatever MLflow's client raises means one thing here: later.
+            self.trouble = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            return False
+        self.trouble = ""
+        return True
+
+
+def _chunks(lines: Sequence[Placed]) -> list[list[Placed]]:
+    """Lines in groups of at most about one batch of points."""
+    chunks: list[list[Placed]] = []
+    count = 0
+    for placed in lines:
+        size = len(placed.line.get("metrics", ()))
+        if not chunks or count + size > MOST_METRICS:
+            chunks.append([])
+            count = 0
+        chunks[-1].append(placed)
+        count += size
+    return chunks
+
+
+def _points(lines: Sequence[Placed]) -> list[Point]:
+    return finite(
+        (name, float(value), int(placed.line["time"]), placed.update)
+        for placed in lines
+        for name, value in placed.line.get("metrics", {}).items()
+    )
+
+
+def _evaluations(lines: Sequence[Placed]) -> list[dict[str, object]]:
+    """Every evaluation with all its episodes."""
+    wanted = ("update", "returns", "scores")
+    return [{name: placed.line[name] for name in wanted} for placed in lines if "returns" in placed.line]

@@ -1,0 +1,178 @@
+"""The one place that talks to MLflow: a parent run per sweep, a child run per trial, found by tags.
+
+A run belongs to a trial by its tag `winnow.trial_key`, so a trial has one run whoever asks and however often. Everything here may
+be repeated: points carry their source's time, params and tags their one value, artifacts their one name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables import paths
+from trainables.trial import Trial
+
+EXPERIMENT = "winnow"
+MOST_METRICS = 1000  # per log_batch
+MOST_TAG = 5000  # characters; MLflow takes 8000
+MOST_PARAM = 6000  # characters; MLflow cuts longer ones in silence
+STATUS = {"leased": "RUNNING", "planned": "KILLED", "done": "FINISHED", "failed": "FAILED", "diverged": "FAILED"}
+
+Point = tuple[str, float, int, int]  # metric, value, milliseconds since 1970, update
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What results need of a trial's run: last values of its metrics (by `stage/what`), its tags, its status in MLflow's words."""
+
+    run_id: str
+    status: str
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+def uri_of(storage: Path) -> str:
+    """$MLFLOW_TRACKING_URI, else an sqlite file in the storage, which needs no server."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.mlflow_db(storage)}"
+
+
+class Tracking:
+    """A connection to one MLflow experiment; made lazily, by the first call that needs it. Any call may raise what MLflow raises."""
+
+    def __init__(self, storage: Path) -> None:
+        self.uri = uri_of(storage)
+        self._storage = storage
+        self._client: Any = None
+        self._experiment = ""
+        self._runs: dict[str, str] = {}
+
+    def parent_run(self, sweep: str) -> str:
+        """The id of the sweep's run."""
+        return self._find_or_create("winnow.sweep", sweep, sweep, {"winnow.kind": "sweep"})
+
+    def trial_run(self, trial: Trial, parent: str) -> str:
+        """The id of the trial's run under `parent`, with its params; an older run, of another sweep, is used where there is one."""
+        known = trial.key in self._runs
+        tags = {"mlflow.parentRunId": parent, "winnow.kind": "trial"}
+        run_id = self._find_or_create("winnow.trial_key", trial.key, trial.name, tags)
+        if not known:
+            self._batch(run_id, params=params_of(trial))
+        return run_id
+
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        from mlflow.entities import Metric
+
+        for start in range(0, len(points), MOST_METRICS):
+            self._batch(run_id, metrics=[Metric(*point) for point in points[start : start + MOST_METRICS]])
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._batch(run_id, tags=tags)
+
+    def set_state(self, run_id: str, state: str, detail: Mapping[str, Any]) -> None:
+        """The run's status for a state of the manifest, with its reason and message as tags; `leased` opens a closed run again."""
+        about = {name: str(detail.get(name, "")) for name in ("reason", "message")}
+        self.set_tags(run_id, {"winnow.state": state, **{f"winnow.{name}": text for name, text in about.items()}})
+        if STATUS[state] == "RUNNING":
+            self._connected().update_run(run_id, status="RUNNING")
+        else:
+            self._connected().set_terminated(run_id, STATUS[state])
+
+    def log_artifacts(self, run_id: str, files: Iterable[Path], folder: str = "") -> None:
+        """The files that exist, under their own names."""
+        for file in files:
+            if file.exists():
+                self._connected().log_artifact(run_id, str(file), folder or None)
+
+    def log_text(self, run_id: str, name: str, text: str) -> None:
+        self._connected().log_text(run_id, text, name)
+
+    def log_dataset(self, run_id: str, dataset: str, digest: str, profile: Mapping[str, str]) -> None:
+        """The dataset as an MLflow dataset input; twice the same is once."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        entity = Dataset(dataset, digest[:36], "minari", json.dumps({"id": dataset, "sha256": digest}), profile=json.dumps(dict(profile)))
+        self._connected().log_inputs(run_id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+
+    def trial_rows(self, keys: Iterable[str]) -> dict[str, RunRow]:
+        """The runs of trials, by trial key."""
+        wanted, found = set(keys), {}
+        for run in self._search("tags.`winnow.kind` = 'trial'"):
+            key = run.data.tags.get("winnow.trial_key", "")
+            if key in wanted:
+                found[key] = RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags)
+        return found
+
+    def _find_or_create(self, tag: str, value: str, name: str, tags: Mapping[str, str]) -> str:
+        if value not in self._runs:
+            runs = self._search(f"tags.`{tag}` = '{value}'")
+            if not runs:
+                self._connected().create_run(self._experiment, run_name=name, tags={tag: value, **tags})
+                # A create whose answer was lost is retried and leaves a ghost: look again, the oldest is the run.
+                runs = self._search(f"tags.`{tag}` = '{value}'")
+            oldest, *ghosts = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+            for ghost in ghosts:
+                self._connected().delete_run(ghost.info.run_id)
+            self._runs[value] = oldest.info.run_id
+        return self._runs[value]
+
+    def _search(self, where: str) -> list[Any]:
+        client, found, token = self._connected(), [], None
+        while token != "":
+            page = client.search_runs([self._experiment], where, max_results=1000, page_token=token)
+            found += page
+            token = page.token or ""
+        return found
+
+    def _batch(
+        self, run_id: str, metrics: Sequence[Any] = (), params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        self._connected().log_batch(
+            run_id,
+            metrics=metrics,
+            params=[Param(name, value[:MOST_PARAM]) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value[:MOST_TAG]) for name, value in (tags or {}).items()],
+        )
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            # MLflow's own retries would hold a call for minutes; whoever calls here tries again later.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from mlflow import MlflowClient
+
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            client = MlflowClient(tracking_uri=self.uri)
+            self._experiment = self._experiment_id(client)
+            self._client = client
+        return self._client
+
+    def _experiment_id(self, client: Any) -> str:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        # With a server the artifacts are its business; the embedded store would put them into the working directory.
+        place = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite:") else None
+        return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+
+
+def params_of(trial: Trial) -> dict[str, str]:
+    """All that was chosen for a trial: its fields, and every hyperparameter, also those left at their default."""
+    plain = {name: str(value) for name, value in trial.to_json().items() if name != "hyper"}
+    return plain | {f"hyper.{name}": str(value) for name, value in trial.hyper_values().items()}
+
+
+def finite(points: Iterable[Point]) -> list[Point]:
+    """Points without the infinities, which some of MLflow's databases refuse or alter."""
+    return [point for point in points if not math.isinf(point[1])]

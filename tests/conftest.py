@@ -1,0 +1,56 @@
+"""What all tests share: one thread per process, and a small real dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads beside another process collapse
+
+import pytest
+
+HOPPER = "test/hopper/random-v0"
+
+
+@pytest.fixture(scope="session")
+def hopper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of Minari datasets with HOPPER: 40 episodes of Hopper-v5 under uniformly random actions, about 800 transitions."""
+    import gymnasium
+    import minari
+    import numpy as np
+    from minari.data_collector import EpisodeBuffer
+
+    folder = tmp_path_factory.mktemp("minari")
+    env = gymnasium.make("Hopper-v5")
+    env.action_space.seed(0)
+    episodes = []
+    for number in range(40):
+        observations, steps, over = [env.reset(seed=number)[0]], [], False
+        while not over:
+            action = env.action_space.sample()
+            observation, reward, terminated, truncated, _ = env.step(action)
+            observations.append(observation)
+            steps.append((action, reward, terminated, truncated))
+            over = terminated or truncated
+        actions, rewards, terminations, truncations = (np.array(values) for values in zip(*steps, strict=True))
+        episodes.append(EpisodeBuffer(number, None, None, np.array(observations), actions, rewards, terminations, truncations, None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(folder))
+        about = dict.fromkeys(("author", "author_email", "code_permalink", "algorithm_name", "description"), "a test's")
+        minari.create_dataset_from_buffers(HOPPER, buffer=episodes, env="Hopper-v5", eval_env="Hopper-v5", **about)
+    env.close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared tables and compiled kernels, made once for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def hopper(hopper_folder: Path, table_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of the small Hopper dataset, with the environment variables set so that it is found."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(hopper_folder))
+    monkeypatch.setenv("WINNOW_CACHE", str(table_cache))
+    return HOPPER

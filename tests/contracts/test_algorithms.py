@@ -1,0 +1,229 @@
+"""What holds for every file in algorithms/, in every execution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.stacks import Rows, World, assert_same, made_up_table, member_of, small_trial
+from trainables import execution as executions
+from trainables import registry
+from trainables.trial import Trial
+
+ALGORITHMS = registry.names("algorithms")
+EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")
+UPDATES = 21
+
+each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+each_execution = pytest.mark.parametrize("execution", EXECUTIONS)
+
+
+@pytest.fixture(autouse=True)
+def _kernels(table_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_CACHE", str(table_cache))
+
+
+def three(algorithm: str) -> list[Trial]:
+    """Different seeds, pruners and sparsities."""
+    return [
+        small_trial(algorithm, "snip", 0.5, seed=0),
+        small_trial(algorithm, "random_erk", 0.7, seed=1),
+        small_trial(algorithm, "dense", 0.0, seed=2),
+    ]
+
+
+def assert_stack_equals_alone(trials: list[Trial], execution: str, updates: int = UPDATES) -> None:
+    table = made_up_table(11, 3) if trials[0].hyper_values()["batch_size"] > 32 else made_up_table()
+    together = World(trials, execution, table).start()
+    assert together.agent.execution == execution
+    logged = together.train(0, updates)
+    assert logged[-1]
+    rows = together.rows()
+    for k, trial in enumerate(trials):
+        alone = World([trial], execution, table).start()
+        alone_logged = alone.train(0, updates)
+        assert_same(member_of(rows, k), alone.rows(), trial.name)
+        for update, (found, wanted) in enumerate(zip(logged, alone_logged, strict=True)):
+            assert_same({name: loss[k : k + 1] for name, loss in found.items()}, wanted, f"{trial.name} update {update}")
+    for name, row in rows.items():
+        if name.startswith("online/"):
+            assert not torch.equal(row, together.agent.initial(name.removeprefix("online/"))), f"{name} was not trained"
+
+
+@each_algorithm
+@each_execution
+def test_a_stack_equals_each_member_alone_bit_for_bit(algorithm: str, execution: str) -> None:
+    assert_stack_equals_alone(three(algorithm), execution)
+
+
+@each_algorithm
+@each_execution
+def test_so_it_does_at_the_algorithms_own_sizes(algorithm: str, execution: str) -> None:
+    defaults = registry.hyper_defaults(algorithm)
+    trials = [small_trial(algorithm, p, s, seed=k, hyper=defaults) for k, (p, s) in enumerate([("snip", 0.9), ("random_uniform", 0.95)])]
+    assert trials[0].hyper == {}
+    assert_stack_equals_alone(trials, execution, updates=4)
+
+
+@each_algorithm
+@each_execution
+def test_members_may_differ_in_every_float_hyperparameter(algorithm: str, execution: str) -> None:
+    defaults = registry.hyper_defaults(algorithm)
+    floats = {name: value for name, value in defaults.items() if isinstance(value, float)}
+    assert floats
+    trials = [small_trial(algorithm, "snip", 0.5, hyper={name: value * 0.8}) for name, value in floats.items() if value]
+    plain = small_trial(algorithm, "snip", 0.5)
+    assert_stack_equals_alone([plain, *trials], execution, updates=6)
+
+
+@each_algorithm
+def test_a_learning_rate_acts_on_its_member(algorithm: str) -> None:
+    """0 leaves every network where it was, beside a member that learns."""
+    rates = set(registry.load("algorithms", algorithm).LEARNING_RATES.values())
+    still = small_trial(algorithm, hyper=dict.fromkeys(rates, 0.0))
+    world = World([small_trial(algorithm), still]).start()
+    world.train(0, 3)
+    for name in world.agent.specs:
+        moved = (world.agent.networks[name].unpack(world.agent.networks[name].parameters) != world.agent.initial(name)).any(1)
+        assert moved.tolist() == [True, False]
+
+
+@each_algorithm
+@each_execution
+def test_resumed_equals_uninterrupted_bit_for_bit_also_in_another_stack(algorithm: str, execution: str) -> None:
+    trials, stop, end = three(algorithm), 11, UPDATES  # 11 is odd: a delayed update must be counted from the beginning
+    whole = World(trials, execution).start()
+    first = whole.train(0, stop)
+    saved, counts = whole.rows(), whole.counts()
+    rest = whole.train(stop, end)
+    assert len(first) == stop
+
+    stranger = World([small_trial(algorithm, "magnitude", 0.3, seed=9)], execution).start()
+    stranger.train(0, stop)
+    mixed_trials = [trials[2], stranger.stack.lead, trials[0]]
+    mixed_rows = {name: torch.cat([saved[name][2:], stranger.rows()[name], saved[name][:1]]) for name in saved}
+    mixed_masks = {
+        name: [torch.cat([own[2:], strange, own[:1]]) for own, strange in zip(mask, stranger.masks[name], strict=True)]
+        for name, mask in whole.masks.items()
+    }
+    mixed = World(mixed_trials, execution).resume(mixed_masks, mixed_rows, counts)
+    assert_same(mixed.rows(), mixed_rows, "loaded")
+    logged = mixed.train(stop, end)
+    for there, here in ((0, 2), (2, 0)):
+        assert_same(member_of(mixed.rows(), there), member_of(whole.rows(), here), trials[here].name)
+        for found, wanted in zip(logged, rest, strict=True):
+            assert_same({n: v[there] for n, v in found.items()}, {n: v[here] for n, v in wanted.items()})
+
+
+@each_algorithm
+@each_execution
+def test_a_saved_state_goes_into_any_execution_unchanged(algorithm: str, execution: str) -> None:
+    world = World(three(algorithm)).start()
+    world.train(0, 5)
+    again = World(three(algorithm), execution).resume(world.masks, world.rows(), world.counts())
+    assert again.rows().keys() == world.rows().keys()
+    for name, row in again.rows().items():
+        assert torch.equal(row, world.rows()[name]), name  # not the bits: dense leaves -0.0 where a negative weight was pruned
+    assert again.counts() == world.counts()
+
+
+@each_algorithm
+@each_execution
+def test_pruned_weights_are_exactly_zero_everywhere_always(algorithm: str, execution: str) -> None:
+    world = World(three(algorithm), execution).start()
+    for update in range(UPDATES):
+        world.train(update, update + 1)
+        for name, rows in world.rows().items():
+            network = name.split("/")[1]
+            views = world.agent.specs[network].views(rows)
+            for index, layer in enumerate(world.masks[network]):
+                assert (views[f"weight.{index}"][layer == 0] == 0).all(), f"{name} layer {index} after update {update}"
+    names = {name.split("/")[0] for name in world.rows()}
+    assert {"online", "adam.first", "adam.second"} <= names
+    assert ("target" in names) == bool(world.algorithm.TARGETS)
+
+
+@each_algorithm
+@each_execution
+def test_targets_carry_the_online_mask_and_start_as_copies(algorithm: str, execution: str) -> None:
+    world = World(three(algorithm), execution).start()
+    rows = world.rows()
+    for name in world.algorithm.TARGETS:
+        assert torch.equal(rows[f"target/{name}"], rows[f"online/{name}"])
+    world.train(0, 4)
+    rows = world.rows()
+    for name in world.algorithm.TARGETS:
+        online, target = rows[f"online/{name}"], rows[f"target/{name}"]
+        start = world.agent.initial(name)
+        assert not torch.equal(target, online)
+        assert (target - online).norm() > 0.5 * (start * (online != 0) - online).norm(), "a target that follows at tau 0.005 is far behind"
+        assert ((target == 0) == (online == 0)).float().mean() > 0.999
+
+
+@each_algorithm
+@each_execution
+def test_nan_in_one_member_stays_there(algorithm: str, execution: str) -> None:
+    undisturbed, disturbed = World(three(algorithm), execution).start(), World(three(algorithm), execution).start()
+
+    def poison(update: int) -> None:
+        if update == 5:
+            for network in disturbed.agent.networks.values():
+                network.parameters[1].fill_(torch.nan)
+
+    wanted = undisturbed.train(0, UPDATES)
+    found = disturbed.train(0, UPDATES, before=poison)
+    assert disturbed.agent.finite() == [True, False, True]
+    assert undisturbed.agent.finite() == [True, True, True]
+    for k in (0, 2):
+        assert_same(member_of(disturbed.rows(), k), member_of(undisturbed.rows(), k))
+        for mine, theirs in zip(found, wanted, strict=True):
+            assert_same({n: v[k] for n, v in mine.items()}, {n: v[k] for n, v in theirs.items()})
+    assert all(torch.isnan(loss[1]) for loss in found[-1].values())
+
+
+@each_algorithm
+@each_execution
+def test_the_policy_acts_within_bounds_and_each_member_on_its_own(algorithm: str, execution: str) -> None:
+    world = World(three(algorithm), execution).start()
+    world.train(0, 3)
+    observations = 10 * torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        actions = world.algorithm.act(world.agent, observations)
+        changed = observations.clone()
+        changed[1] += 1
+        other = world.algorithm.act(world.agent, changed)
+    assert actions.shape == (3, 4, 2)
+    assert (actions.abs() <= 1).all()
+    assert torch.equal(other[[0, 2]], actions[[0, 2]])
+    assert not torch.equal(other[1], actions[1])
+
+
+@each_algorithm
+def test_the_file_has_what_the_folder_promises(algorithm: str) -> None:
+    module = registry.load("algorithms", algorithm)
+    world = World([small_trial(algorithm), small_trial(algorithm, seed=1)])
+    specs = world.agent.specs
+    assert "actor" in specs
+    assert module.LEARNING_RATES.keys() == specs.keys() == module.LOSSES.keys()
+    assert set(module.TARGETS) <= specs.keys()
+    assert isinstance(module.NORMALIZE, bool)
+    for name, loss in module.LOSSES.items():
+        found = loss(world.agent, world.data.draw(world.agent.streams, 16))
+        assert found.shape == (2,), f"{name}: a loss is [K]"
+        assert found.requires_grad
+
+
+def _all(rows: Rows) -> torch.Tensor:
+    return torch.cat([row.flatten() for row in rows.values()])
+
+
+@each_algorithm
+@each_execution
+def test_other_data_noise_or_seed_train_another_network(algorithm: str, execution: str) -> None:
+    """Guards the tests above against comparing things that never move."""
+    first, second = (World([small_trial(algorithm, "snip", 0.5, seed=s)], execution).start() for s in (0, 1))
+    first.train(0, 2)
+    second.train(0, 2)
+    assert not torch.equal(_all(first.rows()), _all(second.rows()))

@@ -1,0 +1,204 @@
+"""Every execution computes what `dense` computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables import execution as executions
+from trainables.errors import UserError
+from trainables.execution import Network
+from trainables.masks import to_row
+from trainables.nn import MLP
+
+EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")
+MEMBERS = 3
+SPECS = {
+    "actor": MLP((5, 16, 16, 2), output="tanh", extra={"log_std": 2}),
+    "critic": MLP((7, 16, 16, 1), heads=2),
+    "shallow": MLP((6, 3)),
+    "deep": MLP((6, 20, 9, 30, 4), heads=3, output="tanh"),
+    "wide": MLP((23, 256, 256, 1), heads=2),
+}
+BATCHES = {"actor": 33, "critic": 1, "shallow": 8, "deep": 65, "wide": 256}
+each_execution = pytest.mark.parametrize("execution", EXECUTIONS)
+each_spec = pytest.mark.parametrize("name", SPECS)
+
+
+@pytest.fixture(autouse=True)
+def _kernels(table_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_CACHE", str(table_cache))
+
+
+def material(name: str) -> tuple[MLP, Tensor, Tensor, Tensor]:
+    """Rows, mask rows and inputs. Members of very different density, one dense; units without input and units without output occur."""
+    spec, made = SPECS[name], torch.Generator().manual_seed(0)
+    rows = torch.empty(MEMBERS, spec.row)
+    spec.initial_bound(rows)
+    rows *= 2 * torch.rand(rows.shape, generator=made) - 1
+    rows[:, spec.used - sum(spec.extra.values()) : spec.used] = 0.3 if spec.extra else rows[:, spec.used - 1 : spec.used - 1]
+    density = torch.tensor([0.5 if name != "wide" else 0.05, 1.0, 0.3 if name != "wide" else 0.02]).reshape(-1, 1, 1, 1)
+    mask = [(torch.rand(MEMBERS, spec.heads, o, i, generator=made) < density).float() for i, o in spec.layers]
+    if len(mask) > 1:
+        mask[0][0, :, 1] = 0  # a unit with no live input is a trainable constant
+        mask[1][0, :, :, 2] = 0  # a unit that feeds nothing
+    mask[-1][:, :, 0, 0] = 1
+    return spec, rows, to_row(spec, mask), torch.randn(MEMBERS, BATCHES[name], spec.sizes[0], generator=made)
+
+
+def build(execution: str, spec: MLP, rows: Tensor, mask: Tensor) -> Network:
+    return executions.build(execution, spec, rows.clone(), mask.clone())
+
+
+def gradients(network: Network, inputs: Sequence[Tensor], head: int | None = None, passes: int = 1) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Output, canonical gradient rows and input gradients of a loss that weighs every output (and extra) differently."""
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    outputs = [network(*(x * 0.7**n for x in inputs), head=head) for n in range(passes)]
+    weight = torch.linspace(-1, 2, outputs[0][0].numel()).reshape(outputs[0][0].shape)
+    loss = torch.stack([(weight * out + out.square()).flatten(1).mean(1) for out in outputs]).sum(0)
+    for extra in network.extra.values():
+        loss = loss + extra.square().sum(1)
+    found = torch.autograd.grad(loss.sum(), [*network.leaves, *inputs], materialize_grads=True)
+    collected = network.unpack(network.collect(found[: len(network.leaves)])).clone()
+    return outputs[0].detach(), collected, list(found[len(network.leaves) :])
+
+
+def assert_close(found: Tensor, wanted: Tensor, what: str) -> None:
+    """To 2e-6 of the largest number of the member."""
+    assert found.shape == wanted.shape, what
+    for k in range(len(found)):
+        error, largest = (found[k] - wanted[k]).abs().max(), wanted[k].abs().max()
+        assert error <= 2e-6 * largest, f"{what} of member {k} differs by {float(error):.1e}, its largest number is {float(largest):.1e}"
+
+
+@each_execution
+@each_spec
+def test_outputs_and_gradients_are_denses(execution: str, name: str) -> None:
+    spec, rows, mask, x = material(name)
+    network, reference = build(execution, spec, rows, mask), build("dense", spec, rows, mask)
+    cut = spec.sizes[0] // 3
+    for inputs in ([x], [x[..., :cut], x[..., cut:]]):
+        for head in (None, *range(spec.heads)):
+            for passes in (1, 2):
+                found, wanted = gradients(network, inputs, head, passes), gradients(reference, inputs, head, passes)
+                assert_close(found[0], wanted[0], "output")
+                assert_close(found[1], wanted[1], "gradient")
+                assert (found[1][mask == 0] == 0).all()
+                for mine, theirs in zip(found[2], wanted[2], strict=True):
+                    assert_close(mine, theirs, "input gradient")
+
+
+@each_execution
+@each_spec
+def test_frozen_gives_the_same_values_and_moves_only_the_inputs(execution: str, name: str) -> None:
+    spec, rows, mask, x = material(name)
+    network, reference = build(execution, spec, rows, mask), build("dense", spec, rows, mask)
+    x = x.clone().requires_grad_()
+    output = network.frozen(x, head=0)
+    assert torch.equal(output, network(x, head=0))
+    with torch.no_grad():
+        assert torch.equal(output, network(x, head=0))
+        assert torch.equal(output, network.frozen(x, head=0))
+    # The leaf's share would be an error here, since frozen's graph does not reach it.
+    unused = torch.autograd.grad(output.square().sum(), [*network.leaves, x], allow_unused=True)
+    assert all(gradient is None for gradient in unused[:-1])
+    assert_close(unused[-1], torch.autograd.grad(reference(x, head=0).square().sum(), x)[0], "input gradient")
+
+
+@each_execution
+@each_spec
+def test_rows_survive_packing(execution: str, name: str) -> None:
+    spec, rows, mask, _ = material(name)
+    network = build(execution, spec, rows, mask)
+    assert torch.equal(network.unpack(network.parameters), rows * mask)
+    other = torch.randn(rows.shape)
+    other[:, spec.used :] = 0
+    packed = network.pack(other)
+    assert packed.shape == network.parameters.shape
+    assert torch.equal(network.unpack(packed), other * mask)
+
+
+@each_execution
+@each_spec
+def test_parameters_changed_in_place_are_what_counts(execution: str, name: str) -> None:
+    spec, rows, mask, x = material(name)
+    network, reference = build(execution, spec, rows, mask), build("dense", spec, rows * 0.5, mask)
+    network.parameters.mul_(0.5)
+    found, wanted = gradients(network, [x]), gradients(reference, [x])
+    assert_close(found[0], wanted[0], "output")
+    assert_close(found[1], wanted[1], "gradient")
+
+
+@each_execution
+@each_spec
+def test_a_member_computes_the_same_bits_alone(execution: str, name: str) -> None:
+    spec, rows, mask, x = material(name)
+    together = gradients(build(execution, spec, rows, mask), [x])
+    for k in range(MEMBERS):
+        alone = gradients(build(execution, spec, rows[k : k + 1], mask[k : k + 1]), [x[k : k + 1]])
+        assert torch.equal(together[0][k], alone[0][0])
+        assert torch.equal(together[1][k], alone[1][0])
+        assert torch.equal(together[2][0][k], alone[2][0][0])
+
+
+@each_execution
+@each_spec
+def test_a_members_nan_reaches_no_other(execution: str, name: str) -> None:
+    spec, rows, mask, x = material(name)
+    clean = gradients(build(execution, spec, rows, mask), [x])
+    network = build(execution, spec, rows, mask)
+    network.parameters[1] = torch.nan
+    poisoned = x.clone()
+    poisoned[1] = torch.nan
+    for broken in (gradients(network, [x]), gradients(build(execution, spec, rows, mask), [poisoned])):
+        assert torch.isnan(broken[0][1]).any()
+        assert torch.isnan(broken[1][1]).any()
+        for found, wanted in zip((broken[0], broken[1], broken[2][0]), (clean[0], clean[1], clean[2][0]), strict=True):
+            assert torch.equal(found[[0, 2]], wanted[[0, 2]])
+
+
+@each_execution
+def test_graphs_that_live_at_the_same_time_do_not_disturb_each_other(execution: str) -> None:
+    spec, rows, mask, x = material("critic")
+    network, reference = build(execution, spec, rows, mask), build("dense", spec, rows, mask)
+    first, second = network(x), network(2 * x)
+    with torch.no_grad():
+        network(3 * x)
+    late = network.frozen(x)
+    assert torch.equal(late, first)
+    for output, scale in ((second, 2), (first, 1)):
+        found = network.unpack(network.collect(torch.autograd.grad(output.square().sum(), network.leaves, retain_graph=True))).clone()
+        again = network.unpack(network.collect(torch.autograd.grad(output.square().sum(), network.leaves))).clone()
+        wanted = reference.unpack(reference.collect(torch.autograd.grad(reference(scale * x).square().sum(), reference.leaves)))
+        assert torch.equal(found, again)
+        assert_close(found, wanted, "gradient")
+
+
+@each_execution
+def test_inputs_need_not_lie_in_order_in_memory(execution: str) -> None:
+    spec, rows, mask, x = material("critic")
+    network = build(execution, spec, rows, mask)
+    x = x.repeat(1, 6, 1)
+    strided = x.transpose(1, 2).contiguous().transpose(1, 2)
+    table = torch.cat([x, x], dim=-1)
+    wanted = network(x)
+    assert torch.equal(network(strided), wanted)
+    assert torch.equal(network(table[..., : x.shape[-1]]), wanted)
+    assert torch.equal(network(x[:, :1].expand(-1, 6, -1)), network(x[:, :1].repeat(1, 6, 1)))
+
+
+def test_an_unknown_execution_is_answered_with_the_choices() -> None:
+    spec, rows, mask, _ = material("shallow")
+    with pytest.raises(UserError) as caught:
+        executions.build("dens", spec, rows, mask)
+    assert "'dens'" in str(caught.value)
+    assert all(choice in str(caught.value) for choice in executions.CHOICES)
+
+
+def test_auto_is_one_of_them() -> None:
+    spec, rows, mask, x = material("actor")
+    assert_close(build("auto", spec, rows, mask)(x), build("dense", spec, rows, mask)(x), "output")

@@ -1,0 +1,126 @@
+"""From a stack of trials to masks: calibration data, rounds, and what each network is scored by."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.stacks import World, small_trial
+from trainables import pruners
+from trainables.errors import UserError
+from trainables.masks import kept
+from trainables.minibatches import Minibatches
+from trainables.pruners import prune, synflow
+from trainables.streams import Streams
+
+
+def mlp(views: dict[str, torch.Tensor], layers: int, head: int, tanh: bool) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for index in range(layers):
+        weight = views[f"weight.{index}"][0, head]
+        layer = nn.Linear(weight.shape[1], weight.shape[0])
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(views[f"bias.{index}"][0, head])
+        parts += [layer, nn.ReLU()]
+    return nn.Sequential(*parts[:-1], *([nn.Tanh()] if tanh else []))
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_td3_bcs_networks_are_scored_each_by_its_own_loss_on_calibration_data(batches: int) -> None:
+    """An independent derivation with torch's own layers; the critic's score holds nothing of the actor's loss."""
+    trial = small_trial("td3_bc", "snip", 0.6, seed=3, calibration_batches=batches)
+    world = World([trial])
+    masks = prune(world.agent, world.stack, world.data.draw)
+
+    specs = world.agent.specs
+    views = {name: spec.views(world.agent.initial(name)) for name, spec in specs.items()}
+    actor = mlp(views["actor"], 3, 0, tanh=True)
+    critics = [mlp(views["critic"], 3, head, tanh=False) for head in range(2)]
+    hyper = trial.hyper_values()
+    scores: dict[str, list[list[torch.Tensor]]] = {"actor": [], "critic": []}
+    for index in range(batches):
+        streams = Streams([3], phase="calibration/")
+        streams.update = index
+        batch = world.data.draw(streams, 64)
+        s, a, r, s2, t = (v[0] for v in (batch.observations, batch.actions, batch.rewards, batch.next_observations, batch.terminals))
+        noise = (streams.normal("target policy", 64, 2)[0] * hyper["policy_noise"]).clamp(-hyper["noise_clip"], hyper["noise_clip"])
+        with torch.no_grad():
+            s2a2 = torch.cat([s2, (actor(s2) + noise).clamp(-1, 1)], 1)
+            target = r + (1 - t) * hyper["discount"] * torch.minimum(*(critic(s2a2).squeeze(1) for critic in critics))
+        critic_loss = sum(functional.mse_loss(critic(torch.cat([s, a], 1)).squeeze(1), target) for critic in critics)
+        heads = [[layer.weight for layer in critic if isinstance(layer, nn.Linear)] for critic in critics]
+        flat = torch.autograd.grad(critic_loss, heads[0] + heads[1])
+        scores["critic"].append([torch.stack([flat[i] * heads[0][i], flat[i + 3] * heads[1][i]]) for i in range(3)])
+        q = critics[0](torch.cat([s, actor(s)], 1)).squeeze(1)
+        actor_loss = -hyper["alpha"] / q.abs().mean().detach() * q.mean() + functional.mse_loss(actor(s), a)
+        weights = [layer.weight for layer in actor if isinstance(layer, nn.Linear)]
+        scores["actor"].append([g * w for g, w in zip(torch.autograd.grad(actor_loss, weights), weights, strict=True)])
+
+    for name, rounds in scores.items():
+        total = torch.cat([torch.stack(parts).sum(0).flatten() for parts in zip(*rounds, strict=True)]).abs()
+        count = kept(0.4, sum(specs[name].weights_per_layer))
+        wanted = torch.zeros_like(total)
+        wanted[total.topk(count).indices] = 1
+        found = torch.cat([layer[0].flatten() for layer in masks[name]])
+        assert (found != wanted).sum() <= 2, f"{name}: {int((found != wanted).sum())} of {len(found)} differ"  # two at the border may swap
+
+
+def test_calibration_draws_other_minibatches_than_training() -> None:
+    world = World([small_trial("bc")])
+    training, calibration = (world.data.draw(Streams([0], phase=phase), 8).observations for phase in ("", "calibration/"))
+    assert not torch.equal(training, calibration)
+
+
+def test_synflow_goes_through_its_rounds_and_dead_weights_stay_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([small_trial("bc", "synflow", 0.8)])
+    seen: list[torch.Tensor] = []
+    original = synflow.saliency
+
+    def watch(network: pruners.Scored) -> list[torch.Tensor]:
+        flat = torch.cat([mask[0].flatten() for mask in network.mask])
+        weights = torch.cat([weight.detach()[0].flatten() for weight in network.weights])
+        assert torch.equal(weights != 0, flat == 1), "each round scores the network as it is masked so far"
+        seen.append(flat)
+        return original(network)
+
+    monkeypatch.setattr(synflow, "saliency", watch)
+    masks = prune(world.agent, world.stack, world.data.draw)
+    seen.append(torch.cat([layer[0].flatten() for layer in masks["actor"]]))
+    assert len(seen) == synflow.ROUNDS + 1
+    counts = [int(mask.sum()) for mask in seen]
+    total = len(seen[0])
+    assert counts == [total, *(kept(density, total) for density in synflow.schedule(0.2))]
+    for before, after in itertools.pairwise(seen):
+        assert (after <= before).all()
+
+
+def test_a_disconnected_network_is_refused_with_the_trials_name() -> None:
+    # The default scale of the initialization gives the first layer the largest weights, so a global ranking starves the others.
+    trials = [small_trial("td3_bc"), small_trial("td3_bc", "magnitude", 0.95, seed=1, hyper={"hidden": (16, 16)})]
+    world = World(trials)
+    with pytest.raises(UserError) as caught:
+        prune(world.agent, world.stack, world.data.draw)
+    assert str(caught.value).startswith(trials[1].name)
+    assert "keeps" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_calibration_that_gives_no_numbers_is_refused() -> None:
+    class Broken:
+        def __init__(self, data: Minibatches) -> None:
+            self.data = data
+
+        def draw(self, *given: Any) -> Any:
+            batch = self.data.draw(*given)
+            batch.actions[0, 0] = torch.nan
+            return batch
+
+    world = World([small_trial("bc", "snip", 0.5)])
+    with pytest.raises(UserError, match="not a number"):
+        prune(world.agent, world.stack, Broken(world.data).draw)

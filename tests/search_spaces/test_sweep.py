@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+
+from search_spaces import sweep as sweeps
+from search_spaces.sweep import Sweep, expand, load_sweep, override, sweep_names
+from trainables.errors import UserError
+
+DATA = ("winnow/halfcheetah/expert-v0", "winnow/hopper/medium-v0")
+
+
+def small(**changes: object) -> Sweep:
+    given = {
+        "datasets": DATA, "algorithms": ("bc", "td3_bc"), "pruners": ("dense", "snip", "random_erk"),
+        "sparsities": (0.8, 0.95), "seeds": (0, 1, 2), "updates": 100,
+    }  # fmt: skip
+    return Sweep(**(given | changes))
+
+
+def test_the_grid_has_every_cell_once_and_dense_is_one_cell() -> None:
+    trials = expand(small())
+    cells = [(t.dataset, t.algorithm, t.pruner, t.sparsity, t.seed) for t in trials]
+    assert len(set(cells)) == len(cells) == 2 * 2 * (1 + 2 * 2) * 3
+    assert sum(t.pruner == "dense" for t in trials) == 2 * 2 * 3
+    assert len({t.key for t in trials}) == len(trials)
+    assert all(t.updates == 100 for t in trials)
+
+
+def test_the_first_trials_span_the_grid() -> None:
+    trials = expand(small())
+    one_seed = trials[: len(trials) // 3]
+    assert {t.seed for t in one_seed} == {0}
+    assert {(t.dataset, t.algorithm, t.pruner, t.sparsity) for t in one_seed} == {
+        (t.dataset, t.algorithm, t.pruner, t.sparsity) for t in trials
+    }
+    assert [t.pruner for t in trials[:4]] == ["dense"] * 4
+    assert expand(small()) == trials
+
+
+def test_sparsity_zero_is_the_dense_cell() -> None:
+    trials = expand(small(pruners=("snip",), sparsities=(0.0, 0.5), seeds=(0,), datasets=DATA[:1], algorithms=("bc",)))
+    assert [(t.pruner, t.sparsity) for t in trials] == [("dense", 0.0), ("snip", 0.5)]
+
+
+def test_a_hyperparameter_goes_to_the_algorithms_that_have_it_and_a_tuple_is_an_axis() -> None:
+    trials = expand(small(hyper={"alpha": (1, 2.5)}, pruners=("dense",), seeds=(0,)))
+    assert [(t.algorithm, t.hyper_values().get("alpha")) for t in trials if t.dataset == DATA[0]] == [
+        ("bc", None), ("td3_bc", 1.0), ("td3_bc", 2.5),
+    ]  # fmt: skip
+
+
+def test_one_and_one_point_nought_are_the_same_trial() -> None:
+    assert expand(small(hyper={"alpha": 1})) == expand(small(hyper={"alpha": 1.0}))
+    assert len(expand(small(hyper={"alpha": (1, 1.0)}))) == len(expand(small()))
+
+
+def test_a_hyperparameter_that_is_a_tuple_is_one_value() -> None:
+    one = expand(small(hyper={"hidden": (64, 64)}, seeds=(0,)))
+    two = expand(small(hyper={"hidden": ((64, 64), (128,))}, seeds=(0,)))
+    assert {t.hyper["hidden"] for t in one} == {(64, 64)}
+    assert len(two) == 2 * len(one)
+
+
+@pytest.mark.parametrize("axis", ["datasets", "algorithms", "pruners", "sparsities", "seeds"])
+def test_an_axis_without_values_is_an_empty_grid(axis: str) -> None:
+    with pytest.raises(UserError, match=f"the grid is empty: {axis}"):
+        small(**{axis: ()})
+
+
+def test_pruners_without_a_sparsity_to_prune_to_still_give_the_dense_cell_only() -> None:
+    assert {t.pruner for t in expand(small(sparsities=(0.0,)))} == {"dense"}
+
+
+def test_a_string_for_a_tuple_is_refused() -> None:
+    with pytest.raises(UserError, match="not a tuple"):
+        small(datasets=DATA[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"pruners": ("snap",)}, "no pruner 'snap'; there are: dense, grasp"),
+        ({"algorithms": ("sac",)}, "no algorithm 'sac'; there are: bc"),
+        ({"sparsities": (1.0,)}, "sparsity 1.0 is outside"),
+        ({"sparsities": (-0.1,)}, "sparsity -0.1 is outside"),
+        ({"seeds": (-1,)}, "seed -1 is not"),
+        ({"updates": 0}, "updates 0 is not"),
+        ({"hyper": {"alhpa": 1.0}}, "'alhpa'; there are: "),
+        ({"hyper": {"alpha": ()}}, "empty"),
+    ],
+)
+def test_a_cell_that_makes_no_sense_is_told_with_its_value(changes: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        expand(small(**changes))
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_file_of_the_folder_declares_a_grid(name: str) -> None:
+    assert expand(load_sweep(name))
+
+
+def test_the_folder_has_the_sweeps_that_the_documents_name() -> None:
+    assert {"quickstart", "smoke", "td3bc_sparsity", "mujoco_sparsity"} <= set(sweep_names())
+    assert len(expand(load_sweep("quickstart"))) == 14
+    grid = expand(load_sweep("mujoco_sparsity"))
+    assert {t.updates for t in grid} == {1_000_000}
+    assert len(grid) == 15 * 3 * (1 + 6 * 4) * 5
+
+
+@pytest.mark.parametrize("name", ["quickstar", "", "../trainables/trial", "sweep", "__init__"])
+def test_a_wrong_name_is_answered_with_the_right_ones(name: str) -> None:
+    with pytest.raises(UserError, match=r"no sweep .*; there are: .*quickstart"):
+        load_sweep(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("from search_spaces.sweep import Sweep\nSWEEP = Sweep(dataset='x')", "unexpected keyword"),
+        ("SWEEP = 3", "SWEEP is a int"),
+        ("SWEEP = (", "never closed"),
+        ("", "has no attribute 'SWEEP'"),
+    ],
+)
+def test_a_file_that_declares_no_sweep_is_told(text: str, says: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.setattr(sweeps, "__file__", str(tmp_path / "sweep.py"))
+    monkeypatch.setattr("search_spaces.__path__", [str(tmp_path)])
+    monkeypatch.delitem(__import__("sys").modules, "search_spaces.mine", raising=False)
+    with pytest.raises(UserError, match=says):
+        load_sweep("mine")
+
+
+def test_overrides_replace_values_and_keep_their_types() -> None:
+    changed = override(small(), ["seeds=3, 4", "updates=50_000", "sparsities=0.5", "datasets=bench/a/b-v0", "hyper.alpha=1,2.5"])
+    assert changed.seeds == (3, 4)
+    assert changed.updates == 50_000
+    assert changed.sparsities == (0.5,)
+    assert changed.datasets == ("bench/a/b-v0",)
+    assert changed.hyper == {"alpha": (1, 2.5)}
+    assert changed.pruners == small().pruners
+
+
+def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
+    changed = override(small(hyper={"alpha": 4.0, "tau": 0.01}), ["hyper.alpha=2.0", "hyper.hidden=(64,64),(32,)"])
+    assert changed.hyper == {"alpha": 2.0, "tau": 0.01, "hidden": ((64, 64), (32,))}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("seed=0", r"no override 'seed'; there are: datasets, .*seeds, .*updates, .*hyper\.<name>"),
+        ("hyper=1", "no override 'hyper'"),
+        ("seeds", "not of the form name=value"),
+        ("seeds=a", "seeds 'a' is not an integer"),
+        ("seeds=0.5", "seeds '0.5' is not an integer"),
+        ("updates=1e5", "updates '1e5' is not an integer"),
+        ("sparsities=high", "sparsities 'high' is not a number"),
+        ("seeds=", "the grid is empty: seeds"),
+        ("hyper.alpha=high", "hyper.alpha 'high' is not a number"),
+    ],
+)
+def test_a_wrong_override_is_told_with_its_value(setting: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        override(small(), [setting])

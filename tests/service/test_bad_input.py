@@ -1,0 +1,96 @@
+"""Every bad input ends with one line on stderr, exit code 2, and nothing written or started."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+
+CASES = {
+    "sweep": (["quickstar"], "no sweep 'quickstar'; there are: mujoco_sparsity, quickstart"),
+    "path for a sweep": (["../secret"], "no sweep '../secret'"),
+    "pruner": (["smoke", "--set", "pruners=snap"], "no pruner 'snap'; there are: dense, grasp, magnitude"),
+    "algorithm": (["smoke", "--set", "algorithms=sac"], "no algorithm 'sac'; there are: bc, iql, td3_bc"),
+    "sparsity": (["smoke", "--set", "sparsities=1"], "sparsity 1.0 is outside [0, 1)"),
+    "negative sparsity": (["smoke", "--set", "sparsities=-0.5"], "sparsity -0.5 is outside [0, 1)"),
+    "sparsity in percent": (["smoke", "--set", "sparsities=95"], "sparsity 95.0 is outside [0, 1)"),
+    "empty grid": (["smoke", "--set", "seeds="], "the grid is empty: seeds has no value"),
+    "override": (["smoke", "--set", "sed=1"], "no override 'sed'; there are: datasets, algorithms"),
+    "override's type": (["smoke", "--set", "updates=many"], "updates 'many' is not an integer"),
+    "hyperparameter": (["smoke", "--set", "hyper.alpha=1"], "no hyperparameter of bc 'alpha'; there are: "),
+    "dataset's form": (["smoke", "--set", "datasets=hopper"], "dataset 'hopper' is not a Minari id"),
+    "dataset of ours": (
+        ["smoke", "--set", "datasets=winnow/ant/expert-v0"],
+        "'winnow/ant/expert-v0'; there are: winnow/halfcheetah/random-v0",
+    ),
+}
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hopper: str):
+    """Run a command that must be refused; returns its one line."""
+
+    def check(arguments: list[str]) -> str:
+        monkeypatch.chdir(tmp_path)
+        before = sorted(tmp_path.rglob("*"))
+        code = main([*arguments, "--storage", str(tmp_path / "storage")])
+        shown = capsys.readouterr()
+        assert code == 2
+        assert not shown.out
+        assert shown.err.startswith("error: ")
+        assert shown.err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return shown.err
+
+    return check
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_told_in_one_line(command: str, case: str, refused) -> None:
+    arguments, says = CASES[case]
+    assert says in refused([command, *arguments])
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "results"])
+def test_a_sweep_that_was_never_run_has_no_state(command: str, refused) -> None:
+    assert "sweep 'smoke' has not been run in " in refused([command, "smoke"])
+    assert "no sweep 'smok'; there are: " in refused([command, "smok"])
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, hopper_folder: Path, monkeypatch: pytest.MonkeyPatch, hopper: str) -> Path:
+    """A copy of the small dataset that may be damaged; its data folder."""
+    folder = tmp_path / "minari"
+    shutil.copytree(hopper_folder / hopper, folder / hopper)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
+    return folder / hopper / "data"
+
+
+def test_an_unreadable_dataset_is_told_before_anything_starts(damaged: Path, hopper: str, refused) -> None:
+    file = damaged / "main_data.hdf5"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert f"dataset '{hopper}'" in refused(["run", "smoke", "--set", f"datasets={hopper}"])
+
+
+def test_a_dataset_of_another_environments_shapes_is_told_before_anything_starts(damaged: Path, hopper: str, refused) -> None:
+    metadata = json.loads((damaged / "metadata.json").read_text())
+    spec = json.loads(metadata["env_spec"])
+    spec["id"] = "HalfCheetah-v5"
+    (damaged / "metadata.json").write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
+    said = refused(["run", "smoke", "--set", f"datasets={hopper}"])
+    assert "sizes (11, 3), its environment HalfCheetah-v5 of (17, 6)" in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["fly", "smoke"], ["run", "smoke", "--stack-size", "0"], ["run", "smoke", "--device", "tpu"]]
+)
+def test_a_wrong_command_line_is_answered_by_its_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage: " in capsys.readouterr().err

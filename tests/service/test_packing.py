@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from search_spaces.sweep import Sweep, expand
+from service.packing import pack, smaller
+from trainables.trial import shape_of
+
+GRID = expand(
+    Sweep(
+        datasets=("winnow/hopper/medium-v0", "winnow/walker2d/medium-v0"), algorithms=("bc", "td3_bc"), pruners=("dense", "snip"),
+        sparsities=(0.5, 0.9), seeds=(0, 1, 2), hyper={"alpha": (1.0, 2.5), "hidden": ((64, 64), (256, 256))},
+    )
+)  # fmt: skip
+
+
+def test_every_trial_is_in_exactly_one_stack_of_its_shape() -> None:
+    stacks = pack(GRID, 8)
+    assert sorted(trial.key for stack in stacks for trial in stack.trials) == sorted(trial.key for trial in GRID)
+    assert all(len({shape_of(trial) for trial in stack.trials}) == 1 for stack in stacks)
+    assert max(len(stack) for stack in stacks) <= 8
+
+
+def test_a_group_is_split_evenly() -> None:
+    group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
+    assert len(group) == 9
+    assert [len(stack) for stack in pack(group, 8)] == [4, 5]
+    assert [len(stack) for stack in pack(group, 9)] == [9]
+    assert [len(stack) for stack in pack(group, 1)] == [1] * 9
+
+
+def test_trials_that_go_on_from_different_updates_do_not_share_a_stack() -> None:
+    group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
+    progress = {group[0].key: 5_000, group[4].key: 5_000, group[7].key: 10_000}
+    stacks = pack(group, 32, progress)
+    assert sorted(sorted({progress.get(trial.key, 0) for trial in stack.trials}) for stack in stacks) == [[0], [5_000], [10_000]]
+
+
+def test_the_first_stack_holds_the_first_trial_and_no_trials_make_no_stack() -> None:
+    assert pack(GRID, 4)[0].lead == GRID[0]
+    assert pack([], 4) == ()
+
+
+def test_the_policy_of_retries() -> None:
+    assert [smaller(size, "out_of_memory") for size in (32, 3, 2, 1)] == [16, 1, 1, None]
+    assert [smaller(size, "user_error") for size in (32, 1)] == [1, None]
+    assert [smaller(size, "error") for size in (32, 1)] == [1, None]
+    assert smaller(32, "infrastructure") is None

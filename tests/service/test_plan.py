@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.manifest import Manifest
+from service.plan import Plan, describe, duration, make_plan
+from service.spool import StackSpool
+from trainables.reports import Checkpointed
+from trainables.trial import Stack, Trial
+
+from .conftest import ROOT, Command
+
+SMALL = ("datasets=test/hopper/random-v0",)
+
+
+def planned(storage: Path, name: str = "smoke", *settings: str, **more: object) -> Plan:
+    return make_plan(name, (*SMALL, *settings), storage=storage, device="cpu", **more)
+
+
+def enter(storage: Path, state: str, trials: list[Trial], detail: dict, name: str = "smoke") -> None:
+    journal = Manifest(storage, name)
+    journal.plan(trials)
+    for step in ("leased", state):
+        journal.record(step, {trial.key: detail for trial in trials})
+    journal.close()
+
+
+@pytest.mark.parametrize("sweep", ["quickstart", "mujoco_sparsity"])
+def test_planning_imports_neither_torch_nor_ray_nor_mlflow(sweep: str) -> None:
+    program = (
+        "import sys; from service.__main__ import main; assert main(sys.argv[1:]) == 0; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'ray', 'mlflow', 'optuna', 'minari', 'gymnasium'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "plan", sweep], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(service: Command, storage: Path) -> None:
+    done = service("plan", "quickstart", "--set", SMALL[0], "--device", "cpu")
+    assert done.returncode == 0
+    assert not done.stderr
+    told = (
+        "14 trials of 20,000 updates",
+        "test/hopper/random-v0",
+        "dense, snip, random_erk",
+        "0.8, 0.95, 0.99",
+        "0, 1",
+        "14 in 14 stacks",
+        "about",
+    )
+    for text in told:
+        assert text in done.stdout, text
+    assert not storage.exists()
+
+
+def test_what_is_done_is_not_planned_again(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    assert len(trials) == 4
+    enter(tmp_path, "done", trials[:1], {})
+    enter(tmp_path, "failed", trials[1:2], {"reason": "out_of_memory"})
+    plan = planned(tmp_path)
+    assert plan.todo == trials[2:]
+    assert [stack.lead for stack in plan.stacks] == trials[2:]
+    assert planned(tmp_path, retry=True).todo == trials[1:]
+    assert "done        1 here, 0 by another sweep of this storage; failed 1" in describe(plan)
+
+
+def test_what_another_sweep_has_done_is_reused(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials[2:], {}, name="quickstart")
+    plan = planned(tmp_path)
+    assert plan.todo == trials[:2]
+    assert plan.elsewhere == {trial.key: "quickstart" for trial in trials[2:]}
+
+
+def test_a_changed_grid_only_adds_trials(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials, {})
+    assert {trial.seed for trial in planned(tmp_path, "smoke", "seeds=0,1,2").todo} == {2}
+
+
+def test_the_size_of_stacks_and_what_trials_have_done_shape_the_packing(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    assert [len(stack) for stack in planned(tmp_path, size=32).stacks] == [4]
+    listener = StackSpool(Stack((trials[0],)), tmp_path, {hopper: {}}, 50)
+    listener(Checkpointed(50))
+    listener.close()
+    assert sorted(len(stack) for stack in planned(tmp_path, size=32).stacks) == [1, 3]
+
+
+def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials[:3], {"device": "cpu", "updates_per_second": 20.0})
+    plan = planned(tmp_path)
+    assert plan.rates == {"bc": 20.0}
+    assert plan.seconds == pytest.approx(200 / 20)
+    enter(tmp_path, "done", [], {})
+    assert planned(tmp_path, "smoke", "seeds=5").rates == {"bc": 20.0}
+
+
+def test_durations_are_readable() -> None:
+    assert [duration(s) for s in (5, 300, 5 * 3600, 100 * 3600)] == ["5 s", "5 min", "5.0 h", "4 d"]

@@ -1,0 +1,235 @@
+"""Real sweeps: embedded Ray, MuJoCo, MLflow on sqlite. What is trained, what MLflow holds, and what running again does."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces.sweep import expand, load_sweep, override
+from service import manifest, spool
+from service.__main__ import main
+from service.spool import Placed
+from service.tracking import EXPERIMENT, Tracking
+from trainables import paths
+from trainables.trial import Trial
+
+from .conftest import ROOT, Command
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
+
+# A good and a diverging learning rate, in stacks of two; SNIP at 99.99 % leaves no path from input to output.
+SETTINGS = ("datasets=test/hopper/random-v0", "seeds=0", "updates=600", "sparsities=0.8,0.9999", "hyper.learning_rate=0.0003,1e30")
+ARGUMENTS = ["--device", "cpu", "--stack-size", "2", "--checkpoint-every", "50", *(f"--set={setting}" for setting in SETTINGS)]
+
+
+@pytest.fixture(scope="module")
+def interrupted(service: Command, storage: Path) -> tuple[int, str, dict[str, list[Placed]]]:
+    """The sweep, ended by SIGTERM when a trial has begun: exit code, output, and what is committed of each trial by then."""
+    environment = service.environment  # type: ignore[attr-defined]
+    command = [sys.executable, "-m", "service", "run", "smoke", *ARGUMENTS]
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    keys = [trial.key for trial in trials().values()]
+    while max(spool.committed_update(spool.read(paths.spool(storage, key))) for key in keys) < 100:
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGTERM)  # what `ray job stop` sends; from there on it is the same as Ctrl-C
+    out, _ = driver.communicate(timeout=120)
+    return driver.returncode, out, {key: spool.committed(spool.read(paths.spool(storage, key))) for key in keys}
+
+
+@pytest.fixture(scope="module")
+def first(interrupted: tuple[int, str, dict[str, list[Placed]]], service: Command) -> subprocess.CompletedProcess[str]:
+    """The same command again, to the end."""
+    return service("run", "smoke", *ARGUMENTS)
+
+
+@pytest.fixture(scope="module")
+def client(first: subprocess.CompletedProcess[str], storage: Path) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return Tracking(storage)._connected()
+
+
+@pytest.fixture
+def here(service: Command, first: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`here("status", "smoke")`: exit code and output of a command in this process, where ray and mlflow are imported already."""
+    for name, value in service.environment.items():  # type: ignore[attr-defined]
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = main(arguments)
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def trials() -> dict[str, Trial]:
+    """`good dense`, `bad snip@99.99`, ...: the trials of the sweep."""
+    found = expand(override(load_sweep("smoke"), SETTINGS))
+    return {f"{'bad' if t.hyper_values()['learning_rate'] > 1 else 'good'} {t.name.split('/')[2]}": t for t in found}
+
+
+def runs(client: Any, kind: str = "trial") -> dict[str, Any]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    found = client.search_runs([experiment.experiment_id], f"tags.`winnow.kind` = '{kind}'")
+    return {run.data.tags.get("winnow.trial_key", run.info.run_name): run for run in found}
+
+
+def artifacts(client: Any, run: Any) -> set[str]:
+    return {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
+    interrupted: tuple[int, str, dict[str, list[Placed]]], first: subprocess.CompletedProcess[str], storage: Path
+) -> None:
+    code, out, before = interrupted
+    assert code == 130, out
+    assert "`python -m service run smoke` goes on from the checkpoints" in out
+    assert "Traceback" not in out
+    begun = [key for key, lines in before.items() if lines and spool.outcome(lines) is None]
+    assert any(spool.committed_update(before[key]) >= 100 for key in begun)
+    for key, lines in before.items():
+        after = spool.read(paths.spool(storage, key))
+        assert after[: len(lines)] == lines  # what was committed was not done again
+        attempts = [placed.line["pid"] for placed in after if placed.line["kind"] == "attempt"]
+        assert len(attempts) == (2 if key in begun else len(attempts))
+        losses = [placed.update for placed in after if placed.line["kind"] == "trained"]
+        assert losses == sorted(set(losses))
+
+
+def test_good_trials_end_well_beside_bad_ones_and_the_exit_code_tells(first: subprocess.CompletedProcess[str], storage: Path) -> None:
+    assert first.returncode == 1, first.stderr
+    assert "Traceback" not in first.stderr + first.stdout
+    ledger = manifest.read(storage, "smoke")
+    states = {name: ledger.state(trial.key) for name, trial in trials().items()}
+    assert states == {
+        "good dense": "done", "good snip@80": "done", "good snip@99.99": "failed",
+        "bad dense": "diverged", "bad snip@80": "diverged", "bad snip@99.99": "failed",
+    }  # fmt: skip
+    failed = ledger.entries[trials()["good snip@99.99"].key].detail
+    assert failed["reason"] == "user_error"
+    assert "leaves no path from input to output of the actor" in failed["message"]
+
+
+def test_mlflow_has_one_run_per_trial_under_the_sweeps_run(client: Any) -> None:
+    (parent,) = runs(client, "sweep").values()
+    found = runs(client)
+    assert set(found) == {trial.key for trial in trials().values()}
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
+    assert {"results.txt", "scores.png"} <= artifacts(client, parent)
+    status = {name: (found[t.key].info.status, found[t.key].data.tags.get("winnow.reason", "")) for name, t in trials().items()}
+    assert status["good dense"] == ("FINISHED", "")
+    assert status["bad dense"] == ("FAILED", "divergence")
+    assert status["bad snip@99.99"] == ("FAILED", "user_error")
+
+
+def test_a_run_has_its_params_tags_dataset_and_artifacts(client: Any) -> None:
+    trial = trials()["good snip@80"]
+    run = runs(client)[trial.key]
+    params = run.data.params
+    assert {name: params[name] for name in ("dataset", "algorithm", "pruner", "sparsity", "seed", "updates")} == {
+        "dataset": trial.dataset, "algorithm": "bc", "pruner": "snip", "sparsity": "0.8", "seed": "0", "updates": "600",
+    }  # fmt: skip
+    assert params["hyper.learning_rate"] == "0.0003"
+    assert params["hyper.batch_size"] == "256"
+    tags = run.data.tags
+    assert tags["winnow.revision"] == "abc123"
+    assert tags["winnow.execution"]
+    assert tags["winnow.host"]
+    assert len(tags["winnow.dataset_hash"]) == 64
+    (given,) = run.inputs.dataset_inputs
+    assert given.dataset.name == trial.dataset
+    assert tags["winnow.dataset_hash"].startswith(given.dataset.digest)
+    assert artifacts(client, run) == {"trial.json", "masks.safetensors", "policy.safetensors", "policy.json", "evaluations.json"}
+
+
+def test_mlflow_holds_every_point_of_the_spool_once(client: Any, storage: Path) -> None:
+    for trial in trials().values():
+        run = runs(client)[trial.key]
+        lines = spool.committed(spool.read(paths.spool(storage, trial.key)))
+        wanted = sorted((name, p.update, p.line["time"]) for p in lines for name in p.line.get("metrics", ()))
+        found = [(name, p.step, p.timestamp) for name in run.data.metrics for p in client.get_metric_history(run.info.run_id, name)]
+        assert sorted(found) == wanted
+        assert len({(name, step) for name, step, _ in found}) == len(found)
+    finished = runs(client)[trials()["good snip@80"].key].data.metrics
+    assert {"train/actor_loss", "eval/return", "eval/normalized_score", "eval/normalized_score_std"} <= set(finished)
+    assert finished["mask/density/actor"] == pytest.approx(0.2, abs=1e-4)
+    assert finished["mask/effective_density/actor"] <= finished["mask/density/actor"]
+    history = client.get_metric_history(runs(client)[trials()["good dense"].key].info.run_id, "eval/return")
+    assert sorted(point.step for point in history) == [300, 600]
+
+
+def test_the_artifacts_are_what_the_trial_left(client: Any, storage: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    trial = trials()["good snip@80"]
+    run = runs(client)[trial.key]
+    for name in ("masks.safetensors", "policy.safetensors"):
+        own = Path(client.download_artifacts(run.info.run_id, name, str(tmp_path)))
+        assert own.read_bytes() == (paths.trial(storage, trial.key) / name).read_bytes()
+    mask = load_file(paths.masks(storage, trial.key))["actor"]
+    weights = 11 * 256 + 256 * 256 + 256 * 3
+    assert mask.nbytes == -(-weights // 8)
+    assert sum(int(byte).bit_count() for byte in mask) == round(0.2 * weights)
+    evaluations = json.loads(Path(client.download_artifacts(run.info.run_id, "evaluations.json", str(tmp_path))).read_text())
+    assert [entry["update"] for entry in evaluations] == [300, 600]
+    assert all(len(entry["returns"]) == len(entry["scores"]) == 2 for entry in evaluations)
+
+
+def test_the_run_ends_with_table_figure_and_the_command_for_mlflow(first: subprocess.CompletedProcess[str], storage: Path) -> None:
+    lines = first.stdout.splitlines()
+    assert any(line.startswith("  dense: ") and "n=1" in line for line in lines)
+    assert any(line.startswith("  80 %") and "n=1" in line for line in lines)
+    assert any(line.startswith("  99.99 %") and "failed: user_error" in line for line in lines)
+    assert any("failed: divergence" in line for line in lines)
+    assert "budget: 600 updates. That is short" in first.stdout
+    assert lines[-2] == f"figure: {paths.figure(storage, 'smoke')}"
+    assert lines[-1] == f"all curves: mlflow ui --backend-store-uri sqlite:///{paths.mlflow_db(storage)}"
+    assert paths.figure(storage, "smoke").read_bytes().startswith(b"\x89PNG")
+    assert "\x1b" not in first.stdout
+    assert "\r" not in first.stdout
+
+
+def test_running_again_runs_nothing(first: subprocess.CompletedProcess[str], here, storage: Path, client: Any) -> None:
+    before = {path: path.read_bytes() for path in paths.trials(storage).rglob("spool.jsonl")}
+    runs_before = {key: run.info.run_id for key, run in runs(client).items()}
+    rays_before = sorted(paths.ray_results(storage).iterdir())
+    code, out = here("run", "smoke", *ARGUMENTS)
+    assert code == 1
+    assert "to run      0 in 0 stacks" in out
+    assert [line for line in first.stdout.splitlines() if "n=1" in line] == [line for line in out.splitlines() if "n=1" in line]
+    assert {path: path.read_bytes() for path in paths.trials(storage).rglob("spool.jsonl")} == before
+    assert {key: run.info.run_id for key, run in runs(client).items()} == runs_before
+    assert sorted(paths.ray_results(storage).iterdir()) == rays_before
+
+
+def test_another_sweep_reuses_what_is_done(here, storage: Path, client: Any) -> None:
+    same = ("datasets=test/hopper/random-v0", "pruners=dense", "seeds=0", "updates=600", "evaluations=2", "episodes=2")
+    code, out = here("run", "quickstart", *(f"--set={setting}" for setting in same))
+    assert code == 0
+    assert "1 by another sweep of this storage" in out
+    key = trials()["good dense"].key
+    assert manifest.read(storage, "quickstart").entries[key].detail == {"sweep": "smoke"}
+    assert len(runs(client)) == 6
+    assert runs(client)[key].data.tags["winnow.sweep.quickstart"] == "reused"
+    assert runs(client)[key].info.status == "FINISHED"
+
+
+def test_status_and_sync_and_results_by_hand(first: subprocess.CompletedProcess[str], here) -> None:
+    code, out = here("status", "smoke")
+    assert code == 0
+    assert "2 done" in out
+    assert "2 diverged" in out
+    assert "user_error: " in out
+    here("sync", "smoke")
+    assert here("sync", "smoke") == (0, "0 points shipped; MLflow holds all that is committed\n")
+    code, out = here("results", "smoke", *(f"--set={setting}" for setting in SETTINGS))
+    assert code == 0
+    assert [line for line in out.splitlines() if "n=1" in line] == [line for line in first.stdout.splitlines() if "n=1" in line]

@@ -1,0 +1,129 @@
+"""One trial or stack with no cluster and no tracking server.
+
+python -m trainables --dataset winnow/halfcheetah/expert-v0 --algorithm td3_bc --pruner snip --sparsity 0.95 --seed 0
+python -m trainables --dataset winnow/hopper/medium-v0 --algorithm iql --seed 0 1 2 --updates 50000 --hyper beta=1.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.errors import UserError
+from trainables.trial import Stack, Trial
+
+if TYPE_CHECKING:
+    from trainables.reports import Report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and print the final scores; exit code 0 when done, 1 when a member diverged, 2 for bad input."""
+    given = vars(parser().parse_args(arguments))
+    place = {name: given.pop(name) for name in ("device", "execution")}
+    storage: Path | None = given.pop("storage")
+    try:
+        given["hyper"] = dict(assignment(text) for text in given["hyper"])
+        stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        from trainables.run import run_stack
+
+        return follow(stack, run_stack(stack, storage, **place))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped" + (f"; the same command goes on from {storage}" if storage else ""), file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="python -m trainables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in fields(Trial):
+        required = field.default is MISSING and field.default_factory is MISSING
+        if field.name == "seed":
+            found.add_argument("--seed", type=int, nargs="+", default=[0], help="several seeds train as one stack (default 0)")
+        elif field.name == "hyper":
+            found.add_argument("--hyper", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters of the algorithm")
+        else:
+            kind = {"int": int, "float": float}.get(str(field.type), str)
+            note = "required" if required else f"default {field.default}"
+            found.add_argument(f"--{field.name.replace('_', '-')}", type=kind, required=required, default=field.default, help=note)
+    found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
+    found.add_argument("--device", default="cpu")
+    found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")
+    return found
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """`alpha=2.5` -> ("alpha", 2.5)."""
+    name, separator, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        raise UserError(f"--hyper {text!r} is not NAME=NUMBER, e.g. alpha=2.5" if separator else f"--hyper {text!r} has no '='") from None
+
+
+def follow(stack: Stack, reports: Iterator[Report]) -> int:
+    """Show one progress line while the reports come in, and the scores at the end."""
+    from trainables import reports as kinds
+
+    started, diverged, rate = time.monotonic(), 0, 0.0
+    total = stack.lead.updates
+    for report in reports:
+        if isinstance(report, kinds.Pruned):
+            for trial, found in zip(stack.trials, report.statistics, strict=True):
+                say(f"{trial.name}: " + "  ".join(f"{n.split('/')[-1]} keeps {100 * v:.2f} %" for n, v in found.items() if _is_layer(n)))
+        elif isinstance(report, kinds.Trained):
+            rate = report.updates_per_second
+            left = len(stack) * (total - report.update) / rate
+            losses = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in report.metrics[0].items())
+            progress(f"{report.update:,} of {total:,} updates  {rate:,.0f}/s  {clock(left)} left  {losses}")
+        elif isinstance(report, kinds.Evaluated):
+            scores = "  ".join(f"{sum(own) / len(own):.1f}" for own in report.scores)
+            returns = "  ".join(f"{sum(own) / len(own):.0f}" for own in report.returns)
+            say(f"after {report.update:,} updates: return {returns}  normalized score {scores}")
+        elif isinstance(report, kinds.Diverged):
+            diverged += 1
+            say(f"{stack.trials[report.member].name} diverged: {report.reason}")
+        elif isinstance(report, kinds.Finished):
+            say(f"finished in {clock(time.monotonic() - started)} ({report.execution} execution, {rate:,.0f} updates/s)")
+    return 1 if diverged else 0
+
+
+def _is_layer(name: str) -> bool:
+    return name.startswith("mask/density/") and "." in name
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+_last_line = 0.0
+
+
+def progress(text: str) -> None:
+    """One line that is written over on a terminal; elsewhere a line every ten seconds."""
+    global _last_line
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif time.monotonic() - _last_line > 10:
+        _last_line = time.monotonic()
+        print(text, file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """A line that stays."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

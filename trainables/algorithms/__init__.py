@@ -1,0 +1,10 @@
+"""One file = one algorithm, always in this order, so that the difference of two files is the difference of two papers:
+
+Hyper                    its numbers, each with its source; floats reach the code as [K, 1], so members may differ in them
+NORMALIZE                whether observations are normalized by the dataset's mean and standard deviation
+networks(O, A, hyper)    name -> MLP
+LEARNING_RATES, TARGETS  network -> field of Hyper; networks that have a target
+<network>_loss           each [K]; LOSSES says which loss scores which network before training
+update(agent, batch)     one update; returns what is logged, each [K]
+act(agent, observations) the evaluation policy, [K, E, O] -> [K, E, A] in [-1, 1]
+"""

@@ -1,0 +1,162 @@
+"""What is on disk of a trial: checkpoints, the packed mask and the finished policy. Atomic, hashed, one folder per trial.
+
+A checkpoint is two files, `<update>.safetensors` and then `<update>.json`, which holds the hash of both: a torn or altered
+one is not a checkpoint and the one before it counts. Tensors are canonical rows, so a trial may go on in another stack or
+execution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from trainables import paths
+from trainables.agent import Agent
+from trainables.masks import Mask
+from trainables.minibatches import Scaling
+from trainables.nn import MLP
+from trainables.trial import Stack, Trial
+
+KEEP = 2  # the newest may be torn; the one before it is then used
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A stack's state after `update`: canonical rows [K, D] by name, masks, and the optimizers' counts."""
+
+    update: int
+    rows: dict[str, Tensor]
+    masks: dict[str, Mask]
+    counts: dict[str, int]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file so that after any crash it is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def pack_bits(mask: Mask, member: int) -> Tensor:
+    """One bit per prunable weight of a member, layer after layer, uint8."""
+    flat = np.concatenate([layer[member].flatten().cpu().numpy().astype(bool) for layer in mask])
+    return torch.from_numpy(np.packbits(flat))
+
+
+def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
+    """The mask [K, C, out, in] per layer from K packed members."""
+    flat = torch.stack([torch.from_numpy(np.unpackbits(bits.numpy(), count=sum(spec.weights_per_layer))) for bits in packed]).float()
+    parts = flat.split(spec.weights_per_layer, dim=1)
+    return [part.unflatten(1, (spec.heads, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
+
+
+def save(storage: Path, stack: Stack, agent: Agent, masks: Mapping[str, Mask], update: int) -> None:
+    """Commit every member's state after `update` and drop checkpoints older than the newest two."""
+    rows = {name: row.cpu() for name, row in agent.rows().items()}
+    for member, trial in enumerate(stack.trials):
+        folder = paths.checkpoints(storage, trial.key)
+        tensors = {name: row[member].clone() for name, row in rows.items()}
+        tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in masks.items()}
+        content = dump_tensors(tensors)
+        head: dict[str, Any] = {
+            "trial": trial.key,
+            "update": update,
+            "counts": {name: optimizer.count for name, optimizer in agent.optimizers.items()},
+        }
+        head["sha256"] = _hash(head, content)
+        write(folder / f"{update:09d}.safetensors", content)
+        write(folder / f"{update:09d}.json", json.dumps(head).encode())
+        for old in sorted(folder.glob("*.json"))[:-KEEP]:
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def committed(storage: Path, trial: Trial) -> list[int]:
+    """The updates of a trial's whole checkpoints, newest first; a torn or altered one is left out."""
+    return [update for update in _updates(storage, trial) if _read(storage, trial, update) is not None]
+
+
+def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | None:
+    """The newest state that all members of the stack have, or None."""
+    common = set.intersection(*(set(_updates(storage, trial)) for trial in stack.trials))
+    for update in sorted(common, reverse=True):
+        found = [_read(storage, trial, update) for trial in stack.trials]
+        members = [entry for entry in found if entry is not None]
+        if len(members) < len(stack):
+            continue
+        tensors = [tensor for _, tensor in members]
+        rows = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0] if not name.startswith("mask/")}
+        masks = {name: unpack_bits(spec, [t[f"mask/{name}"] for t in tensors]) for name, spec in specs.items()}
+        return Saved(update, rows, masks, members[0][0]["counts"])
+    return None
+
+
+def _updates(storage: Path, trial: Trial) -> list[int]:
+    return sorted((int(path.stem) for path in paths.checkpoints(storage, trial.key).glob("*.json") if path.stem.isdigit()), reverse=True)
+
+
+def _read(storage: Path, trial: Trial, update: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Head and tensors of a checkpoint, or None unless both are whole and belong to the trial."""
+    path = paths.checkpoints(storage, trial.key) / f"{update:09d}.json"
+    try:
+        head = json.loads(path.read_bytes())
+        content = path.with_suffix(".safetensors").read_bytes()
+        claimed = head.pop("sha256")
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return None
+    if claimed != _hash(head, content) or head["trial"] != trial.key or head["update"] != update:
+        return None
+    return head, load_tensors(content)
+
+
+def _hash(head: Mapping[str, Any], content: bytes) -> str:
+    """Covers both files, so that a flipped bit in the counts is found as well."""
+    return hashlib.sha256(json.dumps(head, sort_keys=True).encode() + content).hexdigest()
+
+
+def write_masks(storage: Path, stack: Stack, specs: Mapping[str, MLP], masks: Mapping[str, Mask]) -> None:
+    """The masks of each trial as an artifact of its own: one bit per prunable weight, shapes in the header."""
+    for member, trial in enumerate(stack.trials):
+        tensors = {name: pack_bits(mask, member) for name, mask in masks.items()}
+        shapes = {name: [list(layer.shape[1:]) for layer in mask] for name, mask in masks.items()}
+        # One entry: safetensors writes several in any order, and the same masks shall be the same bytes.
+        write(paths.masks(storage, trial.key), dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)}))
+
+
+def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:
+    """Each member's actor with everything that is needed to act: weights, biases and the scaling of observations and actions."""
+    rows = agent.networks["actor"].unpack(agent.networks["actor"].parameters.detach()).cpu()
+    for member, trial in enumerate(stack.trials):
+        tensors = {name: view[member].clone() for name, view in agent.specs["actor"].views(rows).items()}
+        tensors |= {
+            "observation_shift": torch.from_numpy(scaling.observation_shift),
+            "observation_scale": torch.from_numpy(scaling.observation_scale),
+            "action_shift": torch.from_numpy(scaling.action_shift),
+            "action_scale": torch.from_numpy(scaling.action_scale),
+        }
+        write(paths.policy(storage, trial.key), dump_tensors(tensors))
+        head = {"trial": trial.to_json(), "key": trial.key, "sizes": agent.specs["actor"].sizes, **about}
+        write(paths.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())

@@ -1,0 +1,72 @@
+"""D4RL's tiers: which of a learner's snapshots plays how many of a dataset's transitions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from trainables.datasets.collect import policy
+from trainables.errors import UserError, unknown
+
+TIERS = ("random", "medium", "medium-replay", "medium-expert", "expert")
+
+MEANING = {
+    "random": "uniformly random actions",
+    "medium": "one snapshot of the learner, about half way in normalized score; actions sampled as in training",
+    "medium-replay": (
+        "what the learner saw up to the medium snapshot, recorded again: its uniformly random start if it had one, then its snapshots in "
+        "the order of training, each for the share of environment steps it is nearest to, actions sampled as in training. It is not the "
+        "replay buffer itself: the policy changes between snapshots only, and episodes are fresh"
+    ),
+    "medium-expert": "half medium, half expert, recorded anew",
+    "expert": "the best snapshot of the learner; actions sampled as in training",
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`transitions` played by the snapshot taken after `snapshot` environment steps, or by uniform actions where it is None."""
+
+    snapshot: int | None
+    transitions: int
+
+
+def parse(dataset: str) -> tuple[str, str]:
+    """(family, tier) of an id `winnow/<family>/<tier>-v0`; raises UserError with all ids that can be recorded."""
+    match = re.fullmatch(r"winnow/([\w-]+)/([\w-]+)-v0", dataset)
+    if not match or match[1] not in policy.families() or match[2] not in TIERS:
+        raise unknown("dataset to record", dataset, all_ids())
+    return match[1], match[2]
+
+
+def all_ids() -> list[str]:
+    """Every dataset that the shipped policies can record."""
+    return [f"winnow/{family}/{tier}-v0" for family in policy.families() for tier in TIERS]
+
+
+def segments(tier: str, card: dict[str, Any], transitions: int) -> list[Segment]:
+    """How a tier of `transitions` rows is put together from the family's snapshots; segments of no transitions are left out."""
+    if transitions < 1:
+        raise UserError(f"transitions {transitions} is not an integer >= 1")
+    medium, expert = card["tiers"]["medium"]["snapshot"], card["tiers"]["expert"]["snapshot"]
+    half = transitions // 2
+    if tier == "medium-replay":
+        start, shown = card["settings"].get("learning_starts", 0), card["tiers"]["medium-replay"]["snapshots"]
+        # A snapshot stands for the environment steps that it is nearest to, the last one up to the medium policy.
+        ends = [start, *((a + b) / 2 for a, b in pairwise(shown)), medium]
+        marks = [round(transitions * end / medium) for end in ends]
+        found = [Segment(s, b - a) for s, (a, b) in zip([None, *shown], pairwise([0, *marks]), strict=True)]
+    else:
+        found = {
+            "random": [Segment(None, transitions)],
+            "medium": [Segment(medium, transitions)],
+            "medium-expert": [Segment(medium, half), Segment(expert, transitions - half)],
+            "expert": [Segment(expert, transitions)],
+        }[tier]
+    return [segment for segment in found if segment.transitions > 0]
+
+
+def to_json(found: list[Segment]) -> list[dict[str, Any]]:
+    return [asdict(segment) for segment in found]

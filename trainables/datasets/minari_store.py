@@ -1,0 +1,215 @@
+"""Minari's files: metadata without importing minari, episodes in any storage format, and the download from the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables import datasets, environments
+from trainables.environments import Reference, one_line
+from trainables.errors import UserError
+
+Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+Bounds = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
+# Settings of an environment that change a picture, not a return.
+COSMETIC = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom", "visual_options"}
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """What metadata.json says, checked: sizes O and A, the box of actions [A], the environment and the reference returns."""
+
+    dataset: str
+    path: Path
+    format: str
+    transitions: int
+    episodes: int
+    observation_size: int
+    action_size: int
+    action_low: npt.NDArray[np.float32]
+    action_high: npt.NDArray[np.float32]
+    environment: str
+    horizon: int
+    reference: Reference
+    note: str
+
+
+def read_metadata(dataset: str) -> Metadata:
+    """Read and check the metadata of a dataset on this machine; raises UserError where it cannot be trained on."""
+    path = datasets.folder(dataset) / "data"
+    try:
+        raw = json.loads((path / "metadata.json").read_text())
+        if not isinstance(raw, dict):
+            raise ValueError("not a JSON object")
+        transitions, episodes = int(raw["total_steps"]), int(raw["total_episodes"])
+        spec = json.loads(raw["env_spec"]) if raw.get("env_spec") else {}
+        spaces = [json.loads(raw[name]) if raw.get(name) else None for name in ("observation_space", "action_space")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(dataset, path / "metadata.json", error) from None
+    if transitions < 1 or episodes < 1:
+        raise UserError(f"dataset {dataset!r} is empty: {transitions} transitions in {episodes} episodes")
+    environment = spec.get("id")
+    if not environment:
+        raise UserError(f"dataset {dataset!r} does not say its environment (env_spec), so its policies cannot be evaluated")
+    changed = {name: value for name, value in (spec.get("kwargs") or {}).items() if name not in COSMETIC}
+    if changed:
+        raise UserError(f"dataset {dataset!r} was recorded in {environment} with other settings than its defaults: {changed}")
+    observation_low, _ = _box(dataset, environment, "observation", spaces[0])
+    low, high = _box(dataset, environment, "action", spaces[1])
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise UserError(f"dataset {dataset!r}: the action space {low.tolist()} to {high.tolist()} is not bounded")
+    return Metadata(
+        dataset=dataset,
+        path=path,
+        format=str(raw.get("data_format", "hdf5")),
+        transitions=transitions,
+        episodes=episodes,
+        observation_size=observation_low.size,
+        action_size=low.size,
+        action_low=low,
+        action_high=high,
+        environment=environment,
+        horizon=_horizon(dataset, environment, spec),
+        reference=_reference(dataset, environment, raw),
+        note=_note(raw),
+    )
+
+
+def read_episodes(metadata: Metadata) -> Iterator[Episode]:
+    """Yield observations [T+1, O], actions [T, A], rewards [T], terminations [T] of each episode, in the dataset's order.
+
+    HDF5 is read directly (Minari's reader also decodes infos, ten times the data in the hub's sets); other formats by Minari.
+    """
+    names = ("observations", "actions", "rewards", "terminations")
+    if metadata.format == "hdf5":
+        import h5py
+
+        with h5py.File(metadata.path / "main_data.hdf5", "r") as file:
+            for i in range(metadata.episodes):
+                group = file[f"episode_{i}"]
+                observations, actions, rewards, terminations = (group[name][()] for name in names)
+                yield observations, actions, rewards, terminations
+    else:
+        import minari
+
+        for episode in minari.MinariDataset(metadata.path).storage.get_episodes(range(metadata.episodes)):
+            observations, actions, rewards, terminations = (np.asarray(episode[name]) for name in names)
+            yield observations, actions, rewards, terminations
+
+
+def download(dataset: str) -> None:
+    """Fetch the dataset from Minari's hub into the local root, whole or not at all.
+
+    Raises UserError, within SEARCH_SECONDS and a little, when the hub cannot be reached or has no such dataset.
+    """
+    if datasets.exists(dataset):
+        return
+    if dataset.startswith(datasets.OURS):
+        raise datasets.missing(dataset)
+    target = datasets.folder(dataset)
+    # The hub's client has no overall time limit, so it runs in a process of its own, into a folder that is not yet a dataset.
+    scratch = datasets.root() / f".download-{uuid.uuid4().hex}"
+    program = (
+        "import sys, minari; from minari.storage import hosting; name = sys.argv[1]\n"
+        "if name not in hosting.list_remote_datasets(prefix=name.rsplit('-v', 1)[0]): sys.exit('the hub has no such dataset')\n"
+        "print('found', flush=True); sys.stdout = sys.stderr; minari.download_dataset(name)\n"
+    )
+    try:
+        scratch.mkdir(parents=True)
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", program, dataset],
+            env=os.environ | {"MINARI_DATASETS_PATH": str(scratch)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        alarm = threading.Timer(SEARCH_SECONDS, child.kill)
+        alarm.start()
+        try:
+            assert child.stdout is not None
+            found = child.stdout.readline() == "found\n"
+            alarm.cancel()
+            _, complaint = child.communicate()
+        finally:
+            alarm.cancel()
+            child.kill()
+            child.wait()
+        if child.returncode != 0 or not (scratch / dataset / "data" / "metadata.json").is_file():
+            last = (complaint.strip().splitlines() or ["no answer"])[-1]
+            silent = not found and child.returncode < 0
+            reason = f"no answer from the hub in {SEARCH_SECONDS:.0f} s" if silent else f"download failed: {last[:160]}"
+            raise datasets.missing(dataset, reason)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not datasets.exists(dataset):
+            (scratch / dataset).rename(target)
+    except OSError as error:
+        raise datasets.missing(dataset, f"download failed: {one_line(error)}") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def unreadable(dataset: str, path: Path, error: BaseException) -> UserError:
+    """The error for a file of a dataset that is torn or not what it should be."""
+    return UserError(f"dataset {dataset!r}: {path} cannot be read ({type(error).__name__}: {one_line(error)})")
+
+
+def _box(dataset: str, environment: str, kind: str, given: dict[str, Any] | None) -> Bounds:
+    """Bounds of a flat Box space, from the metadata or, where they say nothing, from the environment."""
+    if given is None:
+        space = getattr(environments.make(environment), f"{kind}_space")
+        given = {"type": type(space).__name__, "shape": space.shape, "low": getattr(space, "low", 0), "high": getattr(space, "high", 0)}
+    if given.get("type") != "Box" or len(given["shape"]) != 1:
+        what = f"{given.get('type')} {given.get('shape', '')}".strip()
+        raise UserError(f"dataset {dataset!r}: its {kind} space is {what}; only flat Box spaces can be trained on")
+    low, high = (np.asarray(given[side], np.float32) for side in ("low", "high"))
+    return np.broadcast_to(low, tuple(given["shape"])).copy(), np.broadcast_to(high, tuple(given["shape"])).copy()
+
+
+def _horizon(dataset: str, environment: str, spec: dict[str, Any]) -> int:
+    if spec.get("max_episode_steps"):
+        return int(spec["max_episode_steps"])
+    known = environments.make(environment).spec
+    if known is None or not known.max_episode_steps:
+        raise UserError(f"dataset {dataset!r}: environment {environment!r} has no time limit (max_episode_steps)")
+    return int(known.max_episode_steps)
+
+
+def _reference(dataset: str, environment: str, raw: dict[str, Any]) -> Reference:
+    low, high = raw.get("ref_min_score"), raw.get("ref_max_score")
+    if low is not None and high is not None and np.isfinite([low, high]).all() and low < high:
+        return Reference(float(low), float(high), "dataset metadata (ref_min_score, ref_max_score)")
+    known = environments.reference(environment)
+    if known is None:
+        raise UserError(
+            f"dataset {dataset!r} has no ref_min_score and ref_max_score, and there is no environments/*.py for {environment!r}: "
+            "add such a file with the returns of a random and of an expert policy, or write both scores into the dataset's metadata"
+        )
+    return known
+
+
+def _note(raw: dict[str, Any]) -> str:
+    """One line where the dataset pins another mujoco than the installed one: trajectories differ between versions."""
+    import importlib.metadata
+
+    pinned = next((str(r).removeprefix("mujoco==") for r in raw.get("requirements") or () if str(r).startswith("mujoco==")), None)
+    try:
+        installed = importlib.metadata.version("mujoco")
+    except importlib.metadata.PackageNotFoundError:
+        installed = "none"
+    if pinned is None or pinned == installed:
+        return ""
+    return f"recorded with mujoco {pinned}, installed is {installed}: returns may differ"

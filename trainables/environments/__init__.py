@@ -1,0 +1,75 @@
+"""Environments: one file per family says its gymnasium ids and D4RL's reference returns; `make` builds any id gymnasium knows.
+
+Importing this package, and asking for a reference, imports no gymnasium: planning needs both at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainables import registry
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Undiscounted returns that the normalized scores 0 and 100 stand for, and where the two numbers come from."""
+
+    random: float
+    expert: float
+    source: str
+
+    def normalize(self, returns: Any) -> Any:
+        """Normalized score, 100 x (return - random) / (expert - random), of a number or an array of any shape (D4RL, Fu 2020)."""
+        return 100.0 * (returns - self.random) / (self.expert - self.random)
+
+
+def families() -> dict[str, tuple[str, ...]]:
+    """The gymnasium ids of each family that has a file here."""
+    return {name: tuple(registry.load("environments", name).IDS) for name in registry.names("environments")}
+
+
+def family_of(environment: str) -> str | None:
+    """`halfcheetah` for `HalfCheetah-v5`; None for an environment without a file here."""
+    return next((name for name, ids in families().items() if environment in ids), None)
+
+
+def reference(environment: str) -> Reference | None:
+    """D4RL's random and expert returns of the environment's family; None where there is no file for it."""
+    family = family_of(environment)
+    if family is None:
+        return None
+    module = registry.load("environments", family)
+    return Reference(float(module.RANDOM_RETURN), float(module.EXPERT_RETURN), f"D4RL's constants (environments/{family}.py)")
+
+
+def make(environment: str) -> gymnasium.Env[Any, Any]:
+    """Build the environment with gymnasium's defaults, without a word on the terminal.
+
+    Raises UserError, with the nearest ids, for an id that gymnasium does not know or cannot build.
+    """
+    import gymnasium
+
+    try:
+        with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
+            warnings.simplefilter("ignore")
+            return gymnasium.make(environment, disable_env_checker=True)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
+    except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
+        own = [name for ids in families().values() for name in ids]
+        near = difflib.get_close_matches(environment, [*gymnasium.registry], n=4, cutoff=0.5)
+        choices = ", ".join(name for name in dict.fromkeys([*near, *own]) if name != environment)
+        raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, and all others of gymnasium") from None
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text on one line, without its colour codes and at most 200 characters."""
+    text = " ".join(str(error).replace("\x1b[0m", "").split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

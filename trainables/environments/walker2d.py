@@ -1,0 +1,7 @@
+"""Walker2d: walk forward on two planar legs; O = 17, A = 6, terminates on a fall."""
+
+IDS = ("Walker2d-v5", "Walker2d-v4")
+
+# D4RL, d4rl/infos.py: REF_MIN_SCORE and REF_MAX_SCORE of walker2d-*-v2 (returns of a random and of a SAC expert policy).
+RANDOM_RETURN = 1.629008
+EXPERT_RETURN = 4592.3

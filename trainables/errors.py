@@ -1,0 +1,15 @@
+"""The one exception that means "you can mend this": commands print it as a single line and leave with code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input, said in one line that shows the value and the choices."""
+
+
+def unknown(kind: str, value: object, choices: Iterable[object]) -> UserError:
+    """`no pruner 'snap'; there are: dense, erk, ...`"""
+    listed = ", ".join(str(choice) for choice in choices) or "none"
+    return UserError(f"no {kind} {str(value)!r}; there are: {listed}")

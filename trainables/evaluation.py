@@ -1,0 +1,89 @@
+"""Evaluation: all episodes of all members of a stack in one loop, with one batched forward per time step.
+
+The environments are stepped without gymnasium's wrappers (their time limit is kept here): about 95 % of the time is physics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables import environments
+from trainables.errors import UserError
+
+Act = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
+
+
+class Evaluator:
+    """Plays E episodes for each of K members; `seeds[k][e]` resets episode e of member k, the same at each `run`.
+
+    An episode's return depends on its seed and its member's actions alone, not on which other members or episodes are there.
+    Raises UserError for an environment that has no time limit or whose observations or actions are not plain vectors.
+    """
+
+    def __init__(self, environment: str, seeds: Sequence[Sequence[int]]) -> None:
+        if not seeds or not seeds[0] or any(len(row) != len(seeds[0]) for row in seeds):
+            raise UserError(f"evaluation seeds must be K rows of E numbers each; there are rows of {[len(row) for row in seeds]}")
+        self.environment = environment
+        self._seeds = [[int(seed) for seed in row] for row in seeds]
+        wrapped = [environments.make(environment) for row in seeds for _ in row]
+        spec, first = wrapped[0].spec, wrapped[0]
+        if spec is None or spec.max_episode_steps is None:
+            raise UserError(f"environment {environment!r} has no time limit (max_episode_steps), so its episodes need not end")
+        low, high = getattr(first.action_space, "low", None), getattr(first.action_space, "high", None)
+        shape = first.observation_space.shape
+        if low is None or high is None or low.ndim != 1 or shape is None or len(shape) != 1:
+            raise UserError(f"environment {environment!r} maps {first.observation_space} to {first.action_space}; both must be flat boxes")
+        self.horizon = spec.max_episode_steps
+        self.observation_size, self.action_size = shape[0], low.shape[0]
+        self.action_low, self.action_high = low, high
+        self._environments = [env.unwrapped for env in wrapped]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(K, E)."""
+        return len(self._seeds), len(self._seeds[0])
+
+    def run(self, act: Act) -> npt.NDArray[np.float64]:
+        """Undiscounted returns [K, E] of one episode for each seed.
+
+        `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
+        the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode
+        in which an action is not finite (a diverged member) has the return nan.
+        """
+        members, episodes = self.shape
+        count = members * episodes
+        observations = np.zeros((members, episodes, self.observation_size), np.float32)
+        rows = observations.reshape(count, -1)
+        for i, env in enumerate(self._environments):
+            rows[i] = env.reset(seed=self._seeds[i // episodes][i % episodes])[0]
+        returns = [0.0] * count
+        alive = list(range(count))
+        steps = [env.step for env in self._environments]
+        for _ in range(self.horizon):
+            actions = np.asarray(act(observations), dtype=self.action_low.dtype).reshape(count, -1)
+            if not np.isfinite(actions).all():
+                for i in [i for i in alive if not np.isfinite(actions[i]).all()]:
+                    returns[i] = float("nan")
+                    alive.remove(i)
+            actions = actions.clip(self.action_low, self.action_high)
+            ended = False
+            for i in alive:
+                rows[i], reward, terminated, truncated, _ = steps[i](actions[i])
+                returns[i] += float(reward)
+                if terminated or truncated:
+                    steps[i] = None
+                    ended = True
+            if ended:
+                alive = [i for i in alive if steps[i] is not None]
+            if not alive:
+                break
+        return np.array(returns, np.float64).reshape(members, episodes)
+
+    def close(self) -> None:
+        """Free the environments."""
+        for env in self._environments:
+            env.close()

@@ -1,0 +1,77 @@
+"""How a masked network is computed. One contract test holds every execution equal to `dense`, the reference.
+
+One file = one execution, a module with `class Network` that fulfils the protocol below. Algorithms, the optimizer and target
+tracking see nothing else; `build` chooses.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from trainables.errors import unknown
+from trainables.nn import MLP
+
+CHOICES = ("auto", "dense", "sparse")
+BREAK_EVEN = 0.35  # density, measured at batch 256 and 2x256 hidden units
+
+
+class Network(Protocol):
+    """An MLP of K members with fixed masks, on one device.
+
+    parameters [K, V]   what the optimizer and target tracking change in place; V and the order are the execution's business
+    leaves              the tensors to differentiate by, sharing the memory of `parameters`
+    extra               the free parameter vectors by name, each [K, size], also among the leaves
+    """
+
+    spec: MLP
+    parameters: Tensor
+    leaves: Sequence[Tensor]
+    extra: dict[str, Tensor]
+
+    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+        """Inputs [K, B, n] are concatenated along n; result [K, B, out], or [K, C, B, out] for a network of several heads
+        unless one `head` is asked for. Differentiable in the inputs and the leaves."""
+        ...
+
+    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+        """The same values, differentiable in the inputs only."""
+        ...
+
+    def collect(self, gradients: Sequence[Tensor]) -> Tensor:
+        """The gradients of `leaves`, in their order, as one [K, V] (a buffer used again by the next call): 0 where a mask is 0."""
+        ...
+
+    def pack(self, flat: Tensor) -> Tensor:
+        """Canonical rows [K, D] -> this execution's [K, V]."""
+        ...
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """This execution's [K, V] -> canonical rows [K, D], 0 wherever a mask is 0."""
+        ...
+
+
+def build(execution: str, spec: MLP, flat: Tensor, mask: Tensor) -> Network:
+    """A network from canonical rows `flat` [K, D] and `mask` [K, D] in {0, 1} (1 also on biases and extras).
+
+    `auto` takes the execution measured to be fastest for the device and the density (benchmarks/README.md)."""
+    if execution not in CHOICES:
+        raise unknown("execution", execution, CHOICES)
+    name = fastest(spec, mask) if execution == "auto" else execution
+    network: Network = importlib.import_module(f"trainables.execution.{name}").Network(spec, flat, mask)
+    return network
+
+
+def fastest(spec: MLP, mask: Tensor) -> str:
+    """`sparse` on a CPU below the density where it breaks even with dense matrix products, if its kernels can run here."""
+    kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
+    density = kept / (len(mask) * sum(spec.weights_per_layer))
+    if mask.is_cpu and density <= BREAK_EVEN:
+        from trainables.execution import native
+
+        if native.available():
+            return "sparse"
+    return "dense"

@@ -1,0 +1,75 @@
+"""The reference: every weight is multiplied, pruned ones are zeros. Plain torch autograd, differentiable any number of times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainables.nn import MLP
+
+# A member's arithmetic must not depend on its stack-mates, to the last bit. BLAS rounds by where a matrix starts in memory: with this many
+# rows (batches are filled up with zeros), and hidden widths that are multiples of 4, every member's matrices start at a cache line.
+BATCH_ALIGNMENT = 32
+
+
+class Network:
+    """Fulfils execution.Network with V = D: the canonical rows themselves."""
+
+    def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
+        self.spec = spec
+        self.mask = mask
+        self.parameters = flat.masked_fill(mask == 0, 0)
+        self.gradient = torch.zeros_like(self.parameters)
+        views = {name: view.detach().requires_grad_() for name, view in spec.views(self.parameters).items()}
+        self.leaves = list(views.values())
+        self.extra = {name: views[name] for name in spec.extra}
+        depth = range(len(spec.layers))
+        self.weights = [views[f"weight.{i}"] for i in depth]
+        self.biases = [views[f"bias.{i}"] for i in depth]
+
+    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+        return forward(self.spec, self.weights, self.biases, inputs, head)
+
+    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+        return forward(self.spec, [w.detach() for w in self.weights], [b.detach() for b in self.biases], inputs, head)
+
+    def collect(self, gradients: Sequence[Tensor]) -> Tensor:
+        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.gradient[:, : self.spec.used])
+        return self.gradient.mul_(self.mask)
+
+    def pack(self, flat: Tensor) -> Tensor:
+        return flat.masked_fill(self.mask == 0, 0)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        return packed.masked_fill(self.mask == 0, 0)
+
+
+def forward(spec: MLP, weights: list[Tensor], biases: list[Tensor], inputs: tuple[Tensor, ...], head: int | None) -> Tensor:
+    """The network's output [K, B, out], or [K, C, B, out] where `spec.heads` > 1 and no head is chosen.
+
+    `weights[l]` is [K, C, out, in] and `biases[l]` [K, C, out]. K and C are one batch axis of the matrix products."""
+    x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
+    batch = x.shape[1]
+    if batch % BATCH_ALIGNMENT:
+        x = torch.nn.functional.pad(x, (0, 0, 0, -batch % BATCH_ALIGNMENT))
+    if head is not None:
+        weights, biases = [w[:, head : head + 1] for w in weights], [b[:, head : head + 1] for b in biases]
+    members, heads = weights[0].shape[:2]
+    if heads > 1:
+        x = x.unsqueeze(1).expand(-1, heads, -1, -1).flatten(0, 1)  # [K C, B, in]
+    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        w, b = weight.flatten(0, 1), bias.flatten(0, 1).unsqueeze(1)
+        if heads == w.shape[1] == 1:
+            # BLAS rounds one matrix times one vector otherwise than several of them, so it is given two columns.
+            x = torch.baddbmm(b, x, w.expand(-1, 2, -1).transpose(1, 2))[..., :1]
+        else:
+            x = torch.baddbmm(b, x, w.transpose(1, 2))
+        if index < len(weights) - 1:
+            x = torch.relu(x)
+    if spec.output == "tanh":
+        x = torch.tanh(x)
+    if batch % BATCH_ALIGNMENT:
+        x = x[:, :batch]
+    return x.unflatten(0, (members, heads)) if heads > 1 else x

@@ -1,0 +1,257 @@
+"""Kept weights only, on a CPU: the whole network is one node of autograd's graph, computed by `native/kernels.c`.
+
+A member's row of `parameters` [K, V] holds the extras, then one group of values per unit, the unit's bias first:
+
+    | extras | head 0: layer 0: b w w w | b w | b w w | layer 1: ... | head 1: ... | idle | zeros up to a multiple of 16 |
+
+Only units that reach the output have a group (the others cannot change it, now or later); what was kept of the others is idle:
+its gradient is 0. Within a layer the unit with the most weights comes first: rows of equal length follow each other, so the
+processor foresees where they end. Backward goes by the transposed groups, which are indices into the same values.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.execution import native
+from trainables.nn import MLP, ROW_ALIGNMENT
+
+TILE = 64  # batch elements that go through the network together, as in kernels.c
+
+Ints = NDArray[np.int64]
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("inputs", "outputs")] + [
+        (name, ctypes.c_void_p) for name in ("start", "visit", "tstart")
+    ]
+
+
+class _Network(ctypes.Structure):
+    _fields_ = (
+        [(name, ctypes.c_int32) for name in ("members", "heads", "depth", "features", "outputs", "widest", "values", "tanh")]
+        + [("tile", ctypes.c_int64)]
+        + [(name, ctypes.c_void_p) for name in ("column", "trow", "tvalue", "offset", "layers")]
+    )
+
+
+class Network:
+    """Fulfils execution.Network for float32 CPU tensors; can be differentiated once."""
+
+    def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
+        self.spec, self.members = spec, len(flat)
+        self.library = native.library()
+        self._index([_Groups(spec, row) for row in mask.bool()])
+        self.parameters = self.pack(flat)
+        self.core = self.parameters.detach().requires_grad_()
+        ends = list(itertools.accumulate(spec.extra.values(), initial=0))
+        self.spans = list(itertools.pairwise(ends))
+        self.extra = {name: self.parameters[:, a:b].detach().requires_grad_() for name, (a, b) in zip(spec.extra, self.spans, strict=True)}
+        self.leaves = [self.core, *self.extra.values()]
+        self.pool: dict[int, list[Tensor]] = {}
+
+    def _index(self, groups: list[_Groups]) -> None:
+        spec, depth = self.spec, len(self.spec.layers)
+        values = -(-max(len(g.place) for g in groups) // ROW_ALIGNMENT) * ROW_ALIGNMENT
+        self.place = torch.full((self.members, values), spec.row)  # position in the canonical row; `spec.row` where there is none
+        indices = np.zeros((3, self.members, values), np.int32)
+        for k, g in enumerate(groups):
+            self.place[k, : len(g.place)] = torch.from_numpy(g.place)
+            for to, index in zip(indices, (g.column, g.trow, g.tvalue), strict=True):
+                to[k, : len(index)] = index
+        heights = [1 + max(g.heights[layer] for g in groups) for layer in range(depth)]
+        offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.heads)]) * TILE
+        layers = (_Layer * (self.members * spec.heads * depth))()
+        self.kept_alive = [indices, offset := offset.astype(np.int32), layers, [g.layers for g in groups]]
+        for layer, arrays in zip(layers, itertools.chain.from_iterable(g.layers for g in groups), strict=True):
+            layer.outputs, layer.inputs = len(arrays["start"]) - 1, len(arrays["visit"])
+            layer.start, layer.visit, layer.tstart = (arrays[name].ctypes.data for name in ("start", "visit", "tstart"))
+        self.tile = int(offset[-1])
+        widest = max(heights)
+        self.scratch = torch.empty((spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
+        self.network = _Network(
+            self.members, spec.heads, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh", self.tile,
+            *(index.ctypes.data for index in indices), offset.ctypes.data, ctypes.addressof(layers),
+        )  # fmt: skip
+        self.address = ctypes.addressof(self.network)
+
+    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+        if torch.is_grad_enabled():
+            return _apply(self, head, self.core, *inputs)  # type: ignore[no-any-return]
+        return self.forward(inputs, head, None)
+
+    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+        if torch.is_grad_enabled():
+            return _apply(self, head, None, *inputs)  # type: ignore[no-any-return]
+        return self.forward(inputs, head, None)
+
+    def collect(self, gradients: Sequence[Tensor]) -> Tensor:
+        core = gradients[0]
+        for (a, b), extra in zip(self.spans, gradients[1:], strict=True):
+            core[:, a:b] = extra
+        return core
+
+    def pack(self, flat: Tensor) -> Tensor:
+        return torch.nn.functional.pad(flat, (0, 1)).gather(1, self.place)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        return packed.new_zeros(self.members, self.spec.row + 1).scatter_(1, self.place, packed)[:, :-1].contiguous()
+
+    def forward(self, inputs: Sequence[Tensor], head: int | None, tiles: Tensor | None) -> Tensor:
+        """The output; the activations stay in `tiles` if backward is to follow."""
+        members, batch, _ = shape = inputs[0].shape
+        parts: list[int] = []
+        width = 0
+        for x in inputs:
+            if x.shape[:2] != shape[:2] or x.dtype != torch.float32:
+                break
+            by_member, by_row, step = x.stride()
+            if step != 1:
+                x = x.contiguous()
+                by_member, by_row, step = x.stride()
+            size = x.shape[2]
+            width += size
+            parts += x.data_ptr(), by_member, by_row, size
+        if members != self.members or width != self.spec.sizes[0]:
+            given = [(tuple(x.shape), x.dtype) for x in inputs]
+            raise ValueError(f"inputs {given} are not float32 [{self.members}, B, n] whose n add up to {self.spec.sizes[0]}")
+        heads, last = self.spec.heads, self.spec.sizes[-1]
+        out = torch.empty((members, batch, last) if head is not None or heads == 1 else (members, heads, batch, last))
+        room = self.borrow(1) if tiles is None else tiles
+        self.library.winnow_forward(
+            self.address, self.parameters.data_ptr(), len(inputs), _parts(len(parts))(*parts), batch, -1 if head is None else head,
+            tiles is not None, room.data_ptr(), out.data_ptr(),
+        )  # fmt: skip
+        if tiles is None:
+            self.pool[1].append(room)
+        return out
+
+    def borrow(self, tiles: int) -> Tensor:
+        """Room for the activations of so many tiles; whoever is done with it puts it back into the pool."""
+        pool = self.pool.setdefault(tiles, [])
+        return pool.pop() if pool else torch.empty(tiles * self.tile)
+
+
+@functools.cache
+def _parts(length: int) -> Any:
+    """The type of an array of kernels.c's Part as plain integers: ctypes is slow at making types."""
+    return ctypes.c_int64 * length
+
+
+class _Call:
+    """What backward needs of one call. The room for its activations goes back to the pool when the graph that holds it is gone
+    (not after backward: it may run twice)."""
+
+    __slots__ = ("head", "need", "network", "room", "shapes", "tiles", "version")
+
+    def __init__(self, network: Network, head: int | None, need: Sequence[bool], inputs: Sequence[Tensor]) -> None:
+        self.network, self.head, self.need, self.shapes = network, head, need, [x.shape for x in inputs]
+        self.version = network.parameters._version
+        self.tiles = network.members * -(-self.shapes[0][1] // TILE)
+        self.room = network.borrow(self.tiles)
+
+    def __del__(self) -> None:
+        self.network.pool[self.tiles].append(self.room)
+
+    def backward(self, gradient: Tensor) -> tuple[Any, ...]:
+        """The gradients of the values and of each input, where they are needed."""
+        network, need, batch = self.network, self.need, self.shapes[0][1]
+        if torch.is_grad_enabled():
+            raise RuntimeError("execution 'sparse' can be differentiated once; take 'dense' for second derivatives")
+        if self.version != network.parameters._version:
+            raise RuntimeError("the network's parameters were changed between its call and backward")
+        gradient = gradient.contiguous()
+        core = torch.empty(network.parameters.shape) if need[0] else None
+        inputs = [torch.empty(shape) if wanted else None for shape, wanted in zip(self.shapes, need[1:], strict=True)]
+        parts: list[int] = []
+        for x, (_, _, size) in zip(inputs, self.shapes, strict=True):
+            parts += 0 if x is None else x.data_ptr(), batch * size, size, size
+        network.library.winnow_backward(
+            network.address, network.parameters.data_ptr(), len(inputs), _parts(len(parts))(*parts), batch,
+            -1 if self.head is None else self.head, self.room.data_ptr(), gradient.data_ptr(),
+            core if core is None else core.data_ptr(), network.scratch.data_ptr(),
+        )  # fmt: skip
+        return (None, None, core, *inputs)
+
+
+class _Node(torch.autograd.Function):
+    """The network as one node: `core` is its leaf of all values, or None where only the inputs are differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, network: Network, head: int | None, core: Tensor | None, *inputs: Tensor) -> Tensor:
+        need = ctx.needs_input_grad[2:]
+        if not any(need):
+            return network.forward(inputs, head, None)
+        ctx.call = _Call(network, head, need, inputs)
+        return network.forward(inputs, head, ctx.call.room)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return ctx.call.backward(gradient)  # type: ignore[no-any-return]
+
+
+_apply: Any = super(torch.autograd.Function, _Node).apply  # past a wrapper in Python that serves torch.func
+
+
+class _Groups:
+    """The index of one member, from its row [D] of the mask.
+
+    place [.]     canonical position of every value, in the order of storage
+    column, trow, tvalue, layers   as in kernels.c, `layers` head after head
+    heights       units of each layer, the most of any head
+    """
+
+    def __init__(self, spec: MLP, mask: Tensor) -> None:
+        kept = {name: view[0].numpy() for name, view in spec.views(mask[None]).items()}
+        canonical = {name: view[0].numpy() for name, view in spec.views(torch.arange(spec.row)[None]).items()}
+        at, transposed = sum(spec.extra.values()), 0
+        place: list[Ints] = [canonical[name] for name in spec.extra]
+        column: list[Ints] = [np.zeros(at, int)]
+        trow: list[Ints] = []
+        tvalue: list[Ints] = []
+        self.layers: list[dict[str, NDArray[np.int32]]] = []
+        self.heights = [0] * len(spec.layers)
+        for head in range(spec.heads):
+            weights = [kept[f"weight.{i}"][head] for i in range(len(spec.layers))]
+            for i, (inputs, units) in enumerate(itertools.pairwise(_live(weights))):
+                chosen = np.ix_(units, inputs)
+                weight = weights[i][chosen]
+                group = np.insert(weight, 0, True, axis=1)  # column 0: the bias
+                place.append(np.insert(canonical[f"weight.{i}"][head][chosen], 0, canonical[f"bias.{i}"][head][units], axis=1)[group])
+                column.append(group.nonzero()[1] * TILE)
+                stored = np.zeros(group.shape, int)
+                stored[group] = at + np.arange(group.sum())
+                counts = weight.sum(0)
+                visit = np.argsort(-counts, kind="stable") if i else np.arange(len(inputs))
+                trow.append(weight.T[visit].nonzero()[1] * TILE)
+                tvalue.append(stored[:, 1:].T[visit][weight.T[visit]])
+                starts = {"start": _starts(at, group.sum(1)), "visit": visit.astype(np.int32), "tstart": _starts(transposed, counts[visit])}
+                self.layers.append(starts)
+                self.heights[i] = max(self.heights[i], len(units))
+                at, transposed = int(starts["start"][-1]), int(starts["tstart"][-1])
+        idle = mask[: spec.used].numpy().copy()
+        idle[np.concatenate(place)] = False
+        self.place = np.concatenate([*place, np.flatnonzero(idle)])
+        self.column, self.trow, self.tvalue = (np.concatenate(parts) for parts in (column, trow, tvalue))
+
+
+def _starts(first: int, counts: Ints) -> NDArray[np.int32]:
+    return (first + np.concatenate([[0], np.cumsum(counts)])).astype(np.int32)
+
+
+def _live(weights: list[NDArray[np.bool_]]) -> list[Ints]:
+    """The inputs, then per layer its units that reach an output, those with most weights first (outputs in their order)."""
+    units: list[Ints] = [np.arange(weights[-1].shape[0])]
+    for below, weight in zip(reversed(weights[:-1]), reversed(weights[1:]), strict=True):
+        live = np.flatnonzero(weight[units[0]].any(0))
+        units.insert(0, live[np.argsort(-below[live].sum(1), kind="stable")])
+    return [np.arange(weights[0].shape[1]), *units]

@@ -1,0 +1,121 @@
+"""From saliency to mask, and what a mask really is. A mask is a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainables.errors import UserError
+from trainables.nn import MLP
+
+Mask = list[Tensor]
+
+
+def kept(density: float, prunable: int) -> int:
+    """How many of `prunable` weights a density in (0, 1] keeps: round(d P)."""
+    return round(density * prunable)
+
+
+def threshold(saliency: Sequence[Tensor], keep: Sequence[int]) -> Mask:
+    """Keep exactly `keep[k]` weights of member k, those of highest saliency over all layers and heads together.
+
+    `saliency[l]` is [K, C, out, in]; -inf marks a weight that may not be kept. Ties go to the lower flat index (layer, head,
+    row, column), so the same saliency always gives the same mask. Raises UserError for a saliency that is not a number.
+    """
+    flat = torch.cat([layer.flatten(1) for layer in saliency], dim=1)
+    for member, row in enumerate(flat):
+        if torch.isnan(row).any():
+            raise UserError(f"the saliency of member {member} is not a number in {int(torch.isnan(row).sum())} places; nothing is pruned")
+    order = torch.sort(flat, dim=1, descending=True, stable=True).indices
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
+    chosen = (rank < torch.tensor(list(keep), device=flat.device).unsqueeze(1)).float()
+    split = chosen.split([layer[0].numel() for layer in saliency], dim=1)
+    return [part.reshape(layer.shape) for part, layer in zip(split, saliency, strict=True)]
+
+
+def threshold_in_layers(saliency: Sequence[Tensor], budgets: Sequence[Sequence[int]]) -> Mask:
+    """The same inside each layer and head alone: `budgets[k][l]` weights of member k's layer l, shared evenly by its heads."""
+    mask: Mask = []
+    for index, layer in enumerate(saliency):
+        heads = layer.shape[1]
+        parts = []
+        for head in range(heads):
+            share = [budget[index] // heads + (head < budget[index] % heads) for budget in budgets]
+            parts.append(threshold([layer[:, head : head + 1]], share)[0])
+        mask.append(torch.cat(parts, dim=1))
+    return mask
+
+
+def apportion(wanted: Sequence[float], total: int) -> list[int]:
+    """Whole numbers that sum to `total`, nearest to `wanted` (largest remainder, ties to the first)."""
+    counts = [math.floor(value) for value in wanted]
+    by_remainder = sorted(range(len(wanted)), key=lambda i: (counts[i] - wanted[i], i))
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
+
+
+def on_path(mask: Mask) -> Mask:
+    """The part of a mask that lies on some input-to-output path, counted per head (heads share no unit)."""
+    reached = [torch.ones_like(mask[0][..., 0, :])]  # [K, C, units] of the layer below: some input reaches the unit
+    for layer in mask:
+        reached.append(((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float())
+    useful = [torch.ones_like(mask[-1][..., :, 0])]  # from the top: the unit reaches some output
+    for layer in reversed(mask):
+        useful.insert(0, ((layer * useful[0].unsqueeze(-1)).sum(-2) > 0).float())
+    return [layer * reached[i].unsqueeze(-2) * useful[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
+
+
+def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
+    """Raise UserError, naming trial, network and layer, when a head of some member has no path from input to output."""
+    path = on_path(mask)
+    for member, name in enumerate(names):
+        for head in range(mask[0].shape[1]):
+            if any(layer[member, head].sum() == 0 for layer in path):
+                # No path: the narrowest layer is where it broke.
+                fewest = min(range(len(mask)), key=lambda i: float(mask[i][member, head].sum()))
+                count, total = int(mask[fewest][member, head].sum()), mask[fewest][member, head].numel()
+                raise UserError(
+                    f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{fewest} keeps {count} of "
+                    f"{total} weights; lower the sparsity or choose another pruner"
+                )
+
+
+def statistics(network: str, mask: Mask) -> list[dict[str, float]]:
+    """Per member: nominal and effective density per layer and network, live units and inputs, under `mask/<what>/<where>`.
+
+    A live unit lies on a path; a live input is a dimension that some path starts from. Twin heads are counted together."""
+    path = on_path(mask)
+    found = []
+    for member in range(mask[0].shape[0]):
+        row: dict[str, float] = {}
+        for index, (layer, live) in enumerate(zip(mask, path, strict=True)):
+            row[f"mask/density/{network}.{index}"] = float(layer[member].mean())
+            row[f"mask/effective_density/{network}.{index}"] = float(live[member].mean())
+            if index:
+                row[f"mask/live_units/{network}.{index}"] = float((live[member].sum(-2) > 0).sum())
+        total = sum(layer[member].numel() for layer in mask)
+        row[f"mask/density/{network}"] = sum(float(layer[member].sum()) for layer in mask) / total
+        row[f"mask/effective_density/{network}"] = sum(float(layer[member].sum()) for layer in path) / total
+        row[f"mask/kept/{network}"] = sum(float(layer[member].sum()) for layer in mask)
+        row[f"mask/live_inputs/{network}"] = float((path[0][member].sum((0, 1)) > 0).sum())
+        found.append(row)
+    return found
+
+
+def to_row(spec: MLP, mask: Mask) -> Tensor:
+    """Canonical mask rows [K, D]: the weights' masks, 1 on biases, extras and padding."""
+    row = torch.ones(mask[0].shape[0], spec.row, device=mask[0].device)
+    views = spec.views(row)
+    for index, layer in enumerate(mask):
+        views[f"weight.{index}"].copy_(layer)
+    return row
+
+
+def from_row(spec: MLP, row: Tensor) -> Mask:
+    """The weights' masks inside canonical rows [K, D]."""
+    views = spec.views(row)
+    return [views[f"weight.{index}"] for index in range(len(spec.layers))]

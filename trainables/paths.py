@@ -1,0 +1,108 @@
+"""Every path that is ever written under a storage root; nothing else joins path names. No torch.
+
+storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  policy.safetensors  policy.json
+storage/sweeps/<name>/   manifest.jsonl  lock  results.txt  scores.png
+storage/mlflow.db  storage/artifacts/  storage/ray/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from trainables.errors import UserError
+
+
+def root(given: str | Path | None = None) -> Path:
+    """The storage root, absolute: `given`, else $WINNOW_STORAGE, else ./storage.
+
+    A driver that Ray's job server started works in a temporary copy of the code, where nothing would last: there it is ~/winnow-storage.
+    """
+    chosen = given or os.environ.get("WINNOW_STORAGE")
+    if not chosen:
+        chosen = Path.home() / "winnow-storage" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "storage"
+    return Path(chosen).expanduser().absolute()
+
+
+def trials(storage: Path) -> Path:
+    return storage / "trials"
+
+
+def trial(storage: Path, key: str) -> Path:
+    """The folder of a trial; `key` is `Trial.key`."""
+    return trials(storage) / _checked("trial key", key, r"[0-9a-f]{16}")
+
+
+def trial_json(storage: Path, key: str) -> Path:
+    return trial(storage, key) / "trial.json"
+
+
+def spool(storage: Path, key: str) -> Path:
+    return trial(storage, key) / "spool.jsonl"
+
+
+def shipped(storage: Path, key: str) -> Path:
+    """How far the spool has been shipped to MLflow."""
+    return trial(storage, key) / "shipped.json"
+
+
+def checkpoints(storage: Path, key: str) -> Path:
+    return trial(storage, key) / "checkpoints"
+
+
+def masks(storage: Path, key: str) -> Path:
+    """The masks, one bit per prunable weight."""
+    return trial(storage, key) / "masks.safetensors"
+
+
+def policy(storage: Path, key: str) -> Path:
+    return trial(storage, key) / "policy.safetensors"
+
+
+def policy_json(storage: Path, key: str) -> Path:
+    return trial(storage, key) / "policy.json"
+
+
+def sweeps(storage: Path) -> Path:
+    return storage / "sweeps"
+
+
+def sweep(storage: Path, name: str) -> Path:
+    """The folder of a sweep; `name` is that of its file in search_spaces/."""
+    return sweeps(storage) / _checked("sweep name", name, r"[A-Za-z0-9][A-Za-z0-9_]*")
+
+
+def manifest(storage: Path, name: str) -> Path:
+    return sweep(storage, name) / "manifest.jsonl"
+
+
+def lock(storage: Path, name: str) -> Path:
+    return sweep(storage, name) / "lock"
+
+
+def table(storage: Path, name: str) -> Path:
+    return sweep(storage, name) / "results.txt"
+
+
+def figure(storage: Path, name: str) -> Path:
+    return sweep(storage, name) / "scores.png"
+
+
+def mlflow_db(storage: Path) -> Path:
+    return storage / "mlflow.db"
+
+
+def mlflow_artifacts(storage: Path) -> Path:
+    return storage / "artifacts"
+
+
+def ray_results(storage: Path) -> Path:
+    """Ray Tune's own bookkeeping; nothing is ever read back from it."""
+    return storage / "ray"
+
+
+def _checked(kind: str, name: str, pattern: str) -> str:
+    if not re.fullmatch(pattern, name):
+        raise UserError(f"{kind} {name!r} is not of the form {pattern}")
+    return name

@@ -1,0 +1,10 @@
+"""SNIP (Lee, Ajanthan & Torr 2019): keep the connections whose removal would change the loss most, judged by one gradient."""
+
+from torch import Tensor
+
+from trainables.pruners import Scored
+
+
+def saliency(network: Scored) -> list[Tensor]:
+    """|w dL/dw|, the gradient by the mask at mask = 1."""
+    return [(weight * gradient).abs() for weight, gradient in zip(network.weights, network.gradient(), strict=True)]

@@ -1,0 +1,49 @@
+"""Plug-ins are files: `pruners/snip.py` is the pruner `snip`. Nothing is registered, a file is found by its name.
+
+Names and hyperparameters are read without importing the file, because planning must not import torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trainables.errors import UserError, unknown
+
+ROOT = Path(__file__).parent
+
+
+@cache
+def names(folder: str) -> tuple[str, ...]:
+    """All plug-ins of a folder (`pruners`, `algorithms`, `environments`), sorted; files starting with `_` are not plug-ins."""
+    return tuple(sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")))
+
+
+def check(folder: str, name: str) -> str:
+    """Return `name` if `folder/name.py` exists; raise UserError with the right names otherwise."""
+    if name not in names(folder):
+        raise unknown(folder.removesuffix("s"), name, names(folder))
+    return name
+
+
+def load(folder: str, name: str) -> ModuleType:
+    """Import `trainables.<folder>.<name>`."""
+    return importlib.import_module(f"trainables.{folder}.{check(folder, name)}")
+
+
+@cache
+def hyper_defaults(algorithm: str) -> dict[str, Any]:
+    """The fields of the algorithm's `class Hyper` with their defaults, read from the source (no import, hence no torch)."""
+    tree = ast.parse((ROOT / "algorithms" / f"{check('algorithms', algorithm)}.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == "Hyper":
+            return {
+                field.target.id: ast.literal_eval(field.value)
+                for field in node.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value is not None
+            }
+    raise UserError(f"algorithms/{algorithm}.py has no class Hyper")

@@ -1,0 +1,62 @@
+"""What run_stack yields. Plain values, no torch: whoever listens (a progress line, the spool) needs nothing else.
+
+Every list over members has one entry per member of the stack, in the order of `Stack.trials`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Masks are made; `statistics[k]` maps `mask/<what>/<network.layer>` to a number (see masks.statistics)."""
+
+    update: int
+    statistics: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Losses at `update`: `metrics[k]` maps `train/<what>` to a number; `updates_per_second` is summed over members."""
+
+    update: int
+    metrics: list[dict[str, float]]
+    updates_per_second: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Returns of the E evaluation episodes after `update`: `returns[k][e]`, undiscounted; `scores[k][e]`, normalized."""
+
+    update: int
+    returns: list[list[float]]
+    scores: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """All members' state after `update` is on disk: everything reported up to here will not be computed again."""
+
+    update: int
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """The member's parameters are no longer finite; its stack-mates go on and nothing more is reported for it."""
+
+    update: int
+    member: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last update is done; `seconds` is the wall time of this attempt, `execution` how the layers were computed."""
+
+    update: int
+    seconds: float
+    execution: str
+
+
+Report = Pruned | Trained | Evaluated | Checkpointed | Diverged | Finished

@@ -1,0 +1,143 @@
+"""The core loop: dataset -> saliency -> masks -> updates -> evaluation, for K trials at once, as a generator of reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables import checkpoint, registry
+from trainables.agent import Agent
+from trainables.datasets import load_table
+from trainables.datasets.table import Table
+from trainables.errors import UserError
+from trainables.evaluation import Evaluator
+from trainables.masks import statistics
+from trainables.minibatches import Minibatches, Scaling
+from trainables.pruners import prune
+from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
+from trainables.streams import key_of
+from trainables.trial import Stack, Trial
+
+CHECKPOINT_EVERY = 5_000  # updates; seconds of work at most
+
+
+def run_stack(
+    stack: Stack,
+    storage: Path | None = None,
+    *,
+    device: str = "cpu",
+    execution: str = "auto",
+    checkpoint_every: int = CHECKPOINT_EVERY,
+) -> Iterator[Report]:
+    """Prune and train the trials of `stack` as one batched model, yielding reports (trainables/reports.py).
+
+    With a `storage` folder it goes on from the newest checkpoint that all members have, and leaves checkpoints, masks and policies
+    there; a checkpoint is written only after the reports up to it were taken. Raises UserError for bad input or a mask that
+    disconnects a network, before anything is written.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(1)  # one thread per trial: two beside another process collapse
+    torch.set_flush_denormal(True)  # Adam's second moments underflow, and arithmetic on denormal numbers is up to 100 times slower
+    lead = stack.lead
+    table = load_table(lead.dataset)
+    algorithm = registry.load("algorithms", lead.algorithm)
+    agent = Agent(algorithm, stack, table.observation_size, table.action_size, usable(device))
+    data = Minibatches(table, algorithm.NORMALIZE, device)
+    evaluate = Evaluation(agent, table, stack)
+
+    saved = checkpoint.newest(storage, stack, agent.specs) if storage else None
+    if saved:
+        masks, update = saved.masks, saved.update
+        agent.build(execution, {name: saved.rows[f"online/{name}"] for name in agent.specs}, masks)
+        agent.load_rows(saved.rows, saved.counts)
+    else:
+        masks, update = prune(agent, stack, data.draw), 0
+        agent.build(execution, {name: agent.initial(name) for name in agent.specs}, masks)
+        per_network = [statistics(name, mask) for name, mask in masks.items()]
+        yield Pruned(0, [{n: v for found in members for n, v in found.items()} for members in zip(*per_network, strict=True)])
+        if storage:
+            checkpoint.write_masks(storage, stack, agent.specs, masks)
+            checkpoint.save(storage, stack, agent, masks, 0)
+            yield Checkpointed(0)
+
+    healthy = [True] * len(stack)
+    for stop in stops(lead, checkpoint_every):
+        if stop <= update:
+            continue
+        begun = time.monotonic()
+        logged: dict[str, Tensor] = {}
+        for current in range(update, stop):
+            agent.at(current)
+            logged |= algorithm.update(agent, data.draw(agent.streams, agent.hyper.batch_size))
+        rate = len(stack) * (stop - update) / (time.monotonic() - begun)
+        update = stop
+
+        for member, finite in enumerate(agent.finite()):
+            if healthy[member] and not finite:
+                healthy[member] = False
+                yield Diverged(update, member, f"parameters are not finite after update {update}")
+        yield Trained(update, per_member(logged, len(stack)), rate)
+        if update in lead.evaluation_updates():
+            returns = evaluate()
+            yield Evaluated(update, returns.tolist(), table.reference.normalize(returns).tolist())
+        if storage and (update % checkpoint_every == 0 or update == lead.updates):
+            checkpoint.save(storage, stack, agent, masks, update)
+            yield Checkpointed(update)
+        if not any(healthy):
+            return
+
+    if storage:
+        about = {"environment": table.environment, "dataset_hash": table.hash, "execution": agent.execution}
+        checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
+    yield Finished(update, time.monotonic() - started, agent.execution)
+
+
+def usable(device: str) -> str:
+    """`device` where torch can put a tensor on it; raises UserError otherwise."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise UserError(f"no device {device!r} ({str(error).splitlines()[0].rstrip('.')}); there are: {', '.join(there)}") from None
+    return device
+
+
+def stops(trial: Trial, checkpoint_every: int) -> list[int]:
+    """The updates after which something is reported or saved, ascending; reports depend on the trial alone."""
+    reports = range(0, trial.updates, max(1, min(1000, trial.updates // 50)))
+    saves = range(0, trial.updates, checkpoint_every)
+    return sorted({*reports, *saves, *trial.evaluation_updates(), trial.updates} - {0})
+
+
+def per_member(logged: dict[str, Tensor], members: int) -> list[dict[str, float]]:
+    """Losses [K] by name -> one dictionary per member; the only copy from the device between two reports."""
+    values = {f"train/{name}": loss.detach().tolist() for name, loss in logged.items()}
+    return [{name: losses[k] for name, losses in values.items()} for k in range(members)]
+
+
+class Evaluation:
+    """The policy of every member in its own episodes, the same seeds at every evaluation."""
+
+    def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
+        self.agent = agent
+        self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
+        seeds = [[key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(trial.episodes)] for trial in stack.trials]
+        self.evaluator = Evaluator(table.environment, seeds)
+        sizes, wanted = (table.observation_size, table.action_size), (self.evaluator.observation_size, self.evaluator.action_size)
+        if sizes != wanted:
+            raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
+
+    def __call__(self) -> np.ndarray[Any, Any]:
+        """Undiscounted returns [K, E]."""
+        with torch.no_grad():
+            return self.evaluator.run(self.act)
+
+    def act(self, observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
+        return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())

@@ -1,0 +1,153 @@
+"""Trial (a cell of the grid) and Stack (K trials trained as one batched model): frozen values, validated, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from trainables import registry
+from trainables.errors import UserError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One cell of the grid; raises UserError, naming the value and the choices, when it makes no sense.
+
+    `sparsity` is the fraction of prunable weights removed in each network. `hyper` overrides fields of the algorithm's
+    `Hyper`. `evaluations` are spread evenly over the updates, the last one after the last update. The saliency sees
+    `calibration_batches` batches of `calibration_size` transitions.
+    """
+
+    dataset: str
+    algorithm: str = "td3_bc"
+    pruner: str = "dense"
+    sparsity: float = 0.0
+    seed: int = 0
+    updates: int = 1_000_000
+    evaluations: int = 10
+    episodes: int = 10
+    calibration_batches: int = 1
+    calibration_size: int = 256
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        registry.check("algorithms", self.algorithm)
+        registry.check("pruners", self.pruner)
+        if not self.dataset:
+            raise UserError("dataset is empty; give a Minari id such as winnow/halfcheetah/expert-v0")
+        if isinstance(self.sparsity, bool) or not isinstance(self.sparsity, int | float) or not 0 <= self.sparsity < 1:
+            raise UserError(f"sparsity {self.sparsity!r} is outside [0, 1): it is the fraction of weights removed, e.g. 0.95")
+        if (self.pruner == "dense") != (self.sparsity == 0):
+            raise UserError(
+                f"pruner {self.pruner!r} with sparsity {self.sparsity!r}: sparsity 0 goes with the pruner 'dense', "
+                f"a sparsity above 0 with one of: {', '.join(n for n in registry.names('pruners') if n != 'dense')}"
+            )
+        for name in ("seed", "updates", "evaluations", "episodes", "calibration_batches", "calibration_size"):
+            value, least = getattr(self, name), 0 if name == "seed" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UserError(f"{name} {value!r} is not an integer >= {least}")
+        if self.evaluations > self.updates:
+            raise UserError(f"evaluations {self.evaluations} > updates {self.updates}")
+        defaults = registry.hyper_defaults(self.algorithm)
+        for name, value in self.hyper.items():
+            if name not in defaults:
+                raise unknown(f"hyperparameter of {self.algorithm}", name, defaults)
+            if not _fits(value, defaults[name]):
+                raise UserError(f"{self.algorithm}'s {name} {value!r} is not of the kind of its default {defaults[name]!r}")
+        given = {n: _like(v, defaults[n]) for n, v in sorted(self.hyper.items())}
+        object.__setattr__(self, "hyper", {n: v for n, v in given.items() if v != defaults[n]})
+        object.__setattr__(self, "sparsity", float(self.sparsity))
+
+    @property
+    def density(self) -> float:
+        return 1.0 - self.sparsity
+
+    @property
+    def key(self) -> str:
+        """16 hex digits of the canonical non-default fields; the trial's identity everywhere (pinned by a golden file)."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "hyper" and getattr(self, f.name) != f.default}
+        if self.hyper:
+            given["hyper"] = dict(self.hyper)
+        return hashlib.sha256(json.dumps(given, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """`td3_bc/halfcheetah-expert/snip@95/s0`: for people; never an identity."""
+        parts = self.dataset.rsplit("-v", 1)[0].split("/")
+        data = "-".join(parts[-2:])
+        pruned = "dense" if self.pruner == "dense" else f"{self.pruner}@{100 * self.sparsity:g}"
+        return f"{self.algorithm}/{data}/{pruned}/s{self.seed}"
+
+    def hyper_values(self) -> dict[str, Any]:
+        """All hyperparameters of the algorithm, the trial's own values over the defaults."""
+        return registry.hyper_defaults(self.algorithm) | dict(self.hyper)
+
+    def evaluation_updates(self) -> tuple[int, ...]:
+        """The updates after which the policy is evaluated, ascending; the last is `updates`."""
+        return tuple(round(self.updates * (i + 1) / self.evaluations) for i in range(self.evaluations))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"hyper": dict(self.hyper)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Trial:
+        known = [f.name for f in fields(cls)]
+        for name in value:
+            if name not in known:
+                raise unknown("field of a trial", name, known)
+        return cls(**value)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a hyperparameter is of its default's kind: a finite number for a float, counts stay counts, a tuple of such for a tuple."""
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and bool(value) and all(_fits(v, default[0]) for v in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int) and (value >= 1 or default < 1)
+
+
+def _like(value: Any, default: Any) -> Any:
+    """In the default's own type: 1 and 1.0 are one value and must be one key, and only floats may differ between members."""
+    return float(value) if isinstance(default, float) else tuple(value) if isinstance(default, tuple) else value
+
+
+# Members of a stack may differ in these fields, and in hyperparameters that are plain floats; all else shapes the batched model.
+FREE_FIELDS = ("pruner", "sparsity", "seed", "hyper")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """K trials that can train as one batched model; raises UserError where they cannot."""
+
+    trials: tuple[Trial, ...]
+
+    def __post_init__(self) -> None:
+        if not self.trials:
+            raise UserError("a stack needs at least one trial")
+        for trial in self.trials[1:]:
+            if shape_of(trial) != shape_of(self.trials[0]):
+                raise UserError(f"{trial.name} cannot share a stack with {self.trials[0].name}: they differ in more than {FREE_FIELDS}")
+        if len({trial.key for trial in self.trials}) != len(self.trials):
+            raise UserError("a stack holds the same trial twice")
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @property
+    def lead(self) -> Trial:
+        """Any field that all members share is read from here."""
+        return self.trials[0]
+
+
+def shape_of(trial: Trial) -> str:
+    """What two trials must agree on to share a stack, as a comparable string."""
+    value = {n: v for n, v in trial.to_json().items() if n not in FREE_FIELDS}
+    value["hyper"] = {n: v for n, v in trial.hyper_values().items() if not isinstance(v, float)}
+    return json.dumps(value, sort_keys=True)
