@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainables import paths
+from trainables import paths, registry
 from trainables.errors import UserError
 
 EXAMPLES = """examples:
@@ -56,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--stack-size", type=_positive, help="most trials trained as one model (default 1 on a CPU, 32 on a GPU)")
             sub.add_argument("--retry-failed", action="store_true", help="trials that failed or diverged are tried again")
         if name == "run":
-            sub.add_argument("--execution", default="auto", help="how masked layers are computed (a file of trainables/execution/)")
+            choices = ("auto", *registry.names("execution"))
+            sub.add_argument("--execution", choices=choices, default="auto", help="how masked layers are computed")
             sub.add_argument("--checkpoint-every", type=_positive, default=5_000, metavar="UPDATES")
     return top
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,22 +23,26 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 EMBEDDED = {
+    "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the training
     "RAY_AUTH_MODE": "disabled",  # else a token file in the home directory turns it on
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever its name: the one switch that keeps all of Ray's servers on loopback
 }
 # Ray reads some of these when it is imported.
-for _name, _value in (ENVIRONMENT if os.environ.get("RAY_ADDRESS") else ENVIRONMENT | EMBEDDED).items():
+for _name, _value in (ENVIRONMENT if os.environ.get("RAY_ADDRESS") else ENVIRONMENT | EMBEDDED | ONE_THREAD).items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray._private.node import Node  # noqa: E402
 
 from trainables import paths  # noqa: E402
+from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack  # noqa: E402
 from trainables.tune_trainable import StackTrainable  # noqa: E402
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+STARTS = 3
 RETRIES = 3  # of a ray_trial whose worker or node died; it goes on from its own checkpoint
 GPU_FRACTION = 0.5  # two stacks share a GPU, one evaluates while the other trains; bookkeeping, not isolation
 
@@ -89,9 +94,7 @@ class Cluster:
 @contextlib.contextmanager
 def connect(device: str = "auto") -> Iterator[Cluster]:
     """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback."""
-    embedded = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
-    here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else embedded
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": ONE_THREAD}, **here)
+    _start()
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in our words, with their class, not as tracebacks
     # Ray Tune knows SIGINT only; `ray job stop` and init systems send SIGTERM. After ray.init, which sets its own.
@@ -102,8 +105,29 @@ def connect(device: str = "auto") -> Iterator[Cluster]:
         slots = total.get("GPU", 0) / GPU_FRACTION if chosen == "cuda" else total.get("CPU", 1)
         yield Cluster(chosen, max(1, int(slots)))
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)  # None: a handler of Ray's C++ side
         ray.shutdown()
+
+
+def _start() -> None:
+    """Connect, or start an embedded Ray; a busy machine may not manage within Ray's own 30 seconds, so it is tried again."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env={"env_vars": ONE_THREAD}, **quiet)
+        return
+    for tries_left in reversed(range(STARTS)):
+        try:
+            # Workers inherit an embedded Ray's environment; a runtime_env would have each of them started twice.
+            ray.init("local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
+            return
+        except Exception as error:  # Ray raises nothing more special
+            if "timed out during startup" not in str(error):
+                raise
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                if isinstance(node := frame.f_locals.get("self"), Node):
+                    node.kill_all_processes(check_alive=False)
+            if not tries_left:
+                raise UserError(f"Ray did not start in {STARTS} tries of 30 s; this machine is too busy") from error
 
 
 class _News(tune.Callback):  # type: ignore[misc]

@@ -98,11 +98,11 @@ def local_device() -> str:
 
 def describe(plan: Plan) -> str:
     """The plan as people read it."""
-    sweep, counts = plan.sweep, Counter(plan.state.values())
+    name, sweep, counts = plan.name, plan.sweep, Counter(plan.state.values())
     done_here = sum(plan.state[k] == "done" and k not in plan.elsewhere for k in plan.state)
     todo = len(plan.todo)
     lines = [
-        f"{plan.name}: {len(plan.trials)} trials of {sweep.updates:,} updates and {sweep.evaluations} evaluations of {sweep.episodes} episodes",
+        f"{name}: {len(plan.trials)} trials of {sweep.updates:,} updates, {sweep.evaluations} evaluations of {sweep.episodes} episodes",
         *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in ("datasets", "algorithms", "pruners", "sparsities", "seeds")),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
         f"  {'done':<12}{done_here} here, {len(plan.elsewhere)} by another sweep of this storage; "

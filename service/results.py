@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +113,13 @@ def budget_note(found: Sequence[Study]) -> list[str]:
     short = sorted({study.trial.updates for study in found if study.trial.updates < PAPER_BUDGET})
     if not short:
         return []
-    return [
-        f"budget: {' and '.join(f'{updates:,}' for updates in short)} updates. That is short: pruned networks learn more slowly, and at high",
-        "sparsity they go on improving long after a dense one has stopped. Read these scores as how far each got by now, not as what pruning",
-        f"costs in the end; the paper's claim (95 % removed, return kept) is about {PAPER_BUDGET:,} updates: search_spaces/mujoco_sparsity.py.",
-    ]
+    note = (
+        f"budget: {' and '.join(f'{updates:,}' for updates in short)} updates. That is short: pruned networks learn more slowly, and at "
+        "high sparsity they go on improving long after a dense one has stopped. Read these scores as how far each got by now, not as what "
+        f"pruning costs in the end; the paper's claim (95 % removed, return kept) is about {PAPER_BUDGET:,} updates: "
+        "search_spaces/mujoco_sparsity.py."
+    )
+    return textwrap.wrap(note, 120)
 
 
 def figure(found: Sequence[Study]) -> bytes:

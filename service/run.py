@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -27,6 +28,8 @@ from trainables.trial import Trial
 
 CHECKPOINT_EVERY = 5_000  # updates
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
+HURRY = 2.0  # the same where a signal ended it
+PACKAGES = ("trainables", "search_spaces", "service")
 INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
 
 
@@ -58,15 +61,15 @@ def run(
             train(driver, storage, listen, device, size, **options)
     finally:
         driver.leave()
-        shipped = shipping.finish(PATIENCE)
+        shipped = shipping.finish(HURRY if driver.interrupted else PATIENCE)
         journal.close()
-    if not shipped:
-        print(f"MLflow at {tracking.uri} did not take everything ({shipping.trouble}); nothing is lost: python -m service sync {name}")
     if driver.interrupted:
         print(f"interrupted; `python -m service run {name}` goes on from the checkpoints")
         return INTERRUPTED
     if shipped:
         show(name, plan.trials, tracking, storage)
+    else:
+        print(f"MLflow did not take everything ({shipping.trouble}); nothing is lost, `python -m service sync {name}` ships the rest")
     return driver.exit_code()
 
 
@@ -94,6 +97,7 @@ def origins(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:
     Raises UserError for a dataset that cannot be had or read, or whose shapes are not those of its environment.
     """
     found: dict[str, dict[str, str]] = {}
+    code = revision()
     for id in dict.fromkeys(trial.dataset for trial in trials):
         if not datasets.exists(id) and id.startswith(datasets.OURS):
             record(id)
@@ -106,7 +110,7 @@ def origins(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:
             "dataset_hash": table.hash,
             "dataset_score": f"{score:.2f}",
             "reference": table.reference.source,
-            "revision": revision(),
+            "revision": code,
         }
     return found
 
@@ -133,10 +137,16 @@ def check_fit(table: Any) -> None:
 
 
 def revision() -> str:
-    """The git commit of the code, `-dirty` with changes that are not committed; $WINNOW_REVISION where there is no git, else `unknown`."""
-    given = os.environ.get("WINNOW_REVISION")
-    if given or not shutil.which("git"):
-        return given or "unknown"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """The code's git commit, `-dirty` with changes that are not committed; $WINNOW_REVISION where that is set.
+
+    Without git, as in the copy that a submitted job runs, `source-` and a hash of the packages' files.
+    """
+    folder = Path(__file__).parent
+    found = os.environ.get("WINNOW_REVISION", "")
+    if not found and shutil.which("git"):
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
+    if not found:
+        files = sorted(path for name in PACKAGES for path in (folder.parent / name).rglob("*.py"))
+        found = f"source-{hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()[:12]}"
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads beside another process collapse
@@ -42,15 +43,17 @@ def hopper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def table_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared tables and compiled kernels, made once for all tests."""
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture(scope="session", autouse=True)
+def table_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """$WINNOW_CACHE for all tests: prepared tables and compiled kernels are made once and not in anyone's home."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WINNOW_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture
-def hopper(hopper_folder: Path, table_cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of the small Hopper dataset, with the environment variables set so that it is found."""
+def hopper(hopper_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of the small Hopper dataset, with MINARI_DATASETS_PATH set so that it is found."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(hopper_folder))
-    monkeypatch.setenv("WINNOW_CACHE", str(table_cache))
     return HOPPER

@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given["hyper"] = dict(assignment(text) for text in given["hyper"])
         stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
+        if storage:
+            check_writable(storage)
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         from trainables.run import run_stack
 
@@ -59,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--device", default="cpu")
     found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")
     return found
+
+
+def check_writable(storage: Path) -> None:
+    """Raise UserError unless the folder, or the nearest one above it that exists, can be written to."""
+    nearest = next(path for path in (storage.absolute(), *storage.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--storage {str(storage)!r}: {nearest} is not a folder that can be written to")
 
 
 def assignment(text: str) -> tuple[str, Any]:

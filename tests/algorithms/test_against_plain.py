@@ -21,6 +21,7 @@ from trainables.streams import Streams
 
 UPDATES, BATCH, SEED = 5, 32, 3
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Losses = list[dict[str, float]]  # of each update
 
 
 class Net(nn.Module):
@@ -49,13 +50,18 @@ class Net(nn.Module):
         return torch.tanh(x) if self.tanh else x
 
 
-def learn(optimizer: torch.optim.Adam, loss: Tensor, *nets: Net) -> None:
+Trained = tuple[dict[str, Net], Losses]
+
+
+def learn(optimizer: torch.optim.Adam, loss: Tensor, *nets: Net) -> float:
+    """One update; returns the loss before it."""
     optimizer.zero_grad()
     loss.backward()
     for net in nets:
         for layer, mask in zip(net.layers, net.masks, strict=True):
             layer.weight.grad *= mask
     optimizer.step()
+    return loss.item()
 
 
 def follow(target: Net, online: Net, tau: float) -> None:
@@ -64,19 +70,21 @@ def follow(target: Net, online: Net, tau: float) -> None:
             t.copy_(tau * o + (1 - tau) * t)
 
 
-def plain_bc(world: World, data: list[Batch], hyper: dict[str, float], updates: int) -> dict[str, Net]:
+def plain_bc(world: World, data: list[Batch], hyper: dict[str, float], updates: int) -> Trained:
     actor = Net(world, "actor")
     optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["learning_rate"])
+    losses: Losses = []
     for s, a, *_ in data:
-        learn(optimizer, functional.mse_loss(actor(s), a), actor)
-    return {"online/actor/0": actor}
+        losses.append({"actor_loss": learn(optimizer, functional.mse_loss(actor(s), a), actor)})
+    return {"online/actor/0": actor}, losses
 
 
-def plain_td3_bc(world: World, data: list[Batch], hyper: dict[str, float], updates: int) -> dict[str, Net]:
+def plain_td3_bc(world: World, data: list[Batch], hyper: dict[str, float], updates: int) -> Trained:
     actor, q1, q2 = Net(world, "actor"), Net(world, "critic", 0), Net(world, "critic", 1)
     actor_target, q1_target, q2_target = (copy.deepcopy(net) for net in (actor, q1, q2))
     actor_optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["learning_rate"])
     critic_optimizer = torch.optim.Adam([*q1.parameters(), *q2.parameters()], lr=hyper["learning_rate"])
+    losses: Losses = []
     for update, (s, a, r, s2, done) in enumerate(data):
         streams = Streams([SEED])
         streams.update = update
@@ -84,48 +92,53 @@ def plain_td3_bc(world: World, data: list[Batch], hyper: dict[str, float], updat
             noise = (streams.normal("target policy", *a.shape)[0] * hyper["policy_noise"]).clamp(-hyper["noise_clip"], hyper["noise_clip"])
             a2 = (actor_target(s2) + noise).clamp(-1, 1)
             target = r + (1 - done) * hyper["discount"] * torch.min(q1_target(s2, a2), q2_target(s2, a2))
-        learn(critic_optimizer, functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target), q1, q2)
+        critic_loss = functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)
+        losses.append({"critic_loss": learn(critic_optimizer, critic_loss, q1, q2)})
         if (update + 1) % 2 == 0:
             pi = actor(s)
             q = q1(s, pi)
-            learn(actor_optimizer, -hyper["alpha"] / q.abs().mean().detach() * q.mean() + functional.mse_loss(pi, a), actor)
+            actor_loss = -hyper["alpha"] / q.abs().mean().detach() * q.mean() + functional.mse_loss(pi, a)
+            losses[-1]["actor_loss"] = learn(actor_optimizer, actor_loss, actor)
             for t, o in ((actor_target, actor), (q1_target, q1), (q2_target, q2)):
                 follow(t, o, hyper["tau"])
     return {
         "online/actor/0": actor, "online/critic/0": q1, "online/critic/1": q2,
         "target/actor/0": actor_target, "target/critic/0": q1_target, "target/critic/1": q2_target,
-    }  # fmt: skip
+    }, losses  # fmt: skip
 
 
-def plain_iql(world: World, data: list[Batch], hyper: dict[str, float], updates: int) -> dict[str, Net]:
+def plain_iql(world: World, data: list[Batch], hyper: dict[str, float], updates: int) -> Trained:
     actor, q1, q2, value = Net(world, "actor"), Net(world, "critic", 0), Net(world, "critic", 1), Net(world, "value")
     q1_target, q2_target = copy.deepcopy(q1), copy.deepcopy(q2)
     actor_optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["actor_learning_rate"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(actor_optimizer, updates)
     critic_optimizer = torch.optim.Adam([*q1.parameters(), *q2.parameters()], lr=hyper["critic_learning_rate"])
     value_optimizer = torch.optim.Adam(value.parameters(), lr=hyper["critic_learning_rate"])
+    losses: Losses = []
     for s, a, r, s2, done in data:
         with torch.no_grad():
             next_v = value(s2)
             q = torch.min(q1_target(s, a), q2_target(s, a))
         advantage = q - value(s)
         weight = torch.where(advantage > 0, hyper["expectile"], 1 - hyper["expectile"])
-        learn(value_optimizer, (weight * advantage**2).mean(), value)
+        value_loss = learn(value_optimizer, (weight * advantage**2).mean(), value)
         target = r + (1 - done) * hyper["discount"] * next_v
-        learn(critic_optimizer, (functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)) / 2, q1, q2)
+        error = (functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)) / 2
+        critic_loss = learn(critic_optimizer, error, q1, q2)
         policy = Normal(actor(s), actor.log_std.clamp(-20, 2).exp())
         cap = (hyper["beta"] * advantage.detach()).exp().clamp(max=hyper["weight_cap"])
-        learn(actor_optimizer, -(cap.squeeze(1) * policy.log_prob(a).sum(1)).mean(), actor)
+        actor_loss = learn(actor_optimizer, -(cap.squeeze(1) * policy.log_prob(a).sum(1)).mean(), actor)
+        losses.append({"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss})
         schedule.step()
         follow(q1_target, q1, hyper["tau"])
         follow(q2_target, q2, hyper["tau"])
     return {
         "online/actor/0": actor, "online/critic/0": q1, "online/critic/1": q2, "online/value/0": value,
         "target/critic/0": q1_target, "target/critic/1": q2_target,
-    }  # fmt: skip
+    }, losses  # fmt: skip
 
 
-Plain = Callable[[World, list[Batch], dict[str, float], int], dict[str, Net]]
+Plain = Callable[[World, list[Batch], dict[str, float], int], Trained]
 PLAIN: dict[str, Plain] = {"bc": plain_bc, "td3_bc": plain_td3_bc, "iql": plain_iql}
 # A large learning rate and an uncommon value for everything else, so that a wrong or unused number shows.
 HYPER = {
@@ -143,7 +156,7 @@ HYPER = {
 def test_five_updates_equal_a_plain_implementation(algorithm: str, pruner: str) -> None:
     trial = small_trial(algorithm, pruner, 0.0 if pruner == "dense" else 0.5, SEED, hyper=HYPER[algorithm], updates=8)
     world = World([trial, small_trial(algorithm, seed=SEED + 1, updates=8)]).start()  # in a stack
-    world.train(0, UPDATES)
+    logged = world.train(0, UPDATES)
     rows = world.rows()
 
     alone = World([trial]).start()
@@ -153,7 +166,10 @@ def test_five_updates_equal_a_plain_implementation(algorithm: str, pruner: str) 
         b = alone.data.draw(alone.agent.streams, BATCH)
         data.append((b.observations[0], b.actions[0], b.rewards[0].unsqueeze(1), b.next_observations[0], b.terminals[0].unsqueeze(1)))
     assert any(float(batch[4].sum()) > 0 for batch in data)
-    nets = PLAIN[algorithm](alone, data, trial.hyper_values(), trial.updates)
+    nets, losses = PLAIN[algorithm](alone, data, trial.hyper_values(), trial.updates)
+
+    for found, wanted in zip(logged, losses, strict=True):
+        assert {name: float(loss[0]) for name, loss in found.items()} == pytest.approx(wanted, rel=1e-5)
 
     assert {name.rsplit("/", 1)[0] for name in nets} == {name for name in rows if not name.startswith("adam")}
     for name, net in nets.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -27,11 +26,6 @@ SPECS = {
 BATCHES = {"actor": 33, "critic": 1, "shallow": 8, "deep": 65, "wide": 256}
 each_execution = pytest.mark.parametrize("execution", EXECUTIONS)
 each_spec = pytest.mark.parametrize("name", SPECS)
-
-
-@pytest.fixture(autouse=True)
-def _kernels(table_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WINNOW_CACHE", str(table_cache))
 
 
 def material(name: str) -> tuple[MLP, Tensor, Tensor, Tensor]:

@@ -28,7 +28,8 @@ def flat(mask: masks.Mask, member: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("density", "prunable", "count"), [(0.05, 71_424, 3571), (0.01, 71_424, 714), (1.0, 7, 7), (0.1, 4, 0), (0.3, 10, 3)]
+    ("density", "prunable", "count"),
+    [(0.05, 71_424, 3571), (0.01, 71_424, 714), (0.08, 71_424, 5714), (1.0, 7, 7), (0.1, 4, 0), (0.1, 8, 1)],
 )
 def test_kept_is_the_rounded_product(density: float, prunable: int, count: int) -> None:
     assert masks.kept(density, prunable) == count

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from trainables.optim import Adam, track
 
+Make = Callable[[torch.Tensor, torch.Tensor], Adam]
 RATES = (3e-4, 1e-2, 0.0)
 UPDATES = 60
 
@@ -19,11 +21,24 @@ def gradients(seed: int = 0, size: int = 48) -> list[torch.Tensor]:
     return [torch.randn(len(RATES), size, generator=made) * scale for _ in range(UPDATES)]
 
 
+@pytest.fixture(params=["native", "torch"])
+def adam(request: pytest.FixtureRequest) -> Make:
+    """Adam as it runs where there is a C compiler, and as it runs elsewhere."""
+
+    def make(parameters: torch.Tensor, learning_rate: torch.Tensor) -> Adam:
+        made = Adam(parameters, learning_rate)
+        assert made._native
+        made._native = request.param == "native"
+        return made
+
+    return make
+
+
 @pytest.mark.parametrize("scheduled", [False, True])
-def test_adam_is_torchs_adam_for_each_member_with_its_own_learning_rate(scheduled: bool) -> None:
+def test_adam_is_torchs_adam_for_each_member_with_its_own_learning_rate(adam: Make, scheduled: bool) -> None:
     start = torch.randn(len(RATES), 48, generator=torch.Generator().manual_seed(1))
     ours = start.clone()
-    optimizer = Adam(ours, torch.tensor(RATES).unsqueeze(1))
+    optimizer = adam(ours, torch.tensor(RATES).unsqueeze(1))
     theirs = [row.clone().requires_grad_() for row in start]
     references = [torch.optim.Adam([row], lr=rate) for row, rate in zip(theirs, RATES, strict=True)]
     for update, gradient in enumerate(gradients()):
@@ -43,25 +58,25 @@ def test_adam_is_torchs_adam_for_each_member_with_its_own_learning_rate(schedule
     assert optimizer.count == UPDATES
 
 
-def test_a_members_updates_do_not_depend_on_its_stack_mates() -> None:
+def test_a_members_updates_do_not_depend_on_its_stack_mates(adam: Make) -> None:
     start = torch.randn(len(RATES), 48, generator=torch.Generator().manual_seed(1))
     together = start.clone()
-    optimizer = Adam(together, torch.tensor(RATES).unsqueeze(1))
+    optimizer = adam(together, torch.tensor(RATES).unsqueeze(1))
     for gradient in gradients():
         optimizer.minimize(gradient)
     for member, rate in enumerate(RATES):
         own = start[member : member + 1].clone()
-        alone = Adam(own, torch.tensor([[rate]]))
+        alone = adam(own, torch.tensor([[rate]]))
         for gradient in gradients():
             alone.minimize(gradient[member : member + 1])
         assert torch.equal(own[0], together[member])
 
 
-def test_nan_stays_in_its_member() -> None:
+def test_nan_stays_in_its_member(adam: Make) -> None:
     start = torch.randn(len(RATES), 48)
     disturbed, undisturbed = start.clone(), start.clone()
     rates = torch.tensor(RATES).unsqueeze(1)
-    both = Adam(disturbed, rates), Adam(undisturbed, rates)
+    both = adam(disturbed, rates), adam(undisturbed, rates)
     for gradient in gradients():
         both[1].minimize(gradient)
         both[0].minimize(torch.where(torch.tensor([[False], [True], [False]]), torch.nan, gradient))

@@ -67,12 +67,11 @@ def result(storage: Path, one: Trial) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path, table_cache: Path) -> Whole:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Whole:
     """The reports and results of `trial()`, alone and never interrupted."""
     storage = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(hopper_folder))
-        patch.setenv("WINNOW_CACHE", str(table_cache))
         reports = list(run([trial()], storage))
     return reports, result(storage, trial())
 

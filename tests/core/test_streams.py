@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -120,6 +122,14 @@ def test_uniform_moments_and_open_ends() -> None:
     extremes = streams.to_uniform(torch.tensor([0, 2**32 - 1]))
     assert extremes[0] > 0
     assert extremes[1] < 1
+
+
+def test_normals_are_box_muller_of_pairs_of_words() -> None:
+    drawn = words([0], "n", 0, 1, 1000)[0, 0]
+    u, v = (((drawn >> 9).double() + 0.5) / 2**23).reshape(-1, 2).T
+    radius = (-2 * u.log()).sqrt()
+    wanted = torch.stack([radius * (2 * math.pi * v).cos(), radius * (2 * math.pi * v).sin()], 1).flatten()
+    assert (Streams([0]).normal("n", 1000)[0] - wanted).abs().max() < 1e-5
 
 
 def test_normal_moments() -> None:

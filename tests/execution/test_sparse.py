@@ -18,7 +18,9 @@ from torch import Tensor
 from trainables.errors import UserError
 from trainables.execution import dense, native, sparse
 from trainables.nn import MLP
+from trainables.streams import key_of, to_integers, to_uniform, words
 
+QUICK = tuple(flag for flag in native.FLAGS if flag != "-O3")  # where only the compiling is tested
 TWIN = MLP((23, 256, 256, 1), heads=2)
 ACTOR = MLP((17, 256, 256, 6), output="tanh", extra={"log_std": 6, "temperature": 1})
 
@@ -29,6 +31,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+    native.library.cache_clear()  # a test may have asked for another one
 
 
 def network(spec: MLP, members: int, density: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -124,8 +127,11 @@ def test_a_batch_that_is_not_contiguous() -> None:
     x = torch.randn(23, 50, 2).permute(2, 1, 0)
     assert torch.equal(net(x), net(x.contiguous()))
     wide = torch.randn(2, 50, 30)
+    columns = [wide[..., i::30] for i in range(23)]  # of one number each: torch calls them contiguous whatever their stride
     with torch.no_grad():
         assert torch.equal(net(x), net(x.contiguous()))
+        assert torch.equal(net(*columns[:10], wide[..., 10:23]), net(wide[..., :23]))
+        assert torch.equal(net(wide[..., :23:2], wide[..., 1:23:2]), net(wide[..., :23:2].contiguous(), wide[..., 1:23:2].contiguous()))
         assert torch.equal(net(wide[..., 4:21], wide[..., :6]), net(wide[..., 4:21].clone(), wide[..., :6].clone()))
         assert torch.equal(net(wide[:1, ..., :23].expand(2, -1, -1)), net(wide[:1, ..., :23].repeat(2, 1, 1)))
 
@@ -215,6 +221,30 @@ def test_misuse_is_refused() -> None:
             net(*[torch.randn(shape) for shape in shapes])
     with pytest.raises(ValueError, match="float32"):
         net(torch.randn(1, 5, 23).double())
+    for head in (-1, 2):
+        with pytest.raises(ValueError, match="head"):
+            net(torch.randn(1, 5, 23), head=head)
+
+
+def test_an_empty_batch() -> None:
+    flat, mask = network(TWIN, 2, 0.2)
+    net = sparse.Network(TWIN, flat, mask)
+    out = net(torch.randn(2, 0, 23))
+    assert out.shape == (2, 2, 0, 1)
+    assert not torch.autograd.grad(out.sum(), net.leaves)[0].any()
+
+
+def test_draws_and_minibatches_are_those_of_torch() -> None:
+    seeds, first, count = [3, 4, 2**40], 2**32 - 2, 1538  # over the edge of the counter's low word
+    keys = torch.tensor([key_of(seed, "noise") for seed in seeds])
+    drawn = words(seeds, "noise", first, 5, count)
+    assert torch.equal(native.uniform(keys, first, 5, count), to_uniform(drawn))
+    assert torch.equal(native.integers(keys, first, 5, count, 99_999), to_integers(drawn, 99_999))
+    assert torch.equal(native.uniform(keys[1:2], first, 5, 3), to_uniform(drawn)[:, 1:2, :3])
+    for width in (1, 16, 42):
+        rows, shift, scale = torch.randn(1000, width), torch.randn(width), torch.randn(width)
+        index = torch.randint(0, 1000, (3, 50))
+        torch.testing.assert_close(native.gather(rows, index, shift, scale), shift + scale * rows[index])
 
 
 def test_plain_c_equals_the_vector_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,18 +253,21 @@ def test_plain_c_equals_the_vector_instructions(monkeypatch: pytest.MonkeyPatch)
     found = {}
     for simd in ("generic", "auto"):
         monkeypatch.setenv("WINNOW_SIMD", simd)
+        native.library.cache_clear()
         found[simd] = differentiate(sparse.Network(ACTOR, flat, mask), inputs, None, False)
     for plain, best in zip(found["generic"], found["auto"], strict=True):
         torch.testing.assert_close(plain, best, rtol=1e-5, atol=1e-6 * best.abs().max().item())
 
 
 def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "FLAGS", QUICK)
+    native.library.cache_clear()
     monkeypatch.setenv("WINNOW_SIMD", "sse9")
     assert not native.available()
     assert native.reason() == "no WINNOW_SIMD 'sse9'; there are: auto, generic, avx2"
     monkeypatch.setenv("WINNOW_SIMD", "generic")
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
-    native._load.cache_clear()
+    native.library.cache_clear()
     monkeypatch.setenv("CC", "no-such-cc")
     assert not native.available()
     assert "no C compiler 'no-such-cc'" in native.reason()
@@ -249,6 +282,7 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_two_may_compile_at_the_same_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "FLAGS", QUICK)
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(native._compiled, ["generic", "generic"]))

@@ -43,7 +43,7 @@ def test_failed_and_missing_seeds_are_shown_as_such() -> None:
 
 
 def test_the_text_says_what_a_short_budget_does_not_show() -> None:
-    text = text_of(studies(TRIALS, found()))
+    text = " ".join(text_of(studies(TRIALS, found())).split())
     assert "budget: 20,000 updates. That is short" in text
     assert "the paper's claim (95 % removed, return kept) is about 1,000,000 updates" in text
     long = [trial(pruner, sparsity, 0, updates=1_000_000) for pruner, sparsity in CELLS]

@@ -12,7 +12,6 @@ processor foresees where they end. Backward goes by the transposed groups, which
 from __future__ import annotations
 
 import ctypes
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +25,8 @@ from trainables.execution import native
 from trainables.nn import MLP, ROW_ALIGNMENT
 
 TILE = 64  # batch elements that go through the network together, as in kernels.c
+
+PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's Part as plain integers, made once: ctypes is slow at it
 
 Ints = NDArray[np.int64]
 
@@ -108,27 +109,28 @@ class Network:
 
     def forward(self, inputs: Sequence[Tensor], head: int | None, tiles: Tensor | None) -> Tensor:
         """The output; the activations stay in `tiles` if backward is to follow."""
-        members, batch, _ = shape = inputs[0].shape
+        members, batch, _ = inputs[0].shape
         parts: list[int] = []
         width = 0
         for x in inputs:
-            if x.shape[:2] != shape[:2] or x.dtype != torch.float32:
+            (k, b, size), (by_member, by_row, step) = x.shape, x.stride()
+            if step != 1 and size != 1:
+                return self.forward([x.contiguous() for x in inputs], head, tiles)
+            if k != self.members or b != batch or x.dtype != torch.float32:
+                width = -1
                 break
-            by_member, by_row, step = x.stride()
-            if step != 1:
-                x = x.contiguous()
-                by_member, by_row, step = x.stride()
-            size = x.shape[2]
             width += size
             parts += x.data_ptr(), by_member, by_row, size
-        if members != self.members or width != self.spec.sizes[0]:
+        if width != self.spec.sizes[0]:
             given = [(tuple(x.shape), x.dtype) for x in inputs]
             raise ValueError(f"inputs {given} are not float32 [{self.members}, B, n] whose n add up to {self.spec.sizes[0]}")
         heads, last = self.spec.heads, self.spec.sizes[-1]
+        if head is not None and not 0 <= head < heads:
+            raise ValueError(f"head {head} is not one of {heads}")
         out = torch.empty((members, batch, last) if head is not None or heads == 1 else (members, heads, batch, last))
         room = self.borrow(1) if tiles is None else tiles
         self.library.winnow_forward(
-            self.address, self.parameters.data_ptr(), len(inputs), _parts(len(parts))(*parts), batch, -1 if head is None else head,
+            self.address, self.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch, -1 if head is None else head,
             tiles is not None, room.data_ptr(), out.data_ptr(),
         )  # fmt: skip
         if tiles is None:
@@ -139,12 +141,6 @@ class Network:
         """Room for the activations of so many tiles; whoever is done with it puts it back into the pool."""
         pool = self.pool.setdefault(tiles, [])
         return pool.pop() if pool else torch.empty(tiles * self.tile)
-
-
-@functools.cache
-def _parts(length: int) -> Any:
-    """The type of an array of kernels.c's Part as plain integers: ctypes is slow at making types."""
-    return ctypes.c_int64 * length
 
 
 class _Call:
@@ -176,7 +172,7 @@ class _Call:
         for x, (_, _, size) in zip(inputs, self.shapes, strict=True):
             parts += 0 if x is None else x.data_ptr(), batch * size, size, size
         network.library.winnow_backward(
-            network.address, network.parameters.data_ptr(), len(inputs), _parts(len(parts))(*parts), batch,
+            network.address, network.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch,
             -1 if self.head is None else self.head, self.room.data_ptr(), gradient.data_ptr(),
             core if core is None else core.data_ptr(), network.scratch.data_ptr(),
         )  # fmt: skip

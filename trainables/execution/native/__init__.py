@@ -1,4 +1,4 @@
-"""The C kernels of `kernels.c`, compiled once per machine by its own C compiler, called through ctypes.
+"""The C of `kernels.c` (networks) and `update.c` (the rest), compiled once per machine by its own C compiler, called through ctypes.
 
 The library lies in `$WINNOW_CACHE` (default `~/.cache/winnow`), named by the hash of source and flags. `WINNOW_SIMD` is `auto`
 (the best this processor has), `avx2` or `generic` (what the compiler does without any flag).
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainables.errors import UserError, unknown
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "update.c")]
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma")}
 
@@ -50,18 +50,16 @@ def available() -> bool:
     return not reason()
 
 
+@functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
-    return _load(simd())
-
-
-@functools.cache
-def _load(level: str) -> ctypes.CDLL:
-    found = ctypes.CDLL(str(_compiled(level)))
+    found = ctypes.CDLL(str(_compiled(simd())))
     pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
     for name, arguments in {
         "forward": [pointer, pointer, integer, pointer, integer, integer, integer, pointer, pointer],
         "backward": [pointer, pointer, integer, pointer, integer, integer, pointer, pointer, pointer, pointer],
+        "draw": [integer, pointer, long, integer, long, long, pointer, pointer],
+        "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
         "adam": [integer, long, pointer, pointer, pointer, pointer, pointer, double, double, double, long],
         "track": [integer, long, pointer, pointer, pointer],
     }.items():
@@ -74,7 +72,8 @@ def _compiled(level: str) -> Path:
     """The shared library's file. Processes that compile it at the same time do not disturb each other: the last rename stays."""
     flags = (*FLAGS, *SIMD[level])
     compiler = os.environ.get("CC", "cc")
-    digest = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(flags).encode(), platform.machine().encode()])).hexdigest()[:16]
+    contents = [source.read_bytes() for source in SOURCES]
+    digest = hashlib.sha256(b"\0".join([*contents, " ".join([*flags, platform.machine()]).encode()])).hexdigest()[:16]
     folder = Path(os.environ.get("WINNOW_CACHE") or Path.home() / ".cache" / "winnow")
     target = folder / f"kernels-{level}-{digest}.so"
     if target.exists():
@@ -83,7 +82,8 @@ def _compiled(level: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / target.name
-            subprocess.run([*compiler.split(), *flags, str(SOURCE), "-o", str(made), "-lm"], check=True, capture_output=True, text=True)
+            command = [*compiler.split(), *flags, *map(str, SOURCES), "-o", str(made), "-lm"]
+            subprocess.run(command, check=True, capture_output=True, text=True)
             os.replace(made, target)
     except FileNotFoundError:
         raise UserError(f"no C compiler {compiler!r} to build the sparse kernels; install one, set CC, or use execution 'dense'") from None
@@ -93,6 +93,35 @@ def _compiled(level: str) -> Path:
     except OSError as error:
         raise UserError(f"cannot write the sparse kernels to {str(folder)!r} ({error.strerror}); set WINNOW_CACHE") from None
     return target
+
+
+def integers(keys: Tensor, first: int, updates: int, count: int, below: int) -> Tensor:
+    """int64 [updates, K, count] in [0, below), `below` < 2^32: the draws of `keys` [K, 2] for the updates `first`, `first + 1`, ...
+
+    The same numbers as trainables.streams.words and to_integers."""
+    if not 0 < below < 2**32:
+        raise ValueError(f"below {below} is not within (0, 2^32)")
+    drawn = torch.empty(updates, len(keys), count, dtype=torch.int64)
+    library().winnow_draw(len(keys), keys.contiguous().data_ptr(), first, updates, count, below, drawn.data_ptr(), None)
+    return drawn
+
+
+def uniform(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
+    """float32 [updates, K, count] in (0, 1), the same numbers as trainables.streams.words and to_uniform."""
+    drawn = torch.empty(updates, len(keys), count)
+    library().winnow_draw(len(keys), keys.contiguous().data_ptr(), first, updates, count, 0, None, drawn.data_ptr())
+    return drawn
+
+
+def gather(rows: Tensor, index: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """shift + scale x rows[index], float32 [*index.shape, W], from a table `rows` [N, W] and int64 indices in [0, N), not checked."""
+    width = rows.shape[1]
+    pointers = _pointers(rows), _pointers(shift, scale)
+    if index.dtype != torch.int64 or not index.is_contiguous() or shift.numel() != width:
+        raise ValueError(f"contiguous int64 indices and {width} shifts are wanted; got {index.dtype} and {shift.numel()}")
+    out = torch.empty(*index.shape, width)
+    library().winnow_gather(index.numel(), index.data_ptr(), width, *pointers[0], *pointers[1], out.data_ptr())
+    return out
 
 
 def adam(rows: Sequence[Tensor], rate: Tensor, update: int, betas: tuple[float, float], epsilon: float) -> None:

@@ -1,4 +1,4 @@
-/* A pruned MLP that costs what its kept weights cost: forward, backward, Adam and target tracking, on one thread.
+/* A pruned MLP that costs what its kept weights cost: forward and backward, on one thread.
 
    A batch is cut into tiles of 64. Inside, a unit is a row of 64 floats, its activation for each element of the tile;
    row 0 of every layer's input is the constant 1, so that a bias is the kept weight of input 0:
@@ -14,7 +14,6 @@
    Each sum runs in registers and is written once. A tile goes through all layers before the next tile starts, so it stays
    in cache. A member's numbers do not depend on the other members: same groups, same tiles, same order of operations. */
 
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -231,28 +230,4 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
                 if (part->data) batch_from(row, part->row, part->size, count, part->data + k * part->member + b * part->row);
         }
     }
-}
-
-/* ---- optimizer and target tracking, rows [members, size] ---- */
-
-/* torch.optim.Adam's formulas, one pass; `rate` [members]. */
-void winnow_adam(int members, int64_t size, float *restrict value, const float *restrict gradient, float *restrict mean, float *restrict square,
-                 const float *rate, double beta1, double beta2, double eps, int64_t update) {
-    const double correction1 = 1 - pow(beta1, update), correction2 = sqrt(1 - pow(beta2, update));
-    const float b1 = 1 - beta1, b2 = beta2, c2 = 1 - beta2, root = correction2, e = eps;
-    for (int k = 0; k < members; k++, value += size, gradient += size, mean += size, square += size) {
-        const float step = rate[k] / correction1;
-        for (int64_t i = 0; i < size; i++) {
-            const float g = gradient[i];
-            mean[i] += b1 * (g - mean[i]);
-            square[i] = square[i] * b2 + c2 * g * g;
-            value[i] -= step * mean[i] / (sqrtf(square[i]) / root + e);
-        }
-    }
-}
-
-/* target += tau (online - target); `tau` [members]. */
-void winnow_track(int members, int64_t size, float *restrict target, const float *restrict online, const float *tau) {
-    for (int k = 0; k < members; k++, target += size, online += size)
-        for (int64_t i = 0; i < size; i++) target[i] += tau[k] * (online[i] - target[i]);
 }

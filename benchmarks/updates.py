@@ -1,0 +1,154 @@
+"""Updates per second against d3rlpy, interleaved in one run on one core: `make bench`.
+
+Both train on the same table with batches of 256; ours runs the loop of trainables/run.py. Prints each rate's median, the ratio to the
+peer with its spread over the rounds (lowest - highest), and writes them as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+
+from trainables import registry
+from trainables.agent import Agent
+from trainables.datasets import load_table
+from trainables.datasets.table import Table
+from trainables.minibatches import Minibatches
+from trainables.pruners import prune
+from trainables.trial import Stack, Trial
+
+# algorithm, pruner, sparsity, execution
+CASES = [
+    ("td3_bc", "dense", 0.0, "auto"),
+    ("td3_bc", "snip", 0.8, "auto"),
+    ("td3_bc", "snip", 0.9, "auto"),
+    ("td3_bc", "snip", 0.95, "auto"),
+    ("td3_bc", "random_uniform", 0.95, "auto"),
+    ("td3_bc", "snip", 0.95, "dense"),
+    ("td3_bc", "snip", 0.98, "auto"),
+    ("td3_bc", "random_uniform", 0.99, "auto"),
+    ("td3_bc", "snip", 0.99, "auto"),
+    ("iql", "dense", 0.0, "auto"),
+    ("iql", "snip", 0.95, "auto"),
+    ("bc", "dense", 0.0, "auto"),
+    ("bc", "snip", 0.95, "auto"),
+]
+
+
+class Ours:
+    """One trial in training, as run_stack trains it."""
+
+    def __init__(self, table: Table, case: tuple[str, str, float, str]) -> None:
+        name, pruner, sparsity, execution = case
+        stack = Stack((Trial(dataset=table.dataset, algorithm=name, pruner=pruner, sparsity=sparsity),))
+        self.algorithm = registry.load("algorithms", name)
+        self.agent = Agent(self.algorithm, stack, table.observation_size, table.action_size)
+        self.data = Minibatches(table, self.algorithm.NORMALIZE)
+        masks = prune(self.agent, stack, self.data.draw)
+        self.agent.build(execution, {name: self.agent.initial(name) for name in self.agent.specs}, masks)
+        self.update = 0
+
+    def seconds(self, updates: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(updates):
+            self.agent.at(self.update)
+            self.algorithm.update(self.agent, self.data.draw(self.agent.streams, self.agent.hyper.batch_size))
+            self.update += 1
+        return time.perf_counter() - begun
+
+
+class Peer:
+    """d3rlpy in a worker process of its own environment; idle while ours is timed."""
+
+    def __init__(self, python: str, table: Table) -> None:
+        self.file = tempfile.NamedTemporaryFile(suffix=".npz")  # noqa: SIM115
+        o, a = table.observation_size, table.action_size
+        ends = np.zeros(len(table.rows), np.float32)
+        ends[np.cumsum(table.episode_lengths) - 1] = 1
+        terminals = np.array(table.rows[:, -1])
+        np.savez(
+            self.file,
+            observations=table.rows[:, :o],
+            actions=table.rows[:, o : o + a],
+            rewards=table.rows[:, o + a],
+            terminals=terminals,
+            timeouts=ends * (1 - terminals),
+        )
+        program = str(Path(__file__).with_name("peer_d3rlpy.py"))
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self.worker = subprocess.Popen(
+            [python, program, self.file.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def seconds(self, algorithm: str, updates: int) -> float:
+        assert self.worker.stdin is not None
+        assert self.worker.stdout is not None
+        print(json.dumps({"algorithm": algorithm, "updates": updates}), file=self.worker.stdin, flush=True)
+        return float(json.loads(self.worker.stdout.readline()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
+    parser.add_argument("--peer", default=".venv-peer/bin/python", help="python of an environment with d3rlpy 2.8")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--to", type=Path, default=Path("benchmarks/updates.json"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    table = load_table(given.dataset)
+    peer = Peer(given.peer, table)
+    found = []
+    for name in dict.fromkeys(case[0] for case in CASES):
+        cases = [case for case in CASES if case[0] == name]
+        ours = [Ours(table, case) for case in cases]
+        updates = [max(20, int(0.7 / (trial.seconds(64) / 64))) for trial in ours]  # about 0.7 s each
+        theirs = max(20, int(1.5 / (peer.seconds(name, 30) / 30)))
+        rows: list[list[float]] = [[] for _ in cases]
+        peers: list[float] = []
+        for _ in range(given.rounds):
+            peers.append(theirs / peer.seconds(name, theirs))
+            for row, trial, count in zip(rows, ours, updates, strict=True):
+                row.append(count / trial.seconds(count))
+        print(f"{name}: d3rlpy {statistics.median(peers):.1f} updates/s", flush=True)
+        for case, trial, row in zip(cases, ours, rows, strict=True):
+            ratios = [own / other for own, other in zip(row, peers, strict=True)]
+            print(
+                f"  {case[1]:>14} {100 * case[2]:4.0f} %  {trial.agent.execution:>6}  {statistics.median(row):7.0f} updates/s"
+                f"  {statistics.median(ratios):5.1f}x  ({min(ratios):.1f} - {max(ratios):.1f})",
+                flush=True,
+            )
+            found.append(
+                {
+                    "algorithm": name,
+                    "pruner": case[1],
+                    "sparsity": case[2],
+                    "execution": trial.agent.execution,
+                    "updates_per_second": statistics.median(row),
+                    "d3rlpy_updates_per_second": statistics.median(peers),
+                    "ratio": statistics.median(ratios),
+                    "ratios": ratios,
+                }
+            )
+    given.to.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The README's commands work and its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+LINKS = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Recorded datasets (few transitions) and the storage in temporary folders."""
+    folder = tmp_path_factory.mktemp("readme")
+    places = {"MINARI_DATASETS_PATH": str(folder / "minari"), "WINNOW_STORAGE": str(folder / "storage")}
+    found = os.environ | places
+    run([sys.executable, "-m", "trainables.datasets.collect", "record", "winnow/halfcheetah/expert-v0", "--transitions", "2000"], found)
+    return found
+
+
+def run(command: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
+    return done.stdout
+
+
+def of_module(module: str) -> list[str]:
+    """The README's commands that call `python -m module`, also inside `ray job submit ... --`."""
+    found = [command.split(" -- ")[-1] for command in COMMANDS]
+    return [command for command in found if command.startswith(f"python -m {module} ")]
+
+
+def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
+    known = ("make ", "ray start --head", "ray job submit ", *(f"python -m {name} " for name in MODULES))
+    assert [command for command in COMMANDS if not command.startswith(known)] == []
+    assert all(of_module(name) for name in MODULES)
+
+
+MODULES = ("trainables", "service", "trainables.datasets.collect")
+
+
+def test_the_one_trial_command(environment: dict[str, str]) -> None:
+    (command,) = of_module("trainables")
+    short = ["--updates", "6", "--evaluations", "1", "--episodes", "1"]
+    out = run([sys.executable, *shlex.split(command)[1:], *short], environment)
+    assert "td3_bc/halfcheetah-expert/snip@95/s0" in out
+    assert "after 6 updates: return" in out
+
+
+@pytest.mark.parametrize("command", [c for c in of_module("service") if " status " not in c])
+def test_what_the_sweep_commands_would_run(command: str, environment: dict[str, str]) -> None:
+    out = run([sys.executable, *shlex.split(command.replace(" run ", " plan "))[1:]], environment)
+    assert "winnow/halfcheetah/expert-v0" in out
+
+
+def test_the_status_command_knows_the_sweep() -> None:
+    (command,) = [c for c in of_module("service") if " status " in c]
+    assert (ROOT / "search_spaces" / f"{command.split()[-1]}.py").exists()
+
+
+@pytest.mark.parametrize("command", of_module("trainables.datasets.collect"))
+def test_the_dataset_commands(command: str, environment: dict[str, str]) -> None:
+    few = ["--transitions", "1000"] if " record " in command else []
+    run([sys.executable, *shlex.split(command)[1:], *few], environment)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_the_make_targets_are_there(command: str) -> None:
+    run([*shlex.split(command), "--dry-run"], dict(os.environ))
+
+
+@pytest.mark.parametrize("link", sorted(set(LINKS)))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists(), link
