@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trainables.agent import Batch
 from trainables.datasets.table import Table
+from trainables.execution import native
 from trainables.streams import Streams
 
 STD_OFFSET = 1e-3  # CORL and TD3+BC: (s - mean) / (std + 1e-3)
@@ -18,6 +19,7 @@ class Minibatches:
 
     def __init__(self, table: Table, normalize: bool, device: str = "cpu") -> None:
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
+        self.native = native.serves(self.rows)
         self.widths = (table.observation_size, table.action_size, 1, table.observation_size, 1)
         o_shift, o_scale = observation_affine(table, normalize)
         a_shift, a_scale = action_affine(table)
@@ -28,7 +30,10 @@ class Minibatches:
     def draw(self, streams: Streams, size: int) -> Batch:
         """`size` transitions per member, with replacement, from the stream "minibatch" at its current update."""
         index = streams.integers("minibatch", size, len(self.rows))
-        picked = torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
+        if self.native:
+            picked = native.gather(self.rows, index, self.shift, self.scale)
+        else:
+            picked = torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
         observations, actions, rewards, following, terminals = picked.split(self.widths, dim=-1)
         return Batch(observations, actions, rewards.squeeze(-1), following, terminals.squeeze(-1))
 

@@ -21,7 +21,7 @@ class Adam:
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
         self.count = 0
-        self._native = parameters.is_cpu and native.available()
+        self._native = native.serves(parameters)
         self._scratch = torch.empty_like(parameters)
 
     def minimize(self, gradient: Tensor, factor: float = 1.0) -> None:
@@ -42,4 +42,7 @@ class Adam:
 
 def track(target: Tensor, online: Tensor, tau: Tensor) -> None:
     """Polyak averaging of rows [K, V]: target <- (1 - tau) target + tau online, with `tau` [K, 1]."""
-    target.lerp_(online, tau)
+    if native.serves(target):
+        native.track(target, online, tau)
+    else:
+        target.lerp_(online, tau)

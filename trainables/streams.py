@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trainables.execution import native
+
 WORD = 0xFFFFFFFF
 BLOCK = 64  # updates drawn at once: one update's draw is too small to be worth twenty torch calls
 BLOCK_WORDS = 2**18  # but no more words of a member than this: an initialization is needed once, not for 64 updates
@@ -52,9 +54,9 @@ def to_uniform(drawn: Tensor) -> Tensor:
     return ((drawn >> 9).float() + 0.5) * 2.0**-23
 
 
-def to_normal(drawn: Tensor) -> Tensor:
-    """Pairs of words along the last axis (even length) -> standard normals, Box-Muller."""
-    u, v = to_uniform(drawn).unflatten(-1, (-1, 2)).unbind(-1)
+def to_normal(uniform: Tensor) -> Tensor:
+    """Pairs of uniforms along the last axis (even length) -> standard normals, Box-Muller."""
+    u, v = uniform.unflatten(-1, (-1, 2)).unbind(-1)
     radius, angle = torch.sqrt(-2 * torch.log(u)), 2 * math.pi * v
     return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1).flatten(-2)
 
@@ -73,6 +75,7 @@ class Streams:
         self.phase = phase
         self.device = device
         self.update = 0
+        self._native = native.serves(torch.empty(0, device=device))
         self._blocks: dict[tuple[str, str, int, int], tuple[int, Tensor]] = {}
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
@@ -92,8 +95,21 @@ class Streams:
         if block is None or not start <= self.update < start + len(block):
             length = max(1, min(BLOCK, BLOCK_WORDS // count))
             start = self.update // length * length
-            drawn = words(self.seeds, self.phase + purpose, start, length, count + count % 2, self.device)
-            block = to_normal(drawn) if kind == "normal" else to_uniform(drawn) if kind == "uniform" else to_integers(drawn, below)
-            block = block[..., :count]
+            block = self._block(self.phase + purpose, kind, start, length, count, below)
             self._blocks[purpose, kind, count, below] = (start, block)
         return block[self.update - start]
+
+    def _block(self, purpose: str, kind: str, first: int, updates: int, count: int, below: int) -> Tensor:
+        """[updates, K, count] for the updates from `first` on; the same numbers whether C or torch computes them."""
+        even = count + count % 2
+        if self._native:
+            keys = torch.tensor([key_of(seed, purpose) for seed in self.seeds])
+            if kind == "integers":
+                return native.integers(keys, first, updates, count, below)
+            drawn = native.uniform(keys, first, updates, even)
+        else:
+            raw = words(self.seeds, purpose, first, updates, even, self.device)
+            if kind == "integers":
+                return to_integers(raw, below)[..., :count]
+            drawn = to_uniform(raw)
+        return (to_normal(drawn) if kind == "normal" else drawn)[..., :count]

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from trainables import registry
@@ -66,7 +67,7 @@ class Trial:
     def density(self) -> float:
         return 1.0 - self.sparsity
 
-    @property
+    @cached_property
     def key(self) -> str:
         """16 hex digits of the canonical non-default fields; the trial's identity everywhere (pinned by a golden file)."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "hyper" and getattr(self, f.name) != f.default}

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import HOPPER
 from trainables import checkpoint, paths
+from trainables import execution as executions
 from trainables.datasets import load_table
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
@@ -163,7 +164,7 @@ def test_a_trial_goes_on_alone_after_having_been_in_a_stack(algorithm: str, tmp_
         assert [plain(r, 1) for r in reports] + [plain(r) for r in rest] == [plain(r) for r in alone]
 
 
-@pytest.mark.parametrize("execution", ["auto", "dense", "sparse"])
+@pytest.mark.parametrize("execution", [name for name in executions.CHOICES if name != "auto"])
 def test_a_stack_tells_of_each_member_what_it_would_tell_alone(execution: str, tmp_path: Path) -> None:
     """Evaluation included, whose batches are small and odd."""
     trials = [trial(0, "snip", 0.8), trial(1, "random_erk", 0.85), trial(2, "snip", 0.8, hyper={"alpha": 1.0})]

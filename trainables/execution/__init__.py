@@ -13,10 +13,11 @@ from typing import Protocol
 from torch import Tensor
 
 from trainables.errors import unknown
+from trainables.execution import native
 from trainables.nn import MLP
 
 CHOICES = ("auto", "dense", "sparse")
-BREAK_EVEN = 0.35  # density, measured at batch 256 and 2x256 hidden units
+BREAK_EVEN = 0.6  # density, measured at batch 256 and 2x256 hidden units
 
 
 class Network(Protocol):
@@ -69,9 +70,4 @@ def fastest(spec: MLP, mask: Tensor) -> str:
     """`sparse` on a CPU below the density where it breaks even with dense matrix products, if its kernels can run here."""
     kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
     density = kept / (len(mask) * sum(spec.weights_per_layer))
-    if mask.is_cpu and density <= BREAK_EVEN:
-        from trainables.execution import native
-
-        if native.available():
-            return "sparse"
-    return "dense"
+    return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"

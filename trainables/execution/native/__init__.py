@@ -50,6 +50,17 @@ def available() -> bool:
     return not reason()
 
 
+def serves(tensor: Tensor) -> bool:
+    """Whether the kernels can work on `tensor`: float32, on a CPU, on a machine where they run. Cheap: a failed compilation is not tried again."""
+    return tensor.is_cpu and tensor.dtype == torch.float32 and _available(os.environ.get("WINNOW_SIMD"), os.environ.get("CC"))
+
+
+@functools.cache
+def _available(*settings: str | None) -> bool:
+    """`available` under these settings of the environment."""
+    return available()
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
