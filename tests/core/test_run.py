@@ -186,9 +186,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["torn", "flipped"])
 @pytest.mark.parametrize("kind", ["json", "safetensors"])
-def test_damage_to_the_newest_checkpoint_costs_work_but_nothing_else(
-    how: str, kind: str, tmp_path: Path, undisturbed: Whole
-) -> None:
+def test_damage_to_the_newest_checkpoint_costs_work_but_nothing_else(how: str, kind: str, tmp_path: Path, undisturbed: Whole) -> None:
     reports = run([trial()], tmp_path)
     while next(reports) != Checkpointed(21):
         pass

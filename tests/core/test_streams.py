@@ -69,13 +69,22 @@ def test_a_long_draw_is_not_made_for_many_updates_at_once(kind: str, monkeypatch
     for words_at_most in (30, 15, 10**6):
         monkeypatch.setattr(streams, "BLOCK_WORDS", words_at_most)
         made: list[int] = []
-        monkeypatch.setattr(streams, "words", lambda *given, made=made: made.append(given[3]) or words(*given))
         where = Streams([3, 4])
+        monkeypatch.setattr(where, "_block", lambda *given, own=where._block, made=made: made.append(given[3]) or own(*given))
         for update in range(5):
             where.update = update
             found = draw(kind, where)
             assert torch.equal(short.setdefault(update, found), found)
         assert made == {30: [2, 2, 2], 15: [1] * 5, 10**6: [64]}[words_at_most]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_c_and_torch_draw_the_same_numbers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_c = Streams([3, 4])
+    assert in_c._native, "the kernels are compiled where the tests run"
+    in_torch = Streams([3, 4])
+    monkeypatch.setattr(in_torch, "_native", False)
+    assert torch.equal(draw(kind, in_c), draw(kind, in_torch))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -51,7 +51,7 @@ def available() -> bool:
 
 
 def serves(tensor: Tensor) -> bool:
-    """Whether the kernels can work on `tensor`: float32, on a CPU, on a machine where they run. Cheap: a failed compilation is not tried again."""
+    """Whether the kernels can work on `tensor`: float32, on a CPU, where they run; a failed compilation is not tried again."""
     return tensor.is_cpu and tensor.dtype == torch.float32 and _available(os.environ.get("WINNOW_SIMD"), os.environ.get("CC"))
 
 
