@@ -87,12 +87,12 @@ class Network:
 
     def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
         if torch.is_grad_enabled():
-            return _apply(self, head, self.core, *inputs)  # type: ignore[no-any-return]
+            return _apply(self, head, self.core, *inputs)
         return self.forward(inputs, head, None)
 
     def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
         if torch.is_grad_enabled():
-            return _apply(self, head, None, *inputs)  # type: ignore[no-any-return]
+            return _apply(self, head, None, *inputs)
         return self.forward(inputs, head, None)
 
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -192,7 +192,7 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        return ctx.call.backward(gradient)  # type: ignore[no-any-return]
+        return ctx.call.backward(gradient)
 
 
 _apply: Any = super(torch.autograd.Function, _Node).apply  # past a wrapper in Python that serves torch.func
