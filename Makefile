@@ -18,6 +18,17 @@ lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+bench: .venv/installed .venv-peer/installed  ## updates per second against d3rlpy, interleaved (benchmarks/README.md)
+	$(BIN)/python -m trainables.datasets.collect record winnow/halfcheetah/expert-v0
+	$(BIN)/python benchmarks/updates.py
+
+# The peer pins another gymnasium, so it has an environment of its own.
+.venv-peer/installed:
+	@$(PYTHON) -m venv .venv-peer
+	@.venv-peer/bin/pip install --quiet torch==2.13.0
+	@.venv-peer/bin/pip install --quiet torch==2.13.0 d3rlpy==2.8.1
+	@touch $@
+
 # torch first and by its exact version: anything else that asks for torch then takes the one that is there.
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

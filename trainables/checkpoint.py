@@ -40,6 +40,11 @@ class Saved:
     masks: dict[str, Mask]
     counts: dict[str, int]
 
+    def to(self, device: str) -> Saved:
+        """The same on another device."""
+        rows = {name: row.to(device) for name, row in self.rows.items()}
+        return Saved(self.update, rows, {name: [layer.to(device) for layer in mask] for name, mask in self.masks.items()}, self.counts)
+
 
 def write(path: Path, content: bytes) -> None:
     """Write a file so that after any crash it is whole or absent."""
@@ -147,9 +152,12 @@ def write_masks(storage: Path, stack: Stack, specs: Mapping[str, MLP], masks: Ma
 
 
 def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:
-    """Each member's actor with everything that is needed to act: weights, biases and the scaling of observations and actions."""
+    """The actor of each member that did not diverge, with all that is needed to act: the scaling of observations and actions too."""
     rows = agent.networks["actor"].unpack(agent.networks["actor"].parameters.detach()).cpu()
+    finite = agent.finite()
     for member, trial in enumerate(stack.trials):
+        if not finite[member]:
+            continue
         tensors = {name: view[member].clone() for name, view in agent.specs["actor"].views(rows).items()}
         tensors |= {
             "observation_shift": torch.from_numpy(scaling.observation_shift),

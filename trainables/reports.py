@@ -43,7 +43,7 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Diverged:
-    """The member's parameters are no longer finite; its stack-mates go on and nothing more is reported for it."""
+    """The member's parameters are no longer finite; its stack-mates go on. Its entries in later reports mean nothing."""
 
     update: int
     member: int

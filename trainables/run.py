@@ -53,6 +53,7 @@ def run_stack(
 
     saved = checkpoint.newest(storage, stack, agent.specs) if storage else None
     if saved:
+        saved = saved.to(device)
         masks, update = saved.masks, saved.update
         agent.build(execution, {name: saved.rows[f"online/{name}"] for name in agent.specs}, masks)
         agent.load_rows(saved.rows, saved.counts)
@@ -66,8 +67,10 @@ def run_stack(
             checkpoint.save(storage, stack, agent, masks, 0)
             yield Checkpointed(0)
 
-    healthy = [True] * len(stack)
+    healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
     for stop in stops(lead, checkpoint_every):
+        if not any(healthy):
+            return
         if stop <= update:
             continue
         begun = time.monotonic()
@@ -89,9 +92,9 @@ def run_stack(
         if storage and (update % checkpoint_every == 0 or update == lead.updates):
             checkpoint.save(storage, stack, agent, masks, update)
             yield Checkpointed(update)
-        if not any(healthy):
-            return
 
+    if not any(healthy):
+        return
     if storage:
         about = {"environment": table.environment, "dataset_hash": table.hash, "execution": agent.execution}
         checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
@@ -109,7 +112,7 @@ def usable(device: str) -> str:
 
 
 def stops(trial: Trial, checkpoint_every: int) -> list[int]:
-    """The updates after which something is reported or saved, ascending; reports depend on the trial alone."""
+    """The updates after which something is reported or saved, ascending."""
     reports = range(0, trial.updates, max(1, min(1000, trial.updates // 50)))
     saves = range(0, trial.updates, checkpoint_every)
     return sorted({*reports, *saves, *trial.evaluation_updates(), trial.updates} - {0})

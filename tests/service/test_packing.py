@@ -12,6 +12,9 @@ GRID = expand(
 )  # fmt: skip
 
 
+PRUNED = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0]) and trial.pruner != "dense"]
+
+
 def test_every_trial_is_in_exactly_one_stack_of_its_shape() -> None:
     stacks = pack(GRID, 8)
     assert sorted(trial.key for stack in stacks for trial in stack.trials) == sorted(trial.key for trial in GRID)
@@ -20,16 +23,21 @@ def test_every_trial_is_in_exactly_one_stack_of_its_shape() -> None:
 
 
 def test_a_group_is_split_evenly() -> None:
+    assert len(PRUNED) == 6
+    assert [len(stack) for stack in pack(PRUNED, 5)] == [3, 3]
+    assert [len(stack) for stack in pack(PRUNED, 4)] == [3, 3]
+    assert [len(stack) for stack in pack(PRUNED, 6)] == [6]
+    assert [len(stack) for stack in pack(PRUNED, 1)] == [1] * 6
+
+
+def test_trials_that_auto_would_compute_in_different_ways_do_not_share_a_stack() -> None:
     group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
-    assert len(group) == 9
-    assert [len(stack) for stack in pack(group, 8)] == [4, 5]
-    assert [len(stack) for stack in pack(group, 9)] == [9]
-    assert [len(stack) for stack in pack(group, 1)] == [1] * 9
+    assert [{trial.pruner for trial in stack.trials} for stack in pack(group, 9)] == [{"dense"}, {"snip"}]
 
 
 def test_trials_that_go_on_from_different_updates_do_not_share_a_stack() -> None:
-    group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
-    progress = {group[0].key: 5_000, group[4].key: 5_000, group[7].key: 10_000}
+    group = PRUNED
+    progress = {group[0].key: 5_000, group[3].key: 5_000, group[5].key: 10_000}
     stacks = pack(group, 32, progress)
     assert sorted(sorted({progress.get(trial.key, 0) for trial in stack.trials}) for stack in stacks) == [[0], [5_000], [10_000]]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from trainables.errors import unknown
 from trainables.execution import native
 from trainables.nn import MLP
+from trainables.trial import BREAK_EVEN
 
 CHOICES = ("auto", "dense", "sparse")
-BREAK_EVEN = 0.6  # density, measured at batch 256 and 2x256 hidden units
 
 
 class Network(Protocol):
