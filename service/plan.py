@@ -17,7 +17,7 @@ from trainables import datasets, paths
 from trainables.trial import Stack, Trial
 
 # Updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
-UPDATES_PER_SECOND = {("cpu", "bc"): 250.0, ("cpu", "td3_bc"): 60.0, ("cpu", "iql"): 40.0}
+UPDATES_PER_SECOND = {("cpu", "bc"): 500.0, ("cpu", "td3_bc"): 200.0, ("cpu", "iql"): 150.0}
 OTHERWISE = {"cpu": 30.0, "cuda": 5_000.0}
 STACK_SIZE = {"cpu": 1, "cuda": 32}  # a CPU gains nothing by stacking; a GPU is idle without
 
