@@ -26,7 +26,6 @@ CONFIGS = {
 
 def main() -> None:
     torch.set_num_threads(1)
-    d3rlpy.logging.set_log_context(False) if hasattr(d3rlpy.logging, "set_log_context") else None
     table = np.load(sys.argv[1])
     dataset = d3rlpy.dataset.MDPDataset(table["observations"], table["actions"], table["rewards"], table["terminals"], table["timeouts"])
     learners: dict[str, object] = {}
