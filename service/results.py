@@ -145,7 +145,12 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     text = text_of(found)
     write(paths.table(storage, name), text.encode() + b"\n")
     write(paths.figure(storage, name), figure(found))
-    tracking.log_artifacts(tracking.parent_run(name), [paths.table(storage, name), paths.figure(storage, name)])
+    parent = tracking.parent_run(name)
+    tracking.log_artifacts(parent, [paths.table(storage, name), paths.figure(storage, name)])
+    absent = sum(len(cell.others) for study in found for cell in study.cells.values())
+    tracking.set_state(
+        parent, "failed" if absent else "done", {"message": f"{absent} of {len(trials)} trials have no score"} if absent else {}
+    )
     print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{look(tracking.uri)}")
 
 

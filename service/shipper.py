@@ -55,7 +55,8 @@ class Shipper:
         state = f"{entry.state}, reused by {self._sweep}" if reused else entry.state
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
-        run_id = self._tracking.trial_run(entry.trial, self._tracking.parent_run(self._sweep))
+        parent = self._tracking.parent_run(self._sweep)
+        run_id = self._tracking.trial_run(entry.trial, parent)
         if run_id != cursor.run_id:  # another MLflow, or somebody deleted the run: all of it again
             cursor = Cursor(self._place, run_id)
             lines = spool.committed(spool.read(paths.spool(self._storage, key)))
@@ -69,6 +70,8 @@ class Shipper:
             if reused:
                 self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "reused"})
             self._tracking.set_state(run_id, entry.state, entry.detail)
+            if entry.state == "leased":
+                self._tracking.set_state(parent, "leased", {})  # the sweep goes on, too; results.show ends it
             self._store(key, Cursor(self._place, run_id, cursor.offset, state))
         return shipped
 

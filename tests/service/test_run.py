@@ -124,6 +124,7 @@ def test_mlflow_has_one_run_per_trial_under_the_sweeps_run(client: Any) -> None:
     assert set(found) == {trial.key for trial in trials().values()}
     assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
     assert {"results.txt", "scores.png"} <= artifacts(client, parent)
+    assert parent.info.status == "FAILED", "some trials failed"
     status = {name: (found[t.key].info.status, found[t.key].data.tags.get("winnow.reason", "")) for name, t in trials().items()}
     assert status["good dense"] == ("FINISHED", "")
     assert status["bad dense"] == ("FAILED", "divergence")
