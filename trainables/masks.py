@@ -113,9 +113,3 @@ def to_row(spec: MLP, mask: Mask) -> Tensor:
     for index, layer in enumerate(mask):
         views[f"weight.{index}"].copy_(layer)
     return row
-
-
-def from_row(spec: MLP, row: Tensor) -> Mask:
-    """The weights' masks inside canonical rows [K, D]."""
-    views = spec.views(row)
-    return [views[f"weight.{index}"] for index in range(len(spec.layers))]

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainables import registry
 from trainables.errors import UserError
 from trainables.execution import dense
-from trainables.masks import check_connected, from_row, kept, on_path, statistics, threshold, threshold_in_layers
+from trainables.masks import check_connected, kept, on_path, statistics, threshold, threshold_in_layers
 from trainables.nn import MLP
 from trainables.pruners import Scored, grasp, magnitude, random_erk, random_uniform, snip, synflow
 
@@ -380,4 +380,5 @@ def test_snip_at_99_percent_keeps_714_weights_of_which_most_lie_on_no_path() -> 
 def test_a_mask_read_from_a_row_is_the_one_written() -> None:
     """The masks that training uses are the ones that were scored."""
     network = network_of(TWIN)
-    assert all(torch.equal(a, b) for a, b in zip(from_row(TWIN, network.parameters), network.weights, strict=True))
+    views = TWIN.views(network.parameters)
+    assert all(torch.equal(a, b) for a, b in zip((views[f"weight.{i}"] for i in range(len(TWIN.layers))), network.weights, strict=True))

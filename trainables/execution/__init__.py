@@ -12,12 +12,13 @@ from typing import Protocol
 
 from torch import Tensor
 
+from trainables import registry
 from trainables.errors import unknown
 from trainables.execution import native
 from trainables.nn import MLP
 from trainables.trial import BREAK_EVEN
 
-CHOICES = ("auto", "dense", "sparse")
+CHOICES = ("auto", *registry.names("execution"))
 
 
 class Network(Protocol):
