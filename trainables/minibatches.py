@@ -19,23 +19,22 @@ class Minibatches:
 
     def __init__(self, table: Table, normalize: bool, device: str = "cpu") -> None:
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
-        self.native = native.serves(self.rows)
         self.widths = (table.observation_size, table.action_size, 1, table.observation_size, 1)
         o_shift, o_scale = observation_affine(table, normalize)
         a_shift, a_scale = action_affine(table)
         zero, one = np.zeros(1), np.ones(1)
         self.shift = torch.tensor(np.concatenate([o_shift, a_shift, zero, o_shift, zero]), dtype=torch.float32, device=device)
         self.scale = torch.tensor(np.concatenate([o_scale, a_scale, one, o_scale, one]), dtype=torch.float32, device=device)
+        self.gather = native.gather(self.rows, self.shift, self.scale) if native.serves(self.rows) else self._gather
 
     def draw(self, streams: Streams, size: int) -> Batch:
         """`size` transitions per member, with replacement, from the stream "minibatch" at its current update."""
         index = streams.integers("minibatch", size, len(self.rows))
-        if self.native:
-            picked = native.gather(self.rows, index, self.shift, self.scale)
-        else:
-            picked = torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
-        observations, actions, rewards, following, terminals = picked.split(self.widths, dim=-1)
+        observations, actions, rewards, following, terminals = self.gather(index).split_with_sizes(self.widths, dim=-1)
         return Batch(observations, actions, rewards.squeeze(-1), following, terminals.squeeze(-1))
+
+    def _gather(self, index: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
 
 
 def observation_affine(table: Table, normalize: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -21,15 +21,16 @@ class Adam:
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
         self.count = 0
-        self._native = native.serves(parameters)
         self._scratch = torch.empty_like(parameters)
+        self._native = native.serves(parameters)
+        if self._native:
+            self._update = native.adam(parameters, self.first, self.second, learning_rate, BETAS, EPSILON)
 
     def minimize(self, gradient: Tensor, factor: float = 1.0) -> None:
         """One update along `gradient` [K, V]; `factor` scales the learning rate (a schedule)."""
         self.count += 1
         if self._native:
-            rate = self.learning_rate * factor if factor != 1 else self.learning_rate
-            native.adam((self.parameters, gradient, self.first, self.second), rate, self.count, BETAS, EPSILON)
+            self._update(gradient, factor, self.count)
             return
         correction = [1 - beta**self.count for beta in BETAS]
         self.first.lerp_(gradient, 1 - BETAS[0])
@@ -40,9 +41,12 @@ class Adam:
         self.parameters.sub_(self._scratch.mul_(self.learning_rate * (factor / correction[0])))
 
 
-def track(target: Tensor, online: Tensor, tau: Tensor) -> None:
+class Polyak:
     """Polyak averaging of rows [K, V]: target <- (1 - tau) target + tau online, with `tau` [K, 1]."""
-    if native.serves(target):
-        native.track(target, online, tau)
-    else:
-        target.lerp_(online, tau)
+
+    def __init__(self, target: Tensor, online: Tensor, tau: Tensor) -> None:
+        self.target, self.online, self.tau = target, online, tau
+        self.update = native.track(target, online, tau) if native.serves(target) else self._update
+
+    def _update(self) -> None:
+        self.target.lerp_(self.online, self.tau)

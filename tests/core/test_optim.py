@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from trainables.optim import Adam, track
+from trainables.optim import Adam, Polyak
 
 Make = Callable[[torch.Tensor, torch.Tensor], Adam]
 RATES = (3e-4, 1e-2, 0.0)
@@ -88,6 +88,6 @@ def test_track_is_polyak_averaging_with_each_members_tau() -> None:
     target, online = torch.randn(3, 40).double(), torch.randn(3, 40).double()
     tau = torch.tensor([[0.005], [0.5], [1.0]]).double()
     wanted = (1 - tau) * target + tau * online
-    track(target, online, tau)
+    Polyak(target, online, tau).update()
     torch.testing.assert_close(target, wanted, rtol=1e-14, atol=1e-14)
     assert torch.equal(target[2], online[2])

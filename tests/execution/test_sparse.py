@@ -244,7 +244,7 @@ def test_draws_and_minibatches_are_those_of_torch() -> None:
     for width in (1, 16, 42):
         rows, shift, scale = torch.randn(1000, width), torch.randn(width), torch.randn(width)
         index = torch.randint(0, 1000, (3, 50))
-        torch.testing.assert_close(native.gather(rows, index, shift, scale), shift + scale * rows[index])
+        torch.testing.assert_close(native.gather(rows, shift, scale)(index), shift + scale * rows[index])
 
 
 def test_plain_c_equals_the_vector_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,11 +298,14 @@ def test_adam_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = [row.clone().double().requires_grad_() for row in start]
     optimizers = [torch.optim.Adam([row], lr=rate.item(), betas=(0.9, 0.99), eps=1e-7) for row, rate in zip(theirs, rates, strict=True)]
     alone = start[1:2].clone(), torch.zeros(1, 48), torch.zeros(1, 48)
+    settings = ((0.9, 0.99), 1e-7)
+    adam = native.adam(mine, mean, square, rates, *settings)
+    adam_alone = native.adam(*alone, rates[1:2], *settings)
     for update in range(1, 30):
         gradient = torch.randn(3, 48) * 10.0 ** -(update % 5)
         gradient[:, :5] = 0  # pruned or idle: must not move
-        native.adam((mine, gradient, mean, square), rates, update, (0.9, 0.99), 1e-7)
-        native.adam((alone[0], gradient[1:2], *alone[1:]), rates[1:2], update, (0.9, 0.99), 1e-7)
+        adam(gradient, 1.0, update)
+        adam_alone(gradient[1:2], 1.0, update)
         for row, optimizer, g in zip(theirs, optimizers, gradient, strict=True):
             row.grad = g.double()
             optimizer.step()
@@ -316,7 +319,7 @@ def test_adam_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tracking_and_versions() -> None:
     target, online, tau = torch.randn(2, 32), torch.randn(2, 32), torch.tensor([[0.005], [0.1]])
     expected, version = torch.lerp(target, online, tau), target._version
-    native.track(target, online, tau)
+    native.track(target, online, tau)()
     torch.testing.assert_close(target, expected)
     assert target._version > version, "autograd must see the change"
     with pytest.raises(ValueError, match="float32"):

@@ -13,8 +13,9 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def library() -> ctypes.CDLL:
         "backward": [pointer, pointer, integer, pointer, integer, integer, pointer, pointer, pointer, pointer],
         "draw": [integer, pointer, long, integer, long, long, pointer, pointer],
         "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
-        "adam": [integer, long, pointer, pointer, pointer, pointer, pointer, double, double, double, long],
+        "adam": [integer, long, pointer, pointer, pointer, pointer, pointer, ctypes.c_float, double, double, double, long],
         "track": [integer, long, pointer, pointer, pointer],
     }.items():
         function = getattr(found, f"winnow_{name}")
@@ -124,30 +125,66 @@ def uniform(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
     return drawn
 
 
-def gather(rows: Tensor, index: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """shift + scale x rows[index], float32 [*index.shape, W], from a table `rows` [N, W] and int64 indices in [0, N), not checked."""
+def gather(rows: Tensor, shift: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function index -> shift + scale x rows[index], float32 [*index.shape, W], for a table `rows` [N, W].
+
+    Indices are int64 in [0, N), not checked. Like the functions of `adam` and `track` it checks and looks up what stays the same
+    once: that takes longer than the work itself on a small pruned network."""
     width = rows.shape[1]
-    pointers = _pointers(rows), _pointers(shift, scale)
-    if index.dtype != torch.int64 or not index.is_contiguous() or shift.numel() != width:
-        raise ValueError(f"contiguous int64 indices and {width} shifts are wanted; got {index.dtype} and {shift.numel()}")
-    out = torch.empty(*index.shape, width)
-    library().winnow_gather(index.numel(), index.data_ptr(), width, *pointers[0], *pointers[1], out.data_ptr())
-    return out
+    table, affine = _pointers(rows), _pointers(shift, scale)
+    if shift.numel() != width:
+        raise ValueError(f"{width} shifts are wanted; got {shift.numel()}")
+    call = library().winnow_gather
+
+    def gathered(index: Tensor) -> Tensor:
+        if index.dtype != torch.int64 or not index.is_contiguous():
+            raise ValueError(f"contiguous int64 indices are wanted; got {index.dtype}")
+        out = torch.empty(*index.shape, width)
+        call(index.numel(), index.data_ptr(), width, *table, *affine, out.data_ptr())
+        return out
+
+    return keeping(gathered, rows, shift, scale)
 
 
-def adam(rows: Sequence[Tensor], rate: Tensor, update: int, betas: tuple[float, float], epsilon: float) -> None:
-    """One Adam update in place of `rows`: parameters, gradient, first and second moment, each float32 [K, V], with a learning rate
-    per member [K] or [K, 1]; `update` counts from 1. torch.optim.Adam's formulas in one pass; a member's numbers do not depend on K."""
-    members, size = rows[0].shape
-    library().winnow_adam(members, size, *_pointers(*rows), _per_member(rate, members), *betas, epsilon, update)
-    torch.autograd.graph.increment_version(rows[0])
+def adam(
+    parameters: Tensor, first: Tensor, second: Tensor, rate: Tensor, betas: tuple[float, float], epsilon: float
+) -> Callable[[Tensor, float, int], None]:
+    """The function (gradient, factor, count) that makes one Adam update of `parameters` [K, V] in place.
+
+    All rows are float32 [K, V]; `rate`, the learning rate per member [K] or [K, 1], is multiplied by `factor`; `count` is 1 at the
+    first update. torch.optim.Adam's formulas in one pass; a member's numbers do not depend on K."""
+    members, size = parameters.shape
+    value, *moments = _pointers(parameters, first, second)
+    rates = _per_member(rate, members)
+    call, increment = library().winnow_adam, torch.autograd.graph.increment_version
+
+    def update(gradient: Tensor, factor: float, count: int) -> None:
+        if gradient.shape != (members, size) or gradient.dtype != torch.float32 or not gradient.is_contiguous():
+            raise ValueError(f"a float32 gradient {[members, size]} is wanted; got {gradient.dtype} {list(gradient.shape)}")
+        call(members, size, value, gradient.data_ptr(), *moments, rates, factor, *betas, epsilon, count)
+        increment(parameters)
+
+    return keeping(update, parameters, first, second, rate)
 
 
-def track(target: Tensor, online: Tensor, tau: Tensor) -> None:
-    """Polyak averaging of rows [K, V] in place: target += tau (online - target), with `tau` per member [K] or [K, 1]."""
+def track(target: Tensor, online: Tensor, tau: Tensor) -> Callable[[], None]:
+    """The function that makes one step of Polyak averaging of rows [K, V] in place: target += tau (online - target), with `tau`
+    per member [K] or [K, 1]."""
     members, size = target.shape
-    library().winnow_track(members, size, *_pointers(target, online), _per_member(tau, members))
-    torch.autograd.graph.increment_version(target)
+    arguments = (members, size, *_pointers(target, online), _per_member(tau, members))
+    call, increment = library().winnow_track, torch.autograd.graph.increment_version
+
+    def tracked() -> None:
+        call(*arguments)
+        increment(target)
+
+    return keeping(tracked, target, online, tau)
+
+
+def keeping(function: Any, *tensors: Tensor) -> Any:
+    """`function`, which works on the memory of `tensors` and so keeps them alive."""
+    function.tensors = tensors
+    return function
 
 
 def _pointers(*rows: Tensor) -> list[int]:
