@@ -68,7 +68,10 @@ def build(execution: str, spec: MLP, flat: Tensor, mask: Tensor) -> Network:
 
 
 def fastest(spec: MLP, mask: Tensor) -> str:
-    """`sparse` on a CPU below the density where it breaks even with dense matrix products, if its kernels can run here."""
+    """`sparse` on a CPU below the density where it breaks even with dense matrix products, if its kernels can run here; elsewhere
+    `compact` for a pruned network."""
     kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
     density = kept / (len(mask) * sum(spec.weights_per_layer))
-    return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"
+    if mask.is_cpu:
+        return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"
+    return "compact" if density < 1 else "dense"
