@@ -28,6 +28,7 @@ from trainables.datasets.table import Table
 from trainables.minibatches import Minibatches
 from trainables.pruners import prune
 from trainables.trial import Stack, Trial
+from trainables.updates import Updates
 
 # algorithm, pruner, sparsity, execution
 CASES = [
@@ -54,19 +55,17 @@ class Ours:
     def __init__(self, table: Table, case: tuple[str, str, float, str]) -> None:
         name, pruner, sparsity, execution = case
         stack = Stack((Trial(dataset=table.dataset, algorithm=name, pruner=pruner, sparsity=sparsity),))
-        self.algorithm = registry.load("algorithms", name)
-        self.agent = Agent(self.algorithm, stack, table.observation_size, table.action_size)
-        self.data = Minibatches(table, self.algorithm.NORMALIZE)
+        algorithm = registry.load("algorithms", name)
+        self.agent = Agent(algorithm, stack, table.observation_size, table.action_size)
+        self.data = Minibatches(table, algorithm.NORMALIZE)
         masks = prune(self.agent, stack, self.data.draw)
         self.agent.build(execution, {name: self.agent.initial(name) for name in self.agent.specs}, masks)
-        self.update = 0
+        self.make, self.update = Updates(self.agent, self.data), 0
 
     def seconds(self, updates: int) -> float:
         begun = time.perf_counter()
-        for _ in range(updates):
-            self.agent.at(self.update)
-            self.algorithm.update(self.agent, self.data.draw(self.agent.streams, self.agent.hyper.batch_size))
-            self.update += 1
+        self.make.run(self.update, self.update + updates)
+        self.update += updates
         return time.perf_counter() - begun
 
 

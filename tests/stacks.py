@@ -71,11 +71,11 @@ def alone(trial: Trial) -> Stack:
 class World:
     """A stack in training as run_stack does it: pruned, built in an execution, updated."""
 
-    def __init__(self, trials: Sequence[Trial], execution: str = "dense", table: Table | None = None) -> None:
+    def __init__(self, trials: Sequence[Trial], execution: str = "dense", table: Table | None = None, recorded: bool = False) -> None:
         table = table or made_up_table()
         self.stack = Stack(tuple(trials))
         self.algorithm = registry.load("algorithms", self.stack.lead.algorithm)
-        self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size)
+        self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size, recorded=recorded)
         self.data = Minibatches(table, self.algorithm.NORMALIZE)
         self.execution = execution
         self.masks: dict[str, Mask] = {}

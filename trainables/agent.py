@@ -45,13 +45,26 @@ class Batch:
 class Agent:
     """The state of a stack in training. Networks are attributes by the names the algorithm gives them."""
 
-    def __init__(self, algorithm: ModuleType, stack: Stack, observation_size: int, action_size: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        algorithm: ModuleType,
+        stack: Stack,
+        observation_size: int,
+        action_size: int,
+        device: str = "cpu",
+        recorded: bool | None = None,
+    ) -> None:
+        """`recorded`: whether updates are recorded and repeated (trainables/updates.py); by default on a GPU."""
         self.algorithm = algorithm
         self.size = len(stack)
         self.device = device
         self.updates = stack.lead.updates
         self.update = 0
-        self.streams = Streams([trial.seed for trial in stack.trials], device)
+        self.recorded = device != "cpu" if recorded is None else recorded
+        self.clock = torch.zeros(1, dtype=torch.int64, device=device) if self.recorded else None
+        self.streams = Streams([trial.seed for trial in stack.trials], device, clock=self.clock)
+        self.periods: set[int] = set()
+        self.builds = 0
         self.hyper = hyper_of(stack, device)
         self.specs: dict[str, MLP] = algorithm.networks(observation_size, action_size, self.hyper)
         self.networks: dict[str, Network] = {}
@@ -81,11 +94,12 @@ class Agent:
             row = to_row(spec, masks[name]) if masks is not None else torch.ones_like(rows[name])
             self.networks[name] = executions.build(execution, spec, rows[name], row)
             rate = getattr(self.hyper, self.algorithm.LEARNING_RATES[name])
-            self.optimizers[name] = Adam(self.networks[name].parameters, rate)
+            self.optimizers[name] = Adam(self.networks[name].parameters, rate, self.recorded)
             if name in self.algorithm.TARGETS:
                 target = executions.build(execution, spec, rows[name], row)
                 setattr(self.target, name, target)
                 self.trackers[name] = Polyak(target.parameters, self.networks[name].parameters, self.hyper.tau)
+        self.builds += 1
         self.execution = type(self.networks[next(iter(self.specs))]).__module__.rsplit(".", 1)[-1]
 
     def noise(self, purpose: str, *shape: int) -> Tensor:
@@ -94,17 +108,27 @@ class Agent:
 
     def at(self, update: int) -> None:
         """Set the update (from 0) whose draws are made next."""
-        self.update = self.streams.update = update
+        self.update = update
+        self.streams.at(update)
+        if self.clock is not None:
+            self.clock.fill_(update)
 
     def every(self, updates: int) -> bool:
         """Whether this is one of every `updates` updates (the last of each group, as in TD3)."""
+        self.periods.add(updates)
         return (self.update + 1) % updates == 0
 
-    def cosine(self) -> float:
+    def pattern(self) -> tuple[bool, ...]:
+        """What `every` will answer in this update, for each number it was asked so far: what tells one update from another."""
+        return tuple((self.update + 1) % updates == 0 for updates in sorted(self.periods))
+
+    def cosine(self) -> float | Tensor:
         """Factor of a cosine schedule from 1 at the first update to 0 after the last."""
+        if self.clock is not None:
+            return 0.5 * (1 + torch.cos(math.pi * self.clock.double() / self.updates))
         return 0.5 * (1 + math.cos(math.pi * self.update / self.updates))
 
-    def minimize(self, factor: float = 1.0, **losses: Tensor) -> None:
+    def minimize(self, factor: float | Tensor = 1.0, **losses: Tensor) -> None:
         """One Adam update of each named network along its loss [K]; `factor` scales the learning rate.
 
         Members share no parameter, so the gradient of the sum over K gives each member its own."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -13,32 +11,49 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, which all re
 
 
 class Adam:
-    """Kingma & Ba 2015, torch.optim.Adam's arithmetic, on `parameters` [K, V] with a learning rate [K, 1]."""
+    """Kingma & Ba 2015, torch.optim.Adam's arithmetic, on `parameters` [K, V] with a learning rate [K, 1].
 
-    def __init__(self, parameters: Tensor, learning_rate: Tensor) -> None:
+    Where it is `recorded` (trainables/updates.py), or the project's C does not run, torch's fused kernel does it, member by member."""
+
+    def __init__(self, parameters: Tensor, learning_rate: Tensor, recorded: bool = False) -> None:
         self.parameters = parameters
         self.learning_rate = learning_rate
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
-        self.count = 0
-        self._scratch = torch.empty_like(parameters)
-        self._native = native.serves(parameters)
-        if self._native:
+        self._count = 0
+        self._update = None
+        if native.serves(parameters) and not recorded:
             self._update = native.adam(parameters, self.first, self.second, learning_rate, BETAS, EPSILON)
+        self._counts = torch.zeros((), device=parameters.device)
+        rates = learning_rate.flatten().tolist()
+        self._groups = [
+            (learning_rate[rates.index(rate), 0], [k for k, own in enumerate(rates) if own == rate]) for rate in dict.fromkeys(rates)
+        ]
 
-    def minimize(self, gradient: Tensor, factor: float = 1.0) -> None:
+    @property
+    def count(self) -> int:
+        """Updates made."""
+        return self._count if self._update else int(self._counts)
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self._count = value
+        self._counts.fill_(value)
+
+    def minimize(self, gradient: Tensor, factor: float | Tensor = 1.0) -> None:
         """One update along `gradient` [K, V]; `factor` scales the learning rate (a schedule)."""
-        self.count += 1
-        if self._native:
-            self._update(gradient, factor, self.count)
+        if self._update:
+            self._count += 1
+            self._update(gradient, float(factor), self._count)
             return
-        correction = [1 - beta**self.count for beta in BETAS]
-        self.first.lerp_(gradient, 1 - BETAS[0])
-        self.second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        torch.sqrt(self.second, out=self._scratch)
-        self._scratch.div_(math.sqrt(correction[1])).add_(EPSILON)
-        torch.div(self.first, self._scratch, out=self._scratch)
-        self.parameters.sub_(self._scratch.mul_(self.learning_rate * (factor / correction[0])))
+        self._counts += 1
+        for rate, members in self._groups:
+            values, gradients, first, second = ([rows[k] for k in members] for rows in (self.parameters, gradient, self.first, self.second))
+            # One kernel for all, where operations of torch would pass over memory nine times.
+            torch._fused_adam_(
+                values, gradients, first, second, [], [self._counts] * len(members), lr=(rate * factor).squeeze(), beta1=BETAS[0],
+                beta2=BETAS[1], weight_decay=0, eps=EPSILON, amsgrad=False, maximize=False,
+            )  # fmt: skip
 
 
 class Polyak:

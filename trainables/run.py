@@ -23,6 +23,7 @@ from trainables.pruners import prune
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.streams import key_of
 from trainables.trial import Stack, Trial
+from trainables.updates import Updates
 
 CHECKPOINT_EVERY = 5_000  # updates; seconds of work at most
 
@@ -67,6 +68,7 @@ def run_stack(
             checkpoint.save(storage, stack, agent, masks, 0)
             yield Checkpointed(0)
 
+    make = Updates(agent, data)
     healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
     for stop in stops(lead, checkpoint_every):
         if not any(healthy):
@@ -74,10 +76,7 @@ def run_stack(
         if stop <= update:
             continue
         begun = time.monotonic()
-        logged: dict[str, Tensor] = {}
-        for current in range(update, stop):
-            agent.at(current)
-            logged |= algorithm.update(agent, data.draw(agent.streams, agent.hyper.batch_size))
+        logged = make.run(update, stop)
         rate = len(stack) * (stop - update) / (time.monotonic() - begun)
         update = stop
 

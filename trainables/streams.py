@@ -69,14 +69,26 @@ def to_integers(drawn: Tensor, below: int) -> Tensor:
 class Streams:
     """The draws of K members at the current update; algorithms ask by purpose and shape."""
 
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu", phase: str = "") -> None:
-        """`phase` sets the purposes of another phase apart: calibration draws other minibatches than training."""
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu", phase: str = "", clock: Tensor | None = None) -> None:
+        """`phase` sets the purposes of another phase apart: calibration draws other minibatches than training. `clock` is an int64
+        [1] that holds the update where updates are recorded (trainables/updates.py)."""
         self.seeds = list(seeds)
         self.phase = phase
         self.device = device
+        self.clock = clock
         self.update = 0
-        self._native = native.serves(torch.empty(0, device=device))
+        self._native = clock is None and native.serves(torch.empty(0, device=device))
         self._blocks: dict[tuple[str, str, int, int], tuple[int, Tensor]] = {}
+
+    def at(self, update: int) -> None:
+        """Set the update whose draws are made next."""
+        self.update = update
+        if self.clock is not None:
+            for (purpose, kind, count, below), (start, block) in self._blocks.items():
+                if not start <= update < start + len(block):  # the recording reads this memory, so it is filled again
+                    start = update // len(block) * len(block)
+                    block.copy_(self._block(self.phase + purpose, kind, start, len(block), count, below))
+                    self._blocks[purpose, kind, count, below] = start, block
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
         """float32 [K, *shape] in (0, 1)."""
@@ -97,6 +109,8 @@ class Streams:
             start = self.update // length * length
             block = self._block(self.phase + purpose, kind, start, length, count, below)
             self._blocks[purpose, kind, count, below] = (start, block)
+        if self.clock is not None:
+            return block.index_select(0, self.clock % len(block)).squeeze(0)
         return block[self.update - start]
 
     def _block(self, purpose: str, kind: str, first: int, updates: int, count: int, below: int) -> Tensor:

@@ -26,9 +26,8 @@ def adam(request: pytest.FixtureRequest) -> Make:
     """Adam as it runs where there is a C compiler, and as it runs elsewhere."""
 
     def make(parameters: torch.Tensor, learning_rate: torch.Tensor) -> Adam:
-        made = Adam(parameters, learning_rate)
-        assert made._native
-        made._native = request.param == "native"
+        made = Adam(parameters, learning_rate, recorded=request.param == "torch")
+        assert bool(made._update) == (request.param == "native")
         return made
 
     return make

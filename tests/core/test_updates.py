@@ -1,0 +1,117 @@
+"""Recorded updates, on a CPU: a tape of torch's operations stands in for the CUDA graph and has its semantics.
+
+It repeats the same operations with the same numbers on the same memory, so whatever an update takes from Python would be frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from tests.stacks import World, assert_same, small_trial
+from trainables import registry
+from trainables.agent import Agent
+from trainables.execution import native
+from trainables.streams import BLOCK
+from trainables.updates import WARM_UP, Updates, Work
+
+SYNCS = ("_local_scalar_dense", "nonzero", "item", "equal")  # a GPU's queue would have to run dry
+
+
+class Tape(TorchDispatchMode):
+    """Records what torch computes; `repeat` computes it again into the same tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        assert not any(name in func.name() for name in SYNCS), f"{func.name()} waits for the device"
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, *tree_map_only(Tensor, torch.detach, (args, kwargs or {}, out))))
+        return out
+
+    def repeat(self) -> None:
+        for func, args, kwargs, out in self.calls:
+            again = func(*args, **kwargs)
+            pairs = zip(out, again, strict=True) if isinstance(out, tuple | list) else ((out, again),)
+            for old, new in pairs:
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class Recorder:
+    """As trainables.updates.cuda_graph, which does not compute while it records: what was computed is taken back."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent, self.tapes = agent, 0
+
+    def __call__(self, work: Work) -> tuple[Callable[[], None], dict[str, Tensor]]:
+        rows = {name: row.clone() for name, row in self.agent.rows().items()}
+        counts = {name: optimizer.count for name, optimizer in self.agent.optimizers.items()}
+        tape = Tape()
+        with tape:
+            losses = work()
+        self.agent.load_rows(rows, counts)
+        self.tapes += 1
+        return tape.repeat, losses
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "serves", lambda tensor: False)
+
+
+def world(algorithm: str, recorded: bool = True, execution: str = "compact") -> World:
+    trials = [
+        small_trial(algorithm, pruner, sparsity, seed) for pruner, sparsity, seed in (("dense", 0.0, 0), ("snip", 0.7, 1), ("snip", 0.5, 0))
+    ]
+    return World(trials, execution, recorded=recorded).start()
+
+
+@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+def test_recorded_updates_are_the_updates(algorithm: str) -> None:
+    first, stop = BLOCK - 9, BLOCK + 9  # the draws' block is filled again in between
+    made, repeated = world(algorithm), world(algorithm)
+    made.train(first, stop)
+    recorder = Recorder(repeated.agent)
+    updates = Updates(repeated.agent, repeated.data, recorder)
+    losses = updates.run(first, stop - 1) | updates.run(stop - 1, stop)
+    assert 1 <= recorder.tapes <= 2
+    assert_same(repeated.rows(), made.rows(), algorithm)
+    assert repeated.counts() == made.counts()
+    assert all(torch.isfinite(loss).all() for loss in losses.values())
+
+
+@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+def test_they_are_those_of_an_agent_that_is_not_recorded(algorithm: str) -> None:
+    plain, recorded = world(algorithm, recorded=False), world(algorithm)
+    plain.train(5, 12)
+    recorded.train(5, 12)
+    for name, row in recorded.rows().items():
+        torch.testing.assert_close(row, plain.rows()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_that_is_built_anew_is_recorded_anew() -> None:
+    made, repeated = world("td3_bc"), world("td3_bc")
+    updates = Updates(repeated.agent, repeated.data, Recorder(repeated.agent))
+    for one, train in ((made, made.train), (repeated, updates.run)):
+        train(0, 12)
+        rows, counts = one.rows(), one.counts()
+        one.resume(one.masks, rows, counts)
+        train(12, 24)
+    assert_same(repeated.rows(), made.rows())
+
+
+def test_what_python_decides_is_asked_by_every() -> None:
+    repeated = world("td3_bc")
+    updates = Updates(repeated.agent, repeated.data, Recorder(repeated.agent))
+    updates.run(0, 2 * WARM_UP + 3)
+    assert set(updates.graphs) == {(False,), (True,)}
+    assert repeated.counts()["critic"] == 2 * repeated.counts()["actor"] + 1
