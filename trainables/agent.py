@@ -4,7 +4,7 @@ agent.actor(observations)            a network, [K, B, A]
 agent.critic.frozen(s, a, head=0)    its values with no gradient to its own parameters
 agent.target.critic(s, a)            a target network: never differentiated, carries the online mask
 agent.hyper.alpha                    a number of the algorithm's Hyper, [K, 1]
-agent.noise("target policy", B, A)   standard normals of this update, [K, B, A]
+agent.noise("target policy", B, A)   standard normals of this update, [K, B, A]; agent.uniform: numbers in (0, 1)
 agent.minimize(critic=loss)          one Adam update of a network along its own loss [K]
 agent.track("actor", "critic")       targets move towards their networks
 """
@@ -105,6 +105,10 @@ class Agent:
     def noise(self, purpose: str, *shape: int) -> Tensor:
         """Standard normals [K, *shape] of this update."""
         return self.streams.normal(purpose, *shape)
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """Uniform numbers in (0, 1), [K, *shape], of this update."""
+        return self.streams.uniform(purpose, *shape)
 
     def at(self, update: int) -> None:
         """Set the update (from 0) whose draws are made next."""
