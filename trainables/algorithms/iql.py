@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.agent import Agent, Batch
+from trainables.gaussian import log_prob
 from trainables.nn import MLP
 
 
@@ -71,8 +71,7 @@ def actor_loss(agent: Agent, batch: Batch, advantages: Tensor) -> Tensor:
     mean = agent.actor(batch.observations)
     bounds = agent.hyper.log_std_min, agent.hyper.log_std_max
     log_std = agent.actor.extra["log_std"].clamp(*bounds).unsqueeze(1)  # [K, 1, A]
-    log_prob = -0.5 * ((batch.actions - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
-    return -(weight * log_prob.sum(-1)).mean(1)
+    return -(weight * log_prob(batch.actions, mean, log_std)).mean(1)
 
 
 LOSSES = {
