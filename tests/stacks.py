@@ -76,7 +76,7 @@ class World:
         self.stack = Stack(tuple(trials))
         self.algorithm = registry.load("algorithms", self.stack.lead.algorithm)
         self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size, recorded=recorded)
-        self.data = Minibatches(table, self.algorithm.NORMALIZE)
+        self.data = Minibatches(table, self.algorithm.NORMALIZE, next_actions=getattr(self.algorithm, "NEXT_ACTIONS", False))
         self.execution = execution
         self.masks: dict[str, Mask] = {}
 

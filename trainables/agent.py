@@ -33,13 +33,15 @@ from trainables.trial import Stack
 class Batch:
     """Transitions of one minibatch: observations, actions, next_observations [K, B, n]; rewards, terminals [K, B].
 
-    Actions are scaled to [-1, 1]; observations are normalized where the algorithm says so."""
+    Actions are scaled to [-1, 1]; observations are normalized where the algorithm says so. `next_actions` are the data's at
+    next_observations, where the algorithm asks for them (of no meaning after a terminal)."""
 
     observations: Tensor
     actions: Tensor
     rewards: Tensor
     next_observations: Tensor
     terminals: Tensor
+    next_actions: Tensor | None = None
 
 
 class Agent:
@@ -135,10 +137,16 @@ class Agent:
     def minimize(self, factor: float | Tensor = 1.0, **losses: Tensor) -> None:
         """One Adam update of each named network along its loss [K]; `factor` scales the learning rate.
 
-        Members share no parameter, so the gradient of the sum over K gives each member its own."""
-        for name, loss in losses.items():
-            network = self.networks[name]
-            self.optimizers[name].minimize(network.collect(gradients(loss, network.leaves, self.ones)), factor)
+        Members share no parameter, so the gradient of the sum over K gives each member its own. All gradients are taken before
+        the first update; networks with one loss in common are differentiated in one pass."""
+        found: dict[str, Sequence[Tensor]] = {}
+        for loss in {id(loss): loss for loss in losses.values()}.values():
+            names = [name for name in losses if losses[name] is loss]
+            leaves = [leaf for name in names for leaf in self.networks[name].leaves]
+            parts = iter(gradients(loss, leaves, self.ones))
+            found |= {name: [next(parts) for _ in self.networks[name].leaves] for name in names}
+        for name, gradient in found.items():
+            self.optimizers[name].minimize(self.networks[name].collect(gradient), factor)
 
     def track(self, *names: str) -> None:
         """Polyak averaging of the named targets with the algorithm's tau."""

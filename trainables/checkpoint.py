@@ -152,13 +152,17 @@ def write_masks(storage: Path, stack: Stack, specs: Mapping[str, MLP], masks: Ma
 
 
 def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:
-    """The actor of each member that did not diverge, with all that is needed to act: the scaling of observations and actions too."""
-    rows = agent.networks["actor"].unpack(agent.networks["actor"].parameters.detach()).cpu()
+    """The actor of each member that did not diverge, with all that is needed to act: the scaling of observations and actions too,
+    and the other networks of the algorithm's POLICY, their tensors under `<network>/`."""
+    others = [name for name in getattr(agent.algorithm, "POLICY", ()) if name != "actor"]
+    rows = {name: agent.networks[name].unpack(agent.networks[name].parameters.detach()).cpu() for name in ("actor", *others)}
     finite = agent.finite()
     for member, trial in enumerate(stack.trials):
         if not finite[member]:
             continue
-        tensors = {name: view[member].clone() for name, view in agent.specs["actor"].views(rows).items()}
+        tensors = {name: view[member].clone() for name, view in agent.specs["actor"].views(rows["actor"]).items()}
+        for other in others:
+            tensors |= {f"{other}/{name}": view[member].clone() for name, view in agent.specs[other].views(rows[other]).items()}
         tensors |= {
             "observation_shift": torch.from_numpy(scaling.observation_shift),
             "observation_scale": torch.from_numpy(scaling.observation_scale),
@@ -167,4 +171,5 @@ def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, 
         }
         write(paths.policy(storage, trial.key), dump_tensors(tensors))
         head = {"trial": trial.to_json(), "key": trial.key, "sizes": agent.specs["actor"].sizes, **about}
+        head |= {"others": {other: agent.specs[other].sizes for other in others}} if others else {}
         write(paths.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,9 +18,11 @@ STD_OFFSET = 1e-3  # CORL and TD3+BC: (s - mean) / (std + 1e-3)
 class Minibatches:
     """Rows of a table as a `Batch`; one gather and one multiply-add per update."""
 
-    def __init__(self, table: Table, normalize: bool, device: str = "cpu") -> None:
+    def __init__(self, table: Table, normalize: bool, device: str = "cpu", next_actions: bool = False) -> None:
+        """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out."""
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
         self.widths = (table.observation_size, table.action_size, 1, table.observation_size, 1)
+        self.picked = torch.from_numpy(followed(table)).to(device) if next_actions else None  # rows to draw from; None: all
         o_shift, o_scale = observation_affine(table, normalize)
         a_shift, a_scale = action_affine(table)
         zero, one = np.zeros(1), np.ones(1)
@@ -29,12 +32,27 @@ class Minibatches:
 
     def draw(self, streams: Streams, size: int) -> Batch:
         """`size` transitions per member, with replacement, from the stream "minibatch" at its current update."""
-        index = streams.integers("minibatch", size, len(self.rows))
+        if self.picked is None:
+            return Batch(*self._columns(streams.integers("minibatch", size, len(self.rows))))
+        index = self.picked[streams.integers("minibatch", size, len(self.picked))]
+        # After a terminal the row below is another episode's, or there is none: any will do.
+        following = self._columns((index + 1).clamp_(max=len(self.rows) - 1))
+        return Batch(*self._columns(index), next_actions=following[1])
+
+    def _columns(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Observations, actions, rewards, next observations and terminals of the rows `index` [K, B]."""
         observations, actions, rewards, following, terminals = self.gather(index).split_with_sizes(self.widths, dim=-1)
-        return Batch(observations, actions, rewards.squeeze(-1), following, terminals.squeeze(-1))
+        return observations, actions, rewards.squeeze(-1), following, terminals.squeeze(-1)
 
     def _gather(self, index: Tensor) -> Tensor:
         return torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
+
+
+def followed(table: Table) -> npt.NDArray[np.int64]:
+    """Rows of transitions that end their episode by a terminal or are followed by another of the same episode."""
+    inside = np.ones(len(table.rows), np.bool_)
+    inside[np.cumsum(table.episode_lengths) - 1] = False
+    return np.flatnonzero(inside | (np.asarray(table.rows[:, -1]) > 0))
 
 
 def observation_affine(table: Table, normalize: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def run_stack(
     table = load_table(lead.dataset)
     algorithm = registry.load("algorithms", lead.algorithm)
     agent = Agent(algorithm, stack, table.observation_size, table.action_size, usable(device))
-    data = Minibatches(table, algorithm.NORMALIZE, device)
+    data = Minibatches(table, algorithm.NORMALIZE, device, getattr(algorithm, "NEXT_ACTIONS", False))
     evaluate = Evaluation(agent, table, stack)
 
     saved = checkpoint.newest(storage, stack, agent.specs) if storage else None

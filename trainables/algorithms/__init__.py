@@ -2,6 +2,8 @@
 
 Hyper                    its numbers, each with its source; floats reach the code as [K, 1], so members may differ in them
 NORMALIZE                whether observations are normalized by the dataset's mean and standard deviation
+NEXT_ACTIONS             optional: True where minibatches carry the data's next actions too
+POLICY                   optional: the networks that `act` needs, where it needs more than the actor
 networks(O, A, hyper)    name -> MLP
 LEARNING_RATES, TARGETS  network -> field of Hyper; networks that have a target
 <network>_loss           each [K]; LOSSES says which loss scores which network before training
