@@ -102,7 +102,8 @@ class Agent:
                 setattr(self.target, name, target)
                 self.trackers[name] = Polyak(target.parameters, self.networks[name].parameters, self.hyper.tau)
         self.builds += 1
-        self.execution = type(self.networks[next(iter(self.specs))]).__module__.rsplit(".", 1)[-1]
+        # `dense+sparse` where `auto` chose differently for different networks.
+        self.execution = "+".join(sorted({type(network).__module__.rsplit(".", 1)[-1] for network in self.networks.values()}))
 
     def noise(self, purpose: str, *shape: int) -> Tensor:
         """Standard normals [K, *shape] of this update."""

@@ -1,7 +1,7 @@
 """How a masked network is computed. One contract test holds every execution equal to `dense`, the reference.
 
-One file = one execution, a module with `class Network` that fulfils the protocol below. Algorithms, the optimizer and target
-tracking see nothing else; `build` chooses.
+One file = one execution, a module with `class Network` that fulfils the protocol below, and optionally `cannot(spec)`: why it cannot
+compute a network, empty where it can. Algorithms, the optimizer and target tracking see nothing else; `build` chooses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from trainables import registry
-from trainables.errors import unknown
+from trainables.errors import UserError, unknown
 from trainables.execution import native
 from trainables.nn import MLP
 from trainables.trial import BREAK_EVEN
@@ -43,6 +43,11 @@ class Network(Protocol):
         """The same values, differentiable in the inputs only."""
         ...
 
+    def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
+        """The output q [K, C, B, 1] and dq/d inputs[by] [K, C, B, n], each head's own (no C where there is one head): both
+        differentiable in the leaves, and q in the inputs. For specs with `input_gradient`."""
+        ...
+
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
         """The gradients of `leaves`, in their order, as one [K, V] (a buffer used again by the next call): 0 where a mask is 0."""
         ...
@@ -63,15 +68,25 @@ def build(execution: str, spec: MLP, flat: Tensor, mask: Tensor) -> Network:
     if execution not in CHOICES:
         raise unknown("execution", execution, CHOICES)
     name = fastest(spec, mask) if execution == "auto" else execution
+    if reason := cannot(name, spec):
+        raise UserError(f"execution {name!r} cannot compute {reason}; take 'auto' or 'dense'")
     network: Network = importlib.import_module(f"trainables.execution.{name}").Network(spec, flat, mask)
     return network
 
 
+def cannot(execution: str, spec: MLP) -> str:
+    """Why an execution cannot compute a network, in a few words; empty where it can."""
+    module = importlib.import_module(f"trainables.execution.{execution}")
+    return str(module.cannot(spec)) if hasattr(module, "cannot") else ""
+
+
 def fastest(spec: MLP, mask: Tensor) -> str:
     """`sparse` on a CPU below the density where it breaks even with dense matrix products, if its kernels can run here; elsewhere
-    `compact` for a pruned network."""
+    `compact` for a pruned network. What one cannot compute, the next in this order does: sparse, compact, dense."""
     kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
     density = kept / (len(mask) * sum(spec.weights_per_layer))
     if mask.is_cpu:
-        return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"
-    return "compact" if density < 1 else "dense"
+        order = ("sparse", "compact", "dense") if density <= BREAK_EVEN and native.serves(mask) else ("dense",)
+    else:
+        order = ("compact", "dense") if density < 1 else ("dense",)
+    return next(name for name in order if not cannot(name, spec))

@@ -24,6 +24,11 @@ from trainables.nn import MLP, ROW_ALIGNMENT
 CLASSES = sorted({base * 2**power for base in (16, 24) for power in range(16)})  # 16, 24, 32, 48, 64, 96, ...: at most half too wide
 
 
+def cannot(spec: MLP) -> str:
+    """Why this execution cannot compute a network, in a few words; empty where it can."""
+    return "layer normalization" if spec.norm else ""  # a dead unit counts in its mean
+
+
 class Network:
     """Fulfils execution.Network for any device; differentiable any number of times."""
 
@@ -46,6 +51,10 @@ class Network:
 
     def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
         return self._joined([part(inputs, head, frozen=True) for part in self.parts])
+
+    def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
+        values, found = zip(*(part.value_and_gradient(inputs, by) for part in self.parts), strict=True)
+        return self._joined(list(values)), self._joined(list(found))
 
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
         found = iter(gradients)
@@ -96,7 +105,10 @@ class _Part:
         weights, biases = self.weights, self.biases
         if frozen:
             weights, biases = [w.detach() for w in weights], [b.detach() for b in biases]
-        return dense.forward(self.small, weights, biases, tuple(x[self.members] for x in inputs), head)
+        return dense.forward(self.small, weights, biases, [], tuple(x[self.members] for x in inputs), head)
+
+    def value_and_gradient(self, inputs: Sequence[Tensor], by: int) -> tuple[Tensor, Tensor]:
+        return dense.value_and_gradient(self.small, self.weights, self.biases, tuple(x[self.members] for x in inputs), by)
 
 
 def aligned(count: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainables.nn import MLP
+from trainables.nn import MLP, NORM_EPSILON
 
 # A member's arithmetic must not depend on its stack-mates, to the last bit. BLAS rounds by where a matrix starts in memory: with this many
 # rows (batches are filled up with zeros), and hidden widths that are multiples of 4, every member's matrices start at a cache line.
@@ -28,12 +28,17 @@ class Network:
         depth = range(len(spec.layers))
         self.weights = [views[f"weight.{i}"] for i in depth]
         self.biases = [views[f"bias.{i}"] for i in depth]
+        self.norms = [(views[f"gain.{i}"], views[f"shift.{i}"]) for i in depth[:-1]] if spec.norm else []
 
     def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
-        return forward(self.spec, self.weights, self.biases, inputs, head)
+        return forward(self.spec, self.weights, self.biases, self.norms, inputs, head)
 
     def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
-        return forward(self.spec, [w.detach() for w in self.weights], [b.detach() for b in self.biases], inputs, head)
+        norms = [(gain.detach(), shift.detach()) for gain, shift in self.norms]
+        return forward(self.spec, [w.detach() for w in self.weights], [b.detach() for b in self.biases], norms, inputs, head)
+
+    def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
+        return value_and_gradient(self.spec, self.weights, self.biases, inputs, by)
 
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.gradient[:, : self.spec.used])
@@ -46,16 +51,27 @@ class Network:
         return packed.masked_fill(self.mask == 0, 0)
 
 
-def forward(spec: MLP, weights: list[Tensor], biases: list[Tensor], inputs: tuple[Tensor, ...], head: int | None) -> Tensor:
+def forward(
+    spec: MLP,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    norms: list[tuple[Tensor, Tensor]],
+    inputs: tuple[Tensor, ...],
+    head: int | None,
+    hidden: list[Tensor] | None = None,
+) -> Tensor:
     """The network's output [K, B, out], or [K, C, B, out] where `spec.heads` > 1 and no head is chosen.
 
-    `weights[l]` is [K, C, out, in] and `biases[l]` [K, C, out]. K and C are one batch axis of the matrix products."""
+    `weights[l]` is [K, C, out, in], `biases[l]` [K, C, out], and so are gain and shift in `norms[l]`. K and C are one batch axis of
+    the matrix products. `hidden` takes up the activations [K C, B, H] (B filled up) of each hidden layer, before normalization."""
     x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
     batch = x.shape[1]
     if batch % BATCH_ALIGNMENT:
         x = torch.nn.functional.pad(x, (0, 0, 0, -batch % BATCH_ALIGNMENT))
     if head is not None:
-        weights, biases = [w[:, head : head + 1] for w in weights], [b[:, head : head + 1] for b in biases]
+        chosen = slice(head, head + 1)
+        weights, biases = [w[:, chosen] for w in weights], [b[:, chosen] for b in biases]
+        norms = [(gain[:, chosen], shift[:, chosen]) for gain, shift in norms]
     members, heads = weights[0].shape[:2]
     if heads > 1:
         x = x.unsqueeze(1).expand(-1, heads, -1, -1).flatten(0, 1)  # [K C, B, in]
@@ -68,8 +84,31 @@ def forward(spec: MLP, weights: list[Tensor], biases: list[Tensor], inputs: tupl
             x = torch.baddbmm(b, x, w.transpose(1, 2))
         if index < len(weights) - 1:
             x = torch.relu(x)
+            if hidden is not None:
+                hidden.append(x)
+            if spec.norm:
+                gain, shift = (v.flatten(0, 1).unsqueeze(1) for v in norms[index])
+                x = torch.addcmul(shift, torch.nn.functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON), 1 + gain)
     if spec.output == "tanh":
         x = torch.tanh(x)
     if batch % BATCH_ALIGNMENT:
         x = x[:, :batch]
     return x.unflatten(0, (members, heads)) if heads > 1 else x
+
+
+def value_and_gradient(spec: MLP, weights: list[Tensor], biases: list[Tensor], inputs: tuple[Tensor, ...], by: int) -> tuple[Tensor, Tensor]:
+    """The output and its gradient by `inputs[by]`, for a network of one linear output without normalization.
+
+    Written out, not asked of autograd: a ReLU's gate is constant, so the gradient is a chain of the same products as backward's, and
+    differentiating it by the weights is ordinary."""
+    if spec.norm or spec.output != "linear" or spec.sizes[-1] != 1:
+        raise ValueError(f"{spec} is not a network of one linear output without normalization")
+    hidden: list[Tensor] = []
+    value = forward(spec, weights, biases, [], inputs, None, hidden)
+    start = sum(x.shape[-1] for x in inputs[:by])
+    first = weights[0][..., start : start + inputs[by].shape[-1]]
+    gradient = weights[-1].flatten(0, 1)  # [K C, 1, H]
+    for weight, unit in zip([*weights[-2:0:-1], first], reversed(hidden), strict=True):
+        gradient = torch.bmm(gradient * (unit > 0), weight.flatten(0, 1))  # [K C, B, in]
+    gradient = gradient[:, : value.shape[-2]].unflatten(0, (-1, spec.heads))
+    return value, gradient if spec.heads > 1 else gradient.squeeze(1)

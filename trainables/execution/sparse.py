@@ -31,6 +31,13 @@ PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's P
 Ints = NDArray[np.int64]
 
 
+def cannot(spec: MLP) -> str:
+    """Why this execution cannot compute a network, in a few words; empty where it can."""
+    if spec.norm:
+        return "layer normalization"
+    return "a loss on the gradient by an input" if spec.input_gradient else ""
+
+
 class _Layer(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32) for name in ("inputs", "outputs")] + [
         (name, ctypes.c_void_p) for name in ("start", "visit", "tstart")

@@ -1,0 +1,95 @@
+"""EDAC: SAC with many critics, kept diverse by their gradients by the action (An et al. 2021, arXiv 2110.01548); eta = 0 is SAC-N."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from trainables.agent import Agent, Batch
+from trainables.gaussian import squashed
+from trainables.nn import MLP
+
+
+@dataclass(frozen=True)
+class Hyper:
+    hidden: tuple[int, ...] = (256, 256, 256)  # snu-mllab/EDAC; CORL
+    batch_size: int = 256  # the paper, appendix; CORL
+    learning_rate: float = 3e-4  # the paper, appendix; CORL: actor, critics and the entropy's weight
+    discount: float = 0.99  # the paper, appendix
+    tau: float = 0.005  # the paper, appendix
+    critics: int = 10  # the paper, appendix: halfcheetah and walker2d; hopper 50 (algorithms/_published.py)
+    eta: float = 1.0  # the paper, appendix: weight of the diversity, by dataset (algorithms/_published.py)
+    log_std_min: float = -5.0  # CORL
+    log_std_max: float = 2.0  # CORL
+
+
+NORMALIZE = False  # CORL
+
+
+def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
+    return {
+        "actor": MLP((observation_size, *hyper.hidden, 2 * action_size), extra={"log_entropy_weight": 1}),
+        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), heads=hyper.critics, input_gradient=True),
+    }
+
+
+LEARNING_RATES = {"actor": "learning_rate", "critic": "learning_rate"}
+TARGETS = ("critic",)
+
+
+def policy(agent: Agent, observations: Tensor, purpose: str) -> tuple[Tensor, Tensor]:
+    """Sampled actions [K, B, A] and their log densities [K, B]."""
+    mean, log_std = agent.actor(observations).chunk(2, dim=-1)
+    log_std = log_std.clamp(agent.hyper.log_std_min.unsqueeze(-1), agent.hyper.log_std_max.unsqueeze(-1))
+    return squashed(mean, log_std, agent.noise(purpose, *mean.shape[1:]))
+
+
+def critic_loss(agent: Agent, batch: Batch) -> Tensor:
+    """Sum over the N critics of the mean squared TD error towards their minimum, + eta times the diversity term, [K]."""
+    hyper = agent.hyper
+    with torch.no_grad():
+        next_actions, log_pi = policy(agent, batch.next_observations, "target policy")
+        next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
+        next_v = next_q - agent.actor.extra["log_entropy_weight"].exp() * log_pi
+        target = batch.rewards + (1 - batch.terminals) * hyper.discount * next_v
+    q, gradient = agent.critic.input_gradient(batch.observations, batch.actions, by=1)  # [K, N, B, 1], [K, N, B, A]
+    error = (q.squeeze(-1) - target.unsqueeze(1)).square().mean(-1).sum(1)
+    return error + hyper.eta.squeeze(-1) * alignment(gradient)
+
+
+def alignment(gradient: Tensor) -> Tensor:
+    """Mean over the batch of the cosines between the critics' gradients by the action, summed over pairs i != j, over N - 1, [K].
+
+    The sum over pairs is |sum of the unit gradients|^2 less the N squares, so that no N x N matrix is made."""
+    unit = gradient / (gradient.norm(dim=-1, keepdim=True) + 1e-10)  # CORL's 1e-10
+    pairs = unit.sum(1).square().sum(-1) - unit.square().sum((1, 3))  # [K, B]
+    return pairs.mean(1) / (gradient.shape[1] - 1)
+
+
+def actor_losses(agent: Agent, batch: Batch) -> tuple[Tensor, Tensor]:
+    """SAC's two: weight x log pi - min Q for the policy; for the entropy's weight, an entropy of -A on average. Each [K]."""
+    actions, log_pi = policy(agent, batch.observations, "policy")
+    q = agent.critic.frozen(batch.observations, actions).squeeze(-1).amin(1)
+    log_entropy_weight = agent.actor.extra["log_entropy_weight"]  # [K, 1]
+    entropy = -batch.actions.shape[-1]
+    actor = (log_entropy_weight.detach().exp() * log_pi - q).mean(1)
+    return actor, -(log_entropy_weight * (log_pi.detach() + entropy)).mean(1)
+
+
+LOSSES = {"actor": lambda agent, batch: actor_losses(agent, batch)[0], "critic": critic_loss}
+
+
+def update(agent: Agent, batch: Batch) -> dict[str, Tensor]:
+    actor, entropy = actor_losses(agent, batch)
+    agent.minimize(actor=actor + entropy)
+    critic = critic_loss(agent, batch)
+    agent.minimize(critic=critic)
+    agent.track("critic")
+    return {"actor_loss": actor, "entropy_loss": entropy, "critic_loss": critic}
+
+
+def act(agent: Agent, observations: Tensor) -> Tensor:
+    return torch.tanh(agent.actor(observations).chunk(2, dim=-1)[0])
