@@ -8,6 +8,7 @@ import torch
 from tests.stacks import Rows, World, assert_same, made_up_table, member_of, small_trial
 from trainables import execution as executions
 from trainables import registry
+from trainables.errors import UserError
 from trainables.trial import Trial
 
 ALGORITHMS = registry.names("algorithms")
@@ -15,7 +16,16 @@ EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")
 UPDATES = 21
 
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
-each_execution = pytest.mark.parametrize("execution", EXECUTIONS)
+
+
+def refused(algorithm: str, execution: str) -> str:
+    """Why an execution cannot compute one of the algorithm's networks; empty where it can."""
+    specs = World([small_trial(algorithm)]).agent.specs.values()
+    return next((reason for spec in specs if (reason := executions.cannot(execution, spec))), "")
+
+
+CASES = [(a, e) for a in ALGORITHMS for e in EXECUTIONS if not refused(a, e)]
+each_case = pytest.mark.parametrize(("algorithm", "execution"), CASES)
 
 
 def three(algorithm: str) -> list[Trial]:
@@ -45,14 +55,12 @@ def assert_stack_equals_alone(trials: list[Trial], execution: str, updates: int 
             assert not torch.equal(row, together.agent.initial(name.removeprefix("online/"))), f"{name} was not trained"
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_a_stack_equals_each_member_alone_bit_for_bit(algorithm: str, execution: str) -> None:
     assert_stack_equals_alone(three(algorithm), execution)
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_so_it_does_at_the_algorithms_own_sizes(algorithm: str, execution: str) -> None:
     defaults = registry.hyper_defaults(algorithm)
     trials = [small_trial(algorithm, p, s, seed=k, hyper=defaults) for k, (p, s) in enumerate([("snip", 0.9), ("random_uniform", 0.95)])]
@@ -60,8 +68,7 @@ def test_so_it_does_at_the_algorithms_own_sizes(algorithm: str, execution: str) 
     assert_stack_equals_alone(trials, execution, updates=3)
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_members_may_differ_in_every_float_hyperparameter(algorithm: str, execution: str) -> None:
     defaults = registry.hyper_defaults(algorithm)
     floats = {name: value for name, value in defaults.items() if isinstance(value, float)}
@@ -83,8 +90,7 @@ def test_a_learning_rate_acts_on_its_member(algorithm: str) -> None:
         assert moved.tolist() == [True, False]
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_resumed_equals_uninterrupted_bit_for_bit_also_in_another_stack(algorithm: str, execution: str) -> None:
     trials, stop, end = three(algorithm), 11, UPDATES  # 11 is odd: a delayed update must be counted from the beginning
     whole = World(trials, execution).start()
@@ -110,8 +116,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit_also_in_another_stack(algorith
             assert_same({n: v[there] for n, v in found.items()}, {n: v[here] for n, v in wanted.items()})
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_a_saved_state_goes_into_any_execution_unchanged(algorithm: str, execution: str) -> None:
     world = World(three(algorithm)).start()
     world.train(0, 5)
@@ -122,8 +127,7 @@ def test_a_saved_state_goes_into_any_execution_unchanged(algorithm: str, executi
     assert again.counts() == world.counts()
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_pruned_weights_are_exactly_zero_everywhere_always(algorithm: str, execution: str) -> None:
     world = World(three(algorithm), execution).start()
     agent = world.agent
@@ -145,8 +149,7 @@ def test_pruned_weights_are_exactly_zero_everywhere_always(algorithm: str, execu
     assert ("target" in names) == bool(world.algorithm.TARGETS)
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_targets_carry_the_online_mask_and_start_as_copies(algorithm: str, execution: str) -> None:
     world = World(three(algorithm), execution).start()
     rows = world.rows()
@@ -162,8 +165,7 @@ def test_targets_carry_the_online_mask_and_start_as_copies(algorithm: str, execu
         assert ((target == 0) == (online == 0)).float().mean() > 0.999
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_nan_in_one_member_stays_there(algorithm: str, execution: str) -> None:
     undisturbed, disturbed = World(three(algorithm), execution).start(), World(three(algorithm), execution).start()
 
@@ -183,8 +185,7 @@ def test_nan_in_one_member_stays_there(algorithm: str, execution: str) -> None:
     assert all(torch.isnan(loss[1]) for loss in found[-1].values())
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_the_policy_acts_within_bounds_and_each_member_on_its_own(algorithm: str, execution: str) -> None:
     world = World(three(algorithm), execution).start()
     world.train(0, 3)
@@ -219,11 +220,46 @@ def _all(rows: Rows) -> torch.Tensor:
     return torch.cat([row.flatten() for row in rows.values()])
 
 
-@each_algorithm
-@each_execution
+@each_case
 def test_other_data_noise_or_seed_train_another_network(algorithm: str, execution: str) -> None:
     """Guards the tests above against comparing things that never move."""
     first, second = (World([small_trial(algorithm, "snip", 0.5, seed=s)], execution).start() for s in (0, 1))
     first.train(0, 2)
     second.train(0, 2)
     assert not torch.equal(_all(first.rows()), _all(second.rows()))
+
+
+@pytest.mark.parametrize(("algorithm", "reason"), [("rebrac", "layer normalization"), ("edac", "gradient by an input")])
+def test_what_sparse_cannot_compute_is_refused_and_auto_computes_the_rest(algorithm: str, reason: str) -> None:
+    trials = [small_trial(algorithm, "snip", 0.7, seed=0), small_trial(algorithm, "random_erk", 0.8, seed=1)]
+    with pytest.raises(UserError, match=f"'sparse' cannot compute.*{reason}.*'auto'") as caught:
+        World(trials, "sparse").start()
+    assert "\n" not in str(caught.value)
+    world = World(trials, "auto").start()
+    assert world.agent.execution == "dense+sparse"
+    world.train(0, 5)
+    reference = World(trials, "dense").start()
+    reference.train(0, 5)
+    for name, row in world.rows().items():
+        if name.startswith("online/"):
+            torch.testing.assert_close(row, reference.rows()[name], rtol=1e-3, atol=1e-5)
+    alone = World(trials[1:], "auto").start()
+    alone.train(0, 5)
+    assert_same(member_of(world.rows(), 1), alone.rows())
+
+
+def test_bcqs_evaluation_is_a_function_of_trial_update_and_episode() -> None:
+    trials = [small_trial("bcq", seed=0), small_trial("bcq", seed=1)]
+    world = World(trials).start()
+    world.train(0, 3)
+    observations = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    first = world.algorithm.act(world.agent, observations)
+    assert torch.equal(world.algorithm.act(world.agent, observations), first), "the same in every step and at every call"
+    assert torch.equal(world.algorithm.act(world.agent, observations[:, :2]), first[:, :2]), "however many episodes there are"
+    same = world.algorithm.act(world.agent, observations[:, :1].expand(-1, 3, -1))
+    assert not torch.equal(same[:, 0], same[:, 1]), "episodes draw apart"
+    alone = World(trials[1:]).start()
+    alone.train(0, 3)
+    assert torch.equal(alone.algorithm.act(alone.agent, observations[1:]), first[1:])
+    world.agent.at(3)
+    assert not torch.equal(world.algorithm.act(world.agent, observations), first), "another update draws anew"

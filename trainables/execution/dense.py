@@ -76,6 +76,10 @@ def forward(
     if heads > 1:
         x = x.unsqueeze(1).expand(-1, heads, -1, -1).flatten(0, 1)  # [K C, B, in]
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if spec.norm and index:  # gain and shift of the layer below go into the weights: there are fewer of them than activations
+            gain, shift = (v.unsqueeze(-2) for v in norms[index - 1])
+            bias = bias + (weight * shift).sum(-1)
+            weight = weight * (1 + gain)
         w, b = weight.flatten(0, 1), bias.flatten(0, 1).unsqueeze(1)
         if heads == w.shape[1] == 1:
             # BLAS rounds one matrix times one vector otherwise than several of them, so it is given two columns.
@@ -87,8 +91,7 @@ def forward(
             if hidden is not None:
                 hidden.append(x)
             if spec.norm:
-                gain, shift = (v.flatten(0, 1).unsqueeze(1) for v in norms[index])
-                x = torch.addcmul(shift, torch.nn.functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON), 1 + gain)
+                x = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
     if spec.output == "tanh":
         x = torch.tanh(x)
     if batch % BATCH_ALIGNMENT:
