@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables import registry
+from trainables.algorithms._published import published
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
@@ -23,7 +24,8 @@ class Sweep:
     """A grid: every combination of the tuples, each trained with the plain fields (those of `Trial`).
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter;
-    a tuple of values is one more axis. Raises UserError where an axis is empty or not a tuple.
+    a tuple of values is one more axis. `published` (0 or 1) puts the papers' settings for each dataset under `hyper`
+    (trainables/algorithms/_published.py). Raises UserError where an axis is empty or not a tuple.
     """
 
     datasets: tuple[str, ...]
@@ -36,6 +38,7 @@ class Sweep:
     episodes: int = 10
     calibration_batches: int = 1
     calibration_size: int = 256
+    published: int = 0
     hyper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -46,6 +49,8 @@ class Sweep:
             if not tuple(values):
                 raise UserError(f"the grid is empty: {axis} has no value")
             object.__setattr__(self, axis, tuple(values))
+        if self.published not in (0, 1):
+            raise UserError(f"published {self.published!r} is neither 0 nor 1")
         object.__setattr__(self, "hyper", dict(self.hyper))
 
 
@@ -55,10 +60,12 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     Raises UserError, with the value and the choices, where a cell makes no sense.
     """
     _check_hyper(sweep)
-    plain = {f.name: getattr(sweep, f.name) for f in fields(sweep) if f.name not in AXES and f.name != "hyper"}
+    plain = {f.name: getattr(sweep, f.name) for f in fields(sweep) if f.name not in (*AXES, "published", "hyper")}
     trials: dict[str, Trial] = {}
     for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
+        settings = published(algorithm, dataset) if sweep.published else {}
         for hyper in _hyper_cells(sweep, algorithm):
+            hyper = settings | hyper
             trial = Trial(dataset=dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, seed=seed, hyper=hyper, **plain)
             trials.setdefault(trial.key, trial)
     return tuple(trials.values())

@@ -16,6 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables.algorithms._published import published
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
@@ -28,8 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parser().parse_args(arguments))
     place = {name: given.pop(name) for name in ("device", "execution")}
     storage: Path | None = given.pop("storage")
+    use_published = given.pop("published")
     try:
         given["hyper"] = dict(assignment(text) for text in given["hyper"])
+        if use_published:
+            given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
         stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
         if storage:
             check_writable(storage)
@@ -57,10 +61,17 @@ def parser() -> argparse.ArgumentParser:
             kind = {"int": int, "float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}"
             found.add_argument(f"--{field.name.replace('_', '-')}", type=kind, required=required, default=field.default, help=note)
+    found.add_argument("--published", action="store_true", help="the papers' settings for this dataset (algorithms/_published.py)")
     found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
     found.add_argument("--device", default="cpu")
     found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")
     return found
+
+
+def show(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same, after saying them."""
+    say("published settings: " + (", ".join(f"{name}={value}" for name, value in settings.items()) or "the algorithm's defaults"))
+    return settings
 
 
 def check_writable(storage: Path) -> None:

@@ -185,6 +185,37 @@ def test_inputs_need_not_lie_in_order_in_memory(execution: str) -> None:
     assert torch.equal(network(x[:, :1].expand(-1, 6, -1)), network(x[:, :1].repeat(1, 6, 1)))
 
 
+@pytest.mark.parametrize("heads", [1, 5])
+@pytest.mark.parametrize("hidden", [(16,), (16, 12, 20)])
+@each_execution
+def test_the_gradient_by_an_input_is_autograds_and_can_be_differentiated(execution: str, hidden: tuple[int, ...], heads: int) -> None:
+    spec = MLP((7, *hidden, 1), heads=heads, input_gradient=True)
+    if executions.cannot(execution, spec):
+        with pytest.raises(UserError, match="gradient by an input"):
+            build(execution, spec, torch.zeros(1, spec.row), torch.ones(1, spec.row))
+        return
+    made = torch.Generator().manual_seed(0)
+    rows = torch.randn(MEMBERS, spec.row, generator=made) / 3
+    mask = to_row(spec, [(torch.rand(MEMBERS, heads, o, i, generator=made) < 0.7).float() for i, o in spec.layers])
+    x = torch.randn(MEMBERS, 33, 7, generator=made)
+    network = build(execution, spec, rows, mask)
+    for by, part in ((0, slice(0, 4)), (1, slice(4, 7))):
+        value, gradient = network.input_gradient(x[..., :4], x[..., 4:], by=by)
+        assert torch.equal(value, network(x))
+        found = torch.autograd.grad(gradient.square().sum() + value.sum(), network.leaves, materialize_grads=True)
+        total = torch.zeros(())
+        for head in range(heads):
+            given = x.clone().requires_grad_()
+            output = network(given, head=head)
+            (wanted,) = torch.autograd.grad(output.sum(), given, create_graph=True)
+            torch.testing.assert_close(gradient if heads == 1 else gradient[:, head], wanted[..., part], rtol=1e-5, atol=1e-6)
+            total = total + wanted[..., part].square().sum() + output.sum()
+        twice = torch.autograd.grad(total, network.leaves, materialize_grads=True)
+        assert any((g != 0).any() for g in twice)
+        for one, other in zip(found, twice, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_an_unknown_execution_is_answered_with_the_choices() -> None:
     spec, rows, mask, _ = material("shallow")
     with pytest.raises(UserError) as caught:

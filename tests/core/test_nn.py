@@ -10,7 +10,12 @@ from tests.stacks import World, small_trial
 from trainables.execution import dense
 from trainables.nn import MLP, ROW_ALIGNMENT
 
-SPECS = [MLP((3, 8, 7, 2), output="tanh", extra={"log_std": 2, "other": 3}), MLP((5, 6, 1), heads=2), MLP((4, 3))]
+SPECS = [
+    MLP((3, 8, 7, 2), output="tanh", extra={"log_std": 2, "other": 3}),
+    MLP((5, 6, 1), heads=2),
+    MLP((4, 3)),
+    MLP((4, 8, 6, 1), heads=2, norm=True),
+]
 
 
 def random_rows(spec: MLP, members: int = 3) -> Tensor:
@@ -27,6 +32,12 @@ def plain(spec: MLP, rows: Tensor, member: int, head: int) -> nn.Sequential:
             layer.weight.copy_(views[f"weight.{index}"][member, head])
             layer.bias.copy_(views[f"bias.{index}"][member, head])
         layers += [layer, nn.ReLU()]
+        if spec.norm and index < len(spec.layers) - 1:
+            norm = nn.LayerNorm(n_out, eps=1e-6)
+            with torch.no_grad():
+                norm.weight.copy_(1 + views[f"gain.{index}"][member, head])
+                norm.bias.copy_(views[f"shift.{index}"][member, head])
+            layers.append(norm)
     layers.pop()
     return nn.Sequential(*layers, nn.Tanh()) if spec.output == "tanh" else nn.Sequential(*layers)
 
@@ -76,7 +87,7 @@ def test_the_initial_bound_is_torchs_default(spec: MLP) -> None:
     for index, (n_in, _) in enumerate(spec.layers):
         assert (views[f"weight.{index}"] == torch.tensor(1 / math.sqrt(n_in))).all()
         assert (views[f"bias.{index}"] == torch.tensor(1 / math.sqrt(n_in))).all()
-    assert all((views[name] == 0).all() for name in spec.extra)
+    assert all((view == 0).all() for name, view in views.items() if not name.startswith(("weight", "bias")))
     assert (bound[:, spec.used :] == 0).all()
 
 

@@ -80,7 +80,7 @@ def test_a_string_for_a_tuple_is_refused() -> None:
     ("changes", "says"),
     [
         ({"pruners": ("snap",)}, "no pruner 'snap'; there are: dense, grasp"),
-        ({"algorithms": ("sac",)}, "no algorithm 'sac'; there are: bc"),
+        ({"algorithms": ("sac",)}, "no algorithm 'sac'; there are: awac, bc, "),
         ({"sparsities": (1.0,)}, "sparsity 1.0 is outside"),
         ({"sparsities": (-0.1,)}, "sparsity -0.1 is outside"),
         ({"seeds": (-1,)}, "seed -1 is not"),

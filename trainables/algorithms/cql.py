@@ -1,4 +1,4 @@
-"""CQL: conservative Q-learning, SAC whose critics are pushed down on sampled actions and up on the data's (Kumar et al. 2020, arXiv 2006.04779)."""
+"""CQL: SAC whose critics are pushed down on sampled actions and up on the data's (Kumar et al. 2020, arXiv 2006.04779)."""
 
 from __future__ import annotations
 
