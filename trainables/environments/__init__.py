@@ -1,4 +1,11 @@
-"""Environments: one file per family says its gymnasium ids and D4RL's reference returns; `make` builds any id gymnasium knows.
+"""Environments: one file per family, a module with
+
+    IDS                             its gymnasium ids
+    RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for
+    SOURCE                          optional: where the two come from; D4RL's constants otherwise
+    OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
+
+`make` builds any id that gymnasium knows or can import (`module:Name-v0`).
 
 Importing this package, and asking for a reference, imports no gymnasium: planning needs both at once.
 """
@@ -6,6 +13,7 @@ Importing this package, and asking for a reference, imports no gymnasium: planni
 from __future__ import annotations
 
 import difflib
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,9 +33,17 @@ class Reference:
     expert: float
     source: str
 
+    @property
+    def known(self) -> bool:
+        """Whether there are reference returns; without them every normalized score is nan."""
+        return self.random < self.expert
+
     def normalize(self, returns: Any) -> Any:
         """Normalized score, 100 x (return - random) / (expert - random), of a number or an array of any shape (D4RL, Fu 2020)."""
         return 100.0 * (returns - self.random) / (self.expert - self.random)
+
+
+UNKNOWN = Reference(math.nan, math.nan, "none known")
 
 
 def families() -> dict[str, tuple[str, ...]]:
@@ -41,18 +57,27 @@ def family_of(environment: str) -> str | None:
 
 
 def reference(environment: str) -> Reference | None:
-    """D4RL's random and expert returns of the environment's family; None where there is no file for it."""
+    """Random and expert returns of the environment's family; None where there is no file for it."""
     family = family_of(environment)
     if family is None:
         return None
     module = registry.load("environments", family)
-    return Reference(float(module.RANDOM_RETURN), float(module.EXPERT_RETURN), f"D4RL's constants (environments/{family}.py)")
+    source = getattr(module, "SOURCE", "D4RL's constants")
+    return Reference(float(module.RANDOM_RETURN), float(module.EXPERT_RETURN), f"{source} (environments/{family}.py)")
+
+
+def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
+    """The names of the `size` dimensions of an observation; None where the environment has no file, or other dimensions than it says."""
+    family = family_of(environment)
+    names = () if family is None else tuple(registry.load("environments", family).OBSERVATION_NAMES)
+    return names[:size] if 0 < size <= len(names) else None
 
 
 def make(environment: str) -> gymnasium.Env[Any, Any]:
     """Build the environment with gymnasium's defaults, without a word on the terminal.
 
-    Raises UserError, with the nearest ids, for an id that gymnasium does not know or cannot build.
+    `module:Name-v0` imports the module first, which is to register the id. Raises UserError, with the nearest ids, for an id that
+    gymnasium does not know or cannot build.
     """
     import gymnasium
 
@@ -66,7 +91,7 @@ def make(environment: str) -> gymnasium.Env[Any, Any]:
         own = [name for ids in families().values() for name in ids]
         near = difflib.get_close_matches(environment, [*gymnasium.registry], n=4, cutoff=0.5)
         choices = ", ".join(name for name in dict.fromkeys([*near, *own]) if name != environment)
-        raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, and all others of gymnasium") from None
+        raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, all others of gymnasium, and your own as module:Name-v0") from None
 
 
 def one_line(error: BaseException) -> str:

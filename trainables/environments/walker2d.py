@@ -5,3 +5,7 @@ IDS = ("Walker2d-v5", "Walker2d-v4")
 # D4RL, d4rl/infos.py: REF_MIN_SCORE and REF_MAX_SCORE of walker2d-*-v2 (returns of a random and of a SAC expert policy).
 RANDOM_RETURN = 1.629008
 EXPERT_RETURN = 4592.3
+
+# gymnasium's order, by the names of the model's joints: all positions but the first, then all velocities.
+JOINTS = ("rootx", "rootz", "rooty", "thigh", "leg", "foot", "thigh_left", "leg_left", "foot_left")
+OBSERVATION_NAMES = (*JOINTS[1:], *(f"{joint}.velocity" for joint in JOINTS))
