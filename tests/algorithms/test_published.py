@@ -57,6 +57,6 @@ def test_the_command_line_says_what_it_applies(capsys: pytest.CaptureFixture[str
 
 
 def test_reading_the_table_imports_no_torch() -> None:
-    program = "import sys, trainables.algorithms._published as p; p.published('edac', 'x/hopper/expert-v0'); sys.exit('torch' in sys.modules)"
+    program = "import sys, trainables.algorithms._published as p; p.published('edac', 'hopper/expert-v0'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
     assert "_published" not in registry.names("algorithms")

@@ -18,17 +18,18 @@ from trainables import registry
 from trainables.errors import UserError
 
 _TIERS = ("random", "medium", "medium-replay", "medium-expert", "expert")
-_PENALTIES = {
+_Table = dict[str, tuple[tuple[float, ...], ...]]  # family -> an entry for each tier
+_PENALTIES: _Table = {
     "halfcheetah": ((0.001, 0.1), (0.001, 0.01), (0.01, 0.001), (0.01, 0.1), (0.01, 0.01)),
     "hopper": ((0.001, 0.01), (0.01, 0.01), (0.05, 0.5), (0.1, 0.01), (0.1, 0.1)),
     "walker2d": ((0.01, 0.0), (0.05, 0.1), (0.05, 0.01), (0.01, 0.01), (0.01, 0.5)),
 }
-_CRITICS = {
+_CRITICS: _Table = {
     "halfcheetah": ((10, 0.0), (10, 1.0), (10, 1.0), (10, 5.0), (10, 1.0)),
     "hopper": ((50, 0.0), (50, 1.0), (50, 1.0), (50, 1.0), (50, 1.0)),
     "walker2d": ((10, 1.0), (10, 1.0), (10, 1.0), (10, 5.0), (10, 5.0)),
 }
-PUBLISHED: dict[str, tuple[tuple[str, ...], dict[str, tuple[tuple[float, ...], ...]]]] = {
+PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
     "rebrac": (("actor_penalty", "critic_penalty"), _PENALTIES),
     "edac": (("critics", "eta"), _CRITICS),
 }

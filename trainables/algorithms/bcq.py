@@ -92,7 +92,7 @@ def actor_loss(agent: Agent, batch: Batch) -> Tensor:
         size = batch.actions.shape[-1]
         generated = generate(agent, batch.observations, agent.noise("own latents", batch.actions.shape[1], 2 * size))
     actions = perturb(agent, agent.actor, batch.observations, generated)
-    return -agent.critic.frozen(batch.observations, actions, head=0).mean((1, 2))
+    return (-agent.critic.frozen(batch.observations, actions, head=0).squeeze(-1)).mean(1)
 
 
 LOSSES = {"actor": actor_loss, "critic": critic_loss, "encoder": model_loss, "decoder": model_loss}

@@ -91,7 +91,8 @@ def make(environment: str) -> gymnasium.Env[Any, Any]:
         own = [name for ids in families().values() for name in ids]
         near = difflib.get_close_matches(environment, [*gymnasium.registry], n=4, cutoff=0.5)
         choices = ", ".join(name for name in dict.fromkeys([*near, *own]) if name != environment)
-        raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, all others of gymnasium, and your own as module:Name-v0") from None
+        others = "all others of gymnasium, and your own as module:Name-v0"
+        raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, {others}") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -85,6 +85,7 @@ def fastest(spec: MLP, mask: Tensor) -> str:
     `compact` for a pruned network. What one cannot compute, the next in this order does: sparse, compact, dense."""
     kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
     density = kept / (len(mask) * sum(spec.weights_per_layer))
+    order: tuple[str, ...]
     if mask.is_cpu:
         order = ("sparse", "compact", "dense") if density <= BREAK_EVEN and native.serves(mask) else ("dense",)
     else:

@@ -99,7 +99,9 @@ def forward(
     return x.unflatten(0, (members, heads)) if heads > 1 else x
 
 
-def value_and_gradient(spec: MLP, weights: list[Tensor], biases: list[Tensor], inputs: tuple[Tensor, ...], by: int) -> tuple[Tensor, Tensor]:
+def value_and_gradient(
+    spec: MLP, weights: list[Tensor], biases: list[Tensor], inputs: tuple[Tensor, ...], by: int
+) -> tuple[Tensor, Tensor]:
     """The output and its gradient by `inputs[by]`, for a network of one linear output without normalization.
 
     Written out, not asked of autograd: a ReLU's gate is constant, so the gradient is a chain of the same products as backward's, and
