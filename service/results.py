@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAPER_BUDGET = 1_000_000  # updates
 RESAMPLES = 10_000
-SCORE = "eval/normalized_score"
+SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return stands in where no reference returns are known
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Study:
     trial: Trial
     dataset_score: float | None
     cells: Mapping[tuple[str, float], Cell]
+    measure: str = "normalized score"
 
     @property
     def dense(self) -> Cell | None:
@@ -102,7 +103,7 @@ def table(study: Study) -> str:
         rows.append([f"{100 * sparsity:g} %", *(_text(cell, dense) if cell else "" for cell in cells)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     data = "" if study.dataset_score is None else f" (the data's episodes have a mean of {study.dataset_score:.1f})"
-    lines = [f"{study.title}: normalized score{data}", f"  dense: {_text(study.dense, None) if study.dense else 'not in this sweep'}"]
+    lines = [f"{study.title}: {study.measure}{data}", f"  dense: {_text(study.dense, None) if study.dense else 'not in this sweep'}"]
     if study.pruners:
         lines += ["  " + "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
@@ -169,17 +170,20 @@ def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:
     first = group[0]
     scores = [row.tags["winnow.dataset_score"] for t in group if (row := rows.get(t.key)) and "winnow.dataset_score" in row.tags]
     hyper = "".join(f", {name} {value}" for name, value in first.hyper.items())
+    seen = [row.metrics for trial in group if (row := rows.get(trial.key))]
+    metric = RETURN if any(RETURN in m for m in seen) and not any(SCORE in m for m in seen) else SCORE
     return Study(
         title=f"{first.algorithm} on {first.dataset}, {first.updates:,} updates{hyper}",
         trial=first,
         dataset_score=float(scores[0]) if scores else None,
-        cells={place: _cell([rows.get(trial.key) for trial in own]) for place, own in members.items()},
+        cells={place: _cell([rows.get(trial.key) for trial in own], metric) for place, own in members.items()},
+        measure="normalized score" if metric == SCORE else "return",
     )
 
 
-def _cell(rows: Sequence[RunRow | None]) -> Cell:
-    scores = tuple(row.metrics[SCORE] for row in rows if row and row.status == "FINISHED" and SCORE in row.metrics)
-    return Cell(scores, tuple(_absence(row) for row in rows if not (row and row.status == "FINISHED" and SCORE in row.metrics)))
+def _cell(rows: Sequence[RunRow | None], metric: str) -> Cell:
+    scores = tuple(row.metrics[metric] for row in rows if row and row.status == "FINISHED" and metric in row.metrics)
+    return Cell(scores, tuple(_absence(row) for row in rows if not (row and row.status == "FINISHED" and metric in row.metrics)))
 
 
 def _absence(row: RunRow | None) -> str:
@@ -224,7 +228,7 @@ def _draw(axis: Axes, study: Study) -> None:
         axis.axhline(study.dataset_score, color="gray", linestyle=":", linewidth=1, label="the data's policy")
     axis.set_xticks([place(sparsity) for sparsity in ticks], [f"{100 * sparsity:g} %" for sparsity in ticks])
     axis.set_xlabel("sparsity (weights removed before training)")
-    axis.set_ylabel("normalized score")
+    axis.set_ylabel(study.measure)
     axis.set_title(study.title, fontsize=9)
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:

@@ -106,12 +106,9 @@ def origins(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:
         if table.note:
             print(f"note: {id}: {table.note}", file=sys.stderr)
         score = table.reference.normalize(float(table.episode_returns.mean()))
-        found[id] = {
-            "dataset_hash": table.hash,
-            "dataset_score": f"{score:.2f}",
-            "reference": table.reference.source,
-            "revision": code,
-        }
+        found[id] = {"dataset_hash": table.hash, "reference": table.reference.source, "revision": code}
+        if table.reference.known:
+            found[id]["dataset_score"] = f"{score:.2f}"
     return found
 
 

@@ -7,6 +7,7 @@ shipped, so a resumed trial may write the others again: the first report after a
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -163,6 +164,8 @@ def _evaluation(returns: list[float], scores: list[float]) -> dict[str, Any]:
     """Means and the spread over the E episodes as metrics, and all of them as they are: statistics can be chosen later."""
     if not returns:
         return {"metrics": {}}
+    if all(math.isnan(score) and not math.isnan(total) for score, total in zip(scores, returns, strict=True)):
+        return {"metrics": {"eval/return": sum(returns) / len(returns)}, "returns": returns, "scores": []}  # no reference is known
     mean = sum(scores) / len(scores)
     spread = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
     metrics = {"eval/return": sum(returns) / len(returns), "eval/normalized_score": mean, "eval/normalized_score_std": spread}

@@ -40,7 +40,8 @@ class Evaluator:
         self.horizon = spec.max_episode_steps
         self.observation_size, self.action_size = shape[0], low.shape[0]
         self.action_low, self.action_high = low, high
-        self._environments = [env.unwrapped for env in wrapped]
+        # Wrappers that an environment is registered with belong to it.
+        self._environments = [env if spec.additional_wrappers else env.unwrapped for env in wrapped]
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -27,7 +27,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Returns of the E evaluation episodes after `update`: `returns[k][e]`, undiscounted; `scores[k][e]`, normalized."""
+    """Returns of the E evaluation episodes after `update`: `returns[k][e]`, undiscounted; `scores[k][e]`, normalized (nan
+    where no reference returns are known)."""
 
     update: int
     returns: list[list[float]]

@@ -192,7 +192,7 @@ def test_a_killed_recording_is_never_found(place: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 60
-    while not list(place.glob(".recording-*/new/data/main_data.hdf5")) and time.monotonic() < until:
+    while not list(place.glob(".writing-*/new/data/main_data.hdf5")) and time.monotonic() < until:
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL

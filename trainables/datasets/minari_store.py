@@ -62,10 +62,12 @@ def read_metadata(dataset: str) -> Metadata:
         raise unreadable(dataset, path / "metadata.json", error) from None
     if transitions < 1 or episodes < 1:
         raise UserError(f"dataset {dataset!r} is empty: {transitions} transitions in {episodes} episodes")
-    environment = spec.get("id")
-    if not environment:
-        raise UserError(f"dataset {dataset!r} does not say its environment (env_spec), so its policies cannot be evaluated")
+    environment = _environment(dataset, spec)
     changed = {name: value for name, value in (spec.get("kwargs") or {}).items() if name not in COSMETIC}
+    if changed:
+        registered = environments.make(environment).spec
+        defaults = json.loads(json.dumps(registered.kwargs if registered else {}, default=str))
+        changed = {name: value for name, value in changed.items() if name not in defaults or defaults[name] != value}
     if changed:
         raise UserError(f"dataset {dataset!r} was recorded in {environment} with other settings than its defaults: {changed}")
     observation_low, _ = _box(dataset, environment, "observation", spaces[0])
@@ -84,7 +86,7 @@ def read_metadata(dataset: str) -> Metadata:
         action_high=high,
         environment=environment,
         horizon=_horizon(dataset, environment, spec),
-        reference=_reference(dataset, environment, raw),
+        reference=_reference(environment, raw),
         note=_note(raw),
     )
 
@@ -188,17 +190,20 @@ def _horizon(dataset: str, environment: str, spec: dict[str, Any]) -> int:
     return int(known.max_episode_steps)
 
 
-def _reference(dataset: str, environment: str, raw: dict[str, Any]) -> Reference:
+def _environment(dataset: str, spec: dict[str, Any]) -> str:
+    """The id to make the dataset's environment by; `module:Name-v0`, so that it is registered first, where it is not gymnasium's own."""
+    name = str(spec.get("id") or "")
+    if not name:
+        raise UserError(f"dataset {dataset!r} does not say its environment (env_spec), so its policies cannot be evaluated")
+    module = str(spec.get("entry_point") or "").partition(":")[0]
+    return name if ":" in name or module.partition(".")[0] in ("", "gymnasium") else f"{module}:{name}"
+
+
+def _reference(environment: str, raw: dict[str, Any]) -> Reference:
     low, high = raw.get("ref_min_score"), raw.get("ref_max_score")
     if low is not None and high is not None and np.isfinite([low, high]).all() and low < high:
         return Reference(float(low), float(high), "dataset metadata (ref_min_score, ref_max_score)")
-    known = environments.reference(environment)
-    if known is None:
-        raise UserError(
-            f"dataset {dataset!r} has no ref_min_score and ref_max_score, and there is no environments/*.py for {environment!r}: "
-            "add such a file with the returns of a random and of an expert policy, or write both scores into the dataset's metadata"
-        )
-    return known
+    return environments.reference(environment) or environments.UNKNOWN
 
 
 def _note(raw: dict[str, Any]) -> str:

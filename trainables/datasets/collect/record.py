@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trainables import datasets, environments
+from trainables.datasets import minari_write
 from trainables.datasets.collect import policy, tiers
 from trainables.datasets.collect.policy import Array, Policy
-from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from minari.data_collector import EpisodeBuffer
 
 Progress = Callable[[int, int], None]  # transitions recorded, transitions in all
 
@@ -42,29 +42,14 @@ def record(dataset: str, transitions: int = 100_000, seed: int = 0, force: bool 
     Raises UserError for an id that cannot be recorded, or a folder that cannot be written.
     """
     family, tier = tiers.parse(dataset)
-    target = datasets.folder(dataset)
     card = policy.card(family)
     parts = tiers.segments(tier, card, transitions)
     if datasets.exists(dataset) and not force:
-        return target
-    scratch = datasets.root() / f".recording-{uuid.uuid4().hex}"
-    try:
-        data = scratch / "new" / "data"
-        data.mkdir(parents=True)
-        env = environments.make(card["environment"])
-        rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
-        about = _about(dataset, tier, card, {"tier": tier, "seed": seed, "segments": tiers.to_json(parts)})
-        _write(data, env, about, _play(env, parts, policy.load(family), rng, progress))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and (force or not datasets.exists(dataset)):
-            target.rename(scratch / "replaced")
-        if not datasets.exists(dataset):  # another process may have recorded it meanwhile: it is the same data
-            data.parent.rename(target)
-    except OSError as error:
-        raise UserError(f"dataset {dataset!r} cannot be written below {datasets.root()}: {environments.one_line(error)}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target
+        return datasets.folder(dataset)
+    env = environments.make(card["environment"])
+    rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
+    about = _about(tier, card, {"tier": tier, "seed": seed, "segments": tiers.to_json(parts)})
+    return minari_write.write(dataset, env, about, _buffers(_play(env, parts, policy.load(family), rng, progress)), force)
 
 
 def _play(
@@ -112,13 +97,11 @@ def from_unit(actions: Array, low: npt.NDArray[Any], high: npt.NDArray[Any]) -> 
     return np.asarray(low + (high - low) * (actions + 1) / 2, np.float32)
 
 
-def _about(dataset: str, tier: str, card: dict[str, Any], behaviour: dict[str, Any]) -> dict[str, Any]:
+def _about(tier: str, card: dict[str, Any], behaviour: dict[str, Any]) -> dict[str, Any]:
     """The dataset's metadata: Minari's own fields, and `behaviour`, from which it can be recorded again."""
     reference = environments.reference(card["environment"])
     assert reference is not None  # policies are shipped for families only, and each family has a file
     return {
-        "dataset_id": dataset,
-        "minari_version": importlib.metadata.version("minari"),
         "algorithm_name": "uniform" if tier == "random" else f"{card['algorithm']} ({card['library']})",
         "description": f"{card['environment']}, tier {tier}: {tiers.MEANING[tier]}. Not D4RL's or Farama's data: other policies.",
         "requirements": [f"{name}=={importlib.metadata.version(name)}" for name in ("gymnasium", "mujoco")],
@@ -129,22 +112,11 @@ def _about(dataset: str, tier: str, card: dict[str, Any], behaviour: dict[str, A
     }
 
 
-def _write(folder: Path, env: Any, about: dict[str, Any], episodes: Iterator[Episode]) -> None:
-    import gymnasium
+def _buffers(episodes: Iterator[Episode]) -> Iterator[EpisodeBuffer]:
     from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
 
-    space = env.observation_space
-    storage = MinariStorage.new(
-        folder,
-        # Minari stores what it is given: a float64 space would promise what a float32 recording does not hold.
-        observation_space=gymnasium.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32),
-        action_space=env.action_space,
-        env_spec=gymnasium.spec(env.spec.id),
-    )
-    storage.update_metadata(about)
-    storage.update_episodes(
-        EpisodeBuffer(
+    for episode in episodes:
+        yield EpisodeBuffer(
             seed=episode.seed,
             options={"snapshot": -1 if episode.snapshot is None else episode.snapshot},
             observations=episode.observations,
@@ -153,11 +125,6 @@ def _write(folder: Path, env: Any, about: dict[str, Any], episodes: Iterator[Epi
             terminations=_last(len(episode.rewards), episode.terminated),
             truncations=_last(len(episode.rewards), not episode.terminated),
         )
-        for episode in episodes
-    )
-    for path in folder.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
 
 
 def _last(steps: int, flag: bool) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,61 @@
+"""Writing a Minari dataset below the local root, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainables import datasets, environments
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from minari.data_collector import EpisodeBuffer
+
+
+def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[EpisodeBuffer], force: bool = False) -> Path:
+    """Write float32 episodes recorded in `env` and return the dataset's folder; `about` goes into its metadata.
+
+    Half a dataset is never found: it grows under a hidden name and is renamed. One that is there is replaced only with `force`.
+    Raises UserError for a folder that cannot be written."""
+    target = datasets.folder(dataset)
+    scratch = datasets.root() / f".writing-{uuid.uuid4().hex}"
+    try:
+        data = scratch / "new" / "data"
+        data.mkdir(parents=True)
+        _fill(data, env, {"dataset_id": dataset, "minari_version": importlib.metadata.version("minari"), **about}, episodes)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and (force or not datasets.exists(dataset)):
+            target.rename(scratch / "replaced")
+        if not datasets.exists(dataset):  # another process may have written it meanwhile
+            data.parent.rename(target)
+    except OSError as error:
+        raise UserError(f"dataset {dataset!r} cannot be written below {datasets.root()}: {environments.one_line(error)}") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _fill(folder: Path, env: Any, about: dict[str, Any], episodes: Iterable[EpisodeBuffer]) -> None:
+    import gymnasium
+    from minari.dataset.minari_storage import MinariStorage
+
+    space = env.observation_space
+    storage = MinariStorage.new(
+        folder,
+        # Minari stores what it is given: a float64 space would promise what float32 data does not hold.
+        observation_space=gymnasium.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32),
+        action_space=env.action_space,
+        env_spec=gymnasium.spec(env.spec.id),
+    )
+    storage.update_metadata(about)
+    storage.update_episodes(episodes)
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
