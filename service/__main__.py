@@ -1,72 +1,100 @@
-"""The commands: python -m service plan | run | status | sync | results SWEEP."""
+"""The commands: python -m service COMMAND SWEEP."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from service.signals import INTERRUPTED
 from trainables import paths, registry
 from trainables.errors import UserError
 
 EXAMPLES = """examples:
   python -m service plan quickstart
   python -m service run quickstart --set seeds=0,1,2 --set updates=50000
-  ray job submit --working-dir . -- python -m service run mujoco_sparsity
+  python -m service submit mujoco_sparsity --follow
 """
+# command -> what it does, and an example of its own
+COMMANDS = {
+    "plan": ("what a run would do; starts nothing", "plan quickstart --set seeds=0,1,2"),
+    "run": ("run a sweep, or go on with it, then show its results", "run quickstart --set updates=50000"),
+    "resume": ("run, and try again what failed or diverged", "resume quickstart"),
+    "submit": ("run a sweep as a job of a Ray cluster", "submit quickstart --address http://127.0.0.1:8265 --follow"),
+    "status": ("the state of every trial of a sweep", "status quickstart --watch"),
+    "stop": ("ask the driver of a sweep to leave, wherever it runs", "stop quickstart"),
+    "sync": ("bring MLflow up to date by hand", "sync quickstart"),
+    "verify": ("prove that MLflow holds exactly what the trials wrote", "verify quickstart"),
+    "results": ("table and figure from what MLflow holds", "results quickstart"),
+    "logs": ("the story of one trial", "logs 3f2a"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 some trial failed, 2 bad input (said in one line), 130 interrupted."""
+    """Run a command; returns the exit code: 0 done, 1 not all is well, 2 bad input (said in one line), 130 interrupted."""
     arguments = parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments, paths.root(arguments.storage)))
+        return int(globals()[arguments.command](arguments, paths.root(arguments.storage)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command imports what it needs when it runs: `plan` answers before torch or ray could be imported."""
-    top = argparse.ArgumentParser(
-        prog="python -m service", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for name, command, text in (
-        ("plan", plan, "what a run would do; starts nothing"),
-        ("run", run, "run or resume a sweep, then show its results"),
-        ("status", status, "the state of every trial of a sweep"),
-        ("sync", sync, "bring MLflow up to date by hand"),
-        ("results", results, "table and figure from what MLflow holds"),
-    ):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=command)
-        sub.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart")
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(prog="python -m service", description=__doc__, epilog=EXAMPLES, formatter_class=raw)
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, (text, example) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  python -m service {example}", formatter_class=raw)
+        if name == "logs":
+            sub.add_argument("trial", help="a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0")
+        else:
+            sub.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart")
         sub.add_argument("--storage", help="folder for everything that is written (default $WINNOW_STORAGE, else ./storage)")
-        if name in ("plan", "run", "results"):
-            sub.add_argument(
-                "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="in place of the sweep's value"
-            )
-        if name in ("plan", "run"):
-            sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-            sub.add_argument("--stack-size", type=_positive, help="most trials trained as one model (default 1 on a CPU, 32 on a GPU)")
-            sub.add_argument("--retry-failed", action="store_true", help="trials that failed or diverged are tried again")
-        if name == "run":
-            choices = ("auto", *registry.names("execution"))
-            sub.add_argument("--execution", choices=choices, default="auto", help="how masked layers are computed")
-            sub.add_argument("--checkpoint-every", type=_positive, default=5_000, metavar="UPDATES")
+        if name in ("plan", "run", "resume", "submit", "results"):
+            _settings(sub)
+        if name in ("plan", "run", "resume", "submit"):
+            _training(sub)
+        if name in ("plan", "status", "verify", "results", "logs"):
+            sub.add_argument("--json", action="store_true", help="for programs instead of people")
+        if name == "status":
+            sub.add_argument("--watch", action="store_true", help="again and again, until nothing is left to do")
+        if name == "submit":
+            sub.add_argument("--address", help="the cluster's job server (default $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)")
+            sub.add_argument("--follow", action="store_true", help="show the job's output until it ends, and leave with its success")
     return top
 
 
-def plan(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.plan import describe, make_plan
+def _settings(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="in place of the sweep's value")
 
-    size, retry = arguments.stack_size, arguments.retry_failed
-    print(describe(make_plan(arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=size, retry=retry)))
+
+def _training(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    sub.add_argument("--stack-size", type=_positive, help="most trials trained as one model (default 1 on a CPU, 32 on a GPU)")
+    sub.add_argument("--retry-failed", action="store_true", help="trials that failed or diverged are tried again, as in `resume`")
+    sub.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
+    sub.add_argument("--max-concurrent", type=_positive, metavar="N", help="most stacks at a time (default: what fits)")
+    sub.add_argument("--gpu-fraction", type=_fraction, default=0.5, metavar="F", help="share of a GPU that a stack takes (default 0.5)")
+    choices = ("auto", *registry.names("execution"))
+    sub.add_argument("--execution", choices=choices, default="auto", help="how masked layers are computed")
+    sub.add_argument("--checkpoint-every", type=_positive, default=5_000, metavar="UPDATES")
+
+
+def plan(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.plan import describe, make_plan, to_json
+
+    found = make_plan(
+        arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=arguments.stack_size,
+        retry=arguments.retry_failed, fresh=arguments.fresh, slots=arguments.max_concurrent,
+    )  # fmt: skip
+    _show(arguments, describe(found), to_json(found))
     return 0
 
 
@@ -75,15 +103,45 @@ def run(arguments: argparse.Namespace, storage: Path) -> int:
 
     return runner.run(
         arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=arguments.stack_size,
-        retry=arguments.retry_failed, execution=arguments.execution, checkpoint_every=arguments.checkpoint_every,
+        retry=arguments.retry_failed, fresh=arguments.fresh, most=arguments.max_concurrent, gpu_fraction=arguments.gpu_fraction,
+        execution=arguments.execution, checkpoint_every=arguments.checkpoint_every,
     )  # fmt: skip
 
 
-def status(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.status import describe
+def resume(arguments: argparse.Namespace, storage: Path) -> int:
+    arguments.retry_failed = True
+    return run(arguments, storage)
 
-    print(describe(arguments.sweep, storage))
+
+def submit(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.submit import submit as hand_over
+
+    given = {
+        "--storage": arguments.storage, "--device": arguments.device, "--stack-size": arguments.stack_size,
+        "--max-concurrent": arguments.max_concurrent, "--gpu-fraction": arguments.gpu_fraction,
+        "--execution": arguments.execution, "--checkpoint-every": arguments.checkpoint_every,
+    }  # fmt: skip
+    options = [f"{name}={value}" for name, value in given.items() if value is not None]
+    options += [f"--{name}" for name in ("retry-failed", "fresh") if getattr(arguments, name.replace("-", "_"))]
+    options += [f"--set={setting}" for setting in arguments.settings]
+    return hand_over(arguments.sweep, arguments.settings, options, address=arguments.address, follow=arguments.follow)
+
+
+def status(arguments: argparse.Namespace, storage: Path) -> int:
+    from service import status as state
+
+    if arguments.watch:
+        state.watch(arguments.sweep, storage)
+    else:
+        found = state.read(arguments.sweep, storage)
+        _show(arguments, state.describe(found), found.to_json())
     return 0
+
+
+def stop(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.stop import stop as ask
+
+    return ask(arguments.sweep, storage)
 
 
 def sync(arguments: argparse.Namespace, storage: Path) -> int:
@@ -97,16 +155,48 @@ def sync(arguments: argparse.Namespace, storage: Path) -> int:
     return 0
 
 
+def verify(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.status import journal_of
+    from service.verify import describe, differences
+
+    ledger = journal_of(arguments.sweep, storage)
+    found = differences(arguments.sweep, ledger, storage)
+    _show(arguments, describe(ledger, found), {"trials": len(ledger.entries), "differences": found})
+    return 1 if found else 0
+
+
 def results(arguments: argparse.Namespace, storage: Path) -> int:
     from search_spaces.sweep import expand, load_sweep, override
-    from service.results import show
+    from service import results as scores
+    from service.plan import as_trained
     from service.status import journal_of
     from service.tracking import Tracking
 
-    trials = expand(override(load_sweep(arguments.sweep), arguments.settings))
-    journal_of(arguments.sweep, storage)
-    show(arguments.sweep, trials, Tracking(storage), storage)
+    grid = expand(override(load_sweep(arguments.sweep), arguments.settings))
+    ledger = journal_of(arguments.sweep, storage)
+    trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
+    if arguments.json:
+        _show(arguments, "", scores.to_json(scores.find(trials, Tracking(storage))))
+    else:
+        scores.show(arguments.sweep, trials, Tracking(storage), storage)
     return 0
+
+
+def logs(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.logs import describe, story
+
+    found = story(arguments.trial, storage)
+    _show(arguments, describe(found), found)
+    return 0
+
+
+def _show(arguments: argparse.Namespace, text: str, value: object) -> None:
+    """The same for people, or for programs with `--json`."""
+    if arguments.json:
+        import json
+
+        text = json.dumps(value, indent=1)
+    print(text)
 
 
 def _positive(text: str) -> int:
@@ -116,5 +206,16 @@ def _positive(text: str) -> int:
     return value
 
 
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError
+    return value
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:  # no time for what libraries do at exit
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

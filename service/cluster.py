@@ -6,12 +6,13 @@ Tune schedules, places and retries. It is never asked to restore: its snapshots 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,9 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no csv, json and tensorboard files beside ours
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "16",  # else fixed at the start by the nodes there are then
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else fixed at the start by the nodes there are then; _Source asks for no more than fit
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # nothing is ever read back from Tune's snapshots
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # service/signals.py
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
@@ -40,16 +43,19 @@ from ray._private.node import Node  # noqa: E402
 from trainables import paths  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack  # noqa: E402
-from trainables.tune_trainable import StackTrainable  # noqa: E402
+from trainables.tune_trainable import StackTrainable, reason  # noqa: E402
 
 STARTS = 3
-RETRIES = 3  # of a ray_trial whose worker or node died; it goes on from its own checkpoint
 GPU_FRACTION = 0.5  # two stacks share a GPU, one evaluates while the other trains; bookkeeping, not isolation
+AHEAD = 1  # stacks that wait in Ray for a free place, so that a warm worker gets its next one at once
+RECOUNT = 5.0  # seconds between two looks at how large the cluster is
 
 
-class Observer(Protocol):
-    """What the driver hears of each stack."""
+class Conductor(Protocol):
+    """Whom the cluster asks for work and tells what becomes of it."""
 
+    def next(self) -> Stack | None: ...
+    def busy(self) -> bool: ...
     def started(self, stack: Stack) -> None: ...
     def reported(self, stack: Stack, news: dict[str, Any]) -> None: ...
     def ended(self, stack: Stack, news: dict[str, Any]) -> None: ...
@@ -59,54 +65,91 @@ class Observer(Protocol):
 class Cluster:
     """A connection to Ray; made by `connect`."""
 
-    def __init__(self, device: str, slots: int) -> None:
-        self.device, self.slots = device, slots
+    def __init__(self, device: str, gpu_fraction: float = GPU_FRACTION) -> None:
+        self.device, self._gpu = device, gpu_fraction
+        self._counted, self._slots = 0.0, 1
+
+    @property
+    def slots(self) -> int:
+        """How many stacks fit on the cluster as it is now; nodes come and go."""
+        if time.monotonic() - self._counted > RECOUNT or not self._counted:
+            total = ray.cluster_resources()
+            self._slots = max(1, int(total.get("GPU", 0) / self._gpu if self.device == "cuda" else total.get("CPU", 1)))
+            self._counted = time.monotonic()
+        return self._slots
 
     def train(
-        self, name: str, stacks: Sequence[Stack], storage: Path, listen: Callable[..., Any], observer: Observer, **options: Any
-    ) -> bool:
-        """Train all stacks; False where a signal ended it early. `listen` and `options`: see trainables/tune_trainable.py."""
-        news = _News(stacks, observer)
-        values = [[trial.to_json() for trial in stack.trials] for stack in stacks]
-        trainable = tune.with_parameters(StackTrainable, stacks=values, storage=str(storage), listen=listen, device=self.device, **options)
+        self, name: str, conductor: Conductor, storage: Path, listen: Callable[..., Any], most: int | None = None, **options: Any
+    ) -> None:
+        """Train what the conductor hands out until it has no more, at most `most` stacks at a time.
+
+        `listen` and `options`: see trainables/tune_trainable.py. What the conductor raises ends the training and is raised here.
+        """
+        source = _Source(conductor, lambda: most or self.slots + AHEAD)
+        trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, device=self.device, **options)
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": GPU_FRACTION} if self.device == "cuda" else {"cpu": 1}),
-            param_space={"stack": tune.grid_search(list(range(len(stacks))))},
+            tune.with_resources(trainable, {"cpu": 1, "gpu": self._gpu} if self.device == "cuda" else {"cpu": 1}),
             tune_config=tune.TuneConfig(
+                num_samples=-1,
+                search_alg=source,
                 # A warm worker saves seconds per stack; on a GPU the next stack could find the last one's memory still held.
                 reuse_actors=self.device == "cpu",
-                trial_name_creator=lambda ray_trial: f"stack-{ray_trial.config['stack']}",
-                trial_dirname_creator=lambda ray_trial: f"stack-{ray_trial.config['stack']}-{ray_trial.trial_id}",
+                trial_name_creator=lambda ray_trial: f"stack-{ray_trial.trial_id}",
+                trial_dirname_creator=lambda ray_trial: f"stack-{ray_trial.trial_id}",
             ),
             run_config=tune.RunConfig(
                 name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
                 storage_path=str(paths.ray_results(storage)),
-                callbacks=[news],
+                callbacks=[_News(source)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                failure_config=tune.FailureConfig(max_failures=0),  # tried again by the conductor, which knows why it failed
                 verbose=0,
             ),
         )
-        tuner.fit()
-        return not news.pending
+        try:
+            tuner.fit()
+        except Exception:
+            if source.trouble is None:
+                raise
+        if source.trouble is not None:
+            raise source.trouble
 
 
 @contextlib.contextmanager
-def connect(device: str = "auto") -> Iterator[Cluster]:
+def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterator[Cluster]:
     """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback."""
     _start()
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in our words, with their class, not as tracebacks
-    # Ray Tune knows SIGINT only; `ray job stop` and init systems send SIGTERM. After ray.init, which sets its own.
-    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        total = ray.cluster_resources()
-        chosen = device if device != "auto" else "cuda" if total.get("GPU", 0) > 0 else "cpu"
-        slots = total.get("GPU", 0) / GPU_FRACTION if chosen == "cuda" else total.get("CPU", 1)
-        yield Cluster(chosen, max(1, int(slots)))
-    finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)  # None: a handler of Ray's C++ side
-        ray.shutdown()
+        chosen = device if device != "auto" else "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+        yield Cluster(chosen, gpu_fraction)
+    except KeyboardInterrupt:
+        _kill()
+        raise
+    ray.shutdown()
+
+
+def _kill() -> None:
+    """End an embedded Ray and its workers now: ray.shutdown asks each politely in turn, and there are three seconds.
+
+    Workers of a cluster end with the connection, that is with this process, and the end of the lease has fenced them off before.
+    """
+    node = getattr(ray._private.worker, "_global_node", None)
+    if node is None or os.environ.get("RAY_ADDRESS"):
+        return
+    ray._private.worker.global_worker.threads_stopped.set()  # nobody need tell the user that Ray has gone
+    own = [info.process.pid for infos in node.all_processes.values() for info in infos]
+    for pid in [*(child for parent in own for child in _children(parent)), *own]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _start() -> None:
@@ -130,34 +173,75 @@ def _start() -> None:
                 raise UserError(f"Ray did not start in {STARTS} tries of 30 s; this machine is too busy") from error
 
 
-class _News(tune.Callback):  # type: ignore[misc]
-    """Tune's events in the driver's words: stacks, not ray_trials."""
+class _Source(tune.search.Searcher):  # type: ignore[misc]
+    """Tune's way of asking for the next ray_trial; keeps which ray_trial trains which stack."""
 
-    def __init__(self, stacks: Sequence[Stack], observer: Observer) -> None:
-        self._stacks, self._observer = stacks, observer
-        self.pending = set(range(len(stacks)))
+    def __init__(self, conductor: Conductor, most: Callable[[], int]) -> None:
+        super().__init__()
+        self.conductor, self._most = conductor, most
+        self.stacks: dict[str, Stack] = {}  # by ray_trial id, until it has ended
+        self.trouble: Exception | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        if len(self.stacks) >= self._most():
+            return None
+        stack = self.tell(self.conductor.next)
+        if stack is None:
+            return None if self.tell(self.conductor.busy) else self.FINISHED
+        self.stacks[trial_id] = stack
+        return {"stack": json.dumps([trial.to_json() for trial in stack.trials])}
+
+    def tell(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the conductor, and keep what it raises: Tune wraps some of it and swallows some."""
+        try:
+            return method(*arguments)
+        except Exception as error:
+            self.trouble = self.trouble or error
+            raise
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """_News hears it, with the reason."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is restored from it."""
+
+    restore = save
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its parts; nothing of this one is wanted again."""
+        return {}
+
+
+class _News(tune.Callback):  # type: ignore[misc]
+    """Tune's events in the conductor's words: stacks, not ray_trials."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._observer.started(self._stacks[trial.config["stack"]])
+        self._tell("started", trial)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        self._observer.reported(self._stacks[trial.config["stack"]], result)
+        self._tell("reported", trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, trial.last_result)
+        self._tell("ended", trial, trial.last_result)
+        self._source.stacks.pop(trial.trial_id, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        message = f"the worker died {RETRIES + 1} times: {_last_line(trial.get_error())}"
-        self._end(trial, {"failure": {"reason": "infrastructure", "message": message}})
+        """The worker or its node died; an error of the training itself comes as a result."""
+        error = trial.get_error()
+        why = "out_of_memory" if error is not None and reason(error) == "out_of_memory" else "infrastructure"
+        self._tell("ended", trial, {"failure": {"reason": why, "message": f"the worker died: {_last_line(error)}"}})
+        self._source.stacks.pop(trial.trial_id, None)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._observer.idle()
+        self._source.tell(self._source.conductor.idle)
 
-    def _end(self, trial: Any, news: dict[str, Any]) -> None:
-        index = trial.config["stack"]
-        if index in self.pending:
-            self.pending.discard(index)
-            self._observer.ended(self._stacks[index], news)
+    def _tell(self, event: str, trial: Any, *news: Any) -> None:
+        stack = self._source.stacks.get(trial.trial_id)
+        if stack is not None:
+            self._source.tell(getattr(self._source.conductor, event), stack, *news)
 
 
 def _last_line(error: object) -> str:

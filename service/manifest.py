@@ -1,20 +1,22 @@
 """The manifest: one append-only journal per sweep, the truth about what is planned, leased, done, failed or diverged.
 
-`Ledger` holds the rules and touches no file; `Manifest` adds the file, its lock and its fsync.
+`Ledger` holds the rules and touches no file; `Manifest` adds the file, the driver's lease and its fsync.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
+import errno
 import json
 import os
-import platform
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.lease import Lease
 from trainables import paths
 from trainables.errors import UserError
 from trainables.trial import Trial
@@ -33,7 +35,7 @@ TERMINAL = ("done", "failed", "diverged")
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One line of the journal: a trial enters a state. `epoch` counts the drivers that have opened the journal."""
+    """One line of the journal: a trial enters a state. `epoch` is that of the driver's lease, higher for each later driver."""
 
     key: str
     state: str
@@ -64,6 +66,24 @@ class Entry:
     @property
     def detail(self) -> Mapping[str, Any]:
         return self.story[-1].detail if self.story else {}
+
+    @property
+    def reused(self) -> bool:
+        """Whether another sweep did the trial."""
+        return self.state == "done" and "sweep" in self.detail
+
+    def tries(self) -> list[Event]:
+        """What has happened since a person last asked for the trial: the first planning, or `resume`."""
+        asked = max((i for i, event in enumerate(self.story) if event.detail.get("resumed")), default=0)
+        return self.story[asked:]
+
+    def failures(self, reason: str) -> int:
+        """How often the trial has failed for `reason` since a person last asked for it."""
+        return sum(event.state == "failed" and event.detail.get("reason") == reason for event in self.tries())
+
+    def size(self) -> int | None:
+        """The largest stack that it may be tried in, where a failure has set one."""
+        return min((event.detail["size"] for event in self.tries() if event.state == "planned" and "size" in event.detail), default=None)
 
 
 class Ledger:
@@ -101,35 +121,62 @@ class Manifest:
     """The journal opened for writing by the one driver of a sweep; every recorded event is on disk when record() returns."""
 
     def __init__(self, storage: Path, name: str) -> None:
-        """Take the lock, replay, begin a new epoch; raises UserError where another driver of this host holds the lock."""
+        """Take the lease, replay, begin a new epoch; raises UserError where another driver holds the lease."""
         self.path = paths.manifest(storage, name)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(paths.lock(storage, name), name)
-        self.ledger, good = _replay(self.path)
+        self.lease = Lease(storage, name)
+        self.ledger, self._good = _replay(self.path)
+        self._writing = threading.Lock()
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.ftruncate(self._file, good)
-        self._record([Event(key="", state="opened", epoch=self.ledger.epoch + 1, time=time.time(), detail={"owner": _owner()})])
+        os.ftruncate(self._file, self._good)
+        self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail={"owner": self.lease.owner})])
 
     def record(self, state: str, details: Mapping[str, Mapping[str, Any]]) -> None:
-        """Each trial key of `details` enters `state`; one fsync for all."""
+        """Each trial key of `details` enters `state`; one fsync for all. Raises SupersededError where another driver took over."""
+        self.record_all((key, state, detail) for key, detail in details.items())
+
+    def record_all(self, events: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """(key, state, detail) in order, all of them or none on disk; one fsync."""
         now, epoch = time.time(), self.ledger.epoch
-        self._record([Event(key=key, state=state, epoch=epoch, time=now, detail=detail) for key, detail in details.items()])
+        self._record([Event(key=key, state=state, epoch=epoch, time=now, detail=detail) for key, state, detail in events])
 
     def plan(self, trials: Iterable[Trial]) -> None:
         """Trials that the journal does not know yet become planned."""
         self.record("planned", {t.key: {"trial": t.to_json()} for t in trials if t.key not in self.ledger.entries})
 
-    def close(self) -> None:
-        os.close(self._file)
-        os.close(self._lock)
+    @property
+    def closed(self) -> bool:
+        return self._file < 0
 
-    def _record(self, events: Iterable[Event]) -> None:
-        lines = []
-        for event in events:
-            self.ledger.apply(event)
-            lines.append(json.dumps(asdict(event)) + "\n")
-        os.write(self._file, "".join(lines).encode())
-        os.fsync(self._file)
+    def close(self) -> None:
+        """End the epoch and the writing; twice is once."""
+        self.lease.release()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _record(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        with self._writing:  # a signal's last words may come from another thread
+            self.lease.check()
+            lines = []
+            for event in events:
+                self.ledger.apply(event)
+                lines.append(json.dumps(asdict(event)) + "\n")
+            self._append("".join(lines).encode())
+
+    def _append(self, content: bytes) -> None:
+        """All of it or nothing: what a full disk took of a line is cut off again."""
+        try:
+            written = os.write(self._file, content)
+            if written < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._good)
+            raise UserError(f"{self.path} cannot be written ({error.strerror}); nothing is lost, mend that and run again") from error
+        self._good += len(content)
 
 
 def read(storage: Path, name: str) -> Ledger:
@@ -149,29 +196,12 @@ def _replay(path: Path) -> tuple[Ledger, int]:
         if not raw.endswith(b"\n"):
             break
         try:
-            ledger.apply(Event(**json.loads(raw)))
+            with contextlib.suppress(StaleEpochError):  # slipped through between a superseded driver's check and its write: not an event
+                ledger.apply(Event(**json.loads(raw)))
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
             raise UserError(f"{path} line {number} is damaged ({error}); mend or remove that line") from error
         good += len(raw)
     return ledger, good
-
-
-def _take_lock(path: Path, name: str) -> int:
-    """A lock that the kernel drops with the process, so a killed driver never leaves one behind; it holds on one host only."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 200).decode(errors="replace").strip()
-        os.close(lock)
-        raise UserError(f"sweep {name!r} is being run by {holder or 'another process'}; wait for it or stop it") from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, _owner().encode(), 0)
-    return lock
-
-
-def _owner() -> str:
-    return f"{platform.node()}:{os.getpid()}"
 
 
 def _story(entry: Entry | None) -> str:

@@ -1,4 +1,4 @@
-"""Trials to stacks: which trials train together as one batched model."""
+"""Trials to stacks: which trials train together as one batched model, and in what size of stack a failed one is tried again."""
 
 from __future__ import annotations
 
@@ -8,30 +8,40 @@ from itertools import pairwise
 
 from trainables.trial import BREAK_EVEN, Stack, Trial, shape_of
 
+RETRIES = 5  # of a trial whose worker, node or storage failed; it goes on from its own checkpoint
 
-def pack(trials: Iterable[Trial], size: int, progress: Mapping[str, int] | None = None) -> tuple[Stack, ...]:
+
+def pack(
+    trials: Iterable[Trial], size: int, progress: Mapping[str, int] | None = None, most: Mapping[str, int] | None = None
+) -> tuple[Stack, ...]:
     """Stacks of at most `size` trials that agree in shape and, by `progress` (trial key -> update), in where they go on from.
 
-    Trials that fit together are split evenly: ten at `size` 8 make two stacks of five, which end at the same time. Those on either
-    side of the break-even density stay apart: `auto` would compute them another way alone than in each other's company.
+    `most` holds those to smaller stacks that have failed in larger ones, by trial key. Trials that fit together are split evenly: ten
+    at `size` 8 make two stacks of five, which end at the same time. Those on either side of the break-even density stay apart: `auto`
+    would compute them another way alone than in each other's company.
     """
-    groups: dict[tuple[str, int, bool], list[Trial]] = {}
+    groups: dict[tuple[str, int, bool, int], list[Trial]] = {}
     for trial in trials:
-        groups.setdefault((shape_of(trial), (progress or {}).get(trial.key, 0), trial.density <= BREAK_EVEN), []).append(trial)
+        limit = min(size, (most or {}).get(trial.key, size))
+        place = (shape_of(trial), (progress or {}).get(trial.key, 0), trial.density <= BREAK_EVEN, limit)
+        groups.setdefault(place, []).append(trial)
     stacks = []
-    for group in groups.values():
-        count = math.ceil(len(group) / size)
+    for (*_, limit), group in groups.items():
+        count = math.ceil(len(group) / limit)
         bounds = [len(group) * i // count for i in range(count + 1)]
         stacks += [Stack(tuple(group[a:b])) for a, b in pairwise(bounds)]
     return tuple(stacks)
 
 
-def smaller(size: int, reason: str) -> int | None:
+def retry(size: int, reason: str, failures: int) -> int | None:
     """The size of stack to try a failed trial in again, None where it is not tried again: the policy of retries.
 
-    Out of memory: half the size. In company, an input that is wrong for one member fails them all: alone, only that one.
-    Infrastructure failures that reach this point have been retried by Ray already.
+    Infrastructure: the same stack, unless it has failed so RETRIES times before (`failures`, this one counted). Out of memory: half the
+    size. Any other failure, in company: alone, since an input that is wrong for one member fails them all. What has another owner
+    now is left to that one.
     """
-    if size == 1 or reason == "infrastructure":
+    if reason == "infrastructure":
+        return size if failures <= RETRIES else None
+    if size == 1 or reason == "superseded":
         return None
     return size // 2 if reason == "out_of_memory" else 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from search_spaces.sweep import Sweep, expand, load_sweep, override
 from service import manifest, spool
@@ -45,28 +46,52 @@ class Plan:
 
 
 def make_plan(
-    name: str, settings: Sequence[str] = (), *, storage: Path, device: str = "auto", size: int | None = None, retry: bool = False
+    name: str,
+    settings: Sequence[str] = (),
+    *,
+    storage: Path,
+    device: str = "auto",
+    size: int | None = None,
+    retry: bool = False,
+    fresh: bool = False,
+    slots: int | None = None,
 ) -> Plan:
     """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input.
 
-    `retry`: trials that failed or diverged are to do again.
+    `retry`: trials that failed or diverged are to do again. `fresh`: what other sweeps have done is trained again, apart.
+    `slots`: how many stacks train at a time, where that is known.
     """
     sweep = override(load_sweep(name), settings)
-    trials = expand(sweep)
     absent = absent_datasets(sweep.datasets)
     ledgers = manifest.read_all(storage)
     own, elsewhere = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name)
+    trials = tuple(as_trained(trial, name, own, fresh) for trial in expand(sweep))
     state = {t.key: _state(own.state(t.key), t.key in elsewhere, retry) for t in trials}
     todo = [t for t in trials if state[t.key] not in manifest.TERMINAL]
     device = local_device() if device == "auto" else device
     size = size or STACK_SIZE[device]
-    stacks = pack(todo, size, progress_of(storage, todo))
+    stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo))
     rates = {algorithm: _rate(ledgers, device, algorithm) for algorithm in sweep.algorithms}
-    slots = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     return Plan(
         name=name, sweep=sweep, trials=trials, state=state, elsewhere={k: s for k, s in elsewhere.items() if k in state},
         absent=absent, device=device, size=size, slots=slots, stacks=stacks, rates=rates, seconds=_seconds(stacks, rates, slots),
     )  # fmt: skip
+
+
+def as_trained(trial: Trial, name: str, own: Ledger, fresh: bool = False) -> Trial:
+    """The trial as the sweep trains it: one of its own where it was once asked for afresh, or is now and is not this sweep's work yet."""
+    variant = replace(trial, fresh=name)
+    if variant.key in own.entries:
+        return variant
+    known = own.entries.get(trial.key)
+    return variant if fresh and (known is None or known.reused) else trial
+
+
+def limits(ledger: Ledger, trials: Sequence[Trial]) -> dict[str, int]:
+    """The largest stack that failures have left to a trial, by key."""
+    known = ((trial.key, ledger.entries[trial.key].size()) for trial in trials if trial.key in ledger.entries)
+    return {key: size for key, size in known if size}
 
 
 def absent_datasets(ids: Sequence[str]) -> tuple[str, ...]:
@@ -107,6 +132,7 @@ def describe(plan: Plan) -> str:
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
         f"  {'done':<12}{done_here} here, {len(plan.elsewhere)} by another sweep of this storage; "
         f"failed {counts['failed']}, diverged {counts['diverged']}",
+        *(f"  {'reused':<12}{count} of sweep {other}" for other, count in Counter(plan.elsewhere.values()).items()),
         f"  {'to run':<12}{todo} in {len(plan.stacks)} stacks of at most {plan.size}, {plan.slots} at a time on {plan.device}",
     ]
     for id in plan.absent:
@@ -115,6 +141,16 @@ def describe(plan: Plan) -> str:
         rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
         lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} updates/s of a stack")
     return "\n".join(lines)
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan for programs: every trial with its state, and the stacks by trial keys."""
+    trials = [{"key": t.key, "name": t.name, "state": plan.state[t.key], "done_by": plan.elsewhere.get(t.key)} for t in plan.trials]
+    return {
+        "sweep": plan.name, "device": plan.device, "stack_size": plan.size, "slots": plan.slots, "seconds": plan.seconds,
+        "absent_datasets": list(plan.absent), "updates_per_second": dict(plan.rates), "trials": trials,
+        "stacks": [[trial.key for trial in stack.trials] for stack in plan.stacks],
+    }  # fmt: skip
 
 
 def duration(seconds: float) -> str:
@@ -137,7 +173,12 @@ def _state(own: str, elsewhere: bool, retry: bool) -> str:
 def _done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
     """Trial keys that are not done in this sweep but in another one, with that one's name."""
     own = set(ledgers[name].keys_in("done")) if name in ledgers else set()
-    others = ((key, other) for other, ledger in ledgers.items() if other != name for key in ledger.keys_in("done"))
+    others = (
+        (key, ledger.entries[key].detail.get("sweep", other))
+        for other, ledger in ledgers.items()
+        if other != name
+        for key in ledger.keys_in("done")
+    )
     return {key: other for key, other in others if key not in own}
 
 

@@ -6,9 +6,9 @@ import io
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from service.files import write
@@ -73,7 +73,7 @@ def studies(trials: Sequence[Trial], rows: Mapping[str, RunRow]) -> list[Study]:
     """Group a sweep's trials, with the runs found for them by key, into studies."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "sparsity", "seed")}
+        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "sparsity", "seed", "fresh")}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(trial)
     return [_study(group, rows) for group in groups.values()]
 
@@ -140,9 +140,30 @@ def figure(found: Sequence[Study]) -> bytes:
     return stream.getvalue()
 
 
+def find(trials: Sequence[Trial], tracking: Tracking) -> list[Study]:
+    """The studies of trials as MLflow knows them."""
+    return studies(trials, tracking.trial_rows(trial.key for trial in trials))
+
+
+def to_json(found: Sequence[Study]) -> list[dict[str, Any]]:
+    """The studies for programs: every cell's scores, one per finished seed, its estimate, and what became of the other seeds."""
+    return [
+        {
+            "title": study.title,
+            "dataset_score": study.dataset_score,
+            "cells": [
+                {"pruner": p, "sparsity": s, "scores": cell.scores, "others": cell.others, "estimate": e and asdict(e)}
+                for (p, s), cell in study.cells.items()
+                for e in [cell.estimate]
+            ],
+        }
+        for study in found
+    ]
+
+
 def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) -> None:
     """Print the tables, keep them and the figure in the sweep's folder and on its parent run, and say how to see the rest."""
-    found = studies(trials, tracking.trial_rows(trial.key for trial in trials))
+    found = find(trials, tracking)
     text = text_of(found)
     write(paths.table(storage, name), text.encode() + b"\n")
     write(paths.figure(storage, name), figure(found))

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from service.driver import Driver
+from service.heart import Heart
+from service.lease import Permit
 from service.manifest import Manifest
-from service.packing import pack
-from service.plan import STACK_SIZE, describe, make_plan, progress_of
+from service.plan import Plan, describe, make_plan
 from service.progress import Display
 from service.results import show
 from service.shipper import Shipper, ShipperThread
+from service.signals import INTERRUPTED, Leaving
 from service.spool import StackSpool
 from service.tracking import Tracking
-from trainables import datasets, environments
-from trainables.errors import UserError
-from trainables.trial import Trial
+from trainables import datasets, environments, paths
+from trainables.errors import SupersededError, UserError
+from trainables.reports import Report
+from trainables.trial import Stack, Trial
 
 CHECKPOINT_EVERY = 5_000  # updates
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
-HURRY = 2.0  # the same where a signal ended it
+HURRY = 0.5  # the same where a signal ended it
 PACKAGES = ("trainables", "search_spaces", "service")
-INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
 
 
 def run(
@@ -41,54 +46,110 @@ def run(
     device: str = "auto",
     size: int | None = None,
     retry: bool = False,
+    fresh: bool = False,
+    most: int | None = None,
+    gpu_fraction: float = 0.5,
+    checkpoint_every: int = CHECKPOINT_EVERY,
     **options: Any,
 ) -> int:
     """Run what is not done of a sweep; returns the exit code: 0 all done, 1 some trial is not, 130 interrupted.
 
-    `options` go to run_stack (execution, checkpoint_every). Raises UserError for bad input, before anything is started or written.
+    `retry` and `fresh`: see make_plan; `most`: stacks at a time. `options` go to run_stack. Raises
+    UserError for bad input, before anything is started or written, and where another driver takes over.
     """
-    plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry)
+    plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry, fresh=fresh, slots=most)
     origin = origins(plan.todo)
     print(describe(replace(plan, absent=())), flush=True)
-    journal, tracking = Manifest(storage, name), Tracking(storage)
-    driver = Driver(plan, journal, storage)
-    shipping = ShipperThread(Shipper(storage, name, journal.ledger, tracking).ship)
+    session = Session(plan, storage, size)
     try:
-        driver.prepare()
-        if plan.todo:
-            options = {"checkpoint_every": CHECKPOINT_EVERY} | options
-            listen = partial(StackSpool, origin=origin, checkpoint_every=options["checkpoint_every"])
-            train(driver, storage, listen, device, size, **options)
-    finally:
-        driver.leave()
-        shipped = shipping.finish(HURRY if driver.interrupted else PATIENCE)
-        journal.close()
-    if driver.interrupted:
-        print(f"interrupted; `python -m service run {name}` goes on from the checkpoints")
-        return INTERRUPTED
-    if shipped:
-        show(name, plan.trials, tracking, storage)
-    else:
-        print(f"MLflow did not take everything ({shipping.trouble}); nothing is lost, `python -m service sync {name}` ships the rest")
-    return driver.exit_code()
-
-
-def train(driver: Driver, storage: Path, listen: Callable[..., Any], device: str, size: int | None, **options: Any) -> None:
-    """Rounds of training until nothing is left to do or to try again; `driver.interrupted` says whether a signal ended it."""
-    from service.cluster import connect  # imports ray
-
-    try:
-        with connect(device) as cluster:
-            driver.device = cluster.device
-            todo, most = driver.plan.todo, size or STACK_SIZE[cluster.device]
-            while todo and not driver.interrupted:
-                progress = progress_of(storage, todo)
-                driver.resume_from(progress)
-                stacks = pack(todo, most, progress)
-                driver.interrupted = not cluster.train(driver.plan.name, stacks, storage, listen, driver, **options)
-                todo, most = driver.again()
+        with session:
+            session.driver.prepare()
+            if plan.todo:
+                listen = partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=checkpoint_every)
+                session.train(listen, device, most=most, gpu_fraction=gpu_fraction, checkpoint_every=checkpoint_every, **options)
+            session.show()
     except KeyboardInterrupt:
-        driver.interrupted = True
+        print(f"interrupted ({session.leaving.why}); `python -m service run {name}` goes on from the checkpoints", flush=True)
+        return INTERRUPTED
+    except SupersededError as error:
+        raise UserError(f"this driver of sweep {name!r} has lost its lease and left: {error}") from None
+    return session.driver.exit_code()
+
+
+class Session:
+    """One driver's time with a sweep, from the lease to its release; inside `with`, signals are taken and the heart beats."""
+
+    def __init__(self, plan: Plan, storage: Path, size: int | None) -> None:
+        self._plan, self._storage = plan, storage
+        self._journal, self._tracking = Manifest(storage, plan.name), Tracking(storage)
+        self.permit = Permit(storage, plan.name, self._journal.lease.epoch)
+        self.driver = Driver(plan, self._journal, storage, size)
+        self.leaving = Leaving(self._last_words)
+        self._speaking = threading.Lock()
+
+    def __enter__(self) -> Session:
+        self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, self._journal.ledger, self._tracking).ship)
+        self._inside = contextlib.ExitStack()
+        self._inside.enter_context(self.leaving.installed())
+        self._inside.enter_context(Heart(self._journal.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._last_words()
+        finally:
+            if kind is not None:
+                self._shipping.finish(HURRY)
+            self._inside.close()
+
+    def train(self, listen: Callable[..., Any], device: str, *, most: int | None, gpu_fraction: float, **options: Any) -> None:
+        """Train until the driver has nothing more to do. On the way out the lease ends before the workers do, whatever ends it."""
+        from service.cluster import connect  # imports ray
+
+        with connect(device, gpu_fraction) as cluster:
+            self.leaving.install()  # Ray has put its own handler there
+            self.driver.begin(cluster.device)
+            try:
+                cluster.train(self._plan.name, self.driver, self._storage, listen, most, **options)
+            except BaseException:
+                self._last_words()
+                raise
+
+    def show(self) -> None:
+        """Ship the rest, and show the results or why there are none."""
+        self.driver.last_line()
+        if self._shipping.finish(PATIENCE):
+            show(self._plan.name, self._plan.trials, self._tracking, self._storage)
+        else:
+            name, trouble = self._plan.name, self._shipping.trouble
+            print(f"MLflow did not take everything ({trouble}); nothing is lost, `python -m service sync {name}` ships the rest")
+
+    def _last_words(self) -> None:
+        """Give back what is not done and end the lease, which fences off every worker; once, whoever comes first."""
+        with self._speaking:
+            if not self._journal.closed:
+                try:
+                    self.driver.leave()
+                finally:
+                    self._journal.close()
+
+
+class Fenced(StackSpool):
+    """A stack's spool that first asks whether this attempt may still write."""
+
+    def __init__(
+        self, stack: Stack, storage: Path, *, permit: Permit, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int
+    ) -> None:
+        self._claim = permit.claim(trial.key for trial in stack.trials)
+        super().__init__(stack, storage, origin, checkpoint_every)
+
+    def check(self) -> None:
+        """Raise SupersededError where another driver or another attempt has taken over."""
+        self._claim.check()
+
+    def __call__(self, report: Report) -> None:
+        self.check()
+        super().__call__(report)
 
 
 def origins(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:

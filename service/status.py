@@ -1,15 +1,58 @@
-"""The state of a sweep as its journal and its spools tell it."""
+"""The state of a sweep as its journal, its lease and its spools tell it."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from search_spaces.sweep import load_sweep
-from service import manifest
-from service.manifest import Ledger
-from service.plan import progress_of
+from service import lease, manifest, spool
+from service.manifest import Entry, Ledger
+from service.plan import duration
+from trainables import paths
 from trainables.errors import UserError
+
+EVERY = 2.0  # seconds between two looks of `--watch`
+SHOWN = ("leased", "failed", "diverged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One trial: `stack` members train together; `rate` in updates per second and `age` of the newest report in seconds."""
+
+    key: str
+    name: str
+    state: str
+    stack: int | None = None
+    update: int = 0
+    updates: int
+    rate: float | None = None
+    age: float | None = None
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A sweep: who runs it, `""` where nobody does, and its trials in the order of the plan."""
+
+    sweep: str
+    driver: str
+    since: str
+    rows: tuple[Row, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(row.state for row in self.rows))
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [asdict(row) for row in self.rows]
+        return {"sweep": self.sweep, "driver": self.driver, "since": self.since, "counts": self.counts, "trials": rows}
 
 
 def journal_of(name: str, storage: Path) -> Ledger:
@@ -21,15 +64,67 @@ def journal_of(name: str, storage: Path) -> Ledger:
     return ledger
 
 
-def describe(name: str, storage: Path) -> str:
-    """Counts by state, then a line for each trial that is under way or ended badly."""
+def read(name: str, storage: Path) -> Status:
+    """The sweep as it is now; raises UserError for one that was never run."""
     ledger = journal_of(name, storage)
-    counts = Counter(entry.state for entry in ledger.entries.values())
-    lines = [f"{name}: " + ", ".join(f"{count} {state}" for state, count in counts.items()) + f"; last run by {ledger.owner}"]
-    at = progress_of(storage, [ledger.entries[key].trial for key in ledger.keys_in("leased", "planned")])
-    for key, entry in ledger.entries.items():
-        if entry.state in ("failed", "diverged"):
-            lines.append(f"  {entry.state:<9}{key}  {entry.trial.name}: {entry.detail.get('reason')}: {entry.detail.get('message')}")
-        elif at.get(key):
-            lines.append(f"  {entry.state:<9}{key}  {entry.trial.name}: {at[key]:,} of {entry.trial.updates:,} updates committed")
+    about = lease.holder(storage, name) if lease.alive(storage, name) else {}
+    begun = {folder.name for folder in paths.trials(storage).glob("*")}
+    rows = tuple(_row(key, entry, storage, key in begun) for key, entry in ledger.entries.items())
+    return Status(name, about.get("owner", ""), about.get("since", ""), rows)
+
+
+def describe(status: Status) -> str:
+    """Counts first, then a line for each trial that is under way, waits for another try or ended badly."""
+    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
+    driver = f"run by {status.driver} since {status.since}" if status.driver else "nobody runs it now"
+    lines = [f"{status.sweep}: {counts}; {driver}"]
+    rows = [row for row in status.rows if row.state in SHOWN or (row.state == "planned" and (row.update or row.reason))]
+    if rows:
+        head = ("state", "stack", "update", "of", "updates/s", "last report", "trial")
+        table = [head, *(_cells(row) for row in rows)]
+        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        texts = ["", *(f"  {row.reason}: {row.message}" if row.reason else "" for row in rows)]
+        lines += [
+            ("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + text).rstrip()
+            for line, text in zip(table, texts, strict=True)
+        ]
     return "\n".join(lines)
+
+
+def watch(name: str, storage: Path) -> None:
+    """The status again and again, in place on a terminal, until no trial is left to do."""
+    while True:
+        status = read(name, storage)
+        print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + describe(status), flush=True)
+        if not status.counts.keys() & {"planned", "leased"}:
+            return
+        time.sleep(EVERY)
+
+
+def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
+    detail = entry.detail
+    found: dict[str, Any] = {"key": key, "name": entry.trial.name, "state": entry.state, "updates": entry.trial.updates}
+    found |= {name: str(detail[name]) for name in ("reason", "message") if detail.get(name)}
+    if entry.reused:
+        return Row(**found, update=entry.trial.updates, message=f"by sweep {detail['sweep']}")
+    if entry.state == "done":
+        return Row(**found, update=entry.trial.updates, rate=detail.get("updates_per_second"))
+    if begun:
+        found |= _at(spool.read(paths.spool(storage, key)), entry.state)
+    return Row(**found, stack=detail.get("size") if entry.state == "leased" else None)
+
+
+def _at(lines: list[spool.Placed], state: str) -> Mapping[str, Any]:
+    """How far the trial is: its newest report where it trains, else what is committed."""
+    if state != "leased" or not lines:
+        return {"update": max(0, spool.committed_update(lines))}
+    rates = [placed.line["metrics"].get("speed/updates_per_second") for placed in lines if placed.line["kind"] == "trained"]
+    newest = max(lines, key=lambda placed: placed.line.get("time", 0))
+    age = max(0.0, time.time() - newest.line["time"] / 1000)  # of another host's clock perhaps: for people, nothing hangs on it
+    return {"update": max(0, *(placed.update for placed in lines)), "rate": rates[-1] if rates else None, "age": round(age, 1)}
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    rate = f"{row.rate:,.0f}" if row.rate is not None else ""
+    age = f"{duration(row.age)} ago" if row.age is not None else ""
+    return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}"

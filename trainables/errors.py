@@ -9,6 +9,10 @@ class UserError(ValueError):
     """Bad input, said in one line that shows the value and the choices."""
 
 
+class SupersededError(RuntimeError):
+    """Somebody else has taken over the work, so whoever meets this may write nothing more."""
+
+
 def unknown(kind: str, value: object, choices: Iterable[object]) -> UserError:
     """`no pruner 'snap'; there are: dense, erk, ...`"""
     listed = ", ".join(str(choice) for choice in choices) or "none"

@@ -1,7 +1,8 @@
 """Every path that is ever written under a storage root; nothing else joins path names. No torch.
 
 storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  policy.safetensors  policy.json
-storage/sweeps/<name>/   manifest.jsonl  lock  results.txt  scores.png
+storage/trials/<key>/attempt   the worker that may write the trial's files
+storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png
 storage/mlflow.db  storage/artifacts/  storage/ray/
 """
 
@@ -47,6 +48,11 @@ def shipped(storage: Path, key: str) -> Path:
     return trial(storage, key) / "shipped.json"
 
 
+def attempt(storage: Path, key: str) -> Path:
+    """Names the worker that trains the trial now; any other finds here that it may write no more."""
+    return trial(storage, key) / "attempt"
+
+
 def checkpoints(storage: Path, key: str) -> Path:
     return trial(storage, key) / "checkpoints"
 
@@ -79,6 +85,16 @@ def manifest(storage: Path, name: str) -> Path:
 
 def lock(storage: Path, name: str) -> Path:
     return sweep(storage, name) / "lock"
+
+
+def leases(storage: Path, name: str) -> Path:
+    """One file per epoch; the highest one says which driver may write."""
+    return sweep(storage, name) / "lease"
+
+
+def stop_request(storage: Path, name: str) -> Path:
+    """Asks the driver to leave, wherever it runs."""
+    return sweep(storage, name) / "stop"
 
 
 def table(storage: Path, name: str) -> Path:

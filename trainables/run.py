@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ def run_stack(
     device: str = "cpu",
     execution: str = "auto",
     checkpoint_every: int = CHECKPOINT_EVERY,
+    before_write: Callable[[], None] = lambda: None,
 ) -> Iterator[Report]:
     """Prune and train the trials of `stack` as one batched model, yielding reports (trainables/reports.py).
 
     With a `storage` folder it goes on from the newest checkpoint that all members have, and leaves checkpoints, masks and policies
-    there; a checkpoint is written only after the reports up to it were taken. Raises UserError for bad input or a mask that
-    disconnects a network, before anything is written.
+    there; a checkpoint is written only after the reports up to it were taken, and `before_write` may forbid it by raising. Raises
+    UserError for bad input or a mask that disconnects a network, before anything is written.
     """
     started = time.monotonic()
     torch.set_num_threads(1)  # one thread per trial: two beside another process collapse
@@ -64,6 +65,7 @@ def run_stack(
         per_network = [statistics(name, mask) for name, mask in masks.items()]
         yield Pruned(0, [{n: v for found in members for n, v in found.items()} for members in zip(*per_network, strict=True)])
         if storage:
+            before_write()
             checkpoint.write_masks(storage, stack, agent.specs, masks)
             checkpoint.save(storage, stack, agent, masks, 0)
             yield Checkpointed(0)
@@ -89,12 +91,14 @@ def run_stack(
             returns = evaluate()
             yield Evaluated(update, returns.tolist(), table.reference.normalize(returns).tolist())
         if storage and (update % checkpoint_every == 0 or update == lead.updates):
+            before_write()
             checkpoint.save(storage, stack, agent, masks, update)
             yield Checkpointed(update)
 
     if not any(healthy):
         return
     if storage:
+        before_write()
         about = {"environment": table.environment, "dataset_hash": table.hash, "execution": agent.execution}
         checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
     yield Finished(update, time.monotonic() - started, agent.execution)

@@ -20,7 +20,8 @@ class Trial:
 
     `sparsity` is the fraction of prunable weights removed in each network. `hyper` overrides fields of the algorithm's
     `Hyper`. `evaluations` are spread evenly over the updates, the last one after the last update. The saliency sees
-    `calibration_batches` batches of `calibration_size` transitions.
+    `calibration_batches` batches of `calibration_size` transitions. `fresh` names the sweep that trains this trial for itself
+    although others may have done it: the same numbers, but a key, a folder and a run of its own.
     """
 
     dataset: str
@@ -34,6 +35,7 @@ class Trial:
     calibration_batches: int = 1
     calibration_size: int = 256
     hyper: Mapping[str, Any] = field(default_factory=dict)
+    fresh: str = ""
 
     def __post_init__(self) -> None:
         registry.check("algorithms", self.algorithm)
@@ -92,7 +94,8 @@ class Trial:
         return tuple(round(self.updates * (i + 1) / self.evaluations) for i in range(self.evaluations))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"hyper": dict(self.hyper)}
+        value = asdict(self) | {"hyper": dict(self.hyper)}
+        return value if self.fresh else {n: v for n, v in value.items() if n != "fresh"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
@@ -123,7 +126,7 @@ def _like(value: Any, default: Any) -> Any:
 BREAK_EVEN = 0.6
 
 # Members of a stack may differ in these fields, and in hyperparameters that are plain floats; all else shapes the batched model.
-FREE_FIELDS = ("pruner", "sparsity", "seed", "hyper")
+FREE_FIELDS = ("pruner", "sparsity", "seed", "hyper", "fresh")
 
 
 @dataclass(frozen=True)

@@ -6,38 +6,50 @@ returns to the driver is only news for the manifest and the progress line.
 
 from __future__ import annotations
 
+import json
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
 
-from trainables.errors import UserError
+from trainables.errors import SupersededError, UserError
 from trainables.reports import Diverged, Evaluated, Finished, Report, Trained
 from trainables.trial import Stack, Trial
 
 NEWS_EVERY = 1.0  # seconds between two results sent to the driver
+MOST_TRACEBACK = 4000  # characters
 
 
 class Listener(Protocol):
+    """Takes the reports. `check` raises SupersededError where nothing may be written for these trials any more."""
+
     def __call__(self, report: Report) -> None: ...
+    def check(self) -> None: ...
     def close(self) -> None: ...
 
 
 class StackTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains stack number `config["stack"]`; a warm actor takes the next one through reset_config."""
+    """Trains the stack in `config["stack"]`, the JSON of its trials; a warm actor takes the next one through reset_config."""
 
     def setup(
-        self, config: dict[str, Any], *, stacks: list[list[Any]], storage: str, listen: Callable[[Stack, Path], Listener], **options: Any
+        self,
+        config: dict[str, Any],
+        *,
+        storage: str,
+        listen: Callable[[Stack, Path], Listener],
+        work: Callable[..., Iterator[Report]] | None = None,
+        **options: Any,
     ) -> None:
-        """`stacks`: all stacks of the run, as JSON values of their trials; `options` go to run_stack."""
-        self._stacks, self._root, self._listen, self._options = stacks, Path(storage), listen, options
+        """`work` trains a stack and yields reports: run_stack, where nothing else is given; `options` go to it."""
+        self._root, self._listen, self._work, self._options = Path(storage), listen, work or train, options
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
-        self._stack = Stack(tuple(Trial.from_json(value) for value in self._stacks[new_config["stack"]]))
+        self._stack = Stack(tuple(Trial.from_json(value) for value in json.loads(new_config["stack"])))
         self._reports: Iterator[Report] | None = None
         self._listener: Listener | None = None
         return True
@@ -47,10 +59,8 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         news: dict[str, Any] = {"scores": {}, "diverged": {}}
         try:
             if self._reports is None or self._listener is None:
-                from trainables.run import run_stack  # imports torch, so only here, once per warm actor
-
                 self._listener = self._listen(self._stack, self._root)
-                self._reports = run_stack(self._stack, self._root, **self._options)
+                self._reports = self._work(self._stack, self._root, before_write=self._listener.check, **self._options)
             started = time.monotonic()
             for report in self._reports:
                 self._listener(report)
@@ -58,7 +68,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
                 if time.monotonic() - started > NEWS_EVERY:
                     return news
         except Exception as error:
-            news["failure"] = {"reason": (why := reason(error)), "message": one_line(error, named=why != "user_error")}
+            news["failure"] = failure(error)
         self.cleanup()
         return news | {"done": True}
 
@@ -82,14 +92,34 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         return update
 
 
-def reason(error: Exception) -> str:
+def train(stack: Stack, storage: Path, **options: Any) -> Iterator[Report]:
+    """run_stack, which imports torch: only in a worker, and once."""
+    from trainables.run import run_stack
+
+    return run_stack(stack, storage, **options)
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """What the manifest keeps of it: class, one line, and the end of the traceback where it tells more than the line."""
+    why = reason(error)
+    told = {"reason": why, "message": one_line(error, named=why != "user_error")}
+    return told if why == "user_error" else told | {"traceback": traceback.format_exc()[-MOST_TRACEBACK:]}
+
+
+def reason(error: BaseException) -> str:
     """The class of a failure: what may be tried again, and how, hangs on it."""
     text = str(error).lower()
     if isinstance(error, UserError):
         return "user_error"
-    if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text or "allocate memory" in text:
+    if isinstance(error, SupersededError):
+        return "superseded"
+    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return "out_of_memory"
     return "infrastructure" if isinstance(error, OSError) else "error"
+
+
+# CUDA's words, torch's on a CPU (two versions), and Ray's when its memory monitor has killed a worker.
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "running low on memory")
 
 
 def one_line(error: Exception, named: bool) -> str:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from search_spaces.sweep import Sweep, expand
-from service.packing import pack, smaller
+from service.packing import RETRIES, pack, retry
 from trainables.trial import shape_of
 
 GRID = expand(
@@ -47,8 +47,15 @@ def test_the_first_stack_holds_the_first_trial_and_no_trials_make_no_stack() -> 
     assert pack([], 4) == ()
 
 
+def test_a_trial_that_failed_in_company_is_held_to_smaller_stacks() -> None:
+    held = {trial.key: 1 for trial in PRUNED[:2]}
+    assert sorted(len(stack) for stack in pack(PRUNED, 6, most=held)) == [1, 1, 4]
+
+
 def test_the_policy_of_retries() -> None:
-    assert [smaller(size, "out_of_memory") for size in (32, 3, 2, 1)] == [16, 1, 1, None]
-    assert [smaller(size, "user_error") for size in (32, 1)] == [1, None]
-    assert [smaller(size, "error") for size in (32, 1)] == [1, None]
-    assert smaller(32, "infrastructure") is None
+    assert [retry(size, "out_of_memory", 1) for size in (32, 3, 2, 1)] == [16, 1, 1, None]
+    assert [retry(size, "user_error", 1) for size in (32, 1)] == [1, None]
+    assert [retry(size, "error", 1) for size in (32, 1)] == [1, None]
+    assert [retry(32, "infrastructure", failures) for failures in (1, RETRIES, RETRIES + 1)] == [32, 32, None]
+    assert retry(1, "infrastructure", 1) == 1
+    assert retry(32, "superseded", 1) is None

@@ -104,3 +104,34 @@ def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, h
 
 def test_durations_are_readable() -> None:
     assert [duration(s) for s in (5, 300, 5 * 3600, 100 * 3600)] == ["5 s", "5 min", "5.0 h", "4 d"]
+
+
+def test_a_trial_that_is_asked_for_afresh_is_the_sweeps_own_from_then_on(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials[:2], {}, name="quickstart")
+    enter(tmp_path, "done", trials[2:3], {})
+    plan = planned(tmp_path, fresh=True)
+    own = {trial.seed: trial for trial in plan.trials if trial.pruner == "dense"}
+    assert [trial.fresh for trial in plan.trials] == ["smoke", "smoke", "", "smoke"], "what this sweep has done itself is done"
+    assert plan.todo == [plan.trials[0], plan.trials[1], plan.trials[3]]
+    assert own[0].key != trials[0].key
+    assert own[0].name == trials[0].name
+    enter(tmp_path, "done", [plan.trials[0]], {})
+    again = planned(tmp_path)
+    assert again.trials[0] == plan.trials[0], "it stays so, asked for or not"
+    assert again.state[plan.trials[0].key] == "done"
+    assert again.elsewhere == {trials[1].key: "quickstart"}
+    other = planned(tmp_path, "quickstart", "pruners=dense", "seeds=0", "updates=200", "evaluations=2", "episodes=2")
+    assert (other.trials[0].fresh, other.elsewhere) == ("", {}), "another sweep has nothing to do with it"
+
+
+def test_a_reused_trial_names_the_sweep_that_did_it(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials, {}, name="quickstart")
+    journal = Manifest(tmp_path, "mujoco_sparsity")
+    journal.plan(trials)
+    journal.record("done", {trial.key: {"sweep": "quickstart"} for trial in trials})
+    journal.close()
+    plan = planned(tmp_path)
+    assert set(plan.elsewhere.values()) == {"quickstart"}
+    assert "reused      4 of sweep quickstart" in describe(plan)

@@ -1,0 +1,177 @@
+"""What the service costs beside the work: planning, the journal, 500 trials of nothing much, 40 short trials of real training.
+
+    python benchmarks/orchestration.py [plan] [noop] [training] --folder /tmp/somewhere
+
+`noop`: a trial that computes nothing but sleeps `--seconds` and spools five points and a checkpoint mark, as bare work in one process
+per core and through the service. `training`: the same short trials by run_stack in a loop, one process per core, and by `service run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+from search_spaces.sweep import expand, load_sweep, override  # noqa: E402
+from service import manifest  # noqa: E402
+from service.manifest import Manifest  # noqa: E402
+from service.plan import make_plan  # noqa: E402
+from trainables.trial import Stack, Trial  # noqa: E402
+
+HERE = Path(__file__).parent
+CORES = len(os.sched_getaffinity(0))
+POINTS = 5
+DATASET = "datasets=winnow/hopper/random-v0"
+
+
+def rss() -> int:
+    """The most memory that this process has had, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def plan(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Plan and journal of 10,000 trials."""
+    settings = (DATASET, f"seeds={','.join(map(str, range(2500)))}", "sparsities=0.8,0.9,0.95")
+    found: dict[str, Any] = {"rss_mb_before": rss()}
+    found["plan_s"], planned = timed(lambda: make_plan("smoke", settings, storage=folder, device="cpu"))
+    found |= {"trials": len(planned.trials), "rss_mb_planned": rss()}
+    journal = Manifest(folder, "smoke")
+    found["journal_write_s"], _ = timed(lambda: journal.plan(planned.trials))
+    for state in ("leased", "done"):
+        for trial in planned.trials:
+            journal.record(state, {trial.key: {"size": 1}})
+    journal.close()
+    found["journal_replay_s"], _ = timed(lambda: manifest.read(folder, "smoke"))
+    found["plan_again_s"], _ = timed(lambda: make_plan("smoke", settings, storage=folder, device="cpu"))
+    return found | {"journal_events": 3 * len(planned.trials), "rss_mb": rss()}
+
+
+def noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Trials that sleep and spool, bare and through Ray."""
+    settings = (DATASET, f"seeds={','.join(map(str, range(arguments.trials)))}", "pruners=dense", "updates=50")
+    trials = expand(override(load_sweep("smoke"), settings))
+    bare, _ = timed(lambda: spread(partial(_bare_noop, folder / "bare", arguments.seconds), trials))
+    command = [sys.executable, __file__, "_noop", "--folder", str(folder / "swept"), "--seconds", str(arguments.seconds)]
+    command += ["--trials", str(arguments.trials)]
+    swept, done = timed(lambda: subprocess.run(command, check=True, capture_output=True, text=True))
+    inside = json.loads(done.stdout.splitlines()[-1])
+    return {"trials": len(trials), "seconds_each": arguments.seconds, "bare_s": bare, "service_s": swept, **inside,
+            "share": swept / bare - 1, "share_without_start": inside["trained_s"] / bare - 1}  # fmt: skip
+
+
+def training(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Short trials of real training, bare and by `service run`."""
+    settings = (DATASET, "seeds=" + ",".join(map(str, range(10))), f"updates={arguments.updates}", "sparsities=0.8,0.9,0.95")
+    trials = expand(override(load_sweep("smoke"), settings))
+    bare, _ = timed(lambda: spread(partial(_bare_training, folder / "bare"), trials))
+    command = [sys.executable, "-m", "service", "run", "smoke", "--device", "cpu", "--storage", str(folder / "swept")]
+    command += [f"--set={setting}" for setting in settings]
+    swept, _ = timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+    return {"trials": len(trials), "updates_each": arguments.updates, "bare_s": bare, "service_s": swept, "ratio": swept / bare}
+
+
+def noop_stack(seconds: float, stack: Stack, storage: Path, **options: Any) -> Any:
+    """What run_stack yields, without the training: sleeps, and reports as a trial of POINTS reports would."""
+    from trainables.reports import Checkpointed, Finished, Trained
+
+    updates = stack.lead.updates
+    for point in range(POINTS):
+        time.sleep(seconds / POINTS)
+        yield Trained(updates * (point + 1) // POINTS, [{"train/loss": 1.0}] * len(stack), 1.0)
+    yield Checkpointed(updates)
+    yield Finished(updates, seconds, "none")
+
+
+def _noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The service's own session over no-op trials; only the work of a trial is exchanged."""
+    from service.plan import make_plan
+    from service.run import Fenced, Session
+
+    settings = (DATASET, f"seeds={','.join(map(str, range(arguments.trials)))}", "pruners=dense", "updates=50")
+    session = Session(make_plan("smoke", settings, storage=folder, device="cpu"), folder, None)
+    listen = partial(Fenced, permit=session.permit, origin={DATASET.partition("=")[2]: {}}, checkpoint_every=50)
+    with session:
+        session.driver.prepare()
+        started = time.monotonic()
+        session.train(listen, "cpu", most=None, gpu_fraction=0.5, work=partial(noop_stack, arguments.seconds))
+        trained = time.monotonic() - started
+        assert session.driver.exit_code() == 0
+        session._shipping.finish(600)
+    return {"trained_s": trained, "driver_rss_mb": rss()}
+
+
+def spread(work: Callable[[list[Trial]], None], trials: tuple[Trial, ...]) -> None:
+    """The bare work in one process per core, each with its share of the trials."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(list(trials[core::CORES]),)) for core in range(CORES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+
+
+def _bare_noop(folder: Path, seconds: float, trials: list[Trial]) -> None:
+    from service.spool import StackSpool
+
+    for trial in trials:
+        listener = StackSpool(Stack((trial,)), folder, {trial.dataset: {}}, trial.updates)
+        for report in noop_stack(seconds, Stack((trial,)), folder):
+            listener(report)
+        listener.close()
+
+
+def _bare_training(folder: Path, trials: list[Trial]) -> None:
+    from service.spool import StackSpool
+    from trainables.run import run_stack
+
+    for trial in trials:
+        listener = StackSpool(Stack((trial,)), folder, {trial.dataset: {}}, 5000)
+        for report in run_stack(Stack((trial,)), folder):
+            listener(report)
+        listener.close()
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.monotonic()
+    result = work()
+    return round(time.monotonic() - started, 2), result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["plan", "noop", "training"])
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--updates", type=int, default=2000)
+    arguments = parser.parse_args()
+    if arguments.parts[0].startswith("_"):
+        print(json.dumps(globals()[arguments.parts[0]](arguments.folder, arguments)))
+        return
+    file = HERE / "orchestration.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    found["machine"] = f"{CORES} cores, {platform.machine()}, Python {platform.python_version()}"
+    for part in arguments.parts:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            found[part] = globals()[part](Path(folder), arguments)
+        print(part, json.dumps(found[part], indent=1), flush=True)
+        file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The driver's heartbeat: shows life, and sees that another driver has taken over or that somebody asks it to leave."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from service import lease
+from service.lease import Lease
+from trainables.errors import SupersededError
+
+
+class Heart:
+    """Beats inside `with`; calls `leave(why)`, once, where the driver has to go."""
+
+    def __init__(self, held: Lease, stop_request: Path, leave: Callable[[str], None]) -> None:
+        self._lease, self._request, self._leave, self._over = held, stop_request, leave, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(lease.BEAT):
+            try:
+                self._lease.check()
+            except SupersededError:
+                return self._leave("another driver has taken over")
+            with contextlib.suppress(OSError):  # a disk that is full or away for a while; away for long, another driver takes over
+                self._lease.beat()
+                if self._request.exists():
+                    return self._leave("asked to stop")
+        return None

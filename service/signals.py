@@ -1,0 +1,67 @@
+"""Leaving in time: `ray job stop` and init systems send SIGTERM and kill three seconds later, people press Ctrl-C.
+
+The handler raises KeyboardInterrupt in the main thread, which unwinds through whatever runs. That takes its time on a busy machine or
+inside foreign code, so a watchdog waits beside it: it says the last words itself if nobody has, and then ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SPEAK = 1.2  # seconds after the signal until the watchdog says the last words itself
+LEAVE = 2.5  # seconds after the signal until it ends the process
+INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
+
+
+class Leaving:
+    """Knows whether a signal has come; `last_words` commits what must not be lost and may be called twice, from any thread."""
+
+    def __init__(self, last_words: Callable[[], None]) -> None:
+        self._last_words = last_words
+        self._over = threading.Event()
+        self.why = ""
+
+    def install(self) -> None:
+        """Take the signals; again after anything that took them itself."""
+        for number in SIGNALS:
+            signal.signal(number, self._come)
+
+    def now(self, why: str) -> None:
+        """Leave as if a signal had come; from any thread."""
+        self.why = self.why or why
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _come(self, number: int, frame: Any) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # once is enough, and the way out shall not be interrupted
+        self.why = self.why or signal.Signals(number).name
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        if self._over.wait(SPEAK):
+            return
+        with contextlib.suppress(Exception):
+            self._last_words()
+        if not self._over.wait(LEAVE - SPEAK):
+            print(f"left at once ({self.why})", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Signals are taken inside, and given back after it."""
+        before = [signal.getsignal(number) for number in SIGNALS]
+        self.install()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for number, handler in zip(SIGNALS, before, strict=True):
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

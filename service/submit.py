@@ -1,0 +1,91 @@
+"""`service submit`: a sweep as a job of a Ray cluster, by Ray's Jobs API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from search_spaces.sweep import expand, load_sweep, override
+from service.run import revision
+from trainables.errors import UserError
+
+ADDRESS = "http://127.0.0.1:8265"
+ROOT = Path(__file__).parent.parent
+# The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
+EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
+# Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
+HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_TRACKING_URI")
+TRIES = 5  # of a submission id, where others submit at the same moment
+
+
+def submit(name: str, settings: Sequence[str], options: Sequence[str], *, address: str | None = None, follow: bool = False) -> int:
+    """Submit `run NAME OPTIONS` and say how to watch it; with `follow`, show its output and return 0 only if it succeeds.
+
+    Raises UserError for bad input, before anything is submitted, and where no job server answers. Ray takes a token, where the cluster
+    wants one, from its own variables.
+    """
+    expand(override(load_sweep(name), settings))
+    place = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
+    client = _client(place)
+    id = _hand_over(client, name, f"python -m service run {name} {shlex.join(options)}".strip())
+    print(f"{id} submitted\n  output: ray job logs --address {place} -f {id}\n  end it: ray job stop --address {place} {id}", flush=True)
+    if not follow:
+        return 0
+    try:
+        asyncio.run(_follow(client, id))
+    except KeyboardInterrupt:
+        print(f"\n{id} goes on; its output: ray job logs --address {place} -f {id}")
+        return 0
+    end = client.get_job_status(id)
+    print(f"{id}: {end.value}")
+    return 0 if end.value == "SUCCEEDED" else 1
+
+
+def environment() -> dict[str, str]:
+    """What the job's driver and workers need to know: the code's revision and where data lies."""
+    found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
+    if urlsplit(found.get("MLFLOW_TRACKING_URI", "")).password:
+        raise UserError("MLFLOW_TRACKING_URI holds a password, which Ray's page would show; set it in the cluster's environment instead")
+    return {"WINNOW_REVISION": revision(), **found}
+
+
+def next_id(name: str, taken: Sequence[str]) -> str:
+    """`winnow-NAME-aN`: an attempt of its own, since Ray refuses an id that was ever used."""
+    numbers = (re.fullmatch(rf"winnow-{re.escape(name)}-a(\d+)", id) for id in taken)
+    return f"winnow-{name}-a{max((int(found[1]) for found in numbers if found), default=0) + 1}"
+
+
+def _client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    # Ray prefers these to what it is told.
+    hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"no job server of Ray at {address} ({str(error).strip().splitlines()[0]}); give --address") from None
+    finally:
+        os.environ |= hidden
+
+
+def _hand_over(client: Any, name: str, entrypoint: str) -> str:
+    runtime = {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": environment()}
+    for tries_left in reversed(range(TRIES)):
+        taken = [job.submission_id or "" for job in client.list_jobs()]
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, submission_id=next_id(name, taken), runtime_env=runtime))
+        except RuntimeError as error:
+            if not tries_left or "already exists" not in str(error):
+                raise UserError(f"the job was refused: {str(error).strip().splitlines()[0]}") from None
+    raise AssertionError
+
+
+async def _follow(client: Any, id: str) -> None:
+    async for text in client.tail_job_logs(id):
+        print(text, end="", flush=True)

@@ -1,0 +1,141 @@
+"""The driver's decisions, on a real manifest and without Ray: what comes next after each kind of failure, also after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import driver as module
+from service.driver import Driver
+from service.manifest import Manifest
+from service.packing import RETRIES
+from service.plan import make_plan
+from trainables.trial import Stack
+
+SETTINGS = ("datasets=test/hopper/random-v0", "pruners=snip", "seeds=0,1,2,3")
+
+
+def begin(storage: Path, size: int = 4, retry: bool = False) -> tuple[Driver, Manifest]:
+    plan = make_plan("smoke", SETTINGS, storage=storage, device="cpu", size=size, retry=retry)
+    journal = Manifest(storage, "smoke")
+    driver = Driver(plan, journal, storage, size)
+    driver.prepare()
+    driver.begin("cpu")
+    return driver, journal
+
+
+def fail(driver: Driver, reason: str) -> Stack:
+    """The next stack is started and fails."""
+    stack = driver.next()
+    assert stack is not None
+    driver.started(stack)
+    driver.ended(stack, {"failure": {"reason": reason, "message": "as said", "traceback": "File ..."}})
+    return stack
+
+
+def drain(driver: Driver) -> list[int]:
+    """Sizes of the stacks that come next."""
+    return [len(stack) for stack in iter(driver.next, None)]
+
+
+@pytest.fixture(autouse=True)
+def no_pause(hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.0)
+
+
+def test_out_of_memory_is_tried_in_halves_and_alone_no_more(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    assert len(fail(driver, "out_of_memory")) == 4
+    assert [len(fail(driver, "out_of_memory")) for _ in range(2)] == [2, 2]
+    assert [len(fail(driver, "out_of_memory")) for _ in range(4)] == [1, 1, 1, 1]
+    assert driver.next() is None
+    assert not driver.busy()
+    assert [entry.state for entry in journal.ledger.entries.values()] == ["failed"] * 4
+    assert {entry.detail["reason"] for entry in journal.ledger.entries.values()} == {"out_of_memory"}
+
+
+def test_a_restarted_driver_knows_how_small_a_stack_has_to_be(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    fail(driver, "out_of_memory")
+    driver.leave()
+    journal.close()
+    assert [len(stack) for stack in make_plan("smoke", SETTINGS, storage=tmp_path, device="cpu", size=4).stacks] == [2, 2]
+    driver, journal = begin(tmp_path)
+    assert drain(driver) == [2, 2]
+    journal.close()
+
+
+def test_infrastructure_is_tried_again_whole_and_counted_across_restarts(tmp_path: Path) -> None:
+    for _ in range(RETRIES):
+        driver, journal = begin(tmp_path)
+        assert len(fail(driver, "infrastructure")) == 4
+        assert [entry.state for entry in journal.ledger.entries.values()] == ["planned"] * 4
+        journal.close()
+    driver, journal = begin(tmp_path)
+    fail(driver, "infrastructure")
+    assert [entry.state for entry in journal.ledger.entries.values()] == ["failed"] * 4
+    journal.close()
+    driver, journal = begin(tmp_path)
+    assert driver.next() is None, "`run` leaves it at that"
+    assert driver.exit_code() == 1
+    journal.close()
+    driver, journal = begin(tmp_path, retry=True)
+    assert len(fail(driver, "infrastructure")) == 4, "`resume` starts the count anew"
+    assert [entry.state for entry in journal.ledger.entries.values()] == ["planned"] * 4
+    journal.close()
+
+
+def test_a_worker_that_dies_before_it_begins_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    stack = driver.next()
+    assert stack is not None
+    driver.ended(stack, {"failure": {"reason": "infrastructure", "message": "the node is gone"}})
+    assert [len(stack) for stack in [driver.next()] if stack] == [4]
+    story = [event.state for event in next(iter(journal.ledger.entries.values())).story]
+    assert story == ["planned", "leased", "failed", "planned"]
+    journal.close()
+
+
+@pytest.mark.parametrize("reason", ["user_error", "error"])
+def test_a_wrong_input_in_company_is_found_alone_and_left_at_that(reason: str, tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    fail(driver, reason)
+    assert [len(fail(driver, reason)) for _ in range(4)] == [1, 1, 1, 1]
+    assert not driver.busy()
+    journal.close()
+    assert begin(tmp_path)[0].next() is None
+
+
+def test_failures_that_keep_coming_are_tried_again_later_and_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    driver, journal = begin(tmp_path)
+    pauses = []
+    for _ in range(RETRIES):
+        fail(driver, "infrastructure")
+        began = clock[0]
+        while (stack := driver.next()) is None:
+            assert driver.busy()
+            clock[0] += 1
+        pauses.append(clock[0] - began)
+        driver._ready.appendleft(stack)
+    journal.close()
+    assert pauses == [0, 4, 8, 16, 32]
+
+
+def test_a_retry_and_its_failure_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash between the two would leave a trial failed that is to be tried again."""
+    driver, journal = begin(tmp_path)
+    stack = driver.next()
+    assert stack is not None
+    driver.started(stack)
+    writes: list[Any] = []
+    append = journal._append
+    monkeypatch.setattr(journal, "_append", lambda content: (writes.append(content), append(content)))
+    driver.ended(stack, {"failure": {"reason": "infrastructure", "message": "gone"}})
+    assert len(writes) == 1
+    assert writes[0].count(b'"failed"') == writes[0].count(b'"planned"') == 4
+    journal.close()
