@@ -166,5 +166,11 @@ def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, 
             "action_scale": torch.from_numpy(scaling.action_scale),
         }
         write(paths.policy(storage, trial.key), dump_tensors(tensors))
-        head = {"trial": trial.to_json(), "key": trial.key, "sizes": agent.specs["actor"].sizes, **about}
+        head = {
+            "trial": trial.to_json(),
+            "key": trial.key,
+            "sizes": agent.specs["actor"].sizes,
+            "output": agent.specs["actor"].output,
+            **about,
+        }
         write(paths.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())
