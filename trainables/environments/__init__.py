@@ -1,5 +1,7 @@
 """Environments: one file per family says its gymnasium ids and D4RL's reference returns; `make` builds any id gymnasium knows.
 
+A file may say its RUNNER: then episodes are played without gymnasium's `step`, bit-equal and in half the time.
+
 Importing this package, and asking for a reference, imports no gymnasium: planning needs both at once.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
@@ -30,6 +33,23 @@ class Reference:
         return 100.0 * (returns - self.random) / (self.expert - self.random)
 
 
+@dataclass(frozen=True)
+class Runner:
+    """Gymnasium's planar runners (v5): the defaults of one, from its file in gymnasium/envs/mujoco.
+
+    A healthy one gets `healthy_reward` at each time step, and `terminates` says that the others' episodes end: those whose height,
+    angle or any state (position or velocity, x and height apart) is not strictly inside its range.
+    """
+
+    control_cost: float
+    healthy_reward: float = 0.0
+    terminates: bool = False
+    height: tuple[float, float] = (-inf, inf)
+    angle: tuple[float, float] = (-inf, inf)
+    state: tuple[float, float] | None = None
+    velocity_limit: float | None = None  # of what is observed
+
+
 def families() -> dict[str, tuple[str, ...]]:
     """The gymnasium ids of each family that has a file here."""
     return {name: tuple(registry.load("environments", name).IDS) for name in registry.names("environments")}
@@ -47,6 +67,12 @@ def reference(environment: str) -> Reference | None:
         return None
     module = registry.load("environments", family)
     return Reference(float(module.RANDOM_RETURN), float(module.EXPERT_RETURN), f"D4RL's constants (environments/{family}.py)")
+
+
+def runner(environment: str) -> Runner | None:
+    """How to observe and reward a v5 environment straight from MuJoCo's state; None where its family's file does not say."""
+    family = family_of(environment)
+    return getattr(registry.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
 
 
 def make(environment: str) -> gymnasium.Env[Any, Any]:

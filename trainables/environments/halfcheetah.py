@@ -1,7 +1,12 @@
 """HalfCheetah: run forward with a planar two-legged body; O = 17, A = 6, never terminates."""
 
+from trainables.environments import Runner
+
 IDS = ("HalfCheetah-v5", "HalfCheetah-v4")
 
 # D4RL, d4rl/infos.py: REF_MIN_SCORE and REF_MAX_SCORE of halfcheetah-*-v2 (returns of a random and of a SAC expert policy).
 RANDOM_RETURN = -280.178953
 EXPERT_RETURN = 12135.0
+
+# gymnasium, half_cheetah_v5.py
+RUNNER = Runner(control_cost=0.1)
