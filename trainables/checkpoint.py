@@ -170,6 +170,7 @@ def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, 
             "action_scale": torch.from_numpy(scaling.action_scale),
         }
         write(paths.policy(storage, trial.key), dump_tensors(tensors))
-        head = {"trial": trial.to_json(), "key": trial.key, "sizes": agent.specs["actor"].sizes, **about}
+        actor = agent.specs["actor"]
+        head = {"trial": trial.to_json(), "key": trial.key, "sizes": actor.sizes, "output": actor.output, **about}
         head |= {"others": {other: agent.specs[other].sizes for other in others}} if others else {}
         write(paths.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())

@@ -1,6 +1,6 @@
 """Evaluation: all episodes of all members of a stack in one loop, with one batched forward per time step.
 
-The environments are stepped without gymnasium's wrappers (their time limit is kept here): about 95 % of the time is physics.
+The environments are stepped without gymnasium's wrappers (their time limit is kept here), as trainables/simulation.py does it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.errors import UserError
+from trainables.simulation import Gymnasium, Planar, Simulation
 
 Act = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
 
@@ -29,8 +30,8 @@ class Evaluator:
             raise UserError(f"evaluation seeds must be K rows of E numbers each; there are rows of {[len(row) for row in seeds]}")
         self.environment = environment
         self._seeds = [[int(seed) for seed in row] for row in seeds]
-        wrapped = [environments.make(environment) for row in seeds for _ in row]
-        spec, first = wrapped[0].spec, wrapped[0]
+        first = environments.make(environment)
+        spec = first.spec
         if spec is None or spec.max_episode_steps is None:
             raise UserError(f"environment {environment!r} has no time limit (max_episode_steps), so its episodes need not end")
         low, high = getattr(first.action_space, "low", None), getattr(first.action_space, "high", None)
@@ -40,8 +41,10 @@ class Evaluator:
         self.horizon = spec.max_episode_steps
         self.observation_size, self.action_size = shape[0], low.shape[0]
         self.action_low, self.action_high = low, high
-        # Wrappers that an environment is registered with belong to it.
-        self._environments = [env if spec.additional_wrappers else env.unwrapped for env in wrapped]
+        count, runner = len(seeds) * len(seeds[0]), environments.runner(environment)
+        self._simulation: Simulation = (
+            Planar(first, runner, count) if runner else Gymnasium(first, lambda: environments.make(environment), count)
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,32 +62,23 @@ class Evaluator:
         count = members * episodes
         observations = np.zeros((members, episodes, self.observation_size), np.float32)
         rows = observations.reshape(count, -1)
-        for i, env in enumerate(self._environments):
-            rows[i] = env.reset(seed=self._seeds[i // episodes][i % episodes])[0]
-        returns = [0.0] * count
-        alive = list(range(count))
-        steps = [env.step for env in self._environments]
+        self._simulation.reset([seed for row in self._seeds for seed in row], rows)
+        returns, alive = np.zeros(count), np.arange(count)
         for _ in range(self.horizon):
             actions = np.asarray(act(observations), dtype=self.action_low.dtype).reshape(count, -1)
-            if not np.isfinite(actions).all():
-                for i in [i for i in alive if not np.isfinite(actions[i]).all()]:
-                    returns[i] = float("nan")
-                    alive.remove(i)
+            finite = np.isfinite(actions).all(1)
+            if not finite.all():
+                returns[alive[~finite[alive]]] = np.nan
+                alive = alive[finite[alive]]
             actions = actions.clip(self.action_low, self.action_high)
-            ended = False
-            for i in alive:
-                rows[i], reward, terminated, truncated, _ = steps[i](actions[i])
-                returns[i] += float(reward)
-                if terminated or truncated:
-                    steps[i] = None
-                    ended = True
-            if ended:
-                alive = [i for i in alive if steps[i] is not None]
-            if not alive:
+            rewards, ended = self._simulation.step(alive.tolist(), actions, rows)
+            returns[alive] += rewards[alive]
+            if ended.any():
+                alive = alive[~ended[alive]]
+            if not len(alive):
                 break
-        return np.array(returns, np.float64).reshape(members, episodes)
+        return returns.reshape(members, episodes)
 
     def close(self) -> None:
         """Free the environments."""
-        for env in self._environments:
-            env.close()
+        self._simulation.close()

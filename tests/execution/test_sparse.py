@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainables import kernels
 from trainables.errors import UserError
 from trainables.execution import dense, native, sparse
 from trainables.nn import MLP
 from trainables.streams import key_of, to_integers, to_uniform, words
 
-QUICK = tuple(flag for flag in native.FLAGS if flag != "-O3")  # where only the compiling is tested
+QUICK = tuple(flag for flag in kernels.FLAGS if flag != "-O3")  # where only the compiling is tested
 TWIN = MLP((23, 256, 256, 1), heads=2)
 ACTOR = MLP((17, 256, 256, 6), output="tanh", extra={"log_std": 6, "temperature": 1})
 
@@ -31,7 +32,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    native.library.cache_clear()  # a test may have asked for another one
+    kernels.library.cache_clear()  # a test may have asked for another one
 
 
 def network(spec: MLP, members: int, density: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -253,27 +254,27 @@ def test_plain_c_equals_the_vector_instructions(monkeypatch: pytest.MonkeyPatch)
     found = {}
     for simd in ("generic", "auto"):
         monkeypatch.setenv("WINNOW_SIMD", simd)
-        native.library.cache_clear()
+        kernels.library.cache_clear()
         found[simd] = differentiate(sparse.Network(ACTOR, flat, mask), inputs, None, False)
     for plain, best in zip(found["generic"], found["auto"], strict=True):
         torch.testing.assert_close(plain, best, rtol=1e-5, atol=1e-6 * best.abs().max().item())
 
 
 def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(native, "FLAGS", QUICK)
-    native.library.cache_clear()
+    monkeypatch.setattr(kernels, "FLAGS", QUICK)
+    kernels.library.cache_clear()
     monkeypatch.setenv("WINNOW_SIMD", "sse9")
     assert not native.available()
     assert native.reason() == "no WINNOW_SIMD 'sse9'; there are: auto, generic, avx2"
     monkeypatch.setenv("WINNOW_SIMD", "generic")
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
-    native.library.cache_clear()
+    kernels.library.cache_clear()
     monkeypatch.setenv("CC", "no-such-cc")
     assert not native.available()
     assert "no C compiler 'no-such-cc'" in native.reason()
     monkeypatch.setenv("CC", "false")
     with pytest.raises(UserError, match="'false' failed on the sparse kernels"):
-        native.library()
+        kernels.library()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("CC")
     assert native.available()
@@ -282,10 +283,10 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_two_may_compile_at_the_same_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(native, "FLAGS", QUICK)
+    monkeypatch.setattr(kernels, "FLAGS", QUICK)
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
     with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(native._compiled, ["generic", "generic"]))
+        paths = list(pool.map(kernels._compiled, ["generic", "generic"]))
     assert paths[0] == paths[1]
     assert list(tmp_path.iterdir()) == [paths[0]]
     ctypes.CDLL(str(paths[0]))

@@ -4,6 +4,7 @@
     RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for
     SOURCE                          optional: where the two come from; D4RL's constants otherwise
     OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
+    RUNNER                          optional: then its v5 episodes are played without gymnasium's `step`, bit-equal, in half the time
 
 `make` builds any id that gymnasium knows or can import (`module:Name-v0`).
 
@@ -16,6 +17,7 @@ import difflib
 import math
 import warnings
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
@@ -46,6 +48,23 @@ class Reference:
 UNKNOWN = Reference(math.nan, math.nan, "none known")
 
 
+@dataclass(frozen=True)
+class Runner:
+    """Gymnasium's planar runners (v5): the defaults of one, from its file in gymnasium/envs/mujoco.
+
+    A healthy one gets `healthy_reward` at each time step, and `terminates` says that the others' episodes end: those whose height,
+    angle or any state (position or velocity, x and height apart) is not strictly inside its range.
+    """
+
+    control_cost: float
+    healthy_reward: float = 0.0
+    terminates: bool = False
+    height: tuple[float, float] = (-inf, inf)
+    angle: tuple[float, float] = (-inf, inf)
+    state: tuple[float, float] | None = None
+    velocity_limit: float | None = None  # of what is observed
+
+
 def families() -> dict[str, tuple[str, ...]]:
     """The gymnasium ids of each family that has a file here."""
     return {name: tuple(registry.load("environments", name).IDS) for name in registry.names("environments")}
@@ -71,6 +90,12 @@ def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
     family = family_of(environment)
     names = () if family is None else tuple(registry.load("environments", family).OBSERVATION_NAMES)
     return names[:size] if 0 < size <= len(names) else None
+
+
+def runner(environment: str) -> Runner | None:
+    """How to observe and reward a v5 environment straight from MuJoCo's state; None where its family's file does not say."""
+    family = family_of(environment)
+    return getattr(registry.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
 
 
 def make(environment: str) -> gymnasium.Env[Any, Any]:

@@ -73,7 +73,8 @@ class Network:
         return whole[:, :-1].contiguous()
 
     def _joined(self, outputs: list[Tensor]) -> Tensor:
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        # Contiguous either way: a sum over what follows rounds by how it lies in memory.
+        return outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs)
 
 
 class _Part:

@@ -21,10 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.execution import native
+from trainables import kernels
+from trainables.kernels import TILE
 from trainables.nn import MLP, ROW_ALIGNMENT
-
-TILE = 64  # batch elements that go through the network together, as in kernels.c
 
 PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's Part as plain integers, made once: ctypes is slow at it
 
@@ -38,26 +37,12 @@ def cannot(spec: MLP) -> str:
     return "a loss on the gradient by an input" if spec.input_gradient else ""
 
 
-class _Layer(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int32) for name in ("inputs", "outputs")] + [
-        (name, ctypes.c_void_p) for name in ("start", "visit", "tstart")
-    ]
-
-
-class _Network(ctypes.Structure):
-    _fields_ = (
-        [(name, ctypes.c_int32) for name in ("members", "heads", "depth", "features", "outputs", "widest", "values", "tanh")]
-        + [("tile", ctypes.c_int64)]
-        + [(name, ctypes.c_void_p) for name in ("column", "trow", "tvalue", "offset", "layers")]
-    )
-
-
 class Network:
     """Fulfils execution.Network for float32 CPU tensors; can be differentiated once."""
 
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
         self.spec, self.members = spec, len(flat)
-        self.library = native.library()
+        self.library = kernels.library()
         self._index([_Groups(spec, row) for row in mask.bool()])
         self.parameters = self.pack(flat)
         self.core = self.parameters.detach().requires_grad_()
@@ -78,7 +63,7 @@ class Network:
                 to[k, : len(index)] = index
         heights = [1 + max(g.heights[layer] for g in groups) for layer in range(depth)]
         offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.heads)]) * TILE
-        layers = (_Layer * (self.members * spec.heads * depth))()
+        layers = (kernels.Layer * (self.members * spec.heads * depth))()
         self.kept_alive = [indices, offset := offset.astype(np.int32), layers, [g.layers for g in groups]]
         for layer, arrays in zip(layers, itertools.chain.from_iterable(g.layers for g in groups), strict=True):
             layer.outputs, layer.inputs = len(arrays["start"]) - 1, len(arrays["visit"])
@@ -86,7 +71,7 @@ class Network:
         self.tile = int(offset[-1])
         widest = max(heights)
         self.scratch = torch.empty((spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
-        self.network = _Network(
+        self.network = kernels.Network(
             self.members, spec.heads, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh", self.tile,
             *(index.ctypes.data for index in indices), offset.ctypes.data, ctypes.addressof(layers),
         )  # fmt: skip
