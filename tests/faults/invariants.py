@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from service import manifest, spool
@@ -70,26 +71,49 @@ def story(lines: list[Placed]) -> list[str]:
 
 def digests(storage: Path, key: str) -> dict[str, str]:
     """Hashes of masks, policy and the parameters of the newest checkpoint; those of files that are not there are left out."""
-    found = {path.name: path.read_bytes() for path in (paths.masks(storage, key), paths.policy(storage, key)) if path.exists()}
-    tensors = {name: load(content) for name, content in found.items()}
-    newest = sorted(paths.checkpoints(storage, key).glob("*.safetensors"))[-1:]
-    tensors |= {path.name: load(path.read_bytes()) for path in newest}
-    return {name: hashlib.sha256(b"".join(n.encode() + t[n].tobytes() for n in sorted(t))).hexdigest() for name, t in tensors.items()}
+    found = [path for path in (paths.masks(storage, key), paths.policy(storage, key)) if path.exists()]
+    found += sorted(paths.checkpoints(storage, key).glob("*.safetensors"))[-1:]
+    return {path.name: _digest(path.read_bytes()) for path in found}
+
+
+def _digest(content: bytes) -> str:
+    """Of the tensors, which safetensors may write in any order."""
+    try:
+        tensors = load(content)
+    except SafetensorError:
+        return "not safetensors"
+    return hashlib.sha256(b"".join(name.encode() + tensors[name].tobytes() for name in sorted(tensors))).hexdigest()
 
 
 def redone(folder: Path) -> int:
     """The most updates that any attempt computed again, from what the switch `work` noted."""
     reached: dict[str, int] = {}
     most = 0
-    for path in sorted(folder.iterdir()):
-        content = path.read_bytes()
-        first, last = struct.unpack("qq", content[:16])
-        if first < 0:
-            continue
-        for key in json.loads(content[16:]):
-            most = max(most, reached.get(key, -1) + 1 - first)
-            reached[key] = max(last, reached.get(key, -1))
+    for attempt in attempts(folder):
+        for key in attempt.keys if attempt.first >= 0 else ():
+            most = max(most, reached.get(key, -1) + 1 - attempt.first)
+            reached[key] = max(attempt.last, reached.get(key, -1))
     return most
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a process did of a stack: `first` to `last` update, -1 where it came to none."""
+
+    pid: int
+    keys: tuple[str, ...]
+    first: int
+    last: int
+
+
+def attempts(folder: Path) -> list[Attempt]:
+    """What the switch `work` noted, in the order in which it began."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.exists() else []:
+        content = path.read_bytes()
+        if content[16:]:
+            found.append(Attempt(int(path.name.split("-")[1]), tuple(json.loads(content[16:])), *struct.unpack("qq", content[:16])))
+    return found
 
 
 def _manifest(storage: Path, twin: Twin) -> Iterator[str]:

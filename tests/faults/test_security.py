@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,6 @@ def kinds(storage: Path) -> dict[str, list[Path]]:
 def test_a_pickle_in_place_of_any_file_does_not_run(
     nursery: Nursery, fresh: Fresh, begun: Path, twin: Twin, tmp_path: Path, kind: str, form: str
 ) -> None:
-    import shutil
-
     storage, mark = fresh(), tmp_path / "mark"
     shutil.copytree(begun, storage, dirs_exist_ok=True)
     for path in kinds(storage)[kind]:
@@ -121,8 +120,6 @@ def test_a_dataset_that_is_a_path_is_refused(nursery: Nursery, fresh: Fresh, dat
 
 
 def test_a_trial_key_of_the_journal_never_becomes_a_path(nursery: Nursery, begun: Path, fresh: Fresh) -> None:
-    import shutil
-
     storage = fresh()
     shutil.copytree(begun, storage, dirs_exist_ok=True)
     journal = paths.manifest(storage, "smoke")
@@ -130,7 +127,7 @@ def test_a_trial_key_of_the_journal_never_becomes_a_path(nursery: Nursery, begun
     journal.write_text(journal.read_text().replace(key, "../../../../x"))
     before = sorted(storage.parent.iterdir())
     ended = nursery.run(*arguments(storage))
-    assert ended.code in (1, 2), ended.out
+    assert "'../../../../x' is not of the form" in ended.out
     assert sorted(storage.parent.iterdir()) == before
     assert not (storage / "x").exists()
 
@@ -143,6 +140,7 @@ def test_no_secret_is_told(nursery: Nursery, fresh: Fresh, address: str) -> None
     ended = nursery.run(*arguments(storage), faults=["patience=3"], MLFLOW_TRACKING_URI=address, **tokens)
     told = ended.out + nursery.run("sync", "smoke", f"--storage={storage}", MLFLOW_TRACKING_URI=address, **tokens).out
     assert "MLflow did not take everything" in told
+    assert "Traceback" not in told
     assert SECRET not in told
     written = [path for path in storage.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert written == []

@@ -8,7 +8,7 @@ import pytest
 
 from trainables import paths
 
-from .conftest import Fresh, Record, arguments
+from .conftest import QUICK, Fresh, Record, arguments
 from .invariants import Twin, check
 from .nursery import Nursery
 
@@ -104,3 +104,19 @@ def moved(nursery: Nursery, fresh: Fresh, twin: Twin, *switches: str) -> list[st
     address = f"sqlite:///{paths.mlflow_db(other)}"
     assert nursery.run("sync", "smoke", f"--storage={storage}", faults=switches, MLFLOW_TRACKING_URI=address).code == 0
     return check(storage, twin, address)
+
+
+def test_a_trial_that_cannot_be_shipped_does_not_hold_up_the_others(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+    storage = fresh()
+    assert nursery.run(*arguments(storage), faults=QUICK).code == 0
+    path = paths.spool(storage, next(iter(twin.states)))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"kind"', b'"kind', 1))
+    ended = nursery.run("sync", "smoke", f"--storage={storage}")
+    assert ended.code == 2
+    assert f"error: {path} is damaged" in ended.out
+    path.write_bytes(whole)
+    wrong = check(storage, twin)
+    assert [key for key in twin.states if any(key in text for text in wrong)] == [path.parent.name]
+    assert nursery.run("sync", "smoke", f"--storage={storage}").code == 0
+    assert check(storage, twin) == []

@@ -5,9 +5,11 @@ A change to a module of ours waits until it is imported: in Ray's workers this r
 
 from __future__ import annotations
 
+import builtins
 import errno
 import importlib.abc
 import importlib.machinery
+import io
 import json
 import mmap
 import os
@@ -79,6 +81,23 @@ def full_from(number: str) -> None:
         return write(file, content[: len(content) // 2])
 
     os.write = short
+
+
+def read_only(folder: str) -> None:
+    """Nothing below `folder` can be made or changed."""
+
+    def guard(real: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
+        def guarded(path: Any, *arguments: Any, **named: Any) -> Any:
+            if not isinstance(path, int) and os.fspath(path).startswith(folder) and writes(*arguments):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+            return real(path, *arguments, **named)
+
+        return guarded
+
+    for name in ("mkdir", "replace", "unlink"):
+        setattr(os, name, guard(getattr(os, name), lambda *_: True))
+    os.open = guard(os.open, lambda flags, *_: bool(flags & (os.O_WRONLY | os.O_RDWR)))
+    io.open = builtins.open = guard(open, lambda mode="r", *_: mode[0] in "wax")
 
 
 def clock_jumps(seconds: str) -> None:
@@ -154,6 +173,21 @@ def work(folder: str) -> None:
             at(agent, update)
 
         module.Agent.__init__, module.Agent.at = begin, note
+
+    _when_imported("trainables.agent", change)
+
+
+def slow(milliseconds: str) -> None:
+    """Every update takes so much longer, so that there is time to kill it."""
+
+    def change(module: Any) -> None:
+        at = module.Agent.at
+
+        def wait(agent: Any, update: int) -> None:
+            time.sleep(float(milliseconds) / 1000)
+            at(agent, update)
+
+        module.Agent.at = wait
 
     _when_imported("trainables.agent", change)
 
