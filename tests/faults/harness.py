@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -107,8 +108,8 @@ def raylet(root: int) -> int:
     return found
 
 
-def listening(pids: list[int]) -> set[str]:
-    """The addresses at which processes accept connections, as `127.0.0.1` or `::`."""
+def open_to_others(pids: list[int]) -> set[str]:
+    """The addresses other than loopback at which processes accept connections."""
     inodes = set()
     for pid in pids:
         for file in _files(pid):
@@ -121,8 +122,8 @@ def listening(pids: list[int]) -> set[str]:
             if fields[3] == "0A" and fields[9] in inodes:
                 words = bytes.fromhex(fields[1].split(":")[0])
                 address = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
-                found.add(socket.inet_ntop(family, address))
-    return found
+                found.add(socket.inet_ntop(family, address).removeprefix("::ffff:"))
+    return {address for address in found if not ipaddress.ip_address(address).is_loopback}
 
 
 def free_ports(count: int) -> list[int]:

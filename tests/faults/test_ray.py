@@ -15,7 +15,7 @@ from service import spool
 from trainables import paths
 
 from .conftest import Fresh, Record, arguments
-from .harness import Process, descendants, driver, kill, listening, title, wait_for
+from .harness import Process, descendants, driver, kill, open_to_others, title, wait_for
 from .invariants import Twin, attempts, check, redone, twin_of
 from .nursery import Nursery
 from .test_security import Trap
@@ -104,7 +104,7 @@ def test_the_driver_killed_at_random_moments(
         wait_for(lambda now=before: progress(place, keys) > now, run)
         if number == 0:
             everyone = [run.pid, *descendants(run.pid)]
-            assert listening(everyone) <= {"127.0.0.1", "::1"}
+            assert open_to_others(everyone) == set()
             second = driver(given(place, 2), environment, place / "second", FAULTS=faults(place))
             assert second.wait() == 2
             assert "sweep 'smoke' is being run by" in second.out
