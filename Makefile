@@ -4,13 +4,16 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: sweep test lint bench clean
+.PHONY: sweep test test-faults lint bench clean
 
 sweep: .venv/installed  ## record the default dataset if absent, run search_spaces/quickstart.py, show the results
 	@$(BIN)/python -m service run quickstart
 
 test: .venv/installed-dev  ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-faults: .venv/installed-dev  ## the slow fault tests, minutes: real Ray and MLflow servers killed; renews tests/faults/survived.md
+	FAULT_TABLE=tests/faults/survived.md $(BIN)/python -m pytest tests/faults -m slow_faults
 
 lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 	$(BIN)/ruff format --check .

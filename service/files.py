@@ -1,17 +1,5 @@
-"""Writing a file so that after any crash it is whole or absent."""
+"""Writing files as the core does."""
 
-from __future__ import annotations
+from trainables.files import append, sync_folder, write
 
-import os
-from pathlib import Path
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replace `path` by a file with `content`: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+__all__ = ["append", "sync_folder", "write"]

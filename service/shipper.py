@@ -17,8 +17,9 @@ from service import spool
 from service.files import write
 from service.manifest import Entry, Ledger
 from service.spool import Placed
-from service.tracking import MOST_METRICS, Point, Tracking, finite
+from service.tracking import MOST_METRICS, Point, Tracking, finite, refused, told
 from trainables import paths
+from trainables.errors import UserError
 
 PERIOD = 2.0  # seconds between two passes
 LONGEST_WAIT = 60.0  # seconds between two tries while MLflow is away
@@ -45,8 +46,22 @@ class Shipper:
         self._place = hashlib.sha256(tracking.uri.encode()).hexdigest()[:16]
 
     def ship(self) -> int:
-        """One pass over all trials: ship what is committed, then the states. Returns the number of points; raises what MLflow raises."""
-        return sum(self._ship_trial(key, entry) for key, entry in list(self._ledger.entries.items()) if entry.story)
+        """One pass over all trials: ship what is committed, then the states. Returns the number of points.
+
+        Raises UserError, in one line, at once where MLflow is away, else after all other trials where one cannot be shipped.
+        """
+        shipped, trouble = 0, ""
+        for key, entry in list(self._ledger.entries.items()):
+            try:
+                shipped += self._ship_trial(key, entry) if entry.story else 0
+            except Exception as error:
+                # Whatever MLflow's client raises means one thing here: later.
+                trouble = trouble or told(error)
+                if not isinstance(error, UserError) and not refused(error):
+                    break
+        if trouble:
+            raise UserError(trouble)
+        return shipped
 
     def _ship_trial(self, key: str, entry: Entry) -> int:
         cursor = self._cursors.get(key) or self._stored(key)
@@ -135,8 +150,7 @@ class ShipperThread:
         try:
             self._ship()
         except Exception as error:
-            # Whatever MLflow's client raises means one thing here: later.
-            self.trouble = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            self.trouble = told(error)
             return False
         self.trouble = ""
         return True

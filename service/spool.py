@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.files import write
+from service.files import append, sync_folder, write
 from trainables import paths
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
@@ -77,7 +77,7 @@ class TrialSpool:
 
     def __init__(self, storage: Path, trial: Trial, origin: Mapping[str, str]) -> None:
         self._storage, self._trial, self._origin, self._file = storage, trial, origin, -1
-        self._committed, self._over = -1, False
+        self._committed, self._over, self._finished = -1, False, False
 
     def write(self, update: int, kind: str, **content: Any) -> None:
         """Append a line; one that repeats a committed update is dropped: it is in the file already, with the same values."""
@@ -85,11 +85,11 @@ class TrialSpool:
             self._open(update)
         if self._over and kind not in ("checkpointed", "finished"):
             return  # diverged before: whatever its place in the stack still computes is no result
-        if update <= self._committed and kind != "finished":
+        if update <= self._committed and (kind != "finished" or self._finished):
             return
         self._append({"update": update, "kind": kind, "time": _now(), **content})
         if kind in COMMITS:
-            self._committed, self._over = update, self._over or kind == "diverged"
+            self._committed, self._over, self._finished = update, self._over or kind == "diverged", kind == "finished"
 
     def sync(self) -> None:
         if self._file >= 0:
@@ -108,16 +108,17 @@ class TrialSpool:
         write(paths.trial_json(self._storage, self._trial.key), json.dumps(self._trial.to_json(), indent=1).encode())
         lines = read(path)
         self._committed = committed_update(lines)
-        self._over = any(placed.line["kind"] == "diverged" for placed in lines)
+        self._over, self._finished = (any(placed.line["kind"] == kind for placed in lines) for kind in ("diverged", "finished"))
         kept = len(committed(lines))
         while kept < len(lines) and lines[kept].update < update:
             kept += 1
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._file, lines[kept - 1].end if kept else 0)
+        sync_folder(path.parent)
         self._append({"kind": "attempt", "time": _now(), "host": platform.node(), "pid": os.getpid(), **self._origin})
 
     def _append(self, line: Line) -> None:
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+        append(self._file, json.dumps(line).encode() + b"\n")
 
 
 class StackSpool:

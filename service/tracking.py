@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables import paths
+from trainables.errors import UserError
 from trainables.trial import Trial
 
 EXPERIMENT = "winnow"
@@ -171,6 +173,18 @@ def params_of(trial: Trial) -> dict[str, str]:
     """All that was chosen for a trial: its fields, and every hyperparameter, also those left at their default."""
     plain = {name: str(value) for name, value in trial.to_json().items() if name != "hyper"}
     return plain | {f"hyper.{name}": str(value) for name, value in trial.hyper_values().items()}
+
+
+def refused(error: Exception) -> bool:
+    """Whether MLflow is there and will not have this, now or later."""
+    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
+
+
+def told(error: Exception) -> str:
+    """An error in one line, without what an address in it may hold of users and passwords."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    line = line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
+    return re.sub(r"(?<=://)[^/\s]*@", "", line)[:300]
 
 
 def finite(points: Iterable[Point]) -> list[Point]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from trainables import paths
 from trainables.agent import Agent
+from trainables.files import write
 from trainables.masks import Mask
 from trainables.minibatches import Scaling
 from trainables.nn import MLP
@@ -46,25 +46,6 @@ class Saved:
         return Saved(self.update, rows, {name: [layer.to(device) for layer in mask] for name, mask in self.masks.items()}, self.counts)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file so that after any crash it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def pack_bits(mask: Mask, member: int) -> Tensor:
     """One bit per prunable weight of a member, layer after layer, uint8."""
     flat = np.concatenate([layer[member].flatten().cpu().numpy().astype(bool) for layer in mask])
@@ -79,7 +60,7 @@ def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
 
 
 def save(storage: Path, stack: Stack, agent: Agent, masks: Mapping[str, Mask], update: int) -> None:
-    """Commit every member's state after `update` and drop checkpoints older than the newest two."""
+    """Commit every member's state after `update` and drop all checkpoints but it and the one before."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
     for member, trial in enumerate(stack.trials):
         folder = paths.checkpoints(storage, trial.key)
@@ -94,9 +75,15 @@ def save(storage: Path, stack: Stack, agent: Agent, masks: Mapping[str, Mask], u
         head["sha256"] = _hash(head, content)
         write(folder / f"{update:09d}.safetensors", content)
         write(folder / f"{update:09d}.json", json.dumps(head).encode())
-        for old in sorted(folder.glob("*.json"))[:-KEEP]:
-            old.unlink()
-            old.with_suffix(".safetensors").unlink(missing_ok=True)
+        _tidy(folder, update)
+
+
+def _tidy(folder: Path, newest: int) -> None:
+    """Leave the newest two up to update `newest` and nothing else: what a kill left half done, or damaged ahead of it, goes as well."""
+    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= f"{newest:09d}")[-KEEP:]
+    for path in sorted(folder.iterdir()):  # the head before the tensors that it vouches for
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)
 
 
 def committed(storage: Path, trial: Trial) -> list[int]:

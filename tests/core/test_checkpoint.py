@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.stacks import World, assert_same, member_of, small_trial
 from trainables import checkpoint, paths
 from trainables.checkpoint import unpack_bits
+from trainables.files import write as write_file
 from trainables.trial import Stack, Trial
 
 
@@ -146,7 +147,7 @@ def test_anothers_checkpoint_and_a_renamed_one_are_refused(world: World, tmp_pat
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "file.bin"
-    checkpoint.write(path, b"old")
+    write_file(path, b"old")
 
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
@@ -155,10 +156,10 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
         with monkeypatch.context() as patch:
             patch.setattr(os, step, fail)
             with pytest.raises(OSError, match="no space"):
-                checkpoint.write(path, b"new and longer")
+                write_file(path, b"new and longer")
         assert path.read_bytes() == b"old"
         assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
-    checkpoint.write(path, b"new")
+    write_file(path, b"new")
     assert path.read_bytes() == b"new"
 
 
@@ -167,7 +168,7 @@ def test_data_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
-    checkpoint.write(tmp_path / "x", b"x")
+    write_file(tmp_path / "x", b"x")
     assert order == ["fsync", "replace", "fsync"]
 
 

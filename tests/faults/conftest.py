@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .invariants import Twin, check, mlflow_client, twin_of
+from .nursery import Nursery
+
+QUICK = ("no_table", "no_mlflow")  # switches for a run where only training and the manifest matter
+EVERY = 20  # updates between two checkpoints
+SETTINGS = {
+    "datasets": "test/hopper/random-v0", "pruners": "snip", "sparsities": "0.8,0.9", "seeds": "0", "updates": "50",
+    "evaluations": "1", "episodes": "1", "hyper.hidden": "(16, 16)", "hyper.batch_size": "32",
+}  # fmt: skip
+
+
+def arguments(storage: Path, every: int = EVERY, size: int = 2, **settings: str) -> list[str]:
+    """`run smoke` on the small sweep, a stack of two, with some settings changed."""
+    chosen = [f"--set={name}={value}" for name, value in (SETTINGS | settings).items()]
+    return ["run", "smoke", f"--storage={storage}", "--device=cpu", f"--stack-size={size}", f"--checkpoint-every={every}", *chosen]
+
+
+Record = Callable[..., None]
+ROWS = pytest.StashKey[list[str]]()
+
+
+class Fresh:
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+
+    def __call__(self) -> Path:
+        self._count += 1
+        storage = self._folder / str(self._count)
+        storage.mkdir()
+        shutil.copy(self._folder / "mlflow.db", storage)
+        return storage
+
+
+@pytest.fixture(scope="session")
+def environment(hopper_folder: Path, table_cache: Path) -> dict[str, str]:
+    """The environment of a command that finds the small dataset, and no MLflow and no Ray that is not its own."""
+    found = os.environ | {"MINARI_DATASETS_PATH": str(hopper_folder), "WINNOW_CACHE": str(table_cache), "WINNOW_REVISION": "abc123"}
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "FAULTS"):
+        found.pop(name, None)
+    return found
+
+
+@pytest.fixture(scope="session")
+def nursery(environment: dict[str, str]) -> Iterator[Nursery]:
+    made = Nursery(environment)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Fresh:
+    """`fresh()`: a storage that holds nothing but MLflow's empty tables, which take seconds to make."""
+    folder = tmp_path_factory.mktemp("faults")
+    with mlflow_client(f"sqlite:///{folder / 'mlflow.db'}") as client:
+        client.search_experiments()
+    return Fresh(folder)
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    """`record("worker SIGKILL", kills=24, redone=80)`: a row for the table of faults, with the test's wall time."""
+    begun = time.monotonic()
+
+    def add(fault: str, *, kills: int | str = 1, redone: int | str = "") -> None:
+        rows: list[str] = request.config.stash.setdefault(ROWS, [])
+        rows.append(f"| {fault} | {kills} | yes | {redone} | {time.monotonic() - begun:.0f} s |")
+
+    return add
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """`make test-faults` keeps the table of the faults that were survived."""
+    rows, place = session.config.stash.get(ROWS, []), os.environ.get("FAULT_TABLE")
+    if rows and place:
+        head = "| fault | times | survived | updates done again at most | wall time |\n|---|---|---|---|---|\n"
+        Path(place).write_text(head + "\n".join(rows) + "\n")
+
+
+@pytest.fixture(scope="session")
+def twin(nursery: Nursery, fresh: Fresh) -> Twin:
+    """The small sweep, undisturbed."""
+    storage = fresh()
+    assert nursery.run(*arguments(storage), faults=["no_table"]).code == 0
+    found = twin_of(storage)
+    assert set(found.states.values()) == {"done"}
+    assert check(storage, found) == []
+    return found

@@ -1,0 +1,136 @@
+"""A process that has imported everything and forks a child per command: the service without Ray, in half a second instead of ten.
+
+The commands are the real ones, `service.__main__.main`; only `service.cluster.connect` gives a cluster that trains the stacks one
+after the other in the child itself, through the same trainable. A child can be made to die, to be refused by the disk and so on: see
+inject/switches.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code, what it printed, and how often it asked the disk to make something last."""
+
+    code: int
+    out: str
+    boundaries: int
+
+
+class Nursery:
+    """The parent's side: `run` sends a command and waits for its end."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "tests.faults.nursery"]
+        environment = environment | {"PYTHONPATH": f"{ROOT}:{HERE / 'inject'}"}
+        self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, *argv: str, faults: Sequence[str] = (), **environment: str) -> Ended:
+        """A command as in `python -m service ...`, in a fork of its own."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps({"argv": argv, "faults": faults, "environment": environment}) + "\n")
+        self._process.stdin.flush()
+        return Ended(**json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def serve() -> None:
+    """The nursery's side: commands from stdin, one JSON line each; answers to stdout."""
+    import matplotlib.figure  # noqa: F401
+    import mlflow.tracking._tracking_service.client  # noqa: F401
+    import switches
+    from mlflow.entities import Metric  # noqa: F401
+
+    import service.run  # noqa: F401
+    import trainables.run  # noqa: F401
+    from service import cluster
+
+    cluster.connect = connect
+    _warm_up()
+    for line in sys.stdin:
+        command = json.loads(line)
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(theirs, 1)
+            os.dup2(theirs, 2)
+            os.close(ours)
+            os.close(theirs)
+            os.environ.update(command["environment"])
+            os._exit(_child(command, switches))
+        os.close(theirs)
+        with os.fdopen(ours, errors="replace") as pipe:
+            out = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        told = [line for line in out.splitlines() if line.startswith("boundaries ")]
+        answer = {"code": os.waitstatus_to_exitcode(status), "out": out, "boundaries": int(told[-1].split()[1]) if told else -1}
+        print(json.dumps(answer), flush=True)
+
+
+def _warm_up() -> None:
+    """Import and compile what a child would, by training once."""
+    from trainables.run import run_stack
+    from trainables.trial import Stack, Trial
+
+    sizes = {"hidden": (16, 16), "batch_size": 32}
+    trial = Trial(dataset="test/hopper/random-v0", algorithm="bc", pruner="snip", sparsity=0.9, updates=3, evaluations=1, hyper=sizes)
+    for _ in run_stack(Stack((trial,))):
+        pass
+
+
+def _child(command: dict[str, Any], switches: Any) -> int:
+    from service.__main__ import main
+
+    code = 70
+    try:
+        switches.install(command["faults"])
+        code = main(command["argv"])
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    print(f"boundaries {switches.passed()}", flush=True)
+    return code
+
+
+@contextlib.contextmanager
+def connect(device: str = "auto") -> Iterator[Any]:
+    from service.cluster import Cluster
+
+    class Inline(Cluster):
+        """Trains one stack after the other, here."""
+
+        def train(self, name: str, stacks: Sequence[Any], storage: Path, listen: Callable[..., Any], observer: Any, **options: Any) -> bool:
+            from trainables.tune_trainable import StackTrainable
+
+            values = [[trial.to_json() for trial in stack.trials] for stack in stacks]
+            for index, stack in enumerate(stacks):
+                observer.started(stack)
+                trainable = object.__new__(StackTrainable)  # without what Tune wants of it
+                trainable.setup({"stack": index}, stacks=values, storage=str(storage), listen=listen, device="cpu", **options)
+                while not (news := trainable.step()).get("done"):
+                    observer.reported(stack, news)
+                observer.ended(stack, news)
+            return True
+
+    yield Inline("cpu", 1)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,149 @@
+"""Damaged files: the one before counts, or an error names the file; never a wrong number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service import spool
+from trainables import paths
+
+from .conftest import EVERY, QUICK, Fresh, arguments
+from .invariants import Twin, check, redone
+from .nursery import Nursery
+
+
+@pytest.fixture
+def killed(nursery: Nursery, fresh: Fresh, twin: Twin) -> Path:
+    """A storage whose sweep was killed after the checkpoints of updates 20 and 40 were made."""
+    storage = fresh()
+    faults = [*QUICK, f"work={storage / 'work'}"]
+    assert nursery.run(*arguments(storage), faults=[*faults, "die_after=Trained@50"]).code == 137
+    assert {update for key in twin.states for update in checkpoints(storage, key)} == {20, 40}
+    return storage
+
+
+def checkpoints(storage: Path, key: str) -> list[int]:
+    return sorted(int(path.stem) for path in paths.checkpoints(storage, key).glob("*.json"))
+
+
+def resume(nursery: Nursery, storage: Path, *switches: str) -> str:
+    again = nursery.run(*arguments(storage), faults=[*QUICK, *switches, f"work={storage / 'work'}"])
+    return "" if again.code == 0 else again.out
+
+
+def cut(content: bytes) -> bytes:
+    return content[: 2 * len(content) // 3]
+
+
+def flip(content: bytes) -> bytes:
+    """One bit of the last number: nothing but a hash could tell."""
+    place = len(content) - 3
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def gone(content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [cut, flip, gone])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    nursery: Nursery, killed: Path, twin: Twin, damage: Callable[[bytes], bytes]
+) -> None:
+    """Of one member only: its stack goes back together."""
+    path = paths.checkpoints(killed, next(iter(twin.states))) / "000000040.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    assert resume(nursery, killed) == ""
+    assert check(killed, twin, tracking=None) == []
+    assert redone(killed / "work") == 2 * EVERY - 10  # up to 50, from 20
+
+
+def test_without_the_hash_a_flipped_bit_trains_on(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+    storage = fresh()
+    assert nursery.run(*arguments(storage), faults=[*QUICK, "no_checkpoint_hash", "die_after=Trained@50"]).code == 137
+    for path in paths.checkpoints(storage, next(iter(twin.states))).glob("*.safetensors"):
+        path.write_bytes(flip_weight(path.read_bytes()))
+    assert resume(nursery, storage, "no_checkpoint_hash") == ""
+    assert any("differs from the twin's" in text for text in check(storage, twin, tracking=None))
+
+
+def flip_weight(content: bytes) -> bytes:
+    """A high bit of the exponent-free part of some parameter of the actor."""
+    size = int.from_bytes(content[:8], "little")
+    start, _ = json.loads(content[8 : 8 + size])["online/actor"]["data_offsets"]
+    place = 8 + size + start + 4 * 20 + 2
+    return content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :]
+
+
+def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_makes(nursery: Nursery, killed: Path, twin: Twin) -> None:
+    for path in paths.trials(killed).rglob("checkpoints/*.safetensors"):
+        path.write_bytes(cut(path.read_bytes()))
+    faults = [*QUICK, f"work={killed / 'work'}"]
+    assert nursery.run(*arguments(killed), faults=[*faults, "die_after=Trained@30"]).code == 137
+    for key in twin.states:  # the new ones count, not the damaged ones that are further on
+        assert checkpoints(killed, key) == [0, 20]
+    (killed / "work").rename(killed / "work before")
+    assert resume(nursery, killed) == ""
+    assert check(killed, twin, tracking=None) == []
+    first = sorted((killed / "work").iterdir())[0].read_bytes()[:8]
+    assert int.from_bytes(first, "little") == 20
+
+
+@pytest.mark.parametrize("left", [1, 10, -1])
+def test_a_torn_last_line_of_a_spool_is_cut_off(nursery: Nursery, killed: Path, twin: Twin, left: int) -> None:
+    """The first byte, some bytes and all but the line's end."""
+    for key in twin.states:
+        path = paths.spool(killed, key)
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:-1]) + lines[-1].rstrip(b"\n")[:left])
+    assert resume(nursery, killed) == ""
+    assert check(killed, twin, tracking=None) == []
+
+
+def test_without_the_cut_a_torn_line_stays(nursery: Nursery, killed: Path, twin: Twin) -> None:
+    for key in twin.states:
+        path = paths.spool(killed, key)
+        path.write_bytes(path.read_bytes()[:-5])
+    assert "is damaged" in resume(nursery, killed, "no_cut")
+
+
+def test_a_spool_damaged_in_the_middle_is_named_before_anything_starts(nursery: Nursery, killed: Path, twin: Twin) -> None:
+    path = paths.spool(killed, next(iter(twin.states)))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b'{"update"\n', *lines[3:]]))
+    before = {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()}
+    ended = nursery.run(*arguments(killed), faults=QUICK)
+    assert ended.code == 2
+    (error,) = [line for line in ended.out.splitlines() if line.startswith("error: ")]
+    assert str(path) in error
+    assert "Traceback" not in ended.out
+    assert {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()} == before
+
+
+def test_a_torn_last_line_of_the_manifest_is_cut_off(nursery: Nursery, killed: Path, twin: Twin) -> None:
+    path = paths.manifest(killed, "smoke")
+    path.write_bytes(path.read_bytes()[:-7])
+    assert resume(nursery, killed) == ""
+    assert check(killed, twin, tracking=None) == []
+
+
+def test_a_damaged_manifest_is_named_and_left_alone(nursery: Nursery, killed: Path) -> None:
+    path = paths.manifest(killed, "smoke")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], cut(lines[1]) + b"\n", *lines[2:]]))
+    before = path.read_bytes()
+    ended = nursery.run(*arguments(killed), faults=QUICK)
+    assert ended.code == 2
+    assert f"{path} line 2 is damaged" in ended.out
+    assert "Traceback" not in ended.out
+    assert path.read_bytes() == before
+
+
+def test_points_that_no_checkpoint_covers_are_not_counted_as_done(killed: Path, twin: Twin) -> None:
+    for key in twin.states:
+        lines = spool.read(paths.spool(killed, key))
+        assert lines[-1].update == 50
+        assert spool.committed_update(lines) == 40

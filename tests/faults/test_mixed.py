@@ -1,0 +1,79 @@
+"""Good trials beside bad ones, a grid that changes, a clock that jumps."""
+
+from __future__ import annotations
+
+import pytest
+
+from service import manifest, spool
+from trainables import paths
+
+from .conftest import EVERY, QUICK, Fresh, Record, arguments
+from .invariants import Twin, check, redone, story
+from .nursery import Nursery
+
+BAD = {"sparsities": "0.8,0.9,0.9999", "hyper.learning_rate": "0.0003,1e30"}  # SNIP at 99.99 % leaves no path
+
+
+def test_good_trials_end_as_ever_beside_bad_ones(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+    """Divergence and a user's error, in stacks of six that lose their driver halfway, with a memory for two."""
+    storage = fresh()
+    given = arguments(storage, size=6, **BAD)
+    faults = [*QUICK, "out_of_memory_above=2"]
+    assert nursery.run(*given, faults=[*faults, "die_after=Trained@30"]).code == 137
+    ended = nursery.run(*given, faults=faults)
+    assert ended.code == 1, ended.out
+    assert "Traceback" not in ended.out
+    ledger = manifest.read(storage, "smoke")
+    ends = {(e.trial.sparsity, e.trial.hyper_values()["learning_rate"]): (e.state, e.detail.get("reason")) for e in ledger.entries.values()}
+    assert ends == {
+        (0.8, 0.0003): ("done", None), (0.9, 0.0003): ("done", None), (0.9999, 0.0003): ("failed", "user_error"),
+        (0.8, 1e30): ("diverged", "divergence"), (0.9, 1e30): ("diverged", "divergence"), (0.9999, 1e30): ("failed", "user_error"),
+    }  # fmt: skip
+    for key, wanted in twin.spools.items():
+        assert story(spool.read(paths.spool(storage, key))) == wanted
+
+
+def test_more_trials_and_fewer_before_going_on(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+    """A changed grid adds what is new; what it no longer names stays as it is, for the grid that names it again."""
+    storage = fresh()
+    faults = [*QUICK, f"work={storage / 'work'}"]
+    assert nursery.run(*arguments(storage), faults=[*faults, "die_after=Trained@30"]).code == 137
+    other = arguments(storage, seeds="1")
+    assert nursery.run(*other, faults=faults).code == 0
+    ledger = manifest.read(storage, "smoke")
+    assert sorted((e.trial.seed, e.state) for e in ledger.entries.values()) == [(0, "leased"), (0, "leased"), (1, "done"), (1, "done")]
+    assert nursery.run(*arguments(storage, seeds="0,1"), faults=faults).code == 0
+    assert check(storage, twin, tracking=None) == []
+    assert redone(storage / "work") <= EVERY
+    spools = {path: path.read_bytes() for path in paths.trials(storage).rglob("spool.jsonl")}
+    assert nursery.run(*arguments(storage, seeds="0,1"), faults=faults).code == 0
+    assert {path: path.read_bytes() for path in paths.trials(storage).rglob("spool.jsonl")} == spools
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 86_400 * 365])
+def test_a_clock_that_jumps_changes_nothing(nursery: Nursery, fresh: Fresh, twin: Twin, seconds: int) -> None:
+    storage = fresh()
+    jumps = f"clock_jumps={seconds}"
+    assert nursery.run(*arguments(storage), faults=["no_table", jumps, "die_after=Trained@30"]).code == 137
+    ended = nursery.run(*arguments(storage), faults=["no_table", jumps])
+    assert ended.code == 0, ended.out
+    assert check(storage, twin) == []
+
+
+def test_killed_again_and_again_no_work_is_done_twice(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
+    storage = fresh()
+    faults = [*QUICK, f"work={storage / 'work'}"]
+    for update in range(4, 50, 9):
+        assert nursery.run(*arguments(storage), faults=[*faults, f"die_after=Trained@{update}"]).code == 137
+    assert nursery.run(*arguments(storage), faults=faults).code == 0
+    assert check(storage, twin, tracking=None) == []
+    assert 0 < redone(storage / "work") <= EVERY
+
+
+def test_members_go_on_alone_and_in_another_stack(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+    """Killed as a stack of two, then each alone, then as two again."""
+    storage = fresh()
+    for size, update in ((2, 11), (1, 25), (2, 45)):
+        assert nursery.run(*arguments(storage, size=size), faults=[*QUICK, f"die_after=Trained@{update}"]).code == 137
+    assert nursery.run(*arguments(storage, size=2), faults=QUICK).code == 0
+    assert check(storage, twin, tracking=None) == []

@@ -1,0 +1,141 @@
+"""A real MLflow server that is down, slow, silent, stopped or wrong: training goes on, and the curves are complete afterwards."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainables import paths
+
+from .conftest import Fresh, Record, arguments
+from .harness import Process, free_ports, wait_for
+from .invariants import Twin, check
+from .nursery import Nursery
+
+pytestmark = pytest.mark.slow_faults
+
+
+class Server:
+    """The server behind the proxy; `mood` sets how it seems to be."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        port, front = free_ports(2)
+        self._mood, self.address = folder / "mood", f"http://127.0.0.1:{front}"
+        self.mood("well")
+        more = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
+        self.server = Process(command, environment, folder / "server.log", **more)
+        proxy = [sys.executable, "-m", "tests.faults.proxy", str(front), str(port), str(self._mood)]
+        self.proxy = Process(proxy, environment, folder / "proxy.log")
+        wait_for(self._healthy, self.server)
+
+    def mood(self, mood: str) -> None:
+        temporary = self._mood.with_suffix(".new")
+        temporary.write_text(mood)
+        temporary.replace(self._mood)
+
+    def end(self) -> None:
+        self.mood("well")
+        self.proxy.end()
+        self.server.end()
+
+    def _healthy(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"{self.address}/health", timeout=5).status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], fresh: Fresh) -> Iterator[Server]:
+    made = Server(fresh(), environment)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def well(server: Server) -> Iterator[Server]:
+    """The server with nothing of the sweep in it."""
+    from service.tracking import EXPERIMENT
+
+    from .invariants import mlflow_client
+
+    server.mood("well")
+    with mlflow_client(server.address) as client:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        for run in client.search_runs([experiment.experiment_id]) if experiment else ():
+            client.delete_run(run.info.run_id)
+    yield server
+    server.mood("well")
+
+
+@pytest.mark.parametrize("mood", ["well", "flapping", "slow"])
+def test_all_arrives_in_the_end(nursery: Nursery, fresh: Fresh, twin: Twin, well: Server, record: Record, mood: str) -> None:
+    storage = fresh()
+    well.mood(mood)
+    ended = nursery.run(*arguments(storage), faults=["no_table", "slow=20"], MLFLOW_TRACKING_URI=well.address)
+    well.mood("well")
+    assert ended.code == 0, ended.out
+    if "did not take everything" in ended.out:  # patience ended in a bad moment
+        assert mood == "flapping"
+        assert nursery.run("sync", "smoke", f"--storage={storage}", MLFLOW_TRACKING_URI=well.address).code == 0
+    assert check(storage, twin, well.address) == []
+    record(f"MLflow {mood}", kills="")
+
+
+@pytest.mark.parametrize("mood", ["down", "500", "silent", "SIGSTOP"])
+def test_away_from_start_to_end_then_synced(nursery: Nursery, fresh: Fresh, twin: Twin, well: Server, record: Record, mood: str) -> None:
+    storage = fresh()
+    if mood == "SIGSTOP":
+        stop(well, signal.SIGSTOP)
+    else:
+        well.mood(mood)
+    begun = time.monotonic()
+    ended = nursery.run(*arguments(storage), faults=["patience=2"], MLFLOW_TRACKING_URI=well.address)
+    took = time.monotonic() - begun
+    stop(well, signal.SIGCONT)
+    well.mood("well")
+    assert ended.code == 0, ended.out
+    assert "MLflow did not take everything" in ended.out
+    assert check(storage, twin, None) == []
+    assert nursery.run("sync", "smoke", f"--storage={storage}", MLFLOW_TRACKING_URI=well.address).code == 0
+    assert check(storage, twin, well.address) == []
+    record(f"MLflow {mood} from start to end, then `service sync` (training took {took:.0f} s)", kills="")
+
+
+def test_away_in_the_middle(nursery: Nursery, fresh: Fresh, twin: Twin, well: Server, record: Record) -> None:
+    """Well at first and at last; the run itself brings all of it."""
+    import threading
+
+    storage = fresh()
+    moods = iter([(1.0, "500"), (3.0, "down"), (3.0, "flapping"), (2.0, "well")])
+
+    def change() -> None:
+        for seconds, mood in moods:
+            time.sleep(seconds)
+            well.mood(mood)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    ended = nursery.run(*arguments(storage), faults=["no_table", "slow=100"], MLFLOW_TRACKING_URI=well.address)
+    changing.join()
+    assert ended.code == 0, ended.out
+    assert "did not take everything" not in ended.out
+    assert check(storage, twin, well.address) == []
+    assert paths.shipped(storage, next(iter(twin.states))).exists()
+    record("MLflow answers 500, then is down, then flaps, in the middle", kills="")
+
+
+def stop(server: Server, number: int) -> None:
+    from .harness import descendants, kill
+
+    for pid in [server.server.pid, *descendants(server.server.pid)]:
+        kill(pid, number)

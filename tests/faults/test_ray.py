@@ -1,0 +1,128 @@
+"""Whole sweeps on real Ray: workers, drivers, raylets and heads die by SIGKILL."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service import spool
+from trainables import paths
+
+from .conftest import Fresh, Record, arguments
+from .harness import Process, descendants, driver, kill, open_to_others, title, wait_for
+from .invariants import Twin, attempts, check, redone, twin_of
+from .nursery import Nursery
+from .test_security import Trap
+
+pytestmark = pytest.mark.slow_faults
+
+EVERY = 100
+SETTINGS = {"seeds": "0,1,2,3", "updates": "1500", "evaluations": "2"}
+SLOW = "slow=2"
+
+
+def given(storage: Path, size: int = 1) -> list[str]:
+    return arguments(storage, EVERY, size, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def big(nursery: Nursery, fresh: Fresh) -> Twin:
+    """Eight trials of 1,500 updates, undisturbed."""
+    storage = fresh()
+    assert nursery.run(*given(storage, 2), faults=["no_table", "no_mlflow"]).code == 0
+    return twin_of(storage)
+
+
+@pytest.fixture
+def place(fresh: Fresh) -> Path:
+    return fresh()
+
+
+@pytest.fixture
+def started() -> Iterator[list[Process]]:
+    """Processes that are ended with the test, last ones first."""
+    found: list[Process] = []
+    yield found
+    for process in reversed(found):
+        process.end()
+
+
+def faults(storage: Path, *more: str) -> str:
+    return " ".join(["no_table", SLOW, f"work={storage / 'work'}", *more])
+
+
+def progress(storage: Path, keys: list[str]) -> int:
+    """Committed updates of all trials together."""
+    return sum(max(0, spool.committed_update(spool.read(paths.spool(storage, key)))) for key in keys)
+
+
+def test_24_workers_killed_at_random_moments(
+    environment: dict[str, str], place: Path, big: Twin, started: list[Process], record: Record
+) -> None:
+    """Three times per trial at most, which Ray's retries cover; what has gone to the end is asked for once more."""
+    draw, wanted, killed = random.Random(0), 24, Counter[str]()
+    moments: dict[int, float] = {}  # when each attempt, by its number, is to die
+    code = -1
+    for _ in range(4):
+        run = driver([*given(place), "--retry-failed"], environment, place / "log", FAULTS=faults(place))
+        started.append(run)
+        while run.runs():
+            newest = {attempt.pid: (number, attempt) for number, attempt in enumerate(attempts(place / "work"))}
+            for pid, (number, attempt) in newest.items():
+                moment = moments.setdefault(number, time.monotonic() + draw.uniform(0, 3))
+                if time.monotonic() > moment and killed[attempt.keys[0]] < 3 and killed.total() < wanted and title(pid).startswith("ray::"):
+                    kill(pid)
+                    killed[attempt.keys[0]] += 1
+                    moments[number] = float("inf")
+            time.sleep(0.02)
+        code = run.wait()
+        if code == 0:
+            break
+    assert code == 0, run.out
+    assert killed.total() >= 20
+    assert check(place, big) == []
+    most = redone(place / "work")
+    assert most <= EVERY
+    record("worker SIGKILL at random moments", kills=killed.total(), redone=most)
+
+
+def test_the_driver_killed_at_random_moments(
+    environment: dict[str, str], place: Path, big: Twin, started: list[Process], record: Record, tmp_path: Path
+) -> None:
+    """With it goes its Ray. In between, a second driver is refused, and Tune's own state is replaced by rubbish and traps."""
+    draw, keys, mark = random.Random(1), list(big.states), tmp_path / "mark"
+    for number in range(3):
+        run = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
+        started.append(run)
+        before = progress(place, keys)
+        wait_for(lambda now=before: progress(place, keys) > now, run)
+        if number == 0:
+            everyone = [run.pid, *descendants(run.pid)]
+            assert open_to_others(everyone) == set()
+            second = driver(given(place, 2), environment, place / "second", FAULTS=faults(place))
+            assert second.wait() == 2
+            assert "sweep 'smoke' is being run by" in second.out
+            assert str(run.pid) in second.out
+            assert "Traceback" not in second.out
+        time.sleep(draw.uniform(0, 2))
+        below = descendants(run.pid)
+        run.kill()
+        wait_for(lambda below=below: not any("ray" in title(pid) for pid in below), seconds=60)
+        assert check(place, big, tracking=None)  # it was not over
+        for path in paths.ray_results(place).rglob("*"):
+            if path.is_file():
+                path.write_bytes(pickle.dumps(Trap(mark)) if path.suffix == ".pkl" or number else path.read_bytes()[:100])
+    last = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
+    started.append(last)
+    assert last.wait() == 0, last.out
+    assert not mark.exists()
+    assert check(place, big) == []
+    most = redone(place / "work")
+    assert most <= EVERY
+    record("driver SIGKILL at random moments; Tune's state damaged in between; a second driver refused", kills=3, redone=most)

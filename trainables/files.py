@@ -1,0 +1,59 @@
+"""Files that a crash leaves whole or absent, and no litter."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace `path` by a file with `content`, on disk when this returns: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def append(file: int, content: bytes) -> None:
+    """Add to the end of an open file, all or nothing: what a full disk cut short is taken back, or the next line would go on from it."""
+    start = os.lseek(file, 0, os.SEEK_END)
+    try:
+        while content:
+            content = content[os.write(file, content) :]
+    except OSError:
+        os.ftruncate(file, start)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _tidy(path: Path) -> None:
+    """Remove the temporary files that killed writers of `path` have left."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _runs(int(left.suffixes[-2][1:])):
+            left.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
