@@ -54,7 +54,7 @@ class Driver:
                 self._progress.at(trial.key, news["update"], now)
             score = news.get("scores", {}).get(trial.key)
             if score is not None and score == score:  # not NaN
-                self._progress.score(trial.key, cell_of(trial), score)
+                self._progress.score(trial.key, trial.cell, score)
         self.idle()
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:
@@ -101,8 +101,3 @@ class Driver:
         self._progress.end(trial.key, state)
         if state != "done" and not silent:
             self._display.note(f"{trial.name} {state}: {detail['reason']}: {detail['message']}")
-
-
-def cell_of(trial: Trial) -> str:
-    """`snip@95`, `dense`: the trial's cell in the table."""
-    return trial.pruner if trial.pruner == "dense" else f"{trial.pruner}@{100 * trial.sparsity:g}"

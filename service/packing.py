@@ -6,18 +6,18 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from trainables.trial import BREAK_EVEN, Stack, Trial, shape_of
+from trainables.trial import Stack, Trial, company, shape_of
 
 
 def pack(trials: Iterable[Trial], size: int, progress: Mapping[str, int] | None = None) -> tuple[Stack, ...]:
     """Stacks of at most `size` trials that agree in shape and, by `progress` (trial key -> update), in where they go on from.
 
-    Trials that fit together are split evenly: ten at `size` 8 make two stacks of five, which end at the same time. Those on either
-    side of the break-even density stay apart: `auto` would compute them another way alone than in each other's company.
+    Trials that fit together are split evenly: ten at `size` 8 make two stacks of five, which end at the same time. Those that
+    `auto` would compute another way alone than in each other's company stay apart.
     """
-    groups: dict[tuple[str, int, bool], list[Trial]] = {}
+    groups: dict[tuple[str, int, str], list[Trial]] = {}
     for trial in trials:
-        groups.setdefault((shape_of(trial), (progress or {}).get(trial.key, 0), trial.density <= BREAK_EVEN), []).append(trial)
+        groups.setdefault((shape_of(trial), (progress or {}).get(trial.key, 0), company(trial)), []).append(trial)
     stacks = []
     for group in groups.values():
         count = math.ceil(len(group) / size)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.errors import UserError
-from trainables.trial import Stack, Trial
+from trainables.trial import CHOICES, MAPPINGS, Stack, Trial
 
 if TYPE_CHECKING:
     from trainables.reports import Report
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place = {name: given.pop(name) for name in ("device", "execution")}
     storage: Path | None = given.pop("storage")
     try:
-        given["hyper"] = dict(assignment(text) for text in given["hyper"])
+        for name in MAPPINGS:
+            given[name] = dict(assignment(f"--{name.replace('_', '-')}", text) for text in given[name])
         stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
         if storage:
             check_writable(storage)
@@ -48,15 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m trainables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(Trial):
+        option = f"--{field.name.replace('_', '-')}"
         required = field.default is MISSING and field.default_factory is MISSING
         if field.name == "seed":
             found.add_argument("--seed", type=int, nargs="+", default=[0], help="several seeds train as one stack (default 0)")
-        elif field.name == "hyper":
-            found.add_argument("--hyper", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters of the algorithm")
+        elif field.name in MAPPINGS:
+            note = {"hyper": "hyperparameters of the algorithm", "sparsity_of": "sparsities of single networks, e.g. critic=0.9"}
+            found.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=note[field.name])
+        elif str(field.type) == "bool":
+            found.add_argument(option, action="store_true")
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}"
-            found.add_argument(f"--{field.name.replace('_', '-')}", type=kind, required=required, default=field.default, help=note)
+            note += f"; one of {', '.join(CHOICES[field.name])}" if field.name in CHOICES else ""
+            found.add_argument(option, type=kind, required=required, default=field.default, help=note)
     found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
     found.add_argument("--device", default="cpu")
     found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")
@@ -70,13 +76,13 @@ def check_writable(storage: Path) -> None:
         raise UserError(f"--storage {str(storage)!r}: {nearest} is not a folder that can be written to")
 
 
-def assignment(text: str) -> tuple[str, Any]:
+def assignment(option: str, text: str) -> tuple[str, Any]:
     """`alpha=2.5` -> ("alpha", 2.5)."""
     name, separator, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        raise UserError(f"--hyper {text!r} is not NAME=NUMBER, e.g. alpha=2.5" if separator else f"--hyper {text!r} has no '='") from None
+        raise UserError(f"{option} {text!r} is not NAME=NUMBER, e.g. alpha=2.5" if separator else f"{option} {text!r} has no '='") from None
 
 
 def follow(stack: Stack, reports: Iterator[Report]) -> int:

@@ -17,7 +17,9 @@ from trainables.datasets import load_table
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.evaluation import Evaluator
-from trainables.masks import statistics
+from trainables.gradual import change, changes_of
+from trainables.initialization import starting_rows
+from trainables.masks import Mask, statistics
 from trainables.minibatches import Minibatches, Scaling
 from trainables.pruners import prune
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
@@ -59,14 +61,14 @@ def run_stack(
         agent.load_rows(saved.rows, saved.counts)
     else:
         masks, update = prune(agent, stack, data.draw), 0
-        agent.build(execution, {name: agent.initial(name) for name in agent.specs}, masks)
-        per_network = [statistics(name, mask) for name, mask in masks.items()]
-        yield Pruned(0, [{n: v for found in members for n, v in found.items()} for members in zip(*per_network, strict=True)])
+        agent.build(execution, starting_rows(agent, stack, masks), masks)
+        yield pruned(0, masks)
         if storage:
             checkpoint.write_masks(storage, stack, agent.specs, masks)
             checkpoint.save(storage, stack, agent, masks, 0)
             yield Checkpointed(0)
 
+    changes, changed = changes_of(stack), False
     healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
     for stop in stops(lead, checkpoint_every):
         if not any(healthy):
@@ -76,6 +78,8 @@ def run_stack(
         begun = time.monotonic()
         logged: dict[str, Tensor] = {}
         for current in range(update, stop):
+            if current in changes:
+                masks, changed = change(agent, stack, masks, changes[current], execution), True
             agent.at(current)
             logged |= algorithm.update(agent, data.draw(agent.streams, agent.hyper.batch_size))
         rate = len(stack) * (stop - update) / (time.monotonic() - begun)
@@ -85,6 +89,11 @@ def run_stack(
             if healthy[member] and not finite:
                 healthy[member] = False
                 yield Diverged(update, member, f"parameters are not finite after update {update}")
+        if changed:
+            changed = False
+            yield pruned(update, masks)
+            if storage:
+                checkpoint.write_masks(storage, stack, agent.specs, masks)
         yield Trained(update, per_member(logged, len(stack)), rate)
         if update in lead.evaluation_updates():
             returns = evaluate()
@@ -99,6 +108,11 @@ def run_stack(
         about = {"environment": table.environment, "dataset_hash": table.hash, "execution": agent.execution}
         checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
     yield Finished(update, time.monotonic() - started, agent.execution)
+
+
+def pruned(update: int, masks: dict[str, Mask]) -> Pruned:
+    per_network = [statistics(name, mask) for name, mask in masks.items()]
+    return Pruned(update, [{n: v for found in members for n, v in found.items()} for members in zip(*per_network, strict=True)])
 
 
 def usable(device: str) -> str:

@@ -4,7 +4,8 @@ Hyper                    its numbers, each with its source; floats reach the cod
 NORMALIZE                whether observations are normalized by the dataset's mean and standard deviation
 networks(O, A, hyper)    name -> MLP
 LEARNING_RATES, TARGETS  network -> field of Hyper; networks that have a target
-<network>_loss           each [K]; LOSSES says which loss scores which network before training
+<network>_loss           each [K]; LOSSES says which loss scores which network before training (AUTHORS_LOSSES, optional: what the
+                         authors' code scores it by instead)
 update(agent, batch)     one update; returns what is logged, each [K]
 act(agent, observations) the evaluation policy, [K, E, O] -> [K, E, A] in [-1, 1]
 """
