@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trainables import paths
+from trainables.reports import Checkpointed, Evaluated
 from trainables.trial import Stack, Trial
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -29,44 +31,41 @@ SHORT = {"updates": 20_000, "evaluations": 1}
 FAST = {"hyper": {"learning_rate": 1e-3}}
 
 
-def trials() -> Iterator[Trial]:
-    """Seed by seed, the dense ones last: they take longest."""
+def plan() -> Iterator[tuple[Trial, int]]:
+    """What to train and how far, in the order of what one wants to know first."""
+    base, dense, variants = [], [], []
     for seed in SEEDS:
         for dataset in DATASETS:
             plain: dict[str, Any] = {"dataset": dataset, "algorithm": "bc", "seed": seed}
+            dense.append(Trial(**plain, **LONG))
             for pruner in PRUNERS:
                 pruned = plain | {"pruner": pruner, "sparsity": 0.95}
-                yield from (Trial(**pruned, **LONG, rescale=how) for how in ("none", "layer"))
-                yield Trial(**pruned, **SHORT, rescale="unit")
-                yield from (Trial(**pruned, **SHORT, **FAST, rescale=how) for how in ("none", "layer"))
-                if pruner == "snip":
-                    yield from (Trial(**pruned, **SHORT, calibration_size=4096, rescale=how) for how in ("none", "layer"))
-            yield Trial(**plain, **LONG)
-            yield Trial(**plain, **SHORT, **FAST)
+                base += [Trial(**pruned, **LONG, rescale=how) for how in ("none", "layer")]
+                variants += [Trial(**pruned, **SHORT, **FAST, rescale=how) for how in ("none", "layer")]
+                variants.append(Trial(**pruned, **SHORT, rescale="unit"))
+            variants.append(Trial(**plain, pruner="snip", sparsity=0.95, **SHORT, calibration_size=4096))
+    yield from ((trial, 20_000) for trial in (*base, *dense, *variants))
+    yield from ((trial, 60_000) for trial in (*base, *dense))
 
 
 def run() -> None:
-    """Train what is missing, one trial at a time, and keep each as it ends; a trial that was cut short begins again."""
-    from trainables.reports import Evaluated, Trained
+    """Train what is missing, one trial at a time; checkpoints in the storage root, so that what was cut short goes on."""
     from trainables.run import run_stack
 
     found = load()
-    wanted = list(trials())
+    todo = [(trial, until) for trial, until in plan() if str(until) not in found.get(trial.key, {"scores": {}})["scores"]]
     begun, trained = time.monotonic(), 0
-    todo = [trial for trial in wanted if trial.key not in found]
-    for number, trial in enumerate(todo, 1):
-        scores: dict[int, float] = {}
-        rates = []
-        for report in run_stack(Stack((trial,))):
+    for number, (trial, until) in enumerate(todo, 1):
+        entry = found.setdefault(trial.key, {"trial": trial.to_json(), "scores": {}})
+        for report in run_stack(Stack((trial,)), paths.root()):
             if isinstance(report, Evaluated):
-                scores[report.update] = statistics.fmean(report.scores[0])
-            elif isinstance(report, Trained):
-                rates.append(report.updates_per_second)
-        found[trial.key] = {"trial": trial.to_json(), "scores": scores, "updates_per_second": round(statistics.median(rates), 1)}
+                entry["scores"][str(report.update)] = round(statistics.fmean(report.scores[0]), 2)
+            elif isinstance(report, Checkpointed) and report.update >= until:
+                break
         store(found)
-        trained += trial.updates
-        left = sum(t.updates for t in todo[number:]) / trained * (time.monotonic() - begun)
-        print(f"{number} of {len(todo)}, {left / 60:.0f} min left: {trial.name}, rescale {trial.rescale}: {scores}", flush=True)
+        trained += 20_000
+        left = sum(20_000 for _ in todo[number:]) / trained * (time.monotonic() - begun)
+        print(f"{number} of {len(todo)}, {left / 60:.0f} min left: {trial.name}: {entry['scores']}", flush=True)
 
 
 def load() -> dict[str, Any]:
@@ -88,7 +87,7 @@ def table() -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     settings = {
         (update, t.hyper_values()["learning_rate"], t.calibration_size, t.rescale)
-        for t in trials() if t.pruner != "dense" for update in t.evaluation_updates()
+        for t, _ in plan() if t.pruner != "dense" for update in t.evaluation_updates()
     }  # fmt: skip
     for setting in sorted(settings, key=lambda s: (s[1], s[2], s[0], ("none", "layer", "unit").index(s[3]))):
         update, rate, calibration, rescale = setting
@@ -113,7 +112,7 @@ def scores_of(found: dict[str, Any], dataset: str, pruner: str, rescale: str, ca
     wanted = {"dataset": dataset, "pruner": pruner, "rescale": rescale, "calibration_size": calibration}
     return [
         entry["scores"][str(update)]
-        for entry in json.loads(json.dumps(list(found.values())))
+        for entry in found.values()
         if all(entry["trial"][name] == value for name, value in wanted.items())
         and entry["trial"]["hyper"].get("learning_rate", 3e-4) == rate and str(update) in entry["scores"]
     ]  # fmt: skip

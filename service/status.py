@@ -6,9 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 from search_spaces.sweep import load_sweep
-from service import manifest
+from service import manifest, spool
 from service.manifest import Ledger
 from service.plan import progress_of
+from trainables import paths
 from trainables.errors import UserError
 
 
@@ -32,4 +33,12 @@ def describe(name: str, storage: Path) -> str:
             lines.append(f"  {entry.state:<9}{key}  {entry.trial.name}: {entry.detail.get('reason')}: {entry.detail.get('message')}")
         elif at.get(key):
             lines.append(f"  {entry.state:<9}{key}  {entry.trial.name}: {at[key]:,} of {entry.trial.updates:,} updates committed")
+        for warning in warnings_of(storage, key):
+            lines.append(f"  {'warning':<9}{key}  {entry.trial.name}: {warning}")
     return "\n".join(lines)
+
+
+def warnings_of(storage: Path, key: str) -> list[str]:
+    """What a trial's newest report on its masks warns of."""
+    told = [placed.line["warnings"] for placed in spool.read(paths.spool(storage, key)) if placed.line.get("warnings") is not None]
+    return list(told[-1]) if told else []

@@ -11,7 +11,7 @@ import ast
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
         if field.name == "seed":
             found.add_argument("--seed", type=int, nargs="+", default=[0], help="several seeds train as one stack (default 0)")
         elif field.name in MAPPINGS:
-            note = {"hyper": "hyperparameters of the algorithm", "sparsity_of": "sparsities of single networks, e.g. critic=0.9"}
-            found.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=note[field.name])
+            notes = {"hyper": "hyperparameters of the algorithm", "sparsity_of": "sparsities of single networks, e.g. critic=0.9"}
+            found.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=notes[field.name])
         elif str(field.type) == "bool":
             found.add_argument(option, action="store_true")
         else:
@@ -93,8 +93,11 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
     total = stack.lead.updates
     for report in reports:
         if isinstance(report, kinds.Pruned):
-            for trial, found in zip(stack.trials, report.statistics, strict=True):
-                say(f"{trial.name}: " + "  ".join(f"{n.split('/')[-1]} keeps {100 * v:.2f} %" for n, v in found.items() if _is_layer(n)))
+            for trial, found, warned in zip(stack.trials, report.details, report.warnings, strict=True):
+                if report.update == 0:
+                    say(f"{trial.name}: " + "  ".join(layers(found)))
+                for warning in warned:
+                    say(f"warning: {trial.name} after {report.update:,} updates: {warning}")
         elif isinstance(report, kinds.Trained):
             rate = report.updates_per_second
             left = len(stack) * (total - report.update) / rate
@@ -112,8 +115,9 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
     return 1 if diverged else 0
 
 
-def _is_layer(name: str) -> bool:
-    return name.startswith("mask/density/") and "." in name
+def layers(networks: Mapping[str, Any]) -> list[str]:
+    """`actor.0 keeps 14.70 %` for each layer of each network."""
+    return [f"{name}.{i} keeps {100 * one['density']:.2f} %" for name, about in networks.items() for i, one in enumerate(about["layers"])]
 
 
 def clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""From saliency to mask, and what a mask really is. A mask is a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept."""
+"""From saliency to mask. A mask is a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def choose(
 def on_paths(
     cut: Callable[[Mapping[str, Sequence[float]]], dict[str, Mask]], asked: Mapping[str, Sequence[float]], totals: Mapping[str, int]
 ) -> dict[str, Mask]:
-    """Bisect on the number of weights that `cut` keeps until those on a path are as many as `asked`, per member (Vysogorets & Kempe 2023)."""
+    """Bisect on what `cut` keeps until as many weights as `asked` lie on a path, per member (Vysogorets & Kempe 2023)."""
     members, total = range(len(next(iter(asked.values())))), sum(totals.values())
     wanted = [sum(kept(asked[name][k], totals[name]) for name in totals) for k in members]
 
@@ -151,28 +151,6 @@ def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
                     f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{fewest} keeps {count} of "
                     f"{total} weights; lower the sparsity or choose another pruner"
                 )
-
-
-def statistics(network: str, mask: Mask) -> list[dict[str, float]]:
-    """Per member: nominal and effective density per layer and network, live units and inputs, under `mask/<what>/<where>`.
-
-    A live unit lies on a path; a live input is a dimension that some path starts from. Twin heads are counted together."""
-    path = on_path(mask)
-    found = []
-    for member in range(mask[0].shape[0]):
-        row: dict[str, float] = {}
-        for index, (layer, live) in enumerate(zip(mask, path, strict=True)):
-            row[f"mask/density/{network}.{index}"] = float(layer[member].mean())
-            row[f"mask/effective_density/{network}.{index}"] = float(live[member].mean())
-            if index:
-                row[f"mask/live_units/{network}.{index}"] = float((live[member].sum(-2) > 0).sum())
-        total = sum(layer[member].numel() for layer in mask)
-        row[f"mask/density/{network}"] = sum(float(layer[member].sum()) for layer in mask) / total
-        row[f"mask/effective_density/{network}"] = sum(float(layer[member].sum()) for layer in path) / total
-        row[f"mask/kept/{network}"] = sum(float(layer[member].sum()) for layer in mask)
-        row[f"mask/live_inputs/{network}"] = float((path[0][member].sum((0, 1)) > 0).sum())
-        found.append(row)
-    return found
 
 
 def to_row(spec: MLP, mask: Mask) -> Tensor:

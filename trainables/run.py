@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import checkpoint, registry
+from trainables import checkpoint, environments, mask_statistics, registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
@@ -19,9 +19,9 @@ from trainables.errors import UserError
 from trainables.evaluation import Evaluator
 from trainables.gradual import change, changes_of
 from trainables.initialization import starting_rows
-from trainables.masks import Mask, statistics
+from trainables.masks import Mask
 from trainables.minibatches import Minibatches, Scaling
-from trainables.pruners import prune
+from trainables.pruners import Quantiles, prune
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.streams import key_of
 from trainables.trial import Stack, Trial
@@ -60,11 +60,13 @@ def run_stack(
         agent.build(execution, {name: saved.rows[f"online/{name}"] for name in agent.specs}, masks)
         agent.load_rows(saved.rows, saved.counts)
     else:
-        masks, update = prune(agent, stack, data.draw), 0
+        quantiles: Quantiles = {}
+        masks, update = prune(agent, stack, data.draw, quantiles), 0
         agent.build(execution, starting_rows(agent, stack, masks), masks)
-        yield pruned(0, masks)
+        report = pruned(0, agent, table, masks, quantiles)
+        yield report
         if storage:
-            checkpoint.write_masks(storage, stack, agent.specs, masks)
+            checkpoint.write_masks(storage, stack, masks, report.details)
             checkpoint.save(storage, stack, agent, masks, 0)
             yield Checkpointed(0)
 
@@ -91,9 +93,10 @@ def run_stack(
                 yield Diverged(update, member, f"parameters are not finite after update {update}")
         if changed:
             changed = False
-            yield pruned(update, masks)
+            report = pruned(update, agent, table, masks)
+            yield report
             if storage:
-                checkpoint.write_masks(storage, stack, agent.specs, masks)
+                checkpoint.write_masks(storage, stack, masks, report.details)
         yield Trained(update, per_member(logged, len(stack)), rate)
         if update in lead.evaluation_updates():
             returns = evaluate()
@@ -110,9 +113,19 @@ def run_stack(
     yield Finished(update, time.monotonic() - started, agent.execution)
 
 
-def pruned(update: int, masks: dict[str, Mask]) -> Pruned:
-    per_network = [statistics(name, mask) for name, mask in masks.items()]
-    return Pruned(update, [{n: v for found in members for n, v in found.items()} for members in zip(*per_network, strict=True)])
+def pruned(update: int, agent: Agent, table: Table, masks: dict[str, Mask], quantiles: Quantiles | None = None) -> Pruned:
+    """The report on masks; `quantiles` are those of the saliencies they come from."""
+    size = table.observation_size
+    names = [*(environments.observation_names(table.environment, size) or (f"observation {index}" for index in range(size)))]
+    names += [f"action {index}" for index in range(table.action_size)]
+    found: list[dict[str, Any]] = [{} for _ in range(agent.size)]
+    for name, mask in masks.items():
+        spec = agent.specs[name]
+        for member, about in enumerate(mask_statistics.describe(spec, mask, names[: spec.sizes[0]] if spec.sizes[0] <= len(names) else ())):
+            for layer, own in zip(about["layers"], (quantiles or {}).get((member, name), ()), strict=False):
+                layer["saliency_quantiles"] = own
+            found[member][name] = about
+    return Pruned(update, [mask_statistics.metrics(own) for own in found], found, [mask_statistics.warnings(own) for own in found])
 
 
 def usable(device: str) -> str:

@@ -129,7 +129,7 @@ def test_scopes_and_targets_keep_what_they_say(pruner: str, scope: str, target: 
         else:
             assert sum(counts.values()) == sum(wanted.values())
         if scope == "layer" and target == "nominal":
-            for name, mask in masks.items():
+            for mask in masks.values():
                 for layer in mask:
                     assert abs(float(layer[k].sum()) - trial.density * layer[k].numel()) < 1
         if scope == "layer":
@@ -180,7 +180,7 @@ def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner
     world = World(trials, execution).start()
     changes = changes_of(world.stack)
     assert changes
-    assert 0 < min(changes)
+    assert min(changes) > 0
     assert max(changes) < trials[0].updates
     before = [float(layer[0].sum()) for mask in world.masks.values() for layer in mask]
     assert all(float(layer[0].mean()) == 1 for mask in world.masks.values() for layer in mask), "it starts dense"

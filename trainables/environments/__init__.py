@@ -49,6 +49,13 @@ def reference(environment: str) -> Reference | None:
     return Reference(float(module.RANDOM_RETURN), float(module.EXPERT_RETURN), f"D4RL's constants (environments/{family}.py)")
 
 
+def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
+    """The names of the `size` dimensions of an observation; None where the environment has no file, or other dimensions than it says."""
+    family = family_of(environment)
+    names = () if family is None else tuple(getattr(registry.load("environments", family), "OBSERVATION_NAMES", ()))
+    return names[:size] if 0 < size <= len(names) else None
+
+
 def make(environment: str) -> gymnasium.Env[Any, Any]:
     """Build the environment with gymnasium's defaults, without a word on the terminal.
 

@@ -22,7 +22,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trainables import registry
+from trainables import mask_statistics, registry
 from trainables.agent import Agent, Batch
 from trainables.execution.dense import Network as Reference
 from trainables.masks import Mask, check_connected, choose, shuffled
@@ -31,6 +31,7 @@ from trainables.streams import Streams
 from trainables.trial import Stack, Trial
 
 Batches = Callable[[Streams, int], Batch]
+Quantiles = dict[tuple[int, str], list[list[float]]]  # (member, network) -> per layer, mask_statistics.QUANTILES of the scores
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ class Scored:
         return total
 
 
-def prune(agent: Agent, stack: Stack, batches: Batches) -> dict[str, Mask]:
+def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | None = None) -> dict[str, Mask]:
     """Masks of every network of the stack before training, [K, C, out, in] per layer, with as many weights kept as each trial asks.
 
-    `batches(streams, size)` draws a minibatch. The agent itself is not touched. Raises UserError, naming trial and layer, when a mask
+    `batches(streams, size)` draws a minibatch. The agent itself is not touched; `quantiles` is filled where it is given. Raises UserError, naming trial and layer, when a mask
     disconnects a network and the trial does not allow that.
     """
     masks = {name: ones(spec, len(stack), agent.device) for name, spec in agent.specs.items()}
@@ -70,7 +71,11 @@ def prune(agent: Agent, stack: Stack, batches: Batches) -> dict[str, Mask]:
             groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.target), []).append(member)
     for members in groups.values():
         own = Stack(tuple(stack.trials[member] for member in members))
-        for name, mask in _prune(agent, own, batches).items():
+        chosen, saliency = _prune(agent, own, batches)
+        for name, mask in chosen.items():
+            if quantiles is not None:
+                for place, member in enumerate(members):
+                    quantiles[member, name] = [mask_statistics.quantiles(layer[place]) for layer in saliency[name]]
             for whole, part in zip(masks[name], mask, strict=True):
                 whole[members] = part
     shuffling = [member for member, trial in enumerate(stack.trials) if trial.control == "shuffle"]
@@ -89,8 +94,8 @@ def ones(spec: MLP, members: int, device: str | torch.device = "cpu") -> Mask:
     return [torch.ones(members, spec.heads, n_out, n_in, device=device) for n_in, n_out in spec.layers]
 
 
-def _prune(agent: Agent, stack: Stack, batches: Batches) -> dict[str, Mask]:
-    """The masks of trials that agree in pruner, losses, scope and target."""
+def _prune(agent: Agent, stack: Stack, batches: Batches) -> tuple[dict[str, Mask], dict[str, list[Tensor]]]:
+    """The masks of trials that agree in pruner, losses, scope and target, and the last round's saliencies."""
     pruner, names = registry.load("pruners", stack.lead.pruner), list(agent.specs)
     densities = {name: [1 - trial.sparsity_in(name) for trial in stack.trials] for name in names}
     schedules = {name: [schedule_of(pruner, density) for density in own] for name, own in densities.items()}
@@ -99,10 +104,10 @@ def _prune(agent: Agent, stack: Stack, batches: Batches) -> dict[str, Mask]:
     scorer = Agent(agent.algorithm, scored, *agent.sizes, agent.device)
     initial = {name: scorer.initial(name) for name in names}
     masks = {name: ones(scorer.specs[name], len(scored), agent.device) for name in names}
+    saliency: dict[str, list[Tensor]] = {}
     for turn in range(rounds):
         if turn:
             scorer.build("dense", initial, masks)
-        saliency = {}
         for name in names:
             network = look(scorer, name, masks[name], scored, batches, turn)
             found = [layer.detach() for layer in pruner.saliency(network)]
@@ -113,7 +118,7 @@ def _prune(agent: Agent, stack: Stack, batches: Batches) -> dict[str, Mask]:
         now = {name: [schedule[turn] for schedule in own] for name, own in schedules.items()}
         target = stack.lead.target if turn == rounds - 1 else "nominal"
         masks = choose(scorer.specs, saliency, now, stack.lead.scope, target, getattr(pruner, "budgets", None))
-    return masks
+    return masks, saliency
 
 
 def schedule_of(pruner: ModuleType, density: float) -> list[float]:
