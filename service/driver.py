@@ -77,7 +77,7 @@ class Driver:
                 self._progress.at(trial.key, news["update"], now)
             score = news.get("scores", {}).get(trial.key)
             if score is not None and score == score:  # not NaN
-                self._progress.score(trial.key, cell_of(trial), score)
+                self._progress.score(trial.key, trial.cell, score)
         self.idle()
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:

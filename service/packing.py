@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from trainables.trial import BREAK_EVEN, Stack, Trial, shape_of
+from trainables.trial import Stack, Trial, company, shape_of
 
 RETRIES = 5  # of a trial whose worker, node or storage failed; it goes on from its own checkpoint
 
@@ -17,13 +17,13 @@ def pack(
     """Stacks of at most `size` trials that agree in shape and, by `progress` (trial key -> update), in where they go on from.
 
     `most` holds those to smaller stacks that have failed in larger ones, by trial key. Trials that fit together are split evenly: ten
-    at `size` 8 make two stacks of five, which end at the same time. Those on either side of the break-even density stay apart: `auto`
-    would compute them another way alone than in each other's company.
+    at `size` 8 make two stacks of five, which end at the same time. Those that `auto` would compute another way alone
+    than in each other's company stay apart.
     """
-    groups: dict[tuple[str, int, bool, int], list[Trial]] = {}
+    groups: dict[tuple[str, int, str, int], list[Trial]] = {}
     for trial in trials:
         limit = min(size, (most or {}).get(trial.key, size))
-        place = (shape_of(trial), (progress or {}).get(trial.key, 0), trial.density <= BREAK_EVEN, limit)
+        place = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial), limit)
         groups.setdefault(place, []).append(trial)
     stacks = []
     for (*_, limit), group in groups.items():

@@ -101,7 +101,9 @@ class Shipper:
                     self._tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
                     self._tracking.log_artifacts(run_id, [paths.trial_json(self._storage, key)])
                 case "pruned":
-                    self._tracking.log_artifacts(run_id, [paths.masks(self._storage, key)])
+                    self._tracking.log_artifacts(run_id, [paths.masks(self._storage, key), paths.masks_json(self._storage, key)])
+                    if line.get("warnings"):
+                        self._tracking.set_tags(run_id, {"winnow.warning": "; ".join(line["warnings"])})
                 case "finished":
                     self._tracking.set_tags(run_id, {"winnow.execution": line["execution"]})
                     self._tracking.log_artifacts(run_id, [paths.policy(self._storage, key), paths.policy_json(self._storage, key)])

@@ -133,8 +133,8 @@ class StackSpool:
 
     def __call__(self, report: Report) -> None:
         match report:
-            case Pruned(update=update, statistics=rows):
-                self._each(update, "pruned", ({"metrics": row} for row in rows))
+            case Pruned(update=update, statistics=rows, warnings=told):
+                self._each(update, "pruned", ({"metrics": row, "warnings": own} for row, own in zip(rows, told, strict=True)))
             case Trained(update=update, metrics=rows, updates_per_second=rate):
                 self._each(update, "trained", ({"metrics": row | {"speed/updates_per_second": rate / len(rows)}} for row in rows))
             case Evaluated(update=update, returns=returns, scores=scores):

@@ -35,6 +35,7 @@ class Row:
     age: float | None = None
     reason: str = ""
     message: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def describe(status: Status) -> str:
         head = ("state", "stack", "update", "of", "updates/s", "last report", "trial")
         table = [head, *(_cells(row) for row in rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        texts = ["", *(f"  {row.reason}: {row.message}" if row.reason else "" for row in rows)]
+        texts = [
+            "",
+            *("".join([f"  {row.reason}: {row.message}" if row.reason else "", *(f"  {w}" for w in row.warnings)]) for row in rows),
+        ]
         lines += [
             ("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + text).rstrip()
             for line, text in zip(table, texts, strict=True)
@@ -110,7 +114,8 @@ def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
     if entry.state == "done":
         return Row(**found, update=entry.trial.updates, rate=detail.get("updates_per_second"))
     if begun:
-        found |= _at(spool.read(paths.spool(storage, key)), entry.state)
+        lines = spool.read(paths.spool(storage, key))
+        found |= _at(lines, entry.state) | {"warnings": warnings_in(lines)}
     return Row(**found, stack=detail.get("size") if entry.state == "leased" else None)
 
 
@@ -128,3 +133,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     rate = f"{row.rate:,.0f}" if row.rate is not None else ""
     age = f"{duration(row.age)} ago" if row.age is not None else ""
     return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}"
+
+
+def warnings_in(lines: list[spool.Placed]) -> tuple[str, ...]:
+    """What a trial's newest report on its masks warns of."""
+    told = [placed.line["warnings"] for placed in lines if placed.line.get("warnings") is not None]
+    return tuple(told[-1]) if told else ()

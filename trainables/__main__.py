@@ -11,14 +11,14 @@ import ast
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.algorithms._published import published
 from trainables.errors import UserError
-from trainables.trial import Stack, Trial
+from trainables.trial import CHOICES, MAPPINGS, Stack, Trial
 
 if TYPE_CHECKING:
     from trainables.reports import Report
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     storage: Path | None = given.pop("storage")
     use_published = given.pop("published")
     try:
-        given["hyper"] = dict(assignment(text) for text in given["hyper"])
+        for name in MAPPINGS:
+            given[name] = dict(assignment(f"--{name.replace('_', '-')}", text) for text in given[name])
         if use_published:
             given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
         stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
@@ -52,15 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m trainables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(Trial):
+        option = f"--{field.name.replace('_', '-')}"
         required = field.default is MISSING and field.default_factory is MISSING
         if field.name == "seed":
             found.add_argument("--seed", type=int, nargs="+", default=[0], help="several seeds train as one stack (default 0)")
-        elif field.name == "hyper":
-            found.add_argument("--hyper", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters of the algorithm")
+        elif field.name in MAPPINGS:
+            notes = {"hyper": "hyperparameters of the algorithm", "sparsity_of": "sparsities of single networks, e.g. critic=0.9"}
+            found.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=notes[field.name])
+        elif str(field.type) == "bool":
+            found.add_argument(option, action="store_true")
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}"
-            found.add_argument(f"--{field.name.replace('_', '-')}", type=kind, required=required, default=field.default, help=note)
+            note += f"; one of {', '.join(CHOICES[field.name])}" if field.name in CHOICES else ""
+            found.add_argument(option, type=kind, required=required, default=field.default, help=note)
     found.add_argument("--published", action="store_true", help="the papers' settings for this dataset (algorithms/_published.py)")
     found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
     found.add_argument("--device", default="cpu")
@@ -81,13 +87,13 @@ def check_writable(storage: Path) -> None:
         raise UserError(f"--storage {str(storage)!r}: {nearest} is not a folder that can be written to")
 
 
-def assignment(text: str) -> tuple[str, Any]:
+def assignment(option: str, text: str) -> tuple[str, Any]:
     """`alpha=2.5` -> ("alpha", 2.5)."""
     name, separator, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        raise UserError(f"--hyper {text!r} is not NAME=NUMBER, e.g. alpha=2.5" if separator else f"--hyper {text!r} has no '='") from None
+        raise UserError(f"{option} {text!r} is not NAME=NUMBER, e.g. alpha=2.5" if separator else f"{option} {text!r} has no '='") from None
 
 
 def follow(stack: Stack, reports: Iterator[Report]) -> int:
@@ -98,8 +104,11 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
     total = stack.lead.updates
     for report in reports:
         if isinstance(report, kinds.Pruned):
-            for trial, found in zip(stack.trials, report.statistics, strict=True):
-                say(f"{trial.name}: " + "  ".join(f"{n.split('/')[-1]} keeps {100 * v:.2f} %" for n, v in found.items() if _is_layer(n)))
+            for trial, found, warned in zip(stack.trials, report.details, report.warnings, strict=True):
+                if report.update == 0:
+                    say(f"{trial.name}: " + "  ".join(layers(found)))
+                for warning in warned:
+                    say(f"warning: {trial.name} after {report.update:,} updates: {warning}")
         elif isinstance(report, kinds.Trained):
             rate = report.updates_per_second
             left = len(stack) * (total - report.update) / rate
@@ -118,8 +127,9 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
     return 1 if diverged else 0
 
 
-def _is_layer(name: str) -> bool:
-    return name.startswith("mask/density/") and "." in name
+def layers(networks: Mapping[str, Any]) -> list[str]:
+    """`actor.0 keeps 14.70 %` for each layer of each network."""
+    return [f"{name}.{i} keeps {100 * one['density']:.2f} %" for name, about in networks.items() for i, one in enumerate(about["layers"])]
 
 
 def clock(seconds: float) -> str:

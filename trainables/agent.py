@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from trainables import execution as executions
+from trainables import registry
 from trainables.execution import Network
 from trainables.masks import Mask, to_row
 from trainables.nn import MLP
 from trainables.optim import Adam, Polyak
 from trainables.streams import Streams
-from trainables.trial import Stack
+from trainables.trial import Stack, Trial
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Agent:
         self.periods: set[int] = set()
         self.builds = 0
         self.hyper = hyper_of(stack, device)
-        self.specs: dict[str, MLP] = algorithm.networks(observation_size, action_size, self.hyper)
+        self.sizes = observation_size, action_size
+        self.specs = specs_of(algorithm, stack.lead, *self.sizes, self.hyper)
         self.networks: dict[str, Network] = {}
         self.target = SimpleNamespace()
         self.optimizers: dict[str, Adam] = {}
@@ -83,12 +85,12 @@ class Agent:
         except KeyError:
             raise AttributeError(f"the agent has no network {name!r}; there are: {', '.join(self.__dict__.get('specs', ()))}") from None
 
-    def initial(self, name: str) -> Tensor:
-        """Canonical rows [K, D] of torch's default initialization, from each member's own stream."""
+    def initial(self, name: str, purpose: str = "init") -> Tensor:
+        """Canonical rows [K, D] of torch's default initialization, from each member's own stream `purpose`."""
         spec = self.specs[name]
         bound = torch.empty(1, spec.row, device=self.device)
         spec.initial_bound(bound)
-        return (2 * Streams(self.streams.seeds, self.device).uniform(f"init/{name}", spec.row) - 1) * bound
+        return (2 * Streams(self.streams.seeds, self.device).uniform(f"{purpose}/{name}", spec.row) - 1) * bound
 
     def build(self, execution: str, rows: Mapping[str, Tensor], masks: Mapping[str, Mask] | None) -> None:
         """Make networks, targets and fresh optimizers from canonical rows [K, D] and masks (none: dense)."""
@@ -192,6 +194,15 @@ def gradients(loss: Tensor, leaves: Sequence[Tensor], ones: Tensor) -> Sequence[
     engine = torch.autograd.Variable._execution_engine
     found = engine.run_backward((loss,), (ones,), False, False, tuple(leaves), allow_unreachable=True, accumulate_grad=False)
     return [torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, found, strict=True)]
+
+
+def specs_of(algorithm: ModuleType, trial: Trial, observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
+    """The algorithm's networks, made smaller where the trial's pruner does that in place of a mask."""
+    specs: dict[str, MLP] = algorithm.networks(observation_size, action_size, hyper)
+    if "shrink" in registry.defines("pruners", trial.pruner):
+        shrink = registry.load("pruners", trial.pruner).shrink
+        specs = {name: shrink(spec, 1 - trial.sparsity_in(name)) for name, spec in specs.items()}
+    return specs
 
 
 def hyper_of(stack: Stack, device: str) -> SimpleNamespace:

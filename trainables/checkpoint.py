@@ -23,6 +23,7 @@ from torch import Tensor
 from trainables import paths
 from trainables.agent import Agent
 from trainables.files import write
+from trainables.mask_statistics import QUANTILES
 from trainables.masks import Mask
 from trainables.minibatches import Scaling
 from trainables.nn import MLP
@@ -129,13 +130,16 @@ def _hash(head: Mapping[str, Any], content: bytes) -> str:
     return hashlib.sha256(json.dumps(head, sort_keys=True).encode() + content).hexdigest()
 
 
-def write_masks(storage: Path, stack: Stack, specs: Mapping[str, MLP], masks: Mapping[str, Mask]) -> None:
-    """The masks of each trial as an artifact of its own: one bit per prunable weight, shapes in the header."""
+def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details: Sequence[Mapping[str, Any]]) -> None:
+    """The masks of each trial as artifacts: one bit per prunable weight with shapes in the header, and what they are in JSON."""
     for member, trial in enumerate(stack.trials):
         tensors = {name: pack_bits(mask, member) for name, mask in masks.items()}
         shapes = {name: [list(layer.shape[1:]) for layer in mask] for name, mask in masks.items()}
         # One entry: safetensors writes several in any order, and the same masks shall be the same bytes.
         write(paths.masks(storage, trial.key), dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)}))
+        calibration = {"seed": trial.seed, "batches": trial.calibration_batches, "size": trial.calibration_size}
+        about = {"trial": trial.to_json(), "calibration": calibration, "quantiles": QUANTILES, "networks": details[member]}
+        write(paths.masks_json(storage, trial.key), json.dumps(about, indent=1).encode())
 
 
 def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:

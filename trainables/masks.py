@@ -1,9 +1,9 @@
-"""From saliency to mask, and what a mask really is. A mask is a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept."""
+"""From saliency to mask. A mask is a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from trainables.errors import UserError
 from trainables.nn import MLP
 
 Mask = list[Tensor]
+Budgets = Callable[[MLP, float], list[int]]  # weights kept per layer at a density
 
 
 def kept(density: float, prunable: int) -> int:
@@ -49,6 +50,74 @@ def threshold_in_layers(saliency: Sequence[Tensor], budgets: Sequence[Sequence[i
     return mask
 
 
+def choose(
+    specs: Mapping[str, MLP],
+    saliency: Mapping[str, Sequence[Tensor]],
+    densities: Mapping[str, Sequence[float]],
+    scope: str = "network",
+    target: str = "nominal",
+    budgets: Budgets | None = None,
+) -> dict[str, Mask]:
+    """The masks of all networks from their saliencies; `densities[name][k]` is what member k keeps of a network.
+
+    `scope` says within what weights are ranked: "network", "joint" (all networks, by their raw scores) or "layer" (the same density in
+    each); `budgets(spec, density)` per layer goes before it. With the target "effective" the asked number of weights lies on a path:
+    the nearest number that the ranking allows, and those off every path are not kept.
+    """
+    if scope == "layer":
+        budgets = even
+    masks: dict[str, Mask] = {}
+    for names in [list(specs)] if scope == "joint" else [[name] for name in specs]:
+
+        def cut(asked: Mapping[str, Sequence[float]], names: list[str] = names) -> dict[str, Mask]:
+            if budgets:
+                return {name: threshold_in_layers(saliency[name], [budgets(specs[name], d) for d in asked[name]]) for name in names}
+            totals = [sum(specs[name].weights_per_layer) for name in names]
+            keep = [sum(map(kept, own, totals)) for own in zip(*(asked[name] for name in names), strict=True)]
+            layers = threshold([layer for name in names for layer in saliency[name]], keep)
+            return {name: [layers.pop(0) for _ in saliency[name]] for name in names}
+
+        own = {name: densities[name] for name in names}
+        masks |= cut(own) if target == "nominal" else on_paths(cut, own, {name: sum(specs[name].weights_per_layer) for name in names})
+    return masks
+
+
+def on_paths(
+    cut: Callable[[Mapping[str, Sequence[float]]], dict[str, Mask]], asked: Mapping[str, Sequence[float]], totals: Mapping[str, int]
+) -> dict[str, Mask]:
+    """Bisect on what `cut` keeps until as many weights as `asked` lie on a path, per member (Vysogorets & Kempe 2023)."""
+    members, total = range(len(next(iter(asked.values())))), sum(totals.values())
+    wanted = [sum(kept(asked[name][k], totals[name]) for name in totals) for k in members]
+
+    def live(counts: Sequence[int]) -> tuple[dict[str, Mask], list[int]]:
+        found = {name: on_path(mask) for name, mask in cut({name: [count / total for count in counts] for name in totals}).items()}
+        return found, [sum(int(layer[k].sum()) for mask in found.values() for layer in mask) for k in members]
+
+    low, high = list(wanted), [total] * len(wanted)
+    while low != high:  # the smallest count that leaves at least as many as wanted
+        middle = [(a + b) // 2 for a, b in zip(low, high, strict=True)]
+        enough = [count >= want for count, want in zip(live(middle)[1], wanted, strict=True)]
+        low = [a if ok else min(m + 1, b) for a, b, m, ok in zip(low, high, middle, enough, strict=True)]
+        high = [m if ok else b for b, m, ok in zip(high, middle, enough, strict=True)]
+    (above, more), (below, less) = live(high), live([max(1, count - 1) for count in high])
+    nearer = [k for k in members if abs(less[k] - wanted[k]) < abs(more[k] - wanted[k])]
+    for name, mask in above.items():
+        for layer, other in zip(mask, below[name], strict=True):
+            layer[nearer] = other[nearer]
+    return above
+
+
+def even(spec: MLP, density: float) -> list[int]:
+    """The same density in every layer, exactly round(density P) weights in all."""
+    return apportion([density * n for n in spec.weights_per_layer], kept(density, sum(spec.weights_per_layer)))
+
+
+def shuffled(layer: Tensor, random: Tensor) -> Tensor:
+    """A layer's mask [K, C, out, in] with its entries permuted within each head, in the order of `random`."""
+    order = random.flatten(2).argsort(dim=2, stable=True)
+    return layer.flatten(2).gather(2, order).reshape(layer.shape)
+
+
 def apportion(wanted: Sequence[float], total: int) -> list[int]:
     """Whole numbers that sum to `total`, nearest to `wanted` (largest remainder, ties to the first)."""
     counts = [math.floor(value) for value in wanted]
@@ -82,28 +151,6 @@ def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
                     f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{fewest} keeps {count} of "
                     f"{total} weights; lower the sparsity or choose another pruner"
                 )
-
-
-def statistics(network: str, mask: Mask) -> list[dict[str, float]]:
-    """Per member: nominal and effective density per layer and network, live units and inputs, under `mask/<what>/<where>`.
-
-    A live unit lies on a path; a live input is a dimension that some path starts from. Twin heads are counted together."""
-    path = on_path(mask)
-    found = []
-    for member in range(mask[0].shape[0]):
-        row: dict[str, float] = {}
-        for index, (layer, live) in enumerate(zip(mask, path, strict=True)):
-            row[f"mask/density/{network}.{index}"] = float(layer[member].mean())
-            row[f"mask/effective_density/{network}.{index}"] = float(live[member].mean())
-            if index:
-                row[f"mask/live_units/{network}.{index}"] = float((live[member].sum(-2) > 0).sum())
-        total = sum(layer[member].numel() for layer in mask)
-        row[f"mask/density/{network}"] = sum(float(layer[member].sum()) for layer in mask) / total
-        row[f"mask/effective_density/{network}"] = sum(float(layer[member].sum()) for layer in path) / total
-        row[f"mask/kept/{network}"] = sum(float(layer[member].sum()) for layer in mask)
-        row[f"mask/live_inputs/{network}"] = float((path[0][member].sum((0, 1)) > 0).sum())
-        found.append(row)
-    return found
 
 
 def to_row(spec: MLP, mask: Mask) -> Tensor:

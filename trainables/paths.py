@@ -1,6 +1,6 @@
 """Every path that is ever written under a storage root; nothing else joins path names. No torch.
 
-storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  policy.safetensors  policy.json
+storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  masks.json  policy.safetensors  policy.json
 storage/trials/<key>/attempt   the worker that may write the trial's files
 storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png
 storage/mlflow.db  storage/artifacts/  storage/ray/
@@ -60,6 +60,11 @@ def checkpoints(storage: Path, key: str) -> Path:
 def masks(storage: Path, key: str) -> Path:
     """The masks, one bit per prunable weight."""
     return trial(storage, key) / "masks.safetensors"
+
+
+def masks_json(storage: Path, key: str) -> Path:
+    """What the masks are: densities, live units and inputs, sizes, saliency quantiles."""
+    return trial(storage, key) / "masks.json"
 
 
 def policy(storage: Path, key: str) -> Path:

@@ -36,10 +36,34 @@ def load(folder: str, name: str) -> ModuleType:
 
 
 @cache
+def defines(folder: str, name: str) -> frozenset[str]:
+    """The names that a plug-in's file gives to functions and values, read from the source."""
+    found: set[str] = set()
+    for node in _body(folder, name):
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(found)
+
+
+@cache
+def networks(algorithm: str) -> tuple[str, ...]:
+    """The names of the algorithm's networks, from its LEARNING_RATES."""
+    for node in _body("algorithms", algorithm):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "LEARNING_RATES":
+            return tuple(ast.literal_eval(node.value))
+    raise UserError(f"algorithms/{algorithm}.py has no LEARNING_RATES")
+
+
+def _body(folder: str, name: str) -> list[ast.stmt]:
+    return ast.parse((ROOT / folder / f"{check(folder, name)}.py").read_text()).body
+
+
+@cache
 def hyper_defaults(algorithm: str) -> dict[str, Any]:
     """The fields of the algorithm's `class Hyper` with their defaults, read from the source (no import, hence no torch)."""
-    tree = ast.parse((ROOT / "algorithms" / f"{check('algorithms', algorithm)}.py").read_text())
-    for node in tree.body:
+    for node in _body("algorithms", algorithm):
         if isinstance(node, ast.ClassDef) and node.name == "Hyper":
             return {
                 field.target.id: ast.literal_eval(field.value)

@@ -6,14 +6,20 @@ Every list over members has one entry per member of the stack, in the order of `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """Masks are made; `statistics[k]` maps `mask/<what>/<network.layer>` to a number (see masks.statistics)."""
+    """Masks are made, or have changed since the last report (gradual pruning).
+
+    `statistics[k]` maps `mask/<what>/<network>` to a number; `details[k]` is everything else by network (mask_statistics.describe);
+    `warnings[k]` are sentences on what makes a network fragile."""
 
     update: int
     statistics: list[dict[str, float]]
+    details: list[dict[str, Any]]
+    warnings: list[list[str]]
 
 
 @dataclass(frozen=True)

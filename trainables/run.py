@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import checkpoint, registry
+from trainables import checkpoint, environments, mask_statistics, registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.evaluation import Evaluator
-from trainables.masks import statistics
+from trainables.gradual import change, changes_of
+from trainables.initialization import starting_rows
+from trainables.masks import Mask
 from trainables.minibatches import Minibatches, Scaling
-from trainables.pruners import prune
+from trainables.pruners import Quantiles, prune
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.streams import key_of
 from trainables.trial import Stack, Trial
@@ -60,17 +63,19 @@ def run_stack(
         agent.build(execution, {name: saved.rows[f"online/{name}"] for name in agent.specs}, masks)
         agent.load_rows(saved.rows, saved.counts)
     else:
-        masks, update = prune(agent, stack, data.draw), 0
-        agent.build(execution, {name: agent.initial(name) for name in agent.specs}, masks)
-        per_network = [statistics(name, mask) for name, mask in masks.items()]
-        yield Pruned(0, [{n: v for found in members for n, v in found.items()} for members in zip(*per_network, strict=True)])
+        quantiles: Quantiles = {}
+        masks, update = prune(agent, stack, data.draw, quantiles), 0
+        agent.build(execution, starting_rows(agent, stack, masks), masks)
+        report = pruned(0, agent, table, masks, quantiles)
+        yield report
         if storage:
             before_write()
-            checkpoint.write_masks(storage, stack, agent.specs, masks)
+            checkpoint.write_masks(storage, stack, masks, report.details)
             checkpoint.save(storage, stack, agent, masks, 0)
             yield Checkpointed(0)
 
     make = Updates(agent, data)
+    changes, changed = changes_of(stack), False
     healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
     for stop in stops(lead, checkpoint_every):
         if not any(healthy):
@@ -78,7 +83,11 @@ def run_stack(
         if stop <= update:
             continue
         begun = time.monotonic()
-        logged = make.run(update, stop)
+        logged: dict[str, Tensor] = {}
+        for first, last in pairwise(sorted({update, *(at for at in changes if update <= at < stop), stop})):
+            if first in changes:
+                masks, changed = change(agent, stack, masks, changes[first], execution), True
+            logged |= make.run(first, last)
         rate = len(stack) * (stop - update) / (time.monotonic() - begun)
         update = stop
 
@@ -86,6 +95,13 @@ def run_stack(
             if healthy[member] and not finite:
                 healthy[member] = False
                 yield Diverged(update, member, f"parameters are not finite after update {update}")
+        if changed:
+            changed = False
+            report = pruned(update, agent, table, masks)
+            yield report
+            if storage:
+                before_write()
+                checkpoint.write_masks(storage, stack, masks, report.details)
         yield Trained(update, per_member(logged, len(stack)), rate)
         if update in lead.evaluation_updates():
             returns = evaluate()
@@ -102,6 +118,21 @@ def run_stack(
         about = {"environment": table.environment, "dataset_hash": table.hash, "execution": agent.execution}
         checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
     yield Finished(update, time.monotonic() - started, agent.execution)
+
+
+def pruned(update: int, agent: Agent, table: Table, masks: dict[str, Mask], quantiles: Quantiles | None = None) -> Pruned:
+    """The report on masks; `quantiles` are those of the saliencies they come from."""
+    size = table.observation_size
+    names = [*(environments.observation_names(table.environment, size) or (f"observation {index}" for index in range(size)))]
+    names += [f"action {index}" for index in range(table.action_size)]
+    found: list[dict[str, Any]] = [{} for _ in range(agent.size)]
+    for name, mask in masks.items():
+        spec = agent.specs[name]
+        for member, about in enumerate(mask_statistics.describe(spec, mask, names[: spec.sizes[0]] if spec.sizes[0] <= len(names) else ())):
+            for layer, own in zip(about["layers"], (quantiles or {}).get((member, name), ()), strict=False):
+                layer["saliency_quantiles"] = own
+            found[member][name] = about
+    return Pruned(update, [mask_statistics.metrics(own) for own in found], found, [mask_statistics.warnings(own) for own in found])
 
 
 def usable(device: str) -> str:

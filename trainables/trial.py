@@ -13,15 +13,42 @@ from typing import Any
 from trainables import registry
 from trainables.errors import UserError, unknown
 
+MAPPINGS = ("hyper", "sparsity_of")  # the fields of a trial that are dictionaries
+
+# The options of pruning and their choices, the default first.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "scope": ("network", "joint", "layer"),  # within what weights are ranked: each network (the authors' protocol), all of them, each layer
+    "target": ("nominal", "effective"),  # what `sparsity` counts: the mask's weights, or those that lie on a path
+    "authors": (False, True),  # score with the leftover gradients of the authors' code, where the algorithm knows them
+    "rescale": ("none", "layer", "unit"),  # kept weights divided by the root of the layer's, or of the unit's, density
+    "control": ("none", "shuffle", "reinit"),  # the mask permuted within its layers, or the kept weights drawn again (Frankle et al. 2021)
+    "allow_disconnected": (False, True),  # go on where no path is left
+}
+PLAIN = ("control", "scope", "target")  # options whose values speak for themselves in a trial's name
+
+
+def options_of(pruner: str, algorithm: str) -> set[str]:
+    """The options in CHOICES that change something for this pruner, read from its file."""
+    own = registry.defines("pruners", pruner)
+    if pruner == "dense" or "shrink" in own:
+        return set()
+    if "during" in own:
+        return {"allow_disconnected"}
+    found = {"rescale", "control", "allow_disconnected"} | ({"scope"} if "budgets" not in own else set())
+    if "schedule" not in own or "REGROWS" in own:  # else the last round may only choose among what the one before left
+        found.add("target")
+    return found | ({"authors"} if "AUTHORS_LOSSES" in registry.defines("algorithms", algorithm) else set())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One cell of the grid; raises UserError, naming the value and the choices, when it makes no sense.
 
-    `sparsity` is the fraction of prunable weights removed in each network. `hyper` overrides fields of the algorithm's
-    `Hyper`. `evaluations` are spread evenly over the updates, the last one after the last update. The saliency sees
-    `calibration_batches` batches of `calibration_size` transitions. `fresh` names the sweep that trains this trial for itself
-    although others may have done it: the same numbers, but a key, a folder and a run of its own.
+    `sparsity` is the fraction of prunable weights removed in each network, but for those named in `sparsity_of`. `hyper` overrides
+    fields of the algorithm's `Hyper`. `evaluations` are spread evenly over the updates, the last one after the last update. The
+    saliency sees `calibration_batches` batches of `calibration_size` transitions. The other options of pruning are told in CHOICES
+    and docs/pruning.md; those that mean nothing to the pruner are refused. `fresh` names the sweep that
+    trains this trial for itself although others may have done it: the same numbers, but a key, a folder and a run of its own.
     """
 
     dataset: str
@@ -34,6 +61,13 @@ class Trial:
     episodes: int = 10
     calibration_batches: int = 1
     calibration_size: int = 256
+    sparsity_of: Mapping[str, float] = field(default_factory=dict)
+    scope: str = "network"
+    target: str = "nominal"
+    authors: bool = False
+    rescale: str = "none"
+    control: str = "none"
+    allow_disconnected: bool = False
     hyper: Mapping[str, Any] = field(default_factory=dict)
     fresh: str = ""
 
@@ -42,13 +76,7 @@ class Trial:
         registry.check("pruners", self.pruner)
         if not self.dataset:
             raise UserError("dataset is empty; give a Minari id such as winnow/halfcheetah/expert-v0")
-        if isinstance(self.sparsity, bool) or not isinstance(self.sparsity, int | float) or not 0 <= self.sparsity < 1:
-            raise UserError(f"sparsity {self.sparsity!r} is outside [0, 1): it is the fraction of weights removed, e.g. 0.95")
-        if (self.pruner == "dense") != (self.sparsity == 0):
-            raise UserError(
-                f"pruner {self.pruner!r} with sparsity {self.sparsity!r}: sparsity 0 goes with the pruner 'dense', "
-                f"a sparsity above 0 with one of: {', '.join(n for n in registry.names('pruners') if n != 'dense')}"
-            )
+        self._check_pruning()
         for name in ("seed", "updates", "evaluations", "episodes", "calibration_batches", "calibration_size"):
             value, least = getattr(self, name), 0 if name == "seed" else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -63,27 +91,67 @@ class Trial:
                 raise UserError(f"{self.algorithm}'s {name} {value!r} is not of the kind of its default {defaults[name]!r}")
         given = {n: _like(v, defaults[n]) for n, v in sorted(self.hyper.items())}
         object.__setattr__(self, "hyper", {n: v for n, v in given.items() if v != defaults[n]})
+
+    def _check_pruning(self) -> None:
+        networks = registry.networks(self.algorithm)
+        for name, value in (("", self.sparsity), *self.sparsity_of.items()):
+            if name and name not in networks:
+                raise unknown(f"network of {self.algorithm}", name, networks)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                where = f"sparsity of the {name}" if name else "sparsity"
+                raise UserError(f"{where} {value!r} is outside [0, 1): it is the fraction of weights removed, e.g. 0.95")
         object.__setattr__(self, "sparsity", float(self.sparsity))
+        own = {name: float(value) for name, value in sorted(self.sparsity_of.items()) if value != self.sparsity}
+        object.__setattr__(self, "sparsity_of", own)
+        if (self.pruner == "dense") == any(self.sparsity_in(name) > 0 for name in networks):
+            raise UserError(
+                f"pruner {self.pruner!r} with sparsity {self.sparsity!r}: sparsity 0 goes with the pruner 'dense', "
+                f"a sparsity above 0 with one of: {', '.join(n for n in registry.names('pruners') if n != 'dense')}"
+            )
+        for option, choices in CHOICES.items():
+            value = getattr(self, option)
+            if not any(value is choice or (value == choice and isinstance(value, str)) for choice in choices):
+                raise unknown(option, value, choices)
+            if value != choices[0] and option not in options_of(self.pruner, self.algorithm):
+                takers = ", ".join(n for n in registry.names("pruners") if option in options_of(n, self.algorithm))
+                raise UserError(
+                    f"{option} {value!r} means nothing to pruner {self.pruner!r} with {self.algorithm}; it does to: {takers or 'none'}"
+                )
 
     @property
     def density(self) -> float:
         return 1.0 - self.sparsity
 
+    def sparsity_in(self, network: str) -> float:
+        """The fraction of weights removed in one network."""
+        return self.sparsity_of.get(network, self.sparsity)
+
     @cached_property
     def key(self) -> str:
         """16 hex digits of the canonical non-default fields; the trial's identity everywhere (pinned by a golden file)."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "hyper" and getattr(self, f.name) != f.default}
-        if self.hyper:
-            given["hyper"] = dict(self.hyper)
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in MAPPINGS and getattr(self, f.name) != f.default}
+        given |= {name: dict(getattr(self, name)) for name in MAPPINGS if getattr(self, name)}
         return hashlib.sha256(json.dumps(given, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
         """`td3_bc/halfcheetah-expert/snip@95/s0`: for people; never an identity."""
         parts = self.dataset.rsplit("-v", 1)[0].split("/")
-        data = "-".join(parts[-2:])
-        pruned = "dense" if self.pruner == "dense" else f"{self.pruner}@{100 * self.sparsity:g}"
-        return f"{self.algorithm}/{data}/{pruned}/s{self.seed}"
+        return f"{self.algorithm}/{'-'.join(parts[-2:])}/{self.cell}/s{self.seed}"
+
+    @property
+    def cell(self) -> str:
+        """`dense`, `snip@95`, `snip@95,critic@90+shuffle`: what was pruned and how, without the algorithm, data and seed."""
+        if self.pruner == "dense":
+            return self.pruner
+        shares = [f"{self.pruner}@{100 * self.sparsity:g}", *(f"{n}@{100 * value:g}" for n, value in self.sparsity_of.items())]
+        given = ((option, getattr(self, option), choices[0]) for option, choices in CHOICES.items())
+        marks = [
+            option if value is True else value if option in PLAIN else f"{option}={value}"
+            for option, value, default in given
+            if value != default
+        ]
+        return "+".join([",".join(shares), *marks])
 
     def hyper_values(self) -> dict[str, Any]:
         """All hyperparameters of the algorithm, the trial's own values over the defaults."""
@@ -94,7 +162,7 @@ class Trial:
         return tuple(round(self.updates * (i + 1) / self.evaluations) for i in range(self.evaluations))
 
     def to_json(self) -> dict[str, Any]:
-        value = asdict(self) | {"hyper": dict(self.hyper)}
+        value = asdict(self) | {name: dict(getattr(self, name)) for name in MAPPINGS}
         return value if self.fresh else {n: v for n, v in value.items() if n != "fresh"}
 
     @classmethod
@@ -126,7 +194,7 @@ def _like(value: Any, default: Any) -> Any:
 BREAK_EVEN = 0.6
 
 # Members of a stack may differ in these fields, and in hyperparameters that are plain floats; all else shapes the batched model.
-FREE_FIELDS = ("pruner", "sparsity", "seed", "hyper", "fresh")
+FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, "hyper", "fresh")
 
 
 @dataclass(frozen=True)
@@ -157,4 +225,18 @@ def shape_of(trial: Trial) -> str:
     """What two trials must agree on to share a stack, as a comparable string."""
     value = {n: v for n, v in trial.to_json().items() if n not in FREE_FIELDS}
     value["hyper"] = {n: v for n, v in trial.hyper_values().items() if not isinstance(v, float)}
+    if "shrink" in registry.defines("pruners", trial.pruner):
+        value |= {"pruner": trial.pruner, "sparsity": trial.sparsity, "sparsity_of": dict(trial.sparsity_of)}
     return json.dumps(value, sort_keys=True)
+
+
+def company(trial: Trial) -> str:
+    """What trials of one shape must agree on so that execution `auto` computes each as it would alone, as a comparable string."""
+    if trial.scope == "joint":
+        return trial.key  # the densities of its networks are known when it is pruned, not before
+    densities = [1 - trial.sparsity_in(name) for name in registry.networks(trial.algorithm)]
+    if "shrink" in (own := registry.defines("pruners", trial.pruner)):
+        return str([False] * len(densities))
+    if "during" in own:
+        return f"{trial.pruner} {densities}"  # its networks get sparse on the way
+    return str([density <= BREAK_EVEN for density in densities])

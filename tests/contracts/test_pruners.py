@@ -9,11 +9,16 @@ import torch
 
 from tests.stacks import World, small_trial
 from trainables import registry
-from trainables.masks import Mask, kept, on_path
-from trainables.pruners import prune
-from trainables.trial import Trial
+from trainables.gradual import change, changes_of
+from trainables.masks import Mask, kept, on_path, to_row
+from trainables.pruners import Scored, prune
+from trainables.trial import Trial, options_of
 
-PRUNERS = registry.names("pruners")
+ALL = registry.names("pruners")
+# Those that make masks before training; gradual ones and smaller networks have contracts of their own below.
+PRUNERS = tuple(name for name in ALL if not {"during", "shrink"} & registry.defines("pruners", name))
+GRADUAL = tuple(name for name in ALL if "during" in registry.defines("pruners", name))
+SMALLER = tuple(name for name in ALL if "shrink" in registry.defines("pruners", name))
 ALGORITHMS = registry.names("algorithms")
 each_pruner = pytest.mark.parametrize("pruner", PRUNERS)
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -97,10 +102,117 @@ def test_sparser_is_a_different_ranking_only_where_rounds_or_budgets_say_so(prun
 
 @each_pruner
 def test_more_calibration_batches_are_used_where_data_is_used(pruner: str) -> None:
-    """A pruner that looks at data gives another mask for other data; one that does not, the same."""
+    """A pruner whose file asks for losses gives another mask for other data; one that does not, the same."""
     one = trial_of("td3_bc", pruner, 0.6)
     same = torch.equal(member(masks_of(one), 0), member(masks_of(replace(one, calibration_batches=3)), 0))
-    assert same == (pruner in {"dense", "magnitude", "random_erk", "random_uniform", "synflow"}) or pruner not in KNOWN
+    assert same == (pruner in {"dense", "magnitude", "random_erk", "random_uniform", "synflow"})
 
 
-KNOWN = {"dense", "grasp", "magnitude", "random_erk", "random_uniform", "snip", "synflow"}
+@each_pruner
+@pytest.mark.parametrize("scope", ["joint", "layer"])
+@pytest.mark.parametrize("target", ["nominal", "effective"])
+def test_scopes_and_targets_keep_what_they_say(pruner: str, scope: str, target: str) -> None:
+    options = {"scope": scope, "target": target}
+    if not {name for name, value in options.items() if value not in ("network", "nominal")} <= options_of(pruner, "td3_bc"):
+        return
+    trials = [replace(trial_of("td3_bc", pruner, sparsity, seed), **options) for seed, sparsity in enumerate((0.4, 0.6))]
+    world = World(trials)
+    masks = prune(world.agent, world.stack, world.data.draw)
+    totals = {name: sum(spec.weights_per_layer) for name, spec in world.agent.specs.items()}
+    for k, trial in enumerate(trials):
+        counts = {name: sum(int(layer[k].sum()) for layer in mask) for name, mask in masks.items()}
+        live = {name: sum(int(layer[k].sum()) for layer in on_path(mask)) for name, mask in masks.items()}
+        wanted = {name: kept(trial.density, total) for name, total in totals.items()}
+        if target == "effective":
+            assert counts == live, "nothing is kept that lies on no path"
+            assert abs(sum(live.values()) - sum(wanted.values())) <= 16, "one more weight may bring a whole unit to life, no more"
+        else:
+            assert sum(counts.values()) == sum(wanted.values())
+        if scope == "layer" and target == "nominal":
+            for mask in masks.values():
+                for layer in mask:
+                    assert abs(float(layer[k].sum()) - trial.density * layer[k].numel()) < 1
+        if scope == "layer":
+            assert all(abs(counts[name] - wanted[name]) <= (16 if target == "effective" else 0) for name in counts)
+
+
+@each_pruner
+def test_networks_may_have_sparsities_of_their_own(pruner: str) -> None:
+    if pruner == "dense":
+        return
+    trial = small_trial("td3_bc", pruner, 0.6, sparsity_of={"critic": 0.0})
+    masks = masks_of(trial)
+    assert all((layer == 1).all() for layer in masks["critic"])
+    assert sum(int(layer.sum()) for layer in masks["actor"]) == kept(0.4, sum(layer[0].numel() for layer in masks["actor"]))
+    if not hasattr(registry.load("pruners", pruner), "schedule"):  # in rounds, the actor's loss sees the critic as pruned so far
+        both = masks_of(trial_of("td3_bc", pruner, 0.6))
+        assert torch.equal(member({"actor": masks["actor"]}, 0), member({"actor": both["actor"]}, 0))
+
+
+@each_pruner
+@each_algorithm
+def test_one_scoring_serves_all_sparsities_of_a_seed(pruner: str, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that share seed, pruner and hyperparameters are scored once, and bit for bit as they are alone."""
+    module = registry.load("pruners", pruner)
+    if pruner == "dense" or hasattr(module, "schedule"):
+        return
+    trials = [trial_of(algorithm, pruner, sparsity, seed) for seed in (0, 1) for sparsity in (0.3, 0.5, 0.6)]
+    alone = [member(masks_of(trial), 0) for trial in trials]
+    sizes: list[int] = []
+    original = module.saliency
+
+    def count(network: Scored) -> list[torch.Tensor]:
+        sizes.append(len(network.weights[0]))
+        return original(network)
+
+    monkeypatch.setattr(module, "saliency", count)
+    together = masks_of(*trials)
+    assert sizes == [2] * len(together), "two seeds, so two members are scored for each network"
+    for k, wanted in enumerate(alone):
+        assert torch.equal(member(together, k), wanted)
+
+
+@pytest.mark.parametrize("pruner", GRADUAL)
+@each_algorithm
+@pytest.mark.parametrize("execution", ["dense", "sparse", "auto"])
+def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner: str, algorithm: str, execution: str) -> None:
+    trials = [small_trial(algorithm, pruner, 0.75), small_trial(algorithm, "snip", 0.5, seed=1)]
+    world = World(trials, execution).start()
+    changes = changes_of(world.stack)
+    assert changes
+    assert min(changes) > 0
+    assert max(changes) < trials[0].updates
+    before = [float(layer[0].sum()) for mask in world.masks.values() for layer in mask]
+    assert all(float(layer[0].mean()) == 1 for mask in world.masks.values() for layer in mask), "it starts dense"
+    snip = member(world.masks, 1)
+    for update in range(trials[0].updates):
+        if update in changes:
+            old = world.masks
+            world.masks = change(world.agent, world.stack, world.masks, changes[update], execution)
+            for name, mask in world.masks.items():
+                assert all((new <= past).all() for new, past in zip(mask, old[name], strict=True)), "what is gone stays gone"
+        world.train(update, update + 1)
+    assert len(before) > 0
+    assert torch.equal(member(world.masks, 1), snip), "its stack-mate keeps its mask"
+    for name, mask in world.masks.items():
+        spec = world.agent.specs[name]
+        assert sum(int(layer[0].sum()) for layer in mask) == kept(0.25, sum(spec.weights_per_layer))
+        removed = to_row(spec, mask) == 0
+        for kind, rows in world.rows().items():
+            if kind.endswith(f"/{name}"):
+                assert (rows[removed] == 0).all(), kind
+                assert (rows[~removed] != 0).any()
+
+
+@pytest.mark.parametrize("pruner", SMALLER)
+@each_algorithm
+@pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.95])
+def test_a_smaller_network_has_about_as_many_weights(pruner: str, algorithm: str, sparsity: float) -> None:
+    trial = small_trial(algorithm, pruner, sparsity, hyper={"hidden": (256, 256)})
+    world, dense = World([trial]), World([small_trial(algorithm, hyper={"hidden": (256, 256)})])
+    assert all((layer == 1).all() for mask in masks_of(trial).values() for layer in mask)
+    for name, spec in world.agent.specs.items():
+        large = dense.agent.specs[name]
+        assert (spec.sizes[0], spec.sizes[-1], spec.heads) == (large.sizes[0], large.sizes[-1], large.heads)
+        assert all(width % 4 == 0 for width in spec.sizes[1:-1])
+        assert sum(spec.weights_per_layer) == pytest.approx((1 - sparsity) * sum(large.weights_per_layer), rel=0.04)

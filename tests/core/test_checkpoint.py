@@ -181,7 +181,7 @@ def test_tensors_come_before_the_head_that_vouches_for_them(world: World, tmp_pa
 
 
 def test_the_mask_artifact_is_one_bit_per_weight_with_shapes(world: World, tmp_path: Path) -> None:
-    checkpoint.write_masks(tmp_path, world.stack, world.agent.specs, world.masks)
+    checkpoint.write_masks(tmp_path, world.stack, world.masks, [{}, {}, {}])
     for member, trial in enumerate(world.stack.trials):
         path = paths.masks(tmp_path, trial.key)
         tensors = load_file(path)

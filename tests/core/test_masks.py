@@ -149,39 +149,6 @@ def hand_made() -> masks.Mask:
     return [layer[None, None] for layer in (first, second, third)]
 
 
-def test_statistics_of_a_hand_made_mask() -> None:
-    (found,) = masks.statistics("actor", hand_made())
-    assert found == pytest.approx(
-        {
-            "mask/density/actor.0": 2 / 6,
-            "mask/effective_density/actor.0": 1 / 6,
-            "mask/density/actor.1": 3 / 6,
-            "mask/effective_density/actor.1": 1 / 6,
-            "mask/live_units/actor.1": 1,
-            "mask/density/actor.2": 1 / 2,
-            "mask/effective_density/actor.2": 1 / 2,
-            "mask/live_units/actor.2": 1,
-            "mask/density/actor": 6 / 14,
-            "mask/effective_density/actor": 3 / 14,
-            "mask/kept/actor": 6,
-            "mask/live_inputs/actor": 1,
-        }
-    )
-
-
-def test_statistics_of_twin_heads_are_counted_together() -> None:
-    one = hand_made()
-    two = [torch.cat([layer, torch.ones_like(layer)], dim=1) for layer in one]
-    both = [torch.cat([layer, torch.zeros_like(layer)]) for layer in two]
-    found, empty = masks.statistics("critic", both)
-    assert found["mask/density/critic.0"] == pytest.approx(8 / 12)
-    assert found["mask/live_units/critic.1"] == 1 + 3
-    assert found["mask/live_units/critic.2"] == 1 + 2
-    assert found["mask/live_inputs/critic"] == 2
-    assert found["mask/kept/critic"] == 6 + 14
-    assert set(empty.values()) == {0.0}
-
-
 def test_check_connected_names_trial_network_layer_and_counts() -> None:
     whole = hand_made()
     broken = [layer.clone() for layer in whole]

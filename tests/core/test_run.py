@@ -49,7 +49,7 @@ def plain(report: Report, member: int | None = None) -> Any:
 
     match report:
         case Pruned():
-            return "pruned", report.update, own(report.statistics)
+            return "pruned", report.update, own(report.statistics), own(report.details), own(report.warnings)
         case Trained():
             return "trained", report.update, own(report.metrics)
         case Evaluated():
@@ -103,7 +103,8 @@ def test_reports_come_in_order_and_say_everything(undisturbed: Whole) -> None:
     assert {name for r in trained for name in r.metrics[0]} == {"train/critic_loss", "train/actor_loss"}
     statistics = reports[0].statistics[0]
     assert statistics["mask/density/actor"] == pytest.approx(0.5, abs=1e-3)
-    assert {"mask/density/actor.0", "mask/effective_density/critic.2", "mask/live_units/actor.1"} <= statistics.keys()
+    kinds = ("density", "effective_density", "live_units", "live_inputs")
+    assert statistics.keys() == {f"mask/{kind}/{network}" for kind in kinds for network in ("actor", "critic")}, "few"
     assert all(isinstance(value, float) for value in statistics.values())
 
 
@@ -270,7 +271,7 @@ def test_the_masks_file_and_the_first_report_agree(tmp_path: Path, undisturbed: 
     reports, files = undisturbed
     (tmp_path / "m").write_bytes(files["masks.safetensors"])
     for name, bits in load_file(tmp_path / "m").items():
-        assert int(np.unpackbits(bits.numpy()).sum()) == reports[0].statistics[0][f"mask/kept/{name}"]
+        assert int(np.unpackbits(bits.numpy()).sum()) == reports[0].details[0][name]["kept"]
 
 
 def test_training_learns(tmp_path: Path) -> None:

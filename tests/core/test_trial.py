@@ -37,6 +37,8 @@ def test_every_field_changes_the_key() -> None:
     changes = {
         "dataset": "winnow/hopper/expert-v0", "algorithm": "bc", "pruner": "grasp", "sparsity": 0.9, "seed": 1, "updates": 1000,
         "evaluations": 2, "episodes": 3, "calibration_batches": 2, "calibration_size": 128, "hyper": {"alpha": 1.0},
+        "sparsity_of": {"critic": 0.5}, "scope": "joint", "target": "effective", "authors": True, "rescale": "unit", "control": "reinit",
+        "allow_disconnected": True,
     }  # fmt: skip
     assert changes.keys() == {field.name for field in fields(Trial)}
     keys = {name: Trial(**(plain.to_json() | {name: value})).key for name, value in changes.items()}
@@ -74,6 +76,23 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"pruner": "snip", "sparsity": "0.5"}, ["sparsity '0.5'"]),
         ({"pruner": "dense", "sparsity": 0.5}, ["'dense'", "0.5", "snip", "magnitude"]),
         ({"pruner": "snip", "sparsity": 0.0}, ["'snip'", "0.0"]),
+        ({"pruner": "snip", "sparsity_of": {"value": 0.5}}, ["'value'", "actor, critic"]),
+        ({"pruner": "snip", "sparsity_of": {"critic": 1}}, ["sparsity of the critic 1 ", "[0, 1)"]),
+        ({"pruner": "snip", "sparsity_of": {"critic": "0.5"}}, ["sparsity of the critic '0.5'"]),
+        ({"pruner": "dense", "sparsity_of": {"critic": 0.5}}, ["'dense'", "snip"]),
+        ({"pruner": "snip", "sparsity": 0.5, "sparsity_of": {"actor": 0.0, "critic": 0}}, ["'snip'", "'dense'"]),
+        ({"pruner": "snip", "sparsity": 0.5, "scope": "world"}, ["scope 'world'", "network, joint, layer"]),
+        ({"pruner": "snip", "sparsity": 0.5, "target": 0.5}, ["target '0.5'", "nominal, effective"]),
+        ({"pruner": "snip", "sparsity": 0.5, "authors": 1}, ["authors '1'", "False, True"]),
+        ({"pruner": "snip", "sparsity": 0.5, "algorithm": "bc", "authors": True}, ["authors True", "'snip' with bc", "none"]),
+        ({"pruner": "snip", "sparsity": 0.5, "rescale": True}, ["rescale 'True'", "none, layer, unit"]),
+        ({"pruner": "snip", "sparsity": 0.5, "control": "erk"}, ["control 'erk'", "none, shuffle, reinit"]),
+        ({"pruner": "snip", "sparsity": 0.5, "allow_disconnected": "yes"}, ["allow_disconnected 'yes'"]),
+        ({"scope": "layer"}, ["scope 'layer' means nothing to pruner 'dense'", "snip"]),
+        ({"pruner": "random_erk", "sparsity": 0.5, "scope": "layer"}, ["scope 'layer'", "'random_erk'", "magnitude", "snip"]),
+        ({"pruner": "synflow", "sparsity": 0.5, "target": "effective"}, ["target 'effective'", "'synflow'", "force"]),
+        ({"pruner": "gmp", "sparsity": 0.5, "rescale": "layer"}, ["rescale 'layer'", "'gmp'", "snip"]),
+        ({"pruner": "small_dense", "sparsity": 0.5, "control": "shuffle"}, ["control 'shuffle'", "'small_dense'"]),
         ({"seed": -1}, ["seed -1", ">= 0"]),
         ({"seed": 1.5}, ["seed 1.5"]),
         ({"seed": True}, ["seed True"]),
@@ -115,6 +134,15 @@ def test_a_trial_is_frozen() -> None:
 def test_the_name_says_the_cell() -> None:
     assert Trial(dataset=DATA, pruner="snip", sparsity=0.95, seed=2).name == "td3_bc/halfcheetah-expert/snip@95/s2"
     assert Trial(dataset=DATA, algorithm="bc").name == "bc/halfcheetah-expert/dense/s0"
+    mixed = Trial(dataset=DATA, pruner="snip", sparsity=0.95, sparsity_of={"critic": 0.9}, control="shuffle", rescale="unit", authors=True)
+    assert mixed.name == "td3_bc/halfcheetah-expert/snip@95,critic@90+authors+rescale=unit+shuffle/s0"
+
+
+def test_a_networks_own_sparsity_that_is_the_common_one_is_not_told_twice() -> None:
+    plain = Trial(dataset=DATA, pruner="snip", sparsity=0.95)
+    assert Trial(dataset=DATA, pruner="snip", sparsity=0.95, sparsity_of={"critic": 0.95}) == plain
+    only = Trial(dataset=DATA, pruner="snip", sparsity_of={"actor": 0.95})
+    assert (only.sparsity_in("actor"), only.sparsity_in("critic")) == (0.95, 0.0)
 
 
 @pytest.mark.parametrize(("updates", "evaluations"), [(10, 10), (1000, 7), (7, 3), (1, 1)])
@@ -135,8 +163,12 @@ BASE = {"dataset": DATA, "pruner": "snip", "sparsity": 0.9}
 
 
 @pytest.mark.parametrize(
-    "free", [{"seed": 1}, {"sparsity": 0.5}, {"pruner": "magnitude"}, {"hyper": {"alpha": 1.0}}, {"hyper": {"alpha": 1}}]
-)
+    "free",
+    [
+        {"seed": 1}, {"sparsity": 0.5}, {"pruner": "magnitude"}, {"hyper": {"alpha": 1.0}}, {"hyper": {"alpha": 1}}, {"scope": "joint"},
+        {"sparsity_of": {"critic": 0.5}}, {"rescale": "layer"}, {"control": "shuffle"}, {"authors": True}, {"pruner": "gmp"},
+    ],
+)  # fmt: skip
 def test_stack_mates_may_differ_in_what_does_not_shape_the_model(free: dict) -> None:
     assert len(Stack((Trial(**BASE), Trial(**(BASE | free))))) == 2
 
@@ -146,7 +178,7 @@ def test_stack_mates_may_differ_in_what_does_not_shape_the_model(free: dict) -> 
     [
         {"dataset": "winnow/hopper/expert-v0"}, {"algorithm": "bc"}, {"updates": 10_000}, {"evaluations": 5}, {"episodes": 5},
         {"calibration_batches": 2}, {"calibration_size": 128}, {"hyper": {"hidden": (64, 64)}}, {"hyper": {"batch_size": 64}},
-        {"hyper": {"policy_delay": 1}},
+        {"hyper": {"policy_delay": 1}}, {"pruner": "small_dense"},
     ],
 )  # fmt: skip
 def test_a_stack_refuses_trials_of_other_shapes(other: dict) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def test_a_bad_file_is_named_field_by_field_and_nothing_is_written(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    pytest.raises(ValueError, _raise, error).match(said)
+    assert re.search(said, error)
     assert not datasets.root().exists()
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from trainables import registry
 from trainables.errors import UserError
 from trainables.execution import dense
-from trainables.masks import check_connected, kept, on_path, statistics, threshold, threshold_in_layers
+from trainables.mask_statistics import describe
+from trainables.masks import check_connected, kept, on_path, threshold, threshold_in_layers
 from trainables.nn import MLP
 from trainables.pruners import Scored, grasp, magnitude, random_erk, random_uniform, snip, synflow
 
@@ -367,14 +368,14 @@ def test_snip_at_99_percent_keeps_714_weights_of_which_most_lie_on_no_path() -> 
     spec = MLP((17, 256, 256, 6), output="tanh")
     network, data = large(spec), batches(spec)
     saliency = [s.detach() for s in snip.saliency(scored(network, data))]
-    found = {d: statistics("actor", threshold(saliency, [kept(d, 71_424)] * MEMBERS)) for d in (0.05, 0.01)}
+    found = {d: describe(spec, threshold(saliency, [kept(d, 71_424)] * MEMBERS)) for d in (0.05, 0.01)}
     for member in range(MEMBERS):
         sparse, half = found[0.01][member], found[0.05][member]
-        assert sparse["mask/kept/actor"] == 714
-        assert half["mask/kept/actor"] == 3571
-        assert sparse["mask/density/actor"] == pytest.approx(714 / 71_424)
-        assert sparse["mask/effective_density/actor"] < 0.7 * sparse["mask/density/actor"]
-        assert 0.8 < half["mask/effective_density/actor"] / half["mask/density/actor"] < 1
+        assert sparse["kept"] == 714
+        assert half["kept"] == 3571
+        assert sparse["density"] == pytest.approx(714 / 71_424)
+        assert sparse["effective_density"] < 0.7 * sparse["density"]
+        assert 0.8 < half["effective_density"] / half["density"] < 1
 
 
 def test_a_mask_read_from_a_row_is_the_one_written() -> None:

@@ -41,7 +41,7 @@ def trial() -> Trial:
 def write(storage: Path, trial: Trial, last: int = 40, every: int = 10) -> None:
     """Spool a run up to update `last`, with checkpoints at 0, 20 and 40."""
     listener = StackSpool(Stack((trial,)), storage, ORIGIN, 20)
-    listener(Pruned(0, [{"mask/density/actor": 0.2}]))
+    listener(Pruned(0, [{"mask/density/actor": 0.2}], [{}], [["actor: a hidden layer has 3 live units left"]]))
     listener(Checkpointed(0))
     for update in range(every, last + 1, every):
         listener(Trained(update, [{"train/actor_loss": 1 / update}], 50.0))

@@ -21,7 +21,7 @@ ORIGIN = {"test/hopper/random-v0": {"dataset_hash": "abc"}}
 def reports(first: int = 0, last: int = 40) -> Iterable[Report]:
     """A run of 40 updates: losses every 10, an evaluation and a checkpoint every 20; those after `first`, up to `last`."""
     if first == 0:
-        yield Pruned(0, [{"mask/density/actor": 1.0}, {"mask/density/actor": 0.5}])
+        yield Pruned(0, [{"mask/density/actor": 1.0}, {"mask/density/actor": 0.5}], [{}, {}], [[], ["fragile"]])
         yield Checkpointed(0)
     for update in range(first + 10, last + 1, 10):
         yield Trained(update, [{"train/actor_loss": update / 10}, {"train/actor_loss": update / 5}], 100.0)

@@ -88,7 +88,7 @@ def reference(environment: str) -> Reference | None:
 def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
     """The names of the `size` dimensions of an observation; None where the environment has no file, or other dimensions than it says."""
     family = family_of(environment)
-    names = () if family is None else tuple(registry.load("environments", family).OBSERVATION_NAMES)
+    names = () if family is None else tuple(getattr(registry.load("environments", family), "OBSERVATION_NAMES", ()))
     return names[:size] if 0 < size <= len(names) else None
 
 

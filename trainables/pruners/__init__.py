@@ -1,30 +1,37 @@
 """Masks before training. One file = one pruner, a module with
 
     saliency(network) -> [Tensor [K, C, out, in] per layer]    a score per weight, high = keep; see `Scored`
-    budgets(spec, density) -> [int per layer]                  optional: weights kept per layer; without it the ranking is global
+    budgets(spec, density) -> [int per layer]                  optional: weights kept per layer; without it the scope says what is ranked
     schedule(density) -> [density per round]                   optional: several rounds, each scored on the masked network
+    REGROWS = True                                             optional, with a schedule: a weight that was masked may return
+    during(updates) -> {update: share removed}                 optional, with budgets: prunes while training goes on (gradual.py)
+    shrink(spec, density) -> MLP                               optional, in place of all others: no mask but a smaller network
 
-Ranking is global within each network (twin critic heads pooled), separately for actor, critic and value, which is the protocol
-of the authors' later code (SaminYeasar/sparse_reg); biases and extras are never pruned, output layers are.
+Ranking is within each network (twin critic heads pooled), separately for actor, critic and value, which is the protocol of the authors'
+later code (SaminYeasar/sparse_reg); biases and extras are never pruned, output layers are. Which loss scores a network is said by the
+algorithm's LOSSES and nothing else adds to its gradient; AUTHORS_LOSSES, where an algorithm has them, repeat what that code does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from trainables import registry
+from trainables import mask_statistics, registry
 from trainables.agent import Agent, Batch
 from trainables.execution.dense import Network as Reference
-from trainables.masks import Mask, check_connected, kept, threshold, threshold_in_layers
+from trainables.masks import Mask, check_connected, choose, shuffled
 from trainables.nn import MLP
 from trainables.streams import Streams
-from trainables.trial import Stack
+from trainables.trial import Stack, Trial
+
+Batches = Callable[[Streams, int], Batch]
+Quantiles = dict[tuple[int, str], list[list[float]]]  # (member, network) -> per layer, mask_statistics.QUANTILES of the scores
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,11 @@ class Scored:
     spec: MLP
     weights: list[Tensor]  # leaves, [K, C, out, in] per layer
     mask: Mask
-    losses: Callable[[], Iterator[Tensor]]  # the loss [K] that scores this network, on each calibration batch
+    losses: Callable[..., Iterator[Tensor]]  # the loss [K] that scores this network on each calibration batch; `more` batches if asked
     random: Callable[[int], Tensor]  # layer -> uniform numbers [K, C, out, in] of the member's own stream
+    initial: list[Tensor] = field(default_factory=list)  # the weights before any mask
+    biases: list[Tensor] = field(default_factory=list)  # leaves, [K, C, out] per layer
+    place: Callable[[list[Tensor]], None] = lambda parameters: None  # weights, then biases, that the next loss is computed with
 
     def gradient(self, create_graph: bool = False) -> list[Tensor]:
         """The signed gradient of the loss by each weight, summed over the calibration batches (absolute values come after)."""
@@ -46,66 +56,112 @@ class Scored:
         return total
 
 
-def prune(agent: Agent, stack: Stack, batches: Callable[[Streams, int], Batch]) -> dict[str, Mask]:
-    """Masks of every network of the stack, [K, C, out, in] per layer, with exactly round(density P) weights kept.
+def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | None = None) -> dict[str, Mask]:
+    """Masks of every network of the stack before training, [K, C, out, in] per layer, with as many weights kept as each trial asks.
 
-    `batches(streams, size)` draws a minibatch. The agent is left dense and untrained. Raises UserError when a mask disconnects a
-    network, naming the layer.
+    `batches(streams, size)` draws a minibatch. The agent itself is not touched; `quantiles` is filled where it is given. Raises
+    UserError, naming trial and layer, when a mask disconnects a network and the trial does not allow that.
     """
-    initial = {name: agent.initial(name) for name in agent.specs}
-    masks: dict[str, Mask] = {}
-    for name in sorted({trial.pruner for trial in stack.trials}):
-        members = [k for k, trial in enumerate(stack.trials) if trial.pruner == name]
-        # The whole stack is scored in one pass and the pruner's own members are taken: members share nothing, so this changes none.
-        for network, mask in _prune(registry.load("pruners", name), agent, stack, initial, batches).items():
-            whole = masks.setdefault(network, [torch.ones_like(layer) for layer in mask])
-            for layer, own in zip(whole, mask, strict=True):
-                layer[members] = own[members]
-    for network, mask in masks.items():
-        check_connected(network, mask, [trial.name for trial in stack.trials])
+    masks = {name: ones(spec, len(stack), agent.device) for name, spec in agent.specs.items()}
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for member, trial in enumerate(stack.trials):
+        if not {"during", "shrink"} & registry.defines("pruners", trial.pruner):
+            groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.target), []).append(member)
+    for members in groups.values():
+        own = Stack(tuple(stack.trials[member] for member in members))
+        chosen, saliency = _prune(agent, own, batches)
+        for name, mask in chosen.items():
+            if quantiles is not None:
+                for place, member in enumerate(members):
+                    quantiles[member, name] = [mask_statistics.quantiles(layer[place]) for layer in saliency[name]]
+            for whole, part in zip(masks[name], mask, strict=True):
+                whole[members] = part
+    shuffling = [member for member, trial in enumerate(stack.trials) if trial.control == "shuffle"]
+    for name, mask in masks.items():
+        if shuffling:
+            random = Streams([stack.trials[member].seed for member in shuffling], agent.device, phase="mask/")
+            for index, layer in enumerate(mask):
+                layer[shuffling] = shuffled(layer[shuffling], random.uniform(f"shuffle/{name}.{index}", *layer.shape[1:]))
+        refusing = [member for member, trial in enumerate(stack.trials) if not trial.allow_disconnected]
+        check_connected(name, [layer[refusing] for layer in mask], [stack.trials[member].name for member in refusing])
     return masks
 
 
-def _prune(
-    pruner: ModuleType, agent: Agent, stack: Stack, initial: dict[str, Tensor], batches: Callable[[Streams, int], Batch]
-) -> dict[str, Mask]:
-    """The masks that one pruner gives to every member of the stack."""
-    schedules = [pruner.schedule(trial.density) if hasattr(pruner, "schedule") else [trial.density] for trial in stack.trials]
-    agent.build("dense", initial, None)
-    masks = {name: [torch.ones_like(w) for w in dense_weights(agent, name)] for name in agent.specs}
-    for densities in zip(*schedules, strict=True):
-        scored = {name: pruner.saliency(_scored(agent, name, masks[name], stack, batches)) for name in agent.specs}
-        for name, spec in agent.specs.items():
-            saliency = [s.detach().masked_fill(m == 0, -torch.inf) for s, m in zip(scored[name], masks[name], strict=True)]
-            if hasattr(pruner, "budgets"):
-                masks[name] = threshold_in_layers(saliency, [pruner.budgets(spec, density) for density in densities])
-            else:
-                masks[name] = threshold(saliency, [kept(density, sum(spec.weights_per_layer)) for density in densities])
-        if len(schedules[0]) > 1:
-            agent.build("dense", initial, masks)
-    agent.build("dense", initial, None)
-    return masks
+def ones(spec: MLP, members: int, device: str | torch.device = "cpu") -> Mask:
+    """The mask that keeps everything."""
+    return [torch.ones(members, spec.heads, n_out, n_in, device=device) for n_in, n_out in spec.layers]
 
 
-def dense_weights(agent: Agent, name: str) -> list[Tensor]:
-    """The weight leaves of a network in the reference execution."""
-    return cast(Reference, agent.networks[name]).weights
+def _prune(agent: Agent, stack: Stack, batches: Batches) -> tuple[dict[str, Mask], dict[str, list[Tensor]]]:
+    """The masks of trials that agree in pruner, losses, scope and target, and the last round's saliencies."""
+    pruner, names = registry.load("pruners", stack.lead.pruner), list(agent.specs)
+    densities = {name: [1 - trial.sparsity_in(name) for trial in stack.trials] for name in names}
+    schedules = {name: [schedule_of(pruner, density) for density in own] for name, own in densities.items()}
+    rounds = max(len(schedule) for own in schedules.values() for schedule in own)
+    scored, place = sharing(stack, alone=rounds > 1)
+    scorer = Agent(agent.algorithm, scored, *agent.sizes, agent.device)
+    initial = {name: scorer.initial(name) for name in names}
+    masks = {name: ones(scorer.specs[name], len(scored), agent.device) for name in names}
+    saliency: dict[str, list[Tensor]] = {}
+    for turn in range(rounds):
+        if turn:
+            scorer.build("dense", initial, masks)
+        for name in names:
+            network = look(scorer, name, masks[name], scored, batches, turn)
+            found = [layer.detach() for layer in pruner.saliency(network)]
+            network.place([*network.weights, *network.biases])
+            if not hasattr(pruner, "REGROWS"):
+                found = [layer.masked_fill(mask == 0, -torch.inf) for layer, mask in zip(found, masks[name], strict=True)]
+            saliency[name] = [layer[place] for layer in found]
+        now = {name: [schedule[turn] for schedule in own] for name, own in schedules.items()}
+        target = stack.lead.target if turn == rounds - 1 else "nominal"
+        masks = choose(scorer.specs, saliency, now, stack.lead.scope, target, getattr(pruner, "budgets", None))
+    return masks, saliency
 
 
-def _scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Callable[[Streams, int], Batch]) -> Scored:
+def schedule_of(pruner: ModuleType, density: float) -> list[float]:
+    """Density after each round; one round for most pruners."""
+    return list(pruner.schedule(density)) if hasattr(pruner, "schedule") else [density]
+
+
+def sharing(stack: Stack, alone: bool) -> tuple[Stack, list[int]]:
+    """The trials to score, and for each member of `stack` its place among them: those of one seed and one set of hyperparameters
+    have one saliency whatever their sparsity, unless their pruner goes in rounds (`alone`)."""
+    places: dict[str, int] = {}
+    chosen: list[Trial] = []
+    found = []
+    for trial in stack.trials:
+        key = trial.key if alone else f"{trial.seed} {sorted(trial.hyper.items())}"
+        if key not in places:
+            places[key] = len(chosen)
+            chosen.append(trial)
+        found.append(places[key])
+    return Stack(tuple(chosen)), found
+
+
+def look(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, turn: int) -> Scored:
+    """A network of `agent`, which is in the reference execution, as a pruner sees it in round `turn`."""
     lead, seeds = stack.lead, agent.streams.seeds
+    network = cast(Reference, agent.networks[name])
+    own_losses: Mapping[str, Callable[[Agent, Batch], Tensor]] = agent.algorithm.LOSSES
+    if lead.authors:
+        own_losses = {**own_losses, **agent.algorithm.AUTHORS_LOSSES}
 
-    def losses() -> Iterator[Tensor]:
+    def losses(more: int = 0) -> Iterator[Tensor]:
         own, agent.streams = agent.streams, Streams(seeds, agent.device, phase="calibration/")
         try:
-            for index in range(lead.calibration_batches):
-                agent.streams.update = index
-                yield agent.algorithm.LOSSES[name](agent, batches(agent.streams, lead.calibration_size))
+            for index in range(lead.calibration_batches + more):
+                agent.streams.update = turn * lead.calibration_batches + index
+                yield own_losses[name](agent, batches(agent.streams, lead.calibration_size))
         finally:
             agent.streams = own
 
     def random(layer: int) -> Tensor:
-        shape = mask[layer].shape[1:]
-        return Streams(seeds, agent.device, phase="mask/").uniform(f"{name}.{layer}", *shape)
+        return Streams(seeds, agent.device, phase="mask/").uniform(f"{name}.{layer}", *mask[layer].shape[1:])
 
-    return Scored(agent.specs[name], dense_weights(agent, name), mask, losses, random)
+    def place(parameters: list[Tensor]) -> None:
+        network.weights, network.biases = parameters[: len(mask)], parameters[len(mask) :]
+
+    views = agent.specs[name].views(agent.initial(name))
+    initial = [views[f"weight.{index}"] for index in range(len(mask))]
+    return Scored(agent.specs[name], network.weights, mask, losses, random, initial, network.biases, place)
