@@ -115,7 +115,7 @@ def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
         return Row(**found, update=entry.trial.updates, rate=detail.get("updates_per_second"))
     if begun:
         lines = spool.read(paths.spool(storage, key))
-        found |= _at(lines, entry.state) | {"warnings": warnings_in(lines)}
+        found |= {**_at(lines, entry.state), "warnings": warnings_in(lines)}
     return Row(**found, stack=detail.get("size") if entry.state == "leased" else None)
 
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from tests.stacks import World, assert_same, small_trial
+from trainables import execution as executions
 from trainables import registry
 from trainables.agent import Agent
 from trainables.execution import native
@@ -68,10 +69,12 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "serves", lambda tensor: False)
 
 
-def world(algorithm: str, recorded: bool = True, execution: str = "compact") -> World:
+def world(algorithm: str, recorded: bool = True) -> World:
     trials = [
         small_trial(algorithm, pruner, sparsity, seed) for pruner, sparsity, seed in (("dense", 0.0, 0), ("snip", 0.7, 1), ("snip", 0.5, 0))
     ]
+    specs = World(trials).agent.specs.values()
+    execution = "dense" if any(executions.cannot("compact", spec) for spec in specs) else "compact"
     return World(trials, execution, recorded=recorded).start()
 
 

@@ -146,10 +146,6 @@ def test_a_bad_file_is_named_field_by_field_and_nothing_is_written(
     assert not datasets.root().exists()
 
 
-def _raise(text: str) -> None:
-    raise ValueError(text)
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
