@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print the final scores; exit code 0 when done, 1 when a member diverged, 2 for bad input."""
     given = vars(parser().parse_args(arguments))
-    place = {name: given.pop(name) for name in ("device", "execution")}
+    place = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")
     use_published = given.pop("published")
     try:
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
     found.add_argument("--device", default="cpu")
     found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")
+    found.add_argument("--tf32", action="store_true", help="a GPU may round the factors of matrix products to 10 bits")
     return found
 
 

@@ -60,23 +60,25 @@ def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
     return [part.unflatten(1, (spec.heads, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
 
 
-def save(storage: Path, stack: Stack, agent: Agent, masks: Mapping[str, Mask], update: int) -> None:
-    """Commit every member's state after `update` and drop all checkpoints but it and the one before."""
+def state_of(agent: Agent, masks: Mapping[str, Mask], update: int) -> Saved:
+    """What a checkpoint after `update` holds, on the CPU: training may go on before it is saved."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
+    counts = {name: optimizer.count for name, optimizer in agent.optimizers.items()}
+    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, counts)
+
+
+def save(storage: Path, stack: Stack, state: Saved) -> None:
+    """Commit every member's state and drop all its checkpoints but this one and the one before."""
     for member, trial in enumerate(stack.trials):
         folder = paths.checkpoints(storage, trial.key)
-        tensors = {name: row[member].clone() for name, row in rows.items()}
-        tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in masks.items()}
+        tensors = {name: row[member].clone() for name, row in state.rows.items()}
+        tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in state.masks.items()}
         content = dump_tensors(tensors)
-        head: dict[str, Any] = {
-            "trial": trial.key,
-            "update": update,
-            "counts": {name: optimizer.count for name, optimizer in agent.optimizers.items()},
-        }
+        head: dict[str, Any] = {"trial": trial.key, "update": state.update, "counts": state.counts}
         head["sha256"] = _hash(head, content)
-        write(folder / f"{update:09d}.safetensors", content)
-        write(folder / f"{update:09d}.json", json.dumps(head).encode())
-        _tidy(folder, update)
+        write(folder / f"{state.update:09d}.safetensors", content)
+        write(folder / f"{state.update:09d}.json", json.dumps(head).encode())
+        _tidy(folder, state.update)
 
 
 def _tidy(folder: Path, newest: int) -> None:

@@ -8,23 +8,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainables import checkpoint, environments, mask_statistics, registry
 from trainables.agent import Agent
+from trainables.checkpoint import Saved
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
+from trainables.episodes import Beside, Evaluation, Future, Told
 from trainables.errors import UserError
-from trainables.evaluation import Evaluator
 from trainables.gradual import change, changes_of
 from trainables.initialization import starting_rows
 from trainables.masks import Mask
-from trainables.minibatches import Minibatches, Scaling
+from trainables.minibatches import Minibatches
 from trainables.pruners import Quantiles, prune
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
-from trainables.streams import key_of
 from trainables.trial import Stack, Trial
 from trainables.updates import Updates
 
@@ -39,22 +38,42 @@ def run_stack(
     execution: str = "auto",
     checkpoint_every: int = CHECKPOINT_EVERY,
     before_write: Callable[[], None] = lambda: None,
+    beside: Beside | None = None,
+    tf32: bool = False,
 ) -> Iterator[Report]:
     """Prune and train the trials of `stack` as one batched model, yielding reports (trainables/reports.py).
 
     With a `storage` folder it goes on from the newest checkpoint that all members have, and leaves checkpoints, masks and policies
-    there; a checkpoint is written only after the reports up to it were taken, and `before_write` may forbid it by raising. Raises
+    there; a checkpoint is written only after the reports up to it were taken, and `before_write` may forbid it by raising. `beside`
+    evaluates in another process while training goes on. `tf32` lets a GPU round the factors of matrix products to 10 bits. Raises
     UserError for bad input or a mask that disconnects a network, before anything is written.
     """
     started = time.monotonic()
     torch.set_num_threads(1)  # one thread per trial: two beside another process collapse
     torch.set_flush_denormal(True)  # Adam's second moments underflow, and arithmetic on denormal numbers is up to 100 times slower
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     lead = stack.lead
     table = load_table(lead.dataset)
     algorithm = registry.load("algorithms", lead.algorithm)
     agent = Agent(algorithm, stack, table.observation_size, table.action_size, usable(device))
     data = Minibatches(table, algorithm.NORMALIZE, device, getattr(algorithm, "NEXT_ACTIONS", False))
     evaluate = Evaluation(agent, table, stack)
+
+    def masked(report: Pruned, masks: dict[str, Mask]) -> Iterator[Report]:
+        yield report
+        if storage:
+            before_write()
+            checkpoint.write_masks(storage, stack, masks, report.details)
+
+    def evaluated(update: int, future: Future) -> Iterator[Report]:
+        returns = future.result()
+        yield Evaluated(update, returns.tolist(), table.reference.normalize(returns).tolist())
+
+    def commit(state: Saved) -> Iterator[Report]:
+        if storage:
+            before_write()
+            checkpoint.save(storage, stack, state)
+            yield Checkpointed(state.update)
 
     saved = checkpoint.newest(storage, stack, agent.specs) if storage else None
     if saved:
@@ -66,27 +85,19 @@ def run_stack(
         quantiles: Quantiles = {}
         masks, update = prune(agent, stack, data.draw, quantiles), 0
         agent.build(execution, starting_rows(agent, stack, masks), masks)
-        report = pruned(0, agent, table, masks, quantiles)
-        yield report
-        if storage:
-            before_write()
-            checkpoint.write_masks(storage, stack, masks, report.details)
-            checkpoint.save(storage, stack, agent, masks, 0)
-            yield Checkpointed(0)
+        yield from masked(pruned(0, agent, table, masks, quantiles), masks)
+        yield from commit(checkpoint.state_of(agent, masks, 0))
 
-    make = Updates(agent, data)
-    changes, changed = changes_of(stack), False
+    make, changes, told = Updates(agent, data), changes_of(stack), Told()
     healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
-    for stop in stops(lead, checkpoint_every):
+    for stop in (stop for stop in stops(lead, checkpoint_every) if stop > update):
         if not any(healthy):
-            return
-        if stop <= update:
-            continue
-        begun = time.monotonic()
+            break
+        begun, before = time.monotonic(), masks
         logged: dict[str, Tensor] = {}
         for first, last in pairwise(sorted({update, *(at for at in changes if update <= at < stop), stop})):
             if first in changes:
-                masks, changed = change(agent, stack, masks, changes[first], execution), True
+                masks = change(agent, stack, masks, changes[first], execution)
             logged |= make.run(first, last)
         rate = len(stack) * (stop - update) / (time.monotonic() - begun)
         update = stop
@@ -94,30 +105,26 @@ def run_stack(
         for member, finite in enumerate(agent.finite()):
             if healthy[member] and not finite:
                 healthy[member] = False
-                yield Diverged(update, member, f"parameters are not finite after update {update}")
-        if changed:
-            changed = False
-            report = pruned(update, agent, table, masks)
-            yield report
-            if storage:
-                before_write()
-                checkpoint.write_masks(storage, stack, masks, report.details)
-        yield Trained(update, per_member(logged, len(stack)), rate)
+                told.later([Diverged(update, member, f"parameters are not finite after update {update}")])
+        if masks is not before:
+            told.later(masked(pruned(update, agent, table, masks), masks))
+        told.later([Trained(update, per_member(logged, len(stack)), rate)])
         if update in lead.evaluation_updates():
-            returns = evaluate()
-            yield Evaluated(update, returns.tolist(), table.reference.normalize(returns).tolist())
+            returns = evaluate.begin(beside, masks)
+            told.later(evaluated(update, returns), returns)
         if storage and (update % checkpoint_every == 0 or update == lead.updates):
-            before_write()
-            checkpoint.save(storage, stack, agent, masks, update)
-            yield Checkpointed(update)
+            told.later(commit(checkpoint.state_of(agent, masks, update)))
+        yield from told.ready()
 
+    yield from told.ready(wait=True)
     if not any(healthy):
         return
+    executed = f"{agent.execution}, tf32" if tf32 else agent.execution
     if storage:
         before_write()
-        about = {"environment": table.environment, "dataset_hash": table.hash, "execution": agent.execution}
+        about = {"environment": table.environment, "dataset_hash": table.hash, "execution": executed}
         checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
-    yield Finished(update, time.monotonic() - started, agent.execution)
+    yield Finished(update, time.monotonic() - started, executed)
 
 
 def pruned(update: int, agent: Agent, table: Table, masks: dict[str, Mask], quantiles: Quantiles | None = None) -> Pruned:
@@ -156,25 +163,3 @@ def per_member(logged: dict[str, Tensor], members: int) -> list[dict[str, float]
     """Losses [K] by name -> one dictionary per member; the only copy from the device between two reports."""
     values = {f"train/{name}": loss.detach().tolist() for name, loss in logged.items()}
     return [{name: losses[k] for name, losses in values.items()} for k in range(members)]
-
-
-class Evaluation:
-    """The policy of every member in its own episodes, the same seeds at every evaluation."""
-
-    def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
-        self.agent = agent
-        self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
-        seeds = [[key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(trial.episodes)] for trial in stack.trials]
-        self.evaluator = Evaluator(table.environment, seeds)
-        sizes, wanted = (table.observation_size, table.action_size), (self.evaluator.observation_size, self.evaluator.action_size)
-        if sizes != wanted:
-            raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
-
-    def __call__(self) -> np.ndarray[Any, Any]:
-        """Undiscounted returns [K, E]."""
-        with torch.no_grad():
-            return self.evaluator.run(self.act)
-
-    def act(self, observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
-        return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 
 from trainables.errors import SupersededError, UserError
@@ -44,6 +45,8 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         """`work` trains a stack and yields reports: run_stack, where nothing else is given; `options` go to it."""
+        if options.get("device") == "cuda" and work is None:
+            options["beside"] = Task
         self._root, self._listen, self._work, self._options = Path(storage), listen, work or train, options
         self.reset_config(config)
 
@@ -90,6 +93,21 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
             case Finished(seconds=seconds, execution=execution):
                 return update | {"seconds": seconds, "execution": execution}
         return update
+
+
+class Task:
+    """A function at work in another process of this node or another; a future as in trainables/episodes.py.
+
+    It asks Ray for no CPU: a trainer that waits for it would otherwise hold the one it needs on a full cluster."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.reference = ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")(function).remote(*arguments)
+
+    def done(self) -> bool:
+        return bool(ray.wait([self.reference], timeout=0)[0])
+
+    def result(self) -> Any:
+        return ray.get(self.reference)
 
 
 def train(stack: Stack, storage: Path, **options: Any) -> Iterator[Report]:

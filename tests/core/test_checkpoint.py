@@ -25,7 +25,7 @@ def world() -> World:
 
 
 def save(world: World, storage: Path, update: int) -> None:
-    checkpoint.save(storage, world.stack, world.agent, world.masks, update)
+    checkpoint.save(storage, world.stack, checkpoint.state_of(world.agent, world.masks, update))
 
 
 def files(storage: Path, trial: Trial) -> list[str]:

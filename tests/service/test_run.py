@@ -148,7 +148,14 @@ def test_a_run_has_its_params_tags_dataset_and_artifacts(client: Any) -> None:
     (given,) = run.inputs.dataset_inputs
     assert given.dataset.name == trial.dataset
     assert tags["winnow.dataset_hash"].startswith(given.dataset.digest)
-    assert artifacts(client, run) == {"trial.json", "masks.safetensors", "masks.json", "policy.safetensors", "policy.json", "evaluations.json"}
+    assert artifacts(client, run) == {
+        "trial.json",
+        "masks.safetensors",
+        "masks.json",
+        "policy.safetensors",
+        "policy.json",
+        "evaluations.json",
+    }
 
 
 def test_mlflow_holds_every_point_of_the_spool_once(client: Any, storage: Path) -> None:

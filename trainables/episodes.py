@@ -1,0 +1,127 @@
+"""The policy of every member in its own episodes: at once, or beside training in another process, so that a GPU never waits."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from trainables import registry
+from trainables.agent import Agent
+from trainables.datasets import load_table
+from trainables.datasets.table import Table
+from trainables.errors import UserError
+from trainables.evaluation import Evaluator
+from trainables.masks import Mask
+from trainables.minibatches import Scaling
+from trainables.pruners import ones
+from trainables.reports import Report
+from trainables.streams import key_of
+from trainables.trial import Stack, Trial
+
+Returns = np.ndarray[Any, Any]
+BEHIND = 2  # evaluations that training may run ahead of: each holds back checkpoints, and so makes a crash cost more
+
+
+class Future(Protocol):
+    """A result that is being computed, as in concurrent.futures."""
+
+    def done(self) -> bool: ...
+    def result(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Done:
+    """A result that is there."""
+
+    value: Any = None
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Any:
+        return self.value
+
+
+Beside = Callable[..., Future]  # (function, *arguments) -> its result, computed in another process
+
+
+class Evaluation:
+    """Undiscounted returns of the agent's policies, the same seeds at every evaluation."""
+
+    def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
+        self.agent, self.stack = agent, stack
+        self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
+        seeds = [[key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(trial.episodes)] for trial in stack.trials]
+        self.evaluator = Evaluator(table.environment, seeds)
+        sizes, wanted = (table.observation_size, table.action_size), (self.evaluator.observation_size, self.evaluator.action_size)
+        if sizes != wanted:
+            raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
+
+    def __call__(self) -> Returns:
+        """Returns [K, E]."""
+        with torch.no_grad():
+            return self.evaluator.run(self.act)
+
+    def begin(self, beside: Beside | None, masks: Mapping[str, Mask]) -> Future:
+        """The returns [K, E] of the policies as they are now; from another process with `beside`, while training goes on."""
+        if beside is None:
+            return Done(self())
+        names = getattr(self.agent.algorithm, "POLICY", ("actor",))
+        networks = {name: self.agent.networks[name] for name in names}
+        rows = {name: network.unpack(network.parameters.detach()).cpu().numpy() for name, network in networks.items()}
+        kept = {name: [layer.bool().cpu().numpy() for layer in masks[name]] for name in names}
+        trials = json.dumps([trial.to_json() for trial in self.stack.trials])
+        return beside(elsewhere, trials, self.agent.update, rows, kept)
+
+    def act(self, observations: Returns) -> Returns:
+        seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
+        return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
+
+
+def elsewhere(trials: str, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
+    """Returns [K, E] of policies given by canonical rows [K, D] and masks, on a CPU, by a process that may not be the trainer's."""
+    torch.set_num_threads(1)
+    evaluation = _evaluation(trials)
+    agent = evaluation.agent
+    start = {name: torch.from_numpy(rows[name]) if name in rows else agent.initial(name) for name in agent.specs}
+    masks = {name: ones(spec, agent.size) for name, spec in agent.specs.items()}
+    masks |= {name: [torch.from_numpy(layer).float() for layer in layers] for name, layers in kept.items()}
+    agent.build("auto", start, masks)
+    agent.at(update)
+    return evaluation()
+
+
+@lru_cache(maxsize=1)
+def _evaluation(trials: str) -> Evaluation:
+    """Environments take longer to make than a short evaluation, so those of the last stack are kept."""
+    stack = Stack(tuple(Trial.from_json(value) for value in json.loads(trials)))
+    table = load_table(stack.lead.dataset)
+    agent = Agent(registry.load("algorithms", stack.lead.algorithm), stack, table.observation_size, table.action_size)
+    return Evaluation(agent, table, stack)
+
+
+class Told:
+    """Reports, and what is to be done between them, in their order while some wait for an evaluation that is not finished."""
+
+    def __init__(self) -> None:
+        self.queue: deque[tuple[Iterable[Report], Future]] = deque()
+
+    def later(self, reports: Iterable[Report], future: Future | None = None) -> None:
+        """`reports` are asked for when all before them were taken and `future` is done."""
+        self.queue.append((reports, future or Done()))
+
+    def ready(self, wait: bool = False) -> Iterator[Report]:
+        """What can be told now; all of it with `wait`, and more of it where too much is held back."""
+        while self.queue:
+            reports, future = self.queue[0]
+            if not (wait or future.done() or sum(not other.done() for _, other in self.queue) > BEHIND):
+                return
+            self.queue.popleft()
+            yield from reports
