@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # service/signals.py
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_COLOR_PREFIX": "0",
 }
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 EMBEDDED = {
@@ -43,7 +44,7 @@ from ray._private.node import Node  # noqa: E402
 from trainables import paths  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack  # noqa: E402
-from trainables.tune_trainable import StackTrainable, reason  # noqa: E402
+from trainables.tune_trainable import StackTrainable  # noqa: E402
 
 STARTS = 3
 GPU_FRACTION = 0.5  # two stacks share a GPU, one evaluates while the other trains; bookkeeping, not isolation
@@ -230,9 +231,7 @@ class _News(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker or its node died; an error of the training itself comes as a result."""
-        error = trial.get_error()
-        why = "out_of_memory" if error is not None and reason(error) == "out_of_memory" else "infrastructure"
-        self._tell("ended", trial, {"failure": {"reason": why, "message": f"the worker died: {_last_line(error)}"}})
+        self._tell("ended", trial, {"failure": death(_error_text(trial))})
         self._source.stacks.pop(trial.trial_id, None)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -244,5 +243,18 @@ class _News(tune.Callback):  # type: ignore[misc]
             self._source.tell(getattr(self._source.conductor, event), stack, *news)
 
 
-def _last_line(error: object) -> str:
-    return (str(error).strip().splitlines() or ["no word from it"])[-1][:300]
+def death(text: str) -> dict[str, str]:
+    """The failure that Ray's words about a dead worker stand for."""
+    why = (
+        "out_of_memory" if "running low on memory" in text else "error" if "error raised in its creation task" in text else "infrastructure"
+    )
+    last = (text.strip().splitlines() or ["no word from it"])[-1].strip()
+    return {"reason": why, "message": f"the worker died: {last[:300]}"}
+
+
+def _error_text(trial: Any) -> str:
+    """What Tune has just noted of a ray_trial's end, where it noted it: Trial.get_error looks where it is copied to later."""
+    try:
+        return Path(trial.error_file).read_text()
+    except (OSError, TypeError):
+        return ""

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.sweep import sweep_names
+from service.__main__ import parser
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
@@ -57,15 +60,19 @@ def test_the_one_trial_command(environment: dict[str, str]) -> None:
     assert "after 6 updates: return" in out
 
 
-@pytest.mark.parametrize("command", [c for c in of_module("service") if " status " not in c])
+PLANNED = re.compile(" (plan|run|resume) ")  # what these would do, `plan` tells
+
+
+@pytest.mark.parametrize("command", [c for c in of_module("service") if PLANNED.search(c)])
 def test_what_the_sweep_commands_would_run(command: str, environment: dict[str, str]) -> None:
-    out = run([sys.executable, *shlex.split(command.replace(" run ", " plan "))[1:]], environment)
+    out = run([sys.executable, *shlex.split(PLANNED.sub(" plan ", command))[1:]], environment)
     assert "winnow/halfcheetah/expert-v0" in out
 
 
-def test_the_status_command_knows_the_sweep() -> None:
-    (command,) = [c for c in of_module("service") if " status " in c]
-    assert (ROOT / "search_spaces" / f"{command.split()[-1]}.py").exists()
+@pytest.mark.parametrize("command", [c for c in of_module("service") if not PLANNED.search(c)])
+def test_the_other_service_commands_know_their_options_and_the_sweep(command: str) -> None:
+    arguments = parser().parse_args(shlex.split(command)[3:])
+    assert getattr(arguments, "sweep", "quickstart") in sweep_names()
 
 
 @pytest.mark.parametrize("command", of_module("trainables.datasets.collect"))

@@ -136,8 +136,8 @@ def reason(error: BaseException) -> str:
     return "infrastructure" if isinstance(error, OSError) else "error"
 
 
-# CUDA's words, torch's on a CPU (two versions), and Ray's when its memory monitor has killed a worker.
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "running low on memory")
+# CUDA's words, and torch's on a CPU in two versions.
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")
 
 
 def one_line(error: Exception, named: bool) -> str:

@@ -30,3 +30,19 @@ def test_a_message_is_one_line() -> None:
     assert one_line(RuntimeError("first\nsecond"), named=True) == "RuntimeError: first"
     assert one_line(UserError("mend this"), named=False) == "mend this"
     assert one_line(MemoryError(), named=True) == "MemoryError: "
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", "infrastructure"),
+        ("Task was killed due to the node running low on memory.\nMemory on the node was 15.28GB / 15.28GB", "out_of_memory"),
+        ("The actor died because of an error raised in its creation task, ...\nModuleNotFoundError: No module named 'x'", "error"),
+        ("", "infrastructure"),
+    ],
+)
+def test_rays_words_about_a_dead_worker_have_a_class(text: str, why: str) -> None:
+    from service.cluster import death
+
+    assert death(text)["reason"] == why
+    assert death(text)["message"] == f"the worker died: {text.splitlines()[-1] if text else 'no word from it'}"

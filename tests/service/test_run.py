@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,31 @@ def interrupted(service: Command, storage: Path) -> tuple[int, str, dict[str, li
     while max(spool.committed_update(spool.read(paths.spool(storage, key))) for key in keys) < 100:
         assert driver.poll() is None, driver.communicate()[0]
         time.sleep(0.02)
-    driver.send_signal(signal.SIGTERM)  # what `ray job stop` sends; from there on it is the same as Ctrl-C
-    out, _ = driver.communicate(timeout=120)
+    workers = {placed.line["pid"] for key in keys for placed in spool.read(paths.spool(storage, key)) if placed.line["kind"] == "attempt"}
+    driver.send_signal(signal.SIGTERM)  # what `ray job stop` sends, three seconds before it kills
+    try:
+        out, _ = driver.communicate(timeout=3)
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        out, _ = driver.communicate()
+    assert not [pid for pid in workers if is_running(pid)]
     return driver.returncode, out, {key: spool.committed(spool.read(paths.spool(storage, key))) for key in keys}
 
 
 @pytest.fixture(scope="module")
-def first(interrupted: tuple[int, str, dict[str, list[Placed]]], service: Command) -> subprocess.CompletedProcess[str]:
-    """The same command again, to the end."""
-    return service("run", "smoke", *ARGUMENTS)
+def first(interrupted: tuple[int, str, dict[str, list[Placed]]], service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
+    """The same command again, to the end; on the way the worker of a good trial is killed."""
+    environment = service.environment  # type: ignore[attr-defined]
+    command = [sys.executable, "-m", "service", "run", "smoke", *ARGUMENTS]
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    file = paths.spool(storage, trials()["good dense"].key)
+    begun = len(attempts(spool.read(file)))
+    while len(found := attempts(spool.read(file))) == begun:
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.02)
+    os.kill(found[-1], signal.SIGKILL)
+    out, err = driver.communicate(timeout=300)
+    return subprocess.CompletedProcess(command, driver.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +94,18 @@ def trials() -> dict[str, Trial]:
     return {f"{'bad' if t.hyper_values()['learning_rate'] > 1 else 'good'} {t.name.split('/')[2]}": t for t in found}
 
 
+def attempts(lines: list[Placed]) -> list[int]:
+    """The processes that have written a spool, in order."""
+    return [placed.line["pid"] for placed in lines if placed.line["kind"] == "attempt"]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def runs(client: Any, kind: str = "trial") -> dict[str, Any]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     found = client.search_runs([experiment.experiment_id], f"tags.`winnow.kind` = '{kind}'")
@@ -91,15 +121,15 @@ def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
 ) -> None:
     code, out, before = interrupted
     assert code == 130, out
-    assert "`python -m service run smoke` goes on from the checkpoints" in out
+    assert "interrupted (SIGTERM); `python -m service run smoke` goes on from the checkpoints" in out
     assert "Traceback" not in out
     begun = [key for key, lines in before.items() if lines and spool.outcome(lines) is None]
     assert any(spool.committed_update(before[key]) >= 100 for key in begun)
     for key, lines in before.items():
         after = spool.read(paths.spool(storage, key))
         assert after[: len(lines)] == lines  # what was committed was not done again
-        attempts = [placed.line["pid"] for placed in after if placed.line["kind"] == "attempt"]
-        assert len(attempts) == (2 if key in begun else len(attempts))
+        if key in begun:
+            assert len(attempts(after)) == 2 + (key == trials()["good dense"].key)
         losses = [placed.update for placed in after if placed.line["kind"] == "trained"]
         assert losses == sorted(set(losses))
 
@@ -116,6 +146,15 @@ def test_good_trials_end_well_beside_bad_ones_and_the_exit_code_tells(first: sub
     failed = ledger.entries[trials()["good snip@99.99"].key].detail
     assert failed["reason"] == "user_error"
     assert "leaves no path from input to output of the actor" in failed["message"]
+
+
+def test_a_killed_worker_is_an_infrastructure_failure_and_is_tried_again(first: subprocess.CompletedProcess[str], storage: Path) -> None:
+    story = manifest.read(storage, "smoke").entries[trials()["good dense"].key].story
+    assert [event.state for event in story][-4:] == ["failed", "planned", "leased", "done"]
+    assert story[-4].detail["reason"] == "infrastructure"
+    assert "worker process has died" in story[-4].detail["message"]
+    assert "infrastructure: the worker died: " in first.stdout
+    assert "it is tried again" in first.stdout
 
 
 def test_mlflow_has_one_run_per_trial_under_the_sweeps_run(client: Any) -> None:
@@ -230,7 +269,77 @@ def test_another_sweep_reuses_what_is_done(here, storage: Path, client: Any) -> 
     assert runs(client)[key].info.status == "FINISHED"
 
 
+def test_a_trial_is_trained_afresh_beside_what_another_sweep_has_done(here, storage: Path, client: Any) -> None:
+    done = trials()["good dense"]
+    same = ("datasets=test/hopper/random-v0", "pruners=dense", "seeds=0", "updates=600", "evaluations=2", "episodes=2")
+    before = paths.spool(storage, done.key).read_bytes()
+    code, out = here("run", "quickstart", "--fresh", *(f"--set={setting}" for setting in same))
+    assert code == 0
+    assert "1 in 1 stacks" in out
+    own = replace(done, fresh="quickstart")
+    assert paths.spool(storage, done.key).read_bytes() == before
+    for name in ("masks.safetensors", "policy.safetensors"):
+        assert (paths.trial(storage, own.key) / name).read_bytes() == (paths.trial(storage, done.key) / name).read_bytes()
+    found = runs(client)
+    assert found[own.key].info.run_id != found[done.key].info.run_id
+    assert found[own.key].data.params["fresh"] == "quickstart"
+    assert "fresh" not in found[done.key].data.params
+    code, again = here("run", "quickstart", *(f"--set={setting}" for setting in same))
+    assert "0 in 0 stacks" in again
+    assert [line for line in again.splitlines() if "n=1" in line] == [line for line in out.splitlines() if "n=1" in line]
+
+
+def test_mlflow_is_proved_to_hold_exactly_what_the_trials_wrote(here, client: Any, storage: Path) -> None:
+    assert here("verify", "smoke") == (0, "6 trials: MLflow holds exactly what they wrote\n")
+    trial = trials()["good snip@80"]
+    run, file, mask = runs(client)[trial.key], paths.spool(storage, trial.key), paths.masks(storage, trial.key)
+    content, bits = file.read_bytes(), mask.read_bytes()
+    who = f"{trial.key} {trial.name}: "
+    missing = [line for line in content.splitlines(keepends=True) if b'"evaluated"' not in line]
+
+    def told() -> list[str]:
+        code, out = here("verify", "smoke", "--json")
+        assert code == 1
+        return json.loads(out)["differences"]
+
+    file.write_bytes(b"".join(missing))
+    points, evaluations = told()
+    assert points.startswith(who + "MLflow has too much: 6 points: ('eval/")
+    assert evaluations == who + "artifact evaluations.json is not what was evaluated"
+    file.write_bytes(content.replace(b'"update": 300', b'"update": 301', 1))
+    assert [line.split(": ")[1] for line in told()] == ["MLflow lacks", "MLflow has too much"]
+    file.write_bytes(content)
+    mask.write_bytes(bits[:-1] + bytes([bits[-1] ^ 1]))
+    assert [line.split(" has ")[0] for line in told()] == [who + "artifact masks.safetensors"]
+    mask.write_bytes(bits)
+    client.set_tag(run.info.run_id, "winnow.revision", "other")
+    assert told() == [who + "tag winnow.revision is 'other', not 'abc123'"]
+    client.set_tag(run.info.run_id, "winnow.revision", "abc123")
+    client.set_terminated(run.info.run_id, "FAILED")
+    assert told() == [who + "status FAILED, not FINISHED"]
+    client.set_terminated(run.info.run_id, "FINISHED")
+    ghost = client.create_run(run.info.experiment_id, tags={"winnow.kind": "trial", "winnow.trial_key": trial.key})
+    assert told() == [who + "2 runs, not one"]
+    client.delete_run(ghost.info.run_id)
+    assert here("verify", "smoke")[0] == 0
+
+
+def test_the_story_of_a_trial(here, first: subprocess.CompletedProcess[str], storage: Path) -> None:
+    trial = trials()["good dense"]
+    code, out = here("logs", trial.key[:10])
+    assert code == 0
+    for part in ("infrastructure", "sweep smoke", "attempt", "checkpointed", "finished", str(paths.policy(storage, trial.key))):
+        assert part in out, part
+    told = json.loads(here("logs", trial.key, "--json")[1])
+    assert told["name"] == trial.name
+    assert told["committed_update"] == 600
+    assert [event["state"] for event in told["manifest"]][-1] == "done"
+    assert here("logs", "bc/hopper-random/dense/s0")[0] == 2, "a good and a bad trial have that name"
+    assert here("logs", "nothing")[0] == 2
+
+
 def test_status_and_sync_and_results_by_hand(first: subprocess.CompletedProcess[str], here) -> None:
+    set_ = [f"--set={setting}" for setting in SETTINGS]
     code, out = here("status", "smoke")
     assert code == 0
     assert "2 done" in out
@@ -238,6 +347,10 @@ def test_status_and_sync_and_results_by_hand(first: subprocess.CompletedProcess[
     assert "user_error: " in out
     here("sync", "smoke")
     assert here("sync", "smoke") == (0, "0 points shipped; MLflow holds all that is committed\n")
+    (study,) = [s for s in json.loads(here("results", "smoke", "--json", *set_)[1]) if "1e+30" not in s["title"]]
+    cells = {(cell["pruner"], cell["sparsity"]): cell for cell in study["cells"]}
+    assert len(cells["snip", 0.8]["scores"]) == 1
+    assert cells["snip", 0.9999]["others"] == ["failed: user_error"]
     code, out = here("results", "smoke", *(f"--set={setting}" for setting in SETTINGS))
     assert code == 0
     assert [line for line in out.splitlines() if "n=1" in line] == [line for line in first.stdout.splitlines() if "n=1" in line]
