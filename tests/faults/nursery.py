@@ -110,26 +110,28 @@ def _child(command: dict[str, Any], switches: Any) -> int:
 
 
 @contextlib.contextmanager
-def connect(device: str = "auto") -> Iterator[Any]:
+def connect(device: str = "auto", gpu_fraction: float = 0.5) -> Iterator[Any]:
     from service.cluster import Cluster
 
     class Inline(Cluster):
         """Trains one stack after the other, here."""
 
-        def train(self, name: str, stacks: Sequence[Any], storage: Path, listen: Callable[..., Any], observer: Any, **options: Any) -> bool:
+        def train(
+            self, name: str, conductor: Any, storage: Path, listen: Callable[..., Any], most: int | None = None, **options: Any
+        ) -> None:
             from trainables.tune_trainable import StackTrainable
 
-            values = [[trial.to_json() for trial in stack.trials] for stack in stacks]
-            for index, stack in enumerate(stacks):
-                observer.started(stack)
+            while stack := conductor.next():
+                conductor.started(stack)
                 trainable = object.__new__(StackTrainable)  # without what Tune wants of it
-                trainable.setup({"stack": index}, stacks=values, storage=str(storage), listen=listen, device="cpu", **options)
+                trials = json.dumps([trial.to_json() for trial in stack.trials])
+                trainable.setup({"stack": trials}, storage=str(storage), listen=listen, device="cpu", **options)
                 while not (news := trainable.step()).get("done"):
-                    observer.reported(stack, news)
-                observer.ended(stack, news)
-            return True
+                    conductor.reported(stack, news)
+                conductor.ended(stack, news)
+                conductor.idle()
 
-    yield Inline("cpu", 1)
+    yield Inline("cpu")
 
 
 if __name__ == "__main__":

@@ -31,14 +31,15 @@ def kill_at(numbers: Iterable[int], nursery: Nursery, fresh: Fresh, twin: Twin, 
         killed = nursery.run(*arguments(storage), faults=["no_table", *switches, f"die_at_call={number}"])
         assert killed.code in (137, 0), killed.out
         again = nursery.run(*arguments(storage), faults=["no_table", *switches])
-        found = check(storage, twin) + ([again.out[-500:]] if again.code else [])
+        verified = nursery.run("verify", "smoke", f"--storage={storage}")
+        found = check(storage, twin) + [ended.out[-500:] for ended in (again, verified) if ended.code]
         if found:
             problems[number] = found
     return problems
 
 
 def test_the_shipper_killed_ahead_of_some_calls(nursery: Nursery, fresh: Fresh, twin: Twin, calls: int) -> None:
-    assert kill_at(range(3, calls, 9), nursery, fresh, twin) == {}
+    assert kill_at(range(5, calls, 14), nursery, fresh, twin) == {}
 
 
 @pytest.mark.slow_faults
