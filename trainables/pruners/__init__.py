@@ -14,7 +14,7 @@ algorithm's LOSSES and nothing else adds to its gradient; AUTHORS_LOSSES, where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import cast
@@ -61,8 +61,8 @@ class Scored:
 def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | None = None) -> dict[str, Mask]:
     """Masks of every network of the stack before training, [K, C, out, in] per layer, with as many weights kept as each trial asks.
 
-    `batches(streams, size)` draws a minibatch. The agent itself is not touched; `quantiles` is filled where it is given. Raises UserError, naming trial and layer, when a mask
-    disconnects a network and the trial does not allow that.
+    `batches(streams, size)` draws a minibatch. The agent itself is not touched; `quantiles` is filled where it is given. Raises
+    UserError, naming trial and layer, when a mask disconnects a network and the trial does not allow that.
     """
     masks = {name: ones(spec, len(stack), agent.device) for name, spec in agent.specs.items()}
     groups: dict[tuple[object, ...], list[int]] = {}
