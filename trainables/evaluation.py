@@ -66,11 +66,11 @@ class Evaluator:
         returns, alive = np.zeros(count), np.arange(count)
         for _ in range(self.horizon):
             actions = np.asarray(act(observations), dtype=self.action_low.dtype).reshape(count, -1)
-            finite = np.isfinite(actions).all(1)
-            if not finite.all():
+            if not np.isfinite(actions).all():
+                finite = np.isfinite(actions).all(1)
                 returns[alive[~finite[alive]]] = np.nan
                 alive = alive[finite[alive]]
-            actions = actions.clip(self.action_low, self.action_high)
+            actions = np.minimum(np.maximum(actions, self.action_low), self.action_high)
             rewards, ended = self._simulation.step(alive.tolist(), actions, rows)
             returns[alive] += rewards[alive]
             if ended.any():

@@ -75,9 +75,10 @@ class Scaling:
     def __init__(self, table: Table, normalize: bool) -> None:
         self.observation_shift, self.observation_scale = (v.astype(np.float32) for v in observation_affine(table, normalize))
         self.action_shift, self.action_scale = (v.astype(np.float32) for v in action_affine(table))
+        self._shift, self._scale = torch.from_numpy(self.observation_shift), torch.from_numpy(self.observation_scale)
 
     def observation(self, raw: Tensor) -> Tensor:
-        return torch.addcmul(torch.from_numpy(self.observation_shift), raw, torch.from_numpy(self.observation_scale))
+        return torch.addcmul(self._shift, raw, self._scale)
 
     def action(self, scaled: np.ndarray) -> np.ndarray:
         return (scaled - self.action_shift) / self.action_scale

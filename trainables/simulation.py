@@ -66,36 +66,39 @@ class Planar:
 
         self.advance, self.environment, self.runner = mujoco.mj_step, environment.unwrapped, runner
         self.model, self.frames, self.seconds = self.environment.model, self.environment.frame_skip, self.environment.dt
-        self.states: list[tuple[Any, Array, Array, Array]] = []
+        self.states: list[tuple[Any, Array]] = []
+        self.parts: list[Array] = []
+        self.now = np.zeros((count, self.model.nq + self.model.nv))  # positions and velocities, x first
         self.never = np.zeros(count, np.bool_)
-        self.qpos, self.qvel = np.zeros((count, self.model.nq)), np.zeros((count, self.model.nv))
 
     def reset(self, seeds: Sequence[int], rows: Array) -> None:
         self.states.clear()
+        self.parts.clear()
         for i, seed in enumerate(seeds):
             rows[i] = self.environment.reset(seed=seed)[0]
             state = copy.copy(self.environment.data)
-            self.qpos[i], self.qvel[i] = state.qpos, state.qvel
-            # With views of MuJoCo's memory: asking for them at every step would cost more than copying from them.
-            self.states.append((state, state.ctrl, state.qpos, state.qvel))
+            # Views of MuJoCo's memory: asking for them at every step would cost more than copying from them.
+            self.states.append((state, state.ctrl))
+            self.parts += state.qpos, state.qvel
+        np.concatenate(self.parts, out=self.now.reshape(-1))
 
     def step(self, alive: Iterable[int], actions: Array, rows: Array) -> tuple[Array, Array]:
-        x_before = self.qpos[:, 0].copy()
-        advance, model, frames = self.advance, self.model, self.frames
+        advance, model, frames, states = self.advance, self.model, self.frames, self.states
+        x_before, controls = self.now[:, 0].copy(), actions.astype(np.float64)
         for i in alive:
-            state, control, qpos, qvel = self.states[i]
-            control[:] = actions[i]
+            state, control = states[i]
+            control[...] = controls[i]
             advance(model, state, frames)
-            self.qpos[i] = qpos
-            self.qvel[i] = qvel
+        np.concatenate(self.parts, out=self.now.reshape(-1))
         self._observe(rows)
-        return self._judge((self.qpos[:, 0] - x_before) / self.seconds, actions)
+        return self._judge((self.now[:, 0] - x_before) / self.seconds, actions)
 
     def _observe(self, rows: Array) -> None:
-        """All positions but x, then the velocities."""
-        positions, limit = self.model.nq - 1, self.runner.velocity_limit
-        rows[:, :positions] = self.qpos[:, 1:]
-        rows[:, positions:] = self.qvel if limit is None else self.qvel.clip(-limit, limit)
+        """Everything but x, velocities clipped."""
+        positions, limit = self.model.nq, self.runner.velocity_limit
+        rows[:] = self.now[:, 1:]
+        if limit is not None:
+            rows[:, positions - 1 :] = self.now[:, positions:].clip(-limit, limit)
 
     def _judge(self, velocity: Array, actions: Array) -> tuple[Array, Array]:
         """Rewards for velocities along x [n] and actions [n, A], in the order in which gymnasium computes them; and the ends."""
@@ -103,9 +106,9 @@ class Planar:
         cost = runner.control_cost * np.square(actions).sum(1)
         if not runner.terminates:
             return velocity - cost, self.never
-        healthy = _inside(self.qpos[:, 1], runner.height) & _inside(self.qpos[:, 2], runner.angle)
+        healthy = _inside(self.now[:, 1], runner.height) & _inside(self.now[:, 2], runner.angle)
         if runner.state:
-            healthy &= _inside(self.qpos[:, 2:], runner.state).all(1) & _inside(self.qvel, runner.state).all(1)
+            healthy &= _inside(self.now[:, 2:], runner.state).all(1)
         return velocity + runner.healthy_reward * healthy - cost, ~healthy
 
     def close(self) -> None:
