@@ -77,13 +77,14 @@ def _settings(sub: argparse.ArgumentParser) -> None:
 
 def _training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    sub.add_argument("--stack-size", type=_positive, help="most trials trained as one model (default 1 on a CPU, 32 on a GPU)")
+    sub.add_argument("--stack-size", type=_positive, help="most trials trained as one model (default: CPU 1, GPU what its memory holds)")
     sub.add_argument("--retry-failed", action="store_true", help="trials that failed or diverged are tried again, as in `resume`")
     sub.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
     sub.add_argument("--max-concurrent", type=_positive, metavar="N", help="most stacks at a time (default: what fits)")
     sub.add_argument("--gpu-fraction", type=_fraction, default=0.5, metavar="F", help="share of a GPU that a stack takes (default 0.5)")
     choices = ("auto", *registry.names("execution"))
     sub.add_argument("--execution", choices=choices, default="auto", help="how masked layers are computed")
+    sub.add_argument("--tf32", action="store_true", help="a GPU may round the factors of matrix products to 10 bits")
     sub.add_argument("--checkpoint-every", type=_positive, default=5_000, metavar="UPDATES")
 
 
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace, storage: Path) -> int:
     return runner.run(
         arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=arguments.stack_size,
         retry=arguments.retry_failed, fresh=arguments.fresh, most=arguments.max_concurrent, gpu_fraction=arguments.gpu_fraction,
-        execution=arguments.execution, checkpoint_every=arguments.checkpoint_every,
+        execution=arguments.execution, checkpoint_every=arguments.checkpoint_every, tf32=arguments.tf32,
     )  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def submit(arguments: argparse.Namespace, storage: Path) -> int:
         "--execution": arguments.execution, "--checkpoint-every": arguments.checkpoint_every,
     }  # fmt: skip
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
-    options += [f"--{name}" for name in ("retry-failed", "fresh") if getattr(arguments, name.replace("-", "_"))]
+    options += [f"--{name}" for name in ("retry-failed", "fresh", "tf32") if getattr(arguments, name.replace("-", "_"))]
     options += [f"--set={setting}" for setting in arguments.settings]
     return hand_over(arguments.sweep, arguments.settings, options, address=arguments.address, follow=arguments.follow)
 

@@ -43,7 +43,7 @@ from ray._private.node import Node  # noqa: E402
 
 from trainables import paths  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
-from trainables.trial import Stack  # noqa: E402
+from trainables.trial import Stack, Trial  # noqa: E402
 from trainables.tune_trainable import StackTrainable  # noqa: E402
 
 STARTS = 3
@@ -78,6 +78,15 @@ class Cluster:
             self._slots = max(1, int(total.get("GPU", 0) / self._gpu if self.device == "cuda" else total.get("CPU", 1)))
             self._counted = time.monotonic()
         return self._slots
+
+    def fit(self) -> Callable[[Trial], int] | None:
+        """How many trials like one go into a stack's share of a GPU, asked of a GPU that is free now; None on CPUs."""
+        if self.device != "cuda":
+            return None
+        from trainables.memory import free_bytes, members_that_fit  # imports torch
+
+        free = ray.get(ray.remote(num_gpus=self._gpu)(free_bytes).remote())
+        return lambda trial: members_that_fit(trial, int(free * self._gpu))
 
     def train(
         self, name: str, conductor: Conductor, storage: Path, listen: Callable[..., Any], most: int | None = None, **options: Any

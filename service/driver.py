@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from service.packing import pack, retry
 from service.plan import STACK_SIZE, Plan, limits, progress_of
 from service.progress import Display, Progress
 from trainables import paths
-from trainables.trial import Stack, Trial
+from trainables.trial import Stack, Trial, shape_of
 
 LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node or storage keeps failing
 
@@ -31,6 +31,7 @@ class Driver:
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
         self._from: dict[str, int] = {}
         self.device = plan.device
+        self._fit: Callable[[Trial], int] | None = None
 
     def prepare(self) -> None:
         """Bring the manifest up to the plan: new trials, those that another sweep has done, and those to try again."""
@@ -42,9 +43,9 @@ class Driver:
         reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) != "done"}
         self._journal.record("done", {key: {"sweep": sweep} for key, sweep in reused.items()})
 
-    def begin(self, device: str) -> None:
-        """The device is known: make stacks of all that the plan has to do."""
-        self.device = device
+    def begin(self, device: str, fit: Callable[[Trial], int] | None = None) -> None:
+        """The device is known: make stacks of all that the plan has to do. `fit` says how many trials like one go into its memory."""
+        self.device, self._fit = device, fit
         self._pack(self.plan.todo)
 
     def next(self) -> Stack | None:
@@ -120,7 +121,13 @@ class Driver:
         todo = list(trials)
         progress = progress_of(self._storage, todo)
         self._from |= progress
-        self._ready += pack(todo, self._size or STACK_SIZE[self.device], progress, limits(self._journal.ledger, todo))
+        size, most = self._size or STACK_SIZE[self.device], limits(self._journal.ledger, todo)
+        if self._fit and not self._size:
+            fits = {shape_of(trial): trial for trial in todo}
+            room = {shape: self._fit(trial) for shape, trial in fits.items()}
+            size = max(room.values(), default=size)
+            most = {trial.key: min(room[shape_of(trial)], most.get(trial.key, size)) for trial in todo}
+        self._ready += pack(todo, size, progress, most)
 
     def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
         """The failure, and with it, so that no crash comes between, the next try where there is one."""

@@ -56,6 +56,15 @@ def test_out_of_memory_is_tried_in_halves_and_alone_no_more(tmp_path: Path) -> N
     assert {entry.detail["reason"] for entry in journal.ledger.entries.values()} == {"out_of_memory"}
 
 
+def test_a_stack_is_as_large_as_memory_allows_where_nobody_asked_for_a_size(tmp_path: Path) -> None:
+    for size, wanted in ((None, [2, 2]), (4, [4])):
+        plan = make_plan("smoke", SETTINGS, storage=tmp_path / str(size), device="cuda", size=size)
+        driver = Driver(plan, Manifest(tmp_path / str(size), "smoke"), tmp_path / str(size), size)
+        driver.prepare()
+        driver.begin("cuda", lambda trial: 2)
+        assert drain(driver) == wanted
+
+
 def test_a_restarted_driver_knows_how_small_a_stack_has_to_be(tmp_path: Path) -> None:
     driver, journal = begin(tmp_path)
     fail(driver, "out_of_memory")
