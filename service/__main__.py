@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ COMMANDS = {
     "results": ("table and figure from what MLflow holds", "results quickstart"),
     "logs": ("the story of one trial", "logs 3f2a"),
 }
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the disk's, which users can mend
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(globals()[arguments.command](arguments, paths.root(arguments.storage)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"error: {error.filename or paths.root(arguments.storage)}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -149,6 +149,7 @@ class Tracking:
             # MLflow's own retries would hold a call for minutes; whoever calls here tries again later.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 from mlflow import MlflowClient

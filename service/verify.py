@@ -14,7 +14,7 @@ from service import spool
 from service.manifest import Entry, Ledger
 from service.shipper import TAGS
 from service.spool import Placed
-from service.tracking import MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of
+from service.tracking import MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of, told
 from trainables import paths
 from trainables.errors import UserError
 
@@ -33,7 +33,7 @@ def differences(name: str, ledger: Ledger, storage: Path) -> list[str]:
     except UserError:
         raise
     except Exception as error:  # whatever MLflow's client raises
-        raise UserError(f"MLflow cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})") from error
+        raise UserError(f"MLflow cannot be read ({told(error)})") from error
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,10 +53,10 @@ class Process:
 
     def end(self) -> None:
         """Leave nothing of it, whatever state it is in."""
-        everyone = [self.pid, *descendants(self.pid)]
-        for pid in everyone:
-            kill(pid)
-        self._process.wait()
+        if self.runs():
+            for pid in [*descendants(self.pid), self.pid]:
+                kill(pid)
+            self._process.wait()
 
 
 def driver(arguments: list[str], environment: dict[str, str], log: Path, **more: str) -> Process:
@@ -139,10 +140,11 @@ def free_ports(count: int) -> list[int]:
 class RayNode(Process):
     """A raylet, with a head's servers where `address` is empty; `--block` keeps its processes below this one."""
 
-    def __init__(self, environment: dict[str, str], log: Path, address: str = "", cpus: int = 1) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, number: int = 0, address: str = "", cpus: int = 1) -> None:
+        own = f"127.0.0.{number + 2}"  # loopback, and not what Ray would take for localhost and replace by the machine's address
         self.folder = tempfile.mkdtemp(prefix="wf", dir="/tmp")  # short: sockets lie in it
         ports = free_ports(2)
-        self.address, self.dashboard = address or f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+        self.address, self.dashboard = address or f"{own}:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         place = ["--address", address]
         if not address:
             place = [
@@ -152,13 +154,17 @@ class RayNode(Process):
                 f"--dashboard-port={ports[1]}",
                 f"--temp-dir={self.folder}",
             ]
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--node-ip-address={own}", f"--num-cpus={cpus}"]
         more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
         super().__init__([*command, "--disable-usage-stats", "--object-store-memory=100000000", *place], environment, log, **more)
 
     def kill(self) -> None:
         """All of the node at once, as when its machine dies."""
         self.end()
+
+    def end(self) -> None:
+        super().end()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _parents() -> Iterator[tuple[int, int]]:
