@@ -21,9 +21,12 @@ lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: .venv/installed .venv-peer/installed  ## updates per second against d3rlpy, interleaved (benchmarks/README.md)
+bench: .venv/installed-dev .venv-peer/installed  ## every claim about speed, each beside its peer (benchmarks/README.md)
 	$(BIN)/python -m trainables.datasets.collect record winnow/halfcheetah/expert-v0
 	$(BIN)/python benchmarks/updates.py
+	$(BIN)/python benchmarks/profile.py --to benchmarks/profile.json
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/inference.py
 
 # The peer pins another gymnasium, so it has an environment of its own.
 .venv-peer/installed:

@@ -32,7 +32,7 @@ from trainables.datasets import load_table
 from trainables.datasets.table import Table
 from trainables.minibatches import Minibatches
 from trainables.pruners import prune
-from trainables.run import Evaluation
+from trainables.episodes import Evaluation
 from trainables.trial import Stack, Trial
 
 Array = npt.NDArray[Any]

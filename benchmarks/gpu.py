@@ -1,0 +1,131 @@
+"""Updates per second of stacks on one GPU, summed over members, as plain calls and as CUDA graphs, and the share of the roofline.
+
+    python benchmarks/gpu.py                                     # writes benchmarks/gpu.json, some minutes on one GPU
+    python benchmarks/gpu.py --device cpu --members 1,2 --seconds 0.2   # that the program runs
+
+The roofline counts the multiplications and additions of the weights that the execution holds (kept or not, as a matrix product does),
+for the passes that the algorithm makes, over the device's float32 peak measured by one large product in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables import registry
+from trainables.agent import Agent
+from trainables.datasets import load_table
+from trainables.datasets.table import Table
+from trainables.minibatches import Minibatches
+from trainables.pruners import prune
+from trainables.trial import Stack, Trial
+from trainables.updates import Updates
+
+CELLS = [("dense", 0.0), ("snip", 0.95)]
+# Weights of a network are multiplied so often in an update: forward 1, and 2 more for its gradient and its inputs' each.
+PASSES = {
+    "td3_bc": {"actor": 1 + 3 / 2, "critic": 1 + 3 + 2 / 4},  # target; own, the critic's first head for the actor, every 2nd update
+    "iql": {"actor": 3, "critic": 1 + 3, "value": 1 + 3},
+}
+
+
+def trainer(table: Table, algorithm: str, members: int, pruner: str, sparsity: float, device: str, graph: bool) -> Updates:
+    """A stack in training as run_stack trains it."""
+    trials = (Trial(dataset=table.dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, seed=seed) for seed in range(members))
+    stack, module = Stack(tuple(trials)), registry.load("algorithms", algorithm)
+    agent = Agent(module, stack, table.observation_size, table.action_size, device, recorded=graph and device != "cpu")
+    data = Minibatches(table, module.NORMALIZE, device, getattr(module, "NEXT_ACTIONS", False))
+    masks = prune(agent, stack, data.draw)
+    execution = "auto" if device != "cpu" else "compact" if sparsity else "dense"
+    agent.build(execution, {name: agent.initial(name) for name in agent.specs}, masks)
+    return Updates(agent, data)
+
+
+def rate(updates: Updates, device: str, seconds: float) -> float:
+    """Updates per second, summed over members, after a warm-up."""
+    done = 50
+    updates.run(0, done)
+    wait(device)
+    begun = time.perf_counter()
+    while (spent := time.perf_counter() - begun) < seconds or done == 50:
+        updates.run(done, done + 50)
+        wait(device)
+        done += 50
+    return updates.agent.size * (done - 50) / spent
+
+
+def flop(updates: Updates, algorithm: str) -> float:
+    """Floating point operations of one update of one member, biases and elementwise work left out."""
+    agent = updates.agent
+    held = {name: sum(leaf.numel() for leaf in network.leaves) / agent.size for name, network in agent.networks.items()}
+    return sum(2 * agent.hyper.batch_size * held[name] * times for name, times in PASSES[algorithm].items())
+
+
+def peak(device: str) -> float:
+    """Float32 operations per second of one large matrix product."""
+    size = 8192 if device != "cpu" else 1024
+    a = torch.randn(size, size, device=device)
+    a @ a
+    wait(device)
+    begun = time.perf_counter()
+    for _ in range(5):
+        a @ a
+    wait(device)
+    return 5 * 2 * size**3 / (time.perf_counter() - begun)
+
+
+def wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--members", default="1,8,32,64,128")
+    parser.add_argument("--algorithms", default="td3_bc,iql")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--to", type=Path, help="JSON file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high" if given.tf32 else "highest")
+    table, device = load_table(given.dataset), given.device
+    name = torch.cuda.get_device_name() if device != "cpu" else platform.processor() or "cpu"
+    ceiling, found = peak(device), []
+    print(f"{name}, torch {torch.__version__}, {ceiling / 1e12:.2f} TFLOP/s in one product{' (TF32)' if given.tf32 else ''}")
+    for algorithm in given.algorithms.split(","):
+        for pruner, sparsity in CELLS:
+            for members in map(int, given.members.split(",")):
+                for graph in (False, True):
+                    row: dict[str, Any] = {
+                        "algorithm": algorithm,
+                        "pruner": pruner,
+                        "sparsity": sparsity,
+                        "members": members,
+                        "graph": graph,
+                    }
+                    updates = trainer(table, algorithm, members, pruner, sparsity, device, graph)
+                    row["updates_per_second"] = rate(updates, device, given.seconds)
+                    row["roofline"] = row["updates_per_second"] * flop(updates, algorithm) / ceiling
+                    found.append(row)
+                    how = "graph" if graph else "calls"
+                    print(
+                        f"{algorithm:>8} {pruner:>6} {100 * sparsity:3.0f} %  {updates.agent.execution:>8}  K = {members:<4} {how}"
+                        f"  {row['updates_per_second']:10,.0f} updates/s  {100 * row['roofline']:5.1f} % of the roofline",
+                        flush=True,
+                    )
+    if given.to:
+        about = {"device": name, "torch": torch.__version__, "tf32": given.tf32, "flop_per_second": ceiling, "rows": found}
+        given.to.write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
