@@ -24,7 +24,7 @@ lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 bench: .venv/installed-dev .venv-peer/installed  ## every claim about speed, each beside its peer (benchmarks/README.md)
 	$(BIN)/python -m trainables.datasets.collect record winnow/halfcheetah/expert-v0
 	$(BIN)/python benchmarks/updates.py
-	$(BIN)/python benchmarks/profile.py --to benchmarks/profile.json
+	$(BIN)/python benchmarks/update_profile.py --to benchmarks/update_profile.json
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/inference.py
 

@@ -30,9 +30,9 @@ from trainables import environments, registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
+from trainables.episodes import Evaluation
 from trainables.minibatches import Minibatches
 from trainables.pruners import prune
-from trainables.episodes import Evaluation
 from trainables.trial import Stack, Trial
 
 Array = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""Where the time of one update goes: `python benchmarks/profile.py [--sparsity 0.95]`.
+"""Where the time of one update goes: `python benchmarks/update_profile.py [--sparsity 0.95]`.
 
 The same update with a part of it switched off or timed by itself would change what the rest costs, so the interpreter is sampled
 instead: every millisecond of CPU time a signal asks which part is running, from the innermost frame outwards.
