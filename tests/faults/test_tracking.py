@@ -117,7 +117,7 @@ def test_a_trial_that_cannot_be_shipped_does_not_hold_up_the_others(nursery: Nur
     assert ended.code == 2
     assert f"error: {path} is damaged" in ended.out
     path.write_bytes(whole)
-    wrong = check(storage, twin)
-    assert [key for key in twin.states if any(key in text for text in wrong)] == [path.parent.name]
+    wrong = [text for text in check(storage, twin) if not text.startswith("MLflow: has runs for")]
+    assert [key for key in twin.states if any(key in text for text in wrong)] == []  # all of the other, nothing of this one
     assert nursery.run("sync", "smoke", f"--storage={storage}").code == 0
     assert check(storage, twin) == []

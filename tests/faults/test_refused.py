@@ -1,4 +1,4 @@
-"""Not collected yet: what the commands should say once they turn the disk's refusals into one line; run it by its name."""
+"""What the disk refuses is said in one line, and the next run goes on."""
 
 from __future__ import annotations
 
