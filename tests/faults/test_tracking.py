@@ -39,7 +39,7 @@ def kill_at(numbers: Iterable[int], nursery: Nursery, fresh: Fresh, twin: Twin, 
 
 
 def test_the_shipper_killed_ahead_of_some_calls(nursery: Nursery, fresh: Fresh, twin: Twin, calls: int) -> None:
-    assert kill_at(range(5, calls, 14), nursery, fresh, twin) == {}
+    assert kill_at(range(9, calls, 20), nursery, fresh, twin) == {}
 
 
 @pytest.mark.slow_faults
