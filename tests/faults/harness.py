@@ -155,7 +155,7 @@ class RayNode(Process):
                 f"--temp-dir={self.folder}",
             ]
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--node-ip-address={own}", f"--num-cpus={cpus}"]
-        more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
+        more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_worker_niceness": "0"}
         super().__init__([*command, "--disable-usage-stats", "--object-store-memory=100000000", *place], environment, log, **more)
 
     def kill(self) -> None:

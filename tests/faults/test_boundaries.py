@@ -12,7 +12,7 @@ from .conftest import EVERY, QUICK, Fresh, Record, arguments
 from .invariants import Twin, check, redone
 from .nursery import Nursery
 
-STRIDE = 10  # of the quick tests; the slow ones take every boundary
+STRIDE = 12  # of the quick tests; the slow ones take every boundary
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_kill_at_every_fsync_and_rename(nursery: Nursery, fresh: Fresh, twin: 
 
 
 def test_a_disk_full_from_some_boundaries_on(nursery: Nursery, fresh: Fresh, twin: Twin, boundaries: int) -> None:
-    assert fill_at(range(10, boundaries - 4, 40), nursery, fresh, twin) == {}
+    assert fill_at(range(25, boundaries - 4, 60), nursery, fresh, twin) == {}
 
 
 @pytest.mark.slow_faults

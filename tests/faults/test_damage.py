@@ -49,7 +49,7 @@ def gone(content: bytes) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("damage", [cut, flip, gone])
+@pytest.mark.parametrize("damage", [cut, flip, pytest.param(gone, marks=pytest.mark.slow_faults)])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     nursery: Nursery, killed: Path, twin: Twin, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -92,7 +92,7 @@ def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_makes(nur
     assert int.from_bytes(first, "little") == 20
 
 
-@pytest.mark.parametrize("left", [1, 10, -1])
+@pytest.mark.parametrize("left", [pytest.param(1, marks=pytest.mark.slow_faults), 10, pytest.param(-1, marks=pytest.mark.slow_faults)])
 def test_a_torn_last_line_of_a_spool_is_cut_off(nursery: Nursery, killed: Path, twin: Twin, left: int) -> None:
     """The first byte, some bytes and all but the line's end."""
     for key in twin.states:

@@ -50,7 +50,7 @@ def test_more_trials_and_fewer_before_going_on(nursery: Nursery, fresh: Fresh, t
     assert {path: path.read_bytes() for path in paths.trials(storage).rglob("spool.jsonl")} == spools
 
 
-@pytest.mark.parametrize("seconds", [-86_400, 86_400 * 365])
+@pytest.mark.parametrize("seconds", [-86_400, pytest.param(86_400 * 365, marks=pytest.mark.slow_faults)])
 def test_a_clock_that_jumps_changes_nothing(nursery: Nursery, fresh: Fresh, twin: Twin, seconds: int) -> None:
     storage = fresh()
     jumps = f"clock_jumps={seconds}"

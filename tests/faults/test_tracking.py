@@ -39,7 +39,7 @@ def kill_at(numbers: Iterable[int], nursery: Nursery, fresh: Fresh, twin: Twin, 
 
 
 def test_the_shipper_killed_ahead_of_some_calls(nursery: Nursery, fresh: Fresh, twin: Twin, calls: int) -> None:
-    assert kill_at(range(5, calls, 14), nursery, fresh, twin) == {}
+    assert kill_at(range(9, calls, 20), nursery, fresh, twin) == {}
 
 
 @pytest.mark.slow_faults
@@ -117,7 +117,7 @@ def test_a_trial_that_cannot_be_shipped_does_not_hold_up_the_others(nursery: Nur
     assert ended.code == 2
     assert f"error: {path} is damaged" in ended.out
     path.write_bytes(whole)
-    wrong = check(storage, twin)
-    assert [key for key in twin.states if any(key in text for text in wrong)] == [path.parent.name]
+    wrong = [text for text in check(storage, twin) if not text.startswith("MLflow: has runs for")]
+    assert [key for key in twin.states if any(key in text for text in wrong)] == []  # all of the other, nothing of this one
     assert nursery.run("sync", "smoke", f"--storage={storage}").code == 0
     assert check(storage, twin) == []

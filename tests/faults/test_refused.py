@@ -1,4 +1,4 @@
-"""Not collected yet: what the commands should say once they turn the disk's refusals into one line; run it by its name."""
+"""What the disk refuses is said in one line, and the next run goes on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_storage_that_becomes_unwritable_is_said_in_one_line(nursery: Nursery,
     assert check(storage, twin, tracking=None) == []
 
 
-@pytest.mark.parametrize("number", [1, 20, 60])
+@pytest.mark.parametrize("number", [1, pytest.param(20, marks=pytest.mark.slow_faults), 60])
 def test_a_full_disk_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: Twin, number: int) -> None:
     storage = fresh()
     ended = nursery.run(*arguments(storage), faults=[*QUICK, f"full_from={number}"])
