@@ -47,15 +47,18 @@ def plan(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Plan and journal of 10,000 trials."""
     settings = (DATASET, f"seeds={','.join(map(str, range(2500)))}", "sparsities=0.8,0.9,0.95")
     found: dict[str, Any] = {"rss_mb_before": rss()}
+    cpu = time.process_time()
     found["plan_s"], planned = timed(lambda: make_plan("smoke", settings, storage=folder, device="cpu"))
-    found |= {"trials": len(planned.trials), "rss_mb_planned": rss()}
+    found |= {"plan_cpu_s": round(time.process_time() - cpu, 2), "trials": len(planned.trials), "rss_mb_planned": rss()}
     journal = Manifest(folder, "smoke")
     found["journal_write_s"], _ = timed(lambda: journal.plan(planned.trials))
     for state in ("leased", "done"):
         for trial in planned.trials:
             journal.record(state, {trial.key: {"size": 1}})
     journal.close()
+    cpu = time.process_time()
     found["journal_replay_s"], _ = timed(lambda: manifest.read(folder, "smoke"))
+    found["journal_replay_cpu_s"] = round(time.process_time() - cpu, 2)
     found["plan_again_s"], _ = timed(lambda: make_plan("smoke", settings, storage=folder, device="cpu"))
     return found | {"journal_events": 3 * len(planned.trials), "rss_mb": rss()}
 
@@ -75,7 +78,7 @@ def noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def training(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Short trials of real training, bare and by `service run`."""
-    settings = (DATASET, "seeds=" + ",".join(map(str, range(10))), f"updates={arguments.updates}", "sparsities=0.8,0.9,0.95")
+    settings = (DATASET, f"seeds={','.join(map(str, range(arguments.seeds)))}", f"updates={arguments.updates}", "sparsities=0.8,0.9,0.95")
     trials = expand(override(load_sweep("smoke"), settings))
     bare, _ = timed(lambda: spread(partial(_bare_training, folder / "bare"), trials))
     command = [sys.executable, "-m", "service", "run", "smoke", "--device", "cpu", "--storage", str(folder / "swept")]
@@ -158,6 +161,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=10, help="of 4 trials each")
     parser.add_argument("--updates", type=int, default=2000)
     arguments = parser.parse_args()
     if arguments.parts[0].startswith("_"):
@@ -165,7 +169,8 @@ def main() -> None:
         return
     file = HERE / "orchestration.json"
     found = json.loads(file.read_text()) if file.exists() else {}
-    found["machine"] = f"{CORES} cores, {platform.machine()}, Python {platform.python_version()}"
+    load = f"{os.getloadavg()[0]:.1f} processes wanted to run beside this program"
+    found["machine"] = f"{CORES} cores, {platform.machine()}, Python {platform.python_version()}; {load}"
     for part in arguments.parts:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             found[part] = globals()[part](Path(folder), arguments)

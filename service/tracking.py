@@ -6,6 +6,7 @@ be repeated: points carry their source's time, params and tags their one value, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -156,6 +157,8 @@ class Tracking:
 
             for name in ("mlflow", "alembic"):
                 logging.getLogger(name).setLevel(logging.ERROR)
+            if self.uri == f"sqlite:///{paths.mlflow_db(self._storage)}":
+                _make_database(paths.mlflow_db(self._storage), MlflowClient)
             client = MlflowClient(tracking_uri=self.uri)
             self._experiment = self._experiment_id(client)
             self._client = client
@@ -168,6 +171,19 @@ class Tracking:
         # With a server the artifacts are its business; the embedded store would put them into the working directory.
         place = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite:") else None
         return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+
+
+def _make_database(file: Path, client: Any) -> None:
+    """Make the embedded database beside its place and then put it there: MLflow alters it in many steps and cannot go on from a half."""
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    half.unlink(missing_ok=True)
+    client(tracking_uri=f"sqlite:///{half}").search_experiments()
+    with contextlib.suppress(FileExistsError):  # another process was faster
+        os.link(half, file)
+    half.unlink()
 
 
 def params_of(trial: Trial) -> dict[str, str]:
