@@ -148,12 +148,14 @@ def by_the_book(policy: Policy, observations: Array) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 65, 200])
 @pytest.mark.parametrize("output", ["tanh", "clip"])
-def test_the_formats_against_float64(batch: int, output: str) -> None:
+def test_the_formats_against_float64(batch: int, output: str, tmp_path: Path) -> None:
     observations = np.random.default_rng(1).normal(size=(batch, 17)).astype(np.float32)
     policy = halfcheetah(0.05, output)
     wanted = by_the_book(policy, observations)
     for format in FORMATS:
         np.testing.assert_allclose(policy.to(format)(observations), wanted, rtol=0, atol=3e-6)
+    to_onnx(policy, tmp_path / "onnx")
+    np.testing.assert_allclose(run_onnx(tmp_path / "onnx", observations), wanted, rtol=0, atol=3e-6)
     backwards = observations[::-1]  # not contiguous
     np.testing.assert_allclose(policy.to("csr")(backwards), wanted[::-1], rtol=0, atol=3e-6)
 

@@ -15,7 +15,7 @@ RUNNERS = [
     name for family in registry.names("environments") for name in environments.families()[family] if environments.runner(name) is not None
 ]
 SEEDS = [3, 1, 4, 1]
-PUSHES = [("qpos", 1, 0.1), ("qpos", 1, 2.5), ("qpos", 2, 1.5), ("qpos", 2, -1.5), ("qvel", 3, 400.0), ("qvel", 0, 50.0)]
+PUSHES = [("qpos", 1, 0.1), ("qpos", 1, 2.5), ("qpos", 2, 1.5), ("qpos", 2, -1.5), ("qvel", 3, 400.0), ("qvel", 0, 500.0)]
 each_runner = pytest.mark.parametrize("name", RUNNERS)
 
 
