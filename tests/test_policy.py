@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import HOPPER
-from trainables import checkpoint, inference, paths, registry
+from trainables import checkpoint, inference, kernels, paths, registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.errors import UserError
@@ -161,7 +161,7 @@ def test_the_formats_against_float64(batch: int, output: str, tmp_path: Path) ->
 
 
 def test_the_kernels_compute_csr_here() -> None:
-    assert inference.available()
+    assert kernels.available()
     assert isinstance(halfcheetah(0.05).to("csr")._forward, inference.Kept)
 
 

@@ -65,18 +65,12 @@ class Evaluator:
         self._simulation.reset([seed for row in self._seeds for seed in row], rows)
         returns, alive = np.zeros(count), np.arange(count)
         for _ in range(self.horizon):
-            actions = np.asarray(act(observations), dtype=self.action_low.dtype).reshape(count, -1)
-            if not np.isfinite(actions).all():
-                finite = np.isfinite(actions).all(1)
-                returns[alive[~finite[alive]]] = np.nan
-                alive = alive[finite[alive]]
-            actions = np.minimum(np.maximum(actions, self.action_low), self.action_high)
-            rewards, ended = self._simulation.step(alive.tolist(), actions, rows)
-            returns[alive] += rewards[alive]
+            rewards, ended = self._simulation.step(alive, np.asarray(act(observations)).reshape(count, -1), rows)
+            returns += rewards
             if ended.any():
                 alive = alive[~ended[alive]]
-            if not len(alive):
-                break
+                if not len(alive):
+                    break
         return returns.reshape(members, episodes)
 
     def close(self) -> None:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from trainables import kernels
-from trainables.errors import UserError
 
 Array = npt.NDArray[np.float32]
 Layers = Sequence[tuple[Array, Array]]
-
-
-@functools.cache
-def available() -> bool:
-    """Whether the kernels run here: they are compiled, or there is a compiler."""
-    try:
-        kernels.library()
-    except UserError:
-        return False
-    return True
 
 
 class Dense:

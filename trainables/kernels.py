@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trainables.errors import UserError, unknown
 
-SOURCES = [Path(__file__).parent / "execution" / "native" / name for name in ("kernels.c", "update.c")]
+SOURCES = [Path(__file__).parent / "execution" / "native" / name for name in ("kernels.c", "update.c", "simulate.c")]
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma")}
 
@@ -62,6 +62,18 @@ class Network(ctypes.Structure):
     )
 
 
+class Runner(ctypes.Structure):
+    """As in simulate.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int32) for name in ("controls", "positions", "velocities", "frames", "terminates", "padding")]
+        + [(name, ctypes.c_double) for name in ("seconds", "healthy_reward")]
+        + [(name, ctypes.c_double * 2) for name in ("height", "angle", "state")]
+        + [("velocity_limit", ctypes.c_double), ("control_cost", ctypes.c_float), ("unused", ctypes.c_float)]
+        + [(name, ctypes.c_void_p) for name in ("low", "high")]
+    )
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
@@ -74,10 +86,25 @@ def library() -> ctypes.CDLL:
         "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
         "adam": [integer, long, pointer, pointer, pointer, pointer, pointer, ctypes.c_float, double, double, double, long],
         "track": [integer, long, pointer, pointer, pointer],
+        "simulate": [pointer, pointer, pointer, integer, *[pointer] * 10],
     }.items():
         function = getattr(found, f"winnow_{name}")
         function.argtypes, function.restype = arguments, None
     return found
+
+
+def reason() -> str:
+    """Why the kernels cannot run here, in one line; empty where they can."""
+    try:
+        library()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def available() -> bool:
+    """True if the kernels can run here: they are compiled already, or there is a C compiler."""
+    return not reason()
 
 
 def _compiled(level: str) -> Path:

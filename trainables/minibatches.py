@@ -75,10 +75,12 @@ class Scaling:
     def __init__(self, table: Table, normalize: bool) -> None:
         self.observation_shift, self.observation_scale = (v.astype(np.float32) for v in observation_affine(table, normalize))
         self.action_shift, self.action_scale = (v.astype(np.float32) for v in action_affine(table))
-        self._shift, self._scale = torch.from_numpy(self.observation_shift), torch.from_numpy(self.observation_scale)
+        self._affine = torch.from_numpy(self.observation_shift), torch.from_numpy(self.observation_scale)
+        self._same = not self.action_shift.any() and bool((self.action_scale == 1).all())
 
     def observation(self, raw: Tensor) -> Tensor:
-        return torch.addcmul(self._shift, raw, self._scale)
+        shift, scale = self._affine
+        return torch.addcmul(shift, raw, scale)
 
     def action(self, scaled: np.ndarray) -> np.ndarray:
-        return (scaled - self.action_shift) / self.action_scale
+        return scaled if self._same else (scaled - self.action_shift) / self.action_scale

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as dump_tensors
 
-from trainables import inference
+from trainables import inference, kernels
 from trainables.errors import UserError, unknown
 
 Array = npt.NDArray[np.float32]
@@ -73,7 +73,7 @@ class Policy:
 
     @cached_property
     def _forward(self) -> Callable[[Array], Array]:
-        if self.format == "csr" and inference.available():
+        if self.format == "csr" and kernels.available():
             return inference.Kept(self.layers, self.output)
         return inference.Dense(self.layers, self.output)
 

@@ -7,15 +7,20 @@ Planar      gymnasium's planar runners straight on MuJoCo: physics one by one, o
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from trainables import kernels
 from trainables.environments import Runner
 
 Array = npt.NDArray[Any]
+Advance = Callable[[Array, Array, Array], None]  # (indices of the states, actions, observations to fill): one time step
 
 
 class Simulation(Protocol):
@@ -25,8 +30,11 @@ class Simulation(Protocol):
         """Begin an episode in each environment."""
         ...
 
-    def step(self, alive: Iterable[int], actions: Array, rows: Array) -> tuple[Array, Array]:
-        """Take actions [n, A] in the environments `alive`. Rewards float64 [n] and whether the episode ended [n], valid for these."""
+    def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
+        """Take actions [n, A], clipped to the action space, in the environments `alive` (indices, int64).
+
+        Rewards float64 [n] and whether the episode ended [n]; 0 and False elsewhere. An action that is not finite is not taken: its
+        reward is nan and its episode ends."""
         ...
 
     def close(self) -> None:
@@ -41,57 +49,82 @@ class Gymnasium:
         made = [first, *(make() for _ in range(count - 1))]
         # Wrappers that an environment is registered with belong to it.
         self.environments = [env if env.spec.additional_wrappers else env.unwrapped for env in made]
+        self.space = first.action_space
         self.rewards, self.ended = np.zeros(count), np.zeros(count, np.bool_)
 
     def reset(self, seeds: Sequence[int], rows: Array) -> None:
         for row, environment, seed in zip(rows, self.environments, seeds, strict=True):
             row[:] = environment.reset(seed=seed)[0]
 
-    def step(self, alive: Iterable[int], actions: Array, rows: Array) -> tuple[Array, Array]:
-        for i in alive:
-            rows[i], self.rewards[i], terminated, truncated, _ = self.environments[i].step(actions[i])
-            self.ended[i] = terminated or truncated
-        return self.rewards, self.ended
+    def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
+        rewards, ended = self.rewards, self.ended
+        rewards[:], ended[:] = 0, False
+        actions, finite = bounded(actions, self.space)
+        for i in alive.tolist():
+            if finite[i]:
+                rows[i], rewards[i], terminated, truncated, _ = self.environments[i].step(actions[i])
+                ended[i] = terminated or truncated
+            else:
+                rewards[i], ended[i] = np.nan, True
+        return rewards, ended
 
     def close(self) -> None:
         for environment in self.environments:
             environment.close()
 
 
+def bounded(actions: Array, space: Any) -> tuple[Array, Array]:
+    """Actions [n, A] in the space's type and bounds, and which of them are finite [n]."""
+    actions = np.asarray(actions, space.dtype)
+    finite: Any = np.isfinite(actions).all(1)
+    return np.minimum(np.maximum(actions, space.low), space.high), finite
+
+
 class Planar:
     """One gymnasium environment draws the initial states; the episodes have a MuJoCo state each and share its model."""
 
     def __init__(self, environment: Any, runner: Runner, count: int) -> None:
-        import mujoco
-
-        self.advance, self.environment, self.runner = mujoco.mj_step, environment.unwrapped, runner
+        self.environment, self.runner = environment.unwrapped, runner
         self.model, self.frames, self.seconds = self.environment.model, self.environment.frame_skip, self.environment.dt
-        self.states: list[tuple[Any, Array]] = []
-        self.parts: list[Array] = []
+        self.states: list[Any] = []
         self.now = np.zeros((count, self.model.nq + self.model.nv))  # positions and velocities, x first
-        self.never = np.zeros(count, np.bool_)
+        self.rewards, self.ended = np.zeros(count), np.zeros(count, np.bool_)
+        self.advance: Advance | None = None
 
     def reset(self, seeds: Sequence[int], rows: Array) -> None:
         self.states.clear()
-        self.parts.clear()
         for i, seed in enumerate(seeds):
             rows[i] = self.environment.reset(seed=seed)[0]
-            state = copy.copy(self.environment.data)
-            # Views of MuJoCo's memory: asking for them at every step would cost more than copying from them.
-            self.states.append((state, state.ctrl))
-            self.parts += state.qpos, state.qvel
+            self.states.append(copy.copy(self.environment.data))
+        self.parts = [part for state in self.states for part in (state.qpos, state.qvel)]
+        self.look()
+        self.advance = _in_c(self)
+
+    def look(self) -> None:
+        """Positions and velocities of all states, as they are."""
         np.concatenate(self.parts, out=self.now.reshape(-1))
 
-    def step(self, alive: Iterable[int], actions: Array, rows: Array) -> tuple[Array, Array]:
-        advance, model, frames, states = self.advance, self.model, self.frames, self.states
-        x_before, controls = self.now[:, 0].copy(), actions.astype(np.float64)
-        for i in alive:
-            state, control = states[i]
-            control[...] = controls[i]
-            advance(model, state, frames)
-        np.concatenate(self.parts, out=self.now.reshape(-1))
+    def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
+        self.rewards[:], self.ended[:] = 0, False
+        if self.advance:
+            self.advance(alive, actions, rows)
+        else:
+            self._step(alive, *bounded(actions, self.environment.action_space), rows)
+        return self.rewards, self.ended
+
+    def _step(self, alive: Array, actions: Array, finite: Array, rows: Array) -> None:
+        """What simulate.c does, in Python."""
+        import mujoco
+
+        self.rewards[alive], self.ended[alive] = np.nan, True
+        alive, x_before = alive[finite[alive]], self.now[:, 0].copy()
+        for i in alive.tolist():
+            self.states[i].ctrl[:] = actions[i]
+            mujoco.mj_step(self.model, self.states[i], self.frames)
+        self.look()
+        rewards, ended = self._judge((self.now[:, 0] - x_before) / self.seconds, actions)
+        self.rewards[alive], self.ended[alive] = rewards[alive], ended[alive]
         self._observe(rows)
-        return self._judge((self.now[:, 0] - x_before) / self.seconds, actions)
 
     def _observe(self, rows: Array) -> None:
         """Everything but x, velocities clipped."""
@@ -105,7 +138,7 @@ class Planar:
         runner = self.runner
         cost = runner.control_cost * np.square(actions).sum(1)
         if not runner.terminates:
-            return velocity - cost, self.never
+            return velocity - cost, np.zeros(len(self.now), np.bool_)
         healthy = _inside(self.now[:, 1], runner.height) & _inside(self.now[:, 2], runner.angle)
         if runner.state:
             healthy &= _inside(self.now[:, 2:], runner.state).all(1)
@@ -113,6 +146,37 @@ class Planar:
 
     def close(self) -> None:
         self.environment.close()
+
+
+def _in_c(planar: Planar) -> Advance | None:
+    """simulate.c on the memory of the states: in Python, what is around the physics takes a quarter as long again. None where the
+    kernels or MuJoCo's library are not to be had."""
+    import mujoco
+
+    library = next(Path(mujoco.__file__).parent.glob("libmujoco.so*"), None)
+    if library is None or not kernels.available():
+        return None
+    own, model, space = planar.runner, planar.model, planar.environment.action_space
+    everything = (-math.inf, math.inf)
+    runner = kernels.Runner(
+        controls=model.nu, positions=model.nq, velocities=model.nv, frames=planar.frames, terminates=own.terminates, seconds=planar.seconds,
+        healthy_reward=own.healthy_reward, height=own.height, angle=own.angle, state=own.state or everything,
+        velocity_limit=own.velocity_limit or math.inf, control_cost=own.control_cost, low=space.low.ctypes.data, high=space.high.ctypes.data,
+    )  # fmt: skip
+    states = planar.states
+    arrays = ([getattr(state, name).ctypes.data for state in states] for name in ("ctrl", "qpos", "qvel"))
+    tables = [np.array(addresses, np.uintp) for addresses in ([state._address for state in states], *arrays)]
+    step = ctypes.cast(ctypes.CDLL(str(library)).mj_step, ctypes.c_void_p)
+    simulate, first = kernels.library().winnow_simulate, (step, model._address, ctypes.addressof(runner))
+    pointers, results = [table.ctypes.data for table in tables], (planar.rewards.ctypes.data, planar.ended.ctypes.data)
+    now = planar.now.ctypes.data
+
+    def advanced(alive: Array, actions: Array, rows: Array) -> None:
+        taken = np.array(actions, np.float32, order="C")
+        simulate(*first, len(alive), alive.ctypes.data, *pointers, taken.ctypes.data, now, rows.ctypes.data, *results)
+
+    advanced.kept = tables, runner, space  # type: ignore[attr-defined]  # it works on their memory
+    return advanced
 
 
 def _inside(values: Array, bounds: tuple[float, float]) -> Array:

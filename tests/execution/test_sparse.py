@@ -264,21 +264,21 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(kernels, "FLAGS", QUICK)
     kernels.library.cache_clear()
     monkeypatch.setenv("WINNOW_SIMD", "sse9")
-    assert not native.available()
-    assert native.reason() == "no WINNOW_SIMD 'sse9'; there are: auto, generic, avx2"
+    assert not kernels.available()
+    assert kernels.reason() == "no WINNOW_SIMD 'sse9'; there are: auto, generic, avx2"
     monkeypatch.setenv("WINNOW_SIMD", "generic")
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
     kernels.library.cache_clear()
     monkeypatch.setenv("CC", "no-such-cc")
-    assert not native.available()
-    assert "no C compiler 'no-such-cc'" in native.reason()
+    assert not kernels.available()
+    assert "no C compiler 'no-such-cc'" in kernels.reason()
     monkeypatch.setenv("CC", "false")
     with pytest.raises(UserError, match="'false' failed on the sparse kernels"):
         kernels.library()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("CC")
-    assert native.available()
-    assert native.reason() == ""
+    assert kernels.available()
+    assert kernels.reason() == ""
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
 
 

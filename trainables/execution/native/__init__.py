@@ -10,22 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.errors import UserError
-from trainables.kernels import library
-
-
-def reason() -> str:
-    """Why the kernels cannot run here, in one line; empty where they can."""
-    try:
-        library()
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def available() -> bool:
-    """True if the kernels can run here: they are compiled already, or there is a C compiler."""
-    return not reason()
+from trainables.kernels import available, library
 
 
 def serves(tensor: Tensor) -> bool:
