@@ -161,7 +161,8 @@ def _in_c(planar: Planar) -> Advance | None:
     runner = kernels.Runner(
         controls=model.nu, positions=model.nq, velocities=model.nv, frames=planar.frames, terminates=own.terminates, seconds=planar.seconds,
         healthy_reward=own.healthy_reward, height=own.height, angle=own.angle, state=own.state or everything,
-        velocity_limit=own.velocity_limit or math.inf, control_cost=own.control_cost, low=space.low.ctypes.data, high=space.high.ctypes.data,
+        velocity_limit=own.velocity_limit or math.inf, control_cost=own.control_cost, low=space.low.ctypes.data,
+        high=space.high.ctypes.data,
     )  # fmt: skip
     states = planar.states
     arrays = ([getattr(state, name).ctypes.data for state in states] for name in ("ctrl", "qpos", "qvel"))
