@@ -138,11 +138,12 @@ def test_the_reference_is_the_metadatas_else_the_environments(make: Make) -> Non
     assert own.hash != none.hash  # scores on them differ
 
 
-def test_no_reference_at_all_says_what_to_do(make: Make) -> None:
-    box = gymnasium.spaces.Box(-np.inf, np.inf, (O,), np.float32)
-    make("test/pendulum/x-v0", environment="Pendulum-v1", space=box)
-    with pytest.raises(UserError, match=r"ref_min_score.*Pendulum-v1.*add such a file"):
-        load_table("test/pendulum/x-v0")
+def test_no_reference_at_all_leaves_the_returns(make: Make) -> None:
+    make("test/reacher/x-v0", environment="Reacher-v5")
+    table = load_table("test/reacher/x-v0")
+    assert not table.reference.known
+    assert np.isnan(table.reference.normalize(table.episode_returns)).all()
+    assert table.reference.source == "none known"
 
 
 def test_the_hash_is_of_the_content(make: Make) -> None:

@@ -52,7 +52,7 @@ def _fill(folder: Path, env: Any, about: dict[str, Any], episodes: Iterable[Epis
         # Minari stores what it is given: a float64 space would promise what float32 data does not hold.
         observation_space=gymnasium.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32),
         action_space=env.action_space,
-        env_spec=gymnasium.spec(env.spec.id),
+        env_spec=env.spec,
     )
     storage.update_metadata(about)
     storage.update_episodes(episodes)
