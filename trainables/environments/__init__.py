@@ -1,7 +1,7 @@
 """Environments: one file per family, a module with
 
     IDS                             its gymnasium ids
-    RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for
+    RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for; left out where they are not known
     SOURCE                          optional: where the two come from; D4RL's constants otherwise
     OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
     RUNNER                          optional: then its v5 episodes are played without gymnasium's `step`, bit-equal, in half the time
@@ -76,11 +76,13 @@ def family_of(environment: str) -> str | None:
 
 
 def reference(environment: str) -> Reference | None:
-    """Random and expert returns of the environment's family; None where there is no file for it."""
+    """Random and expert returns of the environment's family; None where no file says them."""
     family = family_of(environment)
     if family is None:
         return None
     module = registry.load("environments", family)
+    if not hasattr(module, "EXPERT_RETURN"):
+        return None
     source = getattr(module, "SOURCE", "D4RL's constants")
     return Reference(float(module.RANDOM_RETURN), float(module.EXPERT_RETURN), f"{source} (environments/{family}.py)")
 
