@@ -130,8 +130,9 @@ def open_to_others(pids: list[int]) -> set[str]:
 def free_ports(count: int) -> list[int]:
     found: list[int] = []
     for port in PORTS:
-        with socket.socket() as probe:
-            if len(found) < count and probe.connect_ex(("127.0.0.1", port)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if len(found) < count:
+                probe.bind(("", port))
                 found.append(port)
     assert len(found) == count
     return found
@@ -143,7 +144,7 @@ class RayNode(Process):
     def __init__(self, environment: dict[str, str], log: Path, number: int = 0, address: str = "", cpus: int = 1) -> None:
         own = f"127.0.0.{number + 2}"  # loopback, and not what Ray would take for localhost and replace by the machine's address
         self.folder = tempfile.mkdtemp(prefix="wf", dir="/tmp")  # short: sockets lie in it
-        ports = free_ports(2)
+        ports = free_ports(6)
         self.address, self.dashboard = address or f"{own}:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         place = ["--address", address]
         if not address:
@@ -155,6 +156,9 @@ class RayNode(Process):
                 f"--temp-dir={self.folder}",
             ]
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--node-ip-address={own}", f"--num-cpus={cpus}"]
+        # Given: a raylet that has to ask its agents for them gives up after 15 seconds, which a busy machine takes to start them.
+        agents = ("dashboard-agent-grpc-port", "dashboard-agent-listen-port", "metrics-export-port", "runtime-env-agent-port")
+        command += [f"--{name}={port}" for name, port in zip(agents, ports[2:], strict=True)]
         more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_worker_niceness": "0"}
         super().__init__([*command, "--disable-usage-stats", "--object-store-memory=100000000", *place], environment, log, **more)
 
