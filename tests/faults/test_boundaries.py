@@ -26,7 +26,7 @@ def boundaries(nursery: Nursery, fresh: Fresh) -> int:
 def kill_at(
     numbers: Iterable[int], nursery: Nursery, fresh: Fresh, twin: Twin, *switches: str, first: bool = False
 ) -> tuple[dict[int, list[str]], int]:
-    """What is wrong after a kill at each boundary and one more run, by boundary, and the most updates done again; `first`: only the first."""
+    """What is wrong after a kill at each boundary (`first`: up to the first such) and one more run, and the most updates done again."""
     problems, most = {}, 0
     for number in numbers:
         storage = fresh()
