@@ -59,8 +59,8 @@ def cluster(environment: dict[str, str], place: Path, started: list[Process], na
 
 
 def node(environment: dict[str, str], log: Path, started: list[Process], **more: Any) -> RayNode:
-    """A running node; a busy machine may not manage within Ray's own 30 seconds, so it is tried again."""
-    for _ in range(4):
+    """A running node; a busy machine may not manage within Ray's own 15 and 30 seconds, so it is tried again."""
+    for _ in range(8):
         found = RayNode(environment, log, **more)
         started.append(found)
         wait_for(lambda found=found: "Ray runtime started" in found.out or not found.runs())
