@@ -70,7 +70,8 @@ def prune_at_init(
     `modules` is one network or several by name; a network may be a sequence of modules that are ranked together (twin critics). `loss` is
     called with each of `batches` and scores its network alone; several batches sum their signed gradients. `density` in (0, 1] is what
     each network keeps, round(density P) weights, ranked over all its layers. `targets` are copies of networks, by the same names, that
-    get the same masks. `seed` is for pruners that draw. (ProsPr's inner steps move weights only here.) Raises UserError for what cannot be pruned so, before anything is changed.
+    get the same masks. `seed` is for pruners that draw.
+    (ProsPr's inner steps move weights only here.) Raises UserError for what cannot be pruned so, before anything is changed.
     """
     networks = {name: _weights(own) for name, own in (modules.items() if isinstance(modules, Mapping) else [("network", modules)])}
     losses = dict(loss) if isinstance(loss, Mapping) else dict.fromkeys(networks, loss)
