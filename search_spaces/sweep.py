@@ -120,7 +120,7 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
             changes[name] = _parse(name, text.strip(), type(getattr(sweep, name)))
         else:
             raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS)])
-    return replace(sweep, **changes, **mappings)
+    return replace(sweep, **(changes | mappings))
 
 
 def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
