@@ -241,7 +241,10 @@ def shape_of(trial: Trial) -> str:
     """What two trials must agree on to share a stack, as a comparable string."""
     value = {n: v for n, v in trial.to_json().items() if n not in FREE_FIELDS}
     value["hyper"] = {n: v for n, v in trial.hyper_values().items() if not isinstance(v, float)}
-    if "shrink" in registry.defines("pruners", trial.pruner):
+    own = registry.defines("pruners", trial.pruner)
+    if "during" in own:
+        value |= {"pruner": trial.pruner}  # all members' masks change, and are reported, at the same updates
+    if "shrink" in own:
         value |= {"pruner": trial.pruner, "sparsity": trial.sparsity, "sparsity_of": dict(trial.sparsity_of)}
     return json.dumps(value, sort_keys=True)
 

@@ -191,7 +191,6 @@ def test_a_stack_tells_of_each_member_what_it_would_tell_alone(execution: str, t
     """Evaluation included, whose batches are small and odd."""
     trials = [
         trial(0, "snip", 0.8), trial(1, "random_erk", 0.85, rescale="layer"), trial(2, "snip", 0.8, hyper={"alpha": 1.0}),
-        trial(0, "gmp", 0.8),
         trial(0, "snip", 0.7, control="shuffle"), trial(0, "snip", 0.7, authors=True, target="effective", allow_disconnected=True),
     ]  # fmt: skip
     together = list(run(trials, tmp_path / "together", execution))
