@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 sweep: .venv/installed  ## record the default dataset if absent, run search_spaces/quickstart.py, show the results
 	@$(BIN)/python -m service run quickstart
 
-test: .venv/installed-dev  ## the whole test suite
+test: .venv/installed-dev .venv-peer/installed  ## the whole test suite
 	$(BIN)/python -m pytest
 
 test-faults: .venv/installed-dev  ## the slow fault tests, minutes: real Ray and MLflow servers killed; renews tests/faults/survived.md

@@ -13,7 +13,7 @@ from typing import Any
 from trainables import registry
 from trainables.algorithms._published import published
 from trainables.errors import UserError, unknown
-from trainables.trial import Trial
+from trainables.trial import CHOICES, MAPPINGS, Trial, options_of
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
 NOT_SWEEPS = ("sweep", "__init__")
@@ -24,8 +24,10 @@ class Sweep:
     """A grid: every combination of the tuples, each trained with the plain fields (those of `Trial`).
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter;
-    a tuple of values is one more axis. `published` (0 or 1) puts the papers' settings for each dataset under `hyper`
-    (trainables/algorithms/_published.py). Raises UserError where an axis is empty or not a tuple.
+    a tuple of values is one more axis; an option of pruning goes to the pruners that it means something to. `controls` adds to each
+    pruned trial those that tell whether its mask did anything (Trial.controls). `published`
+    (0 or 1) puts the papers' settings for each dataset under `hyper` (trainables/algorithms/_published.py). Raises UserError where an
+    axis is empty or not a tuple.
     """
 
     datasets: tuple[str, ...]
@@ -39,6 +41,14 @@ class Sweep:
     calibration_batches: int = 1
     calibration_size: int = 256
     published: int = 0
+    sparsity_of: Mapping[str, float] = field(default_factory=dict)
+    scope: str = "network"
+    target: str = "nominal"
+    authors: bool = False
+    rescale: str = "none"
+    control: str = "none"
+    allow_disconnected: bool = False
+    controls: bool = False
     hyper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,7 +61,8 @@ class Sweep:
             object.__setattr__(self, axis, tuple(values))
         if self.published not in (0, 1):
             raise UserError(f"published {self.published!r} is neither 0 nor 1")
-        object.__setattr__(self, "hyper", dict(self.hyper))
+        for mapping in MAPPINGS:
+            object.__setattr__(self, mapping, dict(getattr(self, mapping)))
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -60,14 +71,21 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     Raises UserError, with the value and the choices, where a cell makes no sense.
     """
     _check_hyper(sweep)
-    plain = {f.name: getattr(sweep, f.name) for f in fields(sweep) if f.name not in (*AXES, "published", "hyper")}
+    _check_options(sweep)
+    left_out = {*AXES, *CHOICES, *MAPPINGS, "controls", "published"}
+    plain = {f.name: getattr(sweep, f.name) for f in fields(sweep) if f.name not in left_out}
     trials: dict[str, Trial] = {}
     for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
         settings = published(algorithm, dataset) if sweep.published else {}
         for hyper in _hyper_cells(sweep, algorithm):
             hyper = settings | hyper
-            trial = Trial(dataset=dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, seed=seed, hyper=hyper, **plain)
-            trials.setdefault(trial.key, trial)
+            taken = options_of(pruner, algorithm)
+            options = {option: getattr(sweep, option) for option in CHOICES if option in taken}
+            own = sweep.sparsity_of if pruner != "dense" else {}
+            cell: dict[str, Any] = {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
+            trial = Trial(**cell, **plain, **options, sparsity_of=own, hyper=hyper)
+            for one in (trial, *(trial.controls().values() if sweep.controls else ())):
+                trials.setdefault(one.key, one)
     return tuple(trials.values())
 
 
@@ -95,21 +113,22 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
     Raises UserError for an unknown name (with the right ones) and for a value of the wrong type.
     """
     changes: dict[str, Any] = {}
-    hyper = dict(sweep.hyper)
+    mappings = {name: dict(getattr(sweep, name)) for name in MAPPINGS}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals:
             raise UserError(f"--set {setting!r} is not of the form name=value, e.g. seeds=0,1,2")
-        if name.startswith("hyper."):
-            hyper[name.removeprefix("hyper.")] = _literal(name, text)
+        mapping, dot, key = name.partition(".")
+        if dot and mapping in MAPPINGS:
+            mappings[mapping][key] = _literal(name, text)
         elif name in AXES:
             changes[name] = tuple(_parse(name, part.strip(), AXES[name]) for part in text.split(",") if part.strip())
-        elif name in (choices := [f.name for f in fields(sweep) if f.name != "hyper"]):
-            changes[name] = _parse(name, text.strip(), int)
+        elif name in (choices := [f.name for f in fields(sweep) if f.name not in MAPPINGS]):
+            changes[name] = _parse(name, text.strip(), type(getattr(sweep, name)))
         else:
-            raise unknown("override", name, [*choices, "hyper.<name>"])
-    return replace(sweep, **changes, hyper=hyper)
+            raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS)])
+    return replace(sweep, **(changes | mappings))
 
 
 def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
@@ -149,7 +168,24 @@ def _check_hyper(sweep: Sweep) -> None:
             raise unknown(f"hyperparameter of {', '.join(sweep.algorithms)}", name, sorted(known))
 
 
+def _check_options(sweep: Sweep) -> None:
+    """Raise UserError for a value that is no choice, and for an option that means nothing to any pruner of the sweep."""
+    if not isinstance(sweep.controls, bool):
+        raise unknown("controls", sweep.controls, (False, True))
+    taken = set().union(*(options_of(pruner, algorithm) for pruner in sweep.pruners for algorithm in sweep.algorithms))
+    for option, choices in CHOICES.items():
+        value = getattr(sweep, option)
+        if value not in choices:
+            raise unknown(option, value, choices)
+        if value != choices[0] and option not in taken:
+            raise UserError(f"{option} {value!r} means nothing to {', '.join(sweep.pruners)} with {', '.join(sweep.algorithms)}")
+
+
 def _parse(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise unknown(name, text, ("true", "false"))
+        return text.lower() == "true"
     try:
         return kind(text)
     except ValueError:

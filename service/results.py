@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from service import controls
 from service.files import write
 from service.tracking import RunRow, Tracking
 from trainables import paths
-from trainables.trial import Trial
+from trainables.trial import CHOICES, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,7 @@ def studies(trials: Sequence[Trial], rows: Mapping[str, RunRow]) -> list[Study]:
     """Group a sweep's trials, with the runs found for them by key, into studies."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "sparsity", "seed", "fresh")}
+        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES)}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(trial)
     return [_study(group, rows) for group in groups.values()]
 
@@ -163,8 +164,10 @@ def to_json(found: Sequence[Study]) -> list[dict[str, Any]]:
 
 def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) -> None:
     """Print the tables, keep them and the figure in the sweep's folder and on its parent run, and say how to see the rest."""
-    found = find(trials, tracking)
-    text = text_of(found)
+    rows = tracking.trial_rows(trial.key for trial in trials)
+    found = studies(trials, rows)
+    scores = {trial.key: row.metrics[SCORE] for trial in trials if (row := rows.get(trial.key)) and has(row, SCORE)}
+    text = "\n\n".join(part for part in (text_of(found), controls.text_of(trials, scores)) if part)
     write(paths.table(storage, name), text.encode() + b"\n")
     write(paths.figure(storage, name), figure(found))
     parent = tracking.parent_run(name)
@@ -187,7 +190,7 @@ def look(uri: str) -> str:
 def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:
     members: dict[tuple[str, float], list[Trial]] = {}
     for trial in group:
-        members.setdefault((trial.pruner, trial.sparsity), []).append(trial)
+        members.setdefault((trial.method, trial.sparsity), []).append(trial)
     first = group[0]
     scores = [row.tags["winnow.dataset_score"] for t in group if (row := rows.get(t.key)) and "winnow.dataset_score" in row.tags]
     hyper = "".join(f", {name} {value}" for name, value in first.hyper.items())
@@ -203,8 +206,13 @@ def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:
 
 
 def _cell(rows: Sequence[RunRow | None], metric: str) -> Cell:
-    scores = tuple(row.metrics[metric] for row in rows if row and row.status == "FINISHED" and metric in row.metrics)
-    return Cell(scores, tuple(_absence(row) for row in rows if not (row and row.status == "FINISHED" and metric in row.metrics)))
+    scores = tuple(row.metrics[metric] for row in rows if row and has(row, metric))
+    return Cell(scores, tuple(_absence(row) for row in rows if not (row and has(row, metric))))
+
+
+def has(row: RunRow, metric: str) -> bool:
+    """Whether a run ended well, with this metric."""
+    return row.status == "FINISHED" and metric in row.metrics
 
 
 def _absence(row: RunRow | None) -> str:

@@ -142,16 +142,35 @@ class Trial:
     @property
     def cell(self) -> str:
         """`dense`, `snip@95`, `snip@95,critic@90+shuffle`: what was pruned and how, without the algorithm, data and seed."""
-        if self.pruner == "dense":
-            return self.pruner
-        shares = [f"{self.pruner}@{100 * self.sparsity:g}", *(f"{n}@{100 * value:g}" for n, value in self.sparsity_of.items())]
-        given = ((option, getattr(self, option), choices[0]) for option, choices in CHOICES.items())
-        marks = [
-            option if value is True else value if option in PLAIN else f"{option}={value}"
-            for option, value, default in given
-            if value != default
-        ]
-        return "+".join([",".join(shares), *marks])
+        return self.method.replace(self.pruner, f"{self.pruner}@{100 * self.sparsity:g}", 1) if self.pruner != "dense" else self.pruner
+
+    @property
+    def method(self) -> str:
+        """The cell without its sparsity: `snip,critic@90+shuffle`."""
+        given = [(option, getattr(self, option)) for option, choices in CHOICES.items() if getattr(self, option) != choices[0]]
+        marks = [option if value is True else value if option in PLAIN else f"{option}={value}" for option, value in given]
+        return "+".join([",".join([self.pruner, *(f"{name}@{100 * value:g}" for name, value in self.sparsity_of.items())]), *marks])
+
+    def using(self, **changes: Any) -> Trial:
+        """The trial with fields changed, and without the options that then mean nothing."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)} | changes
+        taken = options_of(given["pruner"], given["algorithm"])
+        return Trial(**(given | {option: choices[0] for option, choices in CHOICES.items() if option not in taken}))
+
+    def controls(self) -> dict[str, Trial]:
+        """What Frankle et al. (2021) hold a pruned trial against; none for a trial that is dense, random, gradual or a control itself.
+
+        `shuffle`: the mask permuted within its layers; `reinit`: the kept weights drawn again; `erk`: a random mask of the same density;
+        `small_dense`: a dense network with as many weights.
+        """
+        if self.control != "none" or self.pruner == "dense" or {"during", "shrink", "budgets"} & registry.defines("pruners", self.pruner):
+            return {}
+        return {
+            "shuffle": self.using(control="shuffle"),
+            "reinit": self.using(control="reinit"),
+            "erk": self.using(pruner="random_erk"),
+            "small_dense": self.using(pruner="small_dense"),
+        }
 
     def hyper_values(self) -> dict[str, Any]:
         """All hyperparameters of the algorithm, the trial's own values over the defaults."""
@@ -225,7 +244,10 @@ def shape_of(trial: Trial) -> str:
     """What two trials must agree on to share a stack, as a comparable string."""
     value = {n: v for n, v in trial.to_json().items() if n not in FREE_FIELDS}
     value["hyper"] = {n: v for n, v in trial.hyper_values().items() if not isinstance(v, float)}
-    if "shrink" in registry.defines("pruners", trial.pruner):
+    own = registry.defines("pruners", trial.pruner)
+    if "during" in own:
+        value |= {"pruner": trial.pruner}  # all members' masks change, and are reported, at the same updates
+    if "shrink" in own:
         value |= {"pruner": trial.pruner, "sparsity": trial.sparsity, "sparsity_of": dict(trial.sparsity_of)}
     return json.dumps(value, sort_keys=True)
 

@@ -165,10 +165,34 @@ def test_a_trial_goes_on_alone_after_having_been_in_a_stack(algorithm: str, tmp_
         assert [plain(r, 1) for r in reports] + [plain(r) for r in rest] == [plain(r) for r in alone]
 
 
+def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """The mask changes between checkpoints; auto goes from dense to sparse on the way."""
+    own = trial(0, "gmp", 0.9)
+    whole = list(run([own], tmp_path / "whole", "auto"))
+    assert len([r for r in whole if isinstance(r, Pruned)]) > 5
+    assert isinstance(whole[-1], Finished)
+    last = [r for r in whole if isinstance(r, Pruned)][-1]
+    assert last.statistics[0]["mask/density/actor"] == pytest.approx(0.1, abs=1e-3)
+    for stop_at in (7, 14, 21):
+        storage = tmp_path / str(stop_at)
+        reports: list[Report] = []
+        for report in (first := run([own], storage, "auto")):
+            reports.append(report)
+            if report == Checkpointed(stop_at):
+                first.close()
+                break
+        rest = list(run([own], storage, "auto"))
+        assert [plain(r) for r in reports + rest] == [plain(r) for r in whole]
+        assert result(storage, own) == result(tmp_path / "whole", own)
+
+
 @pytest.mark.parametrize("execution", [name for name in executions.CHOICES if name != "auto"])
 def test_a_stack_tells_of_each_member_what_it_would_tell_alone(execution: str, tmp_path: Path) -> None:
     """Evaluation included, whose batches are small and odd."""
-    trials = [trial(0, "snip", 0.8), trial(1, "random_erk", 0.85), trial(2, "snip", 0.8, hyper={"alpha": 1.0})]
+    trials = [
+        trial(0, "snip", 0.8), trial(1, "random_erk", 0.85, rescale="layer"), trial(2, "snip", 0.8, hyper={"alpha": 1.0}),
+        trial(0, "snip", 0.7, control="shuffle"), trial(0, "snip", 0.7, authors=True, target="effective", allow_disconnected=True),
+    ]  # fmt: skip
     together = list(run(trials, tmp_path / "together", execution))
     for member, one in enumerate(trials):
         alone = list(run([one], tmp_path / "alone", execution))

@@ -124,3 +124,51 @@ def test_a_calibration_that_gives_no_numbers_is_refused() -> None:
     world = World([small_trial("bc", "snip", 0.5)])
     with pytest.raises(UserError, match="not a number"):
         prune(world.agent, world.stack, Broken(world.data).draw)
+
+
+def plain_gradients(actor: nn.Sequential, batch: tuple[torch.Tensor, torch.Tensor], create: bool = False) -> list[torch.Tensor]:
+    weights = [layer.weight for layer in actor if isinstance(layer, nn.Linear)]
+    return list(torch.autograd.grad(functional.mse_loss(actor(batch[0]), batch[1]), weights, create_graph=create))
+
+
+@pytest.mark.parametrize("pruner", ["iterative_snip", "force"])
+def test_rounds_are_those_of_an_independent_derivation_in_float64(pruner: str) -> None:
+    """Round t keeps d^(t / 30) by |w g|: of the masked network for iterative SNIP, where what is gone stays gone; with the initial
+    weights for FORCE, where it may return. A calibration batch a round."""
+    density, rounds = 0.3, 30
+    world = World([small_trial("bc", pruner, 1 - density, seed=3)])
+    masks = prune(world.agent, world.stack, world.data.draw)
+    actor = mlp(world.agent.specs["actor"].views(world.agent.initial("actor")), 3, 0, tanh=True).double()
+    layers = [layer for layer in actor if isinstance(layer, nn.Linear)]
+    initial = [layer.weight.detach().clone() for layer in layers]
+    chosen = torch.ones(sum(weight.numel() for weight in initial), dtype=torch.float64)
+    returned = 0
+    for turn in range(rounds):
+        streams = Streams([3], phase="calibration/")
+        streams.update = turn
+        given = world.data.draw(streams, 64)
+        gradients = plain_gradients(actor, (given.observations[0].double(), given.actions[0].double()))
+        score = torch.cat([(w * g).abs().flatten() for w, g in zip(initial, gradients, strict=True)])
+        if pruner == "iterative_snip":
+            score = torch.where(chosen == 0, -torch.inf, score)
+        new = torch.zeros_like(chosen)
+        new[score.topk(kept(density ** ((turn + 1) / rounds), len(score))).indices] = 1
+        returned += int(((new == 1) & (chosen == 0)).sum())
+        chosen = new
+        parts = chosen.split([weight.numel() for weight in initial])
+        with torch.no_grad():
+            for layer, weight, part in zip(layers, initial, parts, strict=True):
+                layer.weight.copy_(weight * part.reshape(weight.shape))
+    assert (returned > 0) == (pruner == "force")
+    found = torch.cat([layer[0].flatten() for layer in masks["actor"]])
+    assert (found != chosen).sum() <= 4, f"{int((found != chosen).sum())} differ"  # float32 may swap neighbours at the border
+
+
+def test_the_authors_critic_score_holds_the_actors_leftover_gradient() -> None:
+    pure, contaminated = small_trial("td3_bc", "snip", 0.6), small_trial("td3_bc", "snip", 0.6, authors=True)
+    world = World([pure, contaminated])
+    masks = prune(world.agent, world.stack, world.data.draw)
+    assert all(torch.equal(layer[0], layer[1]) for layer in masks["actor"])
+    first, second = ([float((layer[0, head] != layer[1, head]).sum()) for layer in masks["critic"]] for head in range(2))
+    assert sum(first) > 0, "only the first critic is in the actor's loss"
+    assert sum(first) + sum(second) > 4

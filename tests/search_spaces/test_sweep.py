@@ -163,3 +163,48 @@ def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
 def test_a_wrong_override_is_told_with_its_value(setting: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         override(small(), [setting])
+
+
+def test_controls_add_to_each_pruned_trial_what_tells_whether_its_mask_did_anything() -> None:
+    given = {"pruners": ("dense", "snip", "grasp", "random_erk", "gmp"), "sparsities": (0.9,), "seeds": (0,), "datasets": DATA[:1]}
+    plain, with_controls = expand(small(**given)), expand(override(small(**given), ["controls=true"]))
+    assert {t.key for t in plain} < {t.key for t in with_controls}
+    cells = [t.cell for t in with_controls if t.algorithm == "bc"]
+    assert sorted(cells) == sorted([
+        "dense", "snip@90", "snip@90+shuffle", "snip@90+reinit", "grasp@90", "grasp@90+shuffle", "grasp@90+reinit", "random_erk@90",
+        "small_dense@90", "gmp@90",
+    ]), "one ERK and one small dense network serve all pruners"  # fmt: skip
+
+
+def test_an_option_goes_to_the_pruners_that_it_means_something_to() -> None:
+    settings = ["rescale=layer", "scope=layer", "authors=true", "sparsity_of.critic=0.5"]
+    trials = expand(
+        override(small(algorithms=("td3_bc",), pruners=("dense", "snip", "random_erk"), seeds=(0,), sparsities=(0.9,)), settings)
+    )
+    found = {t.pruner: (t.rescale, t.scope, t.authors, dict(t.sparsity_of)) for t in trials}
+    assert found == {
+        "dense": ("none", "network", False, {}),
+        "snip": ("layer", "layer", True, {"critic": 0.5}),
+        "random_erk": ("layer", "network", True, {"critic": 0.5}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("controls=maybe", "controls 'maybe'; there are: true, false"),
+        ("rescale=much", "rescale 'much'; there are: none, layer, unit"),
+        ("scope=1", "scope '1'; there are: network, joint, layer"),
+        ("sparsity_of.critic=high", "sparsity_of.critic 'high' is not a number"),
+        ("sparsity_of.value=0.5", "'value'; there are: "),
+        ("sparsity_off.value=0.5", "sparsity_of.<name>"),
+    ],
+)
+def test_bad_options_of_pruning_are_told_with_their_choices(setting: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        expand(override(small(), [setting]))
+
+
+def test_an_option_that_means_nothing_to_any_pruner_is_refused() -> None:
+    with pytest.raises(UserError, match="authors True means nothing to dense, snip with bc"):
+        expand(small(algorithms=("bc",), pruners=("dense", "snip"), authors=True))
