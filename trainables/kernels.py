@@ -57,6 +57,7 @@ class Network(ctypes.Structure):
 
     _fields_ = (
         [(name, ctypes.c_int32) for name in ("members", "heads", "depth", "features", "outputs", "widest", "values", "tanh")]
+        + [("norm", ctypes.c_float)]
         + [("tile", ctypes.c_int64)]
         + [(name, ctypes.c_void_p) for name in ("column", "trow", "tvalue", "offset", "layers")]
     )
@@ -68,8 +69,10 @@ def library() -> ctypes.CDLL:
     found = ctypes.CDLL(str(_compiled(simd())))
     pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
     for name, arguments in {
-        "forward": [pointer, pointer, integer, pointer, integer, integer, integer, pointer, pointer],
+        "forward": [pointer, pointer, integer, pointer, integer, integer, integer, pointer, pointer, pointer],
         "backward": [pointer, pointer, integer, pointer, integer, integer, pointer, pointer, pointer, pointer],
+        "input_gradient": [pointer, pointer, integer, integer, integer, pointer, pointer, pointer, pointer],
+        "input_gradient_backward": [pointer, pointer, integer, integer, integer, *[pointer] * 6],
         "draw": [integer, pointer, long, integer, long, long, pointer, pointer],
         "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
         "adam": [integer, long, pointer, pointer, pointer, pointer, pointer, ctypes.c_float, double, double, double, long],

@@ -30,7 +30,7 @@ class MLP:
     """A ReLU network `sizes[0] -> ... -> sizes[-1]` with `heads` independent copies that share their input.
 
     `output` is "linear" or "tanh". `extra` names free parameter vectors that no mask touches (a log standard deviation); they
-    start at 0. `input_gradient` says that a loss asks for Network.input_gradient.
+    start at 0.
 
     With `norm`, each hidden layer's activations x [H] become (x - mean) / deviation x (1 + gain) + shift, after the ReLU (as in
     ReBRAC's code). Mean and deviation are over all H units, whatever the mask: a unit that lost its weights still counts with its
@@ -43,7 +43,6 @@ class MLP:
     output: str = "linear"
     extra: Mapping[str, int] = field(default_factory=dict)
     norm: bool = False
-    input_gradient: bool = False
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:

@@ -189,7 +189,7 @@ def test_inputs_need_not_lie_in_order_in_memory(execution: str) -> None:
 @pytest.mark.parametrize("hidden", [(16,), (16, 12, 20)])
 @each_execution
 def test_the_gradient_by_an_input_is_autograds_and_can_be_differentiated(execution: str, hidden: tuple[int, ...], heads: int) -> None:
-    spec = MLP((7, *hidden, 1), heads=heads, input_gradient=True)
+    spec = MLP((7, *hidden, 1), heads=heads)
     if executions.cannot(execution, spec):
         with pytest.raises(UserError, match="gradient by an input"):
             build(execution, spec, torch.zeros(1, spec.row), torch.ones(1, spec.row))

@@ -45,7 +45,7 @@ class Network(Protocol):
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
         """The output q [K, C, B, 1] and dq/d inputs[by] [K, C, B, n], each head's own (no C where there is one head): both
-        differentiable in the leaves, and q in the inputs. For specs with `input_gradient`."""
+        differentiable in the leaves, and q in the inputs. For one linear output without normalization, else ValueError."""
         ...
 
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -82,12 +82,9 @@ def cannot(execution: str, spec: MLP) -> str:
 
 def fastest(spec: MLP, mask: Tensor) -> str:
     """`sparse` on a CPU below the density where it breaks even with dense matrix products, if its kernels can run here; elsewhere
-    `compact` for a pruned network. What one cannot compute, the next in this order does: sparse, compact, dense."""
+    `compact` for a pruned network without layer normalization, which it cannot compute; otherwise `dense`."""
     kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
     density = kept / (len(mask) * sum(spec.weights_per_layer))
-    order: tuple[str, ...]
     if mask.is_cpu:
-        order = ("sparse", "compact", "dense") if density <= BREAK_EVEN and native.serves(mask) else ("dense",)
-    else:
-        order = ("compact", "dense") if density < 1 else ("dense",)
-    return next(name for name in order if not cannot(name, spec))
+        return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"
+    return "compact" if density < 1 and not cannot("compact", spec) else "dense"

@@ -5,8 +5,9 @@ A member's row of `parameters` [K, V] holds the extras, then one group of values
     | extras | head 0: layer 0: b w w w | b w | b w w | layer 1: ... | head 1: ... | idle | zeros up to a multiple of 16 |
 
 Only units that reach the output have a group (the others cannot change it, now or later); what was kept of the others is idle:
-its gradient is 0. Within a layer the unit with the most weights comes first: rows of equal length follow each other, so the
-processor foresees where they end. Backward goes by the transposed groups, which are indices into the same values.
+its gradient is 0. With layer normalization every unit reaches the output by way of the mean, and after a hidden layer's groups come
+its units' gains, then their shifts. Within a layer the unit with the most weights comes first: rows of equal length follow each
+other, so the processor foresees where they end. Backward goes by the transposed groups, which are indices into the same values.
 """
 
 from __future__ import annotations
@@ -18,23 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables import kernels
+from trainables.execution.native.groups import Groups
 from trainables.kernels import TILE
-from trainables.nn import MLP, ROW_ALIGNMENT
+from trainables.nn import MLP, NORM_EPSILON, ROW_ALIGNMENT
 
 PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's Part as plain integers, made once: ctypes is slow at it
-
-Ints = NDArray[np.int64]
-
-
-def cannot(spec: MLP) -> str:
-    """Why this execution cannot compute a network, in a few words; empty where it can."""
-    if spec.norm:
-        return "layer normalization"
-    return "a loss on the gradient by an input" if spec.input_gradient else ""
 
 
 class Network:
@@ -43,7 +35,7 @@ class Network:
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
         self.spec, self.members = spec, len(flat)
         self.library = kernels.library()
-        self._index([_Groups(spec, row) for row in mask.bool()])
+        self._index([Groups(spec, row) for row in mask.bool()])
         self.parameters = self.pack(flat)
         self.core = self.parameters.detach().requires_grad_()
         ends = list(itertools.accumulate(spec.extra.values(), initial=0))
@@ -52,7 +44,7 @@ class Network:
         self.leaves = [self.core, *self.extra.values()]
         self.pool: dict[int, list[Tensor]] = {}
 
-    def _index(self, groups: list[_Groups]) -> None:
+    def _index(self, groups: list[Groups]) -> None:
         spec, depth = self.spec, len(self.spec.layers)
         values = -(-max(len(g.place) for g in groups) // ROW_ALIGNMENT) * ROW_ALIGNMENT
         self.place = torch.full((self.members, values), spec.row)  # position in the canonical row; `spec.row` where there is none
@@ -61,7 +53,7 @@ class Network:
             self.place[k, : len(g.place)] = torch.from_numpy(g.place)
             for to, index in zip(indices, (g.column, g.trow, g.tvalue), strict=True):
                 to[k, : len(index)] = index
-        heights = [1 + max(g.heights[layer] for g in groups) for layer in range(depth)]
+        heights = [1 + max(g.heights[layer] for g in groups) + 2 * spec.norm for layer in range(depth)]  # rows of a tile
         offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.heads)]) * TILE
         layers = (kernels.Layer * (self.members * spec.heads * depth))()
         self.kept_alive = [indices, offset := offset.astype(np.int32), layers, [g.layers for g in groups]]
@@ -70,10 +62,11 @@ class Network:
             layer.start, layer.visit, layer.tstart = (arrays[name].ctypes.data for name in ("start", "visit", "tstart"))
         self.tile = int(offset[-1])
         widest = max(heights)
-        self.scratch = torch.empty((spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
+        self.scratch = torch.empty((1 + spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
         self.network = kernels.Network(
-            self.members, spec.heads, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh", self.tile,
-            *(index.ctypes.data for index in indices), offset.ctypes.data, ctypes.addressof(layers),
+            self.members, spec.heads, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
+            NORM_EPSILON if spec.norm else 0, self.tile, *(index.ctypes.data for index in indices), offset.ctypes.data,
+            ctypes.addressof(layers),
         )  # fmt: skip
         self.address = ctypes.addressof(self.network)
 
@@ -86,6 +79,12 @@ class Network:
         if torch.is_grad_enabled():
             return _apply(self, head, None, *inputs)
         return self.forward(inputs, head, None)
+
+    def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
+        if self.spec.norm or self.spec.output != "linear" or self.spec.sizes[-1] != 1:
+            raise ValueError(f"{self.spec} is not a network of one linear output without normalization")
+        found: tuple[Tensor, Tensor] = _apply_gradient(self, by, self.core, *inputs)
+        return found
 
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
         core = gradients[0]
@@ -123,7 +122,7 @@ class Network:
         room = self.borrow(1) if tiles is None else tiles
         self.library.winnow_forward(
             self.address, self.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch, -1 if head is None else head,
-            tiles is not None, room.data_ptr(), out.data_ptr(),
+            tiles is not None, room.data_ptr(), out.data_ptr(), self.scratch.data_ptr(),
         )  # fmt: skip
         if tiles is None:
             self.pool[1].append(room)
@@ -139,24 +138,21 @@ class _Call:
     """What backward needs of one call. The room for its activations goes back to the pool when the graph that holds it is gone
     (not after backward: it may run twice)."""
 
-    __slots__ = ("head", "need", "network", "room", "shapes", "tiles", "version")
+    __slots__ = ("head", "need", "network", "rooms", "shapes", "tiles", "version")
 
-    def __init__(self, network: Network, head: int | None, need: Sequence[bool], inputs: Sequence[Tensor]) -> None:
+    def __init__(self, network: Network, head: int | None, need: Sequence[bool], inputs: Sequence[Tensor], adjoints: bool = False) -> None:
         self.network, self.head, self.need, self.shapes = network, head, need, [x.shape for x in inputs]
         self.version = network.parameters._version
         self.tiles = network.members * -(-self.shapes[0][1] // TILE)
-        self.room = network.borrow(self.tiles)
+        self.rooms = [network.borrow(self.tiles) for _ in range(1 + adjoints)]
 
     def __del__(self) -> None:
-        self.network.pool[self.tiles].append(self.room)
+        self.network.pool[self.tiles] += self.rooms
 
     def backward(self, gradient: Tensor) -> tuple[Any, ...]:
         """The gradients of the values and of each input, where they are needed."""
         network, need, batch = self.network, self.need, self.shapes[0][1]
-        if torch.is_grad_enabled():
-            raise RuntimeError("execution 'sparse' can be differentiated once; take 'dense' for second derivatives")
-        if self.version != network.parameters._version:
-            raise RuntimeError("the network's parameters were changed between its call and backward")
+        self.check()
         gradient = gradient.contiguous()
         core = torch.empty(network.parameters.shape) if need[0] else None
         inputs = [torch.empty(shape) if wanted else None for shape, wanted in zip(self.shapes, need[1:], strict=True)]
@@ -165,10 +161,16 @@ class _Call:
             parts += 0 if x is None else x.data_ptr(), batch * size, size, size
         network.library.winnow_backward(
             network.address, network.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch,
-            -1 if self.head is None else self.head, self.room.data_ptr(), gradient.data_ptr(),
+            -1 if self.head is None else self.head, self.rooms[0].data_ptr(), gradient.data_ptr(),
             core if core is None else core.data_ptr(), network.scratch.data_ptr(),
         )  # fmt: skip
         return (None, None, core, *inputs)
+
+    def check(self) -> None:
+        if torch.is_grad_enabled():
+            raise RuntimeError("execution 'sparse' can be differentiated once; take 'dense' for second derivatives")
+        if self.version != self.network.parameters._version:
+            raise RuntimeError("the network's parameters were changed between its call and backward")
 
 
 class _Node(torch.autograd.Function):
@@ -180,66 +182,43 @@ class _Node(torch.autograd.Function):
         if not any(need):
             return network.forward(inputs, head, None)
         ctx.call = _Call(network, head, need, inputs)
-        return network.forward(inputs, head, ctx.call.room)
+        return network.forward(inputs, head, ctx.call.rooms[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         return ctx.call.backward(gradient)
 
 
-_apply: Any = super(torch.autograd.Function, _Node).apply  # past a wrapper in Python that serves torch.func
+class _GradientNode(torch.autograd.Function):
+    """The network's value and its gradient by `inputs[by]` as one node."""
+
+    @staticmethod
+    def forward(ctx: Any, network: Network, by: int, core: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.call = call = _Call(network, None, (False, *ctx.needs_input_grad[3:]), inputs, adjoints=True)
+        value = network.forward(inputs, None, call.rooms[0])
+        start = sum(x.shape[-1] for x in inputs[:by])
+        ctx.columns = start, start + inputs[by].shape[-1]
+        gradient = torch.empty(*value.shape[:-1], inputs[by].shape[-1])
+        network.library.winnow_input_gradient(
+            network.address, network.parameters.data_ptr(), *ctx.columns, value.shape[-2], *(room.data_ptr() for room in call.rooms),
+            gradient.data_ptr(), network.scratch.data_ptr(),
+        )  # fmt: skip
+        return value, gradient
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Any, ...]:
+        call, network = ctx.call, ctx.call.network
+        call.check()
+        value, gradient = (cotangent.contiguous() for cotangent in given)
+        core = torch.empty(network.parameters.shape)
+        network.library.winnow_input_gradient_backward(
+            network.address, network.parameters.data_ptr(), *ctx.columns, value.shape[-2], *(room.data_ptr() for room in call.rooms),
+            value.data_ptr(), gradient.data_ptr(), core.data_ptr(), network.scratch.data_ptr(),
+        )  # fmt: skip
+        inputs = call.backward(value)[3:] if any(call.need) else [None] * len(call.shapes)
+        return (None, None, core, *inputs)
 
 
-class _Groups:
-    """The index of one member, from its row [D] of the mask.
-
-    place [.]     canonical position of every value, in the order of storage
-    column, trow, tvalue, layers   as in kernels.c, `layers` head after head
-    heights       units of each layer, the most of any head
-    """
-
-    def __init__(self, spec: MLP, mask: Tensor) -> None:
-        kept = {name: view[0].numpy() for name, view in spec.views(mask[None]).items()}
-        canonical = {name: view[0].numpy() for name, view in spec.views(torch.arange(spec.row)[None]).items()}
-        at, transposed = sum(spec.extra.values()), 0
-        place: list[Ints] = [canonical[name] for name in spec.extra]
-        column: list[Ints] = [np.zeros(at, int)]
-        trow: list[Ints] = []
-        tvalue: list[Ints] = []
-        self.layers: list[dict[str, NDArray[np.int32]]] = []
-        self.heights = [0] * len(spec.layers)
-        for head in range(spec.heads):
-            weights = [kept[f"weight.{i}"][head] for i in range(len(spec.layers))]
-            for i, (inputs, units) in enumerate(itertools.pairwise(_live(weights))):
-                chosen = np.ix_(units, inputs)
-                weight = weights[i][chosen]
-                group = np.insert(weight, 0, True, axis=1)  # column 0: the bias
-                place.append(np.insert(canonical[f"weight.{i}"][head][chosen], 0, canonical[f"bias.{i}"][head][units], axis=1)[group])
-                column.append(group.nonzero()[1] * TILE)
-                stored = np.zeros(group.shape, int)
-                stored[group] = at + np.arange(group.sum())
-                counts = weight.sum(0)
-                visit = np.argsort(-counts, kind="stable") if i else np.arange(len(inputs))
-                trow.append(weight.T[visit].nonzero()[1] * TILE)
-                tvalue.append(stored[:, 1:].T[visit][weight.T[visit]])
-                starts = {"start": _starts(at, group.sum(1)), "visit": visit.astype(np.int32), "tstart": _starts(transposed, counts[visit])}
-                self.layers.append(starts)
-                self.heights[i] = max(self.heights[i], len(units))
-                at, transposed = int(starts["start"][-1]), int(starts["tstart"][-1])
-        idle = mask[: spec.used].numpy().copy()
-        idle[np.concatenate(place)] = False
-        self.place = np.concatenate([*place, np.flatnonzero(idle)])
-        self.column, self.trow, self.tvalue = (np.concatenate(parts) for parts in (column, trow, tvalue))
-
-
-def _starts(first: int, counts: Ints) -> NDArray[np.int32]:
-    return (first + np.concatenate([[0], np.cumsum(counts)])).astype(np.int32)
-
-
-def _live(weights: list[NDArray[np.bool_]]) -> list[Ints]:
-    """The inputs, then per layer its units that reach an output, those with most weights first (outputs in their order)."""
-    units: list[Ints] = [np.arange(weights[-1].shape[0])]
-    for below, weight in zip(reversed(weights[:-1]), reversed(weights[1:]), strict=True):
-        live = np.flatnonzero(weight[units[0]].any(0))
-        units.insert(0, live[np.argsort(-below[live].sum(1), kind="stable")])
-    return [np.arange(weights[0].shape[1]), *units]
+# Past a wrapper in Python that serves torch.func.
+_apply: Any = super(torch.autograd.Function, _Node).apply
+_apply_gradient: Any = super(torch.autograd.Function, _GradientNode).apply

@@ -12,8 +12,16 @@
                  ...    (64 of the batch)            backward   dx[c] = sum over the transposed group of value x dy[row]
 
    Each sum runs in registers and is written once. A tile goes through all layers before the next tile starts, so it stays
-   in cache. A member's numbers do not depend on the other members: same groups, same tiles, same order of operations. */
+   in cache. A member's numbers do not depend on the other members: same groups, same tiles, same order of operations.
 
+   A normalized layer's units lie normalized in the tile; below them stand what backward needs, a number per element:
+
+       values   | b w w | b w w w | ... | gain gain ... | shift shift ... | the next layer's groups
+       tile     1 1 1 ... | z = (x - mean) x inverse | inverse = 1 / deviation | zero = z of a unit that is off
+
+   Gain and shift enter the next layer's weights and biases, of which there are fewer than activations, once in a call. */
+
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -39,6 +47,7 @@ typedef struct { /* one layer of one head of one member, live units only */
 
 typedef struct {
     int32_t members, heads, depth, features, outputs, widest, values, tanh;
+    float norm;            /* added to the variance in layer normalization; 0: there is none */
     int64_t tile;          /* floats of a tile's activations */
     const int32_t *column; /* [members, values] */
     const int32_t *trow;   /* [members, values] the row of dy each transposed value multiplies (times 64) ... */
@@ -65,21 +74,25 @@ typedef struct { /* one of the tensors [members, batch, size] that make up the i
 /* Zero where the unit is off; a NaN passes, as in torch.relu. */
 INLINE vec gate(vec value, vec unit) { return (vec)((bits)value & ~(bits)(unit <= (vec){0})); }
 
-INLINE void rows_of(const int n, const Layer *layer, const float *value, const int32_t *column, const float *x, float *y, int relu) {
+/* `like`: the units whose gates count, and then row 0 of `x` is not taken to be 1; else NULL. */
+INLINE void rows_of(const int n, const Layer *layer, const float *value, const int32_t *column, const float *x, float *y, int relu,
+                    const float *like) {
     for (int r = 0; r < layer->outputs; r++, y += TILE) {
         int p = layer->start[r];
         vec sum[PASS];
-        UNROLL for (int i = 0; i < n; i++) sum[i] = value[p] + (vec){0};
+        UNROLL for (int i = 0; i < n; i++) sum[i] = like ? value[p] * ((const vec *)x)[i] : value[p] + (vec){0};
         for (p++; p < layer->start[r + 1]; p++) {
             const vec *unit = (const vec *)(x + column[p]);
             UNROLL for (int i = 0; i < n; i++) sum[i] += value[p] * unit[i];
         }
-        UNROLL for (int i = 0; i < n; i++) ((vec *)y)[i] = relu ? gate(sum[i], sum[i]) : sum[i];
+        UNROLL for (int i = 0; i < n; i++)
+            ((vec *)y)[i] = like ? gate(sum[i], ((const vec *)(like + r * TILE))[i]) : relu ? gate(sum[i], sum[i]) : sum[i];
     }
 }
 
-static void rows(int n, const Layer *layer, const float *value, const int32_t *column, const float *x, float *y, int relu) {
-    for (; n > 0; n -= PASS, x += PASS * LANES, y += PASS * LANES) ONE_OF_EIGHT(n, rows_of, layer, value, column, x, y, relu)
+static void rows(int n, const Layer *layer, const float *value, const int32_t *column, const float *x, float *y, int relu, const float *like) {
+    for (; n > 0; n -= PASS, x += PASS * LANES, y += PASS * LANES, like = like ? like + PASS * LANES : NULL)
+        ONE_OF_EIGHT(n, rows_of, layer, value, column, x, y, relu, like)
 }
 
 /* Inputs [from, to) in visiting order. `x` gates where the inputs are hidden units, else NULL; `add` adds to what is there. */
@@ -131,6 +144,57 @@ static void dots(int lanes, const Layer *layer, const int32_t *column, const flo
     for (int p = layer->start[0]; p < layer->start[layer->outputs]; p++) gradient[p] += fresh[p];
 }
 
+/* Over the units, the mean of a, or of (a - about) x (b - about); summed in parts, so that rounding does not grow with their number. */
+INLINE void mean_of(const int n, int units, const float *a, const float *b, const vec *about, vec *mean) {
+    vec sum[PASS] = {0};
+    for (int r = 0; r < units;) {
+        vec part[PASS] = {0};
+        for (const int stop = r + 16 < units ? r + 16 : units; r < stop; r++)
+            UNROLL for (int i = 0; i < n; i++) {
+                vec x = ((const vec *)(a + r * TILE))[i];
+                if (about)
+                    x = (x - about[i]) * (((const vec *)(b + r * TILE))[i] - about[i]);
+                else if (b)
+                    x *= ((const vec *)(b + r * TILE))[i];
+                part[i] += x;
+            }
+        UNROLL for (int i = 0; i < n; i++) sum[i] += part[i];
+    }
+    UNROLL for (int i = 0; i < n; i++) mean[i] = sum[i] / ((float)units + (vec){0});
+}
+
+/* The units x of a layer -> z in their place, and the two rows below them. */
+INLINE void normalize_of(const int n, int units, float epsilon, float *x) {
+    vec mean[PASS], *inverse = (vec *)(x + units * TILE), *zero = (vec *)(x + (units + 1) * TILE);
+    mean_of(n, units, x, NULL, NULL, mean);
+    mean_of(n, units, x, x, mean, inverse);
+    for (int i = 0; i < n * LANES; i++) ((float *)inverse)[i] = 1 / sqrtf(((float *)inverse)[i] + epsilon);
+    UNROLL for (int i = 0; i < n; i++) zero[i] = ((vec){0} - mean[i]) * inverse[i];
+    for (int r = 0; r < units; r++, x += TILE)
+        UNROLL for (int i = 0; i < n; i++) ((vec *)x)[i] = (((vec *)x)[i] - mean[i]) * inverse[i];
+}
+
+static void normalize(int n, int units, float epsilon, float *x) {
+    for (; n > 0; n -= PASS, x += PASS * LANES) ONE_OF_EIGHT(n, normalize_of, units, epsilon, x)
+}
+
+/* Gradients by z -> by the sums before ReLU, in their place: inverse x (dz - mean of dz - z x mean of dz z) where the unit is on. */
+INLINE void denormalize_of(const int n, int units, const float *z, float *dz) {
+    const vec *inverse = (const vec *)(z + units * TILE), *zero = (const vec *)(z + (units + 1) * TILE);
+    vec mean[PASS], along[PASS];
+    mean_of(n, units, dz, NULL, NULL, mean);
+    mean_of(n, units, dz, z, NULL, along);
+    for (int r = 0; r < units; r++, z += TILE, dz += TILE)
+        UNROLL for (int i = 0; i < n; i++) {
+            const vec unit = ((const vec *)z)[i];
+            ((vec *)dz)[i] = gate(inverse[i] * (((vec *)dz)[i] - mean[i] - unit * along[i]), unit - zero[i]);
+        }
+}
+
+static void denormalize(int n, int units, const float *z, float *dz) {
+    for (; n > 0; n -= PASS, z += PASS * LANES, dz += PASS * LANES) ONE_OF_EIGHT(n, denormalize_of, units, z, dz)
+}
+
 /* Lambert's continued fraction of tanh at half the argument, then tanh 2t = 2 tanh t / (1 + tanh^2 t): within 2e-7. */
 INLINE vec tanh_of(vec x) {
     const vec limit = 9.1f + (vec){0};
@@ -159,11 +223,68 @@ static void batch_from(const float *tile, int64_t row, int size, int count, floa
         for (int c = 0; c < size; c++) to[b * row + c] = tile[c * TILE + b];
 }
 
-/* `tiles`: activations, kept for backward when `save`, else one tile is used again and again. `head` < 0: all heads. */
-void winnow_forward(const Network *net, const float *values, int parts, const Part *inputs, int batch, int head, int save, float *tiles, float *out) {
+typedef struct { /* one member's part of a Network */
+    const Layer *layers;
+    const int32_t *column, *trow, *tvalue;
+} Member;
+
+static Member member(const Network *net, int k) {
+    const int64_t at = (int64_t)k * net->values;
+    return (Member){net->layers + k * net->heads * net->depth, net->column + at, net->trow + at, net->tvalue + at};
+}
+
+/* What the products multiply, for the heads [first, last): `values`, or in `room` these with each gain and shift in the next layer. */
+static const float *folded(const Network *net, Member m, int first, int last, const float *values, float *room) {
+    if (!net->norm) return values;
+    memcpy(room, values, sizeof(float) * net->values);
+    for (int l = first * net->depth; l < last * net->depth; l++) {
+        if (l % net->depth == 0) continue;
+        const Layer *layer = m.layers + l, *below = layer - 1;
+        const float *gain = values + below->start[below->outputs] - 1, *shift = gain + below->outputs; /* input c is in row c + 1 */
+        for (int r = 0; r < layer->outputs; r++) {
+            float bias = values[layer->start[r]];
+            for (int p = layer->start[r] + 1; p < layer->start[r + 1]; p++) {
+                bias += values[p] * shift[m.column[p] / TILE];
+                room[p] += values[p] * gain[m.column[p] / TILE];
+            }
+            room[layer->start[r]] = bias;
+        }
+    }
+    return room;
+}
+
+/* The gradient at what `folded` returned -> at the values, in its place. */
+static void unfold(const Network *net, Member m, int first, int last, const float *values, float *gradient) {
+    for (int l = first * net->depth; l < last * net->depth; l++) {
+        if (l % net->depth == 0) continue;
+        const Layer *layer = m.layers + l, *below = layer - 1;
+        const int gain = below->start[below->outputs] - 1, shift = gain + below->outputs;
+        for (int r = 0; r < layer->outputs; r++) {
+            const float bias = gradient[layer->start[r]];
+            for (int p = layer->start[r] + 1; p < layer->start[r + 1]; p++) {
+                const int c = m.column[p] / TILE;
+                gradient[gain + c] += gradient[p] * values[p];
+                gradient[shift + c] += bias * values[p];
+                gradient[p] += gradient[p] * values[gain + c] + bias * values[shift + c];
+            }
+        }
+    }
+}
+
+/* The values in the order in which backward visits them. */
+static void transpose(const Network *net, Member m, int first, int last, const float *values, float *transposed) {
+    const Layer *end = m.layers + last * net->depth - 1;
+    for (int p = m.layers[first * net->depth].tstart[0]; p < end->tstart[end->inputs]; p++) transposed[p] = values[m.tvalue[p]];
+}
+
+/* `tiles`: activations, kept for backward when `save`, else one tile is used again and again. `head` < 0: all heads.
+   `scratch`: (1 + features + 2 x widest layer) x TILE + 2 x values + 8 floats, here and below. */
+void winnow_forward(const Network *net, const float *values, int parts, const Part *inputs, int batch, int head, int save, float *tiles, float *out,
+                    float *scratch) {
     const int first = head < 0 ? 0 : head, last = head < 0 ? net->heads : head + 1;
     for (int k = 0; k < net->members; k++, values += net->values) {
-        const int32_t *column = net->column + (int64_t)k * net->values;
+        const Member m = member(net, k);
+        const float *weights = folded(net, m, first, last, values, scratch);
         for (int b = 0; b < batch; b += TILE) {
             const int count = batch - b < TILE ? batch - b : TILE, lanes = whole(count), n = lanes / LANES;
             float *row = tiles;
@@ -173,11 +294,12 @@ void winnow_forward(const Network *net, const float *values, int parts, const Pa
             for (int h = first; h < last; h++) {
                 float *x = tiles;
                 for (int l = 0; l < net->depth; l++) {
-                    const Layer *layer = net->layers + (k * net->heads + h) * net->depth + l;
+                    const Layer *layer = m.layers + h * net->depth + l;
                     float *y = tiles + net->offset[h * net->depth + l];
                     for (int i = 0; i < TILE; i++) y[i] = 1;
-                    const int relu = l + 1 < net->depth;
-                    rows(n, layer, values, column, x, y + TILE, relu);
+                    const int hidden = l + 1 < net->depth;
+                    rows(n, layer, weights, m.column, x, y + TILE, hidden, NULL);
+                    if (hidden && net->norm) normalize(n, layer->outputs, net->norm, y + TILE);
                     x = y;
                 }
                 if (net->tanh)
@@ -189,8 +311,7 @@ void winnow_forward(const Network *net, const float *values, int parts, const Pa
     }
 }
 
-/* `gradient` [members, values] or NULL.
-   `scratch`: (features + 2 x widest layer) x TILE + 2 x values + 8 floats. */
+/* `gradient` [members, values] or NULL. */
 void winnow_backward(const Network *net, const float *values, int parts, const Part *dinputs, int batch, int head, const float *tiles,
                      const float *dout, float *gradient, float *scratch) {
     const int first = head < 0 ? 0 : head, last = head < 0 ? net->heads : head + 1;
@@ -198,11 +319,8 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
           *fresh = transposed + net->values;
     if (gradient) memset(gradient, 0, sizeof(float) * net->members * net->values);
     for (int k = 0; k < net->members; k++, values += net->values) {
-        const Layer *layers = net->layers + k * net->heads * net->depth;
-        const int32_t *column = net->column + (int64_t)k * net->values, *tvalue = net->tvalue + (int64_t)k * net->values;
-        const int32_t *trow = net->trow + (int64_t)k * net->values;
-        const Layer *end = layers + last * net->depth - 1;
-        for (int p = layers[first * net->depth].tstart[0]; p < end->tstart[end->inputs]; p++) transposed[p] = values[tvalue[p]];
+        const Member m = member(net, k);
+        transpose(net, m, first, last, folded(net, m, first, last, values, fresh), transposed);
         for (int b = 0; b < batch; b += TILE, tiles += net->tile) {
             const int count = batch - b < TILE ? batch - b : TILE, lanes = whole(count), n = lanes / LANES;
             for (int h = first; h < last; h++) {
@@ -213,21 +331,88 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
                     for (int i = 0; i < net->outputs * TILE; i++) dy[i] *= 1 - y[i] * y[i];
                 }
                 for (int l = net->depth - 1; l >= 0; l--) {
-                    const Layer *layer = layers + h * net->depth + l;
+                    const Layer *layer = m.layers + h * net->depth + l;
                     const float *x = l ? tiles + net->offset[h * net->depth + l - 1] : tiles;
-                    if (gradient) dots(lanes, layer, column, dy, x, fresh, gradient + (int64_t)k * net->values);
+                    if (gradient) dots(lanes, layer, m.column, dy, x, fresh, gradient);
                     if (l) {
-                        columns(n, layer, 0, layer->inputs, transposed, trow, dy, x + TILE, dx, 0);
+                        columns(n, layer, 0, layer->inputs, transposed, m.trow, dy, net->norm ? NULL : x + TILE, dx, 0);
+                        if (net->norm) denormalize(n, layer->inputs, x + TILE, dx);
                         float *swap = dy;
                         dy = dx, dx = swap;
                     } else
                         for (int part = 0, from = 0; part < parts; from += dinputs[part++].size)
-                            if (dinputs[part].data) columns(n, layer, from, from + dinputs[part].size, transposed, trow, dy, NULL, dx0, h > first);
+                            if (dinputs[part].data) columns(n, layer, from, from + dinputs[part].size, transposed, m.trow, dy, NULL, dx0, h > first);
                 }
             }
             const float *row = dx0;
             for (const Part *part = dinputs; part < dinputs + parts; row += part++->size * TILE)
                 if (part->data) batch_from(row, part->row, part->size, count, part->data + k * part->member + b * part->row);
+        }
+        if (gradient) {
+            if (net->norm) unfold(net, m, first, last, values, gradient);
+            gradient += net->values;
+        }
+    }
+}
+
+/* ---- the gradient by the inputs [from, to), for networks of one linear output without normalization ---- */
+
+/* After a forward of all heads: out [members, heads, batch, to - from]; `adjoints`, laid out as `tiles`: dq/dy of every layer. */
+void winnow_input_gradient(const Network *net, const float *values, int from, int to, int batch, const float *tiles, float *adjoints, float *out,
+                           float *scratch) {
+    float *dx0 = scratch, *transposed = dx0 + net->features * TILE;
+    for (int k = 0; k < net->members; k++, values += net->values) {
+        const Member m = member(net, k);
+        transpose(net, m, 0, net->heads, values, transposed);
+        for (int b = 0; b < batch; b += TILE, tiles += net->tile, adjoints += net->tile) {
+            const int count = batch - b < TILE ? batch - b : TILE, n = whole(count) / LANES;
+            for (int h = 0; h < net->heads; h++) {
+                const int32_t *offset = net->offset + h * net->depth;
+                const Layer *layer = m.layers + (h + 1) * net->depth - 1;
+                float *dy = adjoints + offset[net->depth - 1] + TILE;
+                for (int i = 0; i < TILE; i++) dy[i] = 1;
+                for (int l = net->depth - 1; l > 0; l--, layer--) {
+                    float *dx = adjoints + offset[l - 1] + TILE;
+                    columns(n, layer, 0, layer->inputs, transposed, m.trow, dy, tiles + offset[l - 1] + TILE, dx, 0);
+                    dy = dx;
+                }
+                columns(n, layer, from, to, transposed, m.trow, dy, NULL, dx0, 0);
+                batch_from(dx0 + from * TILE, to - from, to - from, count, out + (((int64_t)k * net->heads + h) * batch + b) * (to - from));
+            }
+        }
+    }
+}
+
+/* The gradient [members, values] of <dvalue, q> + <dout, dq/dinputs>. Gates stay, so <dout, dq/dinputs> is how q changes as the inputs
+   move along `dout`: forward without biases. Then m = dvalue x activation + that change goes through the very products of forward, with
+   dvalue for the constant 1, and a weight's gradient is <dq/dy, m>. */
+void winnow_input_gradient_backward(const Network *net, const float *values, int from, int to, int batch, const float *tiles, const float *adjoints,
+                                    const float *dvalue, const float *dout, float *gradient, float *scratch) {
+    float *m0 = scratch, *ping = m0 + (1 + net->features) * TILE, *pong = ping + net->widest * TILE, *fresh = pong + net->widest * TILE;
+    memset(gradient, 0, sizeof(float) * net->members * net->values);
+    for (int k = 0; k < net->members; k++, values += net->values, gradient += net->values) {
+        const Member m = member(net, k);
+        for (int b = 0; b < batch; b += TILE, tiles += net->tile, adjoints += net->tile) {
+            const int count = batch - b < TILE ? batch - b : TILE, lanes = whole(count), n = lanes / LANES;
+            for (int h = 0; h < net->heads; h++) {
+                const int64_t at = ((int64_t)k * net->heads + h) * batch + b;
+                memset(m0, 0, sizeof(float) * (1 + net->features) * TILE);
+                tile_from(dvalue + at, 1, 1, count, m0);
+                tile_from(dout + at * (to - from), to - from, to - from, count, m0 + (1 + from) * TILE);
+                for (int c = 1; c <= net->features; c++)
+                    for (int i = 0; i < lanes; i++) m0[c * TILE + i] += m0[i] * tiles[c * TILE + i];
+                const float *x = m0;
+                float *y = ping, *swap = pong;
+                for (int l = 0;; l++) {
+                    const Layer *layer = m.layers + h * net->depth + l;
+                    const int32_t offset = net->offset[h * net->depth + l] + TILE;
+                    dots(lanes, layer, m.column, adjoints + offset, x, fresh, gradient);
+                    if (l + 1 == net->depth) break;
+                    memcpy(y, m0, sizeof(float) * TILE);
+                    rows(n, layer, values, m.column, x, y + TILE, 1, tiles + offset);
+                    x = y, y = swap, swap = (float *)x;
+                }
+            }
         }
     }
 }
