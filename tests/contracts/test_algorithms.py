@@ -229,23 +229,23 @@ def test_other_data_noise_or_seed_train_another_network(algorithm: str, executio
     assert not torch.equal(_all(first.rows()), _all(second.rows()))
 
 
-@pytest.mark.parametrize(("algorithm", "reason"), [("rebrac", "layer normalization"), ("edac", "gradient by an input")])
-def test_what_sparse_cannot_compute_is_refused_and_auto_computes_the_rest(algorithm: str, reason: str) -> None:
-    trials = [small_trial(algorithm, "snip", 0.7, seed=0), small_trial(algorithm, "random_erk", 0.8, seed=1)]
-    with pytest.raises(UserError, match=f"'sparse' cannot compute.*{reason}.*'auto'") as caught:
-        World(trials, "sparse").start()
+def test_what_compact_cannot_compute_is_refused_and_auto_computes_all() -> None:
+    trials = [small_trial("rebrac", "snip", 0.7, seed=0), small_trial("rebrac", "random_erk", 0.8, seed=1)]
+    with pytest.raises(UserError, match=r"'compact' cannot compute layer normalization.*'auto'") as caught:
+        World(trials, "compact").start()
     assert "\n" not in str(caught.value)
-    world = World(trials, "auto").start()
-    assert world.agent.execution == {"rebrac": "dense+sparse", "edac": "compact+sparse"}[algorithm]
+    assert World(trials, "auto").start().agent.execution == "sparse"
+
+
+@pytest.mark.parametrize(("algorithm", "execution"), [case for case in CASES if case[1] != "dense"])
+def test_every_execution_trains_as_dense_does(algorithm: str, execution: str) -> None:
+    trials = [small_trial(algorithm, "snip", 0.7, seed=0), small_trial(algorithm, "random_erk", 0.8, seed=1)]
+    world, reference = World(trials, execution).start(), World(trials, "dense").start()
     world.train(0, 5)
-    reference = World(trials, "dense").start()
     reference.train(0, 5)
     for name, row in world.rows().items():
         if name.startswith("online/"):
             torch.testing.assert_close(row, reference.rows()[name], rtol=1e-3, atol=1e-5)
-    alone = World(trials[1:], "auto").start()
-    alone.train(0, 5)
-    assert_same(member_of(world.rows(), 1), alone.rows())
 
 
 def test_bcqs_evaluation_is_a_function_of_trial_update_and_episode() -> None:

@@ -1,12 +1,14 @@
 """The sparse execution against the dense reference in float64, and the promises that stacks and resuming rest on.
 
 Values are small multiples of 1/16 and inputs of 1/8, so that a forward pass is exact in float32 and no ReLU falls on the other
-side by rounding: what is left to differ are the gradients' sums.
+side by rounding: what is left to differ are the gradients' sums. Nothing is exact behind a normalization: there, networks are drawn
+until no ReLU is near its edge.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,8 @@ from trainables.streams import key_of, to_integers, to_uniform, words
 
 QUICK = tuple(flag for flag in kernels.FLAGS if flag != "-O3")  # where only the compiling is tested
 TWIN = MLP((23, 256, 256, 1), heads=2)
+CRITIC = MLP((23, 256, 256, 256, 1), heads=2)
+NORMALIZED = MLP((23, 256, 256, 256, 1), heads=2, norm=True)
 ACTOR = MLP((17, 256, 256, 6), output="tanh", extra={"log_std": 6, "temperature": 1})
 
 
@@ -49,11 +53,25 @@ def network(spec: MLP, members: int, density: float, seed: int = 0) -> tuple[Ten
                 view[:, :, 0, :] = 0
             if density < 1 and view.shape[3] > 1:
                 view[:, :, :, 0] = 0
+    if spec.norm:
+        flat[:, : spec.used] = torch.randn(members, spec.used, generator=draw) / 2
     last = len(spec.layers) - 1
     if spec.output == "tanh":  # away from the flat ends, where float32 knows 1 - y^2 badly
         for name in (f"weight.{last}", f"bias.{last}"):
             spec.views(flat)[name].div_(64)
     return flat, mask
+
+
+def from_the_edge(spec: MLP, flat: Tensor, mask: Tensor, inputs: list[Tensor]) -> float:
+    """How near a hidden unit of a normalized network comes to the edge of its ReLU."""
+    views, kept = spec.views(flat.double()), spec.views(mask.double())
+    x, nearest = torch.cat(inputs, -1).double().unsqueeze(1), 1.0
+    for i in range(len(spec.layers) - 1):
+        y = x @ (views[f"weight.{i}"] * kept[f"weight.{i}"]).transpose(2, 3) + views[f"bias.{i}"].unsqueeze(2)
+        nearest = min(nearest, float(y.abs().min()))
+        x = torch.nn.functional.layer_norm(y.relu(), y.shape[-1:], eps=1e-6)
+        x = x * (1 + views[f"gain.{i}"].unsqueeze(2)) + views[f"shift.{i}"].unsqueeze(2)
+    return nearest
 
 
 def batch(spec: MLP, members: int, size: int, parts: int) -> list[Tensor]:
@@ -75,8 +93,11 @@ def differentiate(net: dense.Network | sparse.Network, inputs: list[Tensor], hea
 
 
 def assert_same(spec: MLP, members: int, size: int, density: float, parts: int, head: int | None, frozen: bool) -> None:
-    flat, mask = network(spec, members, density)
     inputs = batch(spec, members, size, parts)
+    for seed in itertools.count():
+        flat, mask = network(spec, members, density, seed)
+        if not spec.norm or from_the_edge(spec, flat, mask, inputs) > 5e-6:
+            break
     expected = differentiate(dense.Network(spec, flat.double(), mask.double()), inputs, head, frozen)
     for ours, reference in zip(differentiate(sparse.Network(spec, flat, mask), inputs, head, frozen), expected, strict=True):
         assert ours.shape == reference.shape
@@ -89,6 +110,11 @@ SHAPES = [
     MLP((5, 1, 2), output="tanh"),
     MLP((3, 32, 5, 4), heads=3, extra={"scale": 2}),
     MLP((8, 5, 32, 32, 2)),
+    MLP((5, 3), norm=True),
+    MLP((5, 1, 2), output="tanh", norm=True),
+    MLP((4, 33, 1), heads=2, norm=True),
+    MLP((3, 32, 5, 4), heads=3, extra={"scale": 2}, norm=True),
+    MLP((8, 5, 32, 32, 2), norm=True),
 ]
 
 
@@ -108,6 +134,86 @@ def test_small_networks_equal_the_reference(spec: MLP, members: int, size: int) 
 def test_real_networks_equal_the_reference(spec: MLP, density: float) -> None:
     assert_same(spec, 2, 256, density, 2, None, False)
     assert_same(spec, 2, 100, density, 2, spec.heads - 1, True)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.05, 1.0])
+def test_a_real_normalized_network_equals_the_reference(density: float) -> None:
+    assert_same(NORMALIZED, 2, 70, density, 2, None, False)
+    assert_same(NORMALIZED, 1, 33, density, 2, 1, True)
+
+
+def by_input(net: dense.Network | sparse.Network, inputs: list[Tensor], by: int) -> list[Tensor]:
+    """Value, its gradient by `inputs[by]`, and the canonical gradient of a loss on both that weighs every number differently, in float64;
+    dense's by autograd alone."""
+    inputs = [x.to(net.parameters.dtype).requires_grad_() for x in inputs]
+    if isinstance(net, sparse.Network):
+        value, gradient = net.input_gradient(*inputs, by=by)
+    else:
+        value = net(*inputs)
+        heads = [net(*inputs, head=head).sum() for head in range(net.spec.heads)]
+        gradient = torch.stack([torch.autograd.grad(q, inputs[by], create_graph=True)[0] for q in heads], 1)
+        gradient = gradient if net.spec.heads > 1 else gradient.squeeze(1)
+    weights = [torch.arange(1, t[0].numel() + 1, dtype=t.dtype).sin().view(t.shape[1:]) for t in (value, gradient)]
+    loss = (value * weights[0]).sum() + (gradient * weights[1]).sum() + gradient.square().sum() / 8
+    found = torch.autograd.grad(loss, [*inputs, *net.leaves], materialize_grads=True)
+    parameters = net.unpack(net.collect(found[len(inputs) :]).detach())
+    return [t.detach().double() for t in (value, gradient, *found[: len(inputs)], parameters)]
+
+
+INPUT_SHAPES = [
+    MLP((5, 1)),
+    MLP((5, 3, 1), heads=3, extra={"scale": 2}),
+    MLP((3, 32, 5, 1), heads=2),
+    MLP((40, 5, 32, 9, 1)),
+]
+
+
+def assert_same_by_input(spec: MLP, members: int, size: int, density: float) -> None:
+    flat, mask = network(spec, members, density)
+    inputs = batch(spec, members, size, 3)
+    for by in range(3):
+        expected = by_input(dense.Network(spec, flat.double(), mask.double()), inputs, by)
+        for ours, reference in zip(by_input(sparse.Network(spec, flat, mask), inputs, by), expected, strict=True):
+            assert ours.shape == reference.shape
+            torch.testing.assert_close(ours, reference, rtol=1e-5, atol=3e-6 * max(1.0, reference.abs().max().item()))
+
+
+@pytest.mark.parametrize("spec", INPUT_SHAPES, ids=str)
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("size", [1, 7, 100, 256])
+def test_gradients_by_an_input_equal_autograds(spec: MLP, members: int, size: int) -> None:
+    for density in (0.2, 1.0):
+        assert_same_by_input(spec, members, size, density)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.05, 1.0])
+def test_gradients_by_an_input_of_a_real_network(density: float) -> None:
+    assert_same_by_input(CRITIC, 2, 100, density)
+
+
+def test_gradients_by_an_input_whose_graph_is_used_twice_or_not_at_all() -> None:
+    flat, mask = network(CRITIC, 2, 0.2)
+    net = sparse.Network(CRITIC, flat, mask)
+    inputs = batch(CRITIC, 2, 70, 2)
+    value, gradient = net.input_gradient(*inputs, by=1)
+    both = [torch.autograd.grad(gradient.square().sum() + value.sum(), net.leaves, retain_graph=True)[0] for _ in range(2)]
+    assert torch.equal(*both)
+    (ordinary,) = torch.autograd.grad(value.sum(), net.leaves, retain_graph=True)
+    torch.testing.assert_close(ordinary, torch.autograd.grad(net(*inputs).sum(), net.leaves)[0], rtol=1e-5, atol=1e-4)
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        torch.autograd.grad(gradient.square().sum(), net.leaves, create_graph=True)
+    with torch.no_grad():
+        again = net.input_gradient(*inputs, by=1)
+        assert torch.equal(again[0], value)
+        assert torch.equal(again[1], gradient)
+        net.parameters.add_(1)
+    with pytest.raises(RuntimeError, match="parameters were changed"):
+        torch.autograd.grad(gradient.square().sum(), net.leaves)
+    del value, gradient, again
+    assert len(net.pool[4]) == 4, "two calls' activations and adjoints went back to the pool"
+    for spec in (NORMALIZED, ACTOR, MLP((4, 8, 2))):
+        with pytest.raises(ValueError, match="one linear output"):
+            sparse.Network(spec, *network(spec, 1, 0.5)).input_gradient(*batch(spec, 1, 5, 2), by=1)
 
 
 def test_only_gradients_that_are_needed_are_made() -> None:
@@ -137,7 +243,7 @@ def test_a_batch_that_is_not_contiguous() -> None:
         assert torch.equal(net(wide[:1, ..., :23].expand(2, -1, -1)), net(wide[:1, ..., :23].repeat(2, 1, 1)))
 
 
-@pytest.mark.parametrize("spec", [TWIN, ACTOR], ids=["critic", "actor"])
+@pytest.mark.parametrize("spec", [TWIN, ACTOR, NORMALIZED], ids=["critic", "actor", "normalized"])
 @pytest.mark.parametrize("size", [1, 100, 256])
 def test_a_member_does_not_depend_on_the_others(spec: MLP, size: int) -> None:
     flat, mask = network(spec, 4, 0.3)
@@ -145,7 +251,8 @@ def test_a_member_does_not_depend_on_the_others(spec: MLP, size: int) -> None:
 
     def run(members: list[int]) -> list[Tensor]:
         net = sparse.Network(spec, flat[members].clone(), mask[members].clone())
-        return differentiate(net, [x[members] for x in inputs], None, False)
+        given = [x[members] for x in inputs]
+        return differentiate(net, given, None, False) + (by_input(net, given, 0) if spec == TWIN else [])
 
     together = run([0, 1, 2, 3])
     for members in ([2], [3, 1], [0, 1, 2, 3]):
@@ -153,24 +260,26 @@ def test_a_member_does_not_depend_on_the_others(spec: MLP, size: int) -> None:
             assert torch.equal(ours, all_of_them[members])
 
 
-def test_a_nan_stays_with_its_member() -> None:
-    flat, mask = network(ACTOR, 2, 0.3)
-    net = sparse.Network(ACTOR, flat, mask)
+@pytest.mark.parametrize("spec", [TWIN, ACTOR, NORMALIZED], ids=["critic", "actor", "normalized"])
+def test_a_nan_stays_with_its_member(spec: MLP) -> None:
+    flat, mask = network(spec, 2, 0.3)
+    net = sparse.Network(spec, flat, mask)
     net.parameters[0] = torch.nan
-    inputs = [torch.randn(2, 10, 17)]
-    for found in differentiate(net, inputs, None, False):
+    inputs = [torch.randn(2, 10, spec.sizes[0])]
+    for found in differentiate(net, inputs, None, False) + (by_input(net, inputs, 0) if spec == TWIN else []):
         assert found[0].isnan().any()
         assert not found[1].isnan().any()
 
 
-def test_pruned_weights_stay_zero_and_rows_round_trip() -> None:
-    flat, mask = network(ACTOR, 3, 0.1)
-    net = sparse.Network(ACTOR, flat, mask)
+@pytest.mark.parametrize("spec", [ACTOR, MLP((17, 40, 24, 6), heads=2, extra={"scale": 3}, norm=True)], ids=["actor", "normalized"])
+def test_pruned_weights_stay_zero_and_rows_round_trip(spec: MLP) -> None:
+    flat, mask = network(spec, 3, 0.1)
+    net = sparse.Network(spec, flat, mask)
     assert torch.equal(net.unpack(net.parameters), flat * mask)
     assert torch.equal(net.pack(net.unpack(net.parameters)), net.parameters)
     ones = net.unpack(torch.ones_like(net.parameters))
-    assert torch.equal(ones[:, : ACTOR.used], mask[:, : ACTOR.used])
-    assert not ones[:, ACTOR.used :].any()
+    assert torch.equal(ones[:, : spec.used], mask[:, : spec.used])
+    assert not ones[:, spec.used :].any()
 
 
 def test_memory_follows_the_kept_weights() -> None:
@@ -248,14 +357,16 @@ def test_draws_and_minibatches_are_those_of_torch() -> None:
         torch.testing.assert_close(native.gather(rows, shift, scale)(index), shift + scale * rows[index])
 
 
-def test_plain_c_equals_the_vector_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    flat, mask = network(ACTOR, 2, 0.1)
-    inputs = batch(ACTOR, 2, 100, 1)
+@pytest.mark.parametrize("spec", [TWIN, ACTOR, NORMALIZED], ids=["critic", "actor", "normalized"])
+def test_plain_c_equals_the_vector_instructions(spec: MLP, monkeypatch: pytest.MonkeyPatch) -> None:
+    flat, mask = network(spec, 2, 0.1)
+    inputs = batch(spec, 2, 100, 1)
     found = {}
     for simd in ("generic", "auto"):
         monkeypatch.setenv("WINNOW_SIMD", simd)
         kernels.library.cache_clear()
-        found[simd] = differentiate(sparse.Network(ACTOR, flat, mask), inputs, None, False)
+        net = sparse.Network(spec, flat, mask)
+        found[simd] = differentiate(net, inputs, None, False) + (by_input(net, inputs, 0) if spec == TWIN else [])
     for plain, best in zip(found["generic"], found["auto"], strict=True):
         torch.testing.assert_close(plain, best, rtol=1e-5, atol=1e-6 * best.abs().max().item())
 
