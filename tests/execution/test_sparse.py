@@ -99,9 +99,10 @@ def assert_same(spec: MLP, members: int, size: int, density: float, parts: int, 
         if not spec.norm or from_the_edge(spec, flat, mask, inputs) > 5e-6:
             break
     expected = differentiate(dense.Network(spec, flat.double(), mask.double()), inputs, head, frozen)
+    error = 1e-4 if spec.norm else 3e-6  # a narrow layer may deviate little in some element of the batch, and is divided by that
     for ours, reference in zip(differentiate(sparse.Network(spec, flat, mask), inputs, head, frozen), expected, strict=True):
         assert ours.shape == reference.shape
-        torch.testing.assert_close(ours, reference, rtol=1e-5, atol=3e-6 * max(1.0, reference.abs().max().item()))
+        torch.testing.assert_close(ours, reference, rtol=1e-5, atol=error * max(1.0, reference.abs().max().item()))
 
 
 SHAPES = [
