@@ -55,7 +55,7 @@ static const float *folded(const Network *net, Member m, int first, int last, co
     if (!net->norm) return values;
     memcpy(room, values, sizeof(float) * net->values);
     for (int l = first * net->depth; l < last * net->depth; l++) {
-        if (l % net->depth == 0) continue;
+        if (l % net->depth == 0) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
         const float *gain = values + below->start[below->outputs] - 1, *shift = gain + below->outputs; /* input c is in row c + 1 */
         for (int r = 0; r < layer->outputs; r++) {
@@ -73,7 +73,7 @@ static const float *folded(const Network *net, Member m, int first, int last, co
 /* The gradient at what `folded` returned -> at the values, in its place. */
 static void unfold(const Network *net, Member m, int first, int last, const float *values, float *gradient) {
     for (int l = first * net->depth; l < last * net->depth; l++) {
-        if (l % net->depth == 0) continue;
+        if (l % net->depth == 0) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
         const int gain = below->start[below->outputs] - 1, shift = gain + below->outputs;
         for (int r = 0; r < layer->outputs; r++) {
