@@ -54,7 +54,7 @@ def small_hyper(algorithm: str) -> dict[str, Any]:
     """Overrides that make any algorithm's networks and batches small."""
     defaults = registry.hyper_defaults(algorithm)
     small: dict[str, Any] = {name: (16,) * len(value) for name, value in defaults.items() if isinstance(value, tuple)}
-    return small | {"batch_size": 32}
+    return small | {"batch_size": 32} | ({"critics": 3} if "critics" in defaults else {})
 
 
 def small_trial(algorithm: str = "bc", pruner: str = "dense", sparsity: float = 0.0, seed: int = 0, **more: Any) -> Trial:

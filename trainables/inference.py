@@ -58,5 +58,5 @@ class Kept:
         batch = len(x)
         x, out = np.ascontiguousarray(x), np.empty((batch, self.outputs), np.float32)
         part = (ctypes.c_int64 * 4)(x.ctypes.data, batch * self.inputs, self.inputs, self.inputs)
-        self.library.winnow_forward(network, values, 1, part, batch, -1, 0, tile, out.ctypes.data)
+        self.library.winnow_forward(network, values, 1, part, batch, -1, 0, tile, out.ctypes.data, None)
         return out if self.output == "tanh" else np.clip(out, -1, 1, out=out)

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from trainables.errors import UserError, unknown
 
-SOURCES = [Path(__file__).parent / "execution" / "native" / name for name in ("kernels.c", "update.c", "simulate.c")]
+NATIVE = Path(__file__).parent / "execution" / "native"
+SOURCES = [NATIVE / name for name in ("kernels.c", "update.c", "simulate.c")]
+HEADERS = [NATIVE / "tile.h"]
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma")}
 
@@ -41,11 +43,11 @@ def _features() -> set[str]:
     return {word for line in lines if line.startswith("flags") for word in line.split()}
 
 
-TILE = 64  # batch elements that go through the network together, as in kernels.c
+TILE = 64  # batch elements that go through the network together, as in tile.h
 
 
 class Layer(ctypes.Structure):
-    """As in kernels.c."""
+    """As in tile.h."""
 
     _fields_ = [(name, ctypes.c_int32) for name in ("inputs", "outputs")] + [
         (name, ctypes.c_void_p) for name in ("start", "visit", "tstart")
@@ -114,7 +116,7 @@ def _compiled(level: str) -> Path:
     """The shared library's file. Processes that compile it at the same time do not disturb each other: the last rename stays."""
     flags = (*FLAGS, *SIMD[level])
     compiler = os.environ.get("CC", "cc")
-    contents = [source.read_bytes() for source in SOURCES]
+    contents = [file.read_bytes() for file in (*SOURCES, *HEADERS)]
     digest = hashlib.sha256(b"\0".join([*contents, " ".join([*flags, platform.machine()]).encode()])).hexdigest()[:16]
     folder = Path(os.environ.get("WINNOW_CACHE") or Path.home() / ".cache" / "winnow")
     target = folder / f"kernels-{level}-{digest}.so"

@@ -206,8 +206,9 @@ def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner
 @each_algorithm
 @pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.95])
 def test_a_smaller_network_has_about_as_many_weights(pruner: str, algorithm: str, sparsity: float) -> None:
-    trial = small_trial(algorithm, pruner, sparsity, hyper={"hidden": (256, 256)})
-    world, dense = World([trial]), World([small_trial(algorithm, hyper={"hidden": (256, 256)})])
+    hyper = {name: (256, 256) for name, value in registry.hyper_defaults(algorithm).items() if isinstance(value, tuple)}
+    trial = small_trial(algorithm, pruner, sparsity, hyper=hyper)
+    world, dense = World([trial]), World([small_trial(algorithm, hyper=hyper)])
     assert all((layer == 1).all() for mask in masks_of(trial).values() for layer in mask)
     for name, spec in world.agent.specs.items():
         large = dense.agent.specs[name]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.stacks import World, small_trial
 from trainables import registry
 from trainables.errors import UserError
 from trainables.execution import dense
@@ -191,17 +192,19 @@ def test_removing_the_highest_minus_w_hg_raises_gradient_flow_and_the_lowest_low
 
 
 @both
-def test_every_layer_of_synflow_sums_to_the_flow_of_each_head(spec: MLP) -> None:
+def test_every_layer_of_synflow_has_the_whole_flow_of_each_head(spec: MLP) -> None:
     network = network_of(spec)
-    found = synflow.saliency(scored(network, []))
-    for k in range(MEMBERS):
-        for head in range(spec.heads):
-            flow = torch.ones(spec.sizes[0]).double()
-            for weight in network.weights:
-                flow = weight[k, head].detach().abs() @ flow
-            for layer in found:
-                assert float(layer[k, head].sum().detach()) == pytest.approx(float(flow.sum()), rel=1e-14)
-                assert (layer[k, head] > 0).all()
+    for layer in synflow.saliency(scored(network, [])):
+        torch.testing.assert_close(layer.sum((2, 3)), torch.ones(MEMBERS, spec.heads).double(), rtol=1e-14, atol=0)
+        assert (layer > 0).all()
+
+
+def test_synflow_leaves_twin_heads_about_as_many_weights() -> None:
+    """By their flows as they are, one head takes all: with these sizes at 75 %, within a few rounds."""
+    world = World([small_trial("td3_bc", "synflow", 0.75, seed=seed, hyper={"hidden": (16, 16, 16)}) for seed in range(4)])
+    world.start()
+    heads = sum(layer.sum((2, 3)) for layer in world.masks["critic"])
+    assert (heads.amin(1) > 0.6 * heads.amax(1)).all(), heads
 
 
 def test_synflow_of_a_hand_made_network() -> None:
@@ -213,8 +216,8 @@ def test_synflow_of_a_hand_made_network() -> None:
     views["weight.1"][0, 0, 0] = torch.tensor([5.0, 7.0])
     views["bias.0"].fill_(100.0)  # not part of the flow
     found = synflow.saliency(scored(dense.Network(spec, rows, torch.ones_like(rows)), []))
-    assert found[0].flatten().tolist() == [10.0, 21.0]
-    assert found[1].flatten().tolist() == [10.0, 21.0]
+    for layer in found:
+        assert layer.flatten().tolist() == pytest.approx([10 / 31, 21 / 31], rel=1e-15)
 
 
 def test_synflows_schedule_falls_geometrically_to_the_density() -> None:

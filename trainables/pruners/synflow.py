@@ -17,10 +17,14 @@ def schedule(density: float) -> list[float]:
 
 
 def saliency(network: Scored) -> list[Tensor]:
-    """|w| dR/d|w| with R = sum of outputs of the linear network of absolute weights on an input of ones, biases left out."""
+    """|w| dR/d|w| / R with R = sum of a head's outputs for an input of ones, of the linear network of absolute weights, biases left out.
+
+    A head is a network of its own. Ranked by their flows as they are, the one with the most would take the weights of all others,
+    round after round; in shares of its own flow each keeps about as many."""
     weights = [weight.detach().abs().double().requires_grad_() for weight in network.weights]  # double: a product over layers
     signal = torch.ones_like(weights[0][..., 0, :])
     for weight in weights:
         signal = (weight @ signal.unsqueeze(-1)).squeeze(-1)
     gradients = torch.autograd.grad(signal.sum(), weights)
-    return [weight * gradient for weight, gradient in zip(weights, gradients, strict=True)]
+    flow = signal.detach().sum(-1)[..., None, None]
+    return [weight.detach() * gradient / flow for weight, gradient in zip(weights, gradients, strict=True)]

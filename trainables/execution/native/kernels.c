@@ -21,29 +21,7 @@
 
    Gain and shift enter the next layer's weights and biases, of which there are fewer than activations, once in a call. */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifdef __AVX2__
-enum { LANES = 8 };
-#else
-enum { LANES = 4 };
-#endif
-enum { TILE = 64, PASS = 8 }; /* PASS: registers that hold sums */
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t bits __attribute__((vector_size(4 * LANES)));
-typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t bits8 __attribute__((vector_size(32)));
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
-
-typedef struct { /* one layer of one head of one member, live units only */
-    int32_t inputs, outputs;
-    const int32_t *start;  /* [outputs + 1] into the member's values */
-    const int32_t *visit;  /* [inputs] the order in which backward visits the inputs */
-    const int32_t *tstart; /* [inputs + 1] into the member's trow and tvalue */
-} Layer;
+#include "tile.h"
 
 typedef struct {
     int32_t members, heads, depth, features, outputs, widest, values, tanh;
@@ -62,167 +40,6 @@ typedef struct { /* one of the tensors [members, batch, size] that make up the i
     int64_t size;
 } Part;
 
-/* ---- kernels: those that end in _of are compiled for each n from 1 to 8 ---- */
-
-#define ONE_OF_EIGHT(n, call, ...)                                                                                                   \
-    switch (n) {                                                                                                                     \
-        case 1: call(1, __VA_ARGS__); break; case 2: call(2, __VA_ARGS__); break; case 3: call(3, __VA_ARGS__); break;               \
-        case 4: call(4, __VA_ARGS__); break; case 5: call(5, __VA_ARGS__); break; case 6: call(6, __VA_ARGS__); break;               \
-        case 7: call(7, __VA_ARGS__); break; default: call(8, __VA_ARGS__);                                                          \
-    }
-
-/* Zero where the unit is off; a NaN passes, as in torch.relu. */
-INLINE vec gate(vec value, vec unit) { return (vec)((bits)value & ~(bits)(unit <= (vec){0})); }
-
-/* `like`: the units whose gates count, and then row 0 of `x` is not taken to be 1; else NULL. */
-INLINE void rows_of(const int n, const Layer *layer, const float *value, const int32_t *column, const float *x, float *y, int relu,
-                    const float *like) {
-    for (int r = 0; r < layer->outputs; r++, y += TILE) {
-        int p = layer->start[r];
-        vec sum[PASS];
-        UNROLL for (int i = 0; i < n; i++) sum[i] = like ? value[p] * ((const vec *)x)[i] : value[p] + (vec){0};
-        for (p++; p < layer->start[r + 1]; p++) {
-            const vec *unit = (const vec *)(x + column[p]);
-            UNROLL for (int i = 0; i < n; i++) sum[i] += value[p] * unit[i];
-        }
-        UNROLL for (int i = 0; i < n; i++)
-            ((vec *)y)[i] = like ? gate(sum[i], ((const vec *)(like + r * TILE))[i]) : relu ? gate(sum[i], sum[i]) : sum[i];
-    }
-}
-
-static void rows(int n, const Layer *layer, const float *value, const int32_t *column, const float *x, float *y, int relu, const float *like) {
-    for (; n > 0; n -= PASS, x += PASS * LANES, y += PASS * LANES, like = like ? like + PASS * LANES : NULL)
-        ONE_OF_EIGHT(n, rows_of, layer, value, column, x, y, relu, like)
-}
-
-/* Inputs [from, to) in visiting order. `x` gates where the inputs are hidden units, else NULL; `add` adds to what is there. */
-INLINE void columns_of(const int n, const Layer *layer, int from, int to, const float *value, const int32_t *trow, const float *dy, const float *x,
-                       float *dx, int add) {
-    for (int c = from; c < to; c++) {
-        const int at = layer->visit[c] * TILE;
-        vec sum[PASS];
-        UNROLL for (int i = 0; i < n; i++) sum[i] = add ? ((vec *)(dx + at))[i] : (vec){0};
-        for (int p = layer->tstart[c]; p < layer->tstart[c + 1]; p++) {
-            const vec *unit = (const vec *)(dy + trow[p]);
-            UNROLL for (int i = 0; i < n; i++) sum[i] += value[p] * unit[i];
-        }
-        UNROLL for (int i = 0; i < n; i++) ((vec *)(dx + at))[i] = x ? gate(sum[i], ((const vec *)(x + at))[i]) : sum[i];
-    }
-}
-
-static void columns(int n, const Layer *layer, int from, int to, const float *value, const int32_t *trow, const float *dy, const float *x, float *dx,
-                    int add) {
-    for (; n > 0; n -= PASS, dy += PASS * LANES, dx += PASS * LANES, x = x ? x + PASS * LANES : NULL)
-        ONE_OF_EIGHT(n, columns_of, layer, from, to, value, trow, dy, x, dx, add)
-}
-
-/* Lane j of the result: the sum of s[j]. */
-INLINE vec8 fold(const vec8 s[8]) {
-#define EVEN(a, b) __builtin_shuffle(a, b, (bits8){0, 2, 8, 10, 4, 6, 12, 14})
-#define ODD(a, b) __builtin_shuffle(a, b, (bits8){1, 3, 9, 11, 5, 7, 13, 15})
-    vec8 t[4], u[2];
-    for (int j = 0; j < 4; j++) t[j] = EVEN(s[2 * j], s[2 * j + 1]) + ODD(s[2 * j], s[2 * j + 1]);
-    for (int j = 0; j < 2; j++) u[j] = EVEN(t[2 * j], t[2 * j + 1]) + ODD(t[2 * j], t[2 * j + 1]);
-    return __builtin_shuffle(u[0], u[1], (bits8){0, 1, 2, 3, 8, 9, 10, 11}) + __builtin_shuffle(u[0], u[1], (bits8){4, 5, 6, 7, 12, 13, 14, 15});
-}
-
-/* The gradient at n neighbouring values of a group, over `lanes` of the batch (and zeros after them, up to 8 numbers). */
-INLINE void dots_of(const int n, int lanes, const float *dy, const float *x, const int32_t *column, float *gradient) {
-    vec8 sum[8] = {0};
-    for (int i = 0; i < lanes; i += 8) {
-        const vec8 d = *(const vec8 *)(dy + i);
-        UNROLL for (int j = 0; j < n; j++) sum[j] += d * *(const vec8 *)(x + column[j] + i);
-    }
-    *(vec8 *)gradient = fold(sum);
-}
-
-/* Adds to `gradient` by way of `fresh`: adding in place would wait for the eight numbers just written, which overlap the next. */
-static void dots(int lanes, const Layer *layer, const int32_t *column, const float *dy, const float *x, float *fresh, float *gradient) {
-    for (int r = 0; r < layer->outputs; r++, dy += TILE)
-        for (int p = layer->start[r], end = layer->start[r + 1]; p < end; p += 8)
-            ONE_OF_EIGHT(end - p, dots_of, lanes, dy, x, column + p, fresh + p)
-    for (int p = layer->start[0]; p < layer->start[layer->outputs]; p++) gradient[p] += fresh[p];
-}
-
-/* Over the units, the mean of a, or of (a - about) x (b - about); summed in parts, so that rounding does not grow with their number. */
-INLINE void mean_of(const int n, int units, const float *a, const float *b, const vec *about, vec *mean) {
-    vec sum[PASS] = {0};
-    for (int r = 0; r < units;) {
-        vec part[PASS] = {0};
-        for (const int stop = r + 16 < units ? r + 16 : units; r < stop; r++)
-            UNROLL for (int i = 0; i < n; i++) {
-                vec x = ((const vec *)(a + r * TILE))[i];
-                if (about)
-                    x = (x - about[i]) * (((const vec *)(b + r * TILE))[i] - about[i]);
-                else if (b)
-                    x *= ((const vec *)(b + r * TILE))[i];
-                part[i] += x;
-            }
-        UNROLL for (int i = 0; i < n; i++) sum[i] += part[i];
-    }
-    UNROLL for (int i = 0; i < n; i++) mean[i] = sum[i] / ((float)units + (vec){0});
-}
-
-/* The units x of a layer -> z in their place, and the two rows below them. */
-INLINE void normalize_of(const int n, int units, float epsilon, float *x) {
-    vec mean[PASS], *inverse = (vec *)(x + units * TILE), *zero = (vec *)(x + (units + 1) * TILE);
-    mean_of(n, units, x, NULL, NULL, mean);
-    mean_of(n, units, x, x, mean, inverse);
-    for (int i = 0; i < n * LANES; i++) ((float *)inverse)[i] = 1 / sqrtf(((float *)inverse)[i] + epsilon);
-    UNROLL for (int i = 0; i < n; i++) zero[i] = ((vec){0} - mean[i]) * inverse[i];
-    for (int r = 0; r < units; r++, x += TILE)
-        UNROLL for (int i = 0; i < n; i++) ((vec *)x)[i] = (((vec *)x)[i] - mean[i]) * inverse[i];
-}
-
-static void normalize(int n, int units, float epsilon, float *x) {
-    for (; n > 0; n -= PASS, x += PASS * LANES) ONE_OF_EIGHT(n, normalize_of, units, epsilon, x)
-}
-
-/* Gradients by z -> by the sums before ReLU, in their place: inverse x (dz - mean of dz - z x mean of dz z) where the unit is on. */
-INLINE void denormalize_of(const int n, int units, const float *z, float *dz) {
-    const vec *inverse = (const vec *)(z + units * TILE), *zero = (const vec *)(z + (units + 1) * TILE);
-    vec mean[PASS], along[PASS];
-    mean_of(n, units, dz, NULL, NULL, mean);
-    mean_of(n, units, dz, z, NULL, along);
-    for (int r = 0; r < units; r++, z += TILE, dz += TILE)
-        UNROLL for (int i = 0; i < n; i++) {
-            const vec unit = ((const vec *)z)[i];
-            ((vec *)dz)[i] = gate(inverse[i] * (((vec *)dz)[i] - mean[i] - unit * along[i]), unit - zero[i]);
-        }
-}
-
-static void denormalize(int n, int units, const float *z, float *dz) {
-    for (; n > 0; n -= PASS, z += PASS * LANES, dz += PASS * LANES) ONE_OF_EIGHT(n, denormalize_of, units, z, dz)
-}
-
-/* Lambert's continued fraction of tanh at half the argument, then tanh 2t = 2 tanh t / (1 + tanh^2 t): within 2e-7. */
-INLINE vec tanh_of(vec x) {
-    const vec limit = 9.1f + (vec){0};
-    x = (vec)(((bits)x & ~(bits)(x > limit)) | ((bits)limit & (bits)(x > limit)));
-    x = (vec)(((bits)x & ~(bits)(x < -limit)) | ((bits)-limit & (bits)(x < -limit)));
-    const vec y = 0.5f * x, s = y * y;
-    const vec a = y * (34459425.f + s * (4729725.f + s * (135135.f + s * (990.f + s))));
-    const vec b = 34459425.f + s * (16216200.f + s * (945945.f + s * (13860.f + s * 45.f)));
-    return 2.f * a * b / (b * b + a * a);
-}
-
-/* ---- the network ---- */
-
-static int whole(int count) { return (count + 7) / 8 * 8; } /* lanes in use; those past the batch hold zeros */
-
-/* `count` rows of a batch -> the columns of a tile, zeros in the lanes past them; and back. */
-static void tile_from(const float *from, int64_t row, int size, int count, float *tile) {
-    for (int b = 0; b < count; b++)
-        for (int c = 0; c < size; c++) tile[c * TILE + b] = from[b * row + c];
-    for (int b = count; b < whole(count); b++)
-        for (int c = 0; c < size; c++) tile[c * TILE + b] = 0;
-}
-
-static void batch_from(const float *tile, int64_t row, int size, int count, float *to) {
-    for (int b = 0; b < count; b++)
-        for (int c = 0; c < size; c++) to[b * row + c] = tile[c * TILE + b];
-}
-
 typedef struct { /* one member's part of a Network */
     const Layer *layers;
     const int32_t *column, *trow, *tvalue;
@@ -238,7 +55,7 @@ static const float *folded(const Network *net, Member m, int first, int last, co
     if (!net->norm) return values;
     memcpy(room, values, sizeof(float) * net->values);
     for (int l = first * net->depth; l < last * net->depth; l++) {
-        if (l % net->depth == 0) continue;
+        if (l % net->depth == 0) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
         const float *gain = values + below->start[below->outputs] - 1, *shift = gain + below->outputs; /* input c is in row c + 1 */
         for (int r = 0; r < layer->outputs; r++) {
@@ -256,7 +73,7 @@ static const float *folded(const Network *net, Member m, int first, int last, co
 /* The gradient at what `folded` returned -> at the values, in its place. */
 static void unfold(const Network *net, Member m, int first, int last, const float *values, float *gradient) {
     for (int l = first * net->depth; l < last * net->depth; l++) {
-        if (l % net->depth == 0) continue;
+        if (l % net->depth == 0) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
         const int gain = below->start[below->outputs] - 1, shift = gain + below->outputs;
         for (int r = 0; r < layer->outputs; r++) {
