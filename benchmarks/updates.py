@@ -40,6 +40,7 @@ CASES = [
     ("td3_bc", "random_erk", 0.95, "auto"),
     ("td3_bc", "snip", 0.95, "dense"),
     ("td3_bc", "snip", 0.98, "auto"),
+    ("td3_bc", "random_uniform", 0.99, "auto"),
     ("td3_bc", "random_erk", 0.99, "auto"),
     ("td3_bc", "snip", 0.99, "auto"),
     ("iql", "dense", 0.0, "auto"),
@@ -150,7 +151,7 @@ def main() -> None:
                     "ratios": ratios,
                 }
             )
-    rates = {(row["algorithm"], row["pruner"], row["sparsity"]): row["updates_per_second"] for row in found}
+    rates = {(row["algorithm"], row["pruner"], row["sparsity"]): row["updates_per_second"] for row in found if row["execution"] == "sparse"}
     faster = rates["td3_bc", "snip", 0.95] / rates["td3_bc", "snip", 0.8]
     print(f"td3_bc, snip: {faster:.2f}x faster with 5 % kept than with 20 %, {faster / 4:.2f} of proportional")
     given.to.write_text(json.dumps(found, indent=1) + "\n")
