@@ -40,7 +40,6 @@ CASES = [
     ("td3_bc", "random_erk", 0.95, "auto"),
     ("td3_bc", "snip", 0.95, "dense"),
     ("td3_bc", "snip", 0.98, "auto"),
-    ("td3_bc", "random_uniform", 0.99, "auto"),
     ("td3_bc", "random_erk", 0.99, "auto"),
     ("td3_bc", "snip", 0.99, "auto"),
     ("iql", "dense", 0.0, "auto"),
