@@ -203,14 +203,18 @@ def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:
 
 
 def _cell(rows: Sequence[RunRow | None], metric: str) -> Cell:
-    scores = tuple(row.metrics[metric] for row in rows if row and row.status == "FINISHED" and metric in row.metrics)
-    return Cell(scores, tuple(_absence(row) for row in rows if not (row and row.status == "FINISHED" and metric in row.metrics)))
+    ended = [
+        row for row in rows if row and row.status == "FINISHED" and row.tags.get("winnow.state") != "stopped" and metric in row.metrics
+    ]
+    return Cell(tuple(row.metrics[metric] for row in ended), tuple(_absence(row) for row in rows if row not in ended))
 
 
 def _absence(row: RunRow | None) -> str:
     """Why a seed has no final score."""
     if row is None:
         return "missing"
+    if row.tags.get("winnow.state") == "stopped":
+        return f"stopped at {int(row.tags['winnow.stopped_at']):,}"
     if row.status == "FAILED":
         return f"failed: {row.tags.get('winnow.reason') or 'unknown reason'}"
     return {"RUNNING": "running", "KILLED": "interrupted"}.get(row.status, "missing")
