@@ -151,7 +151,7 @@ class Adaptive:
                 for trial in trials:
                     now = self._place.get_trial(trial._trial_id)
                     if update < self._trials(trial)[0].updates and study.pruner.prune(study, now):
-                        message = f"score {now.intermediate_values[update]:.1f} after update {update:,} is behind the others'"
+                        message = f"score {now.intermediate_values[update]:.1f} after update {update:,} is not enough to go on"
                         stops |= {key: {"reason": self._search.stop, "message": message} for key in _keys(trial)}
         return {key: why for key, why in stops.items() if self._ledger.state(key) not in TERMINAL}
 
