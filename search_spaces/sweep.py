@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from search_spaces.ranges import Range, Search, values_of
+from search_spaces.space import spaces
 from trainables import registry
 from trainables.algorithms._published import published
 from trainables.errors import UserError, unknown
 from trainables.trial import CHOICES, MAPPINGS, Trial, options_of
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
-NOT_SWEEPS = ("sweep", "__init__")
+NOT_SWEEPS = ("ranges", "space", "sweep", "__init__")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +27,15 @@ class Sweep:
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter;
     a tuple of values is one more axis; an option of pruning goes to the pruners that it means something to. `controls` adds to each
-    pruned trial those that tell whether its mask did anything (Trial.controls). `published`
-    (0 or 1) puts the papers' settings for each dataset under `hyper` (trainables/algorithms/_published.py). Raises UserError where an
-    axis is empty or not a tuple.
+    pruned trial those that tell whether its mask did anything (Trial.controls). `published` (0 or 1) puts the papers' settings for
+    each dataset under `hyper` (trainables/algorithms/_published.py). With `search` the sweep is adaptive: `sparsities` and numbers in
+    `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty or not a tuple.
     """
 
     datasets: tuple[str, ...]
     algorithms: tuple[str, ...] = ("td3_bc",)
     pruners: tuple[str, ...] = ("dense",)
-    sparsities: tuple[float, ...] = (0.0,)
+    sparsities: tuple[float, ...] | Range = (0.0,)
     seeds: tuple[int, ...] = (0,)
     updates: int = 1_000_000
     evaluations: int = 10
@@ -50,10 +52,17 @@ class Sweep:
     allow_disconnected: bool = False
     controls: bool = False
     hyper: Mapping[str, Any] = field(default_factory=dict)
+    search: Search | None = None
 
     def __post_init__(self) -> None:
+        ranges = {"sparsities": self.sparsities, **self.hyper}
+        for name, values in ranges.items():
+            if isinstance(values, Range) and self.search is None:
+                raise UserError(f"{name} {values} is a range, which a grid cannot have: add search=Search(...)")
         for axis in AXES:
             values = getattr(self, axis)
+            if axis == "sparsities" and isinstance(values, Range):
+                continue
             if isinstance(values, str) or not isinstance(values, Iterable):
                 raise UserError(f"{axis} {values!r} is not a tuple, e.g. ({values!r},)")
             if not tuple(values):
@@ -64,26 +73,35 @@ class Sweep:
         for mapping in MAPPINGS:
             object.__setattr__(self, mapping, dict(getattr(self, mapping)))
 
+    def plain(self) -> dict[str, Any]:
+        """The fields that are no axis: what all trials have in common, but for options that mean nothing to their pruner."""
+        left_out = {*AXES, "controls", "published", "hyper", "search"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+
+    def common(self, pruner: str, algorithm: str) -> dict[str, Any]:
+        """Those that trials of a pruner and an algorithm take."""
+        taken = options_of(pruner, algorithm)
+        plain = {name: value for name, value in self.plain().items() if name not in CHOICES or name in taken}
+        return plain | ({"sparsity_of": {}} if pruner == "dense" else {})
+
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
     """All trials of the grid, without duplicates, seed by seed and dense first: the early ones span the grid.
 
-    Raises UserError, with the value and the choices, where a cell makes no sense.
+    Of an adaptive sweep none is known before it runs, so there are none. Raises UserError, with the value and the choices, where a
+    cell makes no sense.
     """
     _check_hyper(sweep)
     _check_options(sweep)
-    left_out = {*AXES, *CHOICES, *MAPPINGS, "controls", "published"}
-    plain = {f.name: getattr(sweep, f.name) for f in fields(sweep) if f.name not in left_out}
+    if spaces(sweep):
+        return ()
     trials: dict[str, Trial] = {}
     for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
         settings = published(algorithm, dataset) if sweep.published else {}
         for hyper in _hyper_cells(sweep, algorithm):
             hyper = settings | hyper
-            taken = options_of(pruner, algorithm)
-            options = {option: getattr(sweep, option) for option in CHOICES if option in taken}
-            own = sweep.sparsity_of if pruner != "dense" else {}
             cell: dict[str, Any] = {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-            trial = Trial(**cell, **plain, **options, sparsity_of=own, hyper=hyper)
+            trial = Trial(**cell, **sweep.common(pruner, algorithm), hyper=hyper)
             for one in (trial, *(trial.controls().values() if sweep.controls else ())):
                 trials.setdefault(one.key, one)
     return tuple(trials.values())
@@ -114,6 +132,7 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
     """
     changes: dict[str, Any] = {}
     mappings = {name: dict(getattr(sweep, name)) for name in MAPPINGS}
+    search: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
@@ -124,15 +143,19 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
             mappings[mapping][key] = _literal(name, text)
         elif name in AXES:
             changes[name] = tuple(_parse(name, part.strip(), AXES[name]) for part in text.split(",") if part.strip())
-        elif name in (choices := [f.name for f in fields(sweep) if f.name not in MAPPINGS]):
+        elif name in (choices := [f.name for f in fields(sweep) if f.name not in (*MAPPINGS, "search")]):
             changes[name] = _parse(name, text.strip(), type(getattr(sweep, name)))
+        elif name in (searched := [f"search.{f.name}" for f in fields(sweep.search)] if sweep.search else []):
+            kind = int if isinstance(getattr(sweep.search, name.removeprefix("search.")), int) else str
+            search[name.removeprefix("search.")] = _parse(name, text.strip(), kind)
         else:
-            raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS)])
-    return replace(sweep, **(changes | mappings))
+            raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
+    return replace(sweep, **(changes | mappings), search=replace(sweep.search, **search) if sweep.search else None)
 
 
 def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
     """(pruner, sparsity) pairs, dense first: sparsity 0 of any pruner is the dense cell."""
+    assert not isinstance(sweep.sparsities, Range), "an adaptive sweep has spaces, not cells"
     for pruner in sweep.pruners:
         registry.check("pruners", pruner)
     if "dense" in sweep.pruners or 0 in sweep.sparsities:
@@ -143,22 +166,9 @@ def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
 def _hyper_cells(sweep: Sweep, algorithm: str) -> Iterator[dict[str, Any]]:
     """Every combination of the hyperparameters that `algorithm` has."""
     defaults = registry.hyper_defaults(algorithm)
-    own = {name: _values(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
+    own = {name: values_of(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
     for combination in itertools.product(*own.values()):
         yield dict(zip(own, combination, strict=True))
-
-
-def _values(value: Any, default: Any) -> tuple[Any, ...]:
-    """The values of a hyperparameter's axis; one whose default is a tuple, e.g. `hidden`, needs a tuple of tuples to be an axis."""
-    if isinstance(default, tuple):
-        is_axis = isinstance(value, tuple) and bool(value) and all(isinstance(v, tuple | list) for v in value)
-    else:
-        is_axis = isinstance(value, tuple | list)
-    values = tuple(value) if is_axis else (value,)
-    if not values:
-        raise UserError("the grid is empty: a hyperparameter has no value")
-    whole = isinstance(default, float)  # 1 and 1.0 are one value, and must be one trial key
-    return tuple(float(v) if whole and isinstance(v, int) and not isinstance(v, bool) else v for v in values)
 
 
 def _check_hyper(sweep: Sweep) -> None:

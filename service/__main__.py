@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from search_spaces.sweep import Sweep
 from service.signals import INTERRUPTED
 from trainables import paths, registry
 from trainables.errors import UserError
@@ -68,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
             _settings(sub)
         if name in ("plan", "run", "resume", "submit"):
             _training(sub)
+        if name in ("run", "resume", "submit", "results"):
+            help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
+            sub.add_argument("--study-storage", metavar="URL", help=help)
         if name in ("plan", "status", "verify", "results", "logs"):
             sub.add_argument("--json", action="store_true", help="for programs instead of people")
         if name == "status":
@@ -113,6 +117,7 @@ def run(arguments: argparse.Namespace, storage: Path) -> int:
         arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=arguments.stack_size,
         retry=arguments.retry_failed, fresh=arguments.fresh, most=arguments.max_concurrent, gpu_fraction=arguments.gpu_fraction,
         execution=arguments.execution, checkpoint_every=arguments.checkpoint_every, tf32=arguments.tf32,
+        study_storage=arguments.study_storage,
     )  # fmt: skip
 
 
@@ -128,6 +133,7 @@ def submit(arguments: argparse.Namespace, storage: Path) -> int:
         "--storage": arguments.storage, "--device": arguments.device, "--stack-size": arguments.stack_size,
         "--max-concurrent": arguments.max_concurrent, "--gpu-fraction": arguments.gpu_fraction,
         "--execution": arguments.execution, "--checkpoint-every": arguments.checkpoint_every,
+        "--study-storage": arguments.study_storage,
     }  # fmt: skip
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
     options += [f"--{name}" for name in ("retry-failed", "fresh", "tf32") if getattr(arguments, name.replace("-", "_"))]
@@ -180,13 +186,30 @@ def results(arguments: argparse.Namespace, storage: Path) -> int:
     from service.status import journal_of
     from service.tracking import Tracking
 
-    grid = expand(override(load_sweep(arguments.sweep), arguments.settings))
-    ledger = journal_of(arguments.sweep, storage)
+    sweep = override(load_sweep(arguments.sweep), arguments.settings)
+    grid, ledger = expand(sweep), journal_of(arguments.sweep, storage)
+    if sweep.search:
+        return _search_results(arguments, sweep, storage)
     trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
     if arguments.json:
         _show(arguments, "", scores.to_json(scores.find(trials, Tracking(storage))))
     else:
         scores.show(arguments.sweep, trials, Tracking(storage), storage)
+    return 0
+
+
+def _search_results(arguments: argparse.Namespace, sweep: Sweep, storage: Path) -> int:
+    """The results of an adaptive sweep."""
+    from service import search_results as scores
+    from service.adaptive import findings
+    from service.run import database
+    from service.tracking import Tracking
+
+    found = findings(arguments.sweep, sweep, storage, database(arguments.study_storage))
+    if arguments.json:
+        _show(arguments, "", scores.to_json(found))
+    else:
+        scores.show(arguments.sweep, found, Tracking(storage), storage)
     return 0
 
 

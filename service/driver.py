@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from service import spool
-from service.manifest import Manifest
+from service import spool, stopping
+from service.manifest import TERMINAL, Manifest
 from service.packing import pack, retry
 from service.plan import STACK_SIZE, Plan, limits, progress_of
 from service.progress import Display, Progress
 from trainables import paths
 from trainables.trial import Stack, Trial, shape_of
+
+if TYPE_CHECKING:
+    from service.adaptive import Adaptive
 
 LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node or storage keeps failing
 
@@ -22,9 +26,13 @@ LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node
 class Driver:
     """Conducts a cluster through one run of a sweep; the manifest learns of an event before anybody else does."""
 
-    def __init__(self, plan: Plan, journal: Manifest, storage: Path, size: int | None = None) -> None:
+    def __init__(self, plan: Plan, journal: Manifest, storage: Path, size: int | None = None, adaptive: Adaptive | None = None) -> None:
+        """`size` of the stacks, where somebody asked for one; `adaptive` suggests more trials, where the sweep is."""
         self.plan, self._journal, self._storage, self._size = plan, journal, storage, size
-        self._progress = Progress({trial.key: trial.updates for trial in plan.todo})
+        self._adaptive = adaptive
+        self._trials = {trial.key: trial for trial in plan.trials}
+        self._todo = {trial.key: trial for trial in plan.todo}
+        self._progress = Progress({})
         self._display = Display()
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
@@ -38,15 +46,23 @@ class Driver:
         self._journal.plan(self.plan.trials)
         ledger = self._journal.ledger
         again = [*self.plan.elsewhere, *(trial.key for trial in self.plan.todo)]
-        asked = [key for key in again if ledger.state(key) in ("failed", "diverged")]
+        asked = [key for key in again if ledger.state(key) in ("failed", "diverged", "stopped")]
         self._journal.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
         reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) != "done"}
         self._journal.record("done", {key: {"sweep": sweep} for key, sweep in reused.items()})
+        if self._adaptive:
+            self._todo |= {trial.key: trial for trial in self._adaptive.restore()}
+            self._trials |= self._todo
+        self._expect(self._todo)
+
+    def has_work(self) -> bool:
+        """Whether there is anything to train."""
+        return bool(self._todo or (self._adaptive and self._adaptive.left))
 
     def begin(self, device: str, fit: Callable[[Trial], int] | None = None) -> None:
         """The device is known: make stacks of all that the plan has to do. `fit` says how many trials like one go into its memory."""
         self.device, self._fit = device, fit
-        self._pack(self.plan.todo)
+        self._pack(self._todo.values())
 
     def next(self) -> Stack | None:
         """The stack to train now; None where there is none, for now (`busy`) or for good."""
@@ -55,11 +71,15 @@ class Driver:
         if due:
             self._again = [(when, trial) for when, trial in self._again if when > now]
             self._pack(due)
-        if not self._ready:
-            return None
-        stack = self._ready.popleft()
-        self._out |= {trial.key for trial in stack.trials}
-        return stack
+        while self._ready or self._suggest():
+            stack = self._ready.popleft()
+            if self._adaptive and (asked := stopping.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials])):
+                self._stop(asked)
+                self._pack(trial for trial in stack.trials if trial.key not in asked)
+                continue
+            self._out |= {trial.key for trial in stack.trials}
+            return stack
+        return None
 
     def busy(self) -> bool:
         """Whether there may be more to do."""
@@ -79,17 +99,26 @@ class Driver:
             score = news.get("scores", {}).get(trial.key)
             if score is not None and score == score:  # not NaN
                 self._progress.score(trial.key, trial.cell, score)
+        if news.get("scores"):
+            self._hear(stack)
         self.idle()
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:
         """Each member gets its own end: what its spool says, else the failure that ended the stack; one fsync for all."""
         failure = news.get("failure") or {"reason": "error", "message": "the stack ended without a word"}
+        self._hear(stack)
+        asked = stopping.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials]) if self._adaptive else {}
         events: list[tuple[str, str, Mapping[str, Any]]] = []
         for trial in stack.trials:
             if self._journal.ledger.state(trial.key) != "leased":  # its worker died before it could begin
                 events.append((trial.key, "leased", {"size": len(stack)}))
             end = spool.outcome(spool.read(paths.spool(self._storage, trial.key)))
-            if end is None:
+            if end is None and trial.key in asked:
+                events.append((trial.key, "stopped", self._stopped(trial.key, asked[trial.key])))
+            elif end is None and failure["reason"] == "stopped":
+                events.append((trial.key, "planned", {"reason": "stack shrinks", "message": "others of it were stopped"}))
+                self._again.append((time.monotonic(), trial))
+            elif end is None:
                 events += self._failed(trial, len(stack), failure)
             elif end["kind"] == "diverged":
                 events.append((trial.key, "diverged", {"reason": "divergence", "message": end["reason"]}))
@@ -98,24 +127,68 @@ class Driver:
         self._journal.record_all(events)
         self._tell(stack, events)
         self._out -= {trial.key for trial in stack.trials}
+        if self._adaptive:
+            self._adaptive.settle()
         self.idle()
 
     def leave(self) -> None:
         """Give back what is leased and not ended, so that the journal tells of no worker that is gone; twice is once."""
-        mine = {trial.key for trial in self.plan.trials}
-        leased = [key for key in self._journal.ledger.keys_in("leased") if key in mine]
+        leased = [key for key in self._journal.ledger.keys_in("leased") if key in self._trials]
         self._journal.record("planned", {key: {"reason": "interrupted"} for key in leased})
 
     def last_line(self) -> None:
-        if self.plan.todo:
+        if self._todo:
             self._display.show(self._progress.line(), last=True)
 
     def idle(self) -> None:
         self._display.show(self._progress.line())
 
     def exit_code(self) -> int:
-        """0 where every trial of the plan is done, else 1."""
-        return 0 if all(self._journal.ledger.state(trial.key) == "done" for trial in self.plan.trials) else 1
+        """0 where every trial of the plan is done, or stopped by the search, else 1. To a search, a divergence is an answer, too."""
+        well = ("done", "stopped", "diverged") if self._adaptive else ("done",)
+        return 0 if all(self._journal.ledger.state(key) in well for key in self._trials) else 1
+
+    def _suggest(self) -> bool:
+        """Make stacks of suggestions, of which one round fills a stack; False where there are no more."""
+        while self._adaptive and not self._ready and self._adaptive.left:
+            made = self._adaptive.ask(math.ceil((self._size or STACK_SIZE[self.device]) / len(self.plan.sweep.seeds)))
+            ledger = self._journal.ledger
+            new = {trial.key: (trial, each) for each in made for trial in each.trials if trial.key not in ledger.entries}
+            known = {key: {"sweep": self.plan.others[key]} for key in new if key in self.plan.others}
+            self._journal.record_all(
+                [
+                    *((key, "planned", {"trial": trial.to_json(), **each.detail()}) for key, (trial, each) in new.items()),
+                    *((key, "done", detail) for key, detail in known.items()),
+                ]
+            )
+            self._adaptive.add(made)
+            self._adaptive.settle()
+            todo = {t.key: t for each in made for t in each.trials if t.key not in self._trials and ledger.state(t.key) not in TERMINAL}
+            self._trials |= {trial.key: trial for each in made for trial in each.trials}
+            self._todo |= todo
+            self._expect(todo)
+            self._pack(todo.values())
+        return bool(self._ready)
+
+    def _hear(self, stack: Stack) -> None:
+        """What the newest scores of a stack mean for its members, and for others with the same settings."""
+        if self._adaptive:
+            stopping.request(self._storage, self.plan.name, self._adaptive.heard(trial.key for trial in stack.trials))
+
+    def _stop(self, asked: Mapping[str, Mapping[str, str]]) -> None:
+        """Stop trials that nobody trains now."""
+        self._journal.record("stopped", {key: self._stopped(key, why) for key, why in asked.items()})
+        for key in asked:
+            self._progress.end(key, "stopped")
+        if self._adaptive:
+            self._adaptive.settle()
+
+    def _stopped(self, key: str, why: Mapping[str, str]) -> Mapping[str, Any]:
+        return {**why, "stopped_at": max(0, spool.committed_update(spool.read(paths.spool(self._storage, key))))}
+
+    def _expect(self, trials: Mapping[str, Trial]) -> None:
+        later = self._adaptive.left * len(self.plan.sweep.seeds) if self._adaptive else 0
+        self._progress.expect({trial.key: trial.updates for trial in trials.values()}, later, self.plan.sweep.updates)
 
     def _pack(self, trials: Iterable[Trial]) -> None:
         todo = list(trials)
@@ -151,7 +224,9 @@ class Driver:
         last = {key: (state, detail) for key, state, detail in events}
         for trial in stack.trials:
             state, detail = last[trial.key]
-            self._progress.end(trial.key, "failed" if state == "planned" else state)
+            self._progress.end(trial.key, "failed" if detail.get("retry") else state)
+            if state == "planned" and not detail.get("retry"):
+                continue
             if state == "planned":
                 self._display.note(f"{trial.name}: {detail['reason']}: {detail['message']}; it is tried again")
             elif state != "done":

@@ -1,4 +1,4 @@
-"""The manifest: one append-only journal per sweep, the truth about what is planned, leased, done, failed or diverged.
+"""The manifest: one append-only journal per sweep, the truth about what is planned, leased, done, failed, diverged or stopped.
 
 `Ledger` holds the rules and touches no file; `Manifest` adds the file, the driver's lease and its fsync.
 """
@@ -24,13 +24,14 @@ from trainables.trial import Trial
 # state now -> states that may follow. Anything else is a fault of the service, and raises with the trial's story.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
     "": ("planned",),
-    "planned": ("leased", "done"),  # done at once: another sweep of this storage did it
-    "leased": ("leased", "planned", "done", "failed", "diverged"),  # leased again, by a later driver; planned: given back
+    "planned": ("leased", "done", "stopped"),  # done at once: another sweep of this storage did it; stopped: before it was its turn
+    "leased": ("leased", "planned", "done", "failed", "diverged", "stopped"),  # leased again, by a later driver; planned: given back
     "failed": ("planned",),
     "diverged": ("planned",),
+    "stopped": ("planned",),  # another sweep has done it since
     "done": (),
 }
-TERMINAL = ("done", "failed", "diverged")
+TERMINAL = ("done", "failed", "diverged", "stopped")
 
 
 @dataclass(frozen=True, kw_only=True)

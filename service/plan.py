@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from search_spaces.ranges import Range
+from search_spaces.space import spaces
 from search_spaces.sweep import Sweep, expand, load_sweep, override
 from service import manifest, spool
 from service.manifest import Ledger
@@ -25,7 +27,11 @@ STACK_SIZE = {"cpu": 1, "cuda": 32}  # a CPU gains nothing by stacking; a GPU is
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A sweep against what its storage holds: `state` and, where another sweep did the trial, `elsewhere`, by trial key."""
+    """A sweep against what its storage holds: `state` and, where another sweep did the trial, `elsewhere`, by trial key.
+
+    Of an adaptive sweep the trials are those suggested so far, with `left` suggestions to come. `others` is all that other
+    sweeps have done.
+    """
 
     name: str
     sweep: Sweep
@@ -39,10 +45,17 @@ class Plan:
     stacks: tuple[Stack, ...]
     rates: Mapping[str, float]
     seconds: float
+    left: int = 0
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def todo(self) -> list[Trial]:
         return [trial for trial in self.trials if self.state[trial.key] not in manifest.TERMINAL]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The datasets that a run would train on."""
+        return self.sweep.datasets if self.left else tuple(dict.fromkeys(trial.dataset for trial in self.todo))
 
 
 def make_plan(
@@ -66,6 +79,9 @@ def make_plan(
     ledgers = manifest.read_all(storage)
     own, elsewhere = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name)
     trials = tuple(as_trained(trial, name, own, fresh) for trial in expand(sweep))
+    left = 0
+    if sweep.search:
+        trials, left = suggested(sweep, name, own)
     state = {t.key: _state(own.state(t.key), t.key in elsewhere, retry) for t in trials}
     todo = [t for t in trials if state[t.key] not in manifest.TERMINAL]
     device = local_device() if device == "auto" else device
@@ -73,10 +89,26 @@ def make_plan(
     stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo))
     rates = {algorithm: _rate(ledgers, device, algorithm) for algorithm in sweep.algorithms}
     slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
+    unknown = left * len(sweep.seeds) * sweep.updates / (slots * min(rates.values()))
     return Plan(
         name=name, sweep=sweep, trials=trials, state=state, elsewhere={k: s for k, s in elsewhere.items() if k in state},
-        absent=absent, device=device, size=size, slots=slots, stacks=stacks, rates=rates, seconds=_seconds(stacks, rates, slots),
+        absent=absent, device=device, size=size, slots=slots, stacks=stacks, rates=rates,
+        seconds=_seconds(stacks, rates, slots) + unknown, left=left, others=elsewhere,
     )  # fmt: skip
+
+
+def suggested(sweep: Sweep, name: str, own: Ledger) -> tuple[tuple[Trial, ...], int]:
+    """The trials that an adaptive sweep has been suggested, and how many suggestions are left; from the manifest, without optuna."""
+    assert sweep.search is not None
+    studies: dict[str, set[str]] = {space.study(name): set() for space in spaces(sweep)}
+    keys: dict[str, None] = {}
+    for entry in own.entries.values():
+        detail = entry.story[0].detail
+        if detail.get("study") in studies:
+            studies[detail["study"]].add(" ".join(detail["keys"]))
+            keys |= dict.fromkeys(detail["keys"])
+    left = sum(max(0, sweep.search.suggestions - len(made)) for made in studies.values())
+    return tuple(own.entries[key].trial for key in keys), left
 
 
 def as_trained(trial: Trial, name: str, own: Ledger, fresh: bool = False) -> Trial:
@@ -130,14 +162,15 @@ def describe(plan: Plan) -> str:
         f"{name}: {len(plan.trials)} trials of {sweep.updates:,} updates, {sweep.evaluations} evaluations of {sweep.episodes} episodes",
         *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in ("datasets", "algorithms", "pruners", "sparsities", "seeds")),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
+        *([f"  {'search':<12}{sweep.search}, of which {plan.left} are to come"] if sweep.search else []),
         f"  {'done':<12}{done_here} here, {len(plan.elsewhere)} by another sweep of this storage; "
-        f"failed {counts['failed']}, diverged {counts['diverged']}",
+        f"failed {counts['failed']}, diverged {counts['diverged']}" + (f", stopped {counts['stopped']}" if counts["stopped"] else ""),
         *(f"  {'reused':<12}{count} of sweep {other}" for other, count in Counter(plan.elsewhere.values()).items()),
         f"  {'to run':<12}{todo} in {len(plan.stacks)} stacks of at most {plan.size}, {plan.slots} at a time on {plan.device}",
     ]
     for id in plan.absent:
         lines.append(f"  {'first':<12}{id} is not here yet: it will be {'recorded' if id.startswith(datasets.OURS) else 'downloaded'}")
-    if todo:
+    if todo or plan.left:
         rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
         lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} updates/s of a stack")
     return "\n".join(lines)
@@ -148,7 +181,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     trials = [{"key": t.key, "name": t.name, "state": plan.state[t.key], "done_by": plan.elsewhere.get(t.key)} for t in plan.trials]
     return {
         "sweep": plan.name, "device": plan.device, "stack_size": plan.size, "slots": plan.slots, "seconds": plan.seconds,
-        "absent_datasets": list(plan.absent), "updates_per_second": dict(plan.rates), "trials": trials,
+        "absent_datasets": list(plan.absent), "suggestions_left": plan.left, "updates_per_second": dict(plan.rates), "trials": trials,
         "stacks": [[trial.key for trial in stack.trials] for stack in plan.stacks],
     }  # fmt: skip
 
@@ -203,6 +236,8 @@ def _seconds(stacks: Sequence[Stack], rates: Mapping[str, float], slots: int) ->
     return max(free)
 
 
-def _listed(values: Sequence[object], most: int = 6) -> str:
+def _listed(values: Sequence[object] | Range, most: int = 6) -> str:
+    if isinstance(values, Range):
+        return str(values)
     more = f", ... ({len(values)} in all)" if len(values) > most else ""
     return ", ".join(str(value) for value in values[:most]) + more

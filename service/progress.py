@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -25,6 +25,13 @@ class Progress:
         self._trained = 0
         self._history: deque[tuple[float, int]] = deque()
         self._scores: dict[str, tuple[str, float]] = {}
+        self._later, self._later_updates = 0, 0
+
+    def expect(self, goal: Mapping[str, int], later: int = 0, updates: int = 0) -> None:
+        """More trials have become known, and `later` more of `updates` each are not known yet."""
+        self._goal |= goal
+        self._at = dict.fromkeys(goal, 0) | self._at
+        self._later, self._later_updates = later, updates
 
     def start(self, key: str, update: int, now: float) -> None:
         """The trial begins, or goes on from `update`: what it had before is not counted as speed."""
@@ -56,13 +63,20 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         left = sum(goal - self._at[key] for key, goal in self._goal.items() if key not in self._ended)
+        left += self._later * self._later_updates
         return left / self.speed() if self.speed() > 0 else None
 
     def line(self) -> str:
-        done, total = sum(state == "done" for state in self._ended.values()), len(self._goal)
-        bad = len(self._ended) - done
+        ended, total = Counter(self._ended.values()), len(self._goal) + self._later
+        stopped = [f"{ended['stopped']} stopped"] if ended["stopped"] else []
         left = self.seconds_left()
-        parts = [f"{done}/{total} done", f"{len(self._running)} running", f"{bad} failed", f"{self.speed():,.0f} updates/s"]
+        parts = [
+            f"{ended['done']}/{total} done",
+            f"{len(self._running)} running",
+            f"{ended['failed'] + ended['diverged']} failed",
+            *stopped,
+        ]
+        parts.append(f"{self.speed():,.0f} updates/s")
         parts.append(f"{duration(left)} left" if left is not None else "starting")
         cells: dict[str, list[float]] = {}
         for cell, value in self._scores.values():

@@ -212,13 +212,15 @@ def _cell(rows: Sequence[RunRow | None], metric: str) -> Cell:
 
 def has(row: RunRow, metric: str) -> bool:
     """Whether a run ended well, with this metric."""
-    return row.status == "FINISHED" and metric in row.metrics
+    return row.status == "FINISHED" and row.tags.get("winnow.state") != "stopped" and metric in row.metrics
 
 
 def _absence(row: RunRow | None) -> str:
     """Why a seed has no final score."""
     if row is None:
         return "missing"
+    if row.tags.get("winnow.state") == "stopped":
+        return f"stopped at {int(row.tags['winnow.stopped_at']):,}"
     if row.status == "FAILED":
         return f"failed: {row.tags.get('winnow.reason') or 'unknown reason'}"
     return {"RUNNING": "running", "KILLED": "interrupted"}.get(row.status, "missing")

@@ -9,28 +9,30 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from service import stopping
 from service.driver import Driver
 from service.heart import Heart
 from service.lease import Permit
 from service.manifest import Manifest
-from service.plan import Plan, describe, make_plan
+from service.plan import Plan, as_trained, describe, make_plan
 from service.progress import Display
 from service.results import show
+from service.search_results import show as show_search
 from service.shipper import Shipper, ShipperThread
 from service.signals import INTERRUPTED, Leaving
 from service.spool import StackSpool
 from service.tracking import Tracking
 from trainables import datasets, environments, paths
-from trainables.errors import SupersededError, UserError
-from trainables.reports import Report
-from trainables.trial import Stack, Trial
+from trainables.errors import StoppedError, SupersededError, UserError
+from trainables.reports import Checkpointed, Report
+from trainables.trial import Stack
 
 CHECKPOINT_EVERY = 5_000  # updates
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
@@ -49,22 +51,25 @@ def run(
     fresh: bool = False,
     most: int | None = None,
     gpu_fraction: float = 0.5,
+    study_storage: str | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     **options: Any,
 ) -> int:
     """Run what is not done of a sweep; returns the exit code: 0 all done, 1 some trial is not, 130 interrupted.
 
-    `retry` and `fresh`: see make_plan; `most`: stacks at a time. `options` go to run_stack. Raises
+    `retry` and `fresh`: see make_plan; `most`: stacks at a time; `study_storage`: the address of a
+    database for an adaptive sweep's studies, in place of a file. `options` go to run_stack. Raises
     UserError for bad input, before anything is started or written, and where another driver takes over.
     """
     plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry, fresh=fresh, slots=most)
-    origin = origins(plan.todo)
+    place = database(study_storage) if plan.sweep.search else None
+    origin = origins(plan.needs)
     print(describe(replace(plan, absent=())), flush=True)
-    session = Session(plan, storage, size)
+    session = Session(plan, storage, size, place, fresh)
     try:
         with session:
             session.driver.prepare()
-            if plan.todo:
+            if session.driver.has_work():
                 listen = partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=checkpoint_every)
                 session.train(listen, device, most=most, gpu_fraction=gpu_fraction, checkpoint_every=checkpoint_every, **options)
             session.show()
@@ -79,11 +84,13 @@ def run(
 class Session:
     """One driver's time with a sweep, from the lease to its release; inside `with`, signals are taken and the heart beats."""
 
-    def __init__(self, plan: Plan, storage: Path, size: int | None) -> None:
+    def __init__(self, plan: Plan, storage: Path, size: int | None, place: Any = None, fresh: bool = False) -> None:
+        """`place` is an open database for the studies of an adaptive sweep; without, they are in a file."""
         self._plan, self._storage = plan, storage
         self._journal, self._tracking = Manifest(storage, plan.name), Tracking(storage)
         self.permit = Permit(storage, plan.name, self._journal.lease.epoch)
-        self.driver = Driver(plan, self._journal, storage, size)
+        self._adaptive = self._studies(place, fresh)
+        self.driver = Driver(plan, self._journal, storage, size, self._adaptive)
         self.leaving = Leaving(self._last_words)
         self._speaking = threading.Lock()
 
@@ -119,10 +126,26 @@ class Session:
         """Ship the rest, and show the results or why there are none."""
         self.driver.last_line()
         if self._shipping.finish(PATIENCE):
-            show(self._plan.name, self._plan.trials, self._tracking, self._storage)
+            if self._adaptive:
+                show_search(self._plan.name, self._adaptive.findings(), self._tracking, self._storage)
+            else:
+                show(self._plan.name, self._plan.trials, self._tracking, self._storage)
         else:
             name, trouble = self._plan.name, self._shipping.trouble
             print(f"MLflow did not take everything ({trouble}); nothing is lost, `python -m service sync {name}` ships the rest")
+
+    def _studies(self, place: Any, fresh: bool) -> Any:
+        """The studies of an adaptive sweep; None for a grid."""
+        if self._plan.sweep.search is None:
+            return None
+        from service.adaptive import Adaptive  # imports optuna
+
+        own, name = self._journal.ledger, self._plan.name
+        try:
+            return Adaptive(name, self._plan.sweep, self._storage, own, place, lambda trial: as_trained(trial, name, own, fresh))
+        except BaseException:
+            self._journal.close()
+            raise
 
     def _last_words(self) -> None:
         """Give back what is not done and end the lease, which fences off every worker; once, whoever comes first."""
@@ -135,12 +158,13 @@ class Session:
 
 
 class Fenced(StackSpool):
-    """A stack's spool that first asks whether this attempt may still write."""
+    """A stack's spool that first asks whether this attempt may still write, and after a checkpoint whether a member is to stop."""
 
     def __init__(
         self, stack: Stack, storage: Path, *, permit: Permit, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int
     ) -> None:
         self._claim = permit.claim(trial.key for trial in stack.trials)
+        self._asked_to_stop = partial(stopping.requested, storage, permit.name, [trial.key for trial in stack.trials])
         super().__init__(stack, storage, origin, checkpoint_every)
 
     def check(self) -> None:
@@ -150,16 +174,28 @@ class Fenced(StackSpool):
     def __call__(self, report: Report) -> None:
         self.check()
         super().__call__(report)
+        if isinstance(report, Checkpointed) and report.update < self._last and (leaving := self._asked_to_stop()):
+            raise StoppedError(", ".join(leaving))
 
 
-def origins(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:
+def database(url: str | None) -> Any:
+    """The database at an address, else at $WINNOW_STUDY_STORAGE, opened; None where neither is given. Raises UserError where that fails."""
+    url = url or os.environ.get("WINNOW_STUDY_STORAGE")
+    if not url:
+        return None
+    from service.adaptive import open_database  # imports optuna
+
+    return open_database(url)
+
+
+def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
     """Where each dataset's numbers come from, as text for the spool; absent datasets are recorded or downloaded first.
 
     Raises UserError for a dataset that cannot be had or read, or whose shapes are not those of its environment.
     """
     found: dict[str, dict[str, str]] = {}
     code = revision()
-    for id in dict.fromkeys(trial.dataset for trial in trials):
+    for id in ids:
         if not datasets.exists(id) and id.startswith(datasets.OURS):
             record(id)
         table = datasets.load_table(id)

@@ -26,7 +26,8 @@ EXPERIMENT = "winnow"
 MOST_METRICS = 1000  # per log_batch
 MOST_TAG = 5000  # characters; MLflow takes 8000
 MOST_PARAM = 6000  # characters; MLflow cuts longer ones in silence
-STATUS = {"leased": "RUNNING", "planned": "KILLED", "done": "FINISHED", "failed": "FAILED", "diverged": "FAILED"}
+STATUS = {"leased": "RUNNING", "planned": "KILLED", "done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "stopped": "FINISHED"}
+ABOUT = ("reason", "message", "stopped_at")  # what the manifest says of a state; empty where it does not
 
 Point = tuple[str, float, int, int]  # metric, value, milliseconds since 1970, update
 
@@ -79,9 +80,8 @@ class Tracking:
         self._batch(run_id, tags=tags)
 
     def set_state(self, run_id: str, state: str, detail: Mapping[str, Any]) -> None:
-        """The run's status for a state of the manifest, with its reason and message as tags; `leased` opens a closed run again."""
-        about = {name: str(detail.get(name, "")) for name in ("reason", "message")}
-        self.set_tags(run_id, {"winnow.state": state, **{f"winnow.{name}": text for name, text in about.items()}})
+        """The run's status for a state of the manifest, with ABOUT as tags; `leased` opens a closed run again."""
+        self.set_tags(run_id, {"winnow.state": state, **{f"winnow.{name}": str(detail.get(name, "")) for name in ABOUT}})
         if STATUS[state] == "RUNNING":
             self._connected().update_run(run_id, status="RUNNING")
         else:

@@ -14,7 +14,7 @@ from service import spool
 from service.manifest import Entry, Ledger
 from service.shipper import TAGS
 from service.spool import Placed
-from service.tracking import MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of, told
+from service.tracking import ABOUT, MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of, told
 from trainables import paths
 from trainables.errors import UserError
 
@@ -111,7 +111,7 @@ def _tags(name: str, entry: Entry, lines: Sequence[Placed]) -> dict[str, str]:
     if entry.reused:
         wanted[f"winnow.sweep.{name}"] = "reused"
     else:
-        wanted |= {f"winnow.{tag}": str(entry.detail.get(tag, "")) for tag in ("reason", "message")}
+        wanted |= {f"winnow.{tag}": str(entry.detail.get(tag, "")) for tag in ABOUT}
     return {tag: value[:MOST_TAG] for tag, value in (wanted | {"winnow.state": entry.state}).items()}
 
 

@@ -66,7 +66,7 @@ PLANNED = re.compile(" (plan|run|resume) ")  # what these would do, `plan` tells
 @pytest.mark.parametrize("command", [c for c in of_module("service") if PLANNED.search(c)])
 def test_what_the_sweep_commands_would_run(command: str, environment: dict[str, str]) -> None:
     out = run([sys.executable, *shlex.split(PLANNED.sub(" plan ", command))[1:]], environment)
-    assert "winnow/halfcheetah/expert-v0" in out
+    assert "winnow/halfcheetah/" in out
 
 
 @pytest.mark.parametrize("command", [c for c in of_module("service") if not PLANNED.search(c)])

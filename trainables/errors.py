@@ -13,6 +13,10 @@ class SupersededError(RuntimeError):
     """Somebody else has taken over the work, so whoever meets this may write nothing more."""
 
 
+class StoppedError(RuntimeError):
+    """Members of the stack are asked to stop; the others go on, without them, from the checkpoint that was just written."""
+
+
 def unknown(kind: str, value: object, choices: Iterable[object]) -> UserError:
     """`no pruner 'snap'; there are: dense, erk, ...`"""
     listed = ", ".join(str(choice) for choice in choices) or "none"

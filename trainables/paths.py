@@ -2,7 +2,7 @@
 
 storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  masks.json  policy.safetensors  policy.json
 storage/trials/<key>/attempt   the worker that may write the trial's files
-storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png
+storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png  study.log  stopped/
 storage/mlflow.db  storage/artifacts/  storage/ray/
 """
 
@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 
 from trainables.errors import UserError
+
+KEY = r"[0-9a-f]{16}"
 
 
 def root(given: str | Path | None = None) -> Path:
@@ -32,7 +34,7 @@ def trials(storage: Path) -> Path:
 
 def trial(storage: Path, key: str) -> Path:
     """The folder of a trial; `key` is `Trial.key`."""
-    return trials(storage) / _checked("trial key", key, r"[0-9a-f]{16}")
+    return trials(storage) / _checked("trial key", key, KEY)
 
 
 def trial_json(storage: Path, key: str) -> Path:
@@ -100,6 +102,16 @@ def leases(storage: Path, name: str) -> Path:
 def stop_request(storage: Path, name: str) -> Path:
     """Asks the driver to leave, wherever it runs."""
     return sweep(storage, name) / "stop"
+
+
+def study(storage: Path, name: str) -> Path:
+    """What Optuna remembers of an adaptive sweep."""
+    return sweep(storage, name) / "study.log"
+
+
+def stopped(storage: Path, name: str, key: str) -> Path:
+    """Asks whoever trains the trial for this sweep to stop it at the next checkpoint, and says why."""
+    return sweep(storage, name) / "stopped" / _checked("trial key", key, KEY)
 
 
 def table(storage: Path, name: str) -> Path:

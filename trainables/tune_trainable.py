@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 
-from trainables.errors import SupersededError, UserError
+from trainables.errors import StoppedError, SupersededError, UserError
 from trainables.reports import Diverged, Evaluated, Finished, Report, Trained
 from trainables.trial import Stack, Trial
 
@@ -121,7 +121,7 @@ def failure(error: Exception) -> dict[str, str]:
     """What the manifest keeps of it: class, one line, and the end of the traceback where it tells more than the line."""
     why = reason(error)
     told = {"reason": why, "message": one_line(error, named=why != "user_error")}
-    return told if why == "user_error" else told | {"traceback": traceback.format_exc()[-MOST_TRACEBACK:]}
+    return told if why in ("user_error", "stopped") else told | {"traceback": traceback.format_exc()[-MOST_TRACEBACK:]}
 
 
 def reason(error: BaseException) -> str:
@@ -131,6 +131,8 @@ def reason(error: BaseException) -> str:
         return "user_error"
     if isinstance(error, SupersededError):
         return "superseded"
+    if isinstance(error, StoppedError):
+        return "stopped"
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return "out_of_memory"
     return "infrastructure" if isinstance(error, OSError) else "error"

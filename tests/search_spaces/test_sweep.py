@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from search_spaces import sweep as sweeps
+from search_spaces.ranges import LogRange, Range, Search
+from search_spaces.space import spaces
 from search_spaces.sweep import Sweep, expand, load_sweep, override, sweep_names
 from trainables.errors import UserError
 
@@ -96,7 +98,7 @@ def test_a_cell_that_makes_no_sense_is_told_with_its_value(changes: dict, says: 
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_file_of_the_folder_declares_a_grid(name: str) -> None:
-    assert expand(load_sweep(name))
+    assert expand(load_sweep(name)) or spaces(load_sweep(name))
 
 
 def test_the_folder_has_the_sweeps_that_the_documents_name() -> None:
@@ -131,6 +133,58 @@ def test_a_file_that_declares_no_sweep_is_told(text: str, says: str, tmp_path, m
         load_sweep("mine")
 
 
+def test_a_space_has_a_study_per_dataset_and_algorithm_and_a_trial_per_seed() -> None:
+    given = small(sparsities=Range(0.5, 0.9), hyper={"alpha": LogRange(0.5, 10), "hidden": ((64, 64), (32,))}, search=Search())
+    assert expand(given) == ()
+    found = spaces(given)
+    assert [(space.dataset, space.algorithm) for space in found] == [(d, a) for d in DATA for a in ("bc", "td3_bc")]
+    assert len({space.study("mine") for space in found}) == 4
+    assert [*found[0].dimensions] == ["pruner", "sparsity", "hyper.hidden"], "bc has no alpha"
+    trials = found[1].trials({"pruner": "snip", "sparsity": 0.7, "hyper.alpha": 2.0, "hyper.hidden": "(32,)"})
+    assert [(t.seed, t.pruner, t.sparsity, t.hyper) for t in trials] == [
+        (s, "snip", 0.7, {"alpha": 2.0, "hidden": (32,)}) for s in (0, 1, 2)
+    ]
+    assert {(t.pruner, t.sparsity) for t in found[1].trials({"pruner": "dense"})} == {("dense", 0.0)}
+    assert not found[1].needs("sparsity", {"pruner": "dense"})
+    assert found[1].needs("sparsity", {"pruner": "snip"})
+
+
+def test_a_study_is_another_one_where_its_scores_could_not_be_compared() -> None:
+    def study(**changes: object) -> str:
+        return spaces(small(sparsities=Range(0.5, 0.9), **({"search": Search()} | changes)))[0].study("mine")
+
+    assert study() == study(search=Search(suggestions=99, sampler="random", stop="asha", seed=3))
+    others = [study(updates=200), study(seeds=(0,)), study(pruners=("snip",)), study(hyper={"batch_size": 64})]
+    others += [study(search=Search(objective="pareto")), study(episodes=3)]
+    assert len({study(), *others}) == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Range(0.9, 0.8), r"Range\(0.9, 0.8\): the low end 0.9 is not below the high end 0.8"),
+        (lambda: Range(0.5, 0.5), "is not below"),
+        (lambda: Range(0.5, float("inf")), "the end inf of a range is not a number"),
+        (lambda: Range("a", 1), "the end 'a' of a range is not a number"),
+        (lambda: LogRange(0, 1), "the low end 0 has no logarithm"),
+        (lambda: Search(objective="speed"), "no objective of a search 'speed'; there are: score, pareto"),
+        (lambda: Search(sampler="grid"), "no sampler of a search 'grid'; there are: tpe, random"),
+        (lambda: Search(objective="pareto", stop="asha"), "goes with the objective 'score' only"),
+        (lambda: small(sparsities=Range(0.5, 0.9)), r"sparsities Range\(0.5, 0.9\) is a range, .* add search=Search"),
+        (lambda: small(hyper={"alpha": Range(1, 2)}), r"alpha Range\(1, 2\) is a range"),
+        (lambda: expand(small(sparsities=Range(0.5, 1.0), search=Search())), "sparsity 1.0 is outside"),
+        (lambda: expand(small(sparsities=Range(-0.5, 0.9), search=Search())), "sparsity -0.5 is outside"),
+        (lambda: expand(small(hyper={"batch_size": Range(1, 9)}, search=Search())), "batch_size 1.0 is not of the kind"),
+        (lambda: expand(small(hyper={"alhpa": Range(1, 9)}, search=Search())), "'alhpa'; there are: "),
+        (lambda: small(seeds=Range(0, 9), search=Search()), "seeds Range.* is not a tuple"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_told_in_one_line(make, says: str) -> None:
+    with pytest.raises(UserError, match=says) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
 def test_overrides_replace_values_and_keep_their_types() -> None:
     changed = override(small(), ["seeds=3, 4", "updates=50_000", "sparsities=0.5", "datasets=bench/a/b-v0", "hyper.alpha=1,2.5"])
     assert changed.seeds == (3, 4)
@@ -157,6 +211,7 @@ def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
         ("updates=1e5", "updates '1e5' is not an integer"),
         ("sparsities=high", "sparsities 'high' is not a number"),
         ("seeds=", "the grid is empty: seeds"),
+        ("search.stop=asha", "no override 'search.stop'"),
         ("hyper.alpha=high", "hyper.alpha 'high' is not a number"),
     ],
 )

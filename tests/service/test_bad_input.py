@@ -22,6 +22,12 @@ CASES = {
     "override": (["smoke", "--set", "sed=1"], "no override 'sed'; there are: datasets, algorithms"),
     "override's type": (["smoke", "--set", "updates=many"], "updates 'many' is not an integer"),
     "hyperparameter": (["smoke", "--set", "hyper.alpha=1"], "no hyperparameter of bc 'alpha'; there are: "),
+    "objective": (["td3bc_adaptive", "--set", "search.objective=speed"], "no objective of a search 'speed'; there are: score, pareto"),
+    "stop": (["td3bc_adaptive", "--set", "search.stop=median"], "stop 'median' goes with the objective 'score' only"),
+    "budget of a search": (["td3bc_adaptive", "--set", "search.suggestions=0"], "suggestions 0 of a search is not an integer >= 1"),
+    "field of a search": (["td3bc_adaptive", "--set", "search.stopp=asha"], "no override 'search.stopp'; there are: datasets, algorithms"),
+    "search of a grid": (["smoke", "--set", "search.stop=asha"], "no override 'search.stop'; there are: datasets, algorithms"),
+    "pruner of a search": (["td3bc_adaptive", "--set", "pruners=snap"], "no pruner 'snap'; there are: dense, "),
     "dataset's form": (["smoke", "--set", "datasets=hopper"], "dataset 'hopper' is not a Minari id"),
     "dataset of ours": (
         ["smoke", "--set", "datasets=winnow/ant/expert-v0"],

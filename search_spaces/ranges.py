@@ -1,0 +1,89 @@
+"""What makes a sweep adaptive: a Range is searched where a tuple is chosen from, and Search says for what, how often and by what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from trainables.errors import UserError, unknown
+
+# The fields of Search that are words, and their choices.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "objective": ("score", "pareto"),  # the best score, or all that trade score against the actor's effective density
+    "sampler": ("tpe", "random"),
+    "stop": ("none", "asha", "median"),  # which of Optuna's rules ends members early
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers from `low` to `high`, ends included; raises UserError where they are none or the wrong way round."""
+
+    low: float
+    high: float
+    log: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for end in (self.low, self.high):
+            if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
+                raise UserError(f"the end {end!r} of a range is not a number")
+        object.__setattr__(self, "low", float(self.low))  # what is drawn is never an integer, so no integer may be asked for
+        object.__setattr__(self, "high", float(self.high))
+        if self.low >= self.high:
+            raise UserError(f"{self}: the low end {self.low:g} is not below the high end {self.high:g}")
+        if self.log and self.low <= 0:
+            raise UserError(f"{self}: the low end {self.low:g} has no logarithm; it has to be above 0")
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self.low:g}, {self.high:g})"
+
+
+class LogRange(Range):
+    """A Range searched evenly in the logarithm: each factor of ten alike."""
+
+    log = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How an adaptive sweep searches; raises UserError, with the choices, where that makes no sense.
+
+    For each dataset and algorithm `suggestions` are tried, each with every seed; `objective`, `sampler` and `stop` are told in CHOICES.
+    No member is stopped before its evaluation number `grace`. The same `seed` draws the same suggestions from the same results.
+    """
+
+    suggestions: int = 40
+    objective: str = "score"
+    sampler: str = "tpe"
+    stop: str = "none"
+    grace: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(f"{name} of a search", getattr(self, name), choices)
+        for name, least in (("suggestions", 1), ("grace", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UserError(f"{name} {value!r} of a search is not an integer >= {least}")
+        if self.objective == "pareto" and self.stop != "none":
+            raise UserError(f"stop {self.stop!r} goes with the objective 'score' only: one score decides who is behind")
+
+    def __str__(self) -> str:
+        return f"{self.objective} by {self.sampler}, {self.suggestions} suggestions, stop {self.stop}"
+
+
+def values_of(value: Any, default: Any) -> tuple[Any, ...]:
+    """The values of a hyperparameter's axis; one whose default is a tuple, e.g. `hidden`, needs a tuple of tuples to be an axis."""
+    if isinstance(default, tuple):
+        is_axis = isinstance(value, tuple) and bool(value) and all(isinstance(v, tuple | list) for v in value)
+    else:
+        is_axis = isinstance(value, tuple | list)
+    values = tuple(value) if is_axis else (value,)
+    if not values:
+        raise UserError("the grid is empty: a hyperparameter has no value")
+    whole = isinstance(default, float)  # 1 and 1.0 are one value, and must be one trial key
+    return tuple(float(v) if whole and isinstance(v, int) and not isinstance(v, bool) else v for v in values)

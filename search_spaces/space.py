@@ -1,0 +1,95 @@
+"""Space: what an adaptive sweep searches for one algorithm on one dataset, and the trials that a suggestion stands for. No optuna."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.ranges import Range, values_of
+from trainables import registry
+from trainables.algorithms._published import published
+from trainables.trial import Trial
+
+if TYPE_CHECKING:
+    from search_spaces.sweep import Sweep
+
+Label = bool | int | float | str
+SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else hyperparameters are
+
+
+@dataclass(frozen=True)
+class Space:
+    """One study. Scores on two datasets are not comparable, and one wants each algorithm's own best, so each pair has its own."""
+
+    sweep: Sweep
+    dataset: str
+    algorithm: str
+
+    @cached_property
+    def dimensions(self) -> dict[str, Range | dict[Label, Any]]:
+        """What there is to choose, `pruner` first: a range, or values by their label, which is the value itself where that is plain."""
+        defaults = registry.hyper_defaults(self.algorithm)
+        own = {f"hyper.{name}": self._axis(value, defaults[name]) for name, value in self.sweep.hyper.items() if name in defaults}
+        found = {"pruner": self.sweep.pruners, "sparsity": self.sweep.sparsities, **own}
+        return {name: v if isinstance(v, Range) else {_label(value): value for value in v} for name, v in found.items()}
+
+    def needs(self, name: str, chosen: Mapping[str, Label]) -> bool:
+        """Whether a suggestion that has `chosen` so far has to choose `name`: not where there is one value, nor the sparsity of dense."""
+        values = self.dimensions[name]
+        if name == "sparsity" and self._value("pruner", chosen) == "dense":
+            return False
+        return isinstance(values, Range) or len(values) > 1
+
+    def trials(self, chosen: Mapping[str, Label]) -> tuple[Trial, ...]:
+        """A suggestion's trials, one per seed. Raises UserError where they make no sense."""
+        pruner, sparsity = self._value("pruner", chosen), self._value("sparsity", chosen)
+        if pruner == "dense" or sparsity == 0:
+            pruner, sparsity = "dense", 0.0
+        settings = published(self.algorithm, self.dataset) if self.sweep.published else {}
+        hyper = settings | {n.removeprefix("hyper."): self._value(n, chosen) for n in self.dimensions if n not in SEARCHED}
+        given = {"dataset": self.dataset, "algorithm": self.algorithm, "pruner": pruner, "sparsity": sparsity, "hyper": hyper}
+        return tuple(Trial(**given, seed=seed, **self.sweep.common(pruner, self.algorithm)) for seed in self.sweep.seeds)
+
+    def study(self, sweep: str) -> str:
+        """The name of the study of sweep `sweep`: what may not be mixed in one is hashed into it, so that another budget begins another."""
+        about = self.sweep.plain() | {"seeds": self.sweep.seeds, "published": self.sweep.published}
+        about["objective"] = self.sweep.search.objective if self.sweep.search else ""
+        about |= {"dataset": self.dataset, "algorithm": self.algorithm, "dimensions": {n: str(v) for n, v in self.dimensions.items()}}
+        mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{sweep}/{self.algorithm}/{'-'.join(self.dataset.rsplit('-v', 1)[0].split('/')[-2:])}/{mark}"
+
+    def check(self) -> None:
+        """Raise UserError where a value or an end of a range makes no trial."""
+        for name, values in self.dimensions.items():
+            for value in (values.low, values.high) if isinstance(values, Range) else values:
+                for pruner in self.sweep.pruners if name == "sparsity" else ():
+                    self.trials({name: value, "pruner": pruner})
+                self.trials({name: value})
+
+    def _axis(self, value: Any, default: Any) -> Range | tuple[Any, ...]:
+        return value if isinstance(value, Range) else values_of(value, default)
+
+    def _value(self, name: str, chosen: Mapping[str, Label]) -> Any:
+        """What is chosen for `name`, else its first value."""
+        values = self.dimensions[name]
+        if isinstance(values, Range):
+            return chosen.get(name, values.low)
+        return values[chosen[name]] if name in chosen else next(iter(values.values()))
+
+
+def spaces(sweep: Sweep) -> tuple[Space, ...]:
+    """The spaces of an adaptive sweep, one for each dataset and algorithm; none for a grid. Raises UserError as `expand` does."""
+    if sweep.search is None:
+        return ()
+    found = tuple(Space(sweep, dataset, algorithm) for dataset in sweep.datasets for algorithm in sweep.algorithms)
+    for space in found:
+        space.check()
+    return found
+
+
+def _label(value: Any) -> Label:
+    return value if isinstance(value, Label) else str(value)
