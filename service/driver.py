@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from service import spool
+from service import mirror, spool
 from service.manifest import Manifest
 from service.packing import pack, retry
 from service.plan import STACK_SIZE, Plan, limits, progress_of
@@ -85,6 +85,7 @@ class Driver:
         """Each member gets its own end: what its spool says, else the failure that ended the stack; one fsync for all."""
         failure = news.get("failure") or {"reason": "error", "message": "the stack ended without a word"}
         events: list[tuple[str, str, Mapping[str, Any]]] = []
+        mirror.refresh(self._storage, [trial.key for trial in stack.trials])
         for trial in stack.trials:
             if self._journal.ledger.state(trial.key) != "leased":  # its worker died before it could begin
                 events.append((trial.key, "leased", {"size": len(stack)}))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from service import shared
 from service.files import write
 from service.tracking import RunRow, Tracking
 from trainables import paths
@@ -165,8 +166,10 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     """Print the tables, keep them and the figure in the sweep's folder and on its parent run, and say how to see the rest."""
     found = find(trials, tracking)
     text = text_of(found)
-    write(paths.table(storage, name), text.encode() + b"\n")
-    write(paths.figure(storage, name), figure(found))
+    for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(found))):
+        write(file, content)
+        if paths.remote(file)[0]:
+            shared.put(file, content)
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name), paths.figure(storage, name)])
     absent = sum(len(cell.others) for study in found for cell in study.cells.values())

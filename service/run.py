@@ -29,12 +29,13 @@ from service.spool import StackSpool
 from service.tracking import Tracking
 from trainables import datasets, environments, paths
 from trainables.errors import SupersededError, UserError
-from trainables.reports import Report
+from trainables.reports import Checkpointed, Diverged, Finished, Report
 from trainables.trial import Stack, Trial
 
 CHECKPOINT_EVERY = 5_000  # updates
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
 HURRY = 0.5  # the same where a signal ended it
+COMMITS = (Checkpointed, Diverged, Finished)
 PACKAGES = ("trainables", "search_spaces", "service")
 
 
@@ -140,8 +141,8 @@ class Fenced(StackSpool):
     def __init__(
         self, stack: Stack, storage: Path, *, permit: Permit, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int
     ) -> None:
-        self._claim = permit.claim(trial.key for trial in stack.trials)
-        super().__init__(stack, storage, origin, checkpoint_every)
+        self._claim = permit.claim([trial.key for trial in stack.trials])
+        super().__init__(stack, self._claim.storage, origin, checkpoint_every)
 
     def check(self) -> None:
         """Raise SupersededError where another driver or another attempt has taken over."""
@@ -150,6 +151,12 @@ class Fenced(StackSpool):
     def __call__(self, report: Report) -> None:
         self.check()
         super().__call__(report)
+        if isinstance(report, COMMITS):
+            self._claim.commit()
+
+    def close(self) -> None:
+        super().close()
+        self._claim.close()
 
 
 def origins(trials: Sequence[Trial]) -> dict[str, dict[str, str]]:

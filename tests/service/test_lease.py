@@ -31,13 +31,13 @@ def another_host(monkeypatch: pytest.MonkeyPatch):
         number = next(KERNELS)
         monkeypatch.setattr(lease, "kernel", lambda: f"kernel {number}")
         monkeypatch.setattr(lease, "owner", lambda: f"host{number}:1")
-        flock = lease._flock.__wrapped__ if hasattr(lease._flock, "__wrapped__") else lease._flock
+        flock = lease.flock.__wrapped__ if hasattr(lease.flock, "__wrapped__") else lease.flock
 
         def elsewhere(path: Path) -> int | None:
             return flock(path.with_name(f"lock-of-{number}"))
 
         elsewhere.__wrapped__ = flock  # type: ignore[attr-defined]
-        monkeypatch.setattr(lease, "_flock", elsewhere)
+        monkeypatch.setattr(lease, "flock", elsewhere)
 
     return move
 
