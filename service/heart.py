@@ -33,7 +33,7 @@ class Heart:
                 try:
                     self._lease.check()
                 except SupersededError:
-                    return self._leave("another driver has taken over")
+                    return self._leave("another driver has taken over") if self._lease.held else None
                 self._lease.beat()
                 if shared.exists(self._request):
                     return self._leave("asked to stop")

@@ -63,13 +63,18 @@ class Lease:
         """End the epoch: workers that are still alive are fenced off, and the next driver need not watch for signs of life."""
         if self._lock is None:
             return
+        lock, self._lock = self._lock, None  # first, so that our own heart does not take the new epoch for another driver's
         try:
             _claim(self._folder, self.epoch + 1, {"state": "released", "owner": self.owner})
         except OSError:
             pass  # taken over meanwhile, or nothing can be written: then the end of the heartbeat says it
         finally:
-            os.close(self._lock)
-            self._lock = None
+            os.close(lock)
+
+    @property
+    def held(self) -> bool:
+        """Whether it was not released; another driver may have taken it all the same."""
+        return self._lock is not None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from trainables.errors import SupersededError
 CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # only workers need them
 NAMES = rf"{CHECKPOINT}|spool\.jsonl|(trial|masks|policy)\.json|(masks|policy)\.safetensors"
 _pulling = threading.Lock()
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Attempt:
         self._owner = f"{name} {epoch} {lease.owner()} {self._token}"
         self._lock, self.storage = _own_folder(paths.attempts(home), self._token)
         try:
-            self._heads = dict(_each(lambda key: (key, self._claim(key)), keys))
+            self._heads: dict[str, Head] = dict(_each(lambda key: (key, self._claim(key)), keys))
         except BaseException:
             self.close()
             raise

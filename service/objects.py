@@ -11,7 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Bucket:
         return self._call(read, key, patience)
 
     def put(self, key: str, content: bytes, *, patience: float = PATIENCE) -> None:
-        self._call(lambda: self._client.put_object(**self._at(key), Body=content), key, patience)
+        self._call(partial(self._client.put_object, **self._at(key), Body=content), key, patience)
 
     def create(self, key: str, content: bytes, *, patience: float = PATIENCE) -> str:
         """Make an object that is not there yet; the etag. Raises FileExistsError where another one is."""
@@ -65,7 +65,7 @@ class Bucket:
 
     def exists(self, key: str, *, patience: float = PATIENCE) -> bool:
         try:
-            self._call(lambda: self._client.head_object(**self._at(key)), key, patience)
+            self._call(partial(self._client.head_object, **self._at(key)), key, patience)
         except FileNotFoundError:
             return False
         return True
@@ -76,7 +76,7 @@ class Bucket:
         more: dict[str, str] = {}
         while True:
             given = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
-            page = self._call(lambda given=given: self._client.list_objects_v2(**given), prefix, patience)
+            page = self._call(partial(self._client.list_objects_v2, **given), prefix, patience)
             found |= {item["Key"].removeprefix(self._prefix): item["ETag"] for item in page.get("Contents", [])}
             if not page.get("IsTruncated"):
                 return found
@@ -84,7 +84,7 @@ class Bucket:
 
     def delete(self, keys: Iterable[str], *, patience: float = PATIENCE) -> None:
         for key in keys:
-            self._call(lambda key=key: self._client.delete_object(**self._at(key)), key, patience)
+            self._call(partial(self._client.delete_object, **self._at(key)), key, patience)
 
     def prove_conditions(self, key: str) -> None:
         """Raise UserError where the server lets through what a condition forbids: then nothing would keep two drivers apart.
@@ -94,14 +94,14 @@ class Bucket:
         content, _ = self.get(key) or (b"", "")
         for condition in ({"IfNoneMatch": "*"}, {"IfMatch": '"0123456789abcdef0123456789abcdef"'}):
             try:
-                self._call(lambda c=condition: self._client.put_object(**self._at(key), Body=content, **c), key, PATIENCE)
+                self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, PATIENCE)
             except FileExistsError:
                 continue
             raise UserError(f"the server of {self.url} does not heed {next(iter(condition))} of a PUT; Winnow needs that to be safe")
 
     def _put_if(self, key: str, content: bytes, patience: float, **condition: str) -> str:
         try:
-            return self._call(lambda: self._client.put_object(**self._at(key), Body=content, **condition), key, patience)["ETag"]
+            return self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, patience)["ETag"]
         except FileExistsError:
             # Perhaps by ourselves, in a try whose answer was lost: every content that is put here is its writer's alone.
             found = self.get(key, patience=patience)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trainables.errors import UserError
 
-S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*/?"
+S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._=-]*)*/?"
 MARK = "s3~"  # begins the name of the folder that stands for a bucket and prefix
 
 
