@@ -15,8 +15,9 @@ from service.journal import ObjectJournal
 from tests.s3 import SECRET, Server
 from trainables import paths
 
-from .conftest import EVERY, SETTINGS, Record
-from .invariants import SWEEP, Twin, check, redone
+from .conftest import EVERY, SETTINGS, Record, arguments
+from .harness import driver, wait_for
+from .invariants import SWEEP, Twin, attempts, check, redone
 from .nursery import Ended, Nursery
 
 Host = Callable[..., Ended]
@@ -132,3 +133,34 @@ def test_the_server_is_away_for_a_while(
     assert "it is tried again" not in ended.out  # a call was, not the trial
     assert check(folder_of(), twin, tracking=None) == []
     record("S3 server SIGSTOP for 5 s")
+
+
+@pytest.mark.slow_faults
+def test_real_workers_a_second_driver_and_a_kill(
+    server: Server, environment: dict[str, str], table_cache: Path, folder_of: Callable[[], Path], twin: Twin, url: str, tmp_path: Path,
+    record: Record,
+) -> None:  # fmt: skip
+    """With Ray: the second driver is refused while the first one lives, and goes on on another host when it is dead."""
+    for name in ("a", "b"):
+        shutil.copytree(table_cache, tmp_path / name, ignore=shutil.ignore_patterns("s3"))
+    faults = f"no_table no_mlflow slow=300 watches=8 work={tmp_path / 'work'}"
+    hosts = [environment | server.environment | {"WINNOW_CACHE": str(tmp_path / name), "FAULTS": faults} for name in ("a", "b")]
+    first = driver(arguments(url), hosts[0], tmp_path / "first")
+    try:
+        wait_for(lambda: any(attempt.last > EVERY for attempt in attempts(tmp_path / "work")), first)
+        second = driver(arguments(url), hosts[1], tmp_path / "second")
+        assert second.wait() == 2, second.out
+        assert "'smoke' is being run by" in second.out
+        assert first.runs(), first.out
+        assert not any(attempt.last >= 49 for attempt in attempts(tmp_path / "work"))
+    finally:
+        first.end()
+    third = driver(arguments(url), hosts[1], tmp_path / "third")
+    try:
+        assert third.wait() == 0, third.out
+    finally:
+        third.end()
+    assert check(folder_of(), twin, tracking=None) == []
+    assert redone(tmp_path / "work") <= EVERY
+    assert SECRET not in first.out + second.out + third.out
+    record("a second driver, then the first one SIGKILL, storage on S3, with Ray", redone=redone(tmp_path / "work"))
