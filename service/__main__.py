@@ -32,7 +32,7 @@ COMMANDS = {
     "results": ("table and figure from what MLflow holds", "results quickstart"),
     "logs": ("the story of one trial", "logs 3f2a"),
 }
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the disk's, which users can mend
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EHOSTUNREACH, errno.EIO)  # which users can mend
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("trial", help="a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0")
         else:
             sub.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart")
-        sub.add_argument("--storage", help="folder for everything that is written (default $WINNOW_STORAGE, else ./storage)")
+        sub.add_argument(
+            "--storage", help="folder, or s3://bucket/prefix, for everything that is written (default $WINNOW_STORAGE, else ./storage)"
+        )
         if name in ("plan", "run", "resume", "submit", "results"):
             _settings(sub)
         if name in ("plan", "run", "resume", "submit"):
@@ -183,6 +185,7 @@ def results(arguments: argparse.Namespace, storage: Path) -> int:
     from search_spaces.sweep import expand, load_sweep, override
     from service import results as scores
     from service.plan import as_trained
+    from service.shipper import Shipper
     from service.status import journal_of
     from service.tracking import Tracking
 
@@ -191,10 +194,13 @@ def results(arguments: argparse.Namespace, storage: Path) -> int:
     if sweep.search:
         return _search_results(arguments, sweep, storage)
     trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
+    tracking = Tracking(storage)
+    if paths.remote(storage)[0] and tracking.uri.startswith("sqlite:"):
+        Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
     if arguments.json:
-        _show(arguments, "", scores.to_json(scores.find(trials, Tracking(storage))))
+        _show(arguments, "", scores.to_json(scores.find(trials, tracking)))
     else:
-        scores.show(arguments.sweep, trials, Tracking(storage), storage)
+        scores.show(arguments.sweep, trials, tracking, storage)
     return 0
 
 

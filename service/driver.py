@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service import spool, stopping
+from service import mirror, spool, stopping
 from service.manifest import TERMINAL, Manifest
 from service.packing import pack, retry
 from service.plan import STACK_SIZE, Plan, limits, progress_of
@@ -109,6 +109,7 @@ class Driver:
         self._hear(stack)
         asked = stopping.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials]) if self._adaptive else {}
         events: list[tuple[str, str, Mapping[str, Any]]] = []
+        mirror.refresh(self._storage, [trial.key for trial in stack.trials])
         for trial in stack.trials:
             if self._journal.ledger.state(trial.key) != "leased":  # its worker died before it could begin
                 events.append((trial.key, "leased", {"size": len(stack)}))

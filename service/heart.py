@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from service import lease
+from service import lease, shared
 from service.lease import Lease
 from trainables.errors import SupersededError
 
@@ -29,12 +29,12 @@ class Heart:
 
     def _run(self) -> None:
         while not self._over.wait(lease.BEAT):
-            try:
-                self._lease.check()
-            except SupersededError:
-                return self._leave("another driver has taken over")
-            with contextlib.suppress(OSError):  # a disk that is full or away for a while; away for long, another driver takes over
+            with contextlib.suppress(OSError):  # a disk or S3 that is full or away for a while; away for long, another driver takes over
+                try:
+                    self._lease.check()
+                except SupersededError:
+                    return self._leave("another driver has taken over") if self._lease.held else None
                 self._lease.beat()
-                if self._request.exists():
+                if shared.exists(self._request):
                     return self._leave("asked to stop")
         return None

@@ -1,7 +1,8 @@
 """The lease of a sweep: which driver, and which of its workers, may write. It holds across hosts and compares no clocks.
 
-`lease/<epoch>.json` is made with O_EXCL, so one driver gets an epoch. An epoch is over as soon as the file of the next one exists:
-a takeover and a release both make it, and whoever holds the old epoch needs one `stat` to know. docs/decisions/006-lease.md.
+`lease/<epoch>.json` is made with O_EXCL (on S3: on condition that it is not there), so one driver gets an epoch. An epoch is over as
+soon as the file of the next one exists: a takeover and a release both make it, and whoever holds the old epoch needs one `stat` (on
+S3: one request) to know. docs/decisions/006-lease.md.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from service import objects, shared
 from service.files import write
 from trainables import paths
 from trainables.errors import SupersededError, UserError
+
+if TYPE_CHECKING:
+    from service.mirror import Attempt
 
 BEAT = 2.0  # seconds between two heartbeats
 BOUND = 20.0  # seconds without a heartbeat, by the watcher's own clock, after which a driver of another host is taken for dead
@@ -32,7 +37,7 @@ class Lease:
     def __init__(self, storage: Path, name: str, *, bound: float = BOUND) -> None:
         self._folder, self._beats = paths.leases(storage, name), 0
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _flock(paths.lock(storage, name))
+        self._lock = flock(paths.lock(storage, name))
         if self._lock is None:
             raise _held(name, holder(storage, name))
         try:
@@ -42,33 +47,34 @@ class Lease:
             raise
         self.owner = owner()
         self._path = _file(self._folder, self.epoch)
-        paths.stop_request(storage, name).unlink(missing_ok=True)
+        self._about = _read(self._path)[1].partition(b"\n")[2]
+        shared.remove(paths.stop_request(storage, name))
 
     def check(self) -> None:
         """Raise SupersededError unless this driver may still write: one `stat`."""
         check(self._folder, self.epoch)
 
     def beat(self) -> None:
-        """Show life: the file changes, which is all that a watcher compares. In place, so that it needs no room on a full disk."""
+        """Show life: the file changes, which is all that a watcher compares."""
         self._beats += 1
-        file = os.open(self._path, os.O_WRONLY)
-        try:
-            os.pwrite(file, b"%012d" % self._beats, 0)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        shared.overwrite(self._path, b"%012d\n%s" % (self._beats, self._about))
 
     def release(self) -> None:
         """End the epoch: workers that are still alive are fenced off, and the next driver need not watch for signs of life."""
         if self._lock is None:
             return
+        lock, self._lock = self._lock, None  # first, so that our own heart does not take the new epoch for another driver's
         try:
             _claim(self._folder, self.epoch + 1, {"state": "released", "owner": self.owner})
         except OSError:
             pass  # taken over meanwhile, or nothing can be written: then the end of the heartbeat says it
         finally:
-            os.close(self._lock)
-            self._lock = None
+            os.close(lock)
+
+    @property
+    def held(self) -> bool:
+        """Whether it was not released; another driver may have taken it all the same."""
+        return self._lock is not None
 
 
 @dataclass(frozen=True)
@@ -79,20 +85,25 @@ class Permit:
     name: str
     epoch: int
 
-    def claim(self, keys: Iterable[str]) -> Claim:
+    def claim(self, keys: Iterable[str]) -> Claim | Attempt:
         """From now on this attempt alone may write the trials' files; an older one that still lives is fenced off."""
+        if bucket := objects.of(self.storage):
+            from service.mirror import Attempt
+
+            return Attempt(bucket, self.name, self.epoch, keys)
         check(paths.leases(self.storage, self.name), self.epoch)
         token = f"{self.name} {self.epoch} {owner()} {uuid4().hex}".encode()
         files = tuple(paths.attempt(self.storage, key) for key in keys)
         for file in files:
             write(file, token)
-        return Claim(paths.leases(self.storage, self.name), self.epoch, files, token)
+        return Claim(self.storage, paths.leases(self.storage, self.name), self.epoch, files, token)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt's right to write."""
+    """One attempt's right to write into `storage`."""
 
+    storage: Path
     folder: Path
     epoch: int
     files: tuple[Path, ...]
@@ -106,11 +117,17 @@ class Claim:
             if found != self.token:
                 raise SupersededError(f"{file.parent.name} is trained by {' '.join(found.decode(errors='replace').split()[:3])}")
 
+    def commit(self) -> None:
+        """What is written is where it belongs."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 def check(folder: Path, epoch: int) -> None:
     """Raise SupersededError where `epoch` is over."""
     after = _file(folder, epoch + 1)
-    if after.exists():
+    if shared.exists(after):
         about = _read(after)[0]
         raise SupersededError(f"epoch {epoch} is over: {about.get('state', 'held')} by {about.get('owner', 'another driver')}")
 
@@ -126,8 +143,8 @@ def alive(storage: Path, name: str, patience: float = 2.5 * BEAT) -> bool:
     about = holder(storage, name)
     if not about or about.get("state") == "released":
         return False
-    if about.get("kernel") == kernel():
-        lock = _flock(paths.lock(storage, name))
+    if about.get("kernel") == place(storage, name):
+        lock = flock(paths.lock(storage, name))
         if lock is not None:
             os.close(lock)
         return lock is None
@@ -152,16 +169,26 @@ def kernel() -> str:
         return platform.node()
 
 
+def place(storage: Path, name: str) -> str:
+    """Among whom the sweep's flock is to be relied on: processes of one kernel, and on S3 of one folder that stands for it."""
+    if objects.of(storage) is None:
+        return kernel()
+    file = paths.lock(storage, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    return f"{kernel()} {file.stat().st_dev}:{file.stat().st_ino}"
+
+
 def _take(storage: Path, name: str, bound: float) -> int:
     """The epoch that is now ours. Of drivers of other hosts only observed change counts, never the time that they wrote."""
-    folder = paths.leases(storage, name)
+    folder, here = paths.leases(storage, name), place(storage, name)
     seen: tuple[int, bytes] | None = None
     began = 0.0
     while True:
         epoch = _newest(folder)
         about, content = _read(_file(folder, epoch)) if epoch else ({}, b"")
         # We hold the flock: a holder of our own kernel is dead.
-        free = not epoch or about.get("state") == "released" or about.get("kernel") == kernel()
+        free = not epoch or about.get("state") == "released" or about.get("kernel") == here
         if seen is None and not free:
             print(f"{_story(name, about)}; watching for {bound:g} s whether it is alive", file=sys.stderr, flush=True)
             seen, began = (epoch, content), time.monotonic()
@@ -170,7 +197,9 @@ def _take(storage: Path, name: str, bound: float) -> int:
         if free or time.monotonic() - began > bound:
             now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             try:
-                _claim(folder, epoch + 1, {"state": "held", "owner": owner(), "kernel": kernel(), "since": f"{now} UTC"})
+                _claim(folder, epoch + 1, {"state": "held", "owner": owner(), "kernel": here, "since": f"{now} UTC"})
+                if bucket := objects.of(folder):
+                    bucket.prove_conditions(paths.remote(_file(folder, epoch + 1))[1])
                 return epoch + 1
             except FileExistsError:
                 continue  # another host was faster
@@ -179,30 +208,22 @@ def _take(storage: Path, name: str, bound: float) -> int:
 
 def _claim(folder: Path, epoch: int, about: dict[str, str]) -> None:
     """Make the file of an epoch: a counter of heartbeats, then who has it. Raises FileExistsError where it was made already."""
-    file = os.open(_file(folder, epoch), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        os.write(file, b"%012d\n%s\n" % (0, json.dumps(about).encode()))
-        os.fsync(file)
-    finally:
-        os.close(file)
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    about = about | {"token": uuid4().hex}  # so that one whose answer was lost knows its own
+    shared.create(_file(folder, epoch), b"%012d\n%s\n" % (0, json.dumps(about).encode()))
 
 
 def _newest(folder: Path) -> int:
     """The highest epoch, 0 where there is none."""
-    return max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()), default=0)
+    stems = (name.removesuffix(".json") for name in shared.names(folder))
+    return max((int(stem) for stem in stems if stem.isdigit()), default=0)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     """What a lease file says, and its bytes; one that is just being made says nothing yet."""
     try:
-        content = path.read_bytes()
+        content = shared.read(path)
         return json.loads(content.partition(b"\n")[2]), content
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}, b""
 
 
@@ -210,7 +231,7 @@ def _file(folder: Path, epoch: int) -> Path:
     return folder / f"{epoch:06d}.json"
 
 
-def _flock(path: Path) -> int | None:
+def flock(path: Path) -> int | None:
     """A lock that the kernel drops with the process, so a killed driver never leaves one behind; None where another has it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service import manifest, spool
+from service import manifest, mirror, spool
 from service.manifest import Entry
 from trainables import paths
 from trainables.errors import UserError
@@ -16,6 +16,7 @@ PLACES = (paths.spool, paths.checkpoints, paths.masks, paths.policy)
 
 def story(wanted: str, storage: Path) -> dict[str, Any]:
     """All that manifests and spool tell of the trial `wanted`: a key, the beginning of one, or a name. Raises UserError otherwise."""
+    mirror.pull(storage)
     ledgers = manifest.read_all(storage)
     entries = {key: entry for ledger in ledgers.values() for key, entry in ledger.entries.items()}
     key = _find(wanted, entries, storage)
@@ -58,7 +59,7 @@ def _find(wanted: str, entries: dict[str, Entry], storage: Path) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UserError(f"no trial {wanted!r} in {storage}; `python -m service status SWEEP` shows those there are")
+        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; `python -m service status SWEEP` shows those there are")
     some = ", ".join(f"{key} ({entries[key].trial.name})" for key in found[:5])
     raise UserError(f"{wanted!r} fits {len(found)} trials: {some}{', ...' if len(found) > 5 else ''}")
 

@@ -1,14 +1,12 @@
 """The manifest: one append-only journal per sweep, the truth about what is planned, leased, done, failed, diverged or stopped.
 
-`Ledger` holds the rules and touches no file; `Manifest` adds the file, the driver's lease and its fsync.
+`Ledger` holds the rules and touches no file; `Manifest` adds the file (journal.py) and the driver's lease.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service import journal
+from service.journal import Journal
 from service.lease import Lease
-from trainables import paths
-from trainables.errors import UserError
+from trainables.errors import SupersededError, UserError
 from trainables.trial import Trial
 
 # state now -> states that may follow. Anything else is a fault of the service, and raises with the trial's story.
@@ -123,13 +122,17 @@ class Manifest:
 
     def __init__(self, storage: Path, name: str) -> None:
         """Take the lease, replay, begin a new epoch; raises UserError where another driver holds the lease."""
-        self.path = paths.manifest(storage, name)
         self.lease = Lease(storage, name)
-        self.ledger, self._good = _replay(self.path)
+        self._journal, self.closed = journal.of(storage, name), False
         self._writing = threading.Lock()
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.ftruncate(self._file, self._good)
-        self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail={"owner": self.lease.owner})])
+        while True:
+            self.ledger, good = _replay(self._journal)
+            self._journal.begin(good)
+            try:
+                self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail={"owner": self.lease.owner})])
+                break
+            except SupersededError:
+                self.lease.check()  # else the last words of the driver before this one came between
 
     def record(self, state: str, details: Mapping[str, Mapping[str, Any]]) -> None:
         """Each trial key of `details` enters `state`; one fsync for all. Raises SupersededError where another driver took over."""
@@ -144,16 +147,12 @@ class Manifest:
         """Trials that the journal does not know yet become planned."""
         self.record("planned", {t.key: {"trial": t.to_json()} for t in trials if t.key not in self.ledger.entries})
 
-    @property
-    def closed(self) -> bool:
-        return self._file < 0
-
     def close(self) -> None:
         """End the epoch and the writing; twice is once."""
         self.lease.release()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if not self.closed:
+            self._journal.close()
+            self.closed = True
 
     def _record(self, events: Sequence[Event]) -> None:
         if not events:
@@ -167,40 +166,30 @@ class Manifest:
             self._append("".join(lines).encode())
 
     def _append(self, content: bytes) -> None:
-        """All of it or nothing: what a full disk took of a line is cut off again."""
-        try:
-            written = os.write(self._file, content)
-            if written < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._good)
-            raise UserError(f"{self.path} cannot be written ({error.strerror}); nothing is lost, mend that and run again") from error
-        self._good += len(content)
+        self._journal.append(content)
 
 
 def read(storage: Path, name: str) -> Ledger:
     """The ledger of a sweep, empty where there is none yet; raises UserError for a damaged journal."""
-    return _replay(paths.manifest(storage, name))[0]
+    return _replay(journal.of(storage, name))[0]
 
 
 def read_all(storage: Path) -> dict[str, Ledger]:
     """The ledgers of all sweeps of a storage, by name."""
-    return {path.parent.name: _replay(path)[0] for path in sorted(paths.sweeps(storage).glob("*/manifest.jsonl"))}
+    return {name: read(storage, name) for name in journal.names(storage)}
 
 
-def _replay(path: Path) -> tuple[Ledger, int]:
+def _replay(where: Journal) -> tuple[Ledger, int]:
     """The ledger and the length of the journal up to its last whole line: a crash may have torn the one after."""
     ledger, good = Ledger(), 0
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else [], start=1):
+    for number, raw in enumerate(where.content().splitlines(keepends=True), start=1):
         if not raw.endswith(b"\n"):
             break
         try:
             with contextlib.suppress(StaleEpochError):  # slipped through between a superseded driver's check and its write: not an event
                 ledger.apply(Event(**json.loads(raw)))
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise UserError(f"{path} line {number} is damaged ({error}); mend or remove that line") from error
+            raise UserError(f"{where.where} line {number} is damaged ({error}); mend or remove that line") from error
         good += len(raw)
     return ledger, good
 

@@ -13,7 +13,7 @@ from typing import Any
 from search_spaces.ranges import Range
 from search_spaces.space import spaces
 from search_spaces.sweep import Sweep, expand, load_sweep, override
-from service import manifest, spool
+from service import manifest, mirror, spool
 from service.manifest import Ledger
 from service.packing import pack
 from trainables import datasets, paths
@@ -76,6 +76,7 @@ def make_plan(
     """
     sweep = override(load_sweep(name), settings)
     absent = absent_datasets(sweep.datasets)
+    mirror.pull(storage)
     ledgers = manifest.read_all(storage)
     own, elsewhere = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name)
     trials = tuple(as_trained(trial, name, own, fresh) for trial in expand(sweep))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from service import controls
+from service import controls, shared
 from service.files import write
 from service.tracking import RunRow, Tracking
 from trainables import paths
@@ -168,8 +168,10 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     found = studies(trials, rows)
     scores = {trial.key: row.metrics[SCORE] for trial in trials if (row := rows.get(trial.key)) and has(row, SCORE)}
     text = "\n\n".join(part for part in (text_of(found), controls.text_of(trials, scores)) if part)
-    write(paths.table(storage, name), text.encode() + b"\n")
-    write(paths.figure(storage, name), figure(found))
+    for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(found))):
+        write(file, content)
+        if paths.remote(file)[0]:
+            shared.put(file, content)
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name), paths.figure(storage, name)])
     absent = sum(len(cell.others) for study in found for cell in study.cells.values())

@@ -31,12 +31,13 @@ from service.spool import StackSpool
 from service.tracking import Tracking
 from trainables import datasets, environments, paths
 from trainables.errors import StoppedError, SupersededError, UserError
-from trainables.reports import Checkpointed, Report
+from trainables.reports import Checkpointed, Diverged, Finished, Report
 from trainables.trial import Stack
 
 CHECKPOINT_EVERY = 5_000  # updates
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
 HURRY = 0.5  # the same where a signal ended it
+COMMITS = (Checkpointed, Diverged, Finished)
 PACKAGES = ("trainables", "search_spaces", "service")
 
 
@@ -163,9 +164,10 @@ class Fenced(StackSpool):
     def __init__(
         self, stack: Stack, storage: Path, *, permit: Permit, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int
     ) -> None:
-        self._claim = permit.claim(trial.key for trial in stack.trials)
-        self._asked_to_stop = partial(stopping.requested, storage, permit.name, [trial.key for trial in stack.trials])
-        super().__init__(stack, storage, origin, checkpoint_every)
+        keys = [trial.key for trial in stack.trials]
+        self._claim = permit.claim(keys)
+        self._asked_to_stop = partial(stopping.requested, storage, permit.name, keys)
+        super().__init__(stack, self._claim.storage, origin, checkpoint_every)
 
     def check(self) -> None:
         """Raise SupersededError where another driver or another attempt has taken over."""
@@ -174,8 +176,14 @@ class Fenced(StackSpool):
     def __call__(self, report: Report) -> None:
         self.check()
         super().__call__(report)
+        if isinstance(report, COMMITS):
+            self._claim.commit()
         if isinstance(report, Checkpointed) and report.update < self._last and (leaving := self._asked_to_stop()):
             raise StoppedError(", ".join(leaving))
+
+    def close(self) -> None:
+        super().close()
+        self._claim.close()
 
 
 def database(url: str | None) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from service import spool
+from service import mirror, spool
 from service.files import write
 from service.manifest import Entry, Ledger
 from service.spool import Placed
@@ -51,6 +51,7 @@ class Shipper:
         Raises UserError, in one line, at once where MLflow is away, else after all other trials where one cannot be shipped.
         """
         shipped, trouble = 0, ""
+        mirror.refresh(self._storage, self._ledger.keys_in("leased"))
         for key, entry in list(self._ledger.entries.items()):
             try:
                 shipped += self._ship_trial(key, entry) if entry.story else 0

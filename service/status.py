@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.sweep import load_sweep
-from service import lease, manifest, spool
+from service import lease, manifest, mirror, spool
 from service.manifest import Entry, Ledger
 from service.plan import duration
 from trainables import paths
@@ -59,9 +59,12 @@ class Status:
 def journal_of(name: str, storage: Path) -> Ledger:
     """The ledger of a sweep that has been run; raises UserError for one that has not."""
     load_sweep(name)
+    mirror.pull(storage)
     ledger = manifest.read(storage, name)
     if not ledger.epoch:
-        raise UserError(f"sweep {name!r} has not been run in {storage}; there are: {', '.join(manifest.read_all(storage)) or 'none'}")
+        raise UserError(
+            f"sweep {name!r} has not been run in {paths.shown(storage)}; there are: {', '.join(manifest.read_all(storage)) or 'none'}"
+        )
     return ledger
 
 

@@ -9,8 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from service import lease
-from service.files import write
+from service import lease, shared
 from service.status import journal_of
 from trainables import paths
 
@@ -28,8 +27,8 @@ def stop(name: str, storage: Path) -> int:
         return 0
     about = lease.holder(storage, name)
     host, _, pid = str(about.get("owner", "")).rpartition(":")
-    write(paths.stop_request(storage, name), b"")
-    if about.get("kernel") == lease.kernel() and host == platform.node() and pid.isdigit() and is_driver(int(pid)):
+    shared.put(paths.stop_request(storage, name), b"")
+    if about.get("kernel") == lease.place(storage, name) and host == platform.node() and pid.isdigit() and is_driver(int(pid)):
         os.kill(int(pid), signal.SIGTERM)
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 # The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
 EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
 # Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
-HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_TRACKING_URI")
+HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_REGION")
 TRIES = 5  # of a submission id, where others submit at the same moment
 
 
@@ -50,8 +50,9 @@ def submit(name: str, settings: Sequence[str], options: Sequence[str], *, addres
 def environment() -> dict[str, str]:
     """What the job's driver and workers need to know: the code's revision and where data lies."""
     found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
-    if urlsplit(found.get("MLFLOW_TRACKING_URI", "")).password:
-        raise UserError("MLFLOW_TRACKING_URI holds a password, which Ray's page would show; set it in the cluster's environment instead")
+    for name in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL"):
+        if urlsplit(found.get(name, "")).password:
+            raise UserError(f"{name} holds a password, which Ray's page would show; set it in the cluster's environment instead")
     return {"WINNOW_REVISION": revision(), **found}
 
 

@@ -83,6 +83,8 @@ def show(settings: dict[str, Any]) -> dict[str, Any]:
 
 def check_writable(storage: Path) -> None:
     """Raise UserError unless the folder, or the nearest one above it that exists, can be written to."""
+    if storage.parts[:1] == ("s3:",):
+        raise UserError("--storage: only sweeps (python -m service) keep their results on S3; name a folder")
     nearest = next(path for path in (storage.absolute(), *storage.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"--storage {str(storage)!r}: {nearest} is not a folder that can be written to")

@@ -4,10 +4,14 @@ storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  ma
 storage/trials/<key>/attempt   the worker that may write the trial's files
 storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png  study.log  stopped/
 storage/mlflow.db  storage/artifacts/  storage/ray/
+
+A storage on S3 has the same names in a folder of this host, and what all hosts share in the bucket (docs/decisions/009-object-storage.md):
+heads/<key>.json  trials/<key>/...  sweeps/<name>/manifest/<number>.jsonl  sweeps/<name>/lease/  sweeps/<name>/stop
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -15,17 +19,34 @@ from pathlib import Path
 from trainables.errors import UserError
 
 KEY = r"[0-9a-f]{16}"
+S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._=-]*)*/?"
+MARK = "s3~"  # begins the name of the folder that stands for a bucket and prefix
 
 
 def root(given: str | Path | None = None) -> Path:
-    """The storage root, absolute: `given`, else $WINNOW_STORAGE, else ./storage.
+    """The storage root, absolute: `given`, else $WINNOW_STORAGE, else ./storage; for `s3://bucket/prefix` this host's folder for it.
 
     A driver that Ray's job server started works in a temporary copy of the code, where nothing would last: there it is ~/winnow-storage.
     """
     chosen = given or os.environ.get("WINNOW_STORAGE")
     if not chosen:
         chosen = Path.home() / "winnow-storage" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "storage"
+    if str(chosen).startswith("s3:"):
+        return _folder_of(str(chosen))
     return Path(chosen).expanduser().absolute()
+
+
+def remote(path: Path) -> tuple[str, str]:
+    """`("s3://bucket/prefix", "sweeps/x/stop")` for a path under the folder of an S3 storage; `("", "")` for any other."""
+    for depth, name in enumerate(path.parts):
+        if name.startswith(MARK):
+            return f"s3://{name.removeprefix(MARK).replace('~', '/')}", "/".join(path.parts[depth + 1 :])
+    return "", ""
+
+
+def shown(storage: Path) -> str:
+    """The storage as users named it."""
+    return remote(storage)[0] or str(storage)
 
 
 def trials(storage: Path) -> Path:
@@ -53,6 +74,20 @@ def shipped(storage: Path, key: str) -> Path:
 def attempt(storage: Path, key: str) -> Path:
     """Names the worker that trains the trial now; any other finds here that it may write no more."""
     return trial(storage, key) / "attempt"
+
+
+def head(storage: Path, key: str) -> Path:
+    """What a trial on S3 consists of: the one object that a commit replaces."""
+    return heads(storage) / f"{trial(storage, key).name}.json"
+
+
+def heads(storage: Path) -> Path:
+    return storage / "heads"
+
+
+def attempts(storage: Path) -> Path:
+    """A folder per worker of this host that trains for a storage on S3."""
+    return storage / "attempts"
 
 
 def checkpoints(storage: Path, key: str) -> Path:
@@ -88,6 +123,11 @@ def sweep(storage: Path, name: str) -> Path:
 
 def manifest(storage: Path, name: str) -> Path:
     return sweep(storage, name) / "manifest.jsonl"
+
+
+def manifest_parts(storage: Path, name: str) -> Path:
+    """The journal of a sweep on S3, which cannot append: numbered objects, each made once."""
+    return sweep(storage, name) / "manifest"
 
 
 def lock(storage: Path, name: str) -> Path:
@@ -133,6 +173,16 @@ def mlflow_artifacts(storage: Path) -> Path:
 def ray_results(storage: Path) -> Path:
     """Ray Tune's own bookkeeping; nothing is ever read back from it."""
     return storage / "ray"
+
+
+def _folder_of(url: str) -> Path:
+    """This host's folder for an S3 storage. Another endpoint is another storage, whatever its buckets are called."""
+    if not re.fullmatch(S3, url) or len(url) > 200:
+        raise UserError(f"storage {re.sub('//.*@', '//', url)!r} is not of the form s3://bucket or s3://bucket/some/prefix")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    cache = Path(os.environ.get("WINNOW_CACHE") or Path.home() / ".cache" / "winnow").expanduser().absolute()
+    name = MARK + url.removeprefix("s3://").strip("/").replace("/", "~")
+    return cache / "s3" / hashlib.sha256(endpoint.encode()).hexdigest()[:8] / name
 
 
 def _checked(kind: str, name: str, pattern: str) -> str:

@@ -25,7 +25,10 @@ MOST_TRACEBACK = 4000  # characters
 
 
 class Listener(Protocol):
-    """Takes the reports. `check` raises SupersededError where nothing may be written for these trials any more."""
+    """Takes the reports. `storage` is where the trials' files are written while they train; `check` raises SupersededError where
+    nothing may be written for them any more."""
+
+    storage: Path
 
     def __call__(self, report: Report) -> None: ...
     def check(self) -> None: ...
@@ -63,7 +66,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         try:
             if self._reports is None or self._listener is None:
                 self._listener = self._listen(self._stack, self._root)
-                self._reports = self._work(self._stack, self._root, before_write=self._listener.check, **self._options)
+                self._reports = self._work(self._stack, self._listener.storage, before_write=self._listener.check, **self._options)
             started = time.monotonic()
             for report in self._reports:
                 self._listener(report)

@@ -19,7 +19,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def arguments(storage: Path, every: int = EVERY, size: int = 2, **settings: str) -> list[str]:
+def arguments(storage: Path | str, every: int = EVERY, size: int = 2, **settings: str) -> list[str]:
     """`run smoke` on the small sweep, a stack of two, with some settings changed."""
     chosen = [f"--set={name}={value}" for name, value in (SETTINGS | settings).items()]
     return ["run", "smoke", f"--storage={storage}", "--device=cpu", f"--stack-size={size}", f"--checkpoint-every={every}", *chosen]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from service import lease, manifest
+from service.heart import Heart
 from service.lease import Lease, Permit
 from service.manifest import Manifest
 from trainables import paths
@@ -31,13 +32,13 @@ def another_host(monkeypatch: pytest.MonkeyPatch):
         number = next(KERNELS)
         monkeypatch.setattr(lease, "kernel", lambda: f"kernel {number}")
         monkeypatch.setattr(lease, "owner", lambda: f"host{number}:1")
-        flock = lease._flock.__wrapped__ if hasattr(lease._flock, "__wrapped__") else lease._flock
+        flock = lease.flock.__wrapped__ if hasattr(lease.flock, "__wrapped__") else lease.flock
 
         def elsewhere(path: Path) -> int | None:
             return flock(path.with_name(f"lock-of-{number}"))
 
         elsewhere.__wrapped__ = flock  # type: ignore[attr-defined]
-        monkeypatch.setattr(lease, "_flock", elsewhere)
+        monkeypatch.setattr(lease, "flock", elsewhere)
 
     return move
 
@@ -165,3 +166,12 @@ def test_two_drivers_that_take_over_at_once_get_different_epochs(tmp_path: Path)
     with pytest.raises(FileExistsError):
         lease._claim(folder, 1, {"state": "held", "owner": "b:1"})
     assert lease.holder(tmp_path, "smoke")["owner"] == "a:1"
+
+
+def test_a_heart_does_not_take_its_own_release_for_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    held, told = Lease(tmp_path, "smoke"), []
+    with Heart(held, paths.stop_request(tmp_path, "smoke"), told.append):
+        held.release()
+        time.sleep(0.3)
+    assert told == []

@@ -128,7 +128,7 @@ def test_a_driver_that_slept_through_a_takeover_leaves_without_a_word_in_the_jou
     process = driver(before="from service import lease\nlease.kernel = lambda: 'another'\n")
     process.send_signal(signal.SIGSTOP)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease, "_flock", lambda path: lease.os.open(path, lease.os.O_RDWR))  # not to be relied on across hosts
+        patch.setattr(lease, "flock", lambda path: lease.os.open(path, lease.os.O_RDWR))  # not to be relied on across hosts
         lease.Lease(tmp_path, "smoke", bound=0.5)
     before = paths.manifest(tmp_path, "smoke").read_bytes()
     process.send_signal(signal.SIGCONT)

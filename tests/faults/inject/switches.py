@@ -211,6 +211,20 @@ def no_mlflow() -> None:
     _when_imported("service.run", lambda module: setattr(module, "ShipperThread", Idle))
 
 
+def watches(seconds: str) -> None:
+    """How long a driver watches a lease for signs of life."""
+
+    def change(module: Any) -> None:
+        module.Lease.__init__.__kwdefaults__["bound"] = float(seconds)
+
+    _when_imported("service.lease", change)
+
+
+def s3_reads_within(seconds: str) -> None:
+    """How long one try of a call to S3 waits for its answer."""
+    _when_imported("service.objects", lambda module: setattr(module, "READ", float(seconds)))
+
+
 def patience(seconds: str) -> None:
     """How long the end of a run waits for MLflow."""
     _when_imported("service.run", lambda module: setattr(module, "PATIENCE", float(seconds)))
@@ -301,6 +315,16 @@ def no_cursor_reset() -> None:
         module.Shipper._stored = trusting
 
     _when_imported("service.shipper", change)
+
+
+def no_patience() -> None:
+    """A call to S3 is tried once."""
+    _when_imported("service.objects", _impatient)
+
+
+def _impatient(module: Any) -> None:
+    call = module.Bucket._call
+    module.Bucket._call = lambda bucket, what, key, patience: call(bucket, what, key, 0.0)
 
 
 def no_lock() -> None:
