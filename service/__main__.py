@@ -208,10 +208,10 @@ def _search_results(arguments: argparse.Namespace, sweep: Sweep, storage: Path) 
     """The results of an adaptive sweep."""
     from service import search_results as scores
     from service.adaptive import findings
-    from service.run import database
+    from service.run import studies_of
     from service.tracking import Tracking
 
-    found = findings(arguments.sweep, sweep, storage, database(arguments.study_storage))
+    found = findings(arguments.sweep, sweep, storage, studies_of(sweep, storage, arguments.study_storage))
     if arguments.json:
         _show(arguments, "", scores.to_json(found))
     else:

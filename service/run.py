@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from search_spaces.sweep import Sweep
 from service import stopping
 from service.driver import Driver
 from service.heart import Heart
@@ -63,7 +64,7 @@ def run(
     UserError for bad input, before anything is started or written, and where another driver takes over.
     """
     plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry, fresh=fresh, slots=most)
-    place = database(study_storage) if plan.sweep.search else None
+    place = studies_of(plan.sweep, storage, study_storage)
     origin = origins(plan.needs)
     print(describe(replace(plan, absent=())), flush=True)
     session = Session(plan, storage, size, place, fresh)
@@ -186,9 +187,20 @@ class Fenced(StackSpool):
         self._claim.close()
 
 
-def database(url: str | None) -> Any:
-    """The database at an address, else at $WINNOW_STUDY_STORAGE, opened; None where neither is given. Raises UserError where that fails."""
-    url = url or os.environ.get("WINNOW_STUDY_STORAGE")
+def studies_of(sweep: Sweep, storage: Path, url: str | None) -> Any:
+    """The database of an adaptive sweep's studies, opened: at `url`, else at $WINNOW_STUDY_STORAGE; None where they are in a file.
+
+    Raises UserError where it cannot be opened, and for what a storage on S3 does not share between hosts."""
+    search, url = sweep.search, url or os.environ.get("WINNOW_STUDY_STORAGE")
+    if search is None:
+        return None
+    if bucket := paths.remote(storage)[0]:
+        if not url:
+            raise UserError(f"on {bucket} an adaptive sweep keeps its studies in a database: --study-storage URL or WINNOW_STUDY_STORAGE")
+        if search.stop != "none":
+            raise UserError(
+                f"search.stop={search.stop} asks workers by files, which {bucket} does not bring to them; take search.stop=none"
+            )
     if not url:
         return None
     from service.adaptive import open_database  # imports optuna

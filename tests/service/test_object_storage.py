@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from search_spaces.sweep import load_sweep, override
 from service import lease, manifest, mirror, objects
 from service.__main__ import main
 from service.lease import Lease, Permit
 from service.manifest import Manifest
 from service.mirror import Attempt
+from service.run import studies_of
 from tests.s3 import SECRET, Server
 from trainables import paths
 from trainables.errors import SupersededError, UserError
@@ -353,3 +356,17 @@ def test_folders_of_dead_workers_are_removed(on_host: Callable[[str], Path]) -> 
     for each in (attempt, other):
         each.close()
     assert not [*paths.attempts(storage).iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ([], "keeps its studies in a database: --study-storage URL"),
+        (["--study-storage=sqlite:///somewhere.db", "--set=search.objective=score", "--set=search.stop=asha"], "take search.stop=none"),
+    ],
+)
+def test_what_a_search_would_not_share_between_hosts_is_refused(settings: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = override(load_sweep("td3bc_adaptive"), [text.removeprefix("--set=") for text in settings if text.startswith("--set=")])
+    url = next((text.partition("=")[2] for text in settings if text.startswith("--study")), None)
+    with pytest.raises(UserError, match=re.escape(says)):
+        studies_of(sweep, paths.root("s3://some-bucket/x"), url)
