@@ -198,9 +198,7 @@ def studies_of(sweep: Sweep, storage: Path, url: str | None) -> Any:
         if not url:
             raise UserError(f"on {bucket} an adaptive sweep keeps its studies in a database: --study-storage URL or WINNOW_STUDY_STORAGE")
         if search.stop != "none":
-            raise UserError(
-                f"search.stop={search.stop} asks workers by files, which {bucket} does not bring to them; take search.stop=none"
-            )
+            raise UserError(f"search.stop={search.stop} asks workers by files, which do not come by {bucket}; take search.stop=none")
     if not url:
         return None
     from service.adaptive import open_database  # imports optuna

@@ -20,7 +20,7 @@ from service.adaptive import Adaptive, findings, open_database
 from service.driver import Driver
 from service.manifest import Manifest
 from service.plan import Plan, make_plan
-from service.run import database
+from service.run import studies_of
 from service.search_results import table
 from trainables import paths
 from trainables.errors import UserError
@@ -220,7 +220,7 @@ def test_the_study_may_be_in_a_database(tmp_path: Path, undisturbed: list[tuple[
     assert told(study) == undisturbed
     assert not paths.study(tmp_path, NAME).exists()
     monkeypatch.setenv("WINNOW_STUDY_STORAGE", url)
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, database(None))
+    (found,) = findings(NAME, run.plan.sweep, tmp_path, studies_of(run.plan.sweep, tmp_path, None))
     assert found.best()[0].number == study.best_trial.number
 
 
