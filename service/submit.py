@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/benchmarks", "*
 # Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
 HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_REGION")
 TRIES = 5  # of a submission id, where others submit at the same moment
+PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
 
 def submit(name: str, settings: Sequence[str], options: Sequence[str], *, address: str | None = None, follow: bool = False) -> int:
@@ -77,14 +79,17 @@ def _client(address: str) -> Any:
 
 def _hand_over(client: Any, name: str, entrypoint: str) -> str:
     runtime = {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": environment()}
-    for tries_left in reversed(range(TRIES)):
+    until, tries = time.monotonic() + PATIENCE, 0
+    while True:
         taken = [job.submission_id or "" for job in client.list_jobs()]
         try:
             return str(client.submit_job(entrypoint=entrypoint, submission_id=next_id(name, taken), runtime_env=runtime))
         except RuntimeError as error:
-            if not tries_left or "already exists" not in str(error):
-                raise UserError(f"the job was refused: {str(error).strip().splitlines()[0]}") from None
-    raise AssertionError
+            text, tries = str(error), tries + 1
+            early = "No available agent" in text and time.monotonic() < until  # a head that has just started
+            if not early and not ("already exists" in text and tries < TRIES):
+                raise UserError(f"the job was refused: {text.strip().splitlines()[0]}") from None
+            time.sleep(1.0 if early else 0.0)
 
 
 async def _follow(client: Any, id: str) -> None:
