@@ -73,7 +73,7 @@ class Driver:
             self._pack(due)
         while self._ready or self._suggest():
             stack = self._ready.popleft()
-            if self._adaptive and (asked := stopping.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials])):
+            if asked := self._asked_to_stop(stack):
                 self._stop(asked)
                 self._pack(trial for trial in stack.trials if trial.key not in asked)
                 continue
@@ -107,14 +107,14 @@ class Driver:
         """Each member gets its own end: what its spool says, else the failure that ended the stack; one fsync for all."""
         failure = news.get("failure") or {"reason": "error", "message": "the stack ended without a word"}
         self._hear(stack)
-        asked = stopping.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials]) if self._adaptive else {}
+        asked = self._asked_to_stop(stack)
         events: list[tuple[str, str, Mapping[str, Any]]] = []
         mirror.refresh(self._storage, [trial.key for trial in stack.trials])
         for trial in stack.trials:
             if self._journal.ledger.state(trial.key) != "leased":  # its worker died before it could begin
                 events.append((trial.key, "leased", {"size": len(stack)}))
             end = spool.outcome(spool.read(paths.spool(self._storage, trial.key)))
-            if end is None and trial.key in asked:
+            if trial.key in asked:
                 events.append((trial.key, "stopped", self._stopped(trial.key, asked[trial.key])))
             elif end is None and failure["reason"] == "stopped":
                 events.append((trial.key, "planned", {"reason": "stack shrinks", "message": "others of it were stopped"}))
@@ -175,6 +175,11 @@ class Driver:
         """What the newest scores of a stack mean for its members, and for others with the same settings."""
         if self._adaptive:
             stopping.request(self._storage, self.plan.name, self._adaptive.heard(trial.key for trial in stack.trials))
+
+    def _asked_to_stop(self, stack: Stack) -> dict[str, dict[str, str]]:
+        """The members that the search wants stopped, with reason and message; one that has ended meanwhile is none of them."""
+        asked = stopping.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials]) if self._adaptive else {}
+        return {key: why for key, why in asked.items() if spool.outcome(spool.read(paths.spool(self._storage, key))) is None}
 
     def _stop(self, asked: Mapping[str, Mapping[str, str]]) -> None:
         """Stop trials that nobody trains now."""

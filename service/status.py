@@ -103,8 +103,8 @@ def watch(name: str, storage: Path) -> None:
     while True:
         status = read(name, storage)
         print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + describe(status), flush=True)
-        if not status.counts.keys() & {"planned", "leased"}:
-            return
+        if not status.counts.keys() & {"planned", "leased"} and not (load_sweep(name).search and status.driver):
+            return  # but a search has trials that nobody knows yet
         time.sleep(EVERY)
 
 

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 # The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
 EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
 # Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
-HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_REGION")
+SECRET = ("MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL")  # addresses that may hold a password
+HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "AWS_REGION", *SECRET)
 TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
@@ -33,6 +34,10 @@ def submit(name: str, settings: Sequence[str], options: Sequence[str], *, addres
     wants one, from its own variables.
     """
     expand(override(load_sweep(name), settings))
+    if any(urlsplit(option.partition("=")[2]).password for option in options if option.startswith("--study-storage=")):
+        raise UserError(
+            "--study-storage holds a password, which Ray's page would show; set WINNOW_STUDY_STORAGE in the cluster's environment"
+        )
     place = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
     client = _client(place)
     id = _hand_over(client, name, f"python -m service run {name} {shlex.join(options)}".strip())
@@ -52,7 +57,7 @@ def submit(name: str, settings: Sequence[str], options: Sequence[str], *, addres
 def environment() -> dict[str, str]:
     """What the job's driver and workers need to know: the code's revision and where data lies."""
     found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
-    for name in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL"):
+    for name in SECRET:
         if urlsplit(found.get(name, "")).password:
             raise UserError(f"{name} holds a password, which Ray's page would show; set it in the cluster's environment instead")
     return {"WINNOW_REVISION": revision(), **found}

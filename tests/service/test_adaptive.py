@@ -342,6 +342,19 @@ def test_a_request_outlives_the_driver_and_ends_trials_that_nobody_trains(tmp_pa
     assert run.journal.ledger.entries[stack.lead.key].detail == {"reason": "asha", "message": "first", "stopped_at": 0}
 
 
+def test_a_request_that_comes_too_late_changes_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    stack = run.next()
+    run.train(stack)
+    stopping.request(tmp_path, NAME, {trial.key: {"reason": "asha", "message": "too late"} for trial in stack.trials})
+    run.leave()
+    run = Run(tmp_path)
+    again = run.next()
+    assert again.trials == stack.trials
+    run.driver.ended(again, {})
+    assert {run.journal.ledger.state(trial.key) for trial in stack.trials} == {"done"}
+
+
 def test_a_search_without_stopping_stops_nobody(tmp_path: Path) -> None:
     run = Run(tmp_path, "search.stop=none")
     stack = run.next()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from service import manifest
-from service.submit import environment, next_id
+from service.submit import environment, next_id, submit
 from trainables.errors import UserError
 
 from .conftest import Command
@@ -107,5 +107,11 @@ def test_a_password_is_not_put_where_rays_page_shows_it(monkeypatch: pytest.Monk
         environment()
     assert "secret" not in str(error.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    monkeypatch.setenv("WINNOW_STUDY_STORAGE", "postgresql://me:secret@studies.example/db")
+    with pytest.raises(UserError, match="WINNOW_STUDY_STORAGE holds a password"):
+        environment()
+    with pytest.raises(UserError, match="--study-storage holds a password"):
+        submit("td3bc_adaptive", [], ["--study-storage=postgresql://me:secret@studies.example/db"])
+    monkeypatch.delenv("WINNOW_STUDY_STORAGE")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
     assert "secret" not in str(environment())
