@@ -89,7 +89,6 @@ class Adaptive:
         self._spaces = {space.study(name): space for space in spaces(sweep)}
         self._place = place or open_file(paths.study(storage, name))
         self._studies = {study: self._open(study, space) for study, space in self._spaces.items()}
-        self._exhausted: set[str] = set()
 
     def restore(self) -> list[Trial]:
         """Bring the studies up to the manifest after a crash, a loss or `resume`; returns the trials that are under way."""
@@ -118,15 +117,13 @@ class Adaptive:
         copy = optuna.create_study(directions=_directions(self._search))
         copy.add_trials(self._of(name))
         found: list[Suggestion] = []
-        new, again = 0, 0
+        new, again = 0, self._again(name)
         while new < min(count, self._left(name)) and again < MOST_AGAIN:
             copy.sampler = _sampler(self._search, len(copy.get_trials(deepcopy=False)))
             params = _choose(space, copy.ask())
             found.append(Suggestion(name, params, tuple(self._own(trial) for trial in space.trials(params))))
             new, again = (new, again + 1) if found[-1].key in seen else (new + 1, 0)
             seen.add(found[-1].key)
-        if again == MOST_AGAIN:
-            self._exhausted.add(name)
         return found
 
     def add(self, suggestions: Iterable[Suggestion]) -> None:
@@ -208,7 +205,16 @@ class Adaptive:
 
     def _left(self, study: str) -> int:
         made = len({trial.user_attrs[KEY] for trial in self._of(study)})
-        return 0 if study in self._exhausted else max(0, self._search.suggestions - made)
+        return 0 if self._again(study) >= MOST_AGAIN else max(0, self._search.suggestions - made)
+
+    def _again(self, study: str) -> int:
+        """How many suggestions in a row, up to the newest, were made before."""
+        seen: set[str] = set()
+        count = 0
+        for trial in self._of(study):
+            count = count + 1 if trial.user_attrs[KEY] in seen else 0
+            seen.add(trial.user_attrs[KEY])
+        return count
 
     def _open(self, name: str, space: Space) -> optuna.Study:
         evaluations = space.trials({})[0].evaluation_updates()

@@ -240,6 +240,10 @@ def test_a_suggestion_made_before_is_told_its_result_and_not_counted(tmp_path: P
     assert len(study.trials) > 2
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
     assert len({(trial.user_attrs["key"], trial.value) for trial in study.trials}) == 2
+    run.leave()
+    run = Run(tmp_path, *CHOICES, size=1)
+    assert not run.driver.has_work(), "the next driver does not search again"
+    assert len(study_of(tmp_path, run.plan).trials) == len(study.trials)
 
 
 def test_what_another_sweep_has_done_is_reused(tmp_path: Path) -> None:
