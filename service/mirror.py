@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from trainables.errors import SupersededError
 
 CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # only workers need them
 NAMES = rf"{CHECKPOINT}|spool\.jsonl|(trial|masks|policy)\.json|(masks|policy)\.safetensors"
+MANY = 50  # heads that are asked for one by one; of more, those that are new are found by listing all
 _pulling = threading.Lock()
 K = TypeVar("K")
 V = TypeVar("V")
@@ -51,15 +52,18 @@ class Head:
 def pull(storage: Path) -> None:
     """Bring this host's copy of all trials up to date, without checkpoints; nothing to do where the storage is a folder."""
     if bucket := objects.of(storage):
-        found = {Path(name).stem: etag for name, etag in bucket.list("heads/").items()}
-        refresh(storage, [key for key, etag in found.items() if _known(storage, key).etag != etag])
+        found = bucket.list("heads/")
+        refresh(storage, [Path(name).stem for name, etag in found.items() if _known(storage, Path(name).stem).etag != etag])
 
 
-def refresh(storage: Path, keys: Iterable[str]) -> None:
+def refresh(storage: Path, keys: Sequence[str]) -> None:
     """The same for some trials: each spool is then as it was when this was called, or newer."""
     bucket = objects.of(storage)
     if bucket is None:
         return
+    if len(keys) > MANY:
+        found = bucket.list("heads/")
+        keys = [key for key in keys if _known(storage, key).etag != found.get(_at(key), "")]
     with _pulling:
         _each(lambda key: _refresh(bucket, storage, key), keys)
 
