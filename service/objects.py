@@ -97,7 +97,7 @@ class Bucket:
                 self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, PATIENCE)
             except FileExistsError:
                 continue
-            raise UserError(f"the server of {self.url} does not heed {next(iter(condition))} of a PUT; Winnow needs that to be safe")
+            raise self._unsafe(next(iter(condition)))
 
     def _put_if(self, key: str, content: bytes, patience: float, **condition: str) -> str:
         try:
@@ -128,7 +128,7 @@ class Bucket:
                 trouble = str(error.response.get("Error", {}).get("Code", "")) or str(status)
                 if status == 304:
                     return None
-                if status < 500 and status not in (408, 409, 429):
+                if status == 501 or (status < 500 and status not in (408, 409, 429)):
                     raise self._refusal(status, trouble, key) from None
             except (BotoCoreError, OSError) as error:
                 trouble = type(error).__name__
@@ -139,6 +139,9 @@ class Bucket:
             time.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
+    def _unsafe(self, condition: str) -> UserError:
+        return UserError(f"the server of {self.url} does not heed {condition} of a PUT; Winnow needs that to keep two drivers apart")
+
     def _refusal(self, status: int, code: str, key: str) -> Exception:
         if code == "NoSuchBucket":
             return UserError(f"{self.url}: there is no such bucket; make it first, or set AWS_ENDPOINT_URL to the server that has it")
@@ -146,6 +149,8 @@ class Bucket:
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
         if status == 412:
             return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{self.url}/{key}")
+        if status == 501:
+            return self._unsafe("a condition")
         return UserError(f"{self.url}: refused ({code}); look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket")
 
 
