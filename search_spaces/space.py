@@ -52,11 +52,13 @@ class Space:
         settings = published(self.algorithm, self.dataset) if self.sweep.published else {}
         hyper = settings | {n.removeprefix("hyper."): self._value(n, chosen) for n in self.dimensions if n not in SEARCHED}
         given = {"dataset": self.dataset, "algorithm": self.algorithm, "pruner": pruner, "sparsity": sparsity, "hyper": hyper}
-        return tuple(Trial(**given, seed=seed, **self.sweep.common(pruner, self.algorithm)) for seed in self.sweep.seeds)
+        given |= self.sweep.plain() | self.sweep.options(pruner, self.algorithm)
+        return tuple(Trial(**given, seed=seed) for seed in self.sweep.seeds)
 
     def study(self, sweep: str) -> str:
         """The name of the study of sweep `sweep`: what may not be mixed in one is hashed into it, so that another budget begins another."""
         about = self.sweep.plain() | {"seeds": self.sweep.seeds, "published": self.sweep.published}
+        about["options"] = {pruner: self.sweep.options(pruner, self.algorithm) for pruner in self.sweep.pruners}
         about["objective"] = self.sweep.search.objective if self.sweep.search else ""
         about |= {"dataset": self.dataset, "algorithm": self.algorithm, "dimensions": {n: str(v) for n, v in self.dimensions.items()}}
         mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]

@@ -59,6 +59,8 @@ class Sweep:
         for name, values in ranges.items():
             if isinstance(values, Range) and self.search is None:
                 raise UserError(f"{name} {values} is a range, which a grid cannot have: add search=Search(...)")
+        if self.search and self.controls:
+            raise UserError("controls go with a grid: give the best of a search to one")
         for axis in AXES:
             values = getattr(self, axis)
             if axis == "sparsities" and isinstance(values, Range):
@@ -74,15 +76,15 @@ class Sweep:
             object.__setattr__(self, mapping, dict(getattr(self, mapping)))
 
     def plain(self) -> dict[str, Any]:
-        """The fields that are no axis: what all trials have in common, but for options that mean nothing to their pruner."""
-        left_out = {*AXES, "controls", "published", "hyper", "search"}
+        """The fields that every trial of the sweep has as they are."""
+        left_out = {*AXES, *CHOICES, *MAPPINGS, "controls", "published", "search"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
-    def common(self, pruner: str, algorithm: str) -> dict[str, Any]:
-        """Those that trials of a pruner and an algorithm take."""
+    def options(self, pruner: str, algorithm: str) -> dict[str, Any]:
+        """The options of pruning that mean something to a pruner."""
         taken = options_of(pruner, algorithm)
-        plain = {name: value for name, value in self.plain().items() if name not in CHOICES or name in taken}
-        return plain | ({"sparsity_of": {}} if pruner == "dense" else {})
+        own = {option: getattr(self, option) for option in CHOICES if option in taken}
+        return own | {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -95,13 +97,14 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     _check_options(sweep)
     if spaces(sweep):
         return ()
+    plain = sweep.plain()
     trials: dict[str, Trial] = {}
     for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
         settings = published(algorithm, dataset) if sweep.published else {}
         for hyper in _hyper_cells(sweep, algorithm):
             hyper = settings | hyper
             cell: dict[str, Any] = {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-            trial = Trial(**cell, **sweep.common(pruner, algorithm), hyper=hyper)
+            trial = Trial(**cell, **plain, **sweep.options(pruner, algorithm), hyper=hyper)
             for one in (trial, *(trial.controls().values() if sweep.controls else ())):
                 trials.setdefault(one.key, one)
     return tuple(trials.values())
@@ -131,8 +134,8 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
     Raises UserError for an unknown name (with the right ones) and for a value of the wrong type.
     """
     changes: dict[str, Any] = {}
-    mappings = {name: dict(getattr(sweep, name)) for name in MAPPINGS}
     search: dict[str, Any] = {}
+    mappings = {name: dict(getattr(sweep, name)) for name in MAPPINGS}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
@@ -146,8 +149,7 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
         elif name in (choices := [f.name for f in fields(sweep) if f.name not in (*MAPPINGS, "search")]):
             changes[name] = _parse(name, text.strip(), type(getattr(sweep, name)))
         elif name in (searched := [f"search.{f.name}" for f in fields(sweep.search)] if sweep.search else []):
-            kind = int if isinstance(getattr(sweep.search, name.removeprefix("search.")), int) else str
-            search[name.removeprefix("search.")] = _parse(name, text.strip(), kind)
+            search[name.removeprefix("search.")] = _parse(name, text.strip(), type(getattr(sweep.search, name.removeprefix("search."))))
         else:
             raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
     return replace(sweep, **(changes | mappings), search=replace(sweep.search, **search) if sweep.search else None)
