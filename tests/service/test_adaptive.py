@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.space import spaces
+from search_spaces.sweep import load_sweep, override
 from service import adaptive, scores, stopping
 from service.adaptive import Adaptive, findings, open_database
 from service.driver import Driver
@@ -376,3 +377,17 @@ def test_each_dataset_and_algorithm_has_a_study_of_its_own(tmp_path: Path) -> No
         algorithms = {run.journal.ledger.entries[key].trial.algorithm for trial in study.trials for key in trial.user_attrs["key"].split()}
         assert algorithms == {space.algorithm}
         assert len(study.trials) == 2
+
+
+def test_a_score_counts_when_all_seeds_have_it(tmp_path: Path) -> None:
+    trials = make_trials()
+    for trial, until in zip(trials, (400, 100), strict=True):
+        write(tmp_path, trial, until, quality)
+    assert scores.curve(tmp_path, trials) == {100: pytest.approx((quality(trials[0], 100) + quality(trials[1], 100)) / 2)}
+    assert scores.final(tmp_path, trials) is None
+    assert scores.curve(tmp_path / "nothing", trials) == {}
+
+
+def make_trials() -> tuple[Trial, ...]:
+    (space,) = spaces(override(load_sweep(NAME), SETTINGS))
+    return space.trials({})
