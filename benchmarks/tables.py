@@ -1,0 +1,68 @@
+"""Write the tables of benchmarks/README.md from the JSON files beside it: `python benchmarks/tables.py`, after `make bench`.
+
+A table stands between `<!-- name -->` and `<!-- end -->`, and its rows come from the function of that name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def updates() -> Iterator[list[str]]:
+    yield ["algorithm", "pruner", "sparsity", "execution", "updates/s", "d3rlpy's", "ratio"]
+    for row in read("updates"):
+        rates = (f"{row[name]:.0f}" for name in ("updates_per_second", "d3rlpy_updates_per_second"))
+        yield [row["algorithm"], row["pruner"], f"{100 * row['sparsity']:g} %", row["execution"], *rates, spread(row["ratios"], 1)]
+
+
+def profile() -> Iterator[list[str]]:
+    yield ["part of an update", "share of its time"]
+    for part, share in read("update_profile").items():
+        yield [part, f"{100 * share:.1f} %"]
+
+
+def evaluation() -> Iterator[list[str]]:
+    yield ["what", "CPU s", "against its physics"]
+    for what, found in read("evaluation")["seconds"].items():
+        yield [what, f"{median(found['cpu']):.2f}", spread(found["ratio"], 2)]
+
+
+def orchestration() -> Iterator[list[str]]:
+    found = read("orchestration")
+    yield ["what", "bare", "through the service", "ratio"]
+    for part, each in (("noop", "seconds_each"), ("training", "updates_each")):
+        row = found[part]
+        what = f"{row['trials']} trials of {row[each]:g} {each.partition('_')[0]}"
+        yield [what, f"{row['bare_s']:.0f} s", f"{row['service_s']:.0f} s", f"{row['service_s'] / row['bare_s']:.2f}"]
+
+
+def read(name: str) -> Any:
+    return json.loads((HERE / f"{name}.json").read_text())
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median (lowest - highest)."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
+
+
+def table(name: str) -> str:
+    head, *rows = globals()[name]()
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def main() -> None:
+    page = HERE / "README.md"
+    page.write_text(
+        re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", lambda m: f"<!-- {m[1]} -->\n{table(m[1])}\n<!-- end -->", page.read_text(), flags=re.S)
+    )
+
+
+if __name__ == "__main__":
+    main()
