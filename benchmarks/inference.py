@@ -24,7 +24,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from trainables import checkpoint, inference, paths, registry
+from trainables import checkpoint, kernels, paths, registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
@@ -99,7 +99,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     table = load_table(given.dataset)
-    assert inference.available(), "without a C compiler csr is computed as compact"
+    assert kernels.available(), "without a C compiler csr is computed as compact"
     rows = []
     print("| pruner | sparsity | units | batch | torch dense | dense | compact | csr | onnxruntime | kB dense | compact | csr | onnx |")
     print("|" + "---|" * 13)

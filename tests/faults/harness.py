@@ -27,7 +27,9 @@ class Process:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, **more: str) -> None:
         self.log = log
-        given = environment | {"PYTHONPATH": f"{ROOT}:{HERE / 'inject'}"} | more
+        given = (
+            environment | {"PYTHONPATH": f"{ROOT}:{HERE / 'inject'}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | more
+        )
         with log.open("w") as file:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=given, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

@@ -45,13 +45,15 @@ def head(service: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
                f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}",
                f"--temp-dir={folder}"]  # fmt: skip
+    # A job's `python` is the first in the head's PATH.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with subprocess.Popen(
         command,
-        env=service.environment,
+        env=service.environment | {"PATH": path},  # type: ignore[attr-defined]
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,  # type: ignore[attr-defined]
+        text=True,
     ) as process:
         address = f"http://127.0.0.1:{dashboard}"
         try:
