@@ -19,9 +19,9 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from trainables import paths
 
-from . import stack
+from .twin import ROOT, read
 
-DOCKER = stack.ROOT / "docker"
+DOCKER = ROOT / "docker"
 GIVEN = dict.fromkeys(("RAY_AUTH_TOKEN", "POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "given")
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 CLUSTER = yaml.safe_load((DOCKER / "cluster.yaml").read_text())
@@ -61,22 +61,22 @@ def test_the_image_is_pinned_and_not_root() -> None:
 
 
 def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
-    kept = [line[1:] for line in (stack.ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    packages = tomllib.loads((stack.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     assert sorted(kept) == sorted(
         ["README.md", "constraints.txt", "docker/buckets.py", "pyproject.toml", *(name.rstrip("*") for name in packages)]
     )
-    assert all((stack.ROOT / name).exists() for name in kept)
+    assert all((ROOT / name).exists() for name in kept)
 
 
 def test_compose_is_of_the_compose_specification() -> None:
-    found = compose_spec.PyCompose.from_json(json.dumps(stack.read(GIVEN)))
+    found = compose_spec.PyCompose.from_json(json.dumps(read(GIVEN)))
     found.validate()  # names that are used are defined
     assert {"head", "worker", "worker-gpu", "mlflow", "postgres", "objects"} <= set(found.service_names())
 
 
 def test_a_wrong_key_would_be_found() -> None:
-    wrong = stack.read(GIVEN)
+    wrong = read(GIVEN)
     wrong["services"]["head"]["comand"] = ["ray"]
     with pytest.raises(ValueError, match="comand"):
         compose_spec.PyCompose.from_json(json.dumps(wrong))
@@ -85,13 +85,13 @@ def test_a_wrong_key_would_be_found() -> None:
 def test_compose_starts_with_nobodys_secrets() -> None:
     for missing in GIVEN:
         with pytest.raises(KeyError, match=missing):
-            stack.read({name: value for name, value in GIVEN.items() if name != missing})
+            read({name: value for name, value in GIVEN.items() if name != missing})
     names = {line.split("=")[0]: line.split("=")[1] for line in (DOCKER / "env.example").read_text().splitlines() if "=" in line[:40]}
     assert {name for name in GIVEN if not names[name]} == set(GIVEN) - {"AWS_ACCESS_KEY_ID"}
 
 
 def test_compose_services_wait_for_what_they_need_and_are_watched() -> None:
-    services = stack.read(GIVEN)["services"]
+    services = read(GIVEN)["services"]
     for name, service in services.items():
         for needed, how in service.get("depends_on", {}).items():
             assert how["condition"] == ("service_completed_successfully" if needed == "buckets" else "service_healthy")
@@ -106,7 +106,7 @@ def test_compose_services_wait_for_what_they_need_and_are_watched() -> None:
 
 
 def test_compose_says_who_may_speak_to_whom() -> None:
-    services = stack.read(GIVEN)["services"]
+    services = read(GIVEN)["services"]
     for name in ("head", "worker", "worker-gpu"):
         environment = services[name]["environment"]
         assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN"]) == ("token", "given")
@@ -144,7 +144,7 @@ def test_the_rayjob() -> None:
         for value in values:
             assert {name: type(part) for name, part in value.items()} == FIELDS[kind]
     assert cluster["authOptions"] == {"mode": "token"}
-    assert f"ray=={cluster['rayVersion']} " in (stack.ROOT / "constraints.txt").read_text()
+    assert f"ray=={cluster['rayVersion']} " in (ROOT / "constraints.txt").read_text()
     assert all(group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] for group in cluster["workerGroupSpecs"])
     assert "nvidia.com/gpu" in cluster["workerGroupSpecs"][1]["template"]["spec"]["containers"][0]["resources"]["limits"]
 
@@ -158,7 +158,7 @@ def test_the_cluster_launcher_takes_its_file() -> None:
 
 
 def test_all_of_them_set_the_same_for_a_sweep() -> None:
-    compose = set(stack.read(GIVEN)["services"]["head"]["environment"])
+    compose = set(read(GIVEN)["services"]["head"]["environment"])
     secret = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     token = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}
     assert set(CONFIG["data"]) | secret | token == compose
