@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,23 @@ def test_all_of_them_set_the_same_for_a_sweep() -> None:
     assert set(CONFIG["data"]) | secret | token == compose
     launcher = {option.split("=")[1] for option in CLUSTER["docker"]["run_options"] if option.startswith("--env=")}
     assert (launcher - {"RAY_AUTH_TOKEN_PATH"}) | secret | {"RAY_AUTH_TOKEN"} == compose
+
+
+def flags(words: list[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if word.startswith("--")}
+
+
+def test_every_flag_is_one_that_its_program_has() -> None:
+    from ray.scripts.scripts import start
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.cli import server
+    ray, mlflow = ({flag for option in program.params for flag in option.opts} for program in (start, server))
+    services = read(GIVEN)["services"]
+    for name in ("head", "worker", "worker-gpu"):
+        assert flags(services[name]["command"]) <= ray
+    assert flags(services["mlflow"]["command"]) <= mlflow
+    assert {f"--{name}" for group in groups() for name in group["rayStartParams"]} <= ray
+    for commands in (CLUSTER["head_start_ray_commands"], CLUSTER["worker_start_ray_commands"]):
+        assert flags(commands[1].split()) <= ray
