@@ -18,6 +18,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from service.submit import EXCLUDES
 from trainables import paths
 
 from .twin import ROOT, read
@@ -185,3 +186,10 @@ def test_every_flag_is_one_that_its_program_has() -> None:
     assert {f"--{name}" for group in groups() for name in group["rayStartParams"]} <= ray
     for commands in (CLUSTER["head_start_ray_commands"], CLUSTER["worker_start_ray_commands"]):
         assert flags(commands[1].split()) <= ray
+
+
+def test_the_secrets_are_neither_committed_nor_uploaded_with_a_job() -> None:
+    done = subprocess.run(["git", "check-ignore", "--quiet", "docker/.env"], cwd=ROOT, check=False)
+    assert done.returncode in (0, 128)  # 128: not a checkout
+    assert "/docker/.env" in (ROOT / ".gitignore").read_text().splitlines()  # what Ray's upload heeds, too
+    assert "/docker" in EXCLUDES
