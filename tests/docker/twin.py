@@ -94,5 +94,5 @@ class Twin:
         own = 2 if name == "head" else 2 + number  # not 127.0.0.1, which Ray would replace by the host's own address
         agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
         given = [f"--{flag}={agent + offset}" for offset, flag in enumerate(agents)]
-        place = [f"--temp-dir={self.folder / 'ray'}"] if name == "head" else []
-        return [f"--node-ip-address=127.0.0.{own}", *given, *place]
+        # Each unpacks a job's code for itself, and removes what it finds in its place.
+        return [f"--node-ip-address=127.0.0.{own}", *given, f"--temp-dir={self.folder / f'ray{own}'}"]
