@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: sweep test test-faults lint bench clean
+.PHONY: sweep test test-faults test-stack lint bench clean
 
 sweep: .venv/installed  ## record the default dataset if absent, run search_spaces/quickstart.py, show the results
 	@$(BIN)/python -m service run quickstart
@@ -14,6 +14,9 @@ test: .venv/installed-dev .venv-peer/installed  ## the whole test suite
 
 test-faults: .venv/installed-dev  ## the slow fault tests, minutes: real Ray and MLflow servers killed; renews tests/faults/survived.md
 	FAULT_TABLE=tests/faults/survived.md $(BIN)/python -m pytest tests/faults -m slow_faults
+
+test-stack: .venv/installed-dev  ## docker/compose.yaml's services as plain processes, and a sweep on them by `ray job submit`; needs PostgreSQL
+	$(BIN)/python -m tests.docker.stack
 
 lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 	$(BIN)/ruff format --check .

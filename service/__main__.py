@@ -31,6 +31,7 @@ COMMANDS = {
     "verify": ("prove that MLflow holds exactly what the trials wrote", "verify quickstart"),
     "results": ("table and figure from what MLflow holds", "results quickstart"),
     "logs": ("the story of one trial", "logs 3f2a"),
+    "doctor": ("what this machine lacks for sweeps, and how to mend it", "doctor --storage s3://bucket/prefix"),
 }
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EHOSTUNREACH, errno.EIO)  # which users can mend
 
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  python -m service {example}", formatter_class=raw)
         if name == "logs":
             sub.add_argument("trial", help="a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0")
-        else:
+        elif name != "doctor":
             sub.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart")
         sub.add_argument(
             "--storage", help="folder, or s3://bucket/prefix, for everything that is written (default $WINNOW_STORAGE, else ./storage)"
@@ -74,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         if name in ("run", "resume", "submit", "results"):
             help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
             sub.add_argument("--study-storage", metavar="URL", help=help)
-        if name in ("plan", "status", "verify", "results", "logs"):
+        if name in ("plan", "status", "verify", "results", "logs", "doctor"):
             sub.add_argument("--json", action="store_true", help="for programs instead of people")
         if name == "status":
             sub.add_argument("--watch", action="store_true", help="again and again, until nothing is left to do")
@@ -225,6 +226,12 @@ def logs(arguments: argparse.Namespace, storage: Path) -> int:
     found = story(arguments.trial, storage)
     _show(arguments, describe(found), found)
     return 0
+
+
+def doctor(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.doctor import examine
+
+    return examine(storage, json=arguments.json)
 
 
 def _show(arguments: argparse.Namespace, text: str, value: object) -> None:

@@ -19,7 +19,7 @@ from trainables.errors import UserError
 ADDRESS = "http://127.0.0.1:8265"
 ROOT = Path(__file__).parent.parent
 # The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
-EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
+EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/docker", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
 # Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
 SECRET = ("MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL")  # addresses that may hold a password
 HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "AWS_REGION", *SECRET)

@@ -1,0 +1,217 @@
+"""What `service doctor` looks at. A check takes the storage root and yields findings; it starts nothing and removes what it writes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from service import objects, promises
+from trainables import paths
+
+CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "ray", "mlflow", "optuna")
+GB = 1 << 30
+LITTLE, TOO_LITTLE = 5 * GB, GB  # bytes free: worth a word, and not enough for a dataset's table
+PORTS = {6379: "Ray's head (--port)", 8265: "its job server (--dashboard-port)", 5000: "MLflow (--port)"}
+PATIENCE = 5.0  # seconds for a server to answer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, in words, and how to mend it where it is not well."""
+
+    what: str
+    state: Literal["ok", "warn", "fail"]
+    told: str
+    mend: str = ""
+
+
+def versions(storage: Path) -> Iterator[Finding]:
+    """Against constraints.txt, where the code lies beside it: the hosts of a cluster must have the same."""
+    lines = CONSTRAINTS.read_text().splitlines() if CONSTRAINTS.exists() else []
+    pinned = dict(line.split("#")[0].strip().split("==") for line in lines if "==" in line.split("#")[0])
+    good = [f"python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield Finding("versions", "fail", f"{name} is not installed", "pip install --constraint constraints.txt .")
+            continue
+        if (wanted := pinned.get(name, found)).partition("+")[0] == found.partition("+")[0]:
+            good.append(f"{name} {found}")
+        else:
+            yield Finding("versions", "warn", f"{name} is {found}, tested is {wanted}", f"pip install {name}=={wanted}")
+    yield Finding("versions", "ok", ", ".join(good))
+
+
+def kernels(storage: Path) -> Iterator[Finding]:
+    """Of execution `sparse`: compiled here, if they were not yet."""
+    from trainables import kernels
+
+    if why := kernels.reason():
+        yield Finding("kernels", "warn", why, "without them pruned trials cost what dense ones do (Debian: apt-get install gcc libc6-dev)")
+    else:
+        yield Finding("kernels", "ok", f"compiled for {kernels.simd()}")
+
+
+def gpu(storage: Path) -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        yield Finding("GPU", "ok", f"{', '.join(names)} (CUDA {torch.version.cuda})")
+    elif Path("/dev/nvidiactl").exists() and torch.version.cuda is None:
+        yield Finding("GPU", "warn", f"there is one, but torch {torch.__version__} is a CPU build", "install torch from its CUDA index")
+    elif Path("/dev/nvidiactl").exists():
+        yield Finding("GPU", "warn", f"torch cannot use it (CUDA {torch.version.cuda})", "look at nvidia-smi: the driver may be older")
+    else:
+        yield Finding("GPU", "ok", f"none; {len(os.sched_getaffinity(0))} cores train a trial each")
+
+
+def storage(storage: Path) -> Iterator[Finding]:
+    """That writing works, and what keeps two drivers apart."""
+    shown = paths.shown(storage)
+    if bucket := objects.of(storage):
+        promises.prove(bucket)
+        yield Finding("storage", "ok", f"{shown} can be written and heeds conditions")
+        return
+    place = existing(storage)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place) as folder:
+            broken = promises.broken(Path(folder))
+    except OSError as error:
+        yield Finding("storage", "fail", f"{place}: {error.strerror}", "choose another place with --storage or WINNOW_STORAGE")
+        return
+    if broken:
+        mend = "two drivers would not see each other: choose another file system, or S3"
+        yield Finding("storage", "fail", f"{shown} does not heed {', '.join(broken)}", mend)
+    else:
+        yield Finding("storage", "ok", f"{shown} can be written and heeds {', '.join(promises.PROMISES)}")
+
+
+def disk(storage: Path) -> Iterator[Finding]:
+    """Room where files grow; on S3 what this host keeps of it."""
+    from trainables import datasets
+    from trainables.datasets.table import cache
+
+    places = {
+        "storage": (storage, "--storage or WINNOW_STORAGE"), "prepared tables": (cache(), "WINNOW_CACHE"),
+        "datasets": (datasets.root(), "MINARI_DATASETS_PATH"),
+    }  # fmt: skip
+    for what, (place, setting) in places.items():
+        free = shutil.disk_usage(existing(place)).free
+        state: Literal["ok", "warn", "fail"] = "fail" if free < TOO_LITTLE else "warn" if free < LITTLE else "ok"
+        mend = "" if state == "ok" else f"make room, or choose another disk with {setting}"
+        yield Finding("disk", state, f"{free / GB:.1f} GB free for {what} at {place}", mend)
+
+
+def minari(storage: Path) -> Iterator[Finding]:
+    from trainables import datasets
+
+    folder = datasets.root()
+    if not os.access(existing(folder), os.W_OK):
+        yield Finding(
+            "datasets", "warn", f"{folder} cannot be written", "datasets that are not there cannot be added: MINARI_DATASETS_PATH"
+        )
+        return
+    found = datasets.local_datasets()
+    yield Finding("datasets", "ok", f"{len(found)} at {folder}" if found else f"none yet at {folder}; a run records or downloads its own")
+
+
+def mlflow(storage: Path) -> Iterator[Finding]:
+    """The server that MLFLOW_TRACKING_URI names, by its own health page."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    parts = urlsplit(uri)
+    shown = uri.replace(f"{parts.username or ''}:{parts.password}@", "") if parts.password else uri
+    if not uri and paths.remote(storage)[0]:
+        yield Finding("MLflow", "warn", "embedded, so each host has its own", "set MLFLOW_TRACKING_URI for one that all see")
+    elif not uri:
+        yield Finding("MLflow", "ok", f"embedded, in {paths.mlflow_db(storage)}")
+    elif parts.scheme not in ("http", "https"):
+        yield from _reached("MLflow", shown, parts.hostname, parts.port or 5432)
+    else:
+        yield _served(uri.rstrip("/"), shown)
+
+
+def _served(uri: str, shown: str) -> Finding:
+    """`/health` answers to any name, `/version` only to those that the server was told."""
+    try:
+        urlopen(f"{uri}/health", timeout=PATIENCE).close()
+        with urlopen(f"{uri}/version", timeout=PATIENCE) as answer:
+            served = answer.read(40).decode()
+    except HTTPError as error:
+        mend = f"start it with --allowed-hosts {urlsplit(uri).netloc.rpartition('@')[2]}" if error.code == 403 else "look at its log"
+        return Finding("MLflow", "fail", f"{shown} answers {error.code}", mend)
+    except (URLError, OSError) as error:
+        why = getattr(error, "reason", error)
+        return Finding("MLflow", "fail", f"{shown} does not answer ({why})", "start it, or set MLFLOW_TRACKING_URI")
+    if served.split(".")[0] != version("mlflow").split(".")[0]:
+        return Finding("MLflow", "warn", f"{shown} is version {served}, here is {version('mlflow')}", "use the same on both sides")
+    return Finding("MLflow", "ok", f"{shown} answers, version {served}")
+
+
+def ray(storage: Path) -> Iterator[Finding]:
+    """The cluster that RAY_ADDRESS names; whether tokens are wanted is said, not left to a file that may be there."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        yield Finding("Ray", "ok", "embedded, on loopback")
+    elif address != "auto":
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        yield from _reached("Ray", address, parts.hostname, parts.port or 6379)
+    if "RAY_AUTH_MODE" not in os.environ and (Path.home() / ".ray" / "auth_token").exists():
+        yield Finding("Ray", "warn", "~/.ray/auth_token turns tokens on", "set RAY_AUTH_MODE to token or disabled, on every host the same")
+
+
+def ports(storage: Path) -> Iterator[Finding]:
+    """Those that a head and a server started here would take."""
+    taken = []
+    for port in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                taken.append(port)
+    for port in taken:
+        yield Finding("ports", "warn", f"{port} is in use here", f"where it is not the one you want, start {PORTS[port]} on another")
+    if not taken:
+        yield Finding("ports", "ok", f"{', '.join(map(str, PORTS))} are free")
+
+
+def threads(storage: Path) -> Iterator[Finding]:
+    """The service sets one thread per process, but not over what the user has set."""
+    more = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name, "1") != "1"]
+    if more:
+        yield Finding("threads", "warn", f"{', '.join(more)}: trials beside each other would be in each other's way", "unset it, or set 1")
+    else:
+        yield Finding("threads", "ok", "one per trial")
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above that is there: what is made below lies on its disk."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _reached(what: str, shown: str, host: str | None, port: int) -> Iterator[Finding]:
+    try:
+        if host:
+            socket.create_connection((host, port), timeout=PATIENCE).close()
+        yield Finding(what, "ok", f"{shown} is there")
+    except OSError as error:
+        yield Finding(what, "fail", f"{shown} does not answer ({error.strerror or error})", "start it, or name another")
+
+
+CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+    versions, kernels, gpu, threads, storage, disk, minari, mlflow, ray, ports,
+)  # fmt: skip
