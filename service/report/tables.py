@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.report.cells import Cell, Task, aggregates, claim
-from service.report.runs import TAIL, Run
+from service.report.runs import DONE, TAIL, Run
 from service.report.statistics import Estimate
 from service.results import PAPER_BUDGET
 
@@ -153,8 +153,7 @@ def _numbers(cell: Cell) -> dict[str, Any]:
 
 
 def _trial(run: Run) -> dict[str, Any]:
-    empty = Run.last.fget, Run.best.fget, Run.tail.fget  # type: ignore[attr-defined]
-    last, best, tail = (measure(run) if run.points and measure else math.nan for measure in empty)
+    last, best, tail = (run.last, run.best, run.tail) if run.outcome == DONE else [math.nan] * 3
     actor = (run.masks or {}).get("actor", {})
     return {
         "seed": run.trial.seed, "key": run.trial.key, "outcome": run.outcome, "update": run.points[-1].update if run.points else 0,
