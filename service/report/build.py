@@ -17,7 +17,6 @@ from service.tracking import Tracking
 from trainables import paths
 from trainables.errors import UserError
 
-KINDS = ("png", "svg", "pdf")
 FIGURES: dict[str, Callable[[Sequence[Task]], list[Panel]]] = {
     "sparsity": figures.by_sparsity,
     "frontier": figures.frontier,
@@ -50,12 +49,15 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
     files["page.html"] = page(name, tasks, panels, f"Sweeps: {', '.join(sweeps)}.").encode()
     for file, content in files.items():
         write(folder / file, content)
-    drawn = [(key, own, kind) for key, own in panels.items() if own for kind in KINDS]
-    for number, (key, own, kind) in enumerate(drawn, 1):
-        write(folder / "figures" / f"{key}.{kind}", saved(own, kind))
+    drawn = [(key, own) for key, own in panels.items() if own]
+    for number, (key, own) in enumerate(drawn, 1):
+        for kind, content in saved(own).items():
+            write(folder / "figures" / f"{key}.{kind}", content)
         if sys.stderr.isatty():
             print(f"\rdrawing {number} of {len(drawn)}", end="" if number < len(drawn) else "\n", file=sys.stderr)
     for parent in parents.values():
         tracking.log_artifacts(parent, [folder / file for file in files], "report")
-    print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}\n{look(tracking.uri)} (the sweep's run, artifact report/page.html)")
+    print(
+        f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}\n{look(tracking.uri)} (the sweep's run, artifact report/page.html)"
+    )
     return 0

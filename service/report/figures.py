@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,8 +125,7 @@ def frontier(tasks: Sequence[Task]) -> list[Panel]:
             corners = envelope([(cell.name, x, middle) for cell, (x, middle, _, _) in known])
             xs, ys = [x for x, _, _ in corners] + [max(x[-1] for _, (x, *_) in known)], [y for _, y, _ in corners] + [corners[-1][1]]
             axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
-            tops = [corner for i, corner in enumerate(corners) if i + 1 == len(corners) or corners[i + 1][2] != corner[2]]
-            for x, y, name in tops:
+            for x, y, name in _apart({name: (x, y, name) for x, y, name in corners}.values(), 0.09 * (ys[-1] - ys[0])):
                 axis.annotate(name, (x, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
             _cost_axis(axis, "flops")
             axis.margins(x=0.12, y=0.14)
@@ -152,7 +151,11 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
 
     def panel(task: Task) -> Panel:
         def draw(axis: Axes) -> None:
-            points = [(_mean(cell, "parameters", "effective"), cell.mean.value, cell) for cell in task.cells.values() if _sized(cell) and cell.mean]
+            points = [
+                (_mean(cell, "parameters", "effective"), cell.mean.value, cell)
+                for cell in task.cells.values()
+                if _sized(cell) and cell.mean
+            ]
             for x, y, cell in points:
                 tone = colour("ink") if cell.method == "dense" else method_colour(methods, cell.method)
                 axis.plot(x, y, marker=marker(methods, cell.method), color=tone, linestyle="none")
@@ -215,7 +218,9 @@ def _inputs(task: Task) -> Panel:
             seeds = sum(bool(run.masks) for run in cell.runs)
             for row, name in enumerate(names):
                 share = 1 - _unseen(cell).get(name, 0) / seeds
-                axis.fill_between([column + 0.03, column + 0.97], row + 0.05, row + 0.95, color=colour("method-0"), alpha=0.8 * share, linewidth=0)
+                axis.fill_between(
+                    [column + 0.03, column + 0.97], row + 0.05, row + 0.95, color=colour("method-0"), alpha=0.8 * share, linewidth=0
+                )
                 if share == 0:
                     axis.text(column + 0.5, row + 0.5, "unseen", ha="center", va="center", fontsize=6)
         axis.set_xlim(0, len(cells))
@@ -253,6 +258,15 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
         return Panel(f"at {100 * sparsity:g} %", "normalized score τ", "share of runs above τ", draw)
 
     return [panel(sparsity) for sparsity in sorted({each.sparsity for each in known if each.method != "dense"})]
+
+
+def _apart(corners: Iterable[tuple[float, float, str]], gap: float) -> list[tuple[float, float, str]]:
+    """The corners that can be named without touching: from the top, each at least `gap` below the one before."""
+    named: list[tuple[float, float, str]] = []
+    for corner in sorted(corners, key=lambda corner: -corner[1]):
+        if not named or named[-1][1] - corner[1] > gap:
+            named.append(corner)
+    return named
 
 
 def _curve(cell: Cell, cost: str) -> tuple[Scores, Scores, Scores, Scores] | None:
@@ -338,4 +352,6 @@ def _name_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     for x, y, name, tone in sorted(ends, key=lambda end: end[1]):
         below = max(y, below + gap)
         # To the right of all lines: those that end earlier are found by their colour.
-        axis.annotate(name, (1.0, below), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", color=tone, fontsize=8, va="center")
+        axis.annotate(
+            name, (1.0, below), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", color=tone, fontsize=8, va="center"
+        )

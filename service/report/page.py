@@ -36,7 +36,12 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
     runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
     done = sum(len(cell.done) for task in tasks for cell in task.cells.values())
     drawn = {key: panels for key, panels in figures.items() if key in ABOUT and panels}
-    anchors = {"grid": "The grid", **({"over": "Over tasks"} if len(tasks) > 1 else {}), **{key: ABOUT[key][0] for key in drawn}, "cells": "Cells"}
+    anchors = {
+        "grid": "The grid",
+        **({"over": "Over tasks"} if len(tasks) > 1 else {}),
+        **{key: ABOUT[key][0] for key in drawn},
+        "cells": "Cells",
+    }
     lead, *others = claim(tasks)
     parts = [
         f"<h1>{escape(name)}</h1>",
@@ -55,7 +60,9 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
     for task in tasks:
         parts.append(f"<h3>{escape(task.name)}</h3><p class='detail'>{escape(task.measure)}; {escape(task.detail)}</p>")
         parts.append(table(tables.HEAD, map(tables.cells_of, task.cells.values())))
-    parts.append("<h2>How to read this</h2><ul class='note'>" + "".join(f"<li>{escape(line)}</li>" for line in tables.notes(tasks)) + "</ul>")
+    parts.append(
+        "<h2>How to read this</h2><ul class='note'>" + "".join(f"<li>{escape(line)}</li>" for line in tables.notes(tasks)) + "</ul>"
+    )
     head_html = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escape(name)}</title><style>{style()}</style></head>'
@@ -77,7 +84,9 @@ def grid(tasks: Sequence[Task]) -> str:
     for task in tasks:
         dense = f"{task.dense.mean.value:.1f}" if task.dense and task.dense.mean else "none"
         note = f"<br><small>{escape(task.dense.absence)}</small>" if task.dense and task.dense.absent else ""
-        lines.append(f"<tr><td>{escape(task.name)}</td><td style='--share:0'>{dense}{note}</td>{''.join(_square(task.cells.get(p)) for p in places)}</tr>")
+        lines.append(
+            f"<tr><td>{escape(task.name)}</td><td style='--share:0'>{dense}{note}</td>{''.join(_square(task.cells.get(p)) for p in places)}</tr>"
+        )
     return f"<div class='scroll'><table class='grid'>{''.join(lines)}</table></div>"
 
 

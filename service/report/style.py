@@ -97,15 +97,20 @@ def drawn(panels: Sequence[Panel], columns: int = 3) -> Figure:
     return figure
 
 
-def saved(panels: Sequence[Panel], kind: str) -> bytes:
-    """A sheet as png, svg or pdf, on white; the same panels give the same bytes."""
+def saved(panels: Sequence[Panel]) -> dict[str, bytes]:
+    """A sheet as png, svg and pdf, on white; the same panels give the same bytes."""
     import matplotlib
 
-    stream = io.BytesIO()
-    dates = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    found = {}
     with matplotlib.rc_context(SETTINGS):
-        drawn(panels).savefig(stream, format=kind, dpi=150, facecolor="white", metadata=dates[kind])
-    return stream.getvalue()
+        figure = drawn(panels)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # once is enough for all kinds: it takes longer than drawing
+        for kind, date in (("png", None), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
+            stream = io.BytesIO()
+            figure.savefig(stream, format=kind, dpi=150, facecolor="white", metadata=date)
+            found[kind] = stream.getvalue()
+    return found
 
 
 def inline(panel: Panel, name: str) -> str:

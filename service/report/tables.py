@@ -61,7 +61,18 @@ def cells_of(cell: Cell) -> tuple[str, ...]:
     shares = (_percent(cell.retained), _range(cell.retained, 100)) if cell.retained else ("", "")
     better = f"{cell.improvement.value:.2f}" if cell.improvement else ""
     best, tail = (f"{cell.scores(measure).mean():.1f}" for measure in (lambda run: run.best, lambda run: run.tail))
-    return (cell.name, count, f"{cell.mean.value:.1f}", _range(cell.mean), f"{cell.iqm.value:.1f}", *shares, better, best, tail, cell.absence)
+    return (
+        cell.name,
+        count,
+        f"{cell.mean.value:.1f}",
+        _range(cell.mean),
+        f"{cell.iqm.value:.1f}",
+        *shares,
+        better,
+        best,
+        tail,
+        cell.absence,
+    )
 
 
 def aggregate_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:

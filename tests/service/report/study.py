@@ -60,7 +60,10 @@ def masks(trial: Trial, hidden: int) -> dict[str, dict[str, object]]:
     spec = MLP((inputs, hidden, hidden, outputs))
     generator = torch.Generator().manual_seed(trial.seed)
     shares = [1.0] * 3 if trial.sparsity == 0 else [min(1.0, 3 * trial.density), 0.7 * trial.density, min(1.0, 8 * trial.density)]
-    mask = [(torch.rand(1, 1, n_out, n_in, generator=generator) < share).float() for (n_in, n_out), share in zip(spec.layers, shares, strict=True)]
+    mask = [
+        (torch.rand(1, 1, n_out, n_in, generator=generator) < share).float()
+        for (n_in, n_out), share in zip(spec.layers, shares, strict=True)
+    ]
     if trial.sparsity >= 0.95:
         mask[0][..., : 2 + trial.seed % 2] = 0
     return {"actor": mask_statistics.describe(spec, mask, family.OBSERVATION_NAMES)[0]}
