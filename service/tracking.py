@@ -226,7 +226,7 @@ def trial_of(params: Mapping[str, str]) -> Trial:
     given = {name: text for name, text in params.items() if not name.startswith("hyper.")}
     kinds = {f.name: f.type for f in fields(Trial)}
     try:
-        plain = {name: text if kinds[name] == "str" else ast.literal_eval(text) for name, text in given.items()}
+        plain: dict[str, Any] = {name: text if kinds[name] == "str" else ast.literal_eval(text) for name, text in given.items()}
         hyper = {name.removeprefix("hyper."): text for name, text in params.items() if name.startswith("hyper.")}
         defaults = registry.hyper_defaults(plain["algorithm"])
         values = {name: text if isinstance(defaults[name], str) else ast.literal_eval(text) for name, text in hyper.items()}

@@ -57,7 +57,5 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
             print(f"\rdrawing {number} of {len(drawn)}", end="" if number < len(drawn) else "\n", file=sys.stderr)
     for parent in parents.values():
         tracking.log_artifacts(parent, [folder / file for file in files], "report")
-    print(
-        f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}\n{look(tracking.uri)} (the sweep's run, artifact report/page.html)"
-    )
+    print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}\n{look(tracking.uri)} (artifact report/page.html)")
     return 0

@@ -151,7 +151,7 @@ def aggregates(tasks: Sequence[Task]) -> list[Aggregate]:
             continue
         scores = [task.cells[method, sparsity].scores() for task in whole]
         pairs = [(task.cells[method, sparsity].scores(), task.dense.scores()) for task in whole if task.dense and task.dense.done]
-        better = statistics.improvement(*zip(*pairs, strict=True)) if pairs and method != "dense" else None  # type: ignore[arg-type]
+        better = statistics.improvement(*zip(*pairs, strict=True)) if pairs and method != "dense" else None
         names, left_out = tuple(t.name for t in whole), tuple(t.name for t in there if t not in whole)
         mean, middle = (statistics.interval(scores, statistic) for statistic in (statistics.mean_of, statistics.iqm_of))
         found.append(Aggregate(method, sparsity, names, left_out, mean, middle, better))

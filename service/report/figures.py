@@ -125,8 +125,9 @@ def frontier(tasks: Sequence[Task]) -> list[Panel]:
             corners = envelope([(cell.name, x, middle) for cell, (x, middle, _, _) in known])
             xs, ys = [x for x, _, _ in corners] + [max(x[-1] for _, (x, *_) in known)], [y for _, y, _ in corners] + [corners[-1][1]]
             axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
-            for x, y, name in _apart({name: (x, y, name) for x, y, name in corners}.values(), 0.09 * (ys[-1] - ys[0])):
-                axis.annotate(name, (x, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
+            last = {corner[2]: corner for corner in corners}  # a cell is named where it leaves the frontier
+            for *place, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
+                axis.annotate(name, tuple(place), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
             _cost_axis(axis, "flops")
             axis.margins(x=0.12, y=0.14)
 
@@ -349,7 +350,7 @@ def _name_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     """Names beside the ends of lines, moved apart where they would touch."""
     low, high = axis.get_ylim()
     gap, below = 0.075 * (high - low), -math.inf
-    for x, y, name, tone in sorted(ends, key=lambda end: end[1]):
+    for _, y, name, tone in sorted(ends, key=lambda end: end[1]):
         below = max(y, below + gap)
         # To the right of all lines: those that end earlier are found by their colour.
         axis.annotate(

@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, no network (its policy forbids both), light or dark as the reader's system is, also on a phone."""
+"""The report as one HTML file without script or network (its policy forbids both), light or dark as the reader's system, also on phones."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 OPEN = 6  # panels of a figure that are shown at once; more wait behind a line that opens them
 # figure -> (heading, what it shows)
 ABOUT = {
-    "sparsity": ("Score against sparsity", "Mean over seeds and its 95 % interval; dense is the dashed line. x at the foot: a seed has no score."),
+    "sparsity": ("Score against sparsity", "Mean over seeds, 95 % interval; dashed: dense. x at the foot: a seed has no score."),
     "frontier": (
         "Score at equal compute",
-        "Every line is a cell while it trains, placed by the FLOPs of its kept weights. The thick line is the best mean score that a budget has "
-        "bought, by whichever cell: the best of many noisy means, so a little too high. FLOPs: 2 for each kept weight and row of a minibatch, "
+        "Every line is a cell while it trains, placed by the FLOPs of its kept weights. The thick line is the best mean score that a "
+        "budget has bought, by whichever cell: the best of many noisy means, so too high. FLOPs: 2 for each kept weight and minibatch row, "
         "forward and twice backward; target networks and delayed updates are left out.",
     ),
-    "pareto": ("Score against size", "Effective parameters lie on a path from input to output of the actor. The line joins what nothing smaller beats."),
+    "pareto": ("Score against size", "The actor's parameters that lie on a path. The line joins what nothing smaller beats."),
     "curves-updates": ("Learning curves by update", "Mean over seeds and 95 % interval; from light to dark the sparsity, dashed dense."),
     "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
-    "curves-time": ("Learning curves by time", "Seconds in updates, on the host and in the stack that trained them: comparable only where those are alike."),
-    "profiles": ("Performance profiles", "Over tasks with a score for every seed: the share of runs above each score, with its 95 % interval."),
+    "curves-time": ("Learning curves by time", "Seconds in updates, in the stack and on the host that trained: compare only where those are alike."),
+    "profiles": ("Performance profiles", "Over tasks with every seed: the share of runs above each score, 95 % interval."),
     "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
     "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the deeper the colour, the more seeds see it."),
 }  # fmt: skip
@@ -43,10 +43,11 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
         "cells": "Cells",
     }
     lead, *others = claim(tasks)
+    more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in others)
     parts = [
         f"<h1>{escape(name)}</h1>",
         f"<p class='note'>{len(tasks)} tasks, {done} of {len(runs)} trials with a final score. {escape(source)}</p>",
-        f"<div class='claim'><p>{escape(lead.capitalize())}</p>{''.join(f'<p class=note>{escape(line.strip())}</p>' for line in others)}</div>",
+        f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}</div>",
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",
         "<p class='note'>Share of the dense score in percent, seeds paired, interval below. Hatched: no share can be told, and why.</p>",
@@ -84,9 +85,8 @@ def grid(tasks: Sequence[Task]) -> str:
     for task in tasks:
         dense = f"{task.dense.mean.value:.1f}" if task.dense and task.dense.mean else "none"
         note = f"<br><small>{escape(task.dense.absence)}</small>" if task.dense and task.dense.absent else ""
-        lines.append(
-            f"<tr><td>{escape(task.name)}</td><td style='--share:0'>{dense}{note}</td>{''.join(_square(task.cells.get(p)) for p in places)}</tr>"
-        )
+        squares = "".join(_square(task.cells.get(place)) for place in places)
+        lines.append(f"<tr><td>{escape(task.name)}</td><td style='--share:0'>{dense}{note}</td>{squares}</tr>")
     return f"<div class='scroll'><table class='grid'>{''.join(lines)}</table></div>"
 
 

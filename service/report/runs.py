@@ -74,7 +74,8 @@ def read(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> tuple[list
         for sweep in sweeps:
             if sweep not in known:
                 raise unknown(f"sweep in {told(UserError(tracking.uri))}", sweep, known)
-        rows = {row.tags["winnow.trial_key"]: row for sweep in sweeps for row in tracking.sweep_rows(sweep, known[sweep])}
+        of = {sweep: {row.tags["winnow.trial_key"]: row for row in tracking.sweep_rows(sweep, known[sweep])} for sweep in sweeps}
+        rows = {key: row for own in of.values() for key, row in own.items()}
         found = {}
         for number, (key, row) in enumerate(rows.items(), 1):
             found[key] = run_of(row, tracking)
@@ -84,7 +85,8 @@ def read(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> tuple[list
         raise
     except Exception as error:  # whatever MLflow's client raises
         raise UserError(told(error)) from error
-    absent = [Run(trial, MISSING) for trial in planned(sweeps, storage, [run.trial for run in found.values()]) if trial.key not in found]
+    seen = {sweep: [found[key].trial for key in own] for sweep, own in of.items()}
+    absent = [Run(trial, MISSING) for trial in planned(seen, storage) if trial.key not in found]
     if not found and not absent:
         raise UserError(f"no trial of {', '.join(sweeps)} has begun")
     return [*found.values(), *absent], {sweep: known[sweep] for sweep in sweeps}
@@ -144,13 +146,13 @@ def seconds(rates: Mapping[int, float], updates: Iterable[int]) -> dict[int, flo
     return {update: found.get(update, float("nan")) for update in updates}
 
 
-def planned(sweeps: Sequence[str], storage: Path, seen: Sequence[Trial]) -> list[Trial]:
-    """The trials that should be there: those of the sweeps' journals, else every seed that was seen in every cell that was seen."""
+def planned(seen: Mapping[str, Sequence[Trial]], storage: Path) -> list[Trial]:
+    """The trials that should be there: those of a sweep's journal, else every seed of the sweep in every cell of it that was seen."""
     found: dict[str, Trial] = {}
-    for sweep in sweeps:
+    for sweep, own in seen.items():
         try:
             found |= {key: entry.trial for key, entry in journal_of(sweep, storage).entries.items()}
         except UserError:  # another host's sweep: MLflow is all there is
-            seeds = {trial.seed for trial in seen}
-            found |= {other.key: other for trial in seen for seed in sorted(seeds) for other in [trial.using(seed=seed)]}
+            seeds = sorted({trial.seed for trial in own})
+            found |= {other.key: other for trial in own for seed in seeds for other in [trial.using(seed=seed)]}
     return list(found.values())

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ COLOURS = {
 MARKERS = ("o", "s", "^", "D", "v", "P")
 METHODS, LEVELS = len(MARKERS), 4
 SIZE = (4.4, 3.1)  # inches, of a panel
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "winnow", "pdf.fonttype": 42, "font.size": 9, "axes.titlesize": 9.5, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": COLOURS["rule"][0],
     "axes.labelcolor": COLOURS["muted"][0], "xtick.color": COLOURS["muted"][0], "ytick.color": COLOURS["muted"][0],

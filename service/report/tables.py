@@ -34,7 +34,7 @@ def notes(tasks: Sequence[Task]) -> list[str]:
     episodes = sorted({task.trial.episodes for task in tasks})
     budgets = sorted({task.trial.updates for task in tasks})
     found = [
-        f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all evaluations, too high by its luck. "
+        f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all, too high by its luck. "
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates.",
         "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed.",
     ]
@@ -77,7 +77,9 @@ def cells_of(cell: Cell) -> tuple[str, ...]:
 
 def aggregate_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
     """Means over tasks, a header first."""
-    rows = [("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")]
+    rows: list[tuple[str, ...]] = [
+        ("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
+    ]
     for each in aggregates(tasks):
         name = each.method if each.method == "dense" else f"{each.method} {100 * each.sparsity:g} %"
         better = (f"{each.improvement.value:.2f}", _range(each.improvement, places=2)) if each.improvement else ("", "")

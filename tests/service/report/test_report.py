@@ -29,7 +29,8 @@ def scores(last: float) -> Scores:
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hopper: dense 80 and 100; SNIP 95 % 79 and 99; ERK 95 % one diverged; SNIP 99 % one never begun. Walker2d, another sweep: dense 50, SNIP 25."""
+    """Hopper: dense 80 and 100; SNIP 95 % 79 and 99; ERK 95 % one diverged; SNIP 99 % one never begun. Another sweep:
+    Walker2d, dense 50, SNIP 25."""
     folder = tmp_path_factory.mktemp("report") / "storage"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
