@@ -119,15 +119,15 @@ def frontier(tasks: Sequence[Task]) -> list[Panel]:
     def panel(task: Task) -> Panel:
         def draw(axis: Axes) -> None:
             known = [(cell, curve) for cell in task.cells.values() if (curve := _curve(cell, "flops"))]
-            for cell, (x, middle, _, _) in known:
+            for cell, (cost, middle, _, _) in known:
                 tone = colour("ink") if cell.method == "dense" else method_colour(methods, cell.method)
-                axis.plot(x, middle, color=tone, linewidth=1, alpha=0.55, linestyle="--" if cell.method == "dense" else "-")
+                axis.plot(cost, middle, color=tone, linewidth=1, alpha=0.55, linestyle="--" if cell.method == "dense" else "-")
             corners = envelope([(cell.name, x, middle) for cell, (x, middle, _, _) in known])
             xs, ys = [x for x, _, _ in corners] + [max(x[-1] for _, (x, *_) in known)], [y for _, y, _ in corners] + [corners[-1][1]]
             axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
             last = {corner[2]: corner for corner in corners}  # a cell is named where it leaves the frontier
-            for *place, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
-                axis.annotate(name, tuple(place), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
+            for x, y, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
+                axis.annotate(name, (x, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
             _cost_axis(axis, "flops")
             axis.margins(x=0.12, y=0.14)
 

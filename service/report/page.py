@@ -24,7 +24,7 @@ ABOUT = {
     "pareto": ("Score against size", "The actor's parameters that lie on a path. The line joins what nothing smaller beats."),
     "curves-updates": ("Learning curves by update", "Mean over seeds and 95 % interval; from light to dark the sparsity, dashed dense."),
     "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
-    "curves-time": ("Learning curves by time", "Seconds in updates, in the stack and on the host that trained: compare only where those are alike."),
+    "curves-time": ("Learning curves by time", "Seconds in updates; compare only where host and stack are alike."),
     "profiles": ("Performance profiles", "Over tasks with every seed: the share of runs above each score, 95 % interval."),
     "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
     "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the deeper the colour, the more seeds see it."),
