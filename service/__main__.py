@@ -30,6 +30,7 @@ COMMANDS = {
     "sync": ("bring MLflow up to date by hand", "sync quickstart"),
     "verify": ("prove that MLflow holds exactly what the trials wrote", "verify quickstart"),
     "results": ("table and figure from what MLflow holds", "results quickstart"),
+    "report": ("statistics, figures and a page over one sweep or several, from MLflow alone", "report quickstart mujoco_sparsity"),
     "logs": ("the story of one trial", "logs 3f2a"),
     "doctor": ("what this machine lacks for sweeps, and how to mend it", "doctor --storage s3://bucket/prefix"),
 }
@@ -63,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  python -m service {example}", formatter_class=raw)
         if name == "logs":
             sub.add_argument("trial", help="a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0")
+        elif name == "report":
+            sub.add_argument("sweeps", nargs="+", metavar="SWEEP", help="sweeps that MLflow holds, reported together")
+            sub.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default reports/ in the storage)")
         elif name != "doctor":
             sub.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart")
         sub.add_argument(
@@ -218,6 +222,12 @@ def _search_results(arguments: argparse.Namespace, sweep: Sweep, storage: Path) 
     else:
         scores.show(arguments.sweep, found, Tracking(storage), storage)
     return 0
+
+
+def report(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.report.build import report as make
+
+    return make(arguments.sweeps, storage, arguments.to)
 
 
 def logs(arguments: argparse.Namespace, storage: Path) -> int:

@@ -6,19 +6,21 @@ be repeated: points carry their source's time, params and tags their one value, 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import logging
 import math
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trainables import paths
+from trainables import paths, registry
 from trainables.errors import UserError
 from trainables.trial import Trial
 
@@ -34,12 +36,13 @@ Point = tuple[str, float, int, int]  # metric, value, milliseconds since 1970, u
 
 @dataclass(frozen=True)
 class RunRow:
-    """What results need of a trial's run: last values of its metrics (by `stage/what`), its tags, its status in MLflow's words."""
+    """What results need of a trial's run: last values of its metrics (by `stage/what`), its tags, params, its status in MLflow's words."""
 
     run_id: str
     status: str
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 def uri_of(storage: Path) -> str:
@@ -111,6 +114,32 @@ class Tracking:
             if key in wanted:
                 found[key] = RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags)
         return found
+
+    def sweeps(self) -> dict[str, str]:
+        """The parent runs that there are: sweep -> run id, the oldest of each name. Nothing is made, not even the embedded database."""
+        if self.uri == f"sqlite:///{paths.mlflow_db(self._storage)}" and not paths.mlflow_db(self._storage).exists():
+            return {}
+        runs = sorted(self._search("tags.`winnow.kind` = 'sweep'"), key=lambda run: -run.info.start_time)
+        return {run.data.tags["winnow.sweep"]: run.info.run_id for run in runs}
+
+    def sweep_rows(self, sweep: str, parent: str) -> list[RunRow]:
+        """The runs of a sweep's trials: those under its parent run, and those of other sweeps that it reused."""
+        where = (f"tags.`mlflow.parentRunId` = '{parent}' and tags.`winnow.kind` = 'trial'", f"tags.`winnow.sweep.{sweep}` = 'reused'")
+        found = {run.info.run_id: run for each in where for run in self._search(each)}
+        return [RunRow(key, run.info.status, run.data.metrics, run.data.tags, run.data.params) for key, run in found.items()]
+
+    def history(self, run_id: str, metric: str) -> dict[int, float]:
+        """A metric by update, ascending."""
+        points = self._connected().get_metric_history(run_id, metric)
+        return {point.step: point.value for point in sorted(points, key=lambda point: (point.step, point.timestamp))}
+
+    def read_json(self, run_id: str, name: str) -> Any:
+        """An artifact that holds JSON; None where the run has none of this name."""
+        client = self._connected()
+        if name not in {found.path for found in client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return json.loads(Path(client.download_artifacts(run_id, name, folder)).read_bytes())
 
     def _find_or_create(self, tag: str, value: str, name: str, tags: Mapping[str, str]) -> str:
         if value not in self._runs:
@@ -190,6 +219,20 @@ def params_of(trial: Trial) -> dict[str, str]:
     """All that was chosen for a trial: its fields, and every hyperparameter, also those left at their default."""
     plain = {name: str(value) for name, value in trial.to_json().items() if name != "hyper"}
     return plain | {f"hyper.{name}": str(value) for name, value in trial.hyper_values().items()}
+
+
+def trial_of(params: Mapping[str, str]) -> Trial:
+    """The trial whose params a run has; raises UserError where this code knows no such trial."""
+    given = {name: text for name, text in params.items() if not name.startswith("hyper.")}
+    kinds = {f.name: f.type for f in fields(Trial)}
+    try:
+        plain: dict[str, Any] = {name: text if kinds[name] == "str" else ast.literal_eval(text) for name, text in given.items()}
+        hyper = {name.removeprefix("hyper."): text for name, text in params.items() if name.startswith("hyper.")}
+        defaults = registry.hyper_defaults(plain["algorithm"])
+        values = {name: text if isinstance(defaults[name], str) else ast.literal_eval(text) for name, text in hyper.items()}
+        return Trial(**plain, hyper=values)
+    except (KeyError, ValueError, SyntaxError, TypeError) as error:
+        raise UserError(f"params that are no trial's: {error}") from None
 
 
 def refused(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  masks.json  policy.safetensors  policy.json
 storage/trials/<key>/attempt   the worker that may write the trial's files
 storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png  study.log  stopped/
+storage/reports/<name>/   page.html  table.txt  table.tex  cells.csv  trials.csv  curves.csv  (and .parquet)  figures/
 storage/mlflow.db  storage/artifacts/  storage/ray/
 
 A storage on S3 has the same names in a folder of this host, and what all hosts share in the bucket (docs/decisions/009-object-storage.md):
@@ -160,6 +161,11 @@ def table(storage: Path, name: str) -> Path:
 
 def figure(storage: Path, name: str) -> Path:
     return sweep(storage, name) / "scores.png"
+
+
+def report(storage: Path, name: str) -> Path:
+    """The folder of a report over one sweep or several."""
+    return storage / "reports" / _checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+]*")
 
 
 def mlflow_db(storage: Path) -> Path:

@@ -1,0 +1,61 @@
+"""`python -m service report`: reads the sweeps from MLflow, writes tables, figures and the page, logs them on the parent runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.files import write
+from service.report import figures, tables
+from service.report.cells import Task, tasks_of
+from service.report.page import page
+from service.report.runs import read
+from service.report.style import Panel, saved
+from service.results import look
+from service.tracking import Tracking
+from trainables import paths
+from trainables.errors import UserError
+
+FIGURES: dict[str, Callable[[Sequence[Task]], list[Panel]]] = {
+    "sparsity": figures.by_sparsity,
+    "frontier": figures.frontier,
+    "pareto": figures.pareto,
+    "grid": figures.heat_map,
+    "curves-updates": lambda tasks: figures.curves(tasks, "update"),
+    "curves-compute": lambda tasks: figures.curves(tasks, "flops"),
+    "curves-time": lambda tasks: figures.curves(tasks, "seconds"),
+    "profiles": figures.profiles,
+    "layers": figures.layers,
+    "inputs": figures.inputs,
+}
+
+
+def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
+    """Make the report over all sweeps together in `to`, else in the storage's reports/; returns the exit code."""
+    sweeps = tuple(dict.fromkeys(sweeps))
+    name = "+".join(sweeps)
+    folder = to or paths.report(storage, name)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--to {folder} is a file; give a folder")
+    tracking = Tracking(storage)
+    runs, parents = read(sweeps, tracking, storage)
+    tasks = tasks_of(runs)
+    panels = {key: draw(tasks) for key, draw in FIGURES.items()}
+    text = tables.text(tasks)
+    files = {"table.txt": text.encode() + b"\n", "table.tex": tables.latex(tasks).encode()}
+    for stem, rows in (("cells", tables.cell_rows(tasks)), ("trials", tables.trial_rows(tasks)), ("curves", tables.curve_rows(tasks))):
+        files |= {f"{stem}.csv": tables.to_csv(rows), f"{stem}.parquet": tables.to_parquet(rows)}
+    files["page.html"] = page(name, tasks, panels, f"Sweeps: {', '.join(sweeps)}.").encode()
+    for file, content in files.items():
+        write(folder / file, content)
+    drawn = [(key, own) for key, own in panels.items() if own]
+    for number, (key, own) in enumerate(drawn, 1):
+        for kind, content in saved(own).items():
+            write(folder / "figures" / f"{key}.{kind}", content)
+        if sys.stderr.isatty():
+            print(f"\rdrawing {number} of {len(drawn)}", end="" if number < len(drawn) else "\n", file=sys.stderr)
+    for parent in parents.values():
+        tracking.log_artifacts(parent, [folder / file for file in files], "report")
+    print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}\n{look(tracking.uri)} (artifact report/page.html)")
+    return 0

@@ -1,0 +1,118 @@
+"""The report as one HTML file without script or network (its policy forbids both), light or dark as the reader's system, also on phones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from service.report import tables
+from service.report.cells import DENSE, Cell, Task, claim, places_of
+from service.report.style import COLOURS, Panel, inline
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+OPEN = 6  # panels of a figure that are shown at once; more wait behind a line that opens them
+# figure -> (heading, what it shows)
+ABOUT = {
+    "sparsity": ("Score against sparsity", "Mean over seeds, 95 % interval; dashed: dense. x at the foot: a seed has no score."),
+    "frontier": (
+        "Score at equal compute",
+        "Every line is a cell while it trains, placed by the FLOPs of its kept weights. The thick line is the best mean score that a "
+        "budget has bought, by whichever cell: the best of many noisy means, so too high. FLOPs: 2 for each kept weight and minibatch row, "
+        "forward and twice backward; target networks and delayed updates are left out.",
+    ),
+    "pareto": ("Score against size", "The actor's parameters that lie on a path. The line joins what nothing smaller beats."),
+    "curves-updates": ("Learning curves by update", "Mean over seeds and 95 % interval; from light to dark the sparsity, dashed dense."),
+    "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
+    "curves-time": ("Learning curves by time", "Seconds in updates; compare only where host and stack are alike."),
+    "profiles": ("Performance profiles", "Over tasks with every seed: the share of runs above each score, 95 % interval."),
+    "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
+    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the deeper the colour, the more seeds see it."),
+}  # fmt: skip
+
+
+def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]], source: str) -> str:
+    """The whole page; `source` says where the numbers come from."""
+    runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
+    done = sum(len(cell.done) for task in tasks for cell in task.cells.values())
+    drawn = {key: panels for key, panels in figures.items() if key in ABOUT and panels}
+    anchors = {
+        "grid": "The grid",
+        **({"over": "Over tasks"} if len(tasks) > 1 else {}),
+        **{key: ABOUT[key][0] for key in drawn},
+        "cells": "Cells",
+    }
+    lead, *others = claim(tasks)
+    more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in others)
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f"<p class='note'>{len(tasks)} tasks, {done} of {len(runs)} trials with a final score. {escape(source)}</p>",
+        f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}</div>",
+        f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
+        "<h2 id=grid>The grid</h2>",
+        "<p class='note'>Share of the dense score in percent, seeds paired, interval below. Hatched: no share can be told, and why.</p>",
+        grid(tasks),
+    ]
+    if len(tasks) > 1:
+        head, *rows = tables.aggregate_rows(tasks)
+        parts += ["<h2 id=over>Over tasks</h2>", "<p class='note'>Normalized scores, seeds drawn within tasks.</p>", table(head, rows)]
+    parts += [section(key, panels) for key, panels in drawn.items()]
+    parts.append("<h2 id=cells>Cells</h2>")
+    for task in tasks:
+        parts.append(f"<h3>{escape(task.name)}</h3><p class='detail'>{escape(task.measure)}; {escape(task.detail)}</p>")
+        parts.append(table(tables.HEAD, map(tables.cells_of, task.cells.values())))
+    parts.append(
+        "<h2>How to read this</h2><ul class='note'>" + "".join(f"<li>{escape(line)}</li>" for line in tables.notes(tasks)) + "</ul>"
+    )
+    head_html = (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escape(name)}</title><style>{style()}</style></head>'
+    )
+    return f"{head_html}<body>\n{chr(10).join(parts)}\n</body></html>\n"
+
+
+def style() -> str:
+    """The style sheet with the palette as variables, for light and for dark."""
+    light, dark = (" ".join(f"--{name}: {pair[i]};" for name, pair in COLOURS.items()) for i in (0, 1))
+    return Path(__file__).with_name("page.css").read_text().replace("LIGHT", light).replace("DARK", dark)
+
+
+def grid(tasks: Sequence[Task]) -> str:
+    """The heat map as a table: a row per task, a column per method and sparsity."""
+    places = [place for place in places_of(tasks) if place != DENSE]
+    head = "".join(f"<th>{escape(method)}<br>{100 * sparsity:g} %</th>" for method, sparsity in places)
+    lines = [f"<tr><th>task</th><th>dense</th>{head}</tr>"]
+    for task in tasks:
+        dense = f"{task.dense.mean.value:.1f}" if task.dense and task.dense.mean else "none"
+        note = f"<br><small>{escape(task.dense.absence)}</small>" if task.dense and task.dense.absent else ""
+        squares = "".join(_square(task.cells.get(place)) for place in places)
+        lines.append(f"<tr><td>{escape(task.name)}</td><td style='--share:0'>{dense}{note}</td>{squares}</tr>")
+    return f"<div class='scroll'><table class='grid'>{''.join(lines)}</table></div>"
+
+
+def _square(cell: Cell | None) -> str:
+    if cell is None:
+        return "<td class='none'></td>"
+    if cell.retained is None:
+        return f"<td class='none'>{escape(cell.absence or 'no dense score above 0')}</td>"
+    share, low, high = (100 * value for value in (cell.retained.value, cell.retained.low, cell.retained.high))
+    note = f"<br><small>{escape(cell.absence)}</small>" if cell.absent else ""
+    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}<br><small>{low:.0f} to {high:.0f}</small>{note}</td>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table that scrolls by itself where it is wider than the page; the last column tells what is absent."""
+    lines = ["<tr>" + "".join(f"<th>{escape(text)}</th>" for text in head) + "</tr>"]
+    for *cells, last in rows:
+        lines.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + f"<td class='absent'>{escape(last)}</td></tr>")
+    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
+def section(key: str, panels: Sequence[Panel]) -> str:
+    """A figure: its panels side by side as far as the page is wide."""
+    heading, caption = ABOUT[key]
+    drawn = [f"<div>{inline(panel, f'{key}-{number}')}</div>" for number, panel in enumerate(panels)]
+    kind = "panels wide" if key == "inputs" else "panels"
+    first, rest = "".join(drawn[:OPEN]), "".join(drawn[OPEN:])
+    more = f"<details><summary>{len(drawn) - OPEN} more</summary><div class='{kind}'>{rest}</div></details>" if rest else ""
+    return f"<h2 id='{key}'>{heading}</h2><p class='note'>{escape(caption)}</p><div class='{kind}'>{first}</div>{more}"

@@ -1,0 +1,174 @@
+"""A report over a small study in a real MLflow on sqlite: every cell is what it should be, and what is not there is said."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.tracking import Tracking
+from tests.service.report.study import Scores, ship, spool
+from trainables.trial import Trial
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
+
+
+def trial(pruner: str, sparsity: float, seed: int, dataset: str = "winnow/hopper/expert-v0") -> Trial:
+    return Trial(dataset=dataset, algorithm="bc", pruner=pruner, sparsity=sparsity, seed=seed, updates=1000, evaluations=4)
+
+
+def scores(last: float) -> Scores:
+    """Best in the middle: 20 above the last one."""
+    return {250: [last - 30.0] * 2, 500: [last + 20.0] * 2, 750: [last + 9.0, last + 11.0], 1000: [last - 1.0, last + 1.0]}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hopper: dense 80 and 100; SNIP 95 % 79 and 99; ERK 95 % one diverged; SNIP 99 % one never begun. Another sweep:
+    Walker2d, dense 50, SNIP 25."""
+    folder = tmp_path_factory.mktemp("report") / "storage"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking = Tracking(folder)
+    hopper = {("dense", 0.0): (80.0, 100.0), ("snip", 0.95): (79.0, 99.0), ("random_erk", 0.95): (40.0, math.nan), ("snip", 0.99): (10.0,)}
+    own = [trial(*place, seed) for place, ends in hopper.items() for seed in range(len(ends))]
+    states = [(each, spool(folder, each, scores(hopper[each.pruner, each.sparsity][each.seed]))) for each in own]
+    ship(folder, "smoke", states, tracking)
+    walker = {("dense", 0.0): 50.0, ("snip", 0.95): 25.0}
+    others = [(trial(*place, 0, "winnow/walker2d/medium-v0"), last) for place, last in walker.items()]
+    ship(folder, "other", [(each, spool(folder, each, scores(last))) for each, last in others], tracking)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(storage: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert main(["report", "smoke", "other", "--storage", str(storage)]) == 0
+    return storage / "reports" / "smoke+other"
+
+
+def cells(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
+    with (folder / "cells.csv").open() as file:
+        return {(row["environment"], row["method"], row["sparsity"]): row for row in csv.DictReader(file)}
+
+
+def test_cells_hold_last_best_and_tail_apart(made: Path) -> None:
+    dense = cells(made)["hopper", "dense", "0.0"]
+    assert [float(dense[name]) for name in ("n", "mean", "mean_low", "mean_high", "best", "tail")] == [2, 90, 80, 100, 110, 95]
+    snip = cells(made)["hopper", "snip", "0.95"]
+    assert float(snip["retained"]) == pytest.approx(89 / 90)
+    assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((79 / 80, 99 / 100))
+    assert float(snip["improvement"]) == 0.25
+    assert float(snip["return"]) == pytest.approx(30 * 89)
+
+
+def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
+    found = cells(made)
+    assert (found["hopper", "random_erk", "0.95"]["absent"], found["hopper", "random_erk", "0.95"]["n"]) == ("1 failed: divergence", "1")
+    assert (found["hopper", "snip", "0.99"]["absent"], found["hopper", "snip", "0.99"]["planned"]) == ("1 missing", "2")
+    text = (made / "table.txt").read_text()
+    over = text[text.index("over tasks") :]
+    assert not re.search(r"random_erk 95 %|snip 99 %", over)  # no task is left where every seed has a score
+    assert "n = 1 and 2 seeds are few: the interval of 2 is their range" in text
+
+
+def test_the_papers_claim_is_counted(made: Path) -> None:
+    lines = (made / "table.txt").read_text().splitlines()
+    assert lines[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (1 with their whole interval; 1 diverged)"
+    assert lines[2] == "  snip, at 95 %: 1 of 2 cells retain >= 97 % of dense (1 with their whole interval)"
+
+
+def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) -> None:
+    import pyarrow.parquet
+
+    rows = {row["key"]: row for row in pyarrow.parquet.read_table(made / "trials.parquet").to_pylist()}
+    dense = rows[trial("dense", 0.0, 0).key]
+    assert dense["flops"] == 3 * 2 * (11 * 16 + 16 * 16 + 16 * 3) * 256 * 1000
+    assert dense["seconds"] == pytest.approx(10.0)
+    pruned = rows[trial("snip", 0.95, 0).key]
+    assert 0 < pruned["flops"] < 0.3 * dense["flops"]
+    assert pruned["actor_live_inputs"] <= 9
+
+
+def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -> None:
+    for name in (
+        "sparsity",
+        "frontier",
+        "pareto",
+        "grid",
+        "curves-updates",
+        "curves-compute",
+        "curves-time",
+        "profiles",
+        "layers",
+        "inputs",
+    ):
+        kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+        assert all((made / "figures" / f"{name}.{kind}").read_bytes().startswith(start) for kind, start in kinds.items()), name
+    assert (made / "table.tex").read_text().count(r"\midrule") == 2
+    tracking = Tracking(storage)
+    for parent in tracking.sweeps().values():
+        assert "report/page.html" in {file.path for file in tracking._connected().list_artifacts(parent, "report")}
+
+
+class Page(HTMLParser):
+    """Collects tags that could load something, ids, and whether elements are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "path", "use", "line"):
+            self.open.append(tag)
+        self.ids += [value or "" for name, value in attributes if name == "id"]
+        self.loads += [f"{tag} {name}={v}" for name, v in attributes if name in ("src", "href") and not (v or "").startswith("#")]
+        self.loads += [tag] if tag in ("script", "link", "iframe", "img") else []
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        self.open = self.open[:-1] if self.open and self.open[-1] == tag else self.open
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("meta", "br", "path", "use", "line"):
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_loads_nothing(made: Path) -> None:
+    text = (made / "page.html").read_text()
+    found = Page()
+    found.feed(text)
+    assert found.open == []
+    assert found.loads == []
+    assert len(found.ids) == len(set(found.ids))
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "1 failed: divergence" in text
+    assert not re.search(r"#(1a1a19|0072b2|d55e00)", text.split("</style>")[1])  # colours follow light and dark
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(["nothing"], "no sweep in sqlite:"), (["smoke", "--to", __file__], "is a file; give a folder")]
+)
+def test_bad_input_is_told_in_one_line(arguments: list[str], told: str, storage: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", *arguments, "--storage", str(storage)]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_without_an_mlflow_nothing_is_written(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", "smoke", "--storage", str(tmp_path / "storage")]) == 2
+    assert capsys.readouterr().err.endswith("there are: none\n")
+    assert list(tmp_path.iterdir()) == []
