@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The commands: python -m service COMMAND SWEEP."""
 
 from __future__ import annotations
@@ -10,36 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search_spaces.sweep import Sweep
+from service.commands import parser
+from service.completion import complete
 from service.signals import INTERRUPTED
-from trainables import paths, registry
+from trainables import paths
 from trainables.errors import UserError
 
-EXAMPLES = """examples:
-  python -m service plan quickstart
-  python -m service run quickstart --set seeds=0,1,2 --set updates=50000
-  python -m service submit mujoco_sparsity --follow
-"""
-# command -> what it does, and an example of its own
-COMMANDS = {
-    "plan": ("what a run would do; starts nothing", "plan quickstart --set seeds=0,1,2"),
-    "run": ("run a sweep, or go on with it, then show its results", "run quickstart --set updates=50000"),
-    "resume": ("run, and try again what failed or diverged", "resume quickstart"),
-    "submit": ("run a sweep as a job of a Ray cluster", "submit quickstart --address http://127.0.0.1:8265 --follow"),
-    "status": ("the state of every trial of a sweep", "status quickstart --watch"),
-    "stop": ("ask the driver of a sweep to leave, wherever it runs", "stop quickstart"),
-    "sync": ("bring MLflow up to date by hand", "sync quickstart"),
-    "verify": ("prove that MLflow holds exactly what the trials wrote", "verify quickstart"),
-    "results": ("table and figure from what MLflow holds", "results quickstart"),
-    "report": ("statistics, figures and a page over one sweep or several, from MLflow alone", "report quickstart mujoco_sparsity"),
-    "logs": ("the story of one trial", "logs 3f2a"),
-    "doctor": ("what this machine lacks for sweeps, and how to mend it", "doctor --storage s3://bucket/prefix"),
-}
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EHOSTUNREACH, errno.EIO)  # which users can mend
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 not all is well, 2 bad input (said in one line), 130 interrupted."""
-    arguments = parser().parse_args(argv)
+    known = parser()
+    complete(known)
+    arguments = known.parse_args(argv)
     try:
         return int(globals()[arguments.command](arguments, paths.root(arguments.storage)))
     except UserError as error:
@@ -53,57 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def parser() -> argparse.ArgumentParser:
-    """Every command imports what it needs when it runs: `plan` answers before torch or ray could be imported."""
-    raw = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(prog="python -m service", description=__doc__, epilog=EXAMPLES, formatter_class=raw)
-    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for name, (text, example) in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  python -m service {example}", formatter_class=raw)
-        if name == "logs":
-            sub.add_argument("trial", help="a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0")
-        elif name == "report":
-            sub.add_argument("sweeps", nargs="+", metavar="SWEEP", help="sweeps that MLflow holds, reported together")
-            sub.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default reports/ in the storage)")
-        elif name != "doctor":
-            sub.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart")
-        sub.add_argument(
-            "--storage", help="folder, or s3://bucket/prefix, for everything that is written (default $WINNOW_STORAGE, else ./storage)"
-        )
-        if name in ("plan", "run", "resume", "submit", "results"):
-            _settings(sub)
-        if name in ("plan", "run", "resume", "submit"):
-            _training(sub)
-        if name in ("run", "resume", "submit", "results"):
-            help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
-            sub.add_argument("--study-storage", metavar="URL", help=help)
-        if name in ("plan", "status", "verify", "results", "logs", "doctor"):
-            sub.add_argument("--json", action="store_true", help="for programs instead of people")
-        if name == "status":
-            sub.add_argument("--watch", action="store_true", help="again and again, until nothing is left to do")
-        if name == "submit":
-            sub.add_argument("--address", help="the cluster's job server (default $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)")
-            sub.add_argument("--follow", action="store_true", help="show the job's output until it ends, and leave with its success")
-    return top
-
-
-def _settings(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="in place of the sweep's value")
-
-
-def _training(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    sub.add_argument("--stack-size", type=_positive, help="most trials trained as one model (default: CPU 1, GPU what its memory holds)")
-    sub.add_argument("--retry-failed", action="store_true", help="trials that failed or diverged are tried again, as in `resume`")
-    sub.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
-    sub.add_argument("--max-concurrent", type=_positive, metavar="N", help="most stacks at a time (default: what fits)")
-    sub.add_argument("--gpu-fraction", type=_fraction, default=0.5, metavar="F", help="share of a GPU that a stack takes (default 0.5)")
-    choices = ("auto", *registry.names("execution"))
-    sub.add_argument("--execution", choices=choices, default="auto", help="how masked layers are computed")
-    sub.add_argument("--tf32", action="store_true", help="a GPU may round the factors of matrix products to 10 bits")
-    sub.add_argument("--checkpoint-every", type=_positive, default=5_000, metavar="UPDATES")
 
 
 def plan(arguments: argparse.Namespace, storage: Path) -> int:
@@ -238,6 +172,32 @@ def logs(arguments: argparse.Namespace, storage: Path) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.export import export as write
+
+    folder = write(arguments.trial, arguments.to, storage, format=arguments.format, sweep=arguments.sweep)
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    return 0
+
+
+def promote(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.promote import promote as register
+
+    version, uri = register(arguments.trial, storage, name=arguments.name, sweep=arguments.sweep)
+    print(version.describe(uri))
+    return 0
+
+
+def rollout(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.rollout import rollout as play
+
+    tell = print if not arguments.json else lambda _: None
+    found = play(arguments.trial, storage, episodes=arguments.episodes, video=arguments.video, sweep=arguments.sweep, tell=tell)
+    if arguments.json:
+        _show(arguments, "", found)
+    return 0
+
+
 def doctor(arguments: argparse.Namespace, storage: Path) -> int:
     from service.doctor import examine
 
@@ -251,20 +211,6 @@ def _show(arguments: argparse.Namespace, text: str, value: object) -> None:
 
         text = json.dumps(value, indent=1)
     print(text)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

@@ -115,9 +115,22 @@ class Tracking:
                 found[key] = RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags)
         return found
 
+    def all_trials(self) -> dict[str, RunRow]:
+        """The runs of all trials, by run id. Nothing is made, not even the embedded database."""
+        runs = self._search("tags.`winnow.kind` = 'trial'") if self._there() else []
+        return {run.info.run_id: RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags, run.data.params) for run in runs}
+
+    def fetch(self, run_id: str, names: Iterable[str], folder: Path) -> None:
+        """Download those of the artifacts `names` that the run has."""
+        client = self._connected()
+        there = {found.path for found in client.list_artifacts(run_id)}
+        for name in names:
+            if name in there:
+                client.download_artifacts(run_id, name, str(folder))
+
     def sweeps(self) -> dict[str, str]:
         """The parent runs that there are: sweep -> run id, the oldest of each name. Nothing is made, not even the embedded database."""
-        if self.uri == f"sqlite:///{paths.mlflow_db(self._storage)}" and not paths.mlflow_db(self._storage).exists():
+        if not self._there():
             return {}
         runs = sorted(self._search("tags.`winnow.kind` = 'sweep'"), key=lambda run: -run.info.start_time)
         return {run.data.tags["winnow.sweep"]: run.info.run_id for run in runs}
@@ -173,6 +186,11 @@ class Tracking:
             params=[Param(name, value[:MOST_PARAM]) for name, value in (params or {}).items()],
             tags=[RunTag(name, value[:MOST_TAG]) for name, value in (tags or {}).items()],
         )
+
+    def _there(self) -> bool:
+        """Whether there is anything to ask: the embedded database may not have been made yet."""
+        file = paths.mlflow_db(self._storage)
+        return self.uri != f"sqlite:///{file}" or file.exists()
 
     def _connected(self) -> Any:
         if self._client is None:

@@ -52,14 +52,18 @@ class Done:
 Beside = Callable[..., Future]  # (function, *arguments) -> its result, computed in another process
 
 
+def evaluation_seeds(trial: Trial, count: int) -> list[int]:
+    """What resets the first `count` episodes of every evaluation of a trial."""
+    return [key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(count)]
+
+
 class Evaluation:
     """Undiscounted returns of the agent's policies, the same seeds at every evaluation."""
 
     def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
         self.agent, self.stack = agent, stack
         self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
-        seeds = [[key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(trial.episodes)] for trial in stack.trials]
-        self.evaluator = Evaluator(table.environment, seeds)
+        self.evaluator = Evaluator(table.environment, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
         sizes, wanted = (table.observation_size, table.action_size), (self.evaluator.observation_size, self.evaluator.action_size)
         if sizes != wanted:
             raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")

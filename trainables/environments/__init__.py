@@ -100,8 +100,8 @@ def runner(environment: str) -> Runner | None:
     return getattr(registry.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
 
 
-def make(environment: str) -> gymnasium.Env[Any, Any]:
-    """Build the environment with gymnasium's defaults, without a word on the terminal.
+def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
+    """Build the environment with gymnasium's defaults, without a word on the terminal; `drawn`: its `render` gives pictures.
 
     `module:Name-v0` imports the module first, which is to register the id. Raises UserError, with the nearest ids, for an id that
     gymnasium does not know or cannot build.
@@ -111,7 +111,7 @@ def make(environment: str) -> gymnasium.Env[Any, Any]:
     try:
         with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
             warnings.simplefilter("ignore")
-            return gymnasium.make(environment, disable_env_checker=True)
+            return gymnasium.make(environment, disable_env_checker=True, render_mode="rgb_array" if drawn else None)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:

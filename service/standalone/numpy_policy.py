@@ -1,0 +1,37 @@
+"""A pruned policy on numpy and safetensors alone.
+
+act = load("policy.safetensors")
+action = act(observation)  # one observation [O] or a batch [B, O], in the environment's own units, as are the actions
+"""
+
+import json
+
+import numpy as np
+from safetensors import safe_open
+
+
+def load(path):
+    """The policy in a file that `python -m service export --format compact` wrote."""
+    with safe_open(path, framework="numpy") as file:
+        head = json.loads(file.metadata()["policy"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    layers = [(weights(tensors, index, inputs), tensors[f"bias.{index}"]) for index, inputs in enumerate(head["inputs"])]
+    squash = np.tanh if head["output"] == "tanh" else lambda x: np.clip(x, -1, 1)
+
+    def act(observation):
+        x = np.asarray(observation, np.float32) * tensors["observation_scale"] + tensors["observation_shift"]
+        for index, (weight, bias) in enumerate(layers):
+            x = (np.maximum(x, 0) if index else x) @ weight + bias
+        return (squash(x) - tensors["action_shift"]) / tensors["action_scale"]
+
+    return act
+
+
+def weights(tensors, index, inputs):
+    """A layer's weights [inputs, outputs]; of a sparse file only the kept ones are there, row after row."""
+    if f"weight.{index}" in tensors:
+        return np.ascontiguousarray(tensors[f"weight.{index}"].T)
+    counts = tensors[f"count.{index}"]  # kept weights of each output
+    weight = np.zeros((inputs, len(counts)), np.float32)
+    weight[tensors[f"column.{index}"], np.arange(len(counts)).repeat(counts)] = tensors[f"value.{index}"]
+    return weight

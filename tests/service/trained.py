@@ -1,0 +1,41 @@
+"""Sweeps that are done, made quickly: trained in this process and written down as a driver and its workers do, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.manifest import Manifest
+from service.shipper import Shipper
+from service.spool import StackSpool
+from service.tracking import Tracking
+from trainables.datasets import load_table
+from trainables.reports import Finished
+from trainables.run import run_stack
+from trainables.trial import Stack, Trial
+
+
+def train(storage: Path, sweep: str, trials: Sequence[Trial], planned: Sequence[Trial] = ()) -> None:
+    """Train `trials` one after the other as sweep `sweep`, which has also `planned` others."""
+    manifest = Manifest(storage, sweep)
+    manifest.plan([*trials, *planned])
+    for trial in trials:
+        table = load_table(trial.dataset)
+        origin = {"dataset_hash": table.hash, "dataset_score": "1.50", "reference": table.reference.source, "revision": "abc123"}
+        listener = StackSpool(Stack((trial,)), storage, {trial.dataset: origin}, trial.updates)
+        manifest.record("leased", {trial.key: {"size": 1}})
+        for report in run_stack(Stack((trial,)), storage):
+            listener(report)
+        assert isinstance(report, Finished)
+        listener.close()
+        manifest.record("done", {trial.key: {"execution": report.execution, "seconds": report.seconds, "device": "cpu"}})
+    manifest.close()
+
+
+def ship(storage: Path, sweep: str) -> Tracking:
+    """Everything into the storage's own MLflow."""
+    from service.status import journal_of
+
+    tracking = Tracking(storage)
+    Shipper(storage, sweep, journal_of(sweep, storage), tracking).ship()
+    return tracking
