@@ -23,7 +23,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
 
 
 def sweeps(**_: Any) -> list[str]:
-    return sweep_names()
+    return list(sweep_names())
 
 
 def settings(**_: Any) -> list[str]:

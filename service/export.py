@@ -40,7 +40,7 @@ def export(wanted: str, to: Path, storage: Path, *, format: str = "compact", swe
     """
     to = to.expanduser().absolute()
     _check(to)
-    with find(wanted, storage, sweep) as found, _new_folder(to) as folder:
+    with find(wanted, storage, sweep) as found, NewFolder(to) as folder:
         policy = load_policy(found.folder)
         with waiting(f"writing {to}"):
             WRITERS[format](policy, folder)
@@ -127,7 +127,7 @@ def _check(to: Path) -> None:
         raise UserError(f"{str(to)!r} holds {', '.join(sorted(there - own)[:3])}, which no export wrote; give another folder")
 
 
-class _new_folder:  # noqa: N801 -- used as a function
+class NewFolder:
     """A folder beside `to` that takes its place when the `with` ends well, and is gone when it does not."""
 
     def __init__(self, to: Path) -> None:

@@ -4,30 +4,37 @@ act = load("policy.safetensors")
 action = act(observation)  # one observation [O] or a batch [B, O], in the environment's own units, as are the actions
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import safe_open
 
+Array = npt.NDArray[Any]
 
-def load(path):
+
+def load(path: str) -> Callable[[npt.ArrayLike], Array]:
     """The policy in a file that `python -m service export --format compact` wrote."""
     with safe_open(path, framework="numpy") as file:
         head = json.loads(file.metadata()["policy"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     layers = [(weights(tensors, index, inputs), tensors[f"bias.{index}"]) for index, inputs in enumerate(head["inputs"])]
-    squash = np.tanh if head["output"] == "tanh" else lambda x: np.clip(x, -1, 1)
 
-    def act(observation):
+    def act(observation: npt.ArrayLike) -> Array:
         x = np.asarray(observation, np.float32) * tensors["observation_scale"] + tensors["observation_shift"]
         for index, (weight, bias) in enumerate(layers):
             x = (np.maximum(x, 0) if index else x) @ weight + bias
-        return (squash(x) - tensors["action_shift"]) / tensors["action_scale"]
+        squashed = np.tanh(x) if head["output"] == "tanh" else np.clip(x, -1, 1)
+        return (squashed - tensors["action_shift"]) / tensors["action_scale"]
 
     return act
 
 
-def weights(tensors, index, inputs):
+def weights(tensors: Mapping[str, Array], index: int, inputs: int) -> Array:
     """A layer's weights [inputs, outputs]; of a sparse file only the kept ones are there, row after row."""
     if f"weight.{index}" in tensors:
         return np.ascontiguousarray(tensors[f"weight.{index}"].T)

@@ -4,33 +4,41 @@ policy = load("policy.safetensors")
 action = policy(observation)  # [O] or [B, O], float32, in the environment's own units, as are the actions
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 
-def load(path):
+def load(path: str) -> Policy:
     """The policy in a file that `python -m service export --format torch` wrote."""
     with safe_open(path, framework="pt") as file:
         output = file.metadata()["output"]
     state = load_file(path)
-    policy = Policy([tuple(value.shape) for name, value in state.items() if name.endswith(".weight")], output)
+    weights = sorted((name for name in state if name.endswith(".weight")), key=lambda name: int(name.split(".")[1]))
+    policy = Policy([tuple(state[name].shape) for name in weights], output)
     policy.load_state_dict(state)
-    return policy.requires_grad_(False)
+    policy.requires_grad_(False)
+    return policy
 
 
 class Policy(torch.nn.Module):
     """`shapes`: (out, in) of each layer; `output`: "tanh" or "clip", what takes the network to [-1, 1]."""
 
-    def __init__(self, shapes, output):
+    def __init__(self, shapes: Sequence[tuple[int, ...]], output: str) -> None:
         super().__init__()
-        modules = [module for n_out, n_in in shapes for module in (torch.nn.Linear(n_in, n_out), torch.nn.ReLU())]
+        modules: list[torch.nn.Module] = []
+        for n_out, n_in in shapes:
+            modules += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
         modules[-1] = torch.nn.Tanh() if output == "tanh" else torch.nn.Hardtanh()
         self.network = torch.nn.Sequential(*modules)
-        for name, size in (("observation", shapes[0][1]), ("action", shapes[-1][0])):
-            self.register_buffer(f"{name}_shift", torch.zeros(size))
-            self.register_buffer(f"{name}_scale", torch.ones(size))
+        self.observation_shift, self.observation_scale = (torch.nn.Buffer(torch.ones(shapes[0][1])) for _ in range(2))
+        self.action_shift, self.action_scale = (torch.nn.Buffer(torch.ones(shapes[-1][0])) for _ in range(2))
 
-    def forward(self, observation):
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
         scaled = observation * self.observation_scale + self.observation_shift
-        return (self.network(scaled) - self.action_shift) / self.action_scale
+        output: torch.Tensor = self.network(scaled)
+        return (output - self.action_shift) / self.action_scale
