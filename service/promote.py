@@ -6,10 +6,13 @@ and safetensors, without torch and without Winnow.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import os
 import re
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,11 +88,24 @@ class Registry(Tracking):
         logged = self._logged(run, found, policy)
         if model not in {known.name for known in client.search_registered_models(f"name = '{model}'")}:
             client.create_registered_model(model, description=f"Policies trained by {found.trial.algorithm} on {found.trial.dataset}.")
-        version = client.create_model_version(
-            model, f"models:/{logged.model_id}", run_id=run.info.run_id, tags=tags_of(found), description=found.trial.name,
-            model_id=logged.model_id,
-        )  # fmt: skip
+        with self._address():
+            version = client.create_model_version(
+                model, f"models:/{logged.model_id}", run_id=run.info.run_id, tags=tags_of(found), description=found.trial.name,
+                model_id=logged.model_id,
+            )  # fmt: skip
         return Version(model, str(version.version), run.info.run_id, True)
+
+    @contextlib.contextmanager
+    def _address(self) -> Iterator[None]:
+        """A client resolves `models:/` by the process's MLflow, not by its own."""
+        before = os.environ.get("MLFLOW_TRACKING_URI")
+        os.environ["MLFLOW_TRACKING_URI"] = self.uri
+        try:
+            yield
+        finally:
+            del os.environ["MLFLOW_TRACKING_URI"]
+            if before is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = before
 
     def _run(self, found: Finished) -> Any:
         key = found.trial.key
@@ -127,22 +143,21 @@ def save_model(policy: Policy, folder: Path, model_id: str, run_id: str) -> None
         from mlflow.types import Schema, TensorSpec
 
     compact_file(policy, folder / "policy.safetensors")
-    (folder / "winnow_policy.py").write_bytes(standalone.source("numpy_policy"))
-    (folder / "mlflow_model.py").write_bytes(standalone.source("mlflow_model"))
+    code = {"winnow_model.py": "mlflow_model", "winnow_policy.py": "numpy_policy"}
+    for name, source in code.items():
+        (folder / name).write_bytes(standalone.source(source))
     ends = (policy.sizes[0], policy.sizes[-1])
     inputs, outputs = (Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in ends)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mlflow.pyfunc.save_model(
-            folder / "model",
-            python_model=str(folder / "mlflow_model.py"),
-            code_paths=[str(folder / "winnow_policy.py")],
-            artifacts={"policy": str(folder / "policy.safetensors")},
-            mlflow_model=Model(model_id=model_id, model_uuid=model_id, run_id=run_id),
-            signature=ModelSignature(inputs, outputs),
-            input_example=example(policy),
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDS],
-        )
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        loader_module="winnow_model",
+        data_path=str(folder / "policy.safetensors"),
+        code_paths=[str(folder / name) for name in code],
+        mlflow_model=Model(model_id=model_id, model_uuid=model_id, run_id=run_id),
+        signature=ModelSignature(inputs, outputs),
+        input_example=example(policy),
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDS],
+    )
 
 
 def example(policy: Policy) -> Any:

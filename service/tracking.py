@@ -266,5 +266,5 @@ def told(error: Exception) -> str:
 
 
 def finite(points: Iterable[Point]) -> list[Point]:
-    """Points without the infinities, which some of MLflow's databases refuse or alter."""
-    return [point for point in points if not math.isinf(point[1])]
+    """Points as MLflow's databases keep them: some refuse or alter infinities, and there is one zero."""
+    return [(name, value + 0.0, time, update) for name, value, time, update in points if not math.isinf(value)]

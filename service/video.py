@@ -11,7 +11,7 @@ from typing import Any
 from service.waiting import waiting
 from trainables.errors import UserError
 
-PROBE = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); context.free()"
+PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).close()"
 INSTALL = "EGL draws without a screen: apt-get install libegl1 libgl1-mesa-dri; or osmesa: apt-get install libosmesa6"
 
 

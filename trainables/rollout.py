@@ -92,6 +92,8 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
     policy = Trained(folder, trial, about["execution"])
     environment, reference = about["environment"], reference_of(trial, about["environment"])
     env = environments.make(environment, drawn=frame is not None)
+    if frame and (model := getattr(env.unwrapped, "model", None)):
+        model.vis.quality.shadowsize = 0  # without a GPU a picture with shadows takes seven times as long
     try:
         for number, seed in enumerate(evaluation_seeds(trial, count)):
             total, steps, over = 0.0, 0, False

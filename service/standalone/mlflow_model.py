@@ -1,21 +1,20 @@
-"""The model that MLflow's registry serves: observations [B, O] in, actions [B, A] out, without torch."""
+"""How MLflow loads a policy: `predict` takes observations [B, O] to actions [B, A]. Without torch, and without MLflow's own wrappers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
-from winnow_policy import load  # numpy_policy.py under the name that it has beside this file
+from winnow_policy import load  # numpy_policy.py, under the name that it has beside this file
 
 
-class PolicyModel(PythonModel):  # type: ignore[misc]
-    def load_context(self, context: Any) -> None:
-        self.act = load(context.artifacts["policy"])
+class Model:
+    def __init__(self, path: str) -> None:
+        self._act = load(path)
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-        return self.act(np.asarray(model_input, np.float32))
+    def predict(self, observations: Any, params: Any = None) -> Any:
+        return self._act(np.asarray(observations))
 
 
-set_model(PolicyModel())
+def _load_pyfunc(path: str) -> Model:
+    return Model(path)
