@@ -14,6 +14,7 @@ from search_spaces.sweep import Sweep
 from service.commands import parser
 from service.completion import complete
 from service.signals import INTERRUPTED
+from service.waiting import waiting
 from trainables import paths
 from trainables.errors import UserError
 
@@ -104,8 +105,9 @@ def sync(arguments: argparse.Namespace, storage: Path) -> int:
     from service.status import journal_of
     from service.tracking import Tracking
 
-    tracking = Tracking(storage)
-    shipped = Shipper(storage, arguments.sweep, journal_of(arguments.sweep, storage), tracking).ship()
+    ledger = journal_of(arguments.sweep, storage)
+    with waiting("shipping to MLflow"):
+        shipped = Shipper(storage, arguments.sweep, ledger, Tracking(storage)).ship()
     print(f"{shipped} points shipped; MLflow holds all that is committed")
     return 0
 
@@ -115,7 +117,8 @@ def verify(arguments: argparse.Namespace, storage: Path) -> int:
     from service.verify import describe, differences
 
     ledger = journal_of(arguments.sweep, storage)
-    found = differences(arguments.sweep, ledger, storage)
+    with waiting("comparing with MLflow"):
+        found = differences(arguments.sweep, ledger, storage)
     _show(arguments, describe(ledger, found), {"trials": len(ledger.entries), "differences": found})
     return 1 if found else 0
 
@@ -134,12 +137,13 @@ def results(arguments: argparse.Namespace, storage: Path) -> int:
         return _search_results(arguments, sweep, storage)
     trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
     tracking = Tracking(storage)
-    if paths.remote(storage)[0] and tracking.uri.startswith("sqlite:"):
-        Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
-    if arguments.json:
-        _show(arguments, "", scores.to_json(scores.find(trials, tracking)))
-    else:
-        scores.show(arguments.sweep, trials, tracking, storage)
+    with waiting("reading MLflow"):
+        if paths.remote(storage)[0] and tracking.uri.startswith("sqlite:"):
+            Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
+        if arguments.json:
+            _show(arguments, "", scores.to_json(scores.find(trials, tracking)))
+        else:
+            scores.show(arguments.sweep, trials, tracking, storage)
     return 0
 
 
@@ -161,7 +165,8 @@ def _search_results(arguments: argparse.Namespace, sweep: Sweep, storage: Path) 
 def report(arguments: argparse.Namespace, storage: Path) -> int:
     from service.report.build import report as make
 
-    return make(arguments.sweeps, storage, arguments.to)
+    with waiting("reading MLflow and drawing"):
+        return make(arguments.sweeps, storage, arguments.to)
 
 
 def logs(arguments: argparse.Namespace, storage: Path) -> int:

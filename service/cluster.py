@@ -41,6 +41,7 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 
+from service.waiting import waiting  # noqa: E402
 from trainables import paths  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
@@ -128,7 +129,8 @@ class Cluster:
 @contextlib.contextmanager
 def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterator[Cluster]:
     """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback."""
-    _start()
+    with waiting("starting Ray"):
+        _start()
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in our words, with their class, not as tracebacks
     try:
@@ -137,7 +139,8 @@ def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterato
     except KeyboardInterrupt:
         _kill()
         raise
-    ray.shutdown()
+    with waiting("stopping Ray"):
+        ray.shutdown()
 
 
 def _kill() -> None:

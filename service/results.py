@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from service import controls, shared
+from service import controls, notes, shared
 from service.files import write
 from service.tracking import RunRow, Tracking
 from trainables import paths
@@ -174,6 +174,7 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
             shared.put(file, content)
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name), paths.figure(storage, name)])
+    tracking.describe(parent, notes.of_sweep(name, trials, text))
     absent = sum(len(cell.others) for study in found for cell in study.cells.values())
     tracking.set_state(
         parent, "failed" if absent else "done", {"message": f"{absent} of {len(trials)} trials have no score"} if absent else {}

@@ -30,6 +30,7 @@ from service.shipper import Shipper, ShipperThread
 from service.signals import INTERRUPTED, Leaving
 from service.spool import StackSpool
 from service.tracking import Tracking
+from service.waiting import waiting
 from trainables import datasets, environments, paths
 from trainables.errors import StoppedError, SupersededError, UserError
 from trainables.reports import Checkpointed, Diverged, Finished, Report
@@ -127,7 +128,9 @@ class Session:
     def show(self) -> None:
         """Ship the rest, and show the results or why there are none."""
         self.driver.last_line()
-        if self._shipping.finish(PATIENCE):
+        with waiting("MLflow takes the rest"):
+            shipped = self._shipping.finish(PATIENCE)
+        if shipped:
             if self._adaptive:
                 show_search(self._plan.name, self._adaptive.findings(), self._tracking, self._storage)
             else:
@@ -216,7 +219,8 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
     for id in ids:
         if not datasets.exists(id) and id.startswith(datasets.OURS):
             record(id)
-        table = datasets.load_table(id)
+        with waiting(f"reading {id}"):  # the first time it is prepared, or downloaded
+            table = datasets.load_table(id)
         check_fit(table)
         if table.note:
             print(f"note: {id}: {table.note}", file=sys.stderr)

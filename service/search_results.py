@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from service import notes
 from service.files import write
 from service.results import look
 from service.tracking import Tracking
@@ -72,6 +73,7 @@ def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     write(paths.table(storage, name), text.encode() + b"\n")
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name)])
+    tracking.describe(parent, notes.of_search(name, text))
     failed = sum(each.state == "failed" for finding in found for each in finding.tries)
     tracking.set_state(parent, "done", {"message": f"{failed} suggestions have no score"} if failed else {})
     print(f"\n{text}\n\n{look(tracking.uri)}")

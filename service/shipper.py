@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from service import mirror, spool
+from service import mirror, notes, spool
 from service.files import write
 from service.manifest import Entry, Ledger
 from service.spool import Placed
@@ -43,7 +43,8 @@ class Shipper:
         self._storage, self._sweep, self._ledger, self._tracking = storage, sweep, ledger, tracking
         self._cursors: dict[str, Cursor] = {}
         # Not the address itself: it may hold a password.
-        self._place = hashlib.sha256(tracking.uri.encode()).hexdigest()[:16]
+        self._place = hashlib.sha256(f"{tracking.uri} {tracking.experiment}".encode()).hexdigest()[:16]
+        self._described = False
 
     def ship(self) -> int:
         """One pass over all trials: ship what is committed, then the states. Returns the number of points.
@@ -71,7 +72,7 @@ class Shipper:
         state = f"{entry.state}, reused by {self._sweep}" if reused else entry.state
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
-        parent = self._tracking.parent_run(self._sweep)
+        parent = self._parent()
         run_id = self._tracking.trial_run(entry.trial, parent)
         if run_id != cursor.run_id:  # another MLflow, or somebody deleted the run: all of it again
             cursor = Cursor(self._place, run_id)
@@ -85,11 +86,24 @@ class Shipper:
         if state != cursor.state:
             if reused:
                 self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "reused"})
+            else:
+                written = [placed.line for placed in spool.committed(spool.read(paths.spool(self._storage, key)))]
+                self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "trained"})
+                self._tracking.describe(run_id, notes.of_trial(entry, written))
             self._tracking.set_state(run_id, entry.state, entry.detail)
             if entry.state == "leased":
                 self._tracking.set_state(parent, "leased", {})  # the sweep goes on, too; results.show ends it
             self._store(key, Cursor(self._place, run_id, cursor.offset, state))
         return shipped
+
+    def _parent(self) -> str:
+        """The sweep's run; it is described when this shipper meets it first."""
+        run_id = self._tracking.parent_run(self._sweep)
+        if not self._described:
+            text = notes.of_sweep(self._sweep, [entry.trial for entry in self._ledger.entries.values()])
+            self._tracking.describe(run_id, text, first=True)
+            self._described = True
+        return run_id
 
     def _ship_lines(self, run_id: str, entry: Entry, chunk: Sequence[Placed], points: Sequence[Point]) -> None:
         key, trial = entry.trial.key, entry.trial

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service import lease, shared
 from service.status import journal_of
+from service.waiting import waiting
 from trainables import paths
 
 PATIENCE = 30.0  # seconds that the driver is given
@@ -31,12 +32,13 @@ def stop(name: str, storage: Path) -> int:
     if about.get("kernel") == lease.place(storage, name) and host == platform.node() and pid.isdigit() and is_driver(int(pid)):
         os.kill(int(pid), signal.SIGTERM)
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        now = lease.holder(storage, name)
-        if now.get("epoch") != about["epoch"]:
-            print(f"{about['owner']} has left; `python -m service run {name}` goes on from the checkpoints")
-            return 0
-        time.sleep(0.1)
+    with waiting(f"waiting for {about['owner']} to leave"):
+        while time.monotonic() < until:
+            now = lease.holder(storage, name)
+            if now.get("epoch") != about["epoch"]:
+                print(f"{about['owner']} has left; `python -m service run {name}` goes on from the checkpoints")
+                return 0
+            time.sleep(0.1)
     print(f"{about['owner']} has not left within {PATIENCE:g} s; the request stands", file=sys.stderr)
     return 1
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from search_spaces.sweep import expand, load_sweep, override
 from service.run import revision
+from service.waiting import waiting
 from trainables.errors import UserError
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/docker", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
 # Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
 SECRET = ("MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL")  # addresses that may hold a password
-HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "AWS_REGION", *SECRET)
+HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", *SECRET)
 TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
@@ -39,8 +40,9 @@ def submit(name: str, settings: Sequence[str], options: Sequence[str], *, addres
             "--study-storage holds a password, which Ray's page would show; set WINNOW_STUDY_STORAGE in the cluster's environment"
         )
     place = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
-    client = _client(place)
-    id = _hand_over(client, name, f"python -m service run {name} {shlex.join(options)}".strip())
+    with waiting(f"handing the job over to {place}"):
+        client = _client(place)
+        id = _hand_over(client, name, f"python -m service run {name} {shlex.join(options)}".strip())
     print(f"{id} submitted\n  output: ray job logs --address {place} -f {id}\n  end it: ray job stop --address {place} {id}", flush=True)
     if not follow:
         return 0

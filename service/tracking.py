@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -24,7 +25,12 @@ from trainables import paths, registry
 from trainables.errors import UserError
 from trainables.trial import Trial
 
-EXPERIMENT = "winnow"
+EXPERIMENT = "winnow"  # one per study; MLFLOW_EXPERIMENT_NAME names another
+ABOUT_EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",  # or the page asks what this is, each time
+    "mlflow.note.content": "One run per trial, below the run of the sweep that trained it. Filter by params, or by tags `winnow.*`.",
+}
+NOTE = "mlflow.note.content"
 MOST_METRICS = 1000  # per log_batch
 MOST_TAG = 5000  # characters; MLflow takes 8000
 MOST_PARAM = 6000  # characters; MLflow cuts longer ones in silence
@@ -55,6 +61,7 @@ class Tracking:
 
     def __init__(self, storage: Path) -> None:
         self.uri = uri_of(storage)
+        self.experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         self._storage = storage
         self._client: Any = None
         self._experiment = ""
@@ -70,7 +77,7 @@ class Tracking:
         tags = {"mlflow.parentRunId": parent, "winnow.kind": "trial"}
         run_id = self._find_or_create("winnow.trial_key", trial.key, trial.name, tags)
         if not known:
-            self._batch(run_id, params=params_of(trial))
+            self._batch(run_id, params=params_of(trial), tags=filters_of(trial))
         return run_id
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> None:
@@ -89,6 +96,14 @@ class Tracking:
             self._connected().update_run(run_id, status="RUNNING")
         else:
             self._connected().set_terminated(run_id, STATUS[state])
+
+    def describe(self, run_id: str, text: str, *, first: bool = False) -> None:
+        """The note under the run's name, but where somebody has written another there; `first`: only where there is none."""
+        tags, text = self._connected().get_run(run_id).data.tags, text[:MOST_TAG]
+        if first and NOTE in tags:
+            return
+        if digest(tags.get(NOTE, "")) in (tags.get("winnow.note"), digest("")):
+            self.set_tags(run_id, {NOTE: text, "winnow.note": digest(text)})
 
     def log_artifacts(self, run_id: str, files: Iterable[Path], folder: str = "") -> None:
         """The files that exist, under their own names."""
@@ -212,12 +227,15 @@ class Tracking:
         return self._client
 
     def _experiment_id(self, client: Any) -> str:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(self.experiment)
         if experiment is not None:
+            for name, value in ABOUT_EXPERIMENT.items():
+                if name not in experiment.tags:
+                    client.set_experiment_tag(experiment.experiment_id, name, value)
             return str(experiment.experiment_id)
         # With a server the artifacts are its business; the embedded store would put them into the working directory.
         place = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite:") else None
-        return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+        return str(client.create_experiment(self.experiment, artifact_location=place, tags=ABOUT_EXPERIMENT))
 
 
 def _make_database(file: Path, client: Any) -> None:
@@ -237,6 +255,15 @@ def params_of(trial: Trial) -> dict[str, str]:
     """All that was chosen for a trial: its fields, and every hyperparameter, also those left at their default."""
     plain = {name: str(value) for name, value in trial.to_json().items() if name != "hyper"}
     return plain | {f"hyper.{name}": str(value) for name, value in trial.hyper_values().items()}
+
+
+def filters_of(trial: Trial) -> dict[str, str]:
+    """Tags to filter runs by: what a trial is, in few words."""
+    return {f"winnow.{name}": str(getattr(trial, name)) for name in ("dataset", "algorithm", "pruner", "sparsity", "seed", "cell")}
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def trial_of(params: Mapping[str, str]) -> Trial:

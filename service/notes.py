@@ -1,0 +1,76 @@
+"""What MLflow's page says under a run's name: what it is, how it ended, and the commands that go on from there. Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from service.manifest import Entry
+from trainables.trial import MAPPINGS, Trial
+
+Line = Mapping[str, Any]
+WORDS = {"leased": "in training", "planned": "waiting"}  # the manifest's words, for people
+ABOUT = ("reason", "message")
+
+
+def of_trial(entry: Entry, lines: Sequence[Line]) -> str:
+    """`lines` are those of the trial's spool; nothing in the text depends on when it is written."""
+    trial = entry.trial
+    pruned = "dense" if trial.pruner == "dense" else f"pruned by {trial.method} to {100 * trial.sparsity:g} %"
+    what = f"**{trial.algorithm}, {pruned}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
+    warned = [f"Warning: {text}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
+    revision = next((str(line["revision"]) for line in reversed(lines) if "revision" in line), "unknown")
+    commands = [f"{command_of(trial)}  # again, with code {revision}"]
+    if entry.state == "done":
+        key = trial.key
+        commands = [
+            f"python -m service rollout {key} --video policy.mp4  # watch it",
+            f"python -m service export {key} --to policy  # use it",
+            f"python -m service promote {key}  # register it",
+            *commands,
+        ]
+    else:
+        commands.insert(0, f"python -m service logs {trial.key}  # what happened")
+    return "\n\n".join([what, _result(entry, lines), *warned, "\n".join(["```sh", *commands, "```"])])
+
+
+def of_sweep(name: str, trials: Sequence[Trial], table: str = "") -> str:
+    """`table` is what `results` prints."""
+    axes = ("dataset", "algorithm", "pruner", "sparsity", "seed", "updates")
+    values = {axis: list(dict.fromkeys(str(getattr(trial, axis)) for trial in trials)) for axis in axes}
+    told = "\n".join(f"- {axis}: {', '.join(found[:12])}{', ...' if len(found) > 12 else ''}" for axis, found in values.items())
+    commands = "\n".join(f"python -m service {command} {name}" for command in ("status", "results", "report"))
+    parts = [f"**Sweep {name}**, {len(trials)} trials, one run each below this one.", told, f"```sh\n{commands}\n```"]
+    return "\n\n".join([*parts, *([f"```\n{table}\n```"] if table else [])])
+
+
+def of_search(name: str, table: str) -> str:
+    return f"**Adaptive sweep {name}**, one run per trial below this one.\n\n```\n{table}\n```"
+
+
+def command_of(trial: Trial) -> str:
+    """The command that trains the trial without a cluster."""
+    words = ["python", "-m", "trainables"]
+    for field in fields(Trial):
+        value, option = getattr(trial, field.name), f"--{field.name.replace('_', '-')}"
+        if field.name in MAPPINGS:
+            words += [option, *(f"{name}={given}".replace(" ", "") for name, given in value.items())] if value else []
+        elif value is True:
+            words.append(option)
+        elif value != field.default:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _result(entry: Entry, lines: Sequence[Line]) -> str:
+    about = ": ".join([WORDS.get(entry.state, entry.state), *(str(entry.detail[name]) for name in ABOUT if entry.detail.get(name))])
+    evaluated = [line for line in lines if line.get("returns")]
+    if not evaluated or entry.state == "leased":
+        return f"State: {about}."
+    last = evaluated[-1]
+    returned = sum(last["returns"]) / len(last["returns"])
+    scored = f"normalized score **{sum(last['scores']) / len(last['scores']):.1f}**, " if last["scores"] else ""
+    when = f"mean of {len(last['returns'])} episodes after {last['update']:,} updates"
+    return f"State: {about}. Last evaluation: {scored}return {returned:.1f}, {when}."

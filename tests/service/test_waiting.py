@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from service import waiting
+
+
+def test_a_long_wait_is_told_and_told_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 0.01)
+    monkeypatch.setattr(waiting, "EVERY", 0.01)
+    told = ""
+    with waiting.waiting("starting Ray"):
+        while told.count("\n") < 3:
+            told += capsys.readouterr().err
+    first, second, *_ = told.splitlines()
+    assert first == "starting Ray ..."
+    assert second.startswith("starting Ray ... 0 s")
+
+
+def test_what_is_quick_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 60.0)
+    with pytest.raises(KeyError), waiting.waiting("reading"):
+        raise KeyError
+    shown = capsys.readouterr()
+    assert shown.out + shown.err == ""
