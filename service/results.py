@@ -179,15 +179,15 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     tracking.set_state(
         parent, "failed" if absent else "done", {"message": f"{absent} of {len(trials)} trials have no score"} if absent else {}
     )
-    print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{look(tracking.uri)}")
+    print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{look(tracking.uri, tracking.page)}")
 
 
-def look(uri: str) -> str:
-    """How to open MLflow's page; a password in the address is not shown."""
+def look(uri: str, page: str) -> str:
+    """How to open a page of MLflow's; a password in the address is not shown."""
     if uri.startswith("sqlite:"):
-        return f"all curves: mlflow ui --backend-store-uri {uri}"
+        return f"all curves: mlflow ui --backend-store-uri {uri}\n  and then: http://127.0.0.1:5000/{page}"
     parts = urlsplit(uri)
-    return f"all curves: {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"all curves: {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}/{page}"
 
 
 def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:

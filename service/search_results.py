@@ -76,7 +76,7 @@ def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     tracking.describe(parent, notes.of_search(name, text))
     failed = sum(each.state == "failed" for finding in found for each in finding.tries)
     tracking.set_state(parent, "done", {"message": f"{failed} suggestions have no score"} if failed else {})
-    print(f"\n{text}\n\n{look(tracking.uri)}")
+    print(f"\n{text}\n\n{look(tracking.uri, tracking.page)}")
     if paths.study(storage, name).exists():
         print(f"the search: optuna-dashboard {paths.study(storage, name)}")
 

@@ -26,7 +26,16 @@ from trainables.errors import UserError
 from trainables.trial import Trial
 
 EXPERIMENT = "winnow"  # one per study; MLFLOW_EXPERIMENT_NAME names another
+VIEW = {  # of all runs: one table, not folded under their sweeps, the best first, with the columns that tell trials apart
+    "selectedColumns": [
+        *(f"params.`{name}`" for name in ("dataset", "algorithm", "pruner", "sparsity", "seed")),
+        *(f"metrics.`{name}`" for name in ("eval/normalized_score", "eval/return", "mask/effective_density/actor")),
+    ],
+    "orderByKey": "metrics.`eval/normalized_score`",
+    "orderByAsc": False,
+}
 ABOUT_EXPERIMENT = {
+    "mlflow.sharedViewState.winnow": json.dumps(VIEW),
     "mlflow.experimentKind": "custom_model_development",  # or the page asks what this is, each time
     "mlflow.note.content": "One run per trial, below the run of the sweep that trained it. Filter by params, or by tags `winnow.*`.",
 }
@@ -96,6 +105,12 @@ class Tracking:
             self._connected().update_run(run_id, status="RUNNING")
         else:
             self._connected().set_terminated(run_id, STATUS[state])
+
+    @property
+    def page(self) -> str:
+        """Where VIEW is on MLflow's page, below its address."""
+        self._connected()
+        return f"#/experiments/{self._experiment}/runs?workflowType=machine_learning&viewStateShareKey=winnow"
 
     def describe(self, run_id: str, text: str, *, first: bool = False) -> None:
         """The note under the run's name, but where somebody has written another there; `first`: only where there is none."""

@@ -137,6 +137,7 @@ def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
 def test_good_trials_end_well_beside_bad_ones_and_the_exit_code_tells(first: subprocess.CompletedProcess[str], storage: Path) -> None:
     assert first.returncode == 1, first.stderr
     assert "Traceback" not in first.stderr + first.stdout
+    assert "\x1b" not in first.stderr + first.stdout, "a pipe gets no colours"
     ledger = manifest.read(storage, "smoke")
     states = {name: ledger.state(trial.key) for name, trial in trials().items()}
     assert states == {
@@ -238,7 +239,8 @@ def test_the_run_ends_with_table_figure_and_the_command_for_mlflow(first: subpro
     assert any("failed: divergence" in line for line in lines)
     assert "budget: 600 updates. That is short" in first.stdout
     assert lines[-2] == f"figure: {paths.figure(storage, 'smoke')}"
-    assert lines[-1] == f"all curves: mlflow ui --backend-store-uri sqlite:///{paths.mlflow_db(storage)}"
+    assert lines[-2] == f"all curves: mlflow ui --backend-store-uri sqlite:///{paths.mlflow_db(storage)}"
+    assert lines[-1].startswith("  and then: http://127.0.0.1:5000/#/experiments/")
     assert paths.figure(storage, "smoke").read_bytes().startswith(b"\x89PNG")
     assert "\x1b" not in first.stdout
     assert "\r" not in first.stdout
