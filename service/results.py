@@ -182,12 +182,13 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{look(tracking.uri, tracking.page)}")
 
 
-def look(uri: str, page: str) -> str:
-    """How to open a page of MLflow's; a password in the address is not shown."""
+def look(uri: str, page: str = "") -> str:
+    """How to open MLflow, at one page of it; a password in the address is not shown."""
     if uri.startswith("sqlite:"):
-        return f"all curves: mlflow ui --backend-store-uri {uri}\n  and then: http://127.0.0.1:5000/{page}"
+        return f"all curves: mlflow ui --backend-store-uri {uri}" + (f"\n  and then: http://127.0.0.1:5000/{page}" if page else "")
     parts = urlsplit(uri)
-    return f"all curves: {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}/{page}"
+    place = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"all curves: {place.rstrip('/')}/{page}" if page else f"all curves: {place}"
 
 
 def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:
