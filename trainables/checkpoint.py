@@ -63,8 +63,7 @@ def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
 def state_of(agent: Agent, masks: Mapping[str, Mask], update: int) -> Saved:
     """What a checkpoint after `update` holds, on the CPU: training may go on before it is saved."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
-    counts = {name: optimizer.count for name, optimizer in agent.optimizers.items()}
-    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, counts)
+    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, agent.counts())
 
 
 def save(storage: Path, stack: Stack, state: Saved) -> None:
