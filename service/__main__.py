@@ -31,6 +31,7 @@ COMMANDS = {
     "verify": ("prove that MLflow holds exactly what the trials wrote", "verify quickstart"),
     "results": ("table and figure from what MLflow holds", "results quickstart"),
     "report": ("statistics, figures and a page over one sweep or several, from MLflow alone", "report quickstart mujoco_sparsity"),
+    "overlap": ("how alike the masks are, between seeds and between pruners", "overlap quickstart"),
     "logs": ("the story of one trial", "logs 3f2a"),
     "doctor": ("what this machine lacks for sweeps, and how to mend it", "doctor --storage s3://bucket/prefix"),
 }
@@ -79,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         if name in ("run", "resume", "submit", "results"):
             help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
             sub.add_argument("--study-storage", metavar="URL", help=help)
-        if name in ("plan", "status", "verify", "results", "logs", "doctor"):
+        if name in ("plan", "status", "verify", "results", "overlap", "logs", "doctor"):
             sub.add_argument("--json", action="store_true", help="for programs instead of people")
         if name == "status":
             sub.add_argument("--watch", action="store_true", help="again and again, until nothing is left to do")
@@ -228,6 +229,15 @@ def report(arguments: argparse.Namespace, storage: Path) -> int:
     from service.report.build import report as make
 
     return make(arguments.sweeps, storage, arguments.to)
+
+
+def overlap(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.overlap import describe, overlaps, to_json  # imports torch
+    from service.status import journal_of
+
+    found = overlaps(journal_of(arguments.sweep, storage), storage)
+    _show(arguments, describe(found), to_json(found))
+    return 0
 
 
 def logs(arguments: argparse.Namespace, storage: Path) -> int:
