@@ -237,8 +237,3 @@ class Driver:
                 self._display.note(f"{trial.name}: {detail['reason']}: {detail['message']}; it is tried again")
             elif state != "done":
                 self._display.note(f"{trial.name} {state}: {detail['reason']}: {detail['message']}")
-
-
-def cell_of(trial: Trial) -> str:
-    """`snip@95`, `dense`: the trial's cell in the table."""
-    return trial.pruner if trial.pruner == "dense" else f"{trial.pruner}@{100 * trial.sparsity:g}"
