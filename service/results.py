@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from service import controls, shared
 from service.files import write
+from service.scores import RETURN, SCORE
 from service.tracking import RunRow, Tracking
 from trainables import paths
 from trainables.trial import CHOICES, Trial
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 PAPER_BUDGET = 1_000_000  # updates
 RESAMPLES = 10_000
-SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return stands in where no reference returns are known
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from service.results import RETURN, SCORE, has
+from service.results import has
+from service.scores import RETURN, SCORE
 from service.status import journal_of
 from service.tracking import RunRow, Tracking, told, trial_of
 from trainables import registry
