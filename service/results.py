@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from service.files import write
 from service.scores import RETURN, SCORE
 from service.tracking import RunRow, Tracking
 from trainables import paths
-from trainables.trial import CHOICES, Trial
+from trainables.trial import Trial, comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,8 +73,7 @@ def studies(trials: Sequence[Trial], rows: Mapping[str, RunRow]) -> list[Study]:
     """Group a sweep's trials, with the runs found for them by key, into studies."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES)}
-        groups.setdefault(json.dumps(same, sort_keys=True), []).append(trial)
+        groups.setdefault(comparison(trial), []).append(trial)
     return [_study(group, rows) for group in groups.values()]
 
 
