@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from service import controls, shared
+from service.columns import aligned
 from service.files import write
 from service.scores import RETURN, SCORE
 from service.tracking import RunRow, Tracking
@@ -100,11 +101,10 @@ def table(study: Study) -> str:
     for sparsity in study.sparsities:
         cells = (study.cells.get((pruner, sparsity)) for pruner in study.pruners)
         rows.append([f"{100 * sparsity:g} %", *(_text(cell, dense) if cell else "" for cell in cells)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     data = "" if study.dataset_score is None else f" (the data's episodes have a mean of {study.dataset_score:.1f})"
     lines = [f"{study.title}: {study.measure}{data}", f"  dense: {_text(study.dense, None) if study.dense else 'not in this sweep'}"]
     if study.pruners:
-        lines += ["  " + "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append(aligned(rows, gap="   "))
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from service.columns import aligned
 from service.files import write
 from service.results import look
 from service.tracking import Tracking
@@ -55,9 +56,8 @@ def table(found: Finding) -> str:
     for each in best:
         numbers = [f"{each.values[0]:.1f}", *(f"{100 * density:.2f} %" for density in each.values[1:])]
         rows.append([*numbers, *(_text(each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if best:
-        lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append(aligned(rows))
     return "\n".join(lines)
 
 
