@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from service import controls, shared
 from service.columns import aligned
-from service.files import write
 from service.scores import RETURN, SCORE
 from service.tracking import RunRow, Tracking
 from trainables import paths
+from trainables.files import write
 from trainables.trial import Trial, comparison
 
 if TYPE_CHECKING:

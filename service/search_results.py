@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from service.columns import aligned
-from service.files import write
 from service.results import look
 from service.tracking import Tracking
 from trainables import paths
+from trainables.files import write
 
 SHOWN = 10  # best suggestions of a single objective
 

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service import mirror, spool
-from service.files import write
 from service.manifest import Entry, Ledger
 from service.spool import Placed
 from service.tracking import MOST_METRICS, Point, Tracking, finite, refused, told
 from trainables import paths
 from trainables.errors import UserError
+from trainables.files import write
 
 PERIOD = 2.0  # seconds between two passes
 LONGEST_WAIT = 60.0  # seconds between two tries while MLflow is away

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.files import append, sync_folder, write
 from trainables import paths
 from trainables.errors import UserError
+from trainables.files import append, sync_folder, write
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.trial import Stack, Trial
 
