@@ -30,8 +30,9 @@ from service.shipper import Shipper, ShipperThread
 from service.signals import INTERRUPTED, Leaving
 from service.spool import StackSpool
 from service.tracking import Tracking
-from trainables import datasets, environments, paths
+from trainables import datasets, paths
 from trainables.errors import StoppedError, SupersededError, UserError
+from trainables.evaluation import evaluator_of
 from trainables.reports import Checkpointed, Diverged, Finished, Report
 from trainables.trial import Stack
 
@@ -217,7 +218,7 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
         if not datasets.exists(id) and id.startswith(datasets.OURS):
             record(id)
         table = datasets.load_table(id)
-        check_fit(table)
+        evaluator_of(table, [[0]]).close()
         if table.note:
             print(f"note: {id}: {table.note}", file=sys.stderr)
         score = table.reference.normalize(float(table.episode_returns.mean()))
@@ -234,18 +235,6 @@ def record(dataset: str) -> None:
     print(f"{dataset} is not here yet: recording it", flush=True)
     display = Display()
     play(dataset, progress=lambda done, total: display.show(f"{done:,} of {total:,} transitions", last=done == total))
-
-
-def check_fit(table: Any) -> None:
-    """Raise UserError where a table's observations or actions are not of its environment's sizes."""
-    env = environments.make(table.environment)
-    sizes = tuple(int(space.shape[0]) for space in (env.observation_space, env.action_space))
-    env.close()
-    if sizes != (table.observation_size, table.action_size):
-        own = (table.observation_size, table.action_size)
-        raise UserError(
-            f"dataset {table.dataset!r} has observations and actions of sizes {own}, its environment {table.environment} of {sizes}"
-        )
 
 
 def revision() -> str:
