@@ -23,6 +23,12 @@ from trainables.files import write
 
 PERIOD = 2.0  # seconds between two passes
 LONGEST_WAIT = 60.0  # seconds between two tries while MLflow is away
+# The files that a run gets as artifacts, by the kind of the line that says they are there.
+FILES: dict[str, tuple[Callable[[Path, str], Path], ...]] = {
+    "attempt": (paths.trial_json,),
+    "pruned": (paths.masks, paths.masks_json),
+    "finished": (paths.policy, paths.policy_json),
+}
 TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "host")
 
 
@@ -78,7 +84,7 @@ class Shipper:
             lines = spool.committed(spool.read(paths.spool(self._storage, key)))
         shipped = 0
         for chunk in _chunks(lines):
-            points = _points(chunk)
+            points = finite(spool.points(chunk))
             self._ship_lines(run_id, entry, chunk, points)
             shipped += len(points)
             cursor = self._store(key, Cursor(self._place, run_id, chunk[-1].end, cursor.state))
@@ -95,20 +101,18 @@ class Shipper:
         key, trial = entry.trial.key, entry.trial
         self._tracking.log_points(run_id, points)
         for line in (placed.line for placed in chunk):
+            self._tracking.log_artifacts(run_id, [place(self._storage, key) for place in FILES.get(line["kind"], ())])
             match line["kind"]:
                 case "attempt":
                     self._tracking.set_tags(run_id, {f"winnow.{name}": line[name] for name in TAGS if name in line})
                     profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
                     self._tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
-                    self._tracking.log_artifacts(run_id, [paths.trial_json(self._storage, key)])
                 case "pruned":
-                    self._tracking.log_artifacts(run_id, [paths.masks(self._storage, key), paths.masks_json(self._storage, key)])
                     if line.get("warnings"):
                         self._tracking.set_tags(run_id, {"winnow.warning": "; ".join(line["warnings"])})
                 case "finished":
                     self._tracking.set_tags(run_id, {"winnow.execution": line["execution"]})
-                    self._tracking.log_artifacts(run_id, [paths.policy(self._storage, key), paths.policy_json(self._storage, key)])
-                    evaluations = _evaluations(spool.read(paths.spool(self._storage, key)))
+                    evaluations = spool.evaluations(spool.read(paths.spool(self._storage, key)))
                     self._tracking.log_text(run_id, "evaluations.json", json.dumps(evaluations))
 
     def _stored(self, key: str) -> Cursor:
@@ -171,17 +175,3 @@ def _chunks(lines: Sequence[Placed]) -> list[list[Placed]]:
         chunks[-1].append(placed)
         count += size
     return chunks
-
-
-def _points(lines: Sequence[Placed]) -> list[Point]:
-    return finite(
-        (name, float(value), int(placed.line["time"]), placed.update)
-        for placed in lines
-        for name, value in placed.line.get("metrics", {}).items()
-    )
-
-
-def _evaluations(lines: Sequence[Placed]) -> list[dict[str, object]]:
-    """Every evaluation with all its episodes."""
-    wanted = ("update", "returns", "scores")
-    return [{name: placed.line[name] for name in wanted} for placed in lines if "returns" in placed.line]

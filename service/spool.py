@@ -72,6 +72,20 @@ def outcome(lines: Sequence[Placed]) -> Line | None:
     return ends.get("diverged") or ends.get("finished")
 
 
+def points(lines: Sequence[Placed]) -> list[tuple[str, float, int, int]]:
+    """(metric, value, milliseconds since 1970, update) of every number in the lines."""
+    return [
+        (name, float(value), int(placed.line["time"]), placed.update)
+        for placed in lines
+        for name, value in placed.line.get("metrics", {}).items()
+    ]
+
+
+def evaluations(lines: Sequence[Placed]) -> list[Line]:
+    """Every evaluation with all its episodes."""
+    return [{name: placed.line[name] for name in ("update", "returns", "scores")} for placed in lines if "returns" in placed.line]
+
+
 class TrialSpool:
     """The writer of one trial's spool. It opens lazily: until the first report says where the trial goes on, nothing is written."""
 

@@ -283,8 +283,8 @@ def no_source_time() -> None:
     """Points carry the time at which they are shipped."""
 
     def change(module: Any) -> None:
-        points = module._points
-        module._points = lambda lines: [(n, v, time.time_ns() // 1_000_000, u) for n, v, _, u in points(lines)]
+        points = module.spool.points
+        module.spool = _With(module.spool, points=lambda lines: [(n, v, time.time_ns() // 1_000_000, u) for n, v, _, u in points(lines)])
 
     _when_imported("service.shipper", change)
 
