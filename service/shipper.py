@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service import mirror, spool
-from service.manifest import Entry, Ledger
+from service.manifest import TERMINAL, Entry, Event, Ledger
 from service.spool import Placed
 from service.tracking import MOST_METRICS, Point, Tracking, finite, refused, told
 from trainables import paths
@@ -48,6 +48,7 @@ class Shipper:
     def __init__(self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking) -> None:
         self._storage, self._sweep, self._ledger, self._tracking = storage, sweep, ledger, tracking
         self._cursors: dict[str, Cursor] = {}
+        self._settled: dict[str, Event] = {}  # the event that ended a trial, where its spool was shipped since
         # Not the address itself: it may hold a password.
         self._place = hashlib.sha256(tracking.uri.encode()).hexdigest()[:16]
 
@@ -71,10 +72,20 @@ class Shipper:
         return shipped
 
     def _ship_trial(self, key: str, entry: Entry) -> int:
+        """Ship what is new of a trial; one that has ended is read once more and then no longer."""
+        event = entry.story[-1]  # before the spool: the driver may record the end meanwhile, and then lines are still to come
+        if self._settled.get(key) is event:
+            return 0
+        shipped = self._ship_news(key, entry, event)
+        if event.state in TERMINAL:
+            self._settled[key] = event
+        return shipped
+
+    def _ship_news(self, key: str, entry: Entry, event: Event) -> int:
         cursor = self._cursors.get(key) or self._stored(key)
         lines = spool.committed(spool.read(paths.spool(self._storage, key), cursor.offset))
-        reused = bool(entry.detail.get("sweep"))
-        state = f"{entry.state}, reused by {self._sweep}" if reused else entry.state
+        reused = bool(event.detail.get("sweep"))
+        state = f"{event.state}, reused by {self._sweep}" if reused else event.state
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
         parent = self._tracking.parent_run(self._sweep)
@@ -91,8 +102,8 @@ class Shipper:
         if state != cursor.state:
             if reused:
                 self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "reused"})
-            self._tracking.set_state(run_id, entry.state, entry.detail)
-            if entry.state == "leased":
+            self._tracking.set_state(run_id, event.state, event.detail)
+            if event.state == "leased":
                 self._tracking.set_state(parent, "leased", {})  # the sweep goes on, too; results.show ends it
             self._store(key, Cursor(self._place, run_id, cursor.offset, state))
         return shipped
