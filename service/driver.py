@@ -46,6 +46,7 @@ class Driver:
         self._journal.plan(self.plan.trials)
         ledger = self._journal.ledger
         again = [*self.plan.elsewhere, *(trial.key for trial in self.plan.todo)]
+        # The plan tries nothing again that the search has stopped: such a trial is among them where another sweep has done it since.
         asked = [key for key in again if ledger.state(key) in ("failed", "diverged", "stopped")]
         self._journal.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
         reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) != "done"}
