@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search_spaces.sweep import Sweep
-from service.signals import INTERRUPTED
+from service.signals import INTERRUPTED, UNREAD, unread
 from trainables import paths, registry
 from trainables.errors import UserError
 
@@ -39,7 +39,20 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 not all is well, 2 bad input (said in one line), 130 interrupted."""
+    """Run a command; returns the exit code: 0 done, 1 not all is well, 2 bad input (said in one line), 130 interrupted, 141 unread."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # not at exit, where it is too late to be quiet
+    except BrokenPipeError:
+        if not unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what could not be flushed
+        return UNREAD
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(globals()[arguments.command](arguments, paths.root(arguments.storage)))
@@ -280,6 +293,5 @@ def _fraction(text: str) -> float:
 if __name__ == "__main__":
     code = main()
     if code == INTERRUPTED:  # no time for what libraries do at exit
-        sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
