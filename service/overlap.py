@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from service import mirror
+from service.columns import aligned
 from service.manifest import Ledger
 from trainables import paths
 from trainables.mask_statistics import jaccard, read_masks
@@ -84,9 +85,7 @@ def describe(found: Sequence[Overlap]) -> str:
         for row, method in enumerate(methods):
             cells = (own.get((method, other)) for other in methods[row:])
             rows.append([method, *[""] * row, *(f"{o.mean:.3f} ({o.chance:.3f})" if o else "-" for o in cells)])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        parts.append("\n".join([f"{task}: {network}", *lines]))
+        parts.append(f"{task}: {network}\n{aligned(rows)}")
     legend = "Jaccard overlap of masks (in brackets: of independent masks with as many weights in each layer);"
     return "\n\n".join([*parts, f"{legend}\nof a pruner with itself between seeds, of two pruners with the same seed"])
 
