@@ -11,6 +11,7 @@ makes a tape `frozen`: it must not be repeated.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,26 +23,31 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 Call = Callable[[], object]
 
-_entered: list[Tape] = []  # the tape in use last; a tape is not entered within another
+
+class _Entered(threading.local):
+    tape: Tape | None = None  # a tape is not entered within another; backward on a CPU runs in the thread that asks for it
+
+
+_entered = _Entered()
 
 
 def do(function: Callable[..., object], arguments: Sequence[Any], memory: Sequence[Any] = ()) -> None:
     """`function(*arguments)`, now and in every repetition. `memory`: the tensors that it works on by address."""
-    if _entered:
-        _entered[-1].do(function, arguments, memory)
+    if _entered.tape:
+        _entered.tape.do(function, arguments, memory)
     else:
         function(*arguments)
 
 
 def fresh(make: Callable[[], Tensor]) -> Tensor:
     """What `make` returns: in every repetition what it returns then, in the same memory."""
-    return _entered[-1].fresh(make) if _entered else make()
+    return _entered.tape.fresh(make) if _entered.tape else make()
 
 
 def freeze(what: str) -> None:
     """Say that the update depends on `what`, which a repetition would not see change."""
-    if _entered and not _entered[-1].silent:
-        _entered[-1].frozen.append(what)
+    if _entered.tape and not _entered.tape.silent:
+        _entered.tape.frozen.append(what)
 
 
 class Tape(TorchDispatchMode):
@@ -55,13 +61,13 @@ class Tape(TorchDispatchMode):
         self.silent = False
 
     def __enter__(self) -> Tape:
-        _entered.append(self)
+        _entered.tape = self
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        _entered.pop()
+        _entered.tape = None
 
     def repeat(self) -> None:
         with torch.no_grad():

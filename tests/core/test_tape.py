@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -125,6 +126,19 @@ def test_state_of_the_algorithms_own_is_seen_by_the_comparison() -> None:
     updates = Updates(taped.agent, taped.data)
     updates.run(0, 12)
     assert repeated(updates) == [False]
+
+
+def test_two_threads_record_each_their_own() -> None:
+    made, taped, other = world(), world(), world("iql")
+    made.train(0, 20)
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, WARM_UP)
+    tape = Tape()
+    with tape, ThreadPoolExecutor(1) as pool:
+        pool.submit(Updates(other.agent, other.data).run, 0, 12).result()
+    assert not tape.calls
+    updates.run(WARM_UP, 20)
+    assert_same(taped.rows(), made.rows())
 
 
 def test_indexing_by_numbers_is_repeated() -> None:
