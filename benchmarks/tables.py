@@ -24,7 +24,7 @@ def updates() -> Iterator[list[str]]:
 
 def profile() -> Iterator[list[str]]:
     yield ["part of an update", "share of its time"]
-    for part, share in read("update_profile").items():
+    for part, share in read("update_profile")["shares"].items():
         yield [part, f"{100 * share:.1f} %"]
 
 

@@ -1,7 +1,7 @@
-"""Where the time of one update goes: `python benchmarks/update_profile.py [--sparsity 0.95]`.
+"""Where the time of a TD3+BC update goes, and what it costs made anew: `python benchmarks/update_profile.py [--sparsity 0.95]`.
 
-The same update with a part of it switched off or timed by itself would change what the rest costs, so the interpreter is sampled
-instead: every millisecond of CPU time a signal asks which part is running, from the innermost frame outwards.
+A sparse update is a list of calls (trainables/tape.py), so each call is timed by itself; what a tape saves is seen by making the same
+updates without it, in turn.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
+import statistics
+import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -21,31 +24,29 @@ from updates import Ours
 
 from trainables.datasets import load_table
 
-# (end of the file's name, function) -> part; "" is any function.
 PARTS = {
-    ("execution/sparse.py", "forward"): "networks forward (C)",
-    ("execution/sparse.py", "backward"): "networks backward (C)",
-    ("native/__init__.py", "gathered"): "minibatch (C)",
-    ("native/__init__.py", "integers"): "draws (C)",
-    ("native/__init__.py", "uniform"): "draws (C)",
-    ("streams.py", ""): "draws",
-    ("native/__init__.py", "update"): "Adam (C)",
-    ("native/__init__.py", "tracked"): "target networks (C)",
-    ("minibatches.py", ""): "minibatch",
-    ("agent.py", "gradients"): "autograd's engine and the losses' derivatives",
-    ("algorithms/td3_bc.py", "critic_loss"): "the losses in torch",
-    ("algorithms/td3_bc.py", "actor_loss"): "the losses in torch",
+    "winnow_forward": "networks forward (C)",
+    "winnow_backward": "networks backward (C)",
+    "winnow_gather": "minibatch (C)",
+    "winnow_track": "target networks (C)",
+    "_by_native": "Adam (C)",
+    "<lambda>": "draws",
 }
+ROUNDS = 10
 
 
-def part_of(frame: FrameType | None) -> str:
-    while frame is not None:
-        code = frame.f_code
-        for (file, function), part in PARTS.items():
-            if code.co_filename.endswith(file) and function in ("", code.co_name):
-                return part
-        frame = frame.f_back
-    return "the rest"
+def part_of(call: Any) -> str:
+    function = call.func if isinstance(call, partial) else call
+    return PARTS.get(getattr(function, "__name__", ""), "losses and their gradients (torch)")
+
+
+def timed(call: Callable[[], object], part: str, spent: Counter[str]) -> Callable[[], None]:
+    def run() -> None:
+        begun = time.perf_counter()
+        call()
+        spent[part] += time.perf_counter() - begun
+
+    return run
 
 
 def main() -> None:
@@ -53,24 +54,36 @@ def main() -> None:
     parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
     parser.add_argument("--pruner", default="snip")
     parser.add_argument("--sparsity", type=float, default=0.95)
-    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--updates", type=int, default=500, help="of a round")
     parser.add_argument("--to", type=Path, help="JSON file")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    ours = Ours(load_table(given.dataset), ("td3_bc", given.pruner, given.sparsity, "auto"))
-    ours.seconds(500)
-    seen: Counter[str] = Counter()
-    signal.signal(signal.SIGPROF, lambda number, frame: seen.update([part_of(frame)]))
-    signal.setitimer(signal.ITIMER_PROF, 1e-3, 1e-3)
-    seconds = ours.seconds(given.updates)
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    total = sum(seen.values())
-    print(f"td3_bc, {given.pruner} at {100 * given.sparsity:g} %: {1e6 * seconds / given.updates:.0f} us per update, {total} samples")
-    for part, count in seen.most_common():
-        print(f"  {100 * count / total:5.1f} %  {1e6 * seconds * count / total / given.updates:6.0f} us  {part}")
+    table, case = load_table(given.dataset), ("td3_bc", given.pruner, given.sparsity, "sparse")
+    repeated, anew, profiled = (Ours(table, case) for _ in range(3))
+    for ours in (repeated, anew, profiled):
+        ours.seconds(50)
+    anew.make.record = None
+    spent: Counter[str] = Counter()
+    for repeat, _ in profiled.make.recordings.values():
+        tape = repeat.__self__  # type: ignore[union-attr]
+        tape.calls = [timed(call, part_of(call), spent) for call in tape.calls]
+    times: dict[str, list[float]] = {"repeated": [], "made anew": [], "profiled": []}
+    for _ in range(ROUNDS):
+        for name, ours in zip(times, (repeated, anew, profiled), strict=True):
+            times[name].append(1e6 * ours.seconds(given.updates) / given.updates)
+    microseconds = {part: 1e6 * seconds / ROUNDS / given.updates for part, seconds in spent.most_common()}
+    microseconds["Python between the calls"] = statistics.fmean(times["profiled"]) - sum(microseconds.values())
+    median = {name: statistics.median(found) for name, found in times.items()}
+    print(
+        f"td3_bc, {given.pruner} at {100 * given.sparsity:g} %: {median['repeated']:.0f} us an update, {median['made anew']:.0f} made anew"
+    )
+    total = sum(microseconds.values())
+    for part, found in microseconds.items():
+        print(f"  {100 * found / total:5.1f} %  {found:6.0f} us  {part}")
     if given.to:
-        given.to.write_text(json.dumps({part: count / total for part, count in seen.most_common()}, indent=1) + "\n")
+        shares = {part: found / total for part, found in microseconds.items()}
+        given.to.write_text(json.dumps({"microseconds": median, "shares": shares}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from search_spaces.sweep import Sweep
 from service.commands import parser
 from service.completion import complete
-from service.signals import INTERRUPTED
+from service.signals import INTERRUPTED, UNREAD, unread
 from service.waiting import waiting
 from trainables import paths
 from trainables.errors import UserError
@@ -22,7 +22,20 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 not all is well, 2 bad input (said in one line), 130 interrupted."""
+    """Run a command; returns the exit code: 0 done, 1 not all is well, 2 bad input (said in one line), 130 interrupted, 141 unread."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # not at exit, where it is too late to be quiet
+    except BrokenPipeError:
+        if not unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what could not be flushed
+        return UNREAD
+
+
+def _run(argv: Sequence[str] | None) -> int:
     known = parser()
     complete(known)
     arguments = known.parse_args(argv)
@@ -169,6 +182,15 @@ def report(arguments: argparse.Namespace, storage: Path) -> int:
         return make(arguments.sweeps, storage, arguments.to)
 
 
+def overlap(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.overlap import describe, overlaps, to_json  # imports torch
+    from service.status import journal_of
+
+    found = overlaps(journal_of(arguments.sweep, storage), storage)
+    _show(arguments, describe(found), to_json(found))
+    return 0
+
+
 def logs(arguments: argparse.Namespace, storage: Path) -> int:
     from service.logs import describe, story
 
@@ -221,6 +243,5 @@ def _show(arguments: argparse.Namespace, text: str, value: object) -> None:
 if __name__ == "__main__":
     code = main()
     if code == INTERRUPTED:  # no time for what libraries do at exit
-        sys.stdout.flush()
         os._exit(code)
     sys.exit(code)

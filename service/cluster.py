@@ -120,6 +120,7 @@ class Cluster:
         try:
             tuner.fit()
         except Exception:
+            # What the conductor raised is raised below, as it was: Tune wraps some of it in an error of its own, whatever that is.
             if source.trouble is None:
                 raise
         if source.trouble is not None:

@@ -26,13 +26,14 @@ COMMANDS = {
     "verify": ("prove that MLflow holds exactly what the trials wrote", "verify quickstart"),
     "results": ("table and figure from what MLflow holds", "results quickstart"),
     "report": ("statistics, figures and a page over one sweep or several, from MLflow alone", "report quickstart mujoco_sparsity"),
+    "overlap": ("how alike the masks are, between seeds and between pruners", "overlap quickstart"),
     "logs": ("the story of one trial", "logs 3f2a"),
     "export": ("a trained policy as a folder that needs no Winnow", "export bc/halfcheetah-expert/snip@95/s0 --to cheetah --format onnx"),
     "promote": ("a trained policy as a version of a model in MLflow's registry", "promote 3f2a --name cheetah"),
     "rollout": ("let a trained policy play, and film it", "rollout 3f2a --episodes 3 --video cheetah.mp4"),
     "doctor": ("what this machine lacks for sweeps, and how to mend it", "doctor --storage s3://bucket/prefix"),
 }
-ONE_SWEEP = ("plan", "run", "resume", "submit", "status", "stop", "sync", "verify", "results")
+ONE_SWEEP = ("plan", "run", "resume", "submit", "status", "stop", "sync", "verify", "results", "overlap")
 TRAINING = ("plan", "run", "resume", "submit")
 TRAINED = ("export", "promote", "rollout")  # commands about a trial that is done
 FORMATS = ("compact", "onnx", "torch")
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         if name in ("run", "resume", "submit", "results"):
             help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
             sub.add_argument("--study-storage", metavar="URL", help=help)
-        if name in ("plan", "status", "verify", "results", "logs", "rollout", "doctor"):
+        if name in ("plan", "status", "verify", "results", "overlap", "logs", "rollout", "doctor"):
             sub.add_argument("--json", action="store_true", help="for programs instead of people")
         if name == "status":
             sub.add_argument("--watch", action="store_true", help="again and again, until nothing is left to do")

@@ -46,6 +46,7 @@ class Driver:
         self._journal.plan(self.plan.trials)
         ledger = self._journal.ledger
         again = [*self.plan.elsewhere, *(trial.key for trial in self.plan.todo)]
+        # The plan tries nothing again that the search has stopped: such a trial is among them where another sweep has done it since.
         asked = [key for key in again if ledger.state(key) in ("failed", "diverged", "stopped")]
         self._journal.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
         reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) != "done"}
@@ -237,8 +238,3 @@ class Driver:
                 self._display.note(f"{trial.name}: {detail['reason']}: {detail['message']}; it is tried again")
             elif state != "done":
                 self._display.note(f"{trial.name} {state}: {detail['reason']}: {detail['message']}")
-
-
-def cell_of(trial: Trial) -> str:
-    """`snip@95`, `dense`: the trial's cell in the table."""
-    return trial.pruner if trial.pruner == "dense" else f"{trial.pruner}@{100 * trial.sparsity:g}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from service import standalone
-from service.files import write
+from trainables.files import write
 from service.finished import Finished, find
 from service.readme import readme
 from service.waiting import waiting

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from pathlib import Path
 from typing import Protocol
 
 from service import objects
-from service.files import write
 from service.objects import Bucket
 from trainables import paths
 from trainables.errors import SupersededError, UserError
+from trainables.files import append, write
 
 
 class Journal(Protocol):
@@ -43,14 +42,11 @@ class FileJournal:
         self._good = good
 
     def append(self, content: bytes) -> None:
-        """What a full disk took of a line is cut off again."""
         try:
-            written = os.write(self._file, content)
-            if written < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append(self._file, content)
             os.fsync(self._file)
         except OSError as error:
-            with contextlib.suppress(OSError):  # the next replay does it
+            with contextlib.suppress(OSError):  # what is left of a torn line the next replay cuts off
                 os.ftruncate(self._file, self._good)
             raise cannot(self.where, error) from error
         self._good += len(content)

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service import objects, shared
-from service.files import write
 from trainables import paths
 from trainables.errors import SupersededError, UserError
+from trainables.files import write
 
 if TYPE_CHECKING:
     from service.mirror import Attempt

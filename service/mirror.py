@@ -23,10 +23,10 @@ from typing import TypeVar
 from uuid import uuid4
 
 from service import lease, objects
-from service.files import write
 from service.objects import THREADS, Bucket
 from trainables import paths
 from trainables.errors import SupersededError
+from trainables.files import write
 
 CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # only workers need them
 NAMES = rf"{CHECKPOINT}|spool\.jsonl|(trial|masks|policy)\.json|(masks|policy)\.safetensors"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from service import controls, notes, shared
-from service.files import write
+from service.columns import aligned
+from service.scores import RETURN, SCORE
 from service.tracking import RunRow, Tracking
 from trainables import paths
-from trainables.trial import CHOICES, Trial
+from trainables.files import write
+from trainables.trial import Trial, comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PAPER_BUDGET = 1_000_000  # updates
 RESAMPLES = 10_000
-SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return stands in where no reference returns are known
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def studies(trials: Sequence[Trial], rows: Mapping[str, RunRow]) -> list[Study]:
     """Group a sweep's trials, with the runs found for them by key, into studies."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES)}
-        groups.setdefault(json.dumps(same, sort_keys=True), []).append(trial)
+        groups.setdefault(comparison(trial), []).append(trial)
     return [_study(group, rows) for group in groups.values()]
 
 
@@ -102,11 +101,10 @@ def table(study: Study) -> str:
     for sparsity in study.sparsities:
         cells = (study.cells.get((pruner, sparsity)) for pruner in study.pruners)
         rows.append([f"{100 * sparsity:g} %", *(_text(cell, dense) if cell else "" for cell in cells)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     data = "" if study.dataset_score is None else f" (the data's episodes have a mean of {study.dataset_score:.1f})"
     lines = [f"{study.title}: {study.measure}{data}", f"  dense: {_text(study.dense, None) if study.dense else 'not in this sweep'}"]
     if study.pruners:
-        lines += ["  " + "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append(aligned(rows, gap="   "))
     return "\n".join(lines)
 
 

@@ -31,8 +31,9 @@ from service.signals import INTERRUPTED, Leaving
 from service.spool import StackSpool
 from service.tracking import Tracking
 from service.waiting import waiting
-from trainables import datasets, environments, paths
+from trainables import datasets, paths
 from trainables.errors import StoppedError, SupersededError, UserError
+from trainables.evaluation import evaluator_of
 from trainables.reports import Checkpointed, Diverged, Finished, Report
 from trainables.trial import Stack
 
@@ -221,7 +222,7 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
             record(id)
         with waiting(f"reading {id}"):  # the first time it is prepared, or downloaded
             table = datasets.load_table(id)
-        check_fit(table)
+        evaluator_of(table, [[0]]).close()
         if table.note:
             print(f"note: {id}: {table.note}", file=sys.stderr)
         score = table.reference.normalize(float(table.episode_returns.mean()))
@@ -238,18 +239,6 @@ def record(dataset: str) -> None:
     print(f"{dataset} is not here yet: recording it", flush=True)
     display = Display()
     play(dataset, progress=lambda done, total: display.show(f"{done:,} of {total:,} transitions", last=done == total))
-
-
-def check_fit(table: Any) -> None:
-    """Raise UserError where a table's observations or actions are not of its environment's sizes."""
-    env = environments.make(table.environment)
-    sizes = tuple(int(space.shape[0]) for space in (env.observation_space, env.action_space))
-    env.close()
-    if sizes != (table.observation_size, table.action_size):
-        own = (table.observation_size, table.action_size)
-        raise UserError(
-            f"dataset {table.dataset!r} has observations and actions of sizes {own}, its environment {table.environment} of {sizes}"
-        )
 
 
 def revision() -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from service import notes
-from service.files import write
+from service.columns import aligned
 from service.results import look
 from service.tracking import Tracking
 from trainables import paths
+from trainables.files import write
 
 SHOWN = 10  # best suggestions of a single objective
 
@@ -56,9 +57,8 @@ def table(found: Finding) -> str:
     for each in best:
         numbers = [f"{each.values[0]:.1f}", *(f"{100 * density:.2f} %" for density in each.values[1:])]
         rows.append([*numbers, *(_text(each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if best:
-        lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append(aligned(rows))
     return "\n".join(lines)
 
 

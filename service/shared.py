@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from service import objects
-from service.files import sync_folder, write
 from trainables import paths
+from trainables.files import sync_folder, write
 
 
 def create(path: Path, content: bytes) -> None:

@@ -14,15 +14,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service import mirror, notes, spool
-from service.files import write
-from service.manifest import Entry, Ledger
+from service.manifest import TERMINAL, Entry, Event, Ledger
 from service.spool import Placed
 from service.tracking import MOST_METRICS, Point, Tracking, finite, refused, told
 from trainables import paths
 from trainables.errors import UserError
+from trainables.files import write
 
 PERIOD = 2.0  # seconds between two passes
 LONGEST_WAIT = 60.0  # seconds between two tries while MLflow is away
+# The files that a run gets as artifacts, by the kind of the line that says they are there.
+FILES: dict[str, tuple[Callable[[Path, str], Path], ...]] = {
+    "attempt": (paths.trial_json,),
+    "pruned": (paths.masks, paths.masks_json),
+    "finished": (paths.policy, paths.policy_json),
+}
 TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "host")
 
 
@@ -42,6 +48,7 @@ class Shipper:
     def __init__(self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking) -> None:
         self._storage, self._sweep, self._ledger, self._tracking = storage, sweep, ledger, tracking
         self._cursors: dict[str, Cursor] = {}
+        self._settled: dict[str, Event] = {}  # the event that ended a trial, where its spool was shipped since
         # Not the address itself: it may hold a password.
         self._place = hashlib.sha256(f"{tracking.uri} {tracking.experiment}".encode()).hexdigest()[:16]
         self._described = False
@@ -66,10 +73,20 @@ class Shipper:
         return shipped
 
     def _ship_trial(self, key: str, entry: Entry) -> int:
+        """Ship what is new of a trial; one that has ended is read once more and then no longer."""
+        event = entry.story[-1]  # before the spool: the driver may record the end meanwhile, and then lines are still to come
+        if self._settled.get(key) is event:
+            return 0
+        shipped = self._ship_news(key, entry, event)
+        if event.state in TERMINAL:
+            self._settled[key] = event
+        return shipped
+
+    def _ship_news(self, key: str, entry: Entry, event: Event) -> int:
         cursor = self._cursors.get(key) or self._stored(key)
         lines = spool.committed(spool.read(paths.spool(self._storage, key), cursor.offset))
-        reused = bool(entry.detail.get("sweep"))
-        state = f"{entry.state}, reused by {self._sweep}" if reused else entry.state
+        reused = bool(event.detail.get("sweep"))
+        state = f"{event.state}, reused by {self._sweep}" if reused else event.state
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
         parent = self._parent()
@@ -79,7 +96,7 @@ class Shipper:
             lines = spool.committed(spool.read(paths.spool(self._storage, key)))
         shipped = 0
         for chunk in _chunks(lines):
-            points = _points(chunk)
+            points = finite(spool.points(chunk))
             self._ship_lines(run_id, entry, chunk, points)
             shipped += len(points)
             cursor = self._store(key, Cursor(self._place, run_id, chunk[-1].end, cursor.state))
@@ -90,8 +107,8 @@ class Shipper:
                 written = [placed.line for placed in spool.committed(spool.read(paths.spool(self._storage, key)))]
                 self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "trained"})
                 self._tracking.describe(run_id, notes.of_trial(entry, written))
-            self._tracking.set_state(run_id, entry.state, entry.detail)
-            if entry.state == "leased":
+            self._tracking.set_state(run_id, event.state, event.detail)
+            if event.state == "leased":
                 self._tracking.set_state(parent, "leased", {})  # the sweep goes on, too; results.show ends it
             self._store(key, Cursor(self._place, run_id, cursor.offset, state))
         return shipped
@@ -109,20 +126,18 @@ class Shipper:
         key, trial = entry.trial.key, entry.trial
         self._tracking.log_points(run_id, points)
         for line in (placed.line for placed in chunk):
+            self._tracking.log_artifacts(run_id, [place(self._storage, key) for place in FILES.get(line["kind"], ())])
             match line["kind"]:
                 case "attempt":
                     self._tracking.set_tags(run_id, {f"winnow.{name}": line[name] for name in TAGS if name in line})
                     profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
                     self._tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
-                    self._tracking.log_artifacts(run_id, [paths.trial_json(self._storage, key)])
                 case "pruned":
-                    self._tracking.log_artifacts(run_id, [paths.masks(self._storage, key), paths.masks_json(self._storage, key)])
                     if line.get("warnings"):
                         self._tracking.set_tags(run_id, {"winnow.warning": "; ".join(line["warnings"])})
                 case "finished":
                     self._tracking.set_tags(run_id, {"winnow.execution": line["execution"]})
-                    self._tracking.log_artifacts(run_id, [paths.policy(self._storage, key), paths.policy_json(self._storage, key)])
-                    evaluations = _evaluations(spool.read(paths.spool(self._storage, key)))
+                    evaluations = spool.evaluations(spool.read(paths.spool(self._storage, key)))
                     self._tracking.log_text(run_id, "evaluations.json", json.dumps(evaluations))
 
     def _stored(self, key: str) -> Cursor:
@@ -185,17 +200,3 @@ def _chunks(lines: Sequence[Placed]) -> list[list[Placed]]:
         chunks[-1].append(placed)
         count += size
     return chunks
-
-
-def _points(lines: Sequence[Placed]) -> list[Point]:
-    return finite(
-        (name, float(value), int(placed.line["time"]), placed.update)
-        for placed in lines
-        for name, value in placed.line.get("metrics", {}).items()
-    )
-
-
-def _evaluations(lines: Sequence[Placed]) -> list[dict[str, object]]:
-    """Every evaluation with all its episodes."""
-    wanted = ("update", "returns", "scores")
-    return [{name: placed.line[name] for name in wanted} for placed in lines if "returns" in placed.line]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SPEAK = 1.2  # seconds after the signal until the watchdog says the last words itself
 LEAVE = 2.5  # seconds after the signal until it ends the process
 INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
+UNREAD = 141  # exit code, a shell's for SIGPIPE
 
 
 class Leaving:
@@ -65,3 +67,11 @@ class Leaving:
             self._over.set()
             for number, handler in zip(SIGNALS, before, strict=True):
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def unread() -> bool:
+    """Whether nobody reads any more what this process prints, as in `... | head`."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)  # to hear of the other end's close nothing need be asked for
+    return bool(poll.poll(0))

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.files import append, sync_folder, write
 from trainables import paths
 from trainables.errors import UserError
+from trainables.files import append, sync_folder, write
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.trial import Stack, Trial
 
@@ -70,6 +70,20 @@ def outcome(lines: Sequence[Placed]) -> Line | None:
     """The line that says how the trial ended, `diverged` before `finished`; None where it has not."""
     ends = {placed.line["kind"]: placed.line for placed in lines if placed.line["kind"] in ("diverged", "finished")}
     return ends.get("diverged") or ends.get("finished")
+
+
+def points(lines: Sequence[Placed]) -> list[tuple[str, float, int, int]]:
+    """(metric, value, milliseconds since 1970, update) of every number in the lines."""
+    return [
+        (name, float(value), int(placed.line["time"]), placed.update)
+        for placed in lines
+        for name, value in placed.line.get("metrics", {}).items()
+    ]
+
+
+def evaluations(lines: Sequence[Placed]) -> list[Line]:
+    """Every evaluation with all its episodes."""
+    return [{name: placed.line[name] for name in ("update", "returns", "scores")} for placed in lines if "returns" in placed.line]
 
 
 class TrialSpool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from search_spaces.sweep import load_sweep
 from service import lease, manifest, mirror, spool
+from service.columns import aligned
 from service.manifest import Entry, Ledger
 from service.plan import duration
 from trainables import paths
@@ -19,6 +20,7 @@ from trainables.errors import UserError
 
 EVERY = 2.0  # seconds between two looks of `--watch`
 SHOWN = ("leased", "failed", "diverged")
+HEAD = ("state", "stack", "update", "of", "updates/s", "last report", "trial", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +86,7 @@ def describe(status: Status) -> str:
     lines = [f"{status.sweep}: {counts}; {driver}"]
     rows = [row for row in status.rows if row.state in SHOWN or (row.state == "planned" and (row.update or row.reason))]
     if rows:
-        head = ("state", "stack", "update", "of", "updates/s", "last report", "trial")
-        table = [head, *(_cells(row) for row in rows)]
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        texts = [
-            "",
-            *("".join([f"  {row.reason}: {row.message}" if row.reason else "", *(f"  {w}" for w in row.warnings)]) for row in rows),
-        ]
-        lines += [
-            ("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + text).rstrip()
-            for line, text in zip(table, texts, strict=True)
-        ]
+        lines.append(aligned([HEAD, *map(_cells, rows)]))
     return "\n".join(lines)
 
 
@@ -135,7 +127,8 @@ def _at(lines: list[spool.Placed], state: str) -> Mapping[str, Any]:
 def _cells(row: Row) -> tuple[str, ...]:
     rate = f"{row.rate:,.0f}" if row.rate is not None else ""
     age = f"{duration(row.age)} ago" if row.age is not None else ""
-    return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}"
+    told = "  ".join([*([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
+    return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}", told
 
 
 def warnings_in(lines: list[spool.Placed]) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from service.files import write
 from trainables import paths
+from trainables.files import write
 
 
 def request(storage: Path, sweep: str, why: Mapping[str, Mapping[str, str]]) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 
 from service import spool
 from service.manifest import Entry, Ledger
-from service.shipper import TAGS
+from service.shipper import FILES, TAGS
 from service.spool import Placed
 from service.tracking import ABOUT, MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of, told
 from trainables import paths
 from trainables.errors import UserError
 
-FILES = (paths.trial_json, paths.masks, paths.policy, paths.policy_json)
 SHOWN = 3  # differing points named per run and side
 
 
@@ -88,11 +87,7 @@ def _of_trial(name: str, key: str, entry: Entry, runs: Sequence[Any], tracking: 
 
 def _points(lines: Sequence[Placed], found: Sequence[Point]) -> Iterator[str]:
     """Points are compared as a multiset: each exactly once, with its value, its time and its update. NaN equals NaN."""
-    wanted = finite(
-        (name, float(value), int(placed.line["time"]), placed.update)
-        for placed in lines
-        for name, value in placed.line.get("metrics", {}).items()
-    )
+    wanted = finite(spool.points(lines))
     want, have = Counter(map(repr, wanted)), Counter(repr((n, float(v), int(t), int(s))) for n, v, t, s in found)
     for what, points in (("lacks", want - have), ("has too much", have - want)):
         if points:
@@ -124,9 +119,8 @@ def _pairs(kind: str, wanted: dict[str, str], found: dict[str, str]) -> Iterator
 def _files(key: str, lines: Sequence[Placed], run: Any, tracking: Reader, storage: Path) -> Iterator[str]:
     """Artifacts by hash; those that the committed lines speak of must be there."""
     kinds = {placed.line["kind"] for placed in lines}
-    here = [place(storage, key) for place in FILES]
-    due = {"attempt": here[:1], "pruned": here[1:2], "finished": here[2:]}
-    wanted = {file.name: file for kind in kinds for file in due.get(kind, []) if file.exists()}
+    here = [place(storage, key) for kind, places in FILES.items() if kind in kinds for place in places]
+    wanted = {file.name: file for file in here if file.exists()}
     found = tracking.files(run, wanted)
     for name, file in wanted.items():
         if name not in found:
@@ -138,10 +132,9 @@ def _files(key: str, lines: Sequence[Placed], run: Any, tracking: Reader, storag
 
 
 def _evaluations(lines: Sequence[Placed], found: bytes | None) -> Iterator[str]:
-    wanted = [{name: placed.line[name] for name in ("update", "returns", "scores")} for placed in lines if "returns" in placed.line]
     if found is None:
         yield "artifact evaluations.json is missing"
-    elif found.decode() != json.dumps(wanted):
+    elif found.decode() != json.dumps(spool.evaluations(lines)):
         yield "artifact evaluations.json is not what was evaluated"
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables import execution as executions
-from trainables import registry
+from trainables import registry, tape
 from trainables.execution import Network
 from trainables.masks import Mask, to_row
 from trainables.nn import MLP
@@ -62,7 +62,7 @@ class Agent:
         self.size = len(stack)
         self.device = device
         self.updates = stack.lead.updates
-        self.update = 0
+        self._update = 0
         self.recorded = device != "cpu" if recorded is None else recorded
         self.clock = torch.zeros(1, dtype=torch.int64, device=device) if self.recorded else None
         self.streams = Streams([trial.seed for trial in stack.trials], device, clock=self.clock)
@@ -115,9 +115,15 @@ class Agent:
         """Uniform numbers in (0, 1), [K, *shape], of this update."""
         return self.streams.uniform(purpose, *shape)
 
+    @property
+    def update(self) -> int:
+        """The update (from 0) whose draws are made; an algorithm that asks for it is not repeated from a tape."""
+        tape.freeze("agent.update")
+        return self._update
+
     def at(self, update: int) -> None:
         """Set the update (from 0) whose draws are made next."""
-        self.update = update
+        self._update = update
         self.streams.at(update)
         if self.clock is not None:
             self.clock.fill_(update)
@@ -125,17 +131,17 @@ class Agent:
     def every(self, updates: int) -> bool:
         """Whether this is one of every `updates` updates (the last of each group, as in TD3)."""
         self.periods.add(updates)
-        return (self.update + 1) % updates == 0
+        return (self._update + 1) % updates == 0
 
     def pattern(self) -> tuple[bool, ...]:
         """What `every` will answer in this update, for each number it was asked so far: what tells one update from another."""
-        return tuple((self.update + 1) % updates == 0 for updates in sorted(self.periods))
+        return tuple((self._update + 1) % updates == 0 for updates in sorted(self.periods))
 
-    def cosine(self) -> float | Tensor:
+    def cosine(self) -> Tensor:
         """Factor of a cosine schedule from 1 at the first update to 0 after the last."""
         if self.clock is not None:
             return 0.5 * (1 + torch.cos(math.pi * self.clock.double() / self.updates))
-        return 0.5 * (1 + math.cos(math.pi * self.update / self.updates))
+        return tape.fresh(lambda: torch.tensor(0.5 * (1 + math.cos(math.pi * self._update / self.updates)), dtype=torch.float64))
 
     def minimize(self, factor: float | Tensor = 1.0, **losses: Tensor) -> None:
         """One Adam update of each named network along its loss [K]; `factor` scales the learning rate.
@@ -166,6 +172,10 @@ class Agent:
             if name in self.algorithm.TARGETS:
                 found[f"target/{name}"] = network.unpack(getattr(self.target, name).parameters)
         return found
+
+    def counts(self) -> dict[str, int]:
+        """The optimizers' update counts."""
+        return {name: optimizer.count for name, optimizer in self.optimizers.items()}
 
     def load_rows(self, rows: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
         """Put back what `rows` gave; `counts` are the optimizers' update counts."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,18 @@ KEEP = 2  # the newest may be torn; the one before it is then used
 
 @dataclass(frozen=True)
 class Saved:
-    """A stack's state after `update`: canonical rows [K, D] by name, masks, and the optimizers' counts."""
+    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, and per member what the masks are."""
 
     update: int
     rows: dict[str, Tensor]
     masks: dict[str, Mask]
     counts: dict[str, int]
+    details: Sequence[Mapping[str, Any]] = ()
 
     def to(self, device: str) -> Saved:
         """The same on another device."""
         rows = {name: row.to(device) for name, row in self.rows.items()}
-        return Saved(self.update, rows, {name: [layer.to(device) for layer in mask] for name, mask in self.masks.items()}, self.counts)
+        return replace(self, rows=rows, masks={name: [layer.to(device) for layer in mask] for name, mask in self.masks.items()})
 
 
 def pack_bits(mask: Mask, member: int) -> Tensor:
@@ -60,11 +61,10 @@ def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
     return [part.unflatten(1, (spec.heads, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
 
 
-def state_of(agent: Agent, masks: Mapping[str, Mask], update: int) -> Saved:
+def state_of(agent: Agent, masks: Mapping[str, Mask], update: int, details: Sequence[Mapping[str, Any]] = ()) -> Saved:
     """What a checkpoint after `update` holds, on the CPU: training may go on before it is saved."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
-    counts = {name: optimizer.count for name, optimizer in agent.optimizers.items()}
-    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, counts)
+    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, agent.counts(), details)
 
 
 def save(storage: Path, stack: Stack, state: Saved) -> None:
@@ -75,6 +75,7 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
         tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in state.masks.items()}
         content = dump_tensors(tensors)
         head: dict[str, Any] = {"trial": trial.key, "update": state.update, "counts": state.counts}
+        head |= {"details": state.details[member]} if state.details else {}
         head["sha256"] = _hash(head, content)
         write(folder / f"{state.update:09d}.safetensors", content)
         write(folder / f"{state.update:09d}.json", json.dumps(head).encode())
@@ -105,7 +106,8 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
         tensors = [tensor for _, tensor in members]
         rows = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0] if not name.startswith("mask/")}
         masks = {name: unpack_bits(spec, [t[f"mask/{name}"] for t in tensors]) for name, spec in specs.items()}
-        return Saved(update, rows, masks, members[0][0]["counts"])
+        details = [head["details"] for head, _ in members if "details" in head]
+        return Saved(update, rows, masks, members[0][0]["counts"], details if len(details) == len(stack) else ())
     return None
 
 
@@ -133,15 +135,20 @@ def _hash(head: Mapping[str, Any], content: bytes) -> str:
 
 
 def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details: Sequence[Mapping[str, Any]]) -> None:
-    """The masks of each trial as artifacts: one bit per prunable weight with shapes in the header, and what they are in JSON."""
+    """The masks of each trial as artifacts: one bit per prunable weight with shapes in the header, and what they are in JSON.
+
+    A file that is as it should be is left alone."""
     for member, trial in enumerate(stack.trials):
         tensors = {name: pack_bits(mask, member) for name, mask in masks.items()}
         shapes = {name: [list(layer.shape[1:]) for layer in mask] for name, mask in masks.items()}
         # One entry: safetensors writes several in any order, and the same masks shall be the same bytes.
-        write(paths.masks(storage, trial.key), dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)}))
+        files = {paths.masks(storage, trial.key): dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)})}
         calibration = {"seed": trial.seed, "batches": trial.calibration_batches, "size": trial.calibration_size}
         about = {"trial": trial.to_json(), "calibration": calibration, "quantiles": QUANTILES, "networks": details[member]}
-        write(paths.masks_json(storage, trial.key), json.dumps(about, indent=1).encode())
+        files[paths.masks_json(storage, trial.key)] = json.dumps(about, indent=1).encode()
+        for path, content in files.items():
+            if not path.exists() or path.read_bytes() != content:
+                write(path, content)
 
 
 def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:

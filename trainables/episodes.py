@@ -16,8 +16,7 @@ from trainables import registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
-from trainables.errors import UserError
-from trainables.evaluation import Evaluator
+from trainables.evaluation import evaluator_of
 from trainables.masks import Mask
 from trainables.minibatches import Scaling
 from trainables.pruners import ones
@@ -63,10 +62,7 @@ class Evaluation:
     def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
         self.agent, self.stack = agent, stack
         self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
-        self.evaluator = Evaluator(table.environment, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
-        sizes, wanted = (table.observation_size, table.action_size), (self.evaluator.observation_size, self.evaluator.action_size)
-        if sizes != wanted:
-            raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
+        self.evaluator = evaluator_of(table, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
 
     def __call__(self) -> Returns:
         """Returns [K, E]."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,7 +123,7 @@ def read_masks(path: Path) -> dict[str, Mask]:
     found = {}
     for name, own in shapes.items():
         sizes = [c * n_out * n_in for c, n_out, n_in in own]
-        flat = torch.tensor([byte >> shift & 1 for byte in bits[name].tolist() for shift in range(7, -1, -1)][: sum(sizes)]).float()
+        flat = torch.from_numpy(np.unpackbits(bits[name].numpy(), count=sum(sizes))).float()
         found[name] = [part.reshape(1, *shape) for part, shape in zip(flat.split(sizes), own, strict=True)]
     return found
 

@@ -132,10 +132,16 @@ def on_path(mask: Mask) -> Mask:
     reached = [torch.ones_like(mask[0][..., 0, :])]  # [K, C, units] of the layer below: some input reaches the unit
     for layer in mask:
         reached.append(((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float())
-    useful = [torch.ones_like(mask[-1][..., :, 0])]  # from the top: the unit reaches some output
-    for layer in reversed(mask):
-        useful.insert(0, ((layer * useful[0].unsqueeze(-1)).sum(-2) > 0).float())
+    useful = useful_units(mask)
     return [layer * reached[i].unsqueeze(-2) * useful[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
+
+
+def useful_units(mask: Mask) -> list[Tensor]:
+    """Inputs, then per layer bool [K, C, units]: whether the unit reaches an output; inputs and outputs always count."""
+    useful = [torch.ones_like(mask[-1][..., :, 0], dtype=torch.bool)]
+    for layer in reversed(mask[1:]):
+        useful.insert(0, (layer * useful[0].unsqueeze(-1)).sum(-2) > 0)
+    return [torch.ones_like(mask[0][..., 0, :], dtype=torch.bool), *useful]
 
 
 def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
@@ -160,3 +166,9 @@ def to_row(spec: MLP, mask: Mask) -> Tensor:
     for index, layer in enumerate(mask):
         views[f"weight.{index}"].copy_(layer)
     return row
+
+
+def from_row(spec: MLP, row: Tensor) -> Mask:
+    """The weights' masks in canonical rows [K, D], as views."""
+    views = spec.views(row)
+    return [views[f"weight.{index}"] for index in range(len(spec.layers))]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from trainables import tape
 from trainables.execution import native
+
+NativeUpdate = Callable[[Tensor, float, int], None]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, which all reference codes use
 
@@ -40,11 +45,14 @@ class Adam:
         self._count = value
         self._counts.fill_(value)
 
+    def _by_native(self, update: NativeUpdate, gradient: Tensor, factor: float | Tensor) -> None:
+        self._count += 1
+        update(gradient, float(factor), self._count)
+
     def minimize(self, gradient: Tensor, factor: float | Tensor = 1.0) -> None:
         """One update along `gradient` [K, V]; `factor` scales the learning rate (a schedule)."""
         if self._update:
-            self._count += 1
-            self._update(gradient, float(factor), self._count)
+            tape.do(self._by_native, (self._update, gradient, factor))
             return
         self._counts += 1
         for rate, members in self._groups:

@@ -10,7 +10,6 @@ Formats, of the same function to 1e-6: `dense` every weight; `compact` without t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as dump_tensors
 
-from trainables import inference, kernels
+from trainables import files, inference, kernels
 from trainables.errors import UserError, unknown
 
 Array = npt.NDArray[np.float32]
@@ -109,12 +108,10 @@ def save_policy(policy: Policy, path: str | Path, format: str | None = None) -> 
 def write(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all; UserError where that is impossible."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        path.parent.stat()  # a missing folder may be a slip of the pen: it is not made
+        files.write(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the policy to {str(path)!r} ({error.strerror})") from None
 
 

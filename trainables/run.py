@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,12 @@ def run_stack(
 
     def masked(report: Pruned, masks: dict[str, Mask]) -> Iterator[Report]:
         yield report
+        keep(masks, report.details)
+
+    def keep(masks: dict[str, Mask], details: Sequence[Mapping[str, Any]]) -> None:
         if storage:
             before_write()
-            checkpoint.write_masks(storage, stack, masks, report.details)
+            checkpoint.write_masks(storage, stack, masks, details)
 
     def evaluated(update: int, future: Future) -> Iterator[Report]:
         returns = future.result()
@@ -78,15 +81,19 @@ def run_stack(
     saved = checkpoint.newest(storage, stack, agent.specs) if storage else None
     if saved:
         saved = saved.to(device)
-        masks, update = saved.masks, saved.update
+        masks, update, details = saved.masks, saved.update, saved.details
+        if details:
+            keep(masks, details)  # should a file of them be lost or damaged
         agent.build(execution, {name: saved.rows[f"online/{name}"] for name in agent.specs}, masks)
         agent.load_rows(saved.rows, saved.counts)
     else:
         quantiles: Quantiles = {}
         masks, update = prune(agent, stack, data.draw, quantiles), 0
         agent.build(execution, starting_rows(agent, stack, masks), masks)
-        yield from masked(pruned(0, agent, table, masks, quantiles), masks)
-        yield from commit(checkpoint.state_of(agent, masks, 0))
+        report = pruned(0, agent, table, masks, quantiles)
+        details = report.details
+        yield from masked(report, masks)
+        yield from commit(checkpoint.state_of(agent, masks, 0, details))
 
     make, changes, told = Updates(agent, data), changes_of(stack), Told()
     healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
@@ -107,13 +114,15 @@ def run_stack(
                 healthy[member] = False
                 told.later([Diverged(update, member, f"parameters are not finite after update {update}")])
         if masks is not before:
-            told.later(masked(pruned(update, agent, table, masks), masks))
+            report = pruned(update, agent, table, masks)
+            details = report.details
+            told.later(masked(report, masks))
         told.later([Trained(update, per_member(logged, len(stack)), rate)])
         if update in lead.evaluation_updates():
             returns = evaluate.begin(beside, masks)
             told.later(evaluated(update, returns), returns)
         if storage and (update % checkpoint_every == 0 or update == lead.updates):
-            told.later(commit(checkpoint.state_of(agent, masks, update)))
+            told.later(commit(checkpoint.state_of(agent, masks, update, details)))
         yield from told.ready()
 
     yield from told.ready(wait=True)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trainables import tape
 from trainables.execution import native
 
 WORD = 0xFFFFFFFF
@@ -103,15 +104,25 @@ class Streams:
         return self._draw(purpose, "integers", count, below)
 
     def _draw(self, purpose: str, kind: str, count: int, below: int = 0) -> Tensor:
+        asked = purpose, kind, count, below
+        if self.clock is None:
+            return tape.fresh(lambda: self._drawn(*asked))
+        block = self._holding(*asked)[1]
+        return block.index_select(0, self.clock % len(block)).squeeze(0)
+
+    def _drawn(self, purpose: str, kind: str, count: int, below: int) -> Tensor:
+        start, block = self._holding(purpose, kind, count, below)
+        return block[self.update - start]
+
+    def _holding(self, purpose: str, kind: str, count: int, below: int) -> tuple[int, Tensor]:
+        """The block that holds the draws of this update, and the update it starts with."""
         start, block = self._blocks.get((purpose, kind, count, below), (0, None))
         if block is None or not start <= self.update < start + len(block):
             length = max(1, min(BLOCK, BLOCK_WORDS // count))
             start = self.update // length * length
             block = self._block(self.phase + purpose, kind, start, length, count, below)
             self._blocks[purpose, kind, count, below] = (start, block)
-        if self.clock is not None:
-            return block.index_select(0, self.clock % len(block)).squeeze(0)
-        return block[self.update - start]
+        return start, block
 
     def _block(self, purpose: str, kind: str, first: int, updates: int, count: int, below: int) -> Tensor:
         """[updates, K, count] for the updates from `first` on; the same numbers whether C or torch computes them."""

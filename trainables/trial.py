@@ -252,6 +252,12 @@ def shape_of(trial: Trial) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+def comparison(trial: Trial) -> str:
+    """What trials must agree on so that their scores may be compared, as a comparable string: all but how they are pruned, and the seed."""
+    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES)
+    return json.dumps({n: v for n, v in trial.to_json().items() if n not in left_out}, sort_keys=True)
+
+
 def company(trial: Trial) -> str:
     """What trials of one shape must agree on so that execution `auto` computes each as it would alone, as a comparable string."""
     if trial.scope == "joint":

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.files import write
 from service.report import figures, tables
 from service.report.cells import Task, tasks_of
 from service.report.page import page
@@ -16,6 +15,7 @@ from service.results import look
 from service.tracking import Tracking
 from trainables import paths
 from trainables.errors import UserError
+from trainables.files import write
 
 FIGURES: dict[str, Callable[[Sequence[Task]], list[Panel]]] = {
     "sparsity": figures.by_sparsity,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from service.report import statistics
 from service.report.runs import DONE, Run
 from service.report.statistics import Estimate, Scores
-from trainables.trial import CHOICES, Trial
+from trainables.trial import Trial, comparison
 
 DENSE = ("dense", 0.0)
 CLAIM = 0.97  # of the dense score, at 95 % sparsity
@@ -119,9 +118,7 @@ def tasks_of(runs: Sequence[Run]) -> list[Task]:
     """Group runs by what may be compared; a name that two tasks would share is followed by what tells them apart."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES)
-        same = {name: value for name, value in run.trial.to_json().items() if name not in left_out}
-        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+        groups.setdefault(comparison(run.trial), []).append(run)
     plain = Counter(_name(group[0].trial) for group in groups.values())
     found = []
     for group in groups.values():

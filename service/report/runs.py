@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from service.results import RETURN, SCORE, has
+from service.results import has
+from service.scores import RETURN, SCORE
 from service.status import journal_of
 from service.tracking import RunRow, Tracking, told, trial_of
 from trainables import registry
@@ -98,7 +99,7 @@ def run_of(row: RunRow, tracking: Tracking) -> Run:
     metric = SCORE if SCORE in row.metrics or RETURN not in row.metrics else RETURN
     if metric not in row.metrics:
         return Run(trial, outcome(row, metric))
-    masks = tracking.read_json(row.run_id, "masks.json")
+    masks = (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
     scores, rates = tracking.history(row.run_id, metric), tracking.history(row.run_id, SPEED)
     spent = cost(trial, masks, lambda name: tracking.history(row.run_id, f"mask/density/{name}"), scores)
     time = seconds(rates, scores)

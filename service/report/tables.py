@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from service.columns import aligned
 from service.report.cells import Cell, Task, aggregates, claim
 from service.report.runs import DONE, TAIL, Run
 from service.report.statistics import Estimate
@@ -86,12 +87,6 @@ def aggregate_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
         middle = (f"{each.iqm.value:.1f}", _range(each.iqm))
         rows.append((name, str(len(each.tasks)), f"{each.mean.value:.1f}", _range(each.mean), *middle, *better, ", ".join(each.left_out)))
     return rows
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text in columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  " + "  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def latex(tasks: Sequence[Task]) -> str:

@@ -25,7 +25,8 @@ def world() -> World:
 
 
 def save(world: World, storage: Path, update: int) -> None:
-    checkpoint.save(storage, world.stack, checkpoint.state_of(world.agent, world.masks, update))
+    details = [{"actor": {"kept": trial.sparsity}} for trial in world.stack.trials]
+    checkpoint.save(storage, world.stack, checkpoint.state_of(world.agent, world.masks, update, details))
 
 
 def files(storage: Path, trial: Trial) -> list[str]:
@@ -51,6 +52,7 @@ def test_members_come_back_in_any_stack(world: World, tmp_path: Path) -> None:
         assert found is not None
         for place, trial in enumerate(order):
             assert_same(member_of(found.rows, place), member_of(world.rows(), world.stack.trials.index(trial)))
+            assert found.details[place] == {"actor": {"kept": trial.sparsity}}
 
 
 def test_there_is_nothing_where_nothing_was_saved(world: World, tmp_path: Path) -> None:

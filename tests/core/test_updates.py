@@ -1,18 +1,12 @@
-"""Recorded updates, on a CPU: a tape of torch's operations stands in for the CUDA graph and has its semantics.
+"""Recorded updates as on a GPU, on a CPU: a tape of torch's operations stands in for the CUDA graph and has its semantics.
 
 It repeats the same operations with the same numbers on the same memory, so whatever an update takes from Python would be frozen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from tests.stacks import World, assert_same, small_trial
 from trainables import execution as executions
@@ -20,46 +14,21 @@ from trainables import registry
 from trainables.agent import Agent
 from trainables.execution import native
 from trainables.streams import BLOCK
-from trainables.updates import WARM_UP, Updates, Work
-
-SYNCS = ("_local_scalar_dense", "nonzero", "item", "equal")  # a GPU's queue would have to run dry
-
-
-class Tape(TorchDispatchMode):
-    """Records what torch computes; `repeat` computes it again into the same tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        assert not any(name in func.name() for name in SYNCS), f"{func.name()} waits for the device"
-        out = func(*args, **(kwargs or {}))
-        self.calls.append((func, *tree_map_only(Tensor, torch.detach, (args, kwargs or {}, out))))
-        return out
-
-    def repeat(self) -> None:
-        for func, args, kwargs, out in self.calls:
-            again = func(*args, **kwargs)
-            pairs = zip(out, again, strict=True) if isinstance(out, tuple | list) else ((out, again),)
-            for old, new in pairs:
-                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
+from trainables.tape import Tape
+from trainables.updates import WARM_UP, Losses, Repeat, Updates, Work
 
 
 class Recorder:
-    """As trainables.updates.cuda_graph, which does not compute while it records: what was computed is taken back."""
+    """In place of trainables.updates.cuda_graph."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.tapes = agent, 0
 
-    def __call__(self, work: Work) -> tuple[Callable[[], None], dict[str, Tensor]]:
-        rows = {name: row.clone() for name, row in self.agent.rows().items()}
-        counts = {name: optimizer.count for name, optimizer in self.agent.optimizers.items()}
+    def __call__(self, work: Work) -> tuple[Repeat, Losses]:
         tape = Tape()
         with tape:
             losses = work()
-        self.agent.load_rows(rows, counts)
+        assert not tape.frozen, f"waits for the device: {tape.frozen}"
         self.tapes += 1
         return tape.repeat, losses
 
@@ -116,5 +85,5 @@ def test_what_python_decides_is_asked_by_every() -> None:
     repeated = world("td3_bc")
     updates = Updates(repeated.agent, repeated.data, Recorder(repeated.agent))
     updates.run(0, 2 * WARM_UP + 3)
-    assert set(updates.graphs) == {(False,), (True,)}
+    assert set(updates.recordings) == {(False,), (True,)}
     assert repeated.counts()["critic"] == 2 * repeated.counts()["actor"] + 1

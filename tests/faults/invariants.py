@@ -70,10 +70,12 @@ def story(lines: list[Placed]) -> list[str]:
 
 
 def digests(storage: Path, key: str) -> dict[str, str]:
-    """Hashes of masks, policy and the parameters of the newest checkpoint; those of files that are not there are left out."""
+    """Hashes of masks, policy and the newest parameters; those of files that are not there are left out."""
     found = [path for path in (paths.masks(storage, key), paths.policy(storage, key)) if path.exists()]
     found += sorted(paths.checkpoints(storage, key).glob("*.safetensors"))[-1:]
-    return {path.name: _digest(path.read_bytes()) for path in found}
+    told = {path.name: _digest(path.read_bytes()) for path in found}
+    about = paths.masks_json(storage, key)
+    return told | ({about.name: hashlib.sha256(about.read_bytes()).hexdigest()} if about.exists() else {})
 
 
 def _digest(content: bytes) -> str:

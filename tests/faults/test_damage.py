@@ -61,6 +61,20 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert redone(killed / "work") == 2 * EVERY - 10  # up to 50, from 20
 
 
+@pytest.mark.parametrize("damage", [cut, flip, pytest.param(gone, marks=pytest.mark.slow_faults), None])
+def test_damaged_or_lost_masks_are_written_again(
+    nursery: Nursery, killed: Path, twin: Twin, damage: Callable[[bytes], bytes] | None
+) -> None:
+    """The checkpoint holds them, and what they are."""
+    for path in (place(killed, key) for key in twin.states for place in (paths.masks, paths.masks_json)):
+        if damage:
+            path.write_bytes(damage(path.read_bytes()))
+        else:
+            path.unlink()
+    assert resume(nursery, killed) == ""
+    assert check(killed, twin, tracking=None) == []
+
+
 def test_without_the_hash_a_flipped_bit_trains_on(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
     storage = fresh()
     assert nursery.run(*arguments(storage), faults=[*QUICK, "no_checkpoint_hash", "die_after=Trained@50"]).code == 137

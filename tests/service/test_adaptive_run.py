@@ -99,7 +99,9 @@ def test_a_killed_search_ends_with_each_suggestion_told_once(
 def test_a_stopped_member_leaves_at_a_checkpoint_and_its_run_says_so(first: subprocess.CompletedProcess[str], here, storage: Path) -> None:
     ledger = manifest.read(storage, NAME)
     runs = Tracking(storage).trial_rows(ledger.entries)
-    for key in ledger.keys_in("stopped"):
+    stopped = ledger.keys_in("stopped")
+    assert stopped
+    for key in stopped:
         detail, lines = ledger.entries[key].detail, spool.read(paths.spool(storage, key))
         assert detail["reason"] == "asha"
         assert 500 <= detail["stopped_at"] == spool.committed_update(lines) < 3000

@@ -89,7 +89,7 @@ def test_a_dataset_of_another_environments_shapes_is_told_before_anything_starts
     spec["id"] = "HalfCheetah-v5"
     (damaged / "metadata.json").write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
     said = refused(["run", "smoke", "--set", f"datasets={hopper}"])
-    assert "sizes (11, 3), its environment HalfCheetah-v5 of (17, 6)" in said
+    assert "observations and actions of (11, 3) numbers, HalfCheetah-v5 of (17, 6)" in said
 
 
 @pytest.mark.parametrize(

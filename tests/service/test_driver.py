@@ -117,6 +117,27 @@ def test_a_wrong_input_in_company_is_found_alone_and_left_at_that(reason: str, t
     assert begin(tmp_path)[0].next() is None
 
 
+def test_resume_tries_again_what_failed_or_diverged_but_not_what_was_stopped(tmp_path: Path) -> None:
+    """That is the search's answer; where another sweep has done it since, that counts."""
+    driver, journal = begin(tmp_path)
+    trials = driver.plan.trials
+    journal.record("leased", {trial.key: {} for trial in trials})
+    for trial, state in zip(trials, ("failed", "diverged", "stopped", "stopped"), strict=True):
+        journal.record(state, {trial.key: {"reason": "as said", "message": "as said"}})
+    journal.close()
+    other = Manifest(tmp_path, "quickstart")
+    other.plan(trials[3:])
+    for state in ("leased", "done"):
+        other.record(state, {trials[3].key: {}})
+    other.close()
+    driver, journal = begin(tmp_path, retry=True)
+    told = ["planned", "planned", "stopped", "done"]
+    assert [driver.plan.state[trial.key] for trial in trials] == told
+    assert [journal.ledger.state(trial.key) for trial in trials] == told
+    assert [trial for stack in iter(driver.next, None) for trial in stack.trials] == list(trials[:2])
+    journal.close()
+
+
 def test_failures_that_keep_coming_are_tried_again_later_and_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)

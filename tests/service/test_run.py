@@ -294,8 +294,8 @@ def test_a_trial_is_trained_afresh_beside_what_another_sweep_has_done(here, stor
 def test_mlflow_is_proved_to_hold_exactly_what_the_trials_wrote(here, client: Any, storage: Path) -> None:
     assert here("verify", "smoke") == (0, "6 trials: MLflow holds exactly what they wrote\n")
     trial = trials()["good snip@80"]
-    run, file, mask = runs(client)[trial.key], paths.spool(storage, trial.key), paths.masks(storage, trial.key)
-    content, bits = file.read_bytes(), mask.read_bytes()
+    run, file = runs(client)[trial.key], paths.spool(storage, trial.key)
+    content = file.read_bytes()
     who = f"{trial.key} {trial.name}: "
     missing = [line for line in content.splitlines(keepends=True) if b'"evaluated"' not in line]
 
@@ -311,9 +311,12 @@ def test_mlflow_is_proved_to_hold_exactly_what_the_trials_wrote(here, client: An
     file.write_bytes(content.replace(b'"update": 300', b'"update": 301', 1))
     assert [line.split(": ")[1] for line in told()] == ["MLflow lacks", "MLflow has too much"]
     file.write_bytes(content)
-    mask.write_bytes(bits[:-1] + bytes([bits[-1] ^ 1]))
-    assert [line.split(" has ")[0] for line in told()] == [who + "artifact masks.safetensors"]
-    mask.write_bytes(bits)
+    for artifact in ("trial.json", "masks.safetensors", "masks.json", "policy.safetensors", "policy.json"):
+        path = paths.trial(storage, trial.key) / artifact
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert [line.split(" has ")[0] for line in told()] == [who + f"artifact {artifact}"]
+        path.write_bytes(whole)
     client.set_tag(run.info.run_id, "winnow.revision", "other")
     assert told() == [who + "tag winnow.revision is 'other', not 'abc123'"]
     client.set_tag(run.info.run_id, "winnow.revision", "abc123")

@@ -17,6 +17,7 @@ from service.shipper import Shipper, ShipperThread
 from service.spool import StackSpool
 from service.tracking import Tracking
 from trainables import paths
+from trainables.errors import UserError
 from trainables.reports import Checkpointed, Evaluated, Finished, Pruned, Trained
 from trainables.trial import Stack, Trial
 
@@ -125,6 +126,55 @@ def test_shipping_again_changes_nothing(lost: str, tmp_path: Path, trial: Trial,
         cursor.write_bytes(old)
     assert ship(tmp_path, trial, tracking, "leased", "done") > 0
     assert shipped(tracking, trial) == before == spooled(tmp_path, trial)
+
+
+def test_the_spool_of_a_trial_that_has_ended_is_read_no_more(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    """It costs as much as that of one in training, and there may be ten thousand of them."""
+    write(tmp_path, trial)
+    shipper = Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), tracking)
+    assert shipper.ship() > 0
+    with paths.spool(tmp_path, trial.key).open("ab") as file:
+        file.write(b"no line\n")
+    assert shipper.ship() == 0
+    with pytest.raises(UserError, match="is damaged"):
+        ship(tmp_path, trial, tracking, "leased", "done")
+
+
+def test_a_trial_that_ends_the_same_way_again_between_two_passes_is_read_again(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    ledger = ledger_of(trial, "leased", "failed")
+    shipper = Shipper(tmp_path, "smoke", ledger, tracking)
+    write(tmp_path, trial, last=20)
+    assert shipper.ship() > 0
+    write(tmp_path, trial)
+    assert shipper.ship() == 0, "whatever comes after the end is another attempt's"
+    for state in ("planned", "leased", "failed"):
+        ledger.apply(Event(key=trial.key, state=state))
+    assert shipper.ship() > 0
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+
+
+def test_a_trial_that_ends_while_its_spool_is_read_is_read_once_more(
+    tmp_path: Path, trial: Trial, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ledger_of(trial, "leased")
+    shipper = Shipper(tmp_path, "smoke", ledger, tracking)
+    write(tmp_path, trial, last=20)
+    shipper.ship()
+    read = spool.read
+
+    def read_too_early(path: Path, offset: int = 0) -> list[spool.Placed]:
+        lines = read(path, offset)
+        if ledger.state(trial.key) == "leased":
+            ledger.apply(Event(key=trial.key, state="done"))
+            write(tmp_path, trial)
+        return lines
+
+    monkeypatch.setattr(spool, "read", read_too_early)
+    shipper.ship()
+    assert shipped(tracking, trial) < spooled(tmp_path, trial)
+    shipper.ship()
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+    assert runs(tracking, trial)[0].info.status == "FINISHED"
 
 
 def test_more_points_than_a_batch_takes(tmp_path: Path, tracking: Tracking) -> None:

@@ -67,14 +67,11 @@ def _list(given: argparse.Namespace) -> None:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from trainables.evaluation import Evaluator
+    from trainables.evaluation import evaluator_of
 
     for name in given.datasets:
         table = datasets.load_table(name)
-        evaluator = Evaluator(table.environment, [[0]])
-        sizes, wanted = (table.observation_size, table.action_size), (evaluator.observation_size, evaluator.action_size)
-        if sizes != wanted:
-            raise UserError(f"dataset {name!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
+        evaluator_of(table, [[0]]).close()
         print(summary(table))
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from trainables.execution import dense
+from trainables.masks import from_row, useful_units
 from trainables.nn import MLP, ROW_ALIGNMENT
 
 CLASSES = sorted({base * 2**power for base in (16, 24) for power in range(16)})  # 16, 24, 32, 48, 64, 96, ...: at most half too wide
@@ -116,20 +117,9 @@ def aligned(count: int) -> int:
     return -(-count // ROW_ALIGNMENT) * ROW_ALIGNMENT
 
 
-def useful_units(spec: MLP, row: Tensor) -> list[Tensor]:
-    """Inputs, then per layer bool [K, C, units]: whether the unit reaches an output; inputs and outputs always count."""
-    views = spec.views(row)
-    mask = [views[f"weight.{index}"] for index in range(len(spec.layers))]
-    useful = [torch.ones_like(mask[-1][..., :, 0], dtype=torch.bool)]
-    for layer in reversed(mask[1:]):
-        useful.insert(0, (layer * useful[0].unsqueeze(-1)).sum(-2) > 0)
-    useful.insert(0, torch.ones_like(mask[0][..., 0, :], dtype=torch.bool))
-    return useful
-
-
 def neighbours(spec: MLP, mask: Tensor) -> list[list[int]]:
     """Runs of members whose hidden widths are of the same size classes."""
-    live = [layer.sum(-1).amax(-1).tolist() for layer in useful_units(spec, mask)[1:-1]]
+    live = [layer.sum(-1).amax(-1).tolist() for layer in useful_units(from_row(spec, mask))[1:-1]]
     classes = [size_class(spec, [layer[k] for layer in live]) for k in range(len(mask))]
     return [list(run) for _, run in itertools.groupby(range(len(mask)), key=classes.__getitem__)]
 
@@ -141,7 +131,7 @@ def size_class(spec: MLP, live: Sequence[int]) -> tuple[int, ...]:
 
 def shrink(spec: MLP, mask: Tensor) -> tuple[MLP, Tensor]:
     """The smaller network of members of one class, and the canonical place of each number of its rows [K, V] (`spec.row`: padding)."""
-    useful = useful_units(spec, mask)
+    useful = useful_units(from_row(spec, mask))
     hidden = size_class(spec, [int(layer.sum(-1).max()) for layer in useful[1:-1]])
     small = replace(spec, sizes=(spec.sizes[0], *hidden, spec.sizes[-1]), extra={})
     # Live units first, in their order; the first `size` of them are taken, dead ones among these are padding.

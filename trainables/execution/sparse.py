@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import kernels
+from trainables import kernels, tape
 from trainables.execution.native.groups import Groups
 from trainables.kernels import TILE
 from trainables.nn import MLP, NORM_EPSILON, ROW_ALIGNMENT
@@ -120,10 +120,11 @@ class Network:
             raise ValueError(f"head {head} is not one of {heads}")
         out = torch.empty((members, batch, last) if head is not None or heads == 1 else (members, heads, batch, last))
         room = self.borrow(1) if tiles is None else tiles
-        self.library.winnow_forward(
+        arguments = (
             self.address, self.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch, -1 if head is None else head,
             tiles is not None, room.data_ptr(), out.data_ptr(), self.scratch.data_ptr(),
         )  # fmt: skip
+        tape.do(self.library.winnow_forward, arguments, (inputs, room, out))
         if tiles is None:
             self.pool[1].append(room)
         return out
@@ -159,11 +160,12 @@ class _Call:
         parts: list[int] = []
         for x, (_, _, size) in zip(inputs, self.shapes, strict=True):
             parts += 0 if x is None else x.data_ptr(), batch * size, size, size
-        network.library.winnow_backward(
+        arguments = (
             network.address, network.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch,
             -1 if self.head is None else self.head, self.rooms[0].data_ptr(), gradient.data_ptr(),
             core if core is None else core.data_ptr(), network.scratch.data_ptr(),
         )  # fmt: skip
+        tape.do(network.library.winnow_backward, arguments, (inputs, self.rooms, gradient, core))
         return (None, None, core, *inputs)
 
     def check(self) -> None:
@@ -199,10 +201,11 @@ class _GradientNode(torch.autograd.Function):
         start = sum(x.shape[-1] for x in inputs[:by])
         ctx.columns = start, start + inputs[by].shape[-1]
         gradient = torch.empty(*value.shape[:-1], inputs[by].shape[-1])
-        network.library.winnow_input_gradient(
+        arguments = (
             network.address, network.parameters.data_ptr(), *ctx.columns, value.shape[-2], *(room.data_ptr() for room in call.rooms),
             gradient.data_ptr(), network.scratch.data_ptr(),
         )  # fmt: skip
+        tape.do(network.library.winnow_input_gradient, arguments, (call.rooms, gradient))
         return value, gradient
 
     @staticmethod
@@ -211,10 +214,11 @@ class _GradientNode(torch.autograd.Function):
         call.check()
         value, gradient = (cotangent.contiguous() for cotangent in given)
         core = torch.empty(network.parameters.shape)
-        network.library.winnow_input_gradient_backward(
+        arguments = (
             network.address, network.parameters.data_ptr(), *ctx.columns, value.shape[-2], *(room.data_ptr() for room in call.rooms),
             value.data_ptr(), gradient.data_ptr(), core.data_ptr(), network.scratch.data_ptr(),
         )  # fmt: skip
+        tape.do(network.library.winnow_input_gradient_backward, arguments, (call.rooms, value, gradient, core))
         inputs = call.backward(value)[3:] if any(call.need) else [None] * len(call.shapes)
         return (None, None, core, *inputs)
 

@@ -1,4 +1,4 @@
-"""What can go wrong, and protections that can be taken away, as functions by name; `install(["die_at=12", "no_lock"])`.
+"""What can go wrong, and protections that can be taken away, as functions by name; `install(["die_at=12", "no_cut"])`.
 
 A change to a module of ours waits until it is imported: in Ray's workers this runs before anything is.
 """
@@ -283,8 +283,8 @@ def no_source_time() -> None:
     """Points carry the time at which they are shipped."""
 
     def change(module: Any) -> None:
-        points = module._points
-        module._points = lambda lines: [(n, v, time.time_ns() // 1_000_000, u) for n, v, _, u in points(lines)]
+        points = module.spool.points
+        module.spool = _With(module.spool, points=lambda lines: [(n, v, time.time_ns() // 1_000_000, u) for n, v, _, u in points(lines)])
 
     _when_imported("service.shipper", change)
 
@@ -325,10 +325,6 @@ def no_patience() -> None:
 def _impatient(module: Any) -> None:
     call = module.Bucket._call
     module.Bucket._call = lambda bucket, what, key, patience: call(bucket, what, key, 0.0)
-
-
-def no_lock() -> None:
-    _when_imported("service.manifest", lambda module: setattr(module, "fcntl", _With(module.fcntl, flock=lambda *_: None)))
 
 
 # The means

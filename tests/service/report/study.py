@@ -5,7 +5,6 @@ python -m tests.service.report.study STORAGE
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -16,9 +15,9 @@ from service.manifest import Event, Ledger
 from service.shipper import Shipper
 from service.spool import StackSpool
 from service.tracking import Tracking
-from trainables import mask_statistics, paths
+from trainables import checkpoint, mask_statistics
 from trainables.environments import halfcheetah, hopper, walker2d
-from trainables.files import write
+from trainables.masks import Mask
 from trainables.nn import MLP
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Trained
 from trainables.trial import Stack, Trial
@@ -34,9 +33,9 @@ def spool(storage: Path, trial: Trial, scores: Scores, rate: float = 100.0, hidd
     A score that is no number means that it diverged there; without one after the last update it is still under way.
     """
     listener = StackSpool(Stack((trial,)), storage, {trial.dataset: ORIGIN}, trial.updates)
-    described = masks(trial, hidden)
+    mask, described = masks(trial, hidden)
     listener(Pruned(0, [mask_statistics.metrics(described)], [described], [[]]))
-    write(paths.masks_json(storage, trial.key), json.dumps(described).encode())
+    checkpoint.write_masks(storage, Stack((trial,)), {"actor": mask}, [described])
     listener(Checkpointed(0))
     state = "leased"
     for update, episodes in scores.items():
@@ -54,8 +53,8 @@ def spool(storage: Path, trial: Trial, scores: Scores, rate: float = 100.0, hidd
     return state
 
 
-def masks(trial: Trial, hidden: int) -> dict[str, dict[str, object]]:
-    """What masks.json tells of random masks: a middle layer that is nearly empty, an input that is cut at 95 % and above."""
+def masks(trial: Trial, hidden: int) -> tuple[Mask, dict[str, dict[str, object]]]:
+    """Random masks and what they are: a middle layer that is nearly empty, an input that is cut at 95 % and above."""
     family, inputs, outputs = SHAPES[trial.dataset.split("/")[1]]
     spec = MLP((inputs, hidden, hidden, outputs))
     generator = torch.Generator().manual_seed(trial.seed)
@@ -66,7 +65,7 @@ def masks(trial: Trial, hidden: int) -> dict[str, dict[str, object]]:
     ]
     if trial.sparsity >= 0.95:
         mask[0][..., : 2 + trial.seed % 2] = 0
-    return {"actor": mask_statistics.describe(spec, mask, family.OBSERVATION_NAMES)[0]}
+    return mask, {"actor": mask_statistics.describe(spec, mask, family.OBSERVATION_NAMES)[0]}
 
 
 def ship(storage: Path, sweep: str, states: list[tuple[Trial, str]], tracking: Tracking) -> None:

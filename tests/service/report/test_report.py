@@ -114,7 +114,9 @@ def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -
         assert all((made / "figures" / f"{name}.{kind}").read_bytes().startswith(start) for kind, start in kinds.items()), name
     assert (made / "table.tex").read_text().count(r"\midrule") == 2
     tracking = Tracking(storage)
-    for parent in tracking.sweeps().values():
+    parents = tracking.sweeps()
+    assert parents.keys() == {"smoke", "other"}
+    for parent in parents.values():
         assert "report/page.html" in {file.path for file in tracking._connected().list_artifacts(parent, "report")}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainables import tape
 from trainables.kernels import available, library
 
 
@@ -57,7 +58,7 @@ def gather(rows: Tensor, shift: Tensor, scale: Tensor) -> Callable[[Tensor], Ten
         if index.dtype != torch.int64 or not index.is_contiguous():
             raise ValueError(f"contiguous int64 indices are wanted; got {index.dtype}")
         out = torch.empty(*index.shape, width)
-        call(index.numel(), index.data_ptr(), width, *table, *affine, out.data_ptr())
+        tape.do(call, (index.numel(), index.data_ptr(), width, *table, *affine, out.data_ptr()), (index, out))
         return out
 
     return keeping(gathered, rows, shift, scale)
@@ -92,7 +93,7 @@ def track(target: Tensor, online: Tensor, tau: Tensor) -> Callable[[], None]:
     call, increment = library().winnow_track, torch.autograd.graph.increment_version
 
     def tracked() -> None:
-        call(*arguments)
+        tape.do(call, arguments)
         increment(target)
 
     return keeping(tracked, target, online, tau)

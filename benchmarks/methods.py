@@ -1,0 +1,71 @@
+"""Every algorithm, dense and at 95 %: the table of docs/methods.md, from what the sweep `methods` left in MLflow.
+
+python -m service run methods --set algorithms=bc,td3_bc     # or any part of it, as often as needed
+python benchmarks/methods.py [--storage FOLDER]              # writes benchmarks/methods.json and the table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from service.report.runs import read
+from service.results import estimate
+from service.tracking import Tracking
+from trainables import paths
+
+FOUND = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
+CELLS = (("dense", "dense"), ("snip", "SNIP 95 %"), ("random_erk", "ERK 95 %"))
+
+
+def collect(storage: Path) -> list[dict[str, Any]]:
+    """A row for each trial that is done."""
+    runs, _ = read(["methods"], Tracking(storage), storage)
+    done = [run for run in runs if run.outcome == "done"]
+    return [
+        {
+            "key": run.trial.key, "dataset": run.trial.dataset, "algorithm": run.trial.algorithm, "pruner": run.trial.pruner,
+            "seed": run.trial.seed, "updates": run.trial.updates, "score": run.last, "seconds": run.points[-1].seconds,
+        }
+        for run in sorted(done, key=lambda run: run.trial.name)
+    ]  # fmt: skip
+
+
+def rows(found: list[dict[str, Any]]) -> Iterator[list[str]]:
+    yield ["dataset", "algorithm", "updates", *(f"{title}: score" for _, title in CELLS), "training, s", "times faster"]
+    for dataset, algorithm, updates in dict.fromkeys((row["dataset"], row["algorithm"], row["updates"]) for row in found):
+        own = [row for row in found if (row["dataset"], row["algorithm"], row["updates"]) == (dataset, algorithm, updates)]
+        cells = {pruner: [row for row in own if row["pruner"] == pruner] for pruner, _ in CELLS}
+        times = {pruner: median(row["seconds"] for row in cell) for pruner, cell in cells.items() if cell}
+        faster = [f"{times['dense'] / times[p]:.1f}" if "dense" in times and p in times else "-" for p, _ in CELLS[1:]]
+        yield [
+            dataset.removeprefix("winnow/").removesuffix("-v0"), algorithm, f"{updates:,}", *(score(cells[pruner]) for pruner, _ in CELLS),
+            " / ".join(f"{times[pruner]:.0f}" if pruner in times else "-" for pruner, _ in CELLS), " / ".join(faster),
+        ]  # fmt: skip
+
+
+def score(cell: list[dict[str, Any]]) -> str:
+    if not cell:
+        return "-"
+    found = estimate([row["score"] for row in cell])
+    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" + (f" n={found.seeds}" if found.seeds != 3 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--storage", help="where the sweep ran (default as for the service)")
+    found = collect(paths.root(parser.parse_args().storage))
+    FOUND.write_text("[\n" + ",\n".join(" " + json.dumps(row) for row in found) + "\n]\n")
+    head, *body = rows(found)
+    table = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body))
+    PAGE.write_text(re.sub(r"<!-- methods -->\n.*?<!-- end -->", f"<!-- methods -->\n{table}\n<!-- end -->", PAGE.read_text(), flags=re.S))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Every algorithm, dense and with 95 % of its weights gone, on two kinds of data: does each still learn? Hours on a laptop's CPU."""
+
+from search_spaces.sweep import Sweep
+from trainables import registry
+
+SWEEP = Sweep(
+    datasets=("winnow/hopper/expert-v0", "winnow/halfcheetah/medium-v0"),
+    algorithms=tuple(registry.names("algorithms")),
+    pruners=("dense", "snip", "random_erk"),
+    sparsities=(0.95,),
+    seeds=(0, 1, 2),
+    updates=10_000,
+    evaluations=2,
+    episodes=10,
+)

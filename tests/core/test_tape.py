@@ -1,0 +1,149 @@
+"""Updates repeated from a tape are the updates, and what a tape cannot follow is not repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.stacks import World, assert_same, small_trial
+from trainables import registry
+from trainables.agent import Agent, Batch
+from trainables.algorithms import td3_bc
+from trainables.streams import BLOCK
+from trainables.tape import Tape
+from trainables.updates import WARM_UP, Updates
+
+FIRST, STOP = BLOCK - 12, BLOCK + 14  # the draws' block is filled again in between
+
+
+def world(algorithm: str = "td3_bc") -> World:
+    return World([small_trial(algorithm, "snip", sparsity, seed) for sparsity, seed in ((0.7, 1), (0.5, 0))], "sparse").start()
+
+
+def repeated(updates: Updates) -> list[bool]:
+    """Of each pattern of updates, whether it is repeated."""
+    return [repeat is not None for repeat, _ in updates.recordings.values()]
+
+
+@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+def test_repeated_updates_are_the_updates(algorithm: str) -> None:
+    made, taped = world(algorithm), world(algorithm)
+    wanted = made.train(FIRST, STOP)
+    updates = Updates(taped.agent, taped.data)
+    losses = updates.run(FIRST, STOP - 1) | updates.run(STOP - 1, STOP)
+    assert repeated(updates) in ([True], [True, True])
+    assert_same(taped.rows(), made.rows(), algorithm)
+    assert taped.counts() == made.counts()
+    assert_same({name: losses[name] for name in wanted[-1]}, wanted[-1], algorithm)
+
+
+def test_a_network_that_is_built_anew_is_recorded_anew() -> None:
+    made, taped = world(), world()
+    updates = Updates(taped.agent, taped.data)
+    for one, train in ((made, made.train), (taped, updates.run)):
+        train(0, 20)
+        rows, counts = one.rows(), one.counts()
+        one.resume(one.masks, rows, counts)
+        train(20, 40)
+    assert repeated(updates) == [True, True]
+    assert_same(taped.rows(), made.rows())
+
+
+def test_other_use_of_the_networks_in_between_changes_nothing() -> None:
+    made, taped = world(), world()
+    made.train(0, 30)
+    updates = Updates(taped.agent, taped.data)
+    for update in range(30):
+        updates.run(update, update + 1)
+        observations = torch.randn(2, 77, 5, generator=torch.Generator().manual_seed(update))
+        taped.agent.critic(observations, taped.agent.actor(observations)).sum().backward()
+        with torch.no_grad():
+            taped.agent.actor(observations)
+    assert_same(taped.rows(), made.rows())
+
+
+def test_dense_products_are_not_taped() -> None:
+    dense = World([small_trial("td3_bc", "snip", 0.5)], "dense").start()
+    updates = Updates(dense.agent, dense.data)
+    updates.run(0, 2 * WARM_UP + 4)
+    assert not updates.recordings
+
+
+class Altered(ModuleType):
+    """TD3+BC with a critic's loss that is multiplied by what `factor` returns."""
+
+    def __init__(self, factor: Callable[[Agent, Tensor], Any]) -> None:
+        super().__init__("altered")
+        self.__dict__.update({name: value for name, value in vars(td3_bc).items() if name != "update"})
+        self.factor = factor
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        loss = td3_bc.critic_loss(agent, batch)
+        loss = loss * self.factor(agent, batch.rewards)
+        agent.minimize(critic=loss)
+        return {"critic_loss": loss}
+
+
+@pytest.mark.parametrize(
+    ("why", "factor"),
+    [
+        ("aten::_local_scalar_dense", lambda agent, rewards: 1 + float(rewards.mean())),
+        ("aten::equal", lambda agent, rewards: 2 if torch.equal(rewards, rewards.abs()) else 1 + rewards[0, 0] ** 2),
+        ("aten::nonzero", lambda agent, rewards: 1 + rewards[:, rewards[0].nonzero().squeeze(-1)].mean()),
+        ("aten::index.Tensor", lambda agent, rewards: 1 + rewards[rewards > 0].mean()),
+        ("aten::masked_select", lambda agent, rewards: 1 + rewards.masked_select(rewards > 0).mean()),
+        ("agent.update", lambda agent, rewards: 2 if agent.update % 10 == 0 else 1),
+        ("", lambda agent, rewards: 1 + rewards.numpy()[0, 0] ** 2),  # no operation of torch: only the comparison tells
+    ],
+)
+def test_what_would_be_frozen_is_made_anew(why: str, factor: Callable[[Agent, Tensor], Any]) -> None:
+    made, taped = world(), world()
+    made.algorithm = taped.algorithm = made.agent.algorithm = taped.agent.algorithm = Altered(factor)
+    made.train(0, 30)
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, 30)
+    assert repeated(updates) == [False]
+    assert_same(taped.rows(), made.rows())
+    tape = Tape()
+    with tape:
+        taped.algorithm.update(taped.agent, taped.data.draw(taped.agent.streams, 32))
+    assert tape.frozen == ([why] if why else [])
+
+
+def test_state_of_the_algorithms_own_is_seen_by_the_comparison() -> None:
+    def grows() -> Callable[[Agent, Tensor], Any]:
+        counted = iter(range(1, 1000))
+        return lambda agent, rewards: next(counted)
+
+    taped = world()
+    taped.agent.algorithm = Altered(grows())
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, 12)
+    assert repeated(updates) == [False]
+
+
+def test_two_threads_record_each_their_own() -> None:
+    made, taped, other = world(), world(), world("iql")
+    made.train(0, 20)
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, WARM_UP)
+    tape = Tape()
+    with tape, ThreadPoolExecutor(1) as pool:
+        pool.submit(Updates(other.agent, other.data).run, 0, 12).result()
+    assert not tape.calls
+    updates.run(WARM_UP, 20)
+    assert_same(taped.rows(), made.rows())
+
+
+def test_indexing_by_numbers_is_repeated() -> None:
+    taped = world()
+    taped.agent.algorithm = Altered(lambda agent, rewards: 1 + rewards[:, torch.arange(3)].mean())
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, 12)
+    assert repeated(updates) == [True]

@@ -1,0 +1,152 @@
+"""An update as a list of calls on fixed memory: on a CPU, what a CUDA graph is on a GPU.
+
+Half of the update of a small pruned network is torch's and Python's own work: each operation is looked up, allocates its result, makes
+views, and leaves a node that autograd's engine visits later. A tape notes operations below autograd as they are made, and makes them
+again: same operations, same numbers, results where they were, no views and no graph. What is no operation of torch says itself that it
+belongs to an update, by `do` and `fresh`: the project's C, the optimizers, the draws.
+
+What an update takes from Python beside that would be frozen, so reading a number out of a tensor or asking for the agent's update
+makes a tape `frozen`: it must not be repeated.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+Call = Callable[[], object]
+
+
+class _Entered(threading.local):
+    tape: Tape | None = None  # a tape is not entered within another; backward on a CPU runs in the thread that asks for it
+
+
+_entered = _Entered()
+
+
+def do(function: Callable[..., object], arguments: Sequence[Any], memory: Sequence[Any] = ()) -> None:
+    """`function(*arguments)`, now and in every repetition. `memory`: the tensors that it works on by address."""
+    if _entered.tape:
+        _entered.tape.do(function, arguments, memory)
+    else:
+        function(*arguments)
+
+
+def fresh(make: Callable[[], Tensor]) -> Tensor:
+    """What `make` returns: in every repetition what it returns then, in the same memory."""
+    return _entered.tape.fresh(make) if _entered.tape else make()
+
+
+def freeze(what: str) -> None:
+    """Say that the update depends on `what`, which a repetition would not see change."""
+    if _entered.tape and not _entered.tape.silent:
+        _entered.tape.frozen.append(what)
+
+
+class Tape(TorchDispatchMode):
+    """Notes what is computed while it is entered; `repeat` computes it again."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Call] = []
+        self.memory: list[Any] = []  # what the calls work on stays where it is
+        self.frozen: list[str] = []  # why it must not be repeated
+        self.silent = False
+
+    def __enter__(self) -> Tape:
+        _entered.tape = self
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _entered.tape = None
+
+    def repeat(self) -> None:
+        with torch.no_grad():
+            for call in self.calls:
+                call()
+
+    def do(self, function: Callable[..., object], arguments: Sequence[Any], memory: Sequence[Any]) -> None:
+        self._silently(partial(function, *arguments))
+        if not self.silent:
+            self.calls.append(partial(function, *arguments))
+            self.memory.append([tensor.untyped_storage() for tensor in _tensors(memory)])
+
+    def fresh(self, make: Callable[[], Tensor]) -> Tensor:
+        own = self._silently(lambda: make().clone())
+        if not self.silent:
+            self.calls.append(lambda: own.copy_(make()))
+        return own
+
+    def _silently(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns; what it computes is not noted."""
+        before, self.silent = self.silent, True
+        try:
+            return function()
+        finally:
+            self.silent = before
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if not self.silent:
+            self._note(function, *tree_map_only(Tensor, torch.detach, (args, kwargs or {}, result)))
+        return result
+
+    def _note(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        name, results, given = function.name(), _tensors(result), _tensors((args, kwargs))
+        self.memory.append(results)
+        if torch.Tag.data_dependent_output in function.tags or _chooses(function, given):
+            self.frozen.append(name)
+        elif function._schema.is_mutable:
+            self.calls.append(partial(function, *args, **kwargs))
+        elif not (_allocates(name) or _shares(results, given)):
+            self.calls.append(_into(results, function, args, kwargs))
+
+
+def _chooses(function: Any, given: Sequence[Tensor]) -> bool:
+    """Whether the shape of a result depends on numbers. Indexing may; it does so by a mask."""
+    return torch.Tag.dynamic_output_shape in function.tags and (
+        "::index" not in function.name() or any(tensor.dtype in (torch.bool, torch.uint8) for tensor in given[1:])
+    )
+
+
+def _allocates(name: str) -> bool:
+    return name.startswith(("aten::empty", "aten::new_empty"))
+
+
+def _shares(results: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
+    """Whether the results are views: what they show changes without them."""
+    memory = {tensor.untyped_storage().data_ptr() for tensor in given}
+    return all(tensor.untyped_storage().data_ptr() in memory for tensor in results)
+
+
+def _into(results: Sequence[Tensor], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """The call of `function` that writes its results where they are."""
+    packet, wanted = function.overloadpacket, _arguments(function, out=False)
+    for variant in (getattr(packet, name) for name in packet.overloads()):
+        outs = _arguments(variant, out=True)
+        if len(outs) == len(results) and _arguments(variant, out=False) == wanted:
+            return partial(variant._op, *args, **kwargs, **{name: to for (name, _), to in zip(outs, results, strict=True)})
+
+    def copied() -> None:
+        for to, again in zip(results, _tensors(function(*args, **kwargs)), strict=True):
+            to.copy_(again)
+
+    return copied
+
+
+def _arguments(function: Any, out: bool) -> list[tuple[str, str]]:
+    """Name and type of the arguments that a function takes, or of those that it writes to."""
+    return [(argument.name, str(argument.type)) for argument in function._schema.arguments if argument.is_out == out]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
