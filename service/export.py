@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from service import standalone
-from trainables.files import write
 from service.finished import Finished, find
 from service.readme import readme
 from service.waiting import waiting
 from trainables.errors import UserError
+from trainables.files import write
 from trainables.onnx_export import to_onnx
 from trainables.policy import SCALINGS, Policy, load_policy, save_policy
 
