@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from service.manifest import Entry
+from service.manifest import Event
 from trainables.trial import MAPPINGS, Trial
 
 Line = Mapping[str, Any]
@@ -15,15 +15,14 @@ WORDS = {"leased": "in training", "planned": "waiting"}  # the manifest's words,
 ABOUT = ("reason", "message")
 
 
-def of_trial(entry: Entry, lines: Sequence[Line]) -> str:
-    """`lines` are those of the trial's spool; nothing in the text depends on when it is written."""
-    trial = entry.trial
+def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
+    """`event` is the manifest's newest, `lines` are those of the spool; nothing in the text depends on when it is written."""
     pruned = "dense" if trial.pruner == "dense" else f"pruned by {trial.method} to {100 * trial.sparsity:g} %"
     what = f"**{trial.algorithm}, {pruned}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
     warned = [f"Warning: {text}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
     revision = next((str(line["revision"]) for line in reversed(lines) if "revision" in line), "unknown")
     commands = [f"{command_of(trial)}  # again, with code {revision}"]
-    if entry.state == "done":
+    if event.state == "done":
         key = trial.key
         commands = [
             f"python -m service rollout {key} --video policy.mp4  # watch it",
@@ -33,7 +32,7 @@ def of_trial(entry: Entry, lines: Sequence[Line]) -> str:
         ]
     else:
         commands.insert(0, f"python -m service logs {trial.key}  # what happened")
-    return "\n\n".join([what, _result(entry, lines), *warned, "\n".join(["```sh", *commands, "```"])])
+    return "\n\n".join([what, _result(event, lines), *warned, "\n".join(["```sh", *commands, "```"])])
 
 
 def of_sweep(name: str, trials: Sequence[Trial], table: str = "") -> str:
@@ -64,10 +63,10 @@ def command_of(trial: Trial) -> str:
     return shlex.join(words)
 
 
-def _result(entry: Entry, lines: Sequence[Line]) -> str:
-    about = ": ".join([WORDS.get(entry.state, entry.state), *(str(entry.detail[name]) for name in ABOUT if entry.detail.get(name))])
+def _result(event: Event, lines: Sequence[Line]) -> str:
+    about = ": ".join([WORDS.get(event.state, event.state), *(str(event.detail[name]) for name in ABOUT if event.detail.get(name))])
     evaluated = [line for line in lines if line.get("returns")]
-    if not evaluated or entry.state == "leased":
+    if not evaluated or event.state == "leased":
         return f"State: {about}."
     last = evaluated[-1]
     returned = sum(last["returns"]) / len(last["returns"])

@@ -106,7 +106,7 @@ class Shipper:
             else:
                 written = [placed.line for placed in spool.committed(spool.read(paths.spool(self._storage, key)))]
                 self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "trained"})
-                self._tracking.describe(run_id, notes.of_trial(entry, written))
+                self._tracking.describe(run_id, notes.of_trial(entry.trial, event, written))
             self._tracking.set_state(run_id, event.state, event.detail)
             if event.state == "leased":
                 self._tracking.set_state(parent, "leased", {})  # the sweep goes on, too; results.show ends it

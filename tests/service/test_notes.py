@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service import notes
-from service.manifest import Entry, Event
+from service.manifest import Event
 from service.shipper import Shipper
 from service.tracking import EXPERIMENT, NOTE, Tracking
 from trainables import paths
@@ -103,8 +103,8 @@ def test_shipping_again_leaves_notes_as_they_are_and_those_of_people(tmp_path: P
 
 
 def test_a_failure_is_told_with_its_reason() -> None:
-    entry = Entry(TRIAL, [Event(key=TRIAL.key, state="diverged", detail={"reason": "divergence", "message": "not finite after update 7"})])
-    note = notes.of_trial(entry, [])
+    event = Event(key=TRIAL.key, state="diverged", detail={"reason": "divergence", "message": "not finite after update 7"})
+    note = notes.of_trial(TRIAL, event, [])
     assert "State: diverged: divergence: not finite after update 7." in note
     assert f"python -m service logs {TRIAL.key}" in note
     assert "export" not in note
