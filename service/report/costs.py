@@ -62,7 +62,7 @@ def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
             axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
             marks.legend(axis, methods, (cell.method for cell, _ in known))
             marks.cost_axis(axis, cost)
-            axis.margins(x=0.12, y=0.14)
+            axis.margins(x=0.22, y=0.14)
             last = {corner[2]: corner for corner in corners}  # a cell is named where it leaves the frontier
             left = {xs[0]: "left"}  # beside the first point there is only the axis
             for cost_then, y, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
