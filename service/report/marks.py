@@ -37,11 +37,11 @@ def line(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], tone: st
 
 
 def cost_axis(axis: Axes, cost: str) -> None:
-    """The x axis of a key of COSTS; compute spans orders of magnitude."""
+    """The x axis of a key of COSTS; compute and time span orders of magnitude."""
     grid(axis)
-    if cost == "flops":
+    if cost != "update":
         axis.set_xscale("log")
-    elif cost == "update":
+    else:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}")
 
 

@@ -27,10 +27,10 @@ COLOURS = {
     "method-3": ("#b0578d", "#e08cbc"),
     "method-4": ("#b27f00", "#f0b429"),
     "method-5": ("#2f9bd6", "#9bd4f5"),
-    "level-0": ("#5c96d2", "#4a7db3"),
-    "level-1": ("#2f74bd", "#79a7d8"),
-    "level-2": ("#1a5596", "#a9c9ec"),
-    "level-3": ("#0b3566", "#dcebfb"),
+    "level-0": ("#5c96d2", "#47739f"),
+    "level-1": ("#2f74bd", "#5b9bd9"),
+    "level-2": ("#1a5596", "#7fbdf5"),
+    "level-3": ("#0b3566", "#b5dafc"),
     "absent": ("#a84300", "#f5793a"),  # of text only
 }
 MARKERS = ("o", "s", "^", "D", "v", "P")

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.report.build import FIGURES
+from service.report.page import ABOUT, style
+from service.report.style import COLOURS, Panel, sheets
 from service.tracking import Tracking
 from tests.service.report.conftest import trial
 
@@ -60,24 +63,61 @@ def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) 
 
 
 def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -> None:
-    for name in (
-        "sparsity",
-        "frontier",
-        "pareto",
-        "grid",
-        "curves-updates",
-        "curves-compute",
-        "curves-time",
-        "profiles",
-        "layers",
-        "inputs",
-    ):
+    for name in FIGURES:
         kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
         assert all((made / "figures" / f"{name}.{kind}").read_bytes().startswith(start) for kind, start in kinds.items()), name
     assert (made / "table.tex").read_text().count(r"\midrule") == 2
     tracking = Tracking(storage)
     for parent in tracking.sweeps().values():
         assert "report/page.html" in {file.path for file in tracking._connected().list_artifacts(parent, "report")}
+
+
+def test_every_kind_of_figure_is_asked_for() -> None:
+    costs = {
+        f"{figure}-{cost}" for figure, cost in (("curves", "updates"), ("curves", "compute"), ("curves", "time"), ("frontier", "time"))
+    }
+    assert set(FIGURES) == {"sparsity", "frontier", "pareto", "grid", "profiles", "layers", "inputs"} | costs
+    assert set(FIGURES) - {"grid"} == set(ABOUT)  # the page has the grid as a table
+
+
+@pytest.mark.parametrize(("columns", "sizes"), [(3, [12, 12, 12, 1]), (1, [4, 4, 4, 4, 4, 4, 4, 4, 4, 1])])
+def test_a_sheet_is_not_much_larger_than_a_page(columns: int, sizes: list[int]) -> None:
+    panels = [Panel(str(number), "x", "y", lambda axis: None, columns=columns) for number in range(37)]
+    found = sheets(panels)
+    assert [len(sheet) for sheet in found] == sizes
+    assert [panel for sheet in found for panel in sheet] == panels
+    assert sheets([]) == []
+
+
+def test_many_panels_go_to_numbered_files(storage: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("service.report.style.SHEET", 1)
+    monkeypatch.setattr("service.report.build.FIGURES", {"sparsity": FIGURES["sparsity"]})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", "smoke", "other", "--storage", str(storage), "--to", str(tmp_path)]) == 0
+    assert {file.name for file in (tmp_path / "figures").glob("*.png")} == {"sparsity.png", "sparsity-2.png"}
+
+
+def luminance(colour: str) -> float:
+    """WCAG's relative luminance of #rrggbb."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_stands_out_from_the_page(scheme: str) -> None:
+    number = ("light", "dark").index(scheme)
+    surface = re.findall(r"--surface: (#\w+)", style())[number]
+    found = {name: contrast(pair[number], surface) for name, pair in COLOURS.items()}
+    assert min(value for name, value in found.items() if name != "rule") >= 3  # WCAG's bound for lines and marks
+    assert min(found[name] for name in ("ink", "muted", "absent")) >= 4.5  # and for text
+    ramp = [found[f"level-{level}"] for level in range(4)]
+    assert ramp == sorted(ramp), "the page says: the sparser, the stronger the line"
 
 
 class Page(HTMLParser):
