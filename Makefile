@@ -21,6 +21,9 @@ test-stack: .venv/installed-dev  ## docker/compose.yaml's services as plain proc
 test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at a desk's and a phone's width; needs Chromium (Debian: chromium)
 	$(BIN)/python -m pytest tests/service/report -m browser
 
+docs: .venv/installed-dev  ## what README and docs say is so: links, commands, files; `make test` does it too
+	$(BIN)/python -m tests.documents
+
 lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

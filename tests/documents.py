@@ -23,18 +23,22 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"(?:[\w.-]+/)+(?:[\w.-]+\.(?:py|md|json|yaml|c|h|npz|css|toml))?")  # a/b.py, a/b/
+BARE = re.compile(r"[\w-]+\.(?:py|md|c|yaml)")
+DECISION = re.compile(r"decisions/[\w.-]+\.md")
 OURS = ("trainables/", "search_spaces/", "service/", "tests/", "docs/", "docker/", "benchmarks/", "examples/")
 # A page may give a file's text: `its/path.py`: and then the block.
 GIVEN = re.compile(r"`([\w./-]+\.py)`:\n\n```python\n(.*?)^```", re.M | re.S)
 PARSERS = {
-    "service": "service.__main__:parser", "trainables": "trainables.__main__:parser", "trainables.datasets": "trainables.datasets.__main__:_parser",
+    "service": "service.__main__:parser",
+    "trainables": "trainables.__main__:parser",
+    "trainables.datasets": "trainables.datasets.__main__:_parser",
     "trainables.datasets.collect": "trainables.datasets.collect.__main__:_parser",
-}  # fmt: skip
+}
 
 
 def documents(root: Path = ROOT) -> list[Path]:
     """Every page for people."""
-    return [root / "README.md", *sorted((root / "docs").rglob("*.md")), *(p for p in sorted(root.glob("*/**/README.md")) if ".venv" not in str(p))]
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md")), *sorted(root.glob("[!.]*/**/README.md"))]
 
 
 def problems(page: Path, root: Path = ROOT) -> list[str]:
@@ -52,7 +56,7 @@ def problems(page: Path, root: Path = ROOT) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """Commands of shell blocks, those after `$ ` in recordings, and those in the prose."""
-    found = []
+    found: list[str] = []
     for kind, block in BLOCK.findall(text):
         lines = block.replace("\\\n", " ").splitlines()
         found += lines if kind == "sh" else [line[2:] for line in lines if line.startswith("$ ")]
@@ -110,14 +114,15 @@ def anchors(text: str) -> set[str]:
 
 
 def _named(text: str) -> Iterator[str]:
-    """Paths of ours in the prose's code spans, but for those with a gap to fill in."""
-    for span in SPAN.findall(text):
-        if PATH.fullmatch(span) and span.startswith(OURS):
-            yield span
+    """Paths of ours and names of files in code spans, but for those with a gap to fill in; decisions wherever they are named."""
+    yield from (span for span in SPAN.findall(text) if BARE.fullmatch(span) or (PATH.fullmatch(span) and span.startswith(OURS)))
+    yield from DECISION.findall(text)
 
 
 def _there(path: str, page: Path, root: Path) -> bool:
-    return any((place / path).exists() for place in (root, page.parent))
+    if "/" not in path:
+        return any(next(folder.glob(f"**/{path}"), None) for folder in (root / name for name in OURS))
+    return any((place / path).exists() for place in (root, root / "docs", page.parent))
 
 
 def main(told: Callable[[str], None] = print) -> int:
