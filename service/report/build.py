@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.report import figures, tables
+from service.report import costs, figures, sizes, tables
 from service.report.cells import Task, tasks_of
 from service.report.page import page
 from service.report.runs import read
-from service.report.style import Panel, saved
+from service.report.style import Panel, saved, sheets
 from service.results import look
 from service.tracking import Tracking
 from trainables import paths
@@ -19,15 +19,16 @@ from trainables.files import write
 
 FIGURES: dict[str, Callable[[Sequence[Task]], list[Panel]]] = {
     "sparsity": figures.by_sparsity,
-    "frontier": figures.frontier,
-    "pareto": figures.pareto,
+    "frontier": lambda tasks: costs.frontier(tasks, "flops"),
+    "frontier-time": lambda tasks: costs.frontier(tasks, "seconds"),
+    "pareto": sizes.pareto,
     "grid": figures.heat_map,
-    "curves-updates": lambda tasks: figures.curves(tasks, "update"),
-    "curves-compute": lambda tasks: figures.curves(tasks, "flops"),
-    "curves-time": lambda tasks: figures.curves(tasks, "seconds"),
+    "curves-updates": lambda tasks: costs.curves(tasks, "update"),
+    "curves-compute": lambda tasks: costs.curves(tasks, "flops"),
+    "curves-time": lambda tasks: costs.curves(tasks, "seconds"),
     "profiles": figures.profiles,
-    "layers": figures.layers,
-    "inputs": figures.inputs,
+    "layers": sizes.layers,
+    "inputs": sizes.inputs,
 }
 
 
@@ -49,10 +50,10 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
     files["page.html"] = page(name, tasks, panels, f"Sweeps: {', '.join(sweeps)}.").encode()
     for file, content in files.items():
         write(folder / file, content)
-    drawn = [(key, own) for key, own in panels.items() if own]
-    for number, (key, own) in enumerate(drawn, 1):
+    drawn = [(key, part, own) for key, found in panels.items() for part, own in enumerate(sheets(found), 1)]
+    for number, (key, part, own) in enumerate(drawn, 1):
         for kind, content in saved(own).items():
-            write(folder / "figures" / f"{key}.{kind}", content)
+            write(folder / "figures" / (f"{key}.{kind}" if part == 1 else f"{key}-{part}.{kind}"), content)
         if sys.stderr.isatty():
             print(f"\rdrawing {number} of {len(drawn)}", end="" if number < len(drawn) else "\n", file=sys.stderr)
     for parent in parents.values():

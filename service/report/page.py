@@ -21,13 +21,17 @@ ABOUT = {
         "budget has bought, by whichever cell: the best of many noisy means, so too high. FLOPs: 2 for each kept weight and minibatch row, "
         "forward and twice backward; target networks and delayed updates are left out.",
     ),
+    "frontier-time": (
+        "Score at equal time",
+        "The same by seconds spent in updates: what the kept weights bought on the hosts that trained. Compare where these are alike.",
+    ),
     "pareto": ("Score against size", "The actor's parameters that lie on a path. The line joins what nothing smaller beats."),
-    "curves-updates": ("Learning curves by update", "Mean over seeds and 95 % interval; from light to dark the sparsity, dashed dense."),
+    "curves-updates": ("Learning curves by update", "Mean over seeds, 95 % interval; the sparser, the stronger the line; dashed: dense."),
     "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
     "curves-time": ("Learning curves by time", "Seconds in updates; compare only where host and stack are alike."),
     "profiles": ("Performance profiles", "Over tasks with every seed: the share of runs above each score, 95 % interval."),
     "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
-    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the deeper the colour, the more seeds see it."),
+    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the fuller the colour, the more seeds see it."),
 }  # fmt: skip
 
 
@@ -112,7 +116,7 @@ def section(key: str, panels: Sequence[Panel]) -> str:
     """A figure: its panels side by side as far as the page is wide."""
     heading, caption = ABOUT[key]
     drawn = [f"<div>{inline(panel, f'{key}-{number}')}</div>" for number, panel in enumerate(panels)]
-    kind = "panels wide" if key == "inputs" else "panels"
+    kind = "panels wide" if panels[0].columns == 1 else "panels"
     first, rest = "".join(drawn[:OPEN]), "".join(drawn[OPEN:])
     more = f"<details><summary>{len(drawn) - OPEN} more</summary><div class='{kind}'>{rest}</div></details>" if rest else ""
     return f"<h2 id='{key}'>{heading}</h2><p class='note'>{escape(caption)}</p><div class='{kind}'>{first}</div>{more}"

@@ -27,14 +27,16 @@ COLOURS = {
     "method-3": ("#b0578d", "#e08cbc"),
     "method-4": ("#b27f00", "#f0b429"),
     "method-5": ("#2f9bd6", "#9bd4f5"),
-    "level-0": ("#8fbbe8", "#3d6a99"),
-    "level-1": ("#4f90d0", "#5b93cc"),
-    "level-2": ("#2167ad", "#8fbdec"),
-    "level-3": ("#0b3c74", "#d2e6fb"),
+    "level-0": ("#5c96d2", "#47739f"),
+    "level-1": ("#2f74bd", "#5b9bd9"),
+    "level-2": ("#1a5596", "#7fbdf5"),
+    "level-3": ("#0b3566", "#b5dafc"),
+    "absent": ("#a84300", "#f5793a"),  # of text only
 }
 MARKERS = ("o", "s", "^", "D", "v", "P")
 METHODS, LEVELS = len(MARKERS), 4
 SIZE = (4.4, 3.1)  # inches, of a panel
+SHEET = 12  # panels
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "winnow", "pdf.fonttype": 42, "font.size": 9, "axes.titlesize": 9.5, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": COLOURS["rule"][0],
@@ -47,13 +49,14 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: a title, its axes' labels, and what draws it; `size` in inches."""
+    """One plot: a title, its axes' labels, and what draws it; `size` in inches, `columns` how many go side by side."""
 
     title: str
     x: str
     y: str
     draw: Callable[[Axes], None]
     size: tuple[float, float] = SIZE
+    columns: int = 3
 
 
 def colour(name: str) -> str:
@@ -71,18 +74,24 @@ def marker(methods: Sequence[str], method: str) -> str:
 
 
 def level_colour(levels: Sequence[float], level: float) -> str:
-    """From light to dark by rank."""
+    """By rank, the higher the more it stands out from the page, be that light or dark."""
     if len(levels) < 2:
         return colour(f"level-{LEVELS - 2}")
     return colour(f"level-{round(list(levels).index(level) * (LEVELS - 1) / (len(levels) - 1))}")
 
 
-def drawn(panels: Sequence[Panel], columns: int = 3) -> Figure:
+def sheets(panels: Sequence[Panel]) -> list[Sequence[Panel]]:
+    """Panels as they are spread over sheets, none of which is much larger than a page."""
+    most = SHEET if panels and panels[0].columns > 1 else SHEET // 3
+    return [panels[start : start + most] for start in range(0, len(panels), most)]
+
+
+def drawn(panels: Sequence[Panel]) -> Figure:
     """All panels on one sheet."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = min(columns, len(panels))
+    columns = min(panels[0].columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(columns * panels[0].size[0], rows * max(panel.size[1] for panel in panels)), layout="constrained")

@@ -150,12 +150,13 @@ def check(stack: Stack) -> None:
     stack.run(["python", "-m", "service", "verify", "smoke"])
     stack.run(["python", "-m", "service", "doctor"], RAY_ADDRESS=f"127.0.0.2:{twin.port}")
     runs = stack.run(["python", "-c", RUNS, twin.mlflow]).split()
+    experiment = f"{twin.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=winnow"  # /health and /version answer to any name
     needed = {
         "every trial is a finished run of MLflow": runs.count("FINISHED") >= TRIALS,
         "the artifacts are in the object store": "artifacts" in stack.run(["python", "-c", KEYS, "mlflow", "artifacts/"], of="mlflow"),
         "the sweep is in the object store": "sweeps" in stack.run(["python", "-c", KEYS, "winnow", "sweeps/heads/"]),
-        "MLflow answers to the name that compose gives it": _status(f"{twin.mlflow}/version", Host="mlflow:5000") == 200,
-        "MLflow refuses any other name": _status(f"{twin.mlflow}/version", Host="elsewhere.example") == 403,
+        "MLflow answers to the name that compose gives it": _status(experiment, Host="mlflow:5000") == 200,
+        "MLflow refuses any other name": _status(experiment, Host="elsewhere.example") == 403,
         "Ray refuses who has no token": _status(f"{twin.dashboard}/api/jobs/") == 401,
         "Ray lets in who has it": _status(f"{twin.dashboard}/api/jobs/", Authorization=f"Bearer {environment['RAY_AUTH_TOKEN']}") == 200,
     }  # fmt: skip

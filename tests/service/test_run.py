@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -327,6 +328,16 @@ def test_mlflow_is_proved_to_hold_exactly_what_the_trials_wrote(here, client: An
     assert told() == [who + "2 runs, not one"]
     client.delete_run(ghost.info.run_id)
     assert here("verify", "smoke")[0] == 0
+
+
+def test_the_report_reads_what_a_sweep_has_left(here, client: Any, storage: Path, tmp_path: Path) -> None:
+    assert here("report", "smoke", "--to", str(tmp_path))[0] == 0
+    rows = {row["key"]: row for row in csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())}
+    for key, entry in manifest.read(storage, "smoke").entries.items():
+        assert (entry.state == "done") == bool(rows[key]["last"])
+        if entry.state == "done":
+            kept = sum(network["kept"] for network in json.loads(paths.masks_json(storage, key).read_bytes())["networks"].values())
+            assert float(rows[key]["flops"]) == pytest.approx(3 * 2 * kept * 256 * 600)
 
 
 def test_the_story_of_a_trial(here, first: subprocess.CompletedProcess[str], storage: Path) -> None:

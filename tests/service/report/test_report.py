@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,47 +10,13 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.report.build import FIGURES
+from service.report.page import ABOUT, style
+from service.report.style import COLOURS, Panel, sheets
 from service.tracking import Tracking
-from tests.service.report.study import Scores, ship, spool
-from trainables.trial import Trial
+from tests.service.report.conftest import trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
-
-
-def trial(pruner: str, sparsity: float, seed: int, dataset: str = "winnow/hopper/expert-v0") -> Trial:
-    return Trial(dataset=dataset, algorithm="bc", pruner=pruner, sparsity=sparsity, seed=seed, updates=1000, evaluations=4)
-
-
-def scores(last: float) -> Scores:
-    """Best in the middle: 20 above the last one."""
-    return {250: [last - 30.0] * 2, 500: [last + 20.0] * 2, 750: [last + 9.0, last + 11.0], 1000: [last - 1.0, last + 1.0]}
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hopper: dense 80 and 100; SNIP 95 % 79 and 99; ERK 95 % one diverged; SNIP 99 % one never begun. Another sweep:
-    Walker2d, dense 50, SNIP 25."""
-    folder = tmp_path_factory.mktemp("report") / "storage"
-    folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking = Tracking(folder)
-    hopper = {("dense", 0.0): (80.0, 100.0), ("snip", 0.95): (79.0, 99.0), ("random_erk", 0.95): (40.0, math.nan), ("snip", 0.99): (10.0,)}
-    own = [trial(*place, seed) for place, ends in hopper.items() for seed in range(len(ends))]
-    states = [(each, spool(folder, each, scores(hopper[each.pruner, each.sparsity][each.seed]))) for each in own]
-    ship(folder, "smoke", states, tracking)
-    walker = {("dense", 0.0): 50.0, ("snip", 0.95): 25.0}
-    others = [(trial(*place, 0, "winnow/walker2d/medium-v0"), last) for place, last in walker.items()]
-    ship(folder, "other", [(each, spool(folder, each, scores(last))) for each, last in others], tracking)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(storage: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert main(["report", "smoke", "other", "--storage", str(storage)]) == 0
-    return storage / "reports" / "smoke+other"
 
 
 def cells(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
@@ -98,18 +63,7 @@ def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) 
 
 
 def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -> None:
-    for name in (
-        "sparsity",
-        "frontier",
-        "pareto",
-        "grid",
-        "curves-updates",
-        "curves-compute",
-        "curves-time",
-        "profiles",
-        "layers",
-        "inputs",
-    ):
+    for name in FIGURES:
         kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
         assert all((made / "figures" / f"{name}.{kind}").read_bytes().startswith(start) for kind, start in kinds.items()), name
     assert (made / "table.tex").read_text().count(r"\midrule") == 2
@@ -118,6 +72,54 @@ def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -
     assert parents.keys() == {"smoke", "other"}
     for parent in parents.values():
         assert "report/page.html" in {file.path for file in tracking._connected().list_artifacts(parent, "report")}
+
+
+def test_every_kind_of_figure_is_asked_for() -> None:
+    costs = {
+        f"{figure}-{cost}" for figure, cost in (("curves", "updates"), ("curves", "compute"), ("curves", "time"), ("frontier", "time"))
+    }
+    assert set(FIGURES) == {"sparsity", "frontier", "pareto", "grid", "profiles", "layers", "inputs"} | costs
+    assert set(FIGURES) - {"grid"} == set(ABOUT)  # the page has the grid as a table
+
+
+@pytest.mark.parametrize(("columns", "sizes"), [(3, [12, 12, 12, 1]), (1, [4, 4, 4, 4, 4, 4, 4, 4, 4, 1])])
+def test_a_sheet_is_not_much_larger_than_a_page(columns: int, sizes: list[int]) -> None:
+    panels = [Panel(str(number), "x", "y", lambda axis: None, columns=columns) for number in range(37)]
+    found = sheets(panels)
+    assert [len(sheet) for sheet in found] == sizes
+    assert [panel for sheet in found for panel in sheet] == panels
+    assert sheets([]) == []
+
+
+def test_many_panels_go_to_numbered_files(storage: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("service.report.style.SHEET", 1)
+    monkeypatch.setattr("service.report.build.FIGURES", {"sparsity": FIGURES["sparsity"]})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", "smoke", "other", "--storage", str(storage), "--to", str(tmp_path)]) == 0
+    assert {file.name for file in (tmp_path / "figures").glob("*.png")} == {"sparsity.png", "sparsity-2.png"}
+
+
+def luminance(colour: str) -> float:
+    """WCAG's relative luminance of #rrggbb."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_stands_out_from_the_page(scheme: str) -> None:
+    number = ("light", "dark").index(scheme)
+    surface = re.findall(r"--surface: (#\w+)", style())[number]
+    found = {name: contrast(pair[number], surface) for name, pair in COLOURS.items()}
+    assert min(value for name, value in found.items() if name != "rule") >= 3  # WCAG's bound for lines and marks
+    assert min(found[name] for name in ("ink", "muted", "absent")) >= 4.5  # and for text
+    ramp = [found[f"level-{level}"] for level in range(4)]
+    assert ramp == sorted(ramp), "the page says: the sparser, the stronger the line"
 
 
 class Page(HTMLParser):

@@ -1,0 +1,71 @@
+"""What several figures draw: grids, names beside lines, legends, the dense level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from service.report.cells import Task
+from service.report.statistics import Estimate
+from service.report.style import colour, marker, method_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COSTS = {"update": "updates", "flops": "FLOPs of the kept weights", "seconds": "seconds of training"}
+End = tuple[float, str, str]  # height in data, name, colour
+
+
+def grid(axis: Axes) -> None:
+    axis.grid(axis="y")
+    axis.tick_params(length=0)
+
+
+def level(axis: Axes, task: Task) -> None:
+    """The dense score as a line across, with its interval."""
+    grid(axis)
+    if task.dense and task.dense.mean:
+        dense = task.dense.mean
+        axis.axhline(dense.value, color=colour("ink"), linestyle="--", linewidth=1)
+        axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
+
+
+def line(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], tone: str, mark: str) -> None:
+    axis.plot(x, [e.value for e in estimates], color=tone, marker=mark)
+    axis.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=tone, alpha=0.16, linewidth=0)
+
+
+def cost_axis(axis: Axes, cost: str) -> None:
+    """The x axis of a key of COSTS; compute and time span orders of magnitude."""
+    grid(axis)
+    if cost != "update":
+        axis.set_xscale("log")
+    else:
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}")
+
+
+def name_ends(axis: Axes, ends: Iterable[End]) -> None:
+    """Names to the right of all lines at the heights where these end, moved apart where they would touch; a dash has the line's colour."""
+    low, high = axis.get_ylim()
+    gap, below = 0.075 * (high - low), -math.inf
+    for y, name, tone in sorted(ends):
+        below = max(y, below + gap)
+        axis.plot([1.015, 1.05], [below, below], color=tone, linewidth=2.4, transform=axis.get_yaxis_transform(), clip_on=False)
+        axis.annotate(name, (1.05, below), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, va="center")
+
+
+def legend(axis: Axes, methods: Sequence[str], shown: Iterable[str], *, points: bool = False) -> None:
+    """The colours of the methods `shown`, above the plot; the whole figure has `methods`."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for method in dict.fromkeys(shown):
+        tone = colour("ink") if method == "dense" else method_colour(methods, method)
+        if points:
+            handles.append(Line2D([], [], color=tone, label=method, marker=marker(methods, method), linestyle="none"))
+        else:
+            handles.append(Line2D([], [], color=tone, label=method, linestyle="--" if method == "dense" else "-"))
+    columns = min(4, len(handles))
+    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, handlelength=1.2, columnspacing=1, borderpad=0)
+    axis.set_title(axis.get_title(loc="left"), loc="left", pad=6 + 13 * math.ceil(len(handles) / columns))
