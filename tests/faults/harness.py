@@ -70,15 +70,16 @@ class Process:
 
     def end(self) -> None:
         """Leave nothing of it, whatever state it is in."""
-        if self.runs():
-            for pid in [*descendants(self.pid), self.pid]:
-                kill(pid)
-            self._process.wait()
+        below = descendants(self.pid) if self.runs() else []
+        for pid in [*below, self.pid] if self.runs() else []:
+            kill(pid)
+        self._process.wait()
+        wait_for(lambda: not any(title(pid) for pid in below))
 
 
-def driver(arguments: list[str], environment: dict[str, str], log: Path, **more: str) -> Process:
+def driver(arguments: list[str], environment: dict[str, str], log: Path, folder: Path = ROOT, **more: str) -> Process:
     """`python -m service ...`."""
-    return Process([sys.executable, "-m", "service", *arguments], environment, log, **(PATIENT | more))
+    return Process([sys.executable, "-m", "service", *arguments], environment, log, folder, **(PATIENT | more))
 
 
 def wait_for(what: Callable[[], Any], process: Process | None = None, seconds: float = LONG, every: float = 0.05) -> Any:
@@ -110,8 +111,8 @@ def descendants(*roots: int) -> list[int]:
 
 
 def workers(*roots: int) -> list[int]:
-    """Ray's processes below `roots` that train or are about to."""
-    return [pid for pid in descendants(*roots) if (name := title(pid)).startswith("ray::") and not name.startswith("ray::IDLE")]
+    """Ray's processes below `roots` that train or are about to: `ray::ResourceTrainable.train`, not `ray::IDLE` or an agent."""
+    return [pid for pid in descendants(*roots) if "Trainable" in title(pid).partition(" ")[0]]
 
 
 def title(pid: int) -> str:
