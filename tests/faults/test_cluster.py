@@ -78,9 +78,9 @@ def test_a_raylet_and_then_the_head_die(
     first.kill()
     second = node(environment | faults(place) | off, place / "a2.log", started, number=2, address=head.address)
     wait_for(lambda: any(a.first >= 0 for a in attempts(place / "work") if a.pid in descendants(second.pid)), run)
-    most = redone(place / "work")
-    assert most <= EVERY
-    record("raylet SIGKILL, another takes its place; tokens off", redone=most)
+    (key,) = attempts(place / "work")[0].keys
+    assert any(event.detail.get("reason") == "infrastructure" for event in manifest.read(place, SWEEP).entries[key].story)
+    record("raylet SIGKILL, another takes its place; then head and node; tokens off", kills=3)
     for other in (head, second):
         other.kill()
     wait_for(lambda: not run.runs())
@@ -123,6 +123,9 @@ def test_a_new_head_with_tokens_and_a_job_that_is_stopped_and_submitted_again(
     said = head.log_of("smoke-1")
     assert jobs.status("smoke-1") == "SUCCEEDED", said
     assert check(place, big) == [], said
+    first, *later = attempts(place / "work")
+    on_others = [attempt for attempt in later if attempt.keys == first.keys and attempt.first >= 0]
+    assert on_others[0].first >= EVERY  # what the dead node had begun has gone on from its checkpoint
     most = redone(place / "work")
     assert most <= EVERY
     record("head SIGKILL, a new one with token auth on the same storage", redone=most)

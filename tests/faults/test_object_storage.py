@@ -121,7 +121,7 @@ def test_the_server_is_away_for_a_while(
             keys = [item["Key"] for item in bucket.list_objects_v2(Bucket=name).get("Contents", [])]
             if any("/checkpoints/000000020.json" in key for key in keys):
                 server.stop()
-                time.sleep(5)
+                time.sleep(3)
                 server.go_on()
                 over.set()
 
@@ -133,7 +133,7 @@ def test_the_server_is_away_for_a_while(
     assert ended.code == 0, ended.out
     assert "it is tried again" not in ended.out  # a call was, not the trial
     assert check(folder_of(), twin, tracking=None) == []
-    record("S3 server SIGSTOP for 5 s")
+    record("S3 server SIGSTOP for 3 s")
 
 
 @pytest.mark.slow_faults
