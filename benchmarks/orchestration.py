@@ -1,9 +1,11 @@
-"""What the service costs beside the work: planning, the journal, 500 trials of nothing much, 40 short trials of real training.
+"""What the service costs beside the work: planning, the journal, trials of nothing much, short trials of real training, many points.
 
-    python benchmarks/orchestration.py [plan] [noop] [training] --folder /tmp/somewhere
+    python benchmarks/orchestration.py [plan] [noop] [training] [points] --folder /tmp/somewhere
 
 `noop`: a trial that computes nothing but sleeps `--seconds` and spools five points and a checkpoint mark, as bare work in one process
 per core and through the service. `training`: the same short trials by run_stack in a loop, one process per core, and by `service run`.
+`points`: the spools of 200 trials with 500 points each are shipped to an embedded MLflow while another process trains; in turn a tenth of
+them is shipped, and for as long nothing is.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +31,14 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from search_spaces.sweep import expand, load_sweep, override  # noqa: E402
 from service import manifest  # noqa: E402
-from service.manifest import Manifest  # noqa: E402
+from service.manifest import Ledger, Manifest  # noqa: E402
 from service.plan import make_plan  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
 
 HERE = Path(__file__).parent
 CORES = len(os.sched_getaffinity(0))
 POINTS = 5
+ROUNDS = 10  # of shipping and not shipping
 DATASET = "datasets=winnow/hopper/random-v0"
 
 
@@ -85,6 +89,72 @@ def training(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     command += [f"--set={setting}" for setting in settings]
     swept, _ = timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
     return {"trials": len(trials), "updates_each": arguments.updates, "bare_s": bare, "service_s": swept, "ratio": swept / bare}
+
+
+def points(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Points shipped per second, and what a trainer on the same machine does meanwhile and without."""
+    from service.shipper import Shipper
+    from service.tracking import Tracking
+
+    journal = Manifest(folder, "smoke")
+    trials = _spooled(folder, journal, arguments.spools)
+    tracking = Tracking(folder)
+    tracking.parent_run("smoke")  # the database is made
+    found = {"trials": len(trials), "points": 0, "driver_rss_mb_before": rss()}
+    context = multiprocessing.get_context("spawn")
+    updates = context.Value("q", 0)
+    trainer = context.Process(target=_train, args=(updates, trials[0]), daemon=True)
+    trainer.start()
+    while updates.value < 1000:  # it has warmed up
+        time.sleep(0.1)
+    rates: dict[str, list[float]] = {"points_per_second": [], "updates_per_second_shipping": [], "updates_per_second_alone": []}
+    for start in range(0, len(trials), len(trials) // ROUNDS):
+        ledger = Ledger()
+        ledger.entries = {trial.key: journal.ledger.entries[trial.key] for trial in trials[start : start + len(trials) // ROUNDS]}
+        shipper = Shipper(folder, "smoke", ledger, tracking)
+        begun, before = time.monotonic(), updates.value
+        shipped = shipper.ship()
+        seconds, after = time.monotonic() - begun, updates.value
+        time.sleep(seconds)
+        found["points"] += shipped
+        rates["points_per_second"].append(shipped / seconds)
+        rates["updates_per_second_shipping"].append((after - before) / seconds)
+        rates["updates_per_second_alone"].append((updates.value - after) / seconds)
+    trainer.kill()
+    trainer.join()
+    journal.close()
+    return found | {"driver_rss_mb": rss(), **{name: [round(rate) for rate in each] for name, each in rates.items()}}
+
+
+def _spooled(folder: Path, journal: Manifest, count: int) -> tuple[Trial, ...]:
+    """Trials that are done, with 100 reports of four losses and their speed each."""
+    from service.spool import StackSpool
+    from trainables.reports import Finished, Trained
+
+    trials = make_plan(
+        "smoke", (DATASET, f"seeds={','.join(map(str, range(count)))}", "pruners=dense"), storage=folder, device="cpu"
+    ).trials
+    journal.plan(trials)
+    journal.record("leased", {trial.key: {"size": 1} for trial in trials})
+    for trial in trials:
+        spool = StackSpool(Stack((trial,)), folder, {trial.dataset: {}}, trial.updates)
+        for report in range(100):
+            spool(Trained(trial.updates * (report + 1) // 100, [{f"train/loss_{name}": 1 / (report + 1) for name in "abcd"}], 1.0))
+        spool(Finished(trial.updates, 1.0, "none"))
+        spool.close()
+    journal.record("done", {trial.key: {"size": 1} for trial in trials})
+    return trials
+
+
+def _train(updates: Any, trial: Trial) -> None:
+    """Updates of two networks of 256 at 95 %, without end, counted."""
+    from trainables.reports import Trained
+    from trainables.run import run_stack
+
+    endless = replace(trial, algorithm="td3_bc", pruner="random_erk", sparsity=0.95, updates=10_000_000, evaluations=1)
+    for report in run_stack(Stack((endless,)), checkpoint_every=50):
+        if isinstance(report, Trained):
+            updates.value = report.update
 
 
 def noop_stack(seconds: float, stack: Stack, storage: Path, **options: Any) -> Any:
@@ -157,12 +227,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["plan", "noop", "training"])
+    parser.add_argument("parts", nargs="*", default=["plan", "noop", "training", "points"])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=10, help="of 4 trials each")
     parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--spools", type=int, default=200, help="of 500 points each")
     arguments = parser.parse_args()
     if arguments.parts[0].startswith("_"):
         print(json.dumps(globals()[arguments.parts[0]](arguments.folder, arguments)))

@@ -43,6 +43,14 @@ def orchestration() -> Iterator[list[str]]:
         yield [what, f"{row['bare_s']:.0f} s", f"{row['service_s']:.0f} s", f"{row['service_s'] / row['bare_s']:.2f}"]
 
 
+def points() -> Iterator[list[str]]:
+    found = read("orchestration")["points"]
+    yield ["shipped", "points/s", "updates/s of a trainer beside it", "in turn without", "driver's memory"]
+    rates = (spread(found[name], 0) for name in ("points_per_second", "updates_per_second_shipping", "updates_per_second_alone"))
+    memory = f"{found['driver_rss_mb_before']} MB, then {found['driver_rss_mb']} MB"
+    yield [f"{found['points']:,} points of {found['trials']} trials", *rates, memory]
+
+
 def read(name: str) -> Any:
     return json.loads((HERE / f"{name}.json").read_text())
 

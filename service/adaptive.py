@@ -12,12 +12,14 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -37,7 +39,7 @@ KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed
 MOST_AGAIN = 50  # suggestions in a row that were made before: then the space is taken for exhausted
 STATES = {TrialState.RUNNING: "under way", TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 REDUCTION = 3  # ASHA lets a third of the members pass each rung
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of a database that fails are many lines; ours is one
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Adaptive:
         assert sweep.search is not None
         self._search, self._storage, self._ledger, self._own = sweep.search, storage, ledger, own
         self._spaces = {space.study(name): space for space in spaces(sweep)}
-        self._place = place or open_file(paths.study(storage, name))
+        where = "the study database" if place else str(paths.study(storage, name))
+        self._place = cast(BaseStorage, _Guarded(place or open_file(paths.study(storage, name)), where, name))
         self._studies = {study: self._open(study, space) for study, space in self._spaces.items()}
 
     def restore(self) -> list[Trial]:
@@ -244,9 +247,36 @@ def open_file(file: Path) -> BaseStorage:
 def open_database(url: str) -> BaseStorage:
     """The studies in a database. Raises UserError, without what the address may hold of passwords, where it cannot be opened."""
     try:
-        return RDBStorage(url)
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # connections that a restarted server has cut are made anew
     except Exception as error:  # whatever SQLAlchemy and the database's driver raise
         raise UserError(f"the study storage cannot be opened ({told(error)})") from None
+
+
+class _Guarded:
+    """Optuna's storage, whose failures are told in one line: it may be lost, locked or cut off at any moment of a sweep."""
+
+    def __init__(self, place: BaseStorage, where: str, sweep: str) -> None:
+        self._place, self._where, self._sweep = get_storage(place), where, sweep
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._place, name)
+        return partial(self._call, found) if callable(found) else found
+
+    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(*arguments, **named)
+        except DuplicatedStudyError:
+            raise  # which `load_if_exists` asks for
+        except Exception as error:  # whatever SQLAlchemy, a database's driver, the journal and the disk raise
+            again = f"`python -m service run {self._sweep}` goes on, and makes the study again from the manifest where it is gone"
+            raise UserError(f"{self._where} fails ({told(_first(error))}); nothing is lost: {again}") from error
+
+
+def _first(error: BaseException) -> Exception:
+    """The error that the others were raised from."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return cast(Exception, error)
 
 
 def _finding(study: optuna.Study, objective: str) -> Finding:

@@ -26,7 +26,8 @@ def arguments(storage: Path | str, every: int = EVERY, size: int = 2, **settings
 
 
 Record = Callable[..., None]
-ROWS = pytest.StashKey[list[str]]()
+ROWS = pytest.StashKey[dict[str, list[str]]]()  # of the table, by test
+HEAD = ["fault", "times", "survived", "updates done again at most", "wall time", "test"]
 
 
 class Fresh:
@@ -69,21 +70,25 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Fresh:
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Record:
     """`record("worker SIGKILL", kills=24, redone=80)`: a row for the table of faults, with the test's wall time."""
-    begun = time.monotonic()
+    begun, test = time.monotonic(), request.node.nodeid.rpartition("/")[2].replace("::test_", ": ")
+    rows = request.config.stash.setdefault(ROWS, {}).setdefault(test, [])
 
     def add(fault: str, *, kills: int | str = 1, redone: int | str = "") -> None:
-        rows: list[str] = request.config.stash.setdefault(ROWS, [])
-        rows.append(f"| {fault} | {kills} | yes | {redone} | {time.monotonic() - begun:.0f} s |")
+        cells = (fault, kills, "yes", redone, f"{time.monotonic() - begun:.0f} s", test)
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
 
     return add
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """`make test-faults` keeps the table of the faults that were survived."""
-    rows, place = session.config.stash.get(ROWS, []), os.environ.get("FAULT_TABLE")
+    """Renew the rows of the tests that ran in the table at $FAULT_TABLE; a test that failed has none, as it did not come to record one."""
+    rows, place = session.config.stash.get(ROWS, {}), os.environ.get("FAULT_TABLE")
     if rows and place:
-        head = "| fault | times | survived | updates done again at most | wall time |\n|---|---|---|---|---|\n"
-        Path(place).write_text(head + "\n".join(rows) + "\n")
+        path = Path(place)
+        before = path.read_text().splitlines()[2:] if path.exists() else []
+        kept = [line for line in before if line.strip("| ").rpartition(" | ")[2] not in rows]
+        table = sorted(kept + [row for own in rows.values() for row in own], key=lambda line: line.strip("| ").rpartition(" | ")[2])
+        path.write_text("\n".join(["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", *table]) + "\n")
 
 
 @pytest.fixture(scope="session")

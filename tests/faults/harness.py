@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import os
 import shutil
 import signal
@@ -12,27 +13,41 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .nursery import HERE, ROOT
 
-PORTS = range(7200, 7300)  # outside those that Ray gives to workers
-LONG = 300.0  # seconds after which a wait is a hang
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+PORTS = range(7200 + 100 * _worker, 7300 + 100 * _worker)  # outside those that Ray gives to workers
+LONG = 600.0  # seconds after which a wait is a hang
+# A machine with ten times more to do than it has processors is slow, not dead. What Ray allows for is in seconds:
+PATIENT = {
+    "RAY_gcs_rpc_server_connect_timeout_s": "120",  # 5: a process ends that has not reached the head by then
+    "RAY_py_gcs_connect_timeout_s": "120",  # 30: the same of Python's
+    "RAY_gcs_server_request_timeout_seconds": "300",  # 60
+    "RAY_gcs_server_port_wait_time_s": "300",  # 30
+    "RAY_worker_register_timeout_seconds": "600",  # 60: a worker that is being started
+    "RAY_agent_register_timeout_ms": "600000",  # 100 s: a node's agents
+    "RAY_health_check_timeout_ms": "60000",  # 10 s: a node's answer, whereas nobody answers for a dead one at once,
+    "RAY_health_check_period_ms": "1000",  # 3 s: which is asked so often
+    "RAY_health_check_failure_threshold": "15",  # 5: and so many times
+}
 
 
 class Process:
     """A command in a session of its own, with its output in a file."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path, **more: str) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path, folder: Path = ROOT, **more: str) -> None:
         self.log = log
         given = (
             environment | {"PYTHONPATH": f"{ROOT}:{HERE / 'inject'}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | more
         )
         with log.open("w") as file:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=given, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=folder, env=given, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
         self.pid = self._process.pid
 
@@ -55,24 +70,25 @@ class Process:
 
     def end(self) -> None:
         """Leave nothing of it, whatever state it is in."""
-        if self.runs():
-            for pid in [*descendants(self.pid), self.pid]:
-                kill(pid)
-            self._process.wait()
+        below = descendants(self.pid) if self.runs() else []
+        for pid in [*below, self.pid] if self.runs() else []:
+            kill(pid)
+        self._process.wait()
+        wait_for(lambda: not any(title(pid) for pid in below))
 
 
-def driver(arguments: list[str], environment: dict[str, str], log: Path, **more: str) -> Process:
+def driver(arguments: list[str], environment: dict[str, str], log: Path, folder: Path = ROOT, **more: str) -> Process:
     """`python -m service ...`."""
-    return Process([sys.executable, "-m", "service", *arguments], environment, log, **more)
+    return Process([sys.executable, "-m", "service", *arguments], environment, log, folder, **(PATIENT | more))
 
 
-def wait_for(what: Callable[[], Any], process: Process | None = None, seconds: float = LONG) -> Any:
+def wait_for(what: Callable[[], Any], process: Process | None = None, seconds: float = LONG, every: float = 0.05) -> Any:
     """The first true value of `what`; fails where `process` ends before."""
     until = time.monotonic() + seconds
     while not (found := what()):
         assert process is None or process.runs(), process.out
         assert time.monotonic() < until, f"waited {seconds} s; {process.out if process else ''}"
-        time.sleep(0.05)
+        time.sleep(every)
     return found
 
 
@@ -95,8 +111,8 @@ def descendants(*roots: int) -> list[int]:
 
 
 def workers(*roots: int) -> list[int]:
-    """Ray's processes below `roots` that train or are about to."""
-    return [pid for pid in descendants(*roots) if (name := title(pid)).startswith("ray::") and not name.startswith("ray::IDLE")]
+    """Ray's processes below `roots` that train or are about to: `ray::ResourceTrainable.train`, not `ray::IDLE` or an agent."""
+    return [pid for pid in descendants(*roots) if "Trainable" in title(pid).partition(" ")[0]]
 
 
 def title(pid: int) -> str:
@@ -143,7 +159,9 @@ def free_ports(count: int) -> list[int]:
 class RayNode(Process):
     """A raylet, with a head's servers where `address` is empty; `--block` keeps its processes below this one."""
 
-    def __init__(self, environment: dict[str, str], log: Path, number: int = 0, address: str = "", cpus: int = 1) -> None:
+    def __init__(
+        self, environment: dict[str, str], log: Path, *, number: int = 0, address: str = "", cpus: int = 1, home: Path = ROOT
+    ) -> None:
         own = f"127.0.0.{number + 2}"  # loopback, and not what Ray would take for localhost and replace by the machine's address
         self.folder = tempfile.mkdtemp(prefix="wf", dir="/tmp")  # short: sockets lie in it
         ports = free_ports(6)
@@ -161,8 +179,13 @@ class RayNode(Process):
         # Given: a raylet that has to ask its agents for them gives up after 15 seconds, which a busy machine takes to start them.
         agents = ("dashboard-agent-grpc-port", "dashboard-agent-listen-port", "metrics-export-port", "runtime-env-agent-port")
         command += [f"--{name}={port}" for name, port in zip(agents, ports[2:], strict=True)]
-        more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_worker_niceness": "0"}
-        super().__init__([*command, "--disable-usage-stats", "--object-store-memory=100000000", *place], environment, log, **more)
+        more = PATIENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_worker_niceness": "0"}
+        command += ["--disable-usage-stats", "--object-store-memory=100000000", *place]
+        super().__init__(command, environment, log, home, **more)
+
+    def log_of(self, job: str) -> str:
+        """What the driver of a job has said, where this is the head."""
+        return "".join(path.read_text(errors="replace") for path in Path(self.folder).glob(f"session_2*/logs/job-driver-{job}.log"))
 
     def kill(self) -> None:
         """All of the node at once, as when its machine dies."""
@@ -171,6 +194,45 @@ class RayNode(Process):
     def end(self) -> None:
         super().end()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def node(environment: dict[str, str], log: Path, started: list[Process], **more: Any) -> RayNode:
+    """A running node. `ray start` gives up after 30 seconds, which no setting changes, so it is tried again."""
+    for _ in range(8):
+        found = RayNode(environment, log, **more)
+        started.append(found)
+        wait_for(lambda found=found: "Ray runtime started" in found.out or not found.runs())
+        if found.runs():
+            return found
+        found.end()
+    raise AssertionError(found.out)
+
+
+class Jobs:
+    """Ray's job server: `ray job submit`, and its Jobs API for what is asked often or timed."""
+
+    def __init__(self, head: RayNode, environment: dict[str, str], token: str) -> None:
+        self._head, self._environment, self._token = head, environment, token
+
+    def submit(self, id: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--no-wait", "--address", self._head.dashboard]
+        command += ["--submission-id", id, "--", *words]
+        return subprocess.run(command, cwd=ROOT, env=self._environment | more, capture_output=True, text=True, check=False, timeout=LONG)
+
+    def status(self, id: str) -> str:
+        return str(json.loads(self._ask(id))["status"])
+
+    def runs(self, id: str) -> bool:
+        return self.status(id) in ("PENDING", "RUNNING")
+
+    def stop(self, id: str) -> None:
+        self._ask(f"{id}/stop", b"")
+
+    def _ask(self, path: str, content: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        request = urllib.request.Request(f"{self._head.dashboard}/api/jobs/{path}", content, headers)
+        with urllib.request.urlopen(request, timeout=LONG) as answer:
+            return bytes(answer.read())
 
 
 def _parents() -> Iterator[tuple[int, int]]:

@@ -33,15 +33,17 @@ class Twin:
     states: dict[str, str]
     spools: dict[str, list[str]]
     files: dict[str, dict[str, str]]
+    sweep: str = SWEEP
 
 
-def twin_of(storage: Path) -> Twin:
-    ledger = manifest.read(storage, SWEEP)
+def twin_of(storage: Path, sweep: str = SWEEP) -> Twin:
+    ledger = manifest.read(storage, sweep)
     keys = list(ledger.entries)
     return Twin(
         {key: ledger.state(key) for key in keys},
         {key: story(spool.read(paths.spool(storage, key))) for key in keys},
         {key: digests(storage, key) for key in keys},
+        sweep,
     )
 
 
@@ -87,11 +89,11 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(b"".join(name.encode() + tensors[name].tobytes() for name in sorted(tensors))).hexdigest()
 
 
-def redone(folder: Path) -> int:
+def redone(*folders: Path) -> int:
     """The most updates that any attempt computed again, from what the switch `work` noted."""
     reached: dict[str, int] = {}
     most = 0
-    for attempt in attempts(folder):
+    for attempt in attempts(*folders):
         for key in attempt.keys if attempt.first >= 0 else ():
             most = max(most, reached.get(key, -1) + 1 - attempt.first)
             reached[key] = max(attempt.last, reached.get(key, -1))
@@ -108,10 +110,10 @@ class Attempt:
     last: int
 
 
-def attempts(folder: Path) -> list[Attempt]:
-    """What the switch `work` noted, in the order in which it began."""
+def attempts(*folders: Path) -> list[Attempt]:
+    """What the switch `work` noted on this machine, in the order in which it began."""
     found = []
-    for path in sorted(folder.iterdir()) if folder.exists() else []:
+    for path in sorted((path for folder in folders if folder.exists() for path in folder.iterdir()), key=lambda path: path.name):
         content = path.read_bytes()
         if content[16:]:
             found.append(Attempt(int(path.name.split("-")[1]), tuple(json.loads(content[16:])), *struct.unpack("qq", content[:16])))
@@ -119,7 +121,7 @@ def attempts(folder: Path) -> list[Attempt]:
 
 
 def _manifest(storage: Path, twin: Twin) -> Iterator[str]:
-    ledger = manifest.read(storage, SWEEP)
+    ledger = manifest.read(storage, twin.sweep)
     for key, wanted in twin.states.items():
         if ledger.state(key) != wanted:
             yield f"manifest: {key} is {ledger.state(key)!r}, the twin's is {wanted!r}"
@@ -169,9 +171,9 @@ def _runs(client: Any, storage: Path, twin: Twin) -> Iterator[str]:
     by_key: dict[str, list[Any]] = {}
     for run in client.search_runs([experiment.experiment_id], max_results=1000):
         by_key.setdefault(run.data.tags.get("winnow.trial_key", run.data.tags.get("winnow.sweep", "?")), []).append(run)
-    if by_key.keys() != {SWEEP, *twin.states}:
-        yield f"MLflow: has runs for {sorted(by_key)}, wanted {sorted({SWEEP, *twin.states})}"
-    ledger = manifest.read(storage, SWEEP)
+    if by_key.keys() != {twin.sweep, *twin.states}:
+        yield f"MLflow: has runs for {sorted(by_key)}, wanted {sorted({twin.sweep, *twin.states})}"
+    ledger = manifest.read(storage, twin.sweep)
     for key, found in by_key.items():
         if len(found) != 1:
             yield f"MLflow: {len(found)} runs for {key}"

@@ -57,9 +57,11 @@ def fill_at(numbers: Iterable[int], nursery: Nursery, fresh: Fresh, twin: Twin, 
 
 
 def test_a_kill_at_some_fsyncs_and_renames(nursery: Nursery, fresh: Fresh, twin: Twin, boundaries: int, record: Record) -> None:
-    problems, most = kill_at(range(3, boundaries, STRIDE), nursery, fresh, twin)
+    numbers = range(3, boundaries, STRIDE)
+    problems, most = kill_at(numbers, nursery, fresh, twin)
     assert problems == {}
     assert most <= EVERY
+    record(f"kill at every {STRIDE}th of {boundaries} fsyncs and renames", kills=len(numbers), redone=most)
 
 
 @pytest.mark.slow_faults
@@ -70,8 +72,10 @@ def test_a_kill_at_every_fsync_and_rename(nursery: Nursery, fresh: Fresh, twin: 
     record(f"kill at every fsync and rename ({boundaries})", kills=boundaries, redone=most)
 
 
-def test_a_disk_full_from_some_boundaries_on(nursery: Nursery, fresh: Fresh, twin: Twin, boundaries: int) -> None:
-    assert fill_at(range(25, boundaries - 4, 60), nursery, fresh, twin) == {}
+def test_a_disk_full_from_some_boundaries_on(nursery: Nursery, fresh: Fresh, twin: Twin, boundaries: int, record: Record) -> None:
+    numbers = range(25, boundaries - 4, 60)
+    assert fill_at(numbers, nursery, fresh, twin) == {}
+    record("disk full, from some fsyncs and renames on", kills=len(numbers))
 
 
 @pytest.mark.slow_faults

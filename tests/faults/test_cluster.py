@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from service import spool
+from service import manifest, spool
 from trainables import paths
 
 from .conftest import Fresh, Record, arguments
-from .harness import Process, RayNode, descendants, driver, kill, raylet, title, wait_for, workers
-from .invariants import Twin, attempts, check, redone, twin_of
-from .nursery import ROOT, Nursery
+from .harness import Jobs, Process, RayNode, descendants, driver, kill, node, raylet, title, wait_for, workers
+from .invariants import SWEEP, Twin, attempts, check, redone, twin_of
+from .nursery import Nursery
 
 pytestmark = pytest.mark.slow_faults
 
@@ -51,22 +49,15 @@ def given(storage: Path) -> list[str]:
     return arguments(storage, EVERY, 1, **SETTINGS)
 
 
-def cluster(environment: dict[str, str], place: Path, started: list[Process], name: str, **more: str) -> list[RayNode]:
-    """A head that trains nothing and two nodes of one CPU."""
-    faults = {"FAULTS": f"no_table slow=2 work={place / 'work'}"} | more
-    head = node(environment | faults, place / f"{name}.log", started, cpus=0)
-    return [head, *(node(environment | faults, place / f"{name}{n}.log", started, number=n, address=head.address) for n in (1, 2))]
+def faults(place: Path) -> dict[str, str]:
+    return {"FAULTS": f"no_table slow=2 work={place / 'work'}"}
 
 
-def node(environment: dict[str, str], log: Path, started: list[Process], **more: Any) -> RayNode:
-    """A running node; a busy machine may not manage within Ray's own 15 and 30 seconds, so it is tried again."""
-    for _ in range(8):
-        found = RayNode(environment, log, **more)
-        started.append(found)
-        wait_for(lambda found=found: "Ray runtime started" in found.out or not found.runs())
-        if found.runs():
-            return found
-    raise AssertionError(found.out)
+def cluster(environment: dict[str, str], place: Path, started: list[Process], name: str, nodes: int, **more: str) -> list[RayNode]:
+    """A head that trains nothing and `nodes` of one CPU."""
+    environment = environment | faults(place) | more
+    head = node(environment, place / f"{name}.log", started, cpus=0)
+    return [head, *(node(environment, place / f"{name}{n}.log", started, number=n + 1, address=head.address) for n in range(nodes))]
 
 
 def progress(storage: Path, twin: Twin) -> int:
@@ -76,23 +67,23 @@ def progress(storage: Path, twin: Twin) -> int:
 def test_a_raylet_and_then_the_head_die(
     environment: dict[str, str], place: Path, big: Twin, started: list[Process], record: Record
 ) -> None:
-    """Without tokens. The next test goes on from here."""
+    """Without tokens, and with one node at a time, so that nobody finishes the sweep meanwhile. The next test goes on from here."""
     off = {"RAY_AUTH_MODE": "disabled"}
-    head, first, second = cluster(environment, place, started, "a", **off)
+    head, first = cluster(environment, place, started, "a", 1, **off)
     alone = {"RAY_ADDRESS": head.address, "RAY_gcs_rpc_server_reconnect_timeout_s": "5", **off}
     run = driver(given(place), environment, place / "log", FAULTS="no_table", **alone)
     started.append(run)
-    wait_for(lambda: {pid for a in attempts(place / "work") if a.first >= 0 for pid in [a.pid]} & set(descendants(first.pid)), run)
+    wait_for(lambda: any(a.last > 1.5 * EVERY for a in attempts(place / "work") if a.pid in descendants(first.pid)), run)
     kill(raylet(first.pid))
     first.kill()
-    faults = {"FAULTS": f"no_table slow=2 work={place / 'work'}"}
-    third = node(environment | faults | off, place / "a3.log", started, number=3, address=head.address)
-    wait_for(lambda: any(a.first >= 0 for a in attempts(place / "work") if a.pid in descendants(third.pid)), run)
-    assert redone(place / "work") <= EVERY
-    record("raylet SIGKILL, another takes its place", redone=redone(place / "work"))
-    for other in (head, second, third):
+    second = node(environment | faults(place) | off, place / "a2.log", started, number=2, address=head.address)
+    wait_for(lambda: any(a.first >= 0 for a in attempts(place / "work") if a.pid in descendants(second.pid)), run)
+    (key,) = attempts(place / "work")[0].keys
+    wait_for(lambda: "infrastructure" in [event.detail.get("reason") for event in manifest.read(place, SWEEP).entries[key].story], run)
+    record("raylet SIGKILL, another takes its place; then head and node; tokens off", kills=3)
+    for other in (head, second):
         other.kill()
-    wait_for(lambda: not run.runs(), seconds=90)
+    wait_for(lambda: not run.runs())
     assert run.wait() != 0
     assert check(place, big, tracking=None)  # it was not over
 
@@ -105,32 +96,40 @@ def test_a_new_head_with_tokens_and_a_job_that_is_stopped_and_submitted_again(
     file.write_text(token)
     file.chmod(0o600)
     on = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
-    head, *_ = cluster(environment, place, started, "b", **on)
-
-    def ray(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("ray")), "job", words[0], "--address", head.dashboard, *words[1:]]
-        return subprocess.run(command, cwd=ROOT, env=environment | on | more, capture_output=True, text=True, check=False, timeout=120)
-
-    assert ray("list", RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH="").returncode != 0  # nobody gets in without
-    entry = [sys.executable, "-m", "service", *given(place)]
-    quoted = [f"'{word}'" if set(word) & set("(, ") else word for word in entry]
-    for attempt in range(2):
-        before = progress(place, big)
-        submitted = ray("submit", "--no-wait", "--submission-id", f"smoke-{attempt}", "--", *quoted)
-        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-        if attempt == 0:
-            wait_for(lambda before=before: progress(place, big) > before)
-            asked = time.monotonic()
-            assert ray("stop", f"smoke-{attempt}").returncode == 0
-            wait_for(lambda: not [pid for pid in descendants(head.pid) if "-m service run" in title(pid)])
-            print(f"stopped after {time.monotonic() - asked:.1f} s")
-            wait_for(lambda: not any(workers(other.pid) for other in started if isinstance(other, RayNode) and other.runs()))
-    wait_for(lambda: any(word in ray("status", "smoke-1").stdout + ray("status", "smoke-1").stderr for word in ("succeeded", "failed")))
-    logs = ray("logs", "smoke-1").stdout
-    assert check(place, big) == [], logs
-    assert redone(place / "work") <= EVERY
-    record("head SIGKILL, a new one with token auth on the same storage", redone=redone(place / "work"))
-    record("`ray job stop` and submitted again, with tokens", redone=redone(place / "work"))
+    head, *others = cluster(environment, place, started, "b", 2, **on)
+    jobs = Jobs(head, environment | on, token)
+    command = [sys.executable, "-m", "service", *given(place)]
+    assert jobs.submit("no-token", *command, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH="").returncode != 0  # nobody gets in without
+    before = progress(place, big)
+    submitted = jobs.submit("smoke-0", *command)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    wait_for(lambda: progress(place, big) > before or not jobs.runs("smoke-0"), every=0.5)
+    assert jobs.runs("smoke-0"), head.log_of("smoke-0")
+    (pid,) = [pid for pid in descendants(head.pid) if title(pid).startswith(f"{sys.executable} -m service run")]
+    asked = time.monotonic()
+    jobs.stop("smoke-0")
+    wait_for(lambda: not title(pid))
+    took = time.monotonic() - asked
+    # It left by itself, ahead of Ray's SIGKILL: the journal names no worker that is gone, and the lease is over.
+    assert "interrupted (SIGTERM)" in head.log_of("smoke-0")
+    ledger = manifest.read(place, SWEEP)
+    assert not ledger.keys_in("leased")
+    assert any(entry.detail.get("reason") == "interrupted" for entry in ledger.entries.values())
+    wait_for(lambda: not any(workers(other.pid) for other in others))
+    assert check(place, big, tracking=None)  # it was not over
+    submitted = jobs.submit("smoke-1", *command)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    wait_for(lambda: not jobs.runs("smoke-1"), every=1)
+    said = head.log_of("smoke-1")
+    assert jobs.status("smoke-1") == "SUCCEEDED", said
+    assert check(place, big) == [], said
+    first, *later = attempts(place / "work")
+    on_others = [attempt for attempt in later if attempt.keys == first.keys and attempt.first >= 0]
+    assert on_others[0].first >= EVERY  # what the dead node had begun has gone on from its checkpoint
+    most = redone(place / "work")
+    assert most <= EVERY
+    record("head SIGKILL, a new one with token auth on the same storage", redone=most)
+    record(f"`ray job stop` (the driver was gone after {took:.1f} s) and submitted again, with tokens", redone=most)
     told = [path for path in place.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
     assert told == []
-    assert token not in logs
+    assert token not in said

@@ -11,7 +11,7 @@ import pytest
 from service import spool
 from trainables import paths
 
-from .conftest import EVERY, QUICK, Fresh, arguments
+from .conftest import EVERY, QUICK, Fresh, Record, arguments
 from .invariants import Twin, check, redone
 from .nursery import Nursery
 
@@ -51,7 +51,7 @@ def gone(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [cut, flip, pytest.param(gone, marks=pytest.mark.slow_faults)])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    nursery: Nursery, killed: Path, twin: Twin, damage: Callable[[bytes], bytes]
+    nursery: Nursery, killed: Path, twin: Twin, damage: Callable[[bytes], bytes], record: Record
 ) -> None:
     """Of one member only: its stack goes back together."""
     path = paths.checkpoints(killed, next(iter(twin.states))) / "000000040.safetensors"
@@ -59,6 +59,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert resume(nursery, killed) == ""
     assert check(killed, twin, tracking=None) == []
     assert redone(killed / "work") == 2 * EVERY - 10  # up to 50, from 20
+    kind = {cut: "torn", flip: "one bit flipped", gone: "empty"}[damage]
+    record(f"newest checkpoint of a stack's member {kind}: back to the one before", redone=2 * EVERY - 10)
 
 
 @pytest.mark.parametrize("damage", [cut, flip, pytest.param(gone, marks=pytest.mark.slow_faults), None])
@@ -92,7 +94,9 @@ def flip_weight(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :]
 
 
-def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_makes(nursery: Nursery, killed: Path, twin: Twin) -> None:
+def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_makes(
+    nursery: Nursery, killed: Path, twin: Twin, record: Record
+) -> None:
     for path in paths.trials(killed).rglob("checkpoints/*.safetensors"):
         path.write_bytes(cut(path.read_bytes()))
     faults = [*QUICK, f"work={killed / 'work'}"]
@@ -104,10 +108,11 @@ def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_makes(nur
     assert check(killed, twin, tracking=None) == []
     first = sorted((killed / "work").iterdir())[0].read_bytes()[:8]
     assert int.from_bytes(first, "little") == 20
+    record("all checkpoints torn, then killed again", kills=2, redone="all")
 
 
 @pytest.mark.parametrize("left", [pytest.param(1, marks=pytest.mark.slow_faults), 10, pytest.param(-1, marks=pytest.mark.slow_faults)])
-def test_a_torn_last_line_of_a_spool_is_cut_off(nursery: Nursery, killed: Path, twin: Twin, left: int) -> None:
+def test_a_torn_last_line_of_a_spool_is_cut_off(nursery: Nursery, killed: Path, twin: Twin, left: int, record: Record) -> None:
     """The first byte, some bytes and all but the line's end."""
     for key in twin.states:
         path = paths.spool(killed, key)
@@ -115,6 +120,7 @@ def test_a_torn_last_line_of_a_spool_is_cut_off(nursery: Nursery, killed: Path, 
         path.write_bytes(b"".join(lines[:-1]) + lines[-1].rstrip(b"\n")[:left])
     assert resume(nursery, killed) == ""
     assert check(killed, twin, tracking=None) == []
+    record(f"last line of every spool torn, {left if left > 0 else 'all but its last'} bytes left", redone=redone(killed / "work"))
 
 
 def test_without_the_cut_a_torn_line_stays(nursery: Nursery, killed: Path, twin: Twin) -> None:
@@ -124,7 +130,7 @@ def test_without_the_cut_a_torn_line_stays(nursery: Nursery, killed: Path, twin:
     assert "is damaged" in resume(nursery, killed, "no_cut")
 
 
-def test_a_spool_damaged_in_the_middle_is_named_before_anything_starts(nursery: Nursery, killed: Path, twin: Twin) -> None:
+def test_a_spool_damaged_in_the_middle_is_named_before_anything_starts(nursery: Nursery, killed: Path, twin: Twin, record: Record) -> None:
     path = paths.spool(killed, next(iter(twin.states)))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b'{"update"\n', *lines[3:]]))
@@ -135,16 +141,18 @@ def test_a_spool_damaged_in_the_middle_is_named_before_anything_starts(nursery: 
     assert str(path) in error
     assert "Traceback" not in ended.out
     assert {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()} == before
+    record("spool damaged in the middle: named, nothing started or changed")
 
 
-def test_a_torn_last_line_of_the_manifest_is_cut_off(nursery: Nursery, killed: Path, twin: Twin) -> None:
+def test_a_torn_last_line_of_the_manifest_is_cut_off(nursery: Nursery, killed: Path, twin: Twin, record: Record) -> None:
     path = paths.manifest(killed, "smoke")
     path.write_bytes(path.read_bytes()[:-7])
     assert resume(nursery, killed) == ""
     assert check(killed, twin, tracking=None) == []
+    record("last line of the manifest torn", redone=redone(killed / "work"))
 
 
-def test_a_damaged_manifest_is_named_and_left_alone(nursery: Nursery, killed: Path) -> None:
+def test_a_damaged_manifest_is_named_and_left_alone(nursery: Nursery, killed: Path, record: Record) -> None:
     path = paths.manifest(killed, "smoke")
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], cut(lines[1]) + b"\n", *lines[2:]]))
@@ -154,6 +162,7 @@ def test_a_damaged_manifest_is_named_and_left_alone(nursery: Nursery, killed: Pa
     assert f"{path} line 2 is damaged" in ended.out
     assert "Traceback" not in ended.out
     assert path.read_bytes() == before
+    record("manifest damaged in the middle: named and left alone")
 
 
 def test_points_that_no_checkpoint_covers_are_not_counted_as_done(killed: Path, twin: Twin) -> None:

@@ -14,7 +14,7 @@ from .nursery import Nursery
 BAD = {"sparsities": "0.8,0.9,0.9999", "hyper.learning_rate": "0.0003,1e30"}  # SNIP at 99.99 % leaves no path
 
 
-def test_good_trials_end_as_ever_beside_bad_ones(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+def test_good_trials_end_as_ever_beside_bad_ones(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     """Divergence and a user's error, in stacks of six that lose their driver halfway, with a memory for two."""
     storage = fresh()
     given = arguments(storage, size=6, **BAD)
@@ -31,9 +31,10 @@ def test_good_trials_end_as_ever_beside_bad_ones(nursery: Nursery, fresh: Fresh,
     }  # fmt: skip
     for key, wanted in twin.spools.items():
         assert story(spool.read(paths.spool(storage, key))) == wanted
+    record("out of memory, divergence and a user's error beside good trials, driver killed halfway")
 
 
-def test_more_trials_and_fewer_before_going_on(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+def test_more_trials_and_fewer_before_going_on(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     """A changed grid adds what is new; what it no longer names stays as it is, for the grid that names it again."""
     storage = fresh()
     faults = [*QUICK, f"work={storage / 'work'}"]
@@ -48,16 +49,18 @@ def test_more_trials_and_fewer_before_going_on(nursery: Nursery, fresh: Fresh, t
     spools = {path: path.read_bytes() for path in paths.trials(storage).rglob("spool.jsonl")}
     assert nursery.run(*arguments(storage, seeds="0,1"), faults=faults).code == 0
     assert {path: path.read_bytes() for path in paths.trials(storage).rglob("spool.jsonl")} == spools
+    record("killed, then another grid, then both", redone=redone(storage / "work"))
 
 
 @pytest.mark.parametrize("seconds", [-86_400, pytest.param(86_400 * 365, marks=pytest.mark.slow_faults)])
-def test_a_clock_that_jumps_changes_nothing(nursery: Nursery, fresh: Fresh, twin: Twin, seconds: int) -> None:
+def test_a_clock_that_jumps_changes_nothing(nursery: Nursery, fresh: Fresh, twin: Twin, seconds: int, record: Record) -> None:
     storage = fresh()
     jumps = f"clock_jumps={seconds}"
     assert nursery.run(*arguments(storage), faults=["no_table", jumps, "die_after=Trained@30"]).code == 137
     ended = nursery.run(*arguments(storage), faults=["no_table", jumps])
     assert ended.code == 0, ended.out
     assert check(storage, twin) == []
+    record(f"clock jumps by {seconds / 86_400:+.0f} d and back all the time, and a kill")
 
 
 def test_killed_again_and_again_no_work_is_done_twice(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
@@ -67,13 +70,16 @@ def test_killed_again_and_again_no_work_is_done_twice(nursery: Nursery, fresh: F
         assert nursery.run(*arguments(storage), faults=[*faults, f"die_after=Trained@{update}"]).code == 137
     assert nursery.run(*arguments(storage), faults=faults).code == 0
     assert check(storage, twin, tracking=None) == []
-    assert 0 < redone(storage / "work") <= EVERY
+    most = redone(storage / "work")
+    assert 0 < most <= EVERY
+    record("killed again and again by the updates", kills=len(range(4, 50, 9)), redone=most)
 
 
-def test_members_go_on_alone_and_in_another_stack(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+def test_members_go_on_alone_and_in_another_stack(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     """Killed as a stack of two, then each alone, then as two again."""
     storage = fresh()
     for size, update in ((2, 11), (1, 25), (2, 45)):
         assert nursery.run(*arguments(storage, size=size), faults=[*QUICK, f"die_after=Trained@{update}"]).code == 137
     assert nursery.run(*arguments(storage, size=2), faults=QUICK).code == 0
     assert check(storage, twin, tracking=None) == []
+    record("killed as a stack of two, then alone, then as two", kills=3)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from tests.s3 import SECRET, Server
 from trainables import paths
 
 from .conftest import EVERY, SETTINGS, Record, arguments
-from .harness import driver, wait_for
-from .invariants import SWEEP, Twin, attempts, check, redone
+from .harness import Process, RayNode, driver, node, wait_for
+from .invariants import SWEEP, Attempt, Twin, attempts, check, redone
 from .nursery import Ended, Nursery
 
 Host = Callable[..., Ended]
@@ -120,7 +121,7 @@ def test_the_server_is_away_for_a_while(
             keys = [item["Key"] for item in bucket.list_objects_v2(Bucket=name).get("Contents", [])]
             if any("/checkpoints/000000020.json" in key for key in keys):
                 server.stop()
-                time.sleep(5)
+                time.sleep(3)
                 server.go_on()
                 over.set()
 
@@ -132,7 +133,7 @@ def test_the_server_is_away_for_a_while(
     assert ended.code == 0, ended.out
     assert "it is tried again" not in ended.out  # a call was, not the trial
     assert check(folder_of(), twin, tracking=None) == []
-    record("S3 server SIGSTOP for 5 s")
+    record("S3 server SIGSTOP for 3 s")
 
 
 @pytest.mark.slow_faults
@@ -164,3 +165,41 @@ def test_real_workers_a_second_driver_and_a_kill(
     assert redone(tmp_path / "work") <= EVERY
     assert SECRET not in first.out + second.out + third.out
     record("a second driver, then the first one SIGKILL, storage on S3, with Ray", redone=redone(tmp_path / "work"))
+
+
+@pytest.mark.slow_faults
+def test_nodes_without_a_common_folder(
+    server: Server, environment: dict[str, str], folder_of: Callable[[], Path], twin: Twin, url: str, tmp_path: Path, record: Record
+) -> None:
+    """A head, two raylets and a driver, each with a home, a working folder and a cache of its own; one raylet dies on the way."""
+    started: list[Process] = []
+
+    def home(name: str) -> dict[str, str]:
+        (tmp_path / name).mkdir()
+        given = {"HOME": str(tmp_path / name), "WINNOW_CACHE": str(tmp_path / name / "cache"), "RAY_AUTH_MODE": "disabled"}
+        return environment | server.environment | given | {"FAULTS": f"no_table slow=200 watches=8 work={tmp_path / name / 'work'}"}
+
+    def raylet_of(name: str, **more: Any) -> RayNode:
+        return node(home(name), tmp_path / f"{name}.log", started, home=tmp_path / name, **more)
+
+    def made(name: str) -> list[Attempt]:
+        return [attempt for attempt in attempts(tmp_path / name / "work") if attempt.last > EVERY]
+
+    try:
+        head = raylet_of("head", cpus=0)
+        first, _ = (raylet_of(name, number=number, address=head.address) for number, name in enumerate("ab", 1))
+        run = driver(arguments(url, size=1), home("driver"), tmp_path / "driver.log", folder=tmp_path / "driver", RAY_ADDRESS=head.address)
+        started.append(run)
+        wait_for(lambda: made("a") and made("b"), run)
+        first.kill()
+        assert run.wait() == 0, run.out
+    finally:
+        for process in reversed(started):
+            process.end()
+    assert check(folder_of(), twin, mlflow_of(tmp_path / "driver" / "cache")) == []
+    most = redone(tmp_path / "a" / "work", tmp_path / "b" / "work")
+    assert 0 < most <= EVERY
+    both = [{key for attempt in attempts(tmp_path / name / "work") for key in attempt.keys} for name in "ab"]
+    assert both[0] < both[1] == set(twin.states)  # b has gone on with what a had begun
+    assert not [path for name in "ab" for path in (tmp_path / name).rglob("manifest.jsonl")]
+    record("nodes without a common folder, storage on S3, one of them SIGKILL", redone=most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from service import spool
+from service import manifest, spool
 from trainables import paths
 
 from .conftest import Fresh, Record, arguments
 from .harness import Process, descendants, driver, kill, open_to_others, title, wait_for
-from .invariants import Twin, attempts, check, redone, twin_of
+from .invariants import SWEEP, Twin, attempts, check, redone, twin_of
 from .nursery import Nursery
 from .test_security import Trap
 
@@ -113,7 +114,7 @@ def test_the_driver_killed_at_random_moments(
         time.sleep(draw.uniform(0, 2))
         below = descendants(run.pid)
         run.kill()
-        wait_for(lambda below=below: not any("ray" in title(pid) for pid in below), seconds=60)
+        wait_for(lambda below=below: not any("ray" in title(pid) for pid in below))
         assert check(place, big, tracking=None)  # it was not over
         left = [path for path in paths.ray_results(place).rglob("*") if path.is_file()]
         assert any(path.suffix == ".pkl" for path in left)
@@ -127,3 +128,32 @@ def test_the_driver_killed_at_random_moments(
     most = redone(place / "work")
     assert most <= EVERY
     record("driver SIGKILL at random moments; Tune's state damaged in between; a second driver refused", kills=3, redone=most)
+
+
+def test_the_driver_asked_to_leave_by_sigint_and_sigterm(
+    environment: dict[str, str], place: Path, big: Twin, started: list[Process], record: Record
+) -> None:
+    """It gives back what it has not done, ends its Ray and leaves by itself; how fast depends on the machine and is told."""
+    took = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        run = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
+        started.append(run)
+        before = progress(place, list(big.states))
+        wait_for(lambda now=before: progress(place, list(big.states)) > now, run)
+        below = descendants(run.pid)
+        asked = time.monotonic()
+        run.signal(number)
+        assert run.wait() == 130, run.out
+        took[number.name] = time.monotonic() - asked
+        assert f"interrupted ({number.name})" in run.out or f"left at once ({number.name})" in run.out
+        assert "Traceback" not in run.out
+        assert not manifest.read(place, SWEEP).keys_in("leased")
+        wait_for(lambda below=below: not any("ray" in title(pid) for pid in below))
+        assert check(place, big, tracking=None)  # it was not over
+    last = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
+    started.append(last)
+    assert last.wait() == 0, last.out
+    assert check(place, big) == []
+    most = redone(place / "work")
+    assert most <= EVERY
+    record(f"driver gets {', then '.join(f'{name} (gone after {s:.1f} s)' for name, s in took.items())}", kills=2, redone=most)

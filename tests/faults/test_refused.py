@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import QUICK, Fresh, arguments
+from .conftest import QUICK, Fresh, Record, arguments
 from .invariants import Twin, check
 from .nursery import Nursery
 
 
-def test_a_storage_that_cannot_be_written_is_said_in_one_line(nursery: Nursery, fresh: Fresh) -> None:
+def test_a_storage_that_cannot_be_written_is_said_in_one_line(nursery: Nursery, fresh: Fresh, record: Record) -> None:
     storage = fresh()
     ended = nursery.run(*arguments(storage), faults=[*QUICK, f"read_only={storage}"])
     assert ended.code == 2
@@ -18,9 +18,10 @@ def test_a_storage_that_cannot_be_written_is_said_in_one_line(nursery: Nursery, 
     assert str(storage) in error
     assert "Read-only file system" in error
     assert [path.name for path in storage.iterdir()] == ["mlflow.db"]
+    record("read-only storage: said in one line, nothing written")
 
 
-def test_a_storage_that_becomes_unwritable_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+def test_a_storage_that_becomes_unwritable_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     storage = fresh()
     assert nursery.run(*arguments(storage), faults=[*QUICK, "die_after=Trained@30"]).code == 137
     ended = nursery.run(*arguments(storage), faults=[*QUICK, f"read_only={storage}"])
@@ -28,6 +29,7 @@ def test_a_storage_that_becomes_unwritable_is_said_in_one_line(nursery: Nursery,
     assert "Traceback" not in ended.out
     assert nursery.run(*arguments(storage), faults=QUICK).code == 0
     assert check(storage, twin, tracking=None) == []
+    record("storage becomes read-only between two runs")
 
 
 @pytest.mark.parametrize("number", [1, pytest.param(20, marks=pytest.mark.slow_faults), 60])

@@ -42,8 +42,10 @@ def kill_at(
     return problems
 
 
-def test_the_shipper_killed_ahead_of_some_calls(nursery: Nursery, fresh: Fresh, twin: Twin, calls: int) -> None:
-    assert kill_at(range(9, calls, 20), nursery, fresh, twin) == {}
+def test_the_shipper_killed_ahead_of_some_calls(nursery: Nursery, fresh: Fresh, twin: Twin, calls: int, record: Record) -> None:
+    numbers = range(9, calls, 20)
+    assert kill_at(numbers, nursery, fresh, twin) == {}
+    record(f"shipper killed ahead of some of {calls} calls to MLflow and notes of how far it is", kills=len(numbers))
 
 
 @pytest.mark.slow_faults
@@ -66,9 +68,10 @@ def test_without_the_protection_it_shows(nursery: Nursery, fresh: Fresh, twin: T
     assert any(says in text for text in told), told
 
 
-def test_points_that_no_checkpoint_covers_are_not_shipped(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+def test_points_that_no_checkpoint_covers_are_not_shipped(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     """Else those of the update that is computed again would be there twice, with two times."""
     assert lost_update(nursery, fresh, twin) == []
+    record("kill between a point and its checkpoint, `sync` in between")
 
 
 @pytest.mark.slow_faults
@@ -85,7 +88,7 @@ def lost_update(nursery: Nursery, fresh: Fresh, twin: Twin, *switches: str) -> l
     return check(storage, twin)
 
 
-def test_a_dead_mlflow_stops_nothing_and_sync_ships_the_rest(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+def test_a_dead_mlflow_stops_nothing_and_sync_ships_the_rest(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     storage = fresh()
     ended = nursery.run(*arguments(storage), faults=["patience=1"], MLFLOW_TRACKING_URI=NOWHERE)
     assert ended.code == 0
@@ -97,10 +100,12 @@ def test_a_dead_mlflow_stops_nothing_and_sync_ships_the_rest(nursery: Nursery, f
     assert synced.code == 0, synced.out
     assert check(storage, twin) == []
     assert nursery.run("sync", "smoke", f"--storage={storage}").out.startswith("0 points shipped")
+    record("no MLflow at all, then `sync`")
 
 
-def test_another_mlflow_gets_all_of_it(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
+def test_another_mlflow_gets_all_of_it(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     assert moved(nursery, fresh, twin) == []
+    record("another MLflow gets all of it")
 
 
 def moved(nursery: Nursery, fresh: Fresh, twin: Twin, *switches: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,66 @@ def test_the_study_may_be_in_a_database(tmp_path: Path, undisturbed: list[tuple[
     monkeypatch.setenv("WINNOW_STUDY_STORAGE", url)
     (found,) = findings(NAME, run.plan.sweep, tmp_path, studies_of(run.plan.sweep, tmp_path, None))
     assert found.best()[0].number == study.best_trial.number
+
+
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+def empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def lock(file: Path) -> sqlite3.Connection:
+    held = sqlite3.connect(file)
+    held.execute("begin exclusive")
+    return held
+
+
+def forget(file: Path) -> None:
+    """The study alone, as somebody may in Optuna's dashboard."""
+    url = f"sqlite:///{file}"
+    for study in optuna.get_all_study_names(url):
+        optuna.delete_study(study_name=study, storage=url)
+
+
+@pytest.mark.parametrize("moment", ["while it trains", "when it ends", "when more is asked"])
+@pytest.mark.parametrize(
+    ("database", "harm"), [(True, delete), (True, empty), (True, lock), (True, forget), (False, delete), (False, empty)]
+)
+def test_studies_that_are_lost_on_the_way_are_told_in_one_line_and_nothing_is_lost(
+    tmp_path: Path, undisturbed: list[tuple[Any, ...]], database: bool, harm: Callable[[Path], Any], moment: str
+) -> None:
+    file = tmp_path / "studies.db" if database else paths.study(tmp_path, NAME)
+    url = f"sqlite:///{file}?timeout=0.1"
+    run = Run(tmp_path, place=open_database(url) if database else None)
+    held: list[Any] = []
+
+    def go_on() -> None:
+        steps: dict[str, Callable[[Stack], Any]] = {
+            "while it trains": run.train,
+            "when it ends": lambda stack: run.driver.ended(stack, {}),
+            "when more is asked": lambda _: run.finish(),
+        }
+        stack = run.next()
+        for now, step in steps.items():
+            if now == moment:
+                held.append(harm(file))
+            step(stack)
+
+    with pytest.raises(UserError) as error:
+        go_on()
+    assert ("the study database" if database else str(file)) in str(error.value)
+    assert f"`python -m service run {NAME}` goes on" in str(error.value)
+    assert "\n" not in str(error.value)
+    run.leave()
+    for connection in filter(None, held):
+        connection.close()
+    run = Run(tmp_path, place=open_database(url) if database else None)
+    run.finish()
+    (space,) = spaces(run.plan.sweep)
+    study = optuna.load_study(study_name=space.study(NAME), storage=url) if database else study_of(tmp_path, run.plan)
+    assert told(study) == undisturbed
 
 
 def test_a_database_that_is_not_there_is_told_without_its_password() -> None:

@@ -13,6 +13,7 @@ import io
 import json
 import mmap
 import os
+import sqlite3
 import struct
 import sys
 import time
@@ -42,19 +43,25 @@ def die_at(number: str) -> None:
 
 def die_after(moment: str) -> None:
     """Die when the spools have taken in a report: `Trained@50`, the one of update 50."""
-    kind, _, update = moment.partition("@")
+    _after(moment, lambda: os._exit(137))
 
-    def change(module: Any) -> None:
-        take = module.StackSpool.__call__
 
-        def taken(spool: Any, report: Any) -> None:
-            take(spool, report)
-            if type(report).__name__ == kind and report.update == int(update):
-                os._exit(137)
+def delete_after(moment_and_file: str) -> None:
+    """Remove a file when the spools have taken in a report: `Trained@50:/path`."""
+    moment, _, file = moment_and_file.partition(":")
+    _after(moment, lambda: os.unlink(file))
 
-        module.StackSpool.__call__ = taken
 
-    _when_imported("service.spool", change)
+def lock_after(moment_and_file: str) -> None:
+    """Lock an SQLite database from then on, as long as this process lives."""
+    moment, _, file = moment_and_file.partition(":")
+    held = []
+
+    def lock() -> None:
+        held.append(sqlite3.connect(file, check_same_thread=False))
+        held[0].execute("begin exclusive")
+
+    _after(moment, lock)
 
 
 def count() -> None:
@@ -328,6 +335,25 @@ def _impatient(module: Any) -> None:
 
 
 # The means
+
+
+def _after(moment: str, act: Callable[[], None]) -> None:
+    """Act, once, when the spools have taken in a report."""
+    kind, _, update = moment.partition("@")
+    acted: list[bool] = []
+
+    def change(module: Any) -> None:
+        take = module.StackSpool.__call__
+
+        def taken(spool: Any, report: Any) -> None:
+            take(spool, report)
+            if not acted and type(report).__name__ == kind and report.update == int(update):
+                acted.append(True)
+                act()
+
+        module.StackSpool.__call__ = taken
+
+    _when_imported("service.spool", change)
 
 
 class _With:
