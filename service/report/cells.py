@@ -119,11 +119,14 @@ def tasks_of(runs: Sequence[Run]) -> list[Task]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(comparison(run.trial), []).append(run)
-    plain = Counter(_name(group[0].trial) for group in groups.values())
+    alike: dict[str, list[Trial]] = {}
+    for group in groups.values():
+        alike.setdefault(_name(group[0].trial), []).append(group[0].trial)
     found = []
     for group in groups.values():
-        name, detail = _name(group[0].trial), _detail(group[0].trial)
-        found.append(_task(f"{name}, {detail}" if plain[name] > 1 else name, detail, group))
+        trial = group[0].trial
+        apart = _apart(trial, alike[_name(trial)])
+        found.append(_task(", ".join([_name(trial), *apart]), ", ".join(_details(trial)), group))
     return sorted(found, key=lambda task: task.name)
 
 
@@ -186,8 +189,22 @@ def _name(trial: Trial) -> str:
     return f"{'-'.join(trial.dataset.rsplit('-v', 1)[0].split('/')[-2:])} {trial.algorithm}"
 
 
-def _detail(trial: Trial) -> str:
-    return ", ".join([trial.dataset, f"{trial.updates:,} updates", *(f"{name} {value}" for name, value in trial.hyper.items())])
+def _details(trial: Trial) -> list[str]:
+    return [trial.dataset, f"{trial.updates:,} updates", *(f"{name} {value}" for name, value in trial.hyper.items())]
+
+
+def _apart(trial: Trial, others: Sequence[Trial]) -> list[str]:
+    """What tells a trial's task from others of its name; the one that has only what they all have is `plain`."""
+    if len(others) == 1:
+        return []
+    common = set.intersection(*(set(_facts(other)) for other in others))
+    return [part for part in _facts(trial) if part not in common] or ["plain"]
+
+
+def _facts(trial: Trial) -> list[str]:
+    """All that two tasks can differ in but the algorithm."""
+    rest = ("evaluations", "episodes", "calibration_batches", "calibration_size")
+    return [*_details(trial), *(f"{name} {getattr(trial, name)}" for name in rest)]
 
 
 def _task(name: str, detail: str, group: Sequence[Run]) -> Task:

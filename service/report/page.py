@@ -46,11 +46,12 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
         **{key: ABOUT[key][0] for key in drawn},
         "cells": "Cells",
     }
+    scope = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {done} of {len(runs)} trials with a final score."
     lead, *others = claim(tasks)
     more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in others)
     parts = [
         f"<h1>{escape(name)}</h1>",
-        f"<p class='note'>{len(tasks)} tasks, {done} of {len(runs)} trials with a final score. {escape(source)}</p>",
+        f"<p class='note'>{escape(scope)} {escape(source)}</p>",
         f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}</div>",
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",

@@ -11,7 +11,9 @@ import pytest
 
 from service.__main__ import main
 from service.report.build import FIGURES
+from service.report.cells import tasks_of
 from service.report.page import ABOUT, style
+from service.report.runs import MISSING, Run
 from service.report.style import COLOURS, Panel, sheets
 from service.tracking import Tracking
 from tests.service.report.conftest import trial
@@ -72,6 +74,19 @@ def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -
     assert parents.keys() == {"smoke", "other"}
     for parent in parents.values():
         assert "report/page.html" in {file.path for file in tracking._connected().list_artifacts(parent, "report")}
+
+
+def test_tasks_are_told_apart_by_what_differs_and_no_more() -> None:
+    plain = trial("dense", 0.0, 0)
+    others = [plain.using(hyper={"learning_rate": 1e-3}), plain.using(episodes=3), trial("dense", 0.0, 0, "winnow/walker2d/expert-v0")]
+    found = [task.name for task in tasks_of([Run(each, MISSING) for each in (plain, *others)])]
+    first = "hopper-expert bc"
+    assert found == [
+        f"{first}, episodes 10", f"{first}, episodes 3", f"{first}, learning_rate 0.001, episodes 10", "walker2d-expert bc"
+    ]  # fmt: skip
+    assert [task.name for task in tasks_of([Run(each, MISSING) for each in (plain, others[0])])] == [
+        f"{first}, learning_rate 0.001", f"{first}, plain",
+    ]  # fmt: skip
 
 
 def test_every_kind_of_figure_is_asked_for() -> None:
