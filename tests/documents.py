@@ -89,7 +89,7 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str], own: set[str]) ->
             given = vars(parser.parse_args(words))
     except SystemExit as end:
         return errors.getvalue().strip().splitlines()[-1] if end.code else ""
-    for sweep in [*given.get("sweeps", ()), *([given["sweep"]] if "sweep" in given else [])]:
+    for sweep in [*given.get("sweeps", ()), *([given["sweep"]] if given.get("sweep") else [])]:
         if sweep not in {*sweep_names(), *own}:
             return f"no sweep {sweep}"
         try:
