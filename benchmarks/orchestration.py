@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -187,10 +187,13 @@ def _noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"trained_s": trained, "driver_rss_mb": rss()}
 
 
-def spread(work: Callable[[list[Trial]], None], trials: tuple[Trial, ...]) -> None:
-    """The bare work in one process per core, each with its share of the trials."""
+def spread(work: Callable[[Iterable[Trial]], None], trials: tuple[Trial, ...]) -> None:
+    """The bare work in one process per core, each taking the next trial when it is done with one."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(list(trials[core::CORES]),)) for core in range(CORES)]
+    queue: Any = context.Queue()
+    for trial in (*trials, *[None] * CORES):
+        queue.put(trial)
+    processes = [context.Process(target=_drain, args=(work, queue)) for _ in range(CORES)]
     for process in processes:
         process.start()
     for process in processes:
@@ -198,7 +201,11 @@ def spread(work: Callable[[list[Trial]], None], trials: tuple[Trial, ...]) -> No
         assert process.exitcode == 0
 
 
-def _bare_noop(folder: Path, seconds: float, trials: list[Trial]) -> None:
+def _drain(work: Callable[[Iterable[Trial]], None], queue: Any) -> None:
+    work(iter(queue.get, None))
+
+
+def _bare_noop(folder: Path, seconds: float, trials: Iterable[Trial]) -> None:
     from service.spool import StackSpool
 
     for trial in trials:
@@ -208,7 +215,7 @@ def _bare_noop(folder: Path, seconds: float, trials: list[Trial]) -> None:
         listener.close()
 
 
-def _bare_training(folder: Path, trials: list[Trial]) -> None:
+def _bare_training(folder: Path, trials: Iterable[Trial]) -> None:
     from service.spool import StackSpool
     from trainables.run import run_stack
 
