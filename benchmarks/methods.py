@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from tables import fill, markdown
 
 from service.report.runs import read
 from service.results import estimate
@@ -62,9 +63,7 @@ def main() -> None:
     parser.add_argument("--storage", help="where the sweep ran (default as for the service)")
     found = collect(paths.root(parser.parse_args().storage))
     FOUND.write_text("[\n" + ",\n".join(" " + json.dumps(row) for row in found) + "\n]\n")
-    head, *body = rows(found)
-    table = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body))
-    PAGE.write_text(re.sub(r"<!-- methods -->\n.*?<!-- end -->", f"<!-- methods -->\n{table}\n<!-- end -->", PAGE.read_text(), flags=re.S))
+    fill(PAGE, "methods", markdown(rows(found)))
 
 
 if __name__ == "__main__":

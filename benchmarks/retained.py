@@ -1,7 +1,7 @@
 """What share of the dense score a network pruned to 95 % keeps, and what that share depends on: behaviour cloning on two expert sets.
 
     python benchmarks/retained.py            # run or go on; every finished trial is added to benchmarks/retained.json
-    python benchmarks/retained.py table      # the tables of docs/retained.md from what is there
+    python benchmarks/retained.py table      # writes the tables of docs/retained.md from what is there
 
 SNIP and random ERK masks against dense, over updates, rescaling, learning rate and calibration size; three seeds. The initial weights,
 minibatches and evaluation episodes of a seed are the same in every cell, so that differences are paired.
@@ -18,11 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tables import fill
+
 from trainables import paths
 from trainables.reports import Checkpointed, Evaluated
 from trainables.trial import Stack, Trial
 
 RESULTS = Path(__file__).with_suffix(".json")
+PAGE = RESULTS.parent.parent / "docs" / "retained.md"
 DATASETS = ("winnow/halfcheetah/expert-v0", "winnow/walker2d/expert-v0")
 SEEDS = (0, 1, 2)
 PRUNERS = ("snip", "random_erk")
@@ -119,4 +122,4 @@ def scores_of(found: dict[str, Any], dataset: str, pruner: str, rescale: str, ca
 
 
 if __name__ == "__main__":
-    print(table()) if sys.argv[1:] == ["table"] else run()
+    fill(PAGE, "retained", table()) if sys.argv[1:] == ["table"] else run()

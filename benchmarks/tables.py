@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -60,16 +60,21 @@ def spread(values: list[float], digits: int) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
 
 
-def table(name: str) -> str:
-    head, *rows = globals()[name]()
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+def markdown(rows: Iterable[list[str]]) -> str:
+    head, *body = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body))
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Put `text` between the marks of that name in a page."""
+    page.write_text(
+        re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _: f"<!-- {name} -->\n{text}\n<!-- end -->", page.read_text(), flags=re.S)
+    )
 
 
 def main() -> None:
-    page = HERE / "README.md"
-    page.write_text(
-        re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", lambda m: f"<!-- {m[1]} -->\n{table(m[1])}\n<!-- end -->", page.read_text(), flags=re.S)
-    )
+    for table in (updates, profile, evaluation, orchestration):
+        fill(HERE / "README.md", table.__name__, markdown(table()))
 
 
 if __name__ == "__main__":
