@@ -96,7 +96,8 @@ class TrialSpool:
     def write(self, update: int, kind: str, **content: Any) -> None:
         """Append a line; one that repeats a committed update is dropped: it is in the file already, with the same values."""
         if self._file < 0:
-            self._open(update)
+            # Training that goes on from its last checkpoint has nothing to tell but its end: what led there is not computed again.
+            self._open(update + 1 if kind == "finished" else update)
         if self._over and kind not in ("checkpointed", "finished"):
             return  # diverged before: whatever its place in the stack still computes is no result
         if update <= self._committed and (kind != "finished" or self._finished):

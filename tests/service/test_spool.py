@@ -99,6 +99,17 @@ def test_points_between_a_checkpoint_and_the_line_that_tells_of_it_are_kept(
     assert points(tmp_path) == undisturbed(tmp_path_factory)
 
 
+def test_points_of_the_last_update_are_kept_where_only_the_end_is_left_to_tell(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    given = list(reports())
+    assert isinstance(given[-2], Checkpointed)
+    listen(tmp_path, given[:-2])  # killed behind the last checkpoint, ahead of the line that tells of it
+    listen(tmp_path, given[-1:])
+    assert points(tmp_path) == undisturbed(tmp_path_factory)
+    assert [placed.line["kind"] for placed in spool.read(paths.spool(tmp_path, KEY))][-2:] == ["attempt", "finished"]
+
+
 def test_a_trial_that_falls_back_behind_a_broken_checkpoint_keeps_its_first_points(tmp_path: Path) -> None:
     listen(tmp_path, reports(last=20))
     before = paths.spool(tmp_path, KEY).read_bytes()
