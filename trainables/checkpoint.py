@@ -90,6 +90,12 @@ def _tidy(folder: Path, newest: int) -> None:
             path.unlink(missing_ok=True)
 
 
+def tidy(storage: Path, stack: Stack, newest: int) -> None:
+    """Leave what `save` leaves after update `newest`: a kill behind the last checkpoint of all comes between writing and that."""
+    for trial in stack.trials:
+        _tidy(paths.checkpoints(storage, trial.key), newest)
+
+
 def committed(storage: Path, trial: Trial) -> list[int]:
     """The updates of a trial's whole checkpoints, newest first; a torn or altered one is left out."""
     return [update for update in _updates(storage, trial) if _read(storage, trial, update) is not None]

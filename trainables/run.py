@@ -133,6 +133,7 @@ def run_stack(
         before_write()
         about = {"environment": table.environment, "dataset_hash": table.hash, "execution": executed}
         checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
+        checkpoint.tidy(storage, stack, update)
     yield Finished(update, time.monotonic() - started, executed)
 
 

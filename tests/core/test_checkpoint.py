@@ -69,6 +69,17 @@ def test_the_newest_two_are_kept_and_nothing_else_lies_about(world: World, tmp_p
         assert files(tmp_path, trial) == [f"{update:09d}.{kind}" for update in (1000, 12_345) for kind in ("json", "safetensors")]
 
 
+def test_what_a_kill_behind_the_last_checkpoint_left_is_tidied(world: World, tmp_path: Path) -> None:
+    for update in (10, 20, 30):
+        checkpoint.save(tmp_path, world.stack, checkpoint.state_of(world.agent, world.masks, update))
+    folder = paths.checkpoints(tmp_path, world.stack.trials[-1].key)
+    for kind in ("json", "safetensors"):
+        (folder / f"000000010.{kind}").write_bytes((folder / f"000000020.{kind}").read_bytes())
+    checkpoint.tidy(tmp_path, world.stack, 30)
+    for trial in world.stack.trials:
+        assert {path.stem for path in paths.checkpoints(tmp_path, trial.key).iterdir()} == {"000000020", "000000030"}
+
+
 def test_a_stack_takes_the_newest_state_that_all_members_have(world: World, tmp_path: Path) -> None:
     save(world, tmp_path, 3)
     save(world, tmp_path, 4)
