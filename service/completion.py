@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
@@ -15,8 +15,8 @@ Completer = Callable[..., Iterable[str]]
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer the shell and leave, where it asks; nothing otherwise, and where argcomplete is not installed."""
-    with contextlib.suppress(ImportError):
+    """Answer the shell and leave, where it asks; nothing otherwise."""
+    if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
         argcomplete.autocomplete(parser, always_complete_options="long")

@@ -105,7 +105,6 @@ def _torch(policy: Policy, folder: Path) -> None:
 
 
 WRITERS: Mapping[str, Callable[[Policy, Path], None]] = {"compact": _compact, "onnx": _onnx, "torch": _torch}
-FORMATS = tuple(WRITERS)
 
 
 def _copy(folder: Path, loader: str) -> None:

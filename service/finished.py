@@ -88,15 +88,14 @@ def _here(key: str, entry: Entry, storage: Path) -> Finished:
     if entry.state != "done" or not paths.policy(storage, key).exists():
         why = entry.state if entry.state != "done" else "done, but its policy is not there"
         raise UserError(f"trial {key} ({entry.trial.name}) is {why}; a trial has a policy when it is done")
-    lines = [placed.line for placed in spool.read(paths.spool(storage, key))]
-    begun = [line for line in lines if line["kind"] == "attempt"]
+    lines = spool.read(paths.spool(storage, key))
+    begun = [placed.line for placed in lines if placed.line["kind"] == "attempt"]
     origin = {name: str(begun[-1][name]) for name in TAGS if name in begun[-1]} if begun else {}
-    evaluations = [{name: line[name] for name in ("update", "returns", "scores")} for line in lines if "returns" in line]
     try:
         run_id = str(json.loads(paths.shipped(storage, key).read_bytes())["run_id"])
     except (OSError, ValueError, KeyError):
         run_id = ""
-    return Finished(entry.trial, paths.trial(storage, key), run_id, origin, evaluations)
+    return Finished(entry.trial, paths.trial(storage, key), run_id, origin, spool.evaluations(lines))
 
 
 def _in_mlflow(wanted: str, here: Mapping[str, str], storage: Path, folder: Path) -> Finished:
