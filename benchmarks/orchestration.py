@@ -80,15 +80,18 @@ def noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "share": swept / bare - 1, "share_without_start": inside["trained_s"] / bare - 1}  # fmt: skip
 
 
-def training(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Short trials of real training, bare and by `service run`."""
-    settings = (DATASET, f"seeds={','.join(map(str, range(arguments.seeds)))}", f"updates={arguments.updates}", "sparsities=0.8,0.9,0.95")
-    trials = expand(override(load_sweep("smoke"), settings))
-    bare, _ = timed(lambda: spread(partial(_bare_training, folder / "bare"), trials))
-    command = [sys.executable, "-m", "service", "run", "smoke", "--device", "cpu", "--storage", str(folder / "swept")]
-    command += [f"--set={setting}" for setting in settings]
-    swept, _ = timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
-    return {"trials": len(trials), "updates_each": arguments.updates, "bare_s": bare, "service_s": swept, "ratio": swept / bare}
+def training(folder: Path, arguments: argparse.Namespace) -> dict[int, Any]:
+    """Short trials of real training, bare and by `service run` in a new storage, by their length."""
+    found = {}
+    for updates in arguments.updates:
+        settings = (DATASET, f"seeds={','.join(map(str, range(arguments.seeds)))}", f"updates={updates}", "sparsities=0.8,0.9,0.95")
+        trials = expand(override(load_sweep("smoke"), settings))
+        bare, _ = timed(partial(spread, partial(_bare_training, folder / f"bare-{updates}"), trials))
+        command = [sys.executable, "-m", "service", "run", "smoke", "--device", "cpu", "--storage", str(folder / f"swept-{updates}")]
+        command += [f"--set={setting}" for setting in settings]
+        swept, _ = timed(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
+        found[updates] = {"trials": len(trials), "bare_s": bare, "service_s": swept, "ratio": round(swept / bare, 3)}
+    return found
 
 
 def points(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -239,7 +242,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=10, help="of 4 trials each")
-    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--updates", type=int, nargs="+", default=[2_000, 10_000], help="lengths of the trials")
     parser.add_argument("--spools", type=int, default=200, help="of 500 points each")
     arguments = parser.parse_args()
     if arguments.parts[0].startswith("_"):

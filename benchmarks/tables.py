@@ -37,10 +37,9 @@ def evaluation() -> Iterator[list[str]]:
 def orchestration() -> Iterator[list[str]]:
     found = read("orchestration")
     yield ["what", "bare", "through the service", "ratio"]
-    for part, each in (("noop", "seconds_each"), ("training", "updates_each")):
-        row = found[part]
-        what = f"{row['trials']} trials of {row[each]:g} {each.partition('_')[0]}"
-        yield [what, f"{row['bare_s']:.0f} s", f"{row['service_s']:.0f} s", f"{row['service_s'] / row['bare_s']:.2f}"]
+    lengths = {f"{updates} updates of BC": row for updates, row in found["training"].items()}
+    for each, row in {f"{found['noop']['seconds_each']:g} s of sleep": found["noop"], **lengths}.items():
+        yield [f"{row['trials']} trials of {each}", f"{row['bare_s']:.0f} s", f"{row['service_s']:.0f} s", f"{row['service_s'] / row['bare_s']:.2f}"]
 
 
 def points() -> Iterator[list[str]]:

@@ -101,17 +101,16 @@ class Shipper:
             shipped += len(points)
             cursor = self._store(key, Cursor(self._place, run_id, chunk[-1].end, cursor.state))
         if state != cursor.state:
-            if reused:
-                self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "reused"})
-            else:
-                written = [placed.line for placed in spool.committed(spool.read(paths.spool(self._storage, key)))]
-                self._tracking.set_tags(run_id, {f"winnow.sweep.{self._sweep}": "trained"})
-                self._tracking.describe(run_id, notes.of_trial(entry.trial, event, written))
-            self._tracking.set_state(run_id, event.state, event.detail)
+            tags = {f"winnow.sweep.{self._sweep}": "reused" if reused else "trained"}
+            self._tracking.set_state(run_id, event.state, event.detail, tags=tags, note="" if reused else self._note(entry, event))
             if event.state == "leased":
                 self._tracking.set_state(parent, "leased", {})  # the sweep goes on, too; results.show ends it
             self._store(key, Cursor(self._place, run_id, cursor.offset, state))
         return shipped
+
+    def _note(self, entry: Entry, event: Event) -> str:
+        written = spool.committed(spool.read(paths.spool(self._storage, entry.trial.key)))
+        return notes.of_trial(entry.trial, event, [placed.line for placed in written])
 
     def _parent(self) -> str:
         """The sweep's run; it is described when this shipper meets it first."""
@@ -124,21 +123,22 @@ class Shipper:
 
     def _ship_lines(self, run_id: str, entry: Entry, chunk: Sequence[Placed], points: Sequence[Point]) -> None:
         key, trial = entry.trial.key, entry.trial
-        self._tracking.log_points(run_id, points)
+        tags: dict[str, str] = {}
         for line in (placed.line for placed in chunk):
             self._tracking.log_artifacts(run_id, [place(self._storage, key) for place in FILES.get(line["kind"], ())])
             match line["kind"]:
                 case "attempt":
-                    self._tracking.set_tags(run_id, {f"winnow.{name}": line[name] for name in TAGS if name in line})
+                    tags |= {f"winnow.{name}": line[name] for name in TAGS if name in line}
                     profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
                     self._tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
                 case "pruned":
                     if line.get("warnings"):
-                        self._tracking.set_tags(run_id, {"winnow.warning": "; ".join(line["warnings"])})
+                        tags["winnow.warning"] = "; ".join(line["warnings"])
                 case "finished":
-                    self._tracking.set_tags(run_id, {"winnow.execution": line["execution"]})
+                    tags["winnow.execution"] = line["execution"]
                     evaluations = spool.evaluations(spool.read(paths.spool(self._storage, key)))
                     self._tracking.log_text(run_id, "evaluations.json", json.dumps(evaluations))
+        self._tracking.log(run_id, points, tags)
 
     def _stored(self, key: str) -> Cursor:
         """The cursor on disk if it speaks of this MLflow, else one at the start."""

@@ -75,6 +75,7 @@ class Tracking:
         self._client: Any = None
         self._experiment = ""
         self._runs: dict[str, str] = {}
+        self._open: set[str] = set()  # ids of the runs that are RUNNING in MLflow, by all that was asked and said here
 
     def parent_run(self, sweep: str) -> str:
         """The id of the sweep's run."""
@@ -89,22 +90,27 @@ class Tracking:
             self._batch(run_id, params=params_of(trial), tags=filters_of(trial))
         return run_id
 
-    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+    def log(self, run_id: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
+        """Points and tags, in as few calls as MLflow allows: on an embedded database each costs the driver 20 ms."""
         from mlflow.entities import Metric
 
-        for start in range(0, len(points), MOST_METRICS):
-            self._batch(run_id, metrics=[Metric(*point) for point in points[start : start + MOST_METRICS]])
+        for start in range(0, len(points) or (1 if tags else 0), MOST_METRICS):
+            metrics = [Metric(*point) for point in points[start : start + MOST_METRICS]]
+            self._batch(run_id, metrics, tags=tags if start == 0 else None)
 
-    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        self._batch(run_id, tags=tags)
-
-    def set_state(self, run_id: str, state: str, detail: Mapping[str, Any]) -> None:
-        """The run's status for a state of the manifest, with ABOUT as tags; `leased` opens a closed run again."""
-        self.set_tags(run_id, {"winnow.state": state, **{f"winnow.{name}": str(detail.get(name, "")) for name in ABOUT}})
-        if STATUS[state] == "RUNNING":
-            self._connected().update_run(run_id, status="RUNNING")
-        else:
+    def set_state(
+        self, run_id: str, state: str, detail: Mapping[str, Any], *, note: str = "", tags: Mapping[str, str] | None = None
+    ) -> None:
+        """The run's status for a state of the manifest, with ABOUT, `tags` and the note; `leased` opens a closed run again."""
+        about = {f"winnow.{name}": str(detail.get(name, "")) for name in ABOUT}
+        noted = self._note(run_id, note) if note else {}
+        self._batch(run_id, tags={"winnow.state": state, **about, **(tags or {}), **noted})
+        if STATUS[state] != "RUNNING":
+            self._open.discard(run_id)
             self._connected().set_terminated(run_id, STATUS[state])
+        elif run_id not in self._open:
+            self._connected().update_run(run_id, status="RUNNING")
+            self._open.add(run_id)
 
     @property
     def page(self) -> str:
@@ -114,11 +120,8 @@ class Tracking:
 
     def describe(self, run_id: str, text: str, *, first: bool = False) -> None:
         """The note under the run's name, but where somebody has written another there; `first`: only where there is none."""
-        tags, text = self._connected().get_run(run_id).data.tags, text[:MOST_TAG]
-        if first and NOTE in tags:
-            return
-        if digest(tags.get(NOTE, "")) in (tags.get("winnow.note"), digest("")):
-            self.set_tags(run_id, {NOTE: text, "winnow.note": digest(text)})
+        if noted := self._note(run_id, text, first=first):
+            self._batch(run_id, tags=noted)
 
     def log_artifacts(self, run_id: str, files: Iterable[Path], folder: str = "") -> None:
         """The files that exist, under their own names."""
@@ -184,6 +187,12 @@ class Tracking:
         with tempfile.TemporaryDirectory() as folder:
             return json.loads(Path(client.download_artifacts(run_id, name, folder)).read_bytes())
 
+    def _note(self, run_id: str, text: str, *, first: bool = False) -> dict[str, str]:
+        """The tags that make a note; none where `describe` is to leave what is there."""
+        tags, text = self._connected().get_run(run_id).data.tags, text[:MOST_TAG]
+        ours = digest(tags.get(NOTE, "")) in (tags.get("winnow.note"), digest(""))
+        return {NOTE: text, "winnow.note": digest(text)} if ours and not (first and NOTE in tags) else {}
+
     def _find_or_create(self, tag: str, value: str, name: str, tags: Mapping[str, str]) -> str:
         if value not in self._runs:
             runs = self._search(f"tags.`{tag}` = '{value}'")
@@ -195,6 +204,8 @@ class Tracking:
             for ghost in ghosts:
                 self._connected().delete_run(ghost.info.run_id)
             self._runs[value] = oldest.info.run_id
+            if oldest.info.status == "RUNNING":
+                self._open.add(oldest.info.run_id)
         return self._runs[value]
 
     def _search(self, where: str) -> list[Any]:

@@ -90,7 +90,7 @@ def test_shipping_again_leaves_notes_as_they_are_and_those_of_people(tmp_path: P
     (run,) = runs(tracking, trial)
     for edited in (None, "the one in the paper"):
         if edited:
-            tracking.set_tags(run.info.run_id, {NOTE: edited})
+            tracking.log(run.info.run_id, (), {NOTE: edited})
         else:
             ship(tmp_path, trial, tracking, "leased", "done")
         before = runs(tracking, trial)[0].data
