@@ -39,7 +39,12 @@ def orchestration() -> Iterator[list[str]]:
     yield ["what", "bare", "through the service", "ratio"]
     lengths = {f"{updates} updates of BC": row for updates, row in found["training"].items()}
     for each, row in {f"{found['noop']['seconds_each']:g} s of sleep": found["noop"], **lengths}.items():
-        yield [f"{row['trials']} trials of {each}", f"{row['bare_s']:.0f} s", f"{row['service_s']:.0f} s", f"{row['service_s'] / row['bare_s']:.2f}"]
+        yield [
+            f"{row['trials']} trials of {each}",
+            f"{row['bare_s']:.0f} s",
+            f"{row['service_s']:.0f} s",
+            f"{row['service_s'] / row['bare_s']:.2f}",
+        ]
 
 
 def points() -> Iterator[list[str]]:

@@ -60,6 +60,11 @@ class Tape(TorchDispatchMode):
         self.frozen: list[str] = []  # why it must not be repeated
         self.silent = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's way to ask whether to shield this from its compiler, for which it would import the compiler: seconds, for nothing."""
+        return False
+
     def __enter__(self) -> Tape:
         _entered.tape = self
         super().__enter__()  # type: ignore[no-untyped-call]
