@@ -11,6 +11,7 @@ them is shipped, and for as long nothing is.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -80,17 +81,32 @@ def noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "share": swept / bare - 1, "share_without_start": inside["trained_s"] / bare - 1}  # fmt: skip
 
 
-def training(folder: Path, arguments: argparse.Namespace) -> dict[int, Any]:
+def training(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Short trials of real training, bare and by `service run` in a new storage, by their length."""
-    found = {}
-    for updates in arguments.updates:
+    found: dict[str, Any] = {}
+    for round_, updates in itertools.product(range(arguments.rounds), arguments.updates):
         settings = (DATASET, f"seeds={','.join(map(str, range(arguments.seeds)))}", f"updates={updates}", "sparsities=0.8,0.9,0.95")
         trials = expand(override(load_sweep("smoke"), settings))
-        bare, _ = timed(partial(spread, partial(_bare_training, folder / f"bare-{updates}"), trials))
-        command = [sys.executable, "-m", "service", "run", "smoke", "--device", "cpu", "--storage", str(folder / f"swept-{updates}")]
+        command = [
+            sys.executable,
+            "-m",
+            "service",
+            "run",
+            "smoke",
+            "--device",
+            "cpu",
+            "--storage",
+            str(folder / f"swept-{updates}-{round_}"),
+        ]
         command += [f"--set={setting}" for setting in settings]
-        swept, _ = timed(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
-        found[updates] = {"trials": len(trials), "bare_s": bare, "service_s": swept, "ratio": round(swept / bare, 3)}
+        works = {
+            "bare_s": partial(spread, partial(_bare_training, folder / f"bare-{updates}-{round_}"), trials),
+            "service_s": partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL),
+        }
+        row = found.setdefault(str(updates), {"trials": len(trials), "bare_s": [], "service_s": [], "ratio": []})
+        for name in sorted(works, reverse=round_ % 2 == 1):  # in turn, and who is first in turn
+            row[name].append(timed(works[name])[0])
+        row["ratio"].append(round(row["service_s"][-1] / row["bare_s"][-1], 3))
     return found
 
 
@@ -243,6 +259,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=10, help="of 4 trials each")
     parser.add_argument("--updates", type=int, nargs="+", default=[2_000, 10_000], help="lengths of the trials")
+    parser.add_argument("--rounds", type=int, default=2, help="of short trials")
     parser.add_argument("--spools", type=int, default=200, help="of 500 points each")
     arguments = parser.parse_args()
     if arguments.parts[0].startswith("_"):
@@ -254,7 +271,7 @@ def main() -> None:
     found["machine"] = f"{CORES} cores, {platform.machine()}, Python {platform.python_version()}; {load}"
     for part in arguments.parts:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            found[part] = globals()[part](Path(folder), arguments)
+            found[part] = found.get(part, {}) | globals()[part](Path(folder), arguments)  # lengths measured before stay
         print(part, json.dumps(found[part], indent=1), flush=True)
         file.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -38,12 +38,14 @@ def orchestration() -> Iterator[list[str]]:
     found = read("orchestration")
     yield ["what", "bare", "through the service", "ratio"]
     lengths = {f"{updates} updates of BC": row for updates, row in found["training"].items()}
-    for each, row in {f"{found['noop']['seconds_each']:g} s of sleep": found["noop"], **lengths}.items():
+    sleep = {name: [value] if name.endswith("_s") else value for name, value in found["noop"].items()}
+    for each, row in {f"{found['noop']['seconds_each']:g} s of sleep": sleep, **lengths}.items():
+        ratios = [swept / bare for swept, bare in zip(row["service_s"], row["bare_s"], strict=True)]
         yield [
             f"{row['trials']} trials of {each}",
-            f"{row['bare_s']:.0f} s",
-            f"{row['service_s']:.0f} s",
-            f"{row['service_s'] / row['bare_s']:.2f}",
+            f"{median(row['bare_s']):.0f} s",
+            f"{median(row['service_s']):.0f} s",
+            spread(ratios, 2),
         ]
 
 

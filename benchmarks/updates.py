@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -72,23 +73,28 @@ class Ours:
         return time.perf_counter() - begun
 
 
+def save(table: Table, to: str | IO[bytes]) -> None:
+    """The table as the peers' programs read it."""
+    o, a = table.observation_size, table.action_size
+    ends = np.zeros(len(table.rows), np.float32)
+    ends[np.cumsum(table.episode_lengths) - 1] = 1
+    terminals = np.array(table.rows[:, -1])
+    np.savez(
+        to,
+        observations=table.rows[:, :o],
+        actions=table.rows[:, o : o + a],
+        rewards=table.rows[:, o + a],
+        terminals=terminals,
+        timeouts=ends * (1 - terminals),
+    )
+
+
 class Peer:
     """d3rlpy in a worker process of its own environment; idle while ours is timed."""
 
     def __init__(self, python: str, table: Table) -> None:
         self.file = tempfile.NamedTemporaryFile(suffix=".npz")  # noqa: SIM115
-        o, a = table.observation_size, table.action_size
-        ends = np.zeros(len(table.rows), np.float32)
-        ends[np.cumsum(table.episode_lengths) - 1] = 1
-        terminals = np.array(table.rows[:, -1])
-        np.savez(
-            self.file,
-            observations=table.rows[:, :o],
-            actions=table.rows[:, o : o + a],
-            rewards=table.rows[:, o + a],
-            terminals=terminals,
-            timeouts=ends * (1 - terminals),
-        )
+        save(table, self.file)
         program = str(Path(__file__).with_name("peer_d3rlpy.py"))
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self.worker = subprocess.Popen(

@@ -161,11 +161,16 @@ class ShipperThread:
         self._ship, self._stop = ship, threading.Event()
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self.trouble = ""
-        self._thread.start()
+
+    def start(self) -> None:
+        """Begin, where it has not. Importing MLflow beside something else that this process waits for would hold that up by seconds."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def finish(self, patience: float) -> bool:
         """Ship the rest; False, with the reason in `trouble`, where MLflow could not take it within `patience` seconds."""
         self._stop.set()
+        self.start()
         self._thread.join(patience)
         if self._thread.is_alive():
             self.trouble = self.trouble or "MLflow does not answer"

@@ -116,10 +116,7 @@ def test_the_driver_killed_at_random_moments(
         run.kill()
         wait_for(lambda below=below: not any("ray" in title(pid) for pid in below))
         assert check(place, big, tracking=None)  # it was not over
-        left = [path for path in paths.ray_results(place).rglob("*") if path.is_file()]
-        assert any(path.suffix == ".pkl" for path in left)
-        for path in left:
-            path.write_bytes(pickle.dumps(Trap(mark)) if path.suffix == ".pkl" or number else path.read_bytes()[:100])
+        damage_tune(place, mark, everything=number > 0)
     last = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
     started.append(last)
     assert last.wait() == 0, last.out
@@ -128,6 +125,31 @@ def test_the_driver_killed_at_random_moments(
     most = redone(place / "work")
     assert most <= EVERY
     record("driver SIGKILL at random moments; Tune's state damaged in between; a second driver refused", kills=3, redone=most)
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["pickles", "everything"])
+def test_without_the_manifest_tune_s_state_would_be_believed(
+    environment: dict[str, str], place: Path, big: Twin, started: list[Process], tmp_path: Path, everything: bool
+) -> None:
+    run = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
+    started.append(run)
+    wait_for(lambda: progress(place, list(big.states)) > 0, run)
+    below = descendants(run.pid)
+    run.kill()
+    wait_for(lambda: not any("ray" in title(pid) for pid in below))
+    damage_tune(place, tmp_path / "mark", everything)
+    last = driver(given(place, 2), environment, place / "log", FAULTS=faults(place, "tune_restored"))
+    started.append(last)
+    assert last.wait() != 0
+    assert (tmp_path / "mark").exists(), last.out
+
+
+def damage_tune(place: Path, mark: Path, everything: bool) -> None:
+    """A trap in place of each pickle of Tune's, or of every file; where not, the others are cut short."""
+    left = [path for path in paths.ray_results(place).rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in left)
+    for path in left:
+        path.write_bytes(pickle.dumps(Trap(mark)) if path.suffix == ".pkl" or everything else path.read_bytes()[:100])
 
 
 def test_the_driver_asked_to_leave_by_sigint_and_sigterm(

@@ -212,6 +212,8 @@ def no_mlflow() -> None:
 
         def __init__(self, ship: object) -> None: ...
 
+        def start(self) -> None: ...
+
         def finish(self, patience: float) -> bool:
             return True
 
@@ -270,6 +272,21 @@ def no_tidy() -> None:
 def no_work_kept() -> None:
     """A trial that goes on does not look for its checkpoint."""
     _when_imported("trainables.checkpoint", lambda module: setattr(module, "newest", lambda *_: None))
+
+
+def tune_restored() -> None:
+    """Ray Tune goes on from its own newest state, where there is some."""
+
+    def change(module: Any) -> None:
+        real = module.tune.Tuner
+
+        def tuner(trainable: Any, *, run_config: Any, **more: Any) -> Any:
+            folders = sorted(file.parent for file in Path(run_config.storage_path).glob("*/tuner.pkl"))
+            return real.restore(str(folders[-1]), trainable) if folders else real(trainable, run_config=run_config, **more)
+
+        module.tune = _With(module.tune, Tuner=tuner)
+
+    _when_imported("service.cluster", change)
 
 
 def no_cut() -> None:
