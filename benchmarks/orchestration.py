@@ -182,7 +182,7 @@ def noop_stack(seconds: float, stack: Stack, storage: Path, **options: Any) -> A
 
     updates = stack.lead.updates
     for point in range(POINTS):
-        time.sleep(seconds / POINTS)
+        time.sleep(seconds / POINTS * len(stack))
         yield Trained(updates * (point + 1) // POINTS, [{"train/loss": 1.0}] * len(stack), 1.0)
     yield Checkpointed(updates)
     yield Finished(updates, seconds, "none")

@@ -109,7 +109,8 @@ def _rollout(sub: argparse.ArgumentParser) -> None:
 
 def _training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    sub.add_argument("--stack-size", type=_positive, help="most trials trained as one model (default: CPU 1, GPU what its memory holds)")
+    size = "most trials trained as one model (default: CPU 1 to 4, by how many there are; GPU what its memory holds)"
+    sub.add_argument("--stack-size", type=_positive, help=size)
     sub.add_argument("--retry-failed", action="store_true", help="trials that failed or diverged are tried again, as in `resume`")
     sub.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
     sub.add_argument("--max-concurrent", type=_positive, metavar="N", help="most stacks at a time (default: what fits)")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from service import mirror, spool, stopping
 from service.manifest import TERMINAL, Manifest
 from service.packing import pack, retry
-from service.plan import STACK_SIZE, Plan, limits, progress_of
+from service.plan import Plan, limits, progress_of, stack_size
 from service.progress import Display, Progress
 from trainables import paths
 from trainables.trial import Stack, Trial, shape_of
@@ -40,6 +40,7 @@ class Driver:
         self._from: dict[str, int] = {}
         self.device = plan.device
         self._fit: Callable[[Trial], int] | None = None
+        self._most = size or plan.size
 
     def prepare(self) -> None:
         """Bring the manifest up to the plan: new trials, those that another sweep has done, and those to try again."""
@@ -60,9 +61,13 @@ class Driver:
         """Whether there is anything to train."""
         return bool(self._todo or (self._adaptive and self._adaptive.left))
 
-    def begin(self, device: str, fit: Callable[[Trial], int] | None = None) -> None:
-        """The device is known: make stacks of all that the plan has to do. `fit` says how many trials like one go into its memory."""
+    def begin(self, device: str, slots: int, fit: Callable[[Trial], int] | None = None) -> None:
+        """The device is known: make stacks of all that the plan has to do, for `slots` places.
+
+        `fit` says how many trials like one go into its memory."""
         self.device, self._fit = device, fit
+        # A search on CPUs asks for one suggestion at a time, and learns from each, however many trials there are already.
+        self._most = self._size or stack_size(device, 0 if self._adaptive else len(self._todo), slots)
         self._pack(self._todo.values())
 
     def next(self) -> Stack | None:
@@ -153,7 +158,7 @@ class Driver:
     def _suggest(self) -> bool:
         """Make stacks of suggestions, of which one round fills a stack; False where there are no more."""
         while self._adaptive and not self._ready and self._adaptive.left:
-            made = self._adaptive.ask(math.ceil((self._size or STACK_SIZE[self.device]) / len(self.plan.sweep.seeds)))
+            made = self._adaptive.ask(math.ceil(self._most / len(self.plan.sweep.seeds)))
             ledger = self._journal.ledger
             new = {trial.key: (trial, each) for each in made for trial in each.trials if trial.key not in ledger.entries}
             known = {key: {"sweep": self.plan.others[key]} for key in new if key in self.plan.others}
@@ -201,7 +206,7 @@ class Driver:
         todo = list(trials)
         progress = progress_of(self._storage, todo)
         self._from |= progress
-        size, most = self._size or STACK_SIZE[self.device], limits(self._journal.ledger, todo)
+        size, most = self._most, limits(self._journal.ledger, todo)
         if self._fit and not self._size:
             fits = {shape_of(trial): trial for trial in todo}
             room = {shape: self._fit(trial) for shape, trial in fits.items()}

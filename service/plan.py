@@ -22,7 +22,8 @@ from trainables.trial import Stack, Trial
 # Updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
 UPDATES_PER_SECOND = {("cpu", "bc"): 500.0, ("cpu", "td3_bc"): 200.0, ("cpu", "iql"): 150.0}
 OTHERWISE = {"cpu": 30.0, "cuda": 5_000.0}
-STACK_SIZE = {"cpu": 1, "cuda": 32}  # a CPU gains nothing by stacking; a GPU is idle without
+STACK_SIZE = {"cpu": 4, "cuda": 32}  # why: docs/decisions/012-stacks-on-a-cpu.md
+ROUNDS = 2  # on CPUs each place gets so many stacks at least, so that none is left waiting for long at the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +87,22 @@ def make_plan(
     state = {t.key: _state(own.state(t.key), t.key in elsewhere, retry) for t in trials}
     todo = [t for t in trials if state[t.key] not in manifest.TERMINAL]
     device = local_device() if device == "auto" else device
-    size = size or STACK_SIZE[device]
+    slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
+    size = size or stack_size(device, 0 if sweep.search else len(todo), slots)
     stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo))
     rates = {algorithm: _rate(ledgers, device, algorithm) for algorithm in sweep.algorithms}
-    slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     unknown = left * len(sweep.seeds) * sweep.updates / (slots * min(rates.values()))
     return Plan(
         name=name, sweep=sweep, trials=trials, state=state, elsewhere={k: s for k, s in elsewhere.items() if k in state},
         absent=absent, device=device, size=size, slots=slots, stacks=stacks, rates=rates,
         seconds=_seconds(stacks, rates, slots) + unknown, left=left, others=elsewhere,
     )  # fmt: skip
+
+
+def stack_size(device: str, trials: int, slots: int) -> int:
+    """The most trials that train as one model, where nobody has asked for a size, and a GPU's memory is not known."""
+    most = STACK_SIZE[device]
+    return most if device == "cuda" else max(1, min(most, trials // (ROUNDS * slots)))
 
 
 def suggested(sweep: Sweep, name: str, own: Ledger) -> tuple[tuple[Trial, ...], int]:

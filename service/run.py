@@ -120,7 +120,7 @@ class Session:
         with connect(device, gpu_fraction) as cluster:
             self.leaving.install()  # Ray has put its own handler there
             self._shipping.start()
-            self.driver.begin(cluster.device, cluster.fit())
+            self.driver.begin(cluster.device, most or cluster.slots, cluster.fit())
             try:
                 cluster.train(self._plan.name, self.driver, self._storage, listen, most, **options)
             except BaseException:

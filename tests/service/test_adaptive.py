@@ -45,7 +45,7 @@ class Run:
         self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.journal.ledger, place)
         self.driver = Driver(self.plan, self.journal, storage, size, self.adaptive)
         self.driver.prepare()
-        self.driver.begin("cpu")
+        self.driver.begin("cpu", 1)
 
     def next(self) -> Stack:
         stack = self.driver.next()

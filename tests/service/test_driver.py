@@ -22,7 +22,7 @@ def begin(storage: Path, size: int = 4, retry: bool = False) -> tuple[Driver, Ma
     journal = Manifest(storage, "smoke")
     driver = Driver(plan, journal, storage, size)
     driver.prepare()
-    driver.begin("cpu")
+    driver.begin("cpu", 4)
     return driver, journal
 
 
@@ -61,7 +61,16 @@ def test_a_stack_is_as_large_as_memory_allows_where_nobody_asked_for_a_size(tmp_
         plan = make_plan("smoke", SETTINGS, storage=tmp_path / str(size), device="cuda", size=size)
         driver = Driver(plan, Manifest(tmp_path / str(size), "smoke"), tmp_path / str(size), size)
         driver.prepare()
-        driver.begin("cuda", lambda trial: 2)
+        driver.begin("cuda", 1, lambda trial: 2)
+        assert drain(driver) == wanted
+
+
+def test_on_cpus_a_stack_is_as_large_as_the_cluster_has_places(tmp_path: Path) -> None:
+    for slots, wanted in ((1, [2, 2]), (2, [1] * 4)):
+        plan = make_plan("smoke", SETTINGS, storage=tmp_path / str(slots), device="cpu", slots=64)
+        driver = Driver(plan, Manifest(tmp_path / str(slots), "smoke"), tmp_path / str(slots))
+        driver.prepare()
+        driver.begin("cpu", slots)
         assert drain(driver) == wanted
 
 

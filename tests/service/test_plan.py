@@ -40,7 +40,7 @@ def test_planning_imports_neither_torch_nor_ray_nor_mlflow(sweep: str) -> None:
 
 
 def test_a_plan_says_what_would_run_and_writes_nothing(service: Command, storage: Path) -> None:
-    done = service("plan", "quickstart", "--set", SMALL[0], "--device", "cpu")
+    done = service("plan", "quickstart", "--set", SMALL[0], "--device", "cpu", "--stack-size", "4")
     assert done.returncode == 0
     assert not done.stderr
     told = (
@@ -49,7 +49,7 @@ def test_a_plan_says_what_would_run_and_writes_nothing(service: Command, storage
         "dense, snip, random_erk",
         "0.8, 0.95, 0.99",
         "0, 1",
-        "14 in 14 stacks",
+        "14 in 4 stacks of at most 4",
         "about",
     )
     for text in told:
@@ -90,6 +90,17 @@ def test_the_size_of_stacks_and_what_trials_have_done_shape_the_packing(tmp_path
     listener(Checkpointed(50))
     listener.close()
     assert sorted(len(stack) for stack in planned(tmp_path, size=32).stacks) == [1, 1, 2]
+
+
+def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Path, hopper: str) -> None:
+    def sizes(slots: int, seeds: int, *settings: str) -> list[int]:
+        seeded = (f"datasets={hopper}", "pruners=snip", f"seeds={','.join(map(str, range(seeds)))}", *settings)
+        return [len(stack) for stack in make_plan("smoke", seeded, storage=tmp_path, device="cpu", slots=slots).stacks]
+
+    assert sizes(2, 3) == [1] * 3
+    assert sizes(2, 8) == [2] * 4
+    assert sizes(2, 40) == [4] * 10
+    assert sizes(64, 40) == [1] * 40
 
 
 def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str) -> None:
