@@ -116,6 +116,8 @@ def connect(device: str = "auto", gpu_fraction: float = 0.5) -> Iterator[Any]:
     class Inline(Cluster):
         """Trains one stack after the other, here."""
 
+        slots = 1
+
         def train(
             self, name: str, conductor: Any, storage: Path, listen: Callable[..., Any], most: int | None = None, **options: Any
         ) -> None:
