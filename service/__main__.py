@@ -40,14 +40,14 @@ def _run(argv: Sequence[str] | None) -> int:
     complete(known)
     arguments = known.parse_args(argv)
     try:
-        return int(globals()[arguments.command](arguments, paths.root(arguments.storage)))
+        return int(globals()[arguments.command](arguments, paths.root(getattr(arguments, "storage", None))))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        print(f"error: {error.filename or paths.root(arguments.storage)}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or paths.root(getattr(arguments, 'storage', None))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -223,6 +223,10 @@ def rollout(arguments: argparse.Namespace, storage: Path) -> int:
     if arguments.json:
         _show(arguments, "", found)
     return 0
+
+
+def datasets(arguments: argparse.Namespace, storage: Path) -> int:
+    return int(arguments.act(arguments) or 0)
 
 
 def doctor(arguments: argparse.Namespace, storage: Path) -> int:

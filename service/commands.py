@@ -7,6 +7,7 @@ from pathlib import Path
 
 from service import completion
 from trainables import registry
+from trainables.datasets.__main__ import add_commands
 
 EXAMPLES = """examples:
   python -m service plan quickstart
@@ -31,6 +32,7 @@ COMMANDS = {
     "export": ("a trained policy as a folder that needs no Winnow", "export bc/halfcheetah-expert/snip@95/s0 --to cheetah --format onnx"),
     "promote": ("a trained policy as a version of a model in MLflow's registry", "promote 3f2a --name cheetah"),
     "rollout": ("let a trained policy play, and film it", "rollout 3f2a --episodes 3 --video cheetah.mp4"),
+    "datasets": ("the datasets here: list, collect, import, check", "datasets collect winnow/hopper/medium-v0"),
     "doctor": ("what this machine lacks for sweeps, and how to mend it", "doctor --storage s3://bucket/prefix"),
 }
 ONE_SWEEP = ("plan", "run", "resume", "submit", "status", "stop", "sync", "verify", "results", "overlap")
@@ -47,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (text, example) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  python -m service {example}", formatter_class=raw)
+        if name == "datasets":
+            add_commands(sub)
+            continue
         _subject(sub, name)
         sub.add_argument(
             "--storage", help="folder, or s3://bucket/prefix, for everything that is written (default $WINNOW_STORAGE, else ./storage)"

@@ -1,4 +1,4 @@
-"""Commands of `python -m trainables.datasets`: list what is here, check that a dataset can be trained on, import a D4RL file.
+"""Commands of `python -m trainables.datasets`, which `python -m service datasets` offers as well: list, collect, import, check.
 
 python -m trainables.datasets import halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2
 """
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, 2 for input that the user can mend (said in one line on stderr)."""
     given = _parser().parse_args(arguments)
     try:
-        return int(given.command(given) or 0)
+        return int(given.act(given) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -32,25 +32,50 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainables.datasets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_commands(parser)
+    return parser
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """The commands about datasets, each with the function that does it as `act`; imports neither numpy nor torch."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    listing = commands.add_parser("list", help="the datasets on this machine")
-    listing.set_defaults(command=_list)
+    listing = commands.add_parser("list", help="the datasets on this machine, and those that can be recorded here")
+    listing.set_defaults(act=_list)
+
+    collect = commands.add_parser("collect", help="record datasets with the policies that ship with the code; one that exists is kept")
+    add_recording(collect)
+    collect.set_defaults(act=_collect)
 
     check = commands.add_parser("check", help="read datasets as a trial would, and their environments; prepares their tables")
     check.add_argument("datasets", nargs="+", metavar="ID")
-    check.set_defaults(command=_check)
+    check.set_defaults(act=_check)
 
     take = commands.add_parser("import", help="write a D4RL HDF5 file as a local Minari dataset")
     take.add_argument("file", type=Path)
     take.add_argument("--environment", required=True, metavar="ID", help="to evaluate in, such as HalfCheetah-v4")
     take.add_argument("--name", required=True, metavar="ID", help="such as d4rl/halfcheetah/medium-v2")
     take.add_argument("--force", action="store_true", help="replace the dataset if it exists")
-    take.set_defaults(command=_import)
-    return parser
+    take.set_defaults(act=_import)
+
+
+def add_recording(parser: argparse.ArgumentParser) -> None:
+    """What to record, and how much of it."""
+    parser.add_argument("datasets", nargs="*", metavar="ID", help="such as winnow/halfcheetah/expert-v0")
+    parser.add_argument("--all", action="store_true", help="every dataset that can be recorded")
+    parser.add_argument("--transitions", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--force", action="store_true", help="replace the dataset if it exists")
+
+
+def _collect(given: argparse.Namespace) -> int:
+    from trainables.datasets.collect.__main__ import record
+
+    return record(given)
 
 
 def _list(given: argparse.Namespace) -> None:
+    from trainables.datasets.collect import tiers
     from trainables.datasets.minari_store import read_metadata
 
     found = datasets.local_datasets()
@@ -64,6 +89,8 @@ def _list(given: argparse.Namespace) -> None:
         print(f"{name:38} {about.transitions:9,} transitions  {about.episodes:6,} episodes  {about.environment}{reference}")
     if not found:
         print(f"no dataset in {datasets.root()}")
+    if absent := [name for name in tiers.all_ids() if name not in found]:
+        print(f"can be recorded here (`collect`): {', '.join(absent)}")
 
 
 def _check(given: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainables import datasets
+from trainables.datasets.__main__ import add_recording
 from trainables.datasets.collect import policy, tiers
 from trainables.errors import UserError
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, 2 for input that the user can mend (said in one line on stderr)."""
     given = _parser().parse_args(arguments)
     try:
-        return int(given.command(given) or 0)
+        return int(given.act(given) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -27,16 +28,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainables.datasets.collect", description="Record datasets with the shipped policies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    record = commands.add_parser("record", help="record a dataset (offline, seeded); one that exists is kept")
-    record.add_argument("datasets", nargs="*", metavar="ID", help="such as winnow/halfcheetah/expert-v0")
-    record.add_argument("--all", action="store_true", help="every dataset that can be recorded")
-    record.add_argument("--transitions", type=int, default=100_000)
-    record.add_argument("--seed", type=int, default=0)
-    record.add_argument("--force", action="store_true", help="replace the dataset if it exists")
-    record.set_defaults(command=_record)
+    recording = commands.add_parser("record", help="record a dataset (offline, seeded); one that exists is kept")
+    add_recording(recording)
+    recording.set_defaults(act=record)
 
     listing = commands.add_parser("list", help="what can be recorded, and what is on this machine")
-    listing.set_defaults(command=_list)
+    listing.set_defaults(act=_list)
 
     train = commands.add_parser("train", help="train a behaviour policy (needs the extra [collect]); resumes")
     train.add_argument("environment", help="such as HalfCheetah-v5")
@@ -44,17 +41,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=1_000_000)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--to", type=Path, required=True, metavar="DIR")
-    train.set_defaults(command=_train)
+    train.set_defaults(act=_train)
 
     ship = commands.add_parser("ship", help="choose snapshots of a training and write the shipped files")
     ship.add_argument("runs", nargs="+", type=Path, metavar="DIR")
     ship.add_argument("--to", type=Path, default=None, metavar="DIR", help="default: the package's folder of policies")
-    ship.set_defaults(command=_ship)
+    ship.set_defaults(act=_ship)
     return parser
 
 
-def _record(given: argparse.Namespace) -> int:
-    from trainables.datasets.collect.record import record
+def record(given: argparse.Namespace) -> int:
+    """Record what `add_recording` asked for; returns the exit code."""
+    from trainables.datasets.collect.record import record as write
     from trainables.datasets.table import load_table
 
     names = tiers.all_ids() if given.all else given.datasets
@@ -66,7 +64,7 @@ def _record(given: argparse.Namespace) -> int:
         tiers.segments(tiers.parse(name)[1], policy.card(tiers.parse(name)[0]), given.transitions)
     for name in names:
         kept = datasets.exists(name) and not given.force
-        record(name, given.transitions, given.seed, given.force, None if kept else _Line(name))
+        write(name, given.transitions, given.seed, given.force, None if kept else _Line(name))
         table = load_table(name)
         mean = float(table.episode_returns.mean())
         print(
