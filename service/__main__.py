@@ -225,6 +225,22 @@ def rollout(arguments: argparse.Namespace, storage: Path) -> int:
     return 0
 
 
+def archive(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.archive import archive as write
+
+    count = write(arguments.sweeps, arguments.to, storage)
+    print(f"{arguments.to}: {count} finished trials, {arguments.to.expanduser().stat().st_size / 1e3:,.0f} kB")
+    return 0
+
+
+def adopt(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.archive import adopt as take
+    from service.archive import describe
+
+    print(describe(take(arguments.file, storage)))
+    return 0
+
+
 def datasets(arguments: argparse.Namespace, storage: Path) -> int:
     return int(arguments.act(arguments) or 0)
 

@@ -32,6 +32,8 @@ COMMANDS = {
     "export": ("a trained policy as a folder that needs no Winnow", "export bc/halfcheetah-expert/snip@95/s0 --to cheetah --format onnx"),
     "promote": ("a trained policy as a version of a model in MLflow's registry", "promote 3f2a --name cheetah"),
     "rollout": ("let a trained policy play, and film it", "rollout 3f2a --episodes 3 --video cheetah.mp4"),
+    "archive": ("finished trials as one file, for another storage", "archive quickstart --to quickstart.zip"),
+    "adopt": ("take the trials of such a file into this storage as done", "adopt quickstart.zip"),
     "datasets": ("the datasets here: list, collect, import, check", "datasets collect winnow/hopper/medium-v0"),
     "doctor": ("what this machine lacks for sweeps, and how to mend it", "doctor --storage s3://bucket/prefix"),
 }
@@ -82,11 +84,15 @@ def _subject(sub: argparse.ArgumentParser, name: str) -> None:
     """What the command is about: a sweep, several, a trial."""
     if name in ONE_SWEEP:
         _completed(sub.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart"), completion.sweeps)
-    elif name == "report":
-        _completed(
-            sub.add_argument("sweeps", nargs="+", metavar="SWEEP", help="sweeps that MLflow holds, reported together"), completion.sweeps
-        )
-        sub.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default reports/ in the storage)")
+    elif name in ("report", "archive"):
+        help = "sweeps that MLflow holds, reported together" if name == "report" else "sweeps whose finished trials are wanted"
+        _completed(sub.add_argument("sweeps", nargs="+", metavar="SWEEP", help=help), completion.sweeps)
+        if name == "report":
+            sub.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default reports/ in the storage)")
+        else:
+            sub.add_argument("--to", type=Path, metavar="FILE.zip", required=True, help="the file to write; an older one is replaced")
+    elif name == "adopt":
+        sub.add_argument("file", type=Path, metavar="FILE.zip", help="what `archive` wrote")
     elif name == "logs":
         help = "a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0"
         _completed(sub.add_argument("trial", help=help), completion.trials)
