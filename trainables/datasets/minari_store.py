@@ -25,6 +25,25 @@ Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArra
 Bounds = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
+# Minari's client as a program, since its search has no time limit but being killed. Its last line on stderr says what went wrong.
+_CLIENT = """\
+import sys
+name, ours, sys.stdout = sys.argv[1], sys.stdout, sys.stderr
+try:
+    import minari
+    from minari.storage import hosting
+    hosting.get_cloud_storage()  # imports the hub's client, too
+    print("begun", file=ours, flush=True)
+    there = hosting.list_remote_datasets(prefix=name.rsplit("-v", 1)[0])
+    if name not in there:
+        sys.exit("the hub has no such dataset" + (f", it has {', '.join(sorted(there))}" if there else ""))
+    print("found", file=ours, flush=True)
+    minari.download_dataset(name)
+except Exception as error:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    sys.exit("download failed: " + (str(error).strip() or type(error).__name__).splitlines()[0])
+"""
 # Settings of an environment that change a picture, not a return.
 COSMETIC = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom", "visual_options"}
 
@@ -123,45 +142,54 @@ def download(dataset: str) -> None:
     if dataset.startswith(datasets.OURS):
         raise datasets.missing(dataset)
     target = datasets.folder(dataset)
-    # The hub's client has no overall time limit, so it runs in a process of its own, into a folder that is not yet a dataset.
-    scratch = datasets.root() / f".download-{uuid.uuid4().hex}"
-    program = (
-        "import sys, minari; from minari.storage import hosting; name = sys.argv[1]\n"
-        "if name not in hosting.list_remote_datasets(prefix=name.rsplit('-v', 1)[0]): sys.exit('the hub has no such dataset')\n"
-        "print('found', flush=True); sys.stdout = sys.stderr; minari.download_dataset(name)\n"
-    )
+    scratch = datasets.root() / f".download-{uuid.uuid4().hex}"  # not yet a dataset
     try:
         scratch.mkdir(parents=True)
-        child = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", program, dataset],
-            env=os.environ | {"MINARI_DATASETS_PATH": str(scratch)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        alarm = threading.Timer(SEARCH_SECONDS, child.kill)
-        alarm.start()
-        try:
-            assert child.stdout is not None
-            found = child.stdout.readline() == "found\n"
-            alarm.cancel()
-            _, complaint = child.communicate()
-        finally:
-            alarm.cancel()
-            child.kill()
-            child.wait()
-        if child.returncode != 0 or not (scratch / dataset / "data" / "metadata.json").is_file():
-            last = (complaint.strip().splitlines() or ["no answer"])[-1]
-            silent = not found and child.returncode < 0
-            reason = f"no answer from the hub in {SEARCH_SECONDS:.0f} s" if silent else f"download failed: {last[:160]}"
+        if reason := _fetch(dataset, scratch):
             raise datasets.missing(dataset, reason)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not datasets.exists(dataset):
-            (scratch / dataset).rename(target)
+            (scratch / "datasets" / dataset).rename(target)
     except OSError as error:
-        raise datasets.missing(dataset, f"download failed: {one_line(error)}") from None
+        if not datasets.exists(dataset):  # else another process has put it there meanwhile
+            raise datasets.missing(dataset, f"download failed: {one_line(error)}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fetch(dataset: str, scratch: Path) -> str:
+    """Let Minari's client download into `scratch`/datasets, in a process of its own; returns why it could not, or ''."""
+    own = {
+        "MINARI_DATASETS_PATH": str(scratch / "datasets"),
+        "HF_HUB_CACHE": str(scratch / "hub"),  # nothing stays in anyone's home, and no older copy answers for the hub
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _CLIENT, dataset],
+        env=os.environ | own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    alarm = threading.Timer(SEARCH_SECONDS, child.kill)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()  # what the imports take is not the hub's silence
+        alarm.start()
+        found = child.stdout.readline() == "found\n"
+        alarm.cancel()
+        _, complaint = child.communicate()
+    finally:
+        alarm.cancel()
+        child.kill()
+        child.wait()
+    last = next((line[:200] for line in reversed(complaint.splitlines()) if line.strip() and not line.startswith("Retrying")), "")
+    if not found and child.returncode < 0:
+        return f"no answer from the hub in {SEARCH_SECONDS:.0f} s" + (f": {last}" if last else "")
+    if child.returncode != 0 or not (scratch / "datasets" / dataset / "data" / "metadata.json").is_file():
+        return last or "download failed"
+    return ""
 
 
 def unreadable(dataset: str, path: Path, error: BaseException) -> UserError:
