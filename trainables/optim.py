@@ -57,10 +57,11 @@ class Adam:
         self._counts += 1
         for rate, members in self._groups:
             values, gradients, first, second = ([rows[k] for k in members] for rows in (self.parameters, gradient, self.first, self.second))
+            rate_now = (rate * factor).squeeze().to(rate.dtype)  # CUDA's kernel reads a float, whatever it is given
             # One kernel for all, where operations of torch would pass over memory nine times.
             torch._fused_adam_(
-                values, gradients, first, second, [], [self._counts] * len(members), lr=(rate * factor).squeeze(), beta1=BETAS[0],
-                beta2=BETAS[1], weight_decay=0, eps=EPSILON, amsgrad=False, maximize=False,
+                values, gradients, first, second, [], [self._counts] * len(members), lr=rate_now, beta1=BETAS[0], beta2=BETAS[1],
+                weight_decay=0, eps=EPSILON, amsgrad=False, maximize=False,
             )  # fmt: skip
 
 
