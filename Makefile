@@ -9,8 +9,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 sweep: .venv/installed  ## record the default dataset if absent, run search_spaces/quickstart.py, show the results
 	@$(BIN)/python -m service run quickstart
 
-test: .venv/installed-dev .venv-peer/installed  ## the whole test suite
-	$(BIN)/python -m pytest
+test: .venv/installed-dev .venv-peer/installed  ## the whole test suite, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: .venv/installed-dev  ## the slow fault tests, minutes: real Ray and MLflow servers killed; renews tests/faults/survived.md
 	FAULT_TABLE=tests/faults/survived.md $(BIN)/python -m pytest tests/faults -m slow_faults

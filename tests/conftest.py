@@ -11,6 +11,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads bes
 import pytest
 
 HOPPER = "test/hopper/random-v0"
+LONG = ("test_run.py", "test_adaptive_run.py", "test_security.py", "test_tracking.py", "test_boundaries.py", "test_object_storage.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes first: what is begun last, on one of two processes, must be short."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
