@@ -41,6 +41,7 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 
+from service import devices  # noqa: E402
 from service.waiting import waiting  # noqa: E402
 from trainables import paths  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
@@ -129,14 +130,15 @@ class Cluster:
 
 @contextlib.contextmanager
 def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterator[Cluster]:
-    """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback."""
+    """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback.
+
+    Raises UserError for a `cuda` that the cluster does not have."""
     with waiting("starting Ray"):
         _start()
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in our words, with their class, not as tracebacks
     try:
-        chosen = device if device != "auto" else "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
-        yield Cluster(chosen, gpu_fraction)
+        yield Cluster(devices.choose(device, ray.cluster_resources().get("GPU", 0)), gpu_fraction)
     except KeyboardInterrupt:
         _kill()
         raise

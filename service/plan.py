@@ -13,7 +13,7 @@ from typing import Any
 from search_spaces.ranges import Range
 from search_spaces.space import spaces
 from search_spaces.sweep import Sweep, expand, load_sweep, override
-from service import manifest, mirror, spool
+from service import devices, manifest, mirror, spool
 from service.manifest import Ledger
 from service.packing import pack
 from trainables import datasets, paths
@@ -72,13 +72,13 @@ def make_plan(
 ) -> Plan:
     """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input.
 
-    `retry`: trials that failed or diverged are to do again. `fresh`: what other sweeps have done is trained again, apart.
+    `retry`: trials that failed are to do again. `fresh`: what other sweeps have done is trained again, apart.
     `slots`: how many stacks train at a time, where that is known.
     """
     sweep = override(load_sweep(name), settings)
     absent = absent_datasets(sweep.datasets)
     mirror.pull(storage)
-    ledgers = manifest.read_all(storage)
+    ledgers = manifest.read_all(storage, own=name)
     own, elsewhere = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name)
     trials = tuple(as_trained(trial, name, own, fresh) for trial in expand(sweep))
     left = 0
@@ -86,7 +86,7 @@ def make_plan(
         trials, left = suggested(sweep, name, own)
     state = {t.key: _state(own.state(t.key), t.key in elsewhere, retry) for t in trials}
     todo = [t for t in trials if state[t.key] not in manifest.TERMINAL]
-    device = local_device() if device == "auto" else device
+    device = devices.local(device)
     slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     size = size or stack_size(device, 0 if sweep.search else len(todo), slots)
     stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo))
@@ -152,15 +152,6 @@ def progress_of(storage: Path, trials: Sequence[Trial]) -> dict[str, int]:
     return {key: max(0, spool.committed_update(spool.read(paths.spool(storage, key)))) for key in (t.key for t in trials) if key in begun}
 
 
-def local_device() -> str:
-    """`cuda` where this machine has a GPU and an installed torch that can use it, else `cpu`; asks neither torch nor ray."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return "cpu"
-    import importlib.metadata
-
-    return "cpu" if importlib.metadata.version("torch").endswith("+cpu") else "cuda"
-
-
 def describe(plan: Plan) -> str:
     """The plan as people read it."""
     name, sweep, counts = plan.name, plan.sweep, Counter(plan.state.values())
@@ -206,7 +197,7 @@ def duration(seconds: float) -> str:
 def _state(own: str, elsewhere: bool, retry: bool) -> str:
     if elsewhere and own != "done":
         return "done"
-    if retry and own in ("failed", "diverged"):
+    if retry and own == "failed":  # what has diverged would do so again, bit for bit
         return "planned"
     return own or "planned"
 

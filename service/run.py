@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from search_spaces.sweep import Sweep
-from service import stopping
+from service import devices, stopping
 from service.driver import Driver
 from service.heart import Heart
 from service.lease import Permit
@@ -66,6 +66,8 @@ def run(
     UserError for bad input, before anything is started or written, and where another driver takes over.
     """
     plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry, fresh=fresh, slots=most)
+    if plan.todo or plan.left:
+        devices.refuse(device)
     place = studies_of(plan.sweep, storage, study_storage)
     origin = origins(plan.needs)
     print(describe(replace(plan, absent=())), flush=True)

@@ -1,0 +1,49 @@
+"""CPU or GPU, one rule for the plan and for the run. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+from trainables.errors import UserError
+
+DEVICES = Path("/dev")
+GPU_FILES = ("nvidia[0-9]*", "dxg")  # Linux's and, without them, the Windows Subsystem for Linux's
+INSTEAD = "take --device cpu, or auto"
+
+
+def choose(device: str, gpus: float) -> str:
+    """The device for `device` (auto, cpu or cuda) where there are `gpus`: `auto` takes a GPU that the installed torch can use.
+
+    Raises UserError for a `cuda` that is not there: Ray would wait for it for ever."""
+    if device == "auto":
+        return "cuda" if gpus and torch_uses_gpus() else "cpu"
+    if device == "cuda" and not gpus:
+        raise UserError(f"no GPU for --device cuda among Ray's resources; {INSTEAD}, or start a node that has one (ray start --num-gpus)")
+    return device
+
+
+def local(device: str) -> str:
+    """What `device` stands for on this machine."""
+    return choose(device, gpus_here()) if device == "auto" else device
+
+
+def refuse(device: str) -> None:
+    """Raise UserError where `cuda` is asked of this machine, not of a cluster, and plainly cannot be had."""
+    if device != "cuda" or os.environ.get("RAY_ADDRESS"):
+        return
+    if not gpus_here():
+        raise UserError(f"no GPU for --device cuda on this machine; {INSTEAD}, or set RAY_ADDRESS to a cluster that has one")
+    if not torch_uses_gpus():
+        raise UserError(f"torch {importlib.metadata.version('torch')} cannot use a GPU; install it from its CUDA index, or {INSTEAD}")
+
+
+def gpus_here() -> int:
+    """How many GPUs this machine shows."""
+    return sum(len(list(DEVICES.glob(pattern))) for pattern in GPU_FILES)
+
+
+def torch_uses_gpus() -> bool:
+    """Whether the installed torch was built for more than CPUs."""
+    return not importlib.metadata.version("torch").endswith("+cpu")
