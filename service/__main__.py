@@ -18,7 +18,11 @@ from service.waiting import waiting
 from trainables import paths
 from trainables.errors import UserError
 
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EHOSTUNREACH, errno.EIO)  # which users can mend
+# Which users can mend: a full, read-only or foreign storage, one that cannot be reached, and a path that is none.
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EHOSTUNREACH, errno.EIO, errno.ESTALE, errno.ENOLCK,
+    errno.EOPNOTSUPP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ EXAMPLES = """examples:
 COMMANDS = {
     "plan": ("what a run would do; starts nothing", "plan quickstart --set seeds=0,1,2"),
     "run": ("run a sweep, or go on with it, then show its results", "run quickstart --set updates=50000"),
-    "resume": ("run, and try again what failed or diverged", "resume quickstart"),
+    "resume": ("run, and try again what failed", "resume quickstart"),
     "submit": ("run a sweep as a job of a Ray cluster", "submit quickstart --address http://127.0.0.1:8265 --follow"),
     "status": ("the state of every trial of a sweep", "status quickstart --watch"),
     "stop": ("ask the driver of a sweep to leave, wherever it runs", "stop quickstart"),
@@ -122,7 +122,7 @@ def _training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     size = "most trials trained as one model (default: CPU 1 to 4, by how many there are; GPU what its memory holds)"
     sub.add_argument("--stack-size", type=_positive, help=size)
-    sub.add_argument("--retry-failed", action="store_true", help="trials that failed or diverged are tried again, as in `resume`")
+    sub.add_argument("--retry-failed", action="store_true", help="trials that failed are tried again, as in `resume`")
     sub.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
     sub.add_argument("--max-concurrent", type=_positive, metavar="N", help="most stacks at a time (default: what fits)")
     sub.add_argument("--gpu-fraction", type=_fraction, default=0.5, metavar="F", help="share of a GPU that a stack takes (default 0.5)")

@@ -216,7 +216,9 @@ class Driver:
 
     def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
         """The failure, and with it, so that no crash comes between, the next try where there is one."""
-        failures = self._journal.ledger.entries[trial.key].failures(failure["reason"]) + 1
+        reached = spool.committed_update(spool.read(paths.spool(self._storage, trial.key)))
+        failure = {**failure, "update": max(0, reached)}
+        failures = self._journal.ledger.entries[trial.key].failures(failure["reason"], reached)
         events: list[tuple[str, str, Mapping[str, Any]]] = [(trial.key, "failed", failure)]
         again = retry(size, failure["reason"], failures)
         if again:

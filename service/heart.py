@@ -10,7 +10,7 @@ from types import TracebackType
 
 from service import lease, shared
 from service.lease import Lease
-from trainables.errors import SupersededError
+from trainables.errors import SupersededError, UserError
 
 
 class Heart:
@@ -29,7 +29,8 @@ class Heart:
 
     def _run(self) -> None:
         while not self._over.wait(lease.BEAT):
-            with contextlib.suppress(OSError):  # a disk or S3 that is full or away for a while; away for long, another driver takes over
+            # A disk or S3 that is full or away for a while, credentials that are renewed: away for long, another driver takes over.
+            with contextlib.suppress(OSError, UserError):
                 try:
                     self._lease.check()
                 except SupersededError:

@@ -18,6 +18,7 @@ class Journal(Protocol):
     """`where` is for people."""
 
     where: str
+    length: int  # of what has been written to last, in bytes or parts
 
     def content(self) -> bytes: ...
     def begin(self, good: int) -> None:
@@ -31,7 +32,7 @@ class Journal(Protocol):
 
 class FileJournal:
     def __init__(self, path: Path) -> None:
-        self._path, self._file, self._good, self.where = path, -1, 0, str(path)
+        self._path, self._file, self.length, self.where = path, -1, 0, str(path)
 
     def content(self) -> bytes:
         return self._path.read_bytes() if self._path.exists() else b""
@@ -39,17 +40,19 @@ class FileJournal:
     def begin(self, good: int) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._file, good)
-        self._good = good
+        self.length = good
 
     def append(self, content: bytes) -> None:
         try:
             append(self._file, content)
             os.fsync(self._file)
-        except OSError as error:
+        except BaseException as error:  # a signal, too: all of it or nothing
             with contextlib.suppress(OSError):  # what is left of a torn line the next replay cuts off
-                os.ftruncate(self._file, self._good)
-            raise cannot(self.where, error) from error
-        self._good += len(content)
+                os.ftruncate(self._file, self.length)
+            if isinstance(error, OSError):
+                raise cannot(self.where, error) from error
+            raise
+        self.length += len(content)
 
     def close(self) -> None:
         os.close(self._file)
@@ -60,7 +63,7 @@ class ObjectJournal:
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         self._bucket, self._folder, self.where = bucket, folder, f"{bucket.url}/{paths.remote(folder)[1]}"
-        self._count = 0
+        self.length = 0
 
     def content(self) -> bytes:
         """All parts; those that are not here yet are fetched."""
@@ -68,21 +71,21 @@ class ObjectJournal:
         for key in there:
             if not (path := self._folder / Path(key).name).exists():
                 write(path, (self._bucket.get(key) or (b"", ""))[0])
-        self._count = len(there)
+        self.length = len(there)
         return b"".join((self._folder / Path(key).name).read_bytes() for key in there)
 
     def begin(self, good: int) -> None:
         """A part is whole or not there."""
 
     def append(self, content: bytes) -> None:
-        path = self._folder / f"{self._count + 1:08d}.jsonl"
+        path = self._folder / f"{self.length + 1:08d}.jsonl"
         try:
             self._bucket.create(paths.remote(path)[1], content)
         except FileExistsError:
-            raise SupersededError(f"another driver has written part {self._count + 1} of {self.where}") from None
+            raise SupersededError(f"another driver has written part {self.length + 1} of {self.where}") from None
         except OSError as error:
             raise cannot(self.where, error) from error
-        self._count += 1
+        self.length += 1
         write(path, content)
 
     def close(self) -> None:

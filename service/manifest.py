@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,9 +78,18 @@ class Entry:
         asked = max((i for i, event in enumerate(self.story) if event.detail.get("resumed")), default=0)
         return self.story[asked:]
 
-    def failures(self, reason: str) -> int:
-        """How often the trial has failed for `reason` since a person last asked for it."""
-        return sum(event.state == "failed" and event.detail.get("reason") == reason for event in self.tries())
+    def failures(self, reason: str, reached: int) -> int:
+        """How often the trial has failed for `reason` at its committed update `reached`, this time counted, without getting any further.
+
+        Those before a person last asked for it do not count, nor those before it last came further: it is making its way."""
+        count = 1
+        for detail in (
+            event.detail for event in reversed(self.tries()) if event.state == "failed" and event.detail.get("reason") == reason
+        ):
+            if detail.get("update", 0) < max(0, reached):
+                break
+            count += 1
+        return count
 
     def size(self) -> int | None:
         """The largest stack that it may be tried in, where a failure has set one."""
@@ -108,6 +118,13 @@ class Ledger:
         if entry is None:
             entry = self.entries[event.key] = Entry(Trial.from_json(event.detail["trial"]))
         entry.story.append(event)
+
+    def take_back(self, event: Event) -> None:
+        """Undo the last `apply`, which was of `event`, a trial's."""
+        entry = self.entries[event.key]
+        entry.story.pop()
+        if not entry.story:
+            del self.entries[event.key]
 
     def state(self, key: str) -> str:
         """`""` for a trial that the journal does not know."""
@@ -159,11 +176,18 @@ class Manifest:
             return
         with self._writing:  # a signal's last words may come from another thread
             self.lease.check()
-            lines = []
-            for event in events:
-                self.ledger.apply(event)
-                lines.append(json.dumps(asdict(event)) + "\n")
-            self._append("".join(lines).encode())
+            applied, before = [], self._journal.length
+            try:
+                for event in events:
+                    self.ledger.apply(event)
+                    applied.append(event)
+                self._append("".join(json.dumps(asdict(event)) + "\n" for event in events).encode())
+            except BaseException:
+                # What is not on disk has not happened: the next event would else follow a state that no replay will find.
+                if self._journal.length == before:
+                    for event in reversed([event for event in applied if event.state != "opened"]):
+                        self.ledger.take_back(event)
+                raise
 
     def _append(self, content: bytes) -> None:
         self._journal.append(content)
@@ -174,9 +198,20 @@ def read(storage: Path, name: str) -> Ledger:
     return _replay(journal.of(storage, name))[0]
 
 
-def read_all(storage: Path) -> dict[str, Ledger]:
-    """The ledgers of all sweeps of a storage, by name."""
-    return {name: read(storage, name) for name in journal.names(storage)}
+def read_all(storage: Path, own: str | None = None) -> dict[str, Ledger]:
+    """The ledgers of all sweeps of a storage, by name.
+
+    One that cannot be read holds up nobody but its `own` sweep, for which UserError is raised: the others are told on stderr, and left out.
+    """
+    found = {}
+    for name in journal.names(storage):
+        try:
+            found[name] = read(storage, name)
+        except UserError as error:
+            if name == own:
+                raise
+            print(f"sweep {name!r} is left out: {error}", file=sys.stderr)
+    return found
 
 
 def _replay(where: Journal) -> tuple[Ledger, int]:
@@ -188,6 +223,8 @@ def _replay(where: Journal) -> tuple[Ledger, int]:
         try:
             with contextlib.suppress(StaleEpochError):  # slipped through between a superseded driver's check and its write: not an event
                 ledger.apply(Event(**json.loads(raw)))
+        except UserError as error:  # a whole line, of a trial that this code cannot make
+            raise UserError(f"{where.where} line {number}: {error}; put back what the trial needs, or remove its lines") from error
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
             raise UserError(f"{where.where} line {number} is damaged ({error}); mend or remove that line") from error
         good += len(raw)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from trainables.trial import Stack, Trial, company, shape_of
 
-RETRIES = 5  # of a trial whose worker, node or storage failed; it goes on from its own checkpoint
+RETRIES = 5  # in a row, of a trial whose worker, node or storage failed; it goes on from its own checkpoint
 
 
 def pack(
@@ -36,9 +36,9 @@ def pack(
 def retry(size: int, reason: str, failures: int) -> int | None:
     """The size of stack to try a failed trial in again, None where it is not tried again: the policy of retries.
 
-    Infrastructure: the same stack, unless it has failed so RETRIES times before (`failures`, this one counted). Out of memory: half the
-    size. Any other failure, in company: alone, since an input that is wrong for one member fails them all. What has another owner
-    now is left to that one.
+    Infrastructure: the same stack, unless it has failed so RETRIES times before (`failures`, this one counted) without getting any
+    further. Out of memory: half the size. Any other failure, in company: alone, since an input that is wrong for one member fails them
+    all. What has another owner now is left to that one.
     """
     if reason == "infrastructure":
         return size if failures <= RETRIES else None

@@ -50,11 +50,15 @@ class Leaving:
     def _watch(self) -> None:
         if self._over.wait(SPEAK):
             return
-        with contextlib.suppress(Exception):
-            self._last_words()
+        # Where storage hangs, so do the last words: the process ends in time all the same, and the next driver finds its lease dead.
+        threading.Thread(target=self._speak, name="last words", daemon=True).start()
         if not self._over.wait(LEAVE - SPEAK):
             print(f"left at once ({self.why})", file=sys.stderr, flush=True)
             os._exit(INTERRUPTED)
+
+    def _speak(self) -> None:
+        with contextlib.suppress(Exception):
+            self._last_words()
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:

@@ -48,10 +48,15 @@ def submit(name: str, settings: Sequence[str], options: Sequence[str], *, addres
         return 0
     try:
         asyncio.run(_follow(client, id))
+        end = client.get_job_status(id)
     except KeyboardInterrupt:
         print(f"\n{id} goes on; its output: ray job logs --address {place} -f {id}")
         return 0
-    end = client.get_job_status(id)
+    except Exception as error:  # Ray's client raises aiohttp's errors, requests' and its own where the head goes away
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{place} answers no longer ({why}); the manifest knows how far {name} is: `python -m service status {name}`"
+        ) from None
     print(f"{id}: {end.value}")
     return 0 if end.value == "SUCCEEDED" else 1
 
@@ -88,10 +93,10 @@ def _hand_over(client: Any, name: str, entrypoint: str) -> str:
     runtime = {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": environment()}
     until, tries = time.monotonic() + PATIENCE, 0
     while True:
-        taken = [job.submission_id or "" for job in client.list_jobs()]
         try:
+            taken = [job.submission_id or "" for job in client.list_jobs()]
             return str(client.submit_job(entrypoint=entrypoint, submission_id=next_id(name, taken), runtime_env=runtime))
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError) as error:
             text, tries = str(error), tries + 1
             early = "No available agent" in text and time.monotonic() < until  # a head that has just started
             if not early and not ("already exists" in text and tries < TRIES):

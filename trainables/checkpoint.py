@@ -79,13 +79,16 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
         head["sha256"] = _hash(head, content)
         write(folder / f"{state.update:09d}.safetensors", content)
         write(folder / f"{state.update:09d}.json", json.dumps(head).encode())
-        _tidy(folder, state.update)
+        _tidy(storage, trial, state.update)
 
 
-def _tidy(folder: Path, newest: int) -> None:
-    """Leave the newest two up to update `newest` and nothing else: what a kill left half done, or damaged ahead of it, goes as well."""
-    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= f"{newest:09d}")[-KEEP:]
-    for path in sorted(folder.iterdir()):  # the head before the tensors that it vouches for
+def _tidy(storage: Path, trial: Trial, newest: int) -> None:
+    """Leave the newest two up to update `newest`, and whole ones ahead of it: what a kill left half done, or damaged ahead, goes as well.
+
+    Whole ones ahead are of another attempt that has come further, while this one was held up and does not know it yet."""
+    kept = [f"{update:09d}" for update in [u for u in _updates(storage, trial) if u <= newest][:KEEP]]
+    kept += [f"{update:09d}" for update in _updates(storage, trial) if update > newest and _read(storage, trial, update)]
+    for path in sorted(paths.checkpoints(storage, trial.key).iterdir()):  # the head before the tensors that it vouches for
         if path.stem not in kept:
             path.unlink(missing_ok=True)
 
@@ -93,7 +96,7 @@ def _tidy(folder: Path, newest: int) -> None:
 def tidy(storage: Path, stack: Stack, newest: int) -> None:
     """Leave what `save` leaves after update `newest`: a kill behind the last checkpoint of all comes between writing and that."""
     for trial in stack.trials:
-        _tidy(paths.checkpoints(storage, trial.key), newest)
+        _tidy(storage, trial, newest)
 
 
 def committed(storage: Path, trial: Trial) -> list[int]:

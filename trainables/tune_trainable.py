@@ -138,11 +138,13 @@ def reason(error: BaseException) -> str:
         return "stopped"
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return "out_of_memory"
-    return "infrastructure" if isinstance(error, OSError) else "error"
+    broken = isinstance(error, OSError | ray.exceptions.RayError) or any(words in text for words in BROKEN)
+    return "infrastructure" if broken else "error"
 
 
 # CUDA's words, and torch's on a CPU in two versions.
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")
+BROKEN = ("cuda error", "cuda driver error")  # of the card or its driver: a worker that begins anew, perhaps elsewhere, may do better
 
 
 def one_line(error: Exception, named: bool) -> str:

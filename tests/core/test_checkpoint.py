@@ -207,3 +207,16 @@ def test_the_mask_artifact_is_one_bit_per_weight_with_shapes(world: World, tmp_p
             assert shapes[name] == [list(layer.shape[1:]) for layer in mask]
             for found, wanted in zip(unpack_bits(spec, [tensors[name]]), mask, strict=True):
                 assert torch.equal(found[0], wanted[member])
+
+
+def test_a_worker_that_was_held_up_takes_nothing_from_the_one_that_has_passed_it(world: World, tmp_path: Path) -> None:
+    """It slept within a save while a newer attempt went on: its late files change nothing, and what is whole ahead of them stays."""
+    for update in (3, 60, 80):
+        save(world, tmp_path, update)
+    late = paths.checkpoints(tmp_path, world.stack.lead.key)
+    (late / "000000090.json").write_text("{}")  # damaged ahead: goes
+    save(world, tmp_path, 40)
+    assert checkpoint.committed(tmp_path, world.stack.lead) == [80, 60, 40]
+    assert not (late / "000000090.json").exists()
+    save(world, tmp_path, 100)
+    assert checkpoint.committed(tmp_path, world.stack.lead) == [100, 80]

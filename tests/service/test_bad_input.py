@@ -100,3 +100,12 @@ def test_a_wrong_command_line_is_answered_by_its_usage(arguments: list[str], cap
         main(arguments)
     assert end.value.code == 2
     assert "usage: " in capsys.readouterr().err
+
+
+def test_a_storage_below_a_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], hopper: str) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["run", "smoke", "--storage", str(tmp_path / "file" / "storage"), f"--set=datasets={hopper}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert str(tmp_path / "file") in said

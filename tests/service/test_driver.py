@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from service.driver import Driver
 from service.manifest import Manifest
 from service.packing import RETRIES
 from service.plan import make_plan
+from trainables import paths
 from trainables.trial import Stack
 
 SETTINGS = ("datasets=test/hopper/random-v0", "pruners=snip", "seeds=0,1,2,3")
@@ -105,6 +107,23 @@ def test_infrastructure_is_tried_again_whole_and_counted_across_restarts(tmp_pat
     journal.close()
 
 
+def test_a_trial_that_gets_further_between_its_failures_is_not_given_up(tmp_path: Path) -> None:
+    """Preempted again and again over a long night, it is making its way."""
+    driver, journal = begin(tmp_path)
+    for update in range(3 * RETRIES):
+        for trial in driver.plan.trials:
+            path = paths.spool(tmp_path, trial.key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write(json.dumps({"update": 10 * (update + 1), "kind": "checkpointed", "time": 0}) + "\n")
+        fail(driver, "infrastructure")
+    for _ in range(RETRIES):
+        assert {entry.state for entry in journal.ledger.entries.values()} == {"planned"}
+        fail(driver, "infrastructure")
+    assert {entry.state for entry in journal.ledger.entries.values()} == {"failed"}, "no further in six tries"
+    journal.close()
+
+
 def test_a_worker_that_dies_before_it_begins_is_a_failure_like_any_other(tmp_path: Path) -> None:
     driver, journal = begin(tmp_path)
     stack = driver.next()
@@ -126,8 +145,8 @@ def test_a_wrong_input_in_company_is_found_alone_and_left_at_that(reason: str, t
     assert begin(tmp_path)[0].next() is None
 
 
-def test_resume_tries_again_what_failed_or_diverged_but_not_what_was_stopped(tmp_path: Path) -> None:
-    """That is the search's answer; where another sweep has done it since, that counts."""
+def test_resume_tries_again_what_failed_but_not_what_diverged_or_was_stopped(tmp_path: Path) -> None:
+    """A divergence would come again, bit for bit; a stop is the search's answer. Where another sweep has done it since, that counts."""
     driver, journal = begin(tmp_path)
     trials = driver.plan.trials
     journal.record("leased", {trial.key: {} for trial in trials})
@@ -140,10 +159,10 @@ def test_resume_tries_again_what_failed_or_diverged_but_not_what_was_stopped(tmp
         other.record(state, {trials[3].key: {}})
     other.close()
     driver, journal = begin(tmp_path, retry=True)
-    told = ["planned", "planned", "stopped", "done"]
+    told = ["planned", "diverged", "stopped", "done"]
     assert [driver.plan.state[trial.key] for trial in trials] == told
     assert [journal.ledger.state(trial.key) for trial in trials] == told
-    assert [trial for stack in iter(driver.next, None) for trial in stack.trials] == list(trials[:2])
+    assert [trial for stack in iter(driver.next, None) for trial in stack.trials] == list(trials[:1])
     journal.close()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+import ray
 
 from trainables.errors import UserError
 from trainables.tune_trainable import one_line, reason
@@ -19,6 +20,8 @@ from trainables.tune_trainable import one_line, reason
             "out_of_memory",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "infrastructure"),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "infrastructure"),
+        (ray.exceptions.WorkerCrashedError(), "infrastructure"),
         (AttributeError("'Agent' object has no attribute 'critc'"), "error"),
     ],
 )

@@ -106,6 +106,18 @@ def test_one_that_does_not_come_back_is_ended_after_its_last_words(driver, tmp_p
     assert lease.holder(tmp_path, "smoke")["state"] == "released"
 
 
+def test_one_whose_storage_hangs_leaves_in_time_without_last_words(driver, tmp_path: Path) -> None:
+    hang = "from service import journal\njournal.os.fsync = lambda file: __import__('time').sleep(60)\n"
+    process = driver(f"exec({hang!r}); print('ready', flush=True); time.sleep(60)")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = end(process)
+    assert (code, err) == (130, "left at once (SIGTERM)\n")
+    assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0, "the lease is dead with its process"
+    assert states(tmp_path)[1:] == ["planned"] * 3
+    again = driver()  # the next driver goes on from what is on disk
+    assert again.poll() is None
+
+
 def test_stop_ends_a_driver_of_this_host(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = driver()
     owner = lease.holder(tmp_path, "smoke")["owner"]

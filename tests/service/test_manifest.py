@@ -140,3 +140,40 @@ def test_a_name_that_is_no_sweeps_name_never_becomes_a_path(name: str, tmp_path:
     with pytest.raises(UserError, match="sweep name"):
         Manifest(tmp_path, name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_event_that_could_not_be_written_has_not_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """A disk that is full for a moment, a signal within the write: what is recorded next must follow what is on disk."""
+    journal = Manifest(tmp_path, "smoke")
+    journal.plan(TRIALS[:2])
+    before = paths.manifest(tmp_path, "smoke").read_bytes()
+
+    def fail(file: int) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.journal.os.fsync", fail)
+        with pytest.raises((UserError, KeyboardInterrupt)):
+            journal.record_all([(A, "leased", {}), (C, "planned", {"trial": TRIALS[2].to_json()}), (C, "leased", {})])
+    assert paths.manifest(tmp_path, "smoke").read_bytes() == before
+    assert [journal.ledger.state(key) for key in (A, B, C)] == ["planned", "planned", ""]
+    journal.record("leased", {B: {}})
+    journal.close()
+    ledger = manifest.read(tmp_path, "smoke")
+    assert [ledger.state(key) for key in (A, B, C)] == ["planned", "leased", ""]
+
+
+def test_a_sweep_whose_trials_need_a_plug_in_that_is_gone_holds_up_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("smoke", "quickstart"):
+        journal = Manifest(tmp_path, name)
+        journal.plan(TRIALS[:1])
+        journal.close()
+    path = paths.manifest(tmp_path, "quickstart")
+    path.write_text(path.read_text().replace('"dense"', '"mine"'))
+    assert list(manifest.read_all(tmp_path, own="smoke")) == ["smoke"]
+    said = capsys.readouterr().err
+    assert "sweep 'quickstart' is left out" in said
+    assert "no pruner 'mine'" in said
+    with pytest.raises(UserError, match="line 2: no pruner 'mine'.*put back what the trial needs"):
+        manifest.read_all(tmp_path, own="quickstart")
