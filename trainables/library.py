@@ -10,6 +10,7 @@ torch optimizer that starts from fresh state (Adam, AdamW, SGD with momentum, wi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -64,14 +65,16 @@ def prune_at_init(
     *,
     targets: Mapping[str, Modules] | None = None,
     seed: int = 0,
+    allow_disconnected: bool = False,
 ) -> Masks:
     """Prune networks by `pruner` (a file of trainables/pruners) and keep them pruned.
 
     `modules` is one network or several by name; a network may be a sequence of modules that are ranked together (twin critics). `loss` is
     called with each of `batches` and scores its network alone; several batches sum their signed gradients. `density` in (0, 1] is what
     each network keeps, round(density P) weights, ranked over all its layers. `targets` are copies of networks, by the same names, that
-    get the same masks. `seed` is for pruners that draw. (ProsPr's inner steps move weights only here.) Raises UserError for what
-    cannot be pruned so, before anything is changed.
+    get the same masks. `seed` is for pruners that draw, each network numbers of its own. (ProsPr's inner steps move weights only here.)
+    Raises UserError for what cannot be pruned so and, unless `allow_disconnected`, for a mask that leaves a layer no weight; then
+    nothing is changed.
     """
     networks = {name: _weights(own) for name, own in (modules.items() if isinstance(modules, Mapping) else [("network", modules)])}
     losses = dict(loss) if isinstance(loss, Mapping) else dict.fromkeys(networks, loss)
@@ -87,7 +90,7 @@ def prune_at_init(
         for turn in range(max(map(len, schedules.values()))):
             new = {}
             for name, slots in networks.items():
-                network = _look(list(slots.values()), masks[name], initial, losses[name], batches, seed)
+                network = _look(list(slots.values()), masks[name], initial, losses[name], batches, f"{seed}/{name}")
                 saliency = [layer.detach() for layer in method.saliency(network)]
                 network.place([])
                 if not hasattr(method, "REGROWS"):
@@ -96,6 +99,9 @@ def prune_at_init(
             masks = new
             for name, slots in networks.items():
                 _write(slots.values(), masks[name], initial)
+        if not allow_disconnected:
+            for name, slots in networks.items():
+                _check_layers(name, pruner, dict(zip(slots, masks[name], strict=True)))
     except BaseException:
         _write(held, [torch.ones_like(slot.parameter) for slot in held], initial)
         raise
@@ -168,15 +174,26 @@ def _check(
             raise UserError(f"the target of {name!r} has weights of shapes {other}, the network of {shapes}")
 
 
-def _look(slots: list[_Slot], mask: Mask, initial: Mapping[int, Tensor], loss: Loss, batches: Sequence[Any], seed: int) -> Scored:
-    """The network as the pruners' files see it; weights keep their own shapes, there is one member."""
+def _check_layers(network: str, pruner: str, masks: Mapping[str, Tensor]) -> None:
+    """Raise UserError, naming network and layer, where a layer keeps nothing; how layers are joined is not known of any torch module."""
+    for layer, mask in masks.items():
+        if not mask.any():
+            raise UserError(
+                f"{pruner} leaves no weight in layer {layer!r} of {network!r}, which keeps {[int(m.sum()) for m in masks.values()]} of "
+                f"{[m.numel() for m in masks.values()]}; raise the density, choose another pruner or pass allow_disconnected=True"
+            )
+
+
+def _look(slots: list[_Slot], mask: Mask, initial: Mapping[int, Tensor], loss: Loss, batches: Sequence[Any], stream: str) -> Scored:
+    """The network as the pruners' files see it; weights keep their own shapes, there is one member. `stream` names its random numbers."""
 
     def losses(more: int = 0) -> Iterator[Tensor]:
         for index in range(len(batches) + more):
             yield loss(batches[index % len(batches)])
 
     def random(layer: int) -> Tensor:
-        made = torch.Generator().manual_seed(seed * 1_000_003 + layer)
+        digest = hashlib.sha256(f"{stream}/{layer}".encode()).digest()  # Python's own hash differs between processes
+        made = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
         return torch.rand(slots[layer].parameter.shape, generator=made).to(slots[layer].parameter.device)
 
     def place(parameters: list[Tensor]) -> None:
