@@ -56,6 +56,15 @@ def networks(algorithm: str) -> tuple[str, ...]:
     raise UserError(f"algorithms/{algorithm}.py has no LEARNING_RATES")
 
 
+@cache
+def ranges(algorithm: str) -> dict[str, str]:
+    """The algorithm's own RANGES (algorithms/_ranges.py), from the source; empty where it has none."""
+    for node in _body("algorithms", algorithm):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "RANGES":
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
 def _body(folder: str, name: str) -> list[ast.stmt]:
     return ast.parse((ROOT / folder / f"{check(folder, name)}.py").read_text()).body
 

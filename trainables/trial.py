@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from trainables import registry
+from trainables.algorithms import _ranges
 from trainables.errors import UserError, unknown
 
 MAPPINGS = ("hyper", "sparsity_of")  # the fields of a trial that are dictionaries
@@ -91,6 +92,7 @@ class Trial:
                 raise UserError(f"{self.algorithm}'s {name} {value!r} is not of the kind of its default {defaults[name]!r}")
         given = {n: _like(v, defaults[n]) for n, v in sorted(self.hyper.items())}
         object.__setattr__(self, "hyper", {n: v for n, v in given.items() if v != defaults[n]})
+        _ranges.check(self.algorithm, self.hyper_values())
 
     def _check_pruning(self) -> None:
         networks = registry.networks(self.algorithm)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainables import registry
+from trainables.algorithms import _ranges
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial, shape_of
 
@@ -108,6 +109,13 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"hyper": {"alpha": float("inf")}}, ["alpha inf"]),
         ({"hyper": {"batch_size": 2.5}}, ["batch_size 2.5", "256"]),
         ({"hyper": {"batch_size": 0}}, ["batch_size 0"]),
+        ({"algorithm": "edac", "hyper": {"critics": 1}}, ["edac's critics 1", "[2, inf)"]),
+        ({"algorithm": "iql", "hyper": {"expectile": 7.0}}, ["iql's expectile 7.0", "(0, 1)"]),
+        ({"algorithm": "iql", "hyper": {"expectile": 1}}, ["iql's expectile 1.0", "(0, 1)"]),
+        ({"algorithm": "iql", "hyper": {"log_std_min": 3}}, ["log_std_min 3.0", "(-inf, log_std_max)", "log_std_max 2.0"]),
+        ({"hyper": {"tau": -1}}, ["tau -1.0", "[0, 1]"]),
+        ({"hyper": {"discount": 1.01}}, ["discount 1.01", "[0, 1]"]),
+        ({"hyper": {"learning_rate": 0}}, ["learning_rate 0.0", "(0, inf)"]),
         ({"hyper": {"hidden": 256}}, ["hidden 256", "(256, 256)"]),
         ({"hyper": {"hidden": ()}}, ["hidden ()"]),
         ({"hyper": {"hidden": (16, "16")}}, ["hidden (16, '16')"]),
@@ -120,6 +128,20 @@ def test_a_senseless_trial_is_refused_with_the_value_and_the_choices(given: dict
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_ends_that_a_range_includes_are_taken() -> None:
+    assert Trial(dataset=DATA, hyper={"tau": 1, "discount": 0, "alpha": 0}).hyper == {"tau": 1.0, "discount": 0.0, "alpha": 0.0}
+    assert Trial(dataset=DATA, algorithm="edac", hyper={"critics": 2}).hyper == {"critics": 2}
+
+
+@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+def test_every_range_is_of_a_number_that_is_there(algorithm: str) -> None:
+    """COMMON only knows names that some algorithm has; an algorithm's own are all its own."""
+    defaults = registry.hyper_defaults(algorithm)
+    assert registry.ranges(algorithm).keys() <= defaults.keys()
+    Trial(dataset=DATA, algorithm=algorithm)
+    assert all(any(name in registry.hyper_defaults(other) for other in registry.names("algorithms")) for name in _ranges.COMMON)
 
 
 def test_from_json_refuses_an_unknown_field() -> None:

@@ -26,6 +26,7 @@ class Hyper:
     log_std_max: float = 2.0  # CORL
 
 
+RANGES = {"advantage_scale": "(0, inf)"}
 NORMALIZE = True  # CORL
 
 

@@ -31,6 +31,7 @@ class Hyper:
     act_samples: int = 100  # sfujim/BCQ: generated actions to choose from in evaluation
 
 
+RANGES = {"minimum_weight": "[0, 1]", "perturbation": "[0, inf)", "kl_weight": "[0, inf)", "latent_clip": "(0, inf)"}
 NORMALIZE = False  # sfujim/BCQ
 POLICY = ("actor", "critic", "decoder")
 

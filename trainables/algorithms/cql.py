@@ -30,6 +30,7 @@ class Hyper:
     log_std_max: float = 2.0  # CORL
 
 
+RANGES = {"alpha": "[0, inf)", "temperature": "(0, inf)"}
 NORMALIZE = True  # CORL
 
 

@@ -26,6 +26,7 @@ class Hyper:
     log_std_max: float = 2.0  # CORL
 
 
+RANGES = {"critics": "[2, inf)", "eta": "[0, inf)"}  # diversity is between two
 NORMALIZE = False  # CORL
 
 

@@ -28,6 +28,7 @@ class Hyper:
     log_std_max: float = 2.0  # CORL
 
 
+RANGES = {"expectile": "(0, 1)", "beta": "[0, inf)"}
 NORMALIZE = True  # CORL
 
 

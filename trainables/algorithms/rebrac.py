@@ -26,6 +26,7 @@ class Hyper:
     policy_delay: int = 2  # tinkoff-ai/ReBRAC: the actor and all targets move every 2nd update
 
 
+RANGES = {"actor_penalty": "[0, inf)", "critic_penalty": "[0, inf)"}
 NORMALIZE = False  # tinkoff-ai/ReBRAC
 NEXT_ACTIONS = True
 

@@ -25,6 +25,7 @@ class Hyper:
     policy_delay: int = 2  # sfujim/TD3_BC: the actor and all targets move every 2nd update
 
 
+RANGES = {"alpha": "[0, inf)"}
 NORMALIZE = True  # the paper, section 4
 
 
