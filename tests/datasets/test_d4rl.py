@@ -119,6 +119,14 @@ def broken(field: str, row: int, value: float) -> np.ndarray:
     return changed
 
 
+def test_a_field_that_is_a_group_is_named(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(**{"observations": None, "observations/x": np.zeros(3), "timeouts": None, "timeouts/y": np.zeros(3)})
+    assert take(file) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {file} is not a D4RL file: an HDF5 group, not an array, is its observations, timeouts\n"
+    assert not datasets.exists(NAME)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -81,6 +81,9 @@ def read(file: Path) -> Fields:
                 raise UserError(
                     f"{file} is not a D4RL file: it has no {', '.join(missing)}; it has: {', '.join(list(opened)[:10]) or 'nothing'}"
                 )
+            groups = [name for name in (*NEEDED, *OPTIONAL) if name in opened and not isinstance(opened[name], h5py.Dataset)]
+            if groups:
+                raise UserError(f"{file} is not a D4RL file: an HDF5 group, not an array, is its {', '.join(groups)}")
             raw = {name: np.asarray(opened[name][()]) for name in (*NEEDED, *OPTIONAL) if name in opened}
     except OSError as error:
         raise UserError(f"{file} cannot be read as HDF5 ({environments.one_line(error)})") from None
