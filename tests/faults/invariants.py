@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import struct
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -171,9 +172,10 @@ def _runs(client: Any, storage: Path, twin: Twin) -> Iterator[str]:
     by_key: dict[str, list[Any]] = {}
     for run in client.search_runs([experiment.experiment_id], max_results=1000):
         by_key.setdefault(run.data.tags.get("winnow.trial_key", run.data.tags.get("winnow.sweep", "?")), []).append(run)
-    if by_key.keys() != {twin.sweep, *twin.states}:
-        yield f"MLflow: has runs for {sorted(by_key)}, wanted {sorted({twin.sweep, *twin.states})}"
     ledger = manifest.read(storage, twin.sweep)
+    wanted = {twin.sweep, *(key for key in ledger.entries if ledger.state(key) != "planned")}
+    if by_key.keys() != wanted:
+        yield f"MLflow: has runs for {sorted(by_key)}, wanted {sorted(wanted)}"
     for key, found in by_key.items():
         if len(found) != 1:
             yield f"MLflow: {len(found)} runs for {key}"
@@ -196,11 +198,21 @@ def _points(client: Any, run: Any, storage: Path, key: str) -> Iterator[str]:
 
 
 def _artifacts(client: Any, run: Any, storage: Path, key: str) -> Iterator[str]:
-    """Each file of the trial is there with its size."""
-    sizes = {file.path: file.file_size for file in client.list_artifacts(run.info.run_id)}
-    for path in (paths.masks(storage, key), paths.policy(storage, key)):
-        if path.exists() and sizes.get(path.name) != path.stat().st_size:
-            yield f"MLflow: {key} holds {path.name} with {sizes.get(path.name)} bytes of {path.stat().st_size}"
+    """Each file of the trial is there as it is."""
+    there = {file.path for file in client.list_artifacts(run.info.run_id)}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (
+            paths.masks(storage, key),
+            paths.masks_json(storage, key),
+            paths.policy(storage, key),
+            paths.policy_json(storage, key),
+        ):
+            if not path.exists():
+                continue
+            if path.name not in there:
+                yield f"MLflow: {key} lacks {path.name}"
+            elif Path(client.download_artifacts(run.info.run_id, path.name, folder)).read_bytes() != path.read_bytes():
+                yield f"MLflow: {key} holds another {path.name}"
 
 
 @contextlib.contextmanager

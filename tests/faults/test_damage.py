@@ -11,8 +11,8 @@ import pytest
 from service import spool
 from trainables import paths
 
-from .conftest import EVERY, QUICK, Fresh, Record, arguments
-from .invariants import Twin, check, redone
+from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
+from .invariants import Twin, redone
 from .nursery import Nursery
 
 
@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     path = paths.checkpoints(killed, next(iter(twin.states))) / "000000040.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     assert resume(nursery, killed) == ""
-    assert check(killed, twin, tracking=None) == []
+    assert whole(nursery, killed, twin) == []
     assert redone(killed / "work") == 2 * EVERY - 10  # up to 50, from 20
     kind = {cut: "torn", flip: "one bit flipped", gone: "empty"}[damage]
     record(f"newest checkpoint of a stack's member {kind}: back to the one before", redone=2 * EVERY - 10)
@@ -74,7 +74,7 @@ def test_damaged_or_lost_masks_are_written_again(
         else:
             path.unlink()
     assert resume(nursery, killed) == ""
-    assert check(killed, twin, tracking=None) == []
+    assert whole(nursery, killed, twin) == []
 
 
 def test_without_the_hash_a_flipped_bit_trains_on(nursery: Nursery, fresh: Fresh, twin: Twin) -> None:
@@ -83,7 +83,7 @@ def test_without_the_hash_a_flipped_bit_trains_on(nursery: Nursery, fresh: Fresh
     for path in paths.checkpoints(storage, next(iter(twin.states))).glob("*.safetensors"):
         path.write_bytes(flip_weight(path.read_bytes()))
     assert resume(nursery, storage, "no_checkpoint_hash") == ""
-    assert any("differs from the twin's" in text for text in check(storage, twin, tracking=None))
+    assert any("differs from the twin's" in text for text in whole(nursery, storage, twin))
 
 
 def flip_weight(content: bytes) -> bytes:
@@ -105,7 +105,7 @@ def test_with_all_checkpoints_damaged_it_begins_anew_and_keeps_what_it_makes(
         assert checkpoints(killed, key) == [0, 20]
     (killed / "work").rename(killed / "work before")
     assert resume(nursery, killed) == ""
-    assert check(killed, twin, tracking=None) == []
+    assert whole(nursery, killed, twin) == []
     first = sorted((killed / "work").iterdir())[0].read_bytes()[:8]
     assert int.from_bytes(first, "little") == 20
     record("all checkpoints torn, then killed again", kills=2, redone="all")
@@ -119,7 +119,7 @@ def test_a_torn_last_line_of_a_spool_is_cut_off(nursery: Nursery, killed: Path, 
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(lines[:-1]) + lines[-1].rstrip(b"\n")[:left])
     assert resume(nursery, killed) == ""
-    assert check(killed, twin, tracking=None) == []
+    assert whole(nursery, killed, twin) == []
     record(f"last line of every spool torn, {left if left > 0 else 'all but its last'} bytes left", redone=redone(killed / "work"))
 
 
@@ -148,7 +148,7 @@ def test_a_torn_last_line_of_the_manifest_is_cut_off(nursery: Nursery, killed: P
     path = paths.manifest(killed, "smoke")
     path.write_bytes(path.read_bytes()[:-7])
     assert resume(nursery, killed) == ""
-    assert check(killed, twin, tracking=None) == []
+    assert whole(nursery, killed, twin) == []
     record("last line of the manifest torn", redone=redone(killed / "work"))
 
 

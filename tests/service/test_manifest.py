@@ -175,5 +175,5 @@ def test_a_sweep_whose_trials_need_a_plug_in_that_is_gone_holds_up_no_other(tmp_
     said = capsys.readouterr().err
     assert "sweep 'quickstart' is left out" in said
     assert "no pruner 'mine'" in said
-    with pytest.raises(UserError, match="line 2: no pruner 'mine'.*put back what the trial needs"):
+    with pytest.raises(UserError, match=r"line 2: no pruner 'mine'.*put back what the trial needs"):
         manifest.read_all(tmp_path, own="quickstart")
