@@ -78,6 +78,7 @@ class Agent:
         self.ones = torch.ones(self.size, device=device)
         self.execution = "dense"
         self.build("dense", {name: self.initial(name) for name in self.specs}, None)
+        self.attributes = frozenset(vars(self)) | {"attributes"}  # anything more was put there by the algorithm
 
     def __getattr__(self, name: str) -> Network:
         try:
@@ -171,6 +172,13 @@ class Agent:
             found[f"adam.second/{name}"] = network.unpack(self.optimizers[name].second)
             if name in self.algorithm.TARGETS:
                 found[f"target/{name}"] = network.unpack(getattr(self.target, name).parameters)
+        return found
+
+    def tensors(self) -> list[Tensor]:
+        """The same state as it lies in memory, as the execution stores it."""
+        found = [getattr(self.target, name).parameters for name in self.trackers]
+        for name, network in self.networks.items():
+            found += network.parameters, self.optimizers[name].first, self.optimizers[name].second
         return found
 
     def counts(self) -> dict[str, int]:

@@ -6,7 +6,8 @@ operations on the same memory. What changes from update to update must not come 
 draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape. What an algorithm does
 differently every few updates it asks by `agent.every`, and each pattern of answers is recorded by itself.
 
-A tape is compared with the update made anew before it is trusted. An algorithm that a tape cannot follow is made anew each time.
+A tape is compared with the update made anew before it is trusted, and again as it is used. An algorithm that a tape cannot follow, or
+that changes something of its own in Python (a counter), is made anew each time.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import torch
 from torch import Tensor
 
 from trainables.agent import Agent
+from trainables.errors import UserError
 from trainables.minibatches import Minibatches
+from trainables.own_state import own_state
 from trainables.tape import Tape
 
 WARM_UP = 3  # updates of a pattern made in the usual way before it is recorded: libraries choose their kernels in them
+COMPARE_EVERY = 400  # updates at least between two comparisons of a tape, each of which costs the time of up to five
 
 Losses = dict[str, Tensor]
+Pattern = tuple[bool, ...]
 Work = Callable[[], Losses]
 Repeat = Callable[[], None]
 Record = Callable[[Work], tuple[Repeat | None, Losses]]
@@ -39,20 +44,29 @@ class Updates:
         self._forget()
 
     def run(self, first: int, stop: int) -> Losses:
-        """The updates from `first` until before `stop`; the newest losses [K] by name."""
+        """The updates from `first` until before `stop`; the newest losses [K] by name.
+
+        The last ones are compared with their tapes where that is due, so that nothing wrong is reported: raises UserError for an
+        algorithm that does something else by now."""
         logged: Losses = {}
+        self.since += stop - first
+        compare_from = max(first, stop - max(self.agent.periods, default=1)) if self.since >= COMPARE_EVERY else stop
         for update in range(first, stop):
             self.agent.at(update)
             if self.builds != self.agent.builds:  # other networks, other memory
                 self._forget()
+            if update == compare_from:
+                self.since, self.trusted = 0, set()
             logged |= self._repeated(self.record) if self.record else self._made()
         return logged
 
     def _forget(self) -> None:
         self.builds = self.agent.builds
         self.record = self.asked or recorder(self.agent)
-        self.recordings: dict[tuple[bool, ...], tuple[Repeat | None, Losses]] = {}
-        self.seen: Counter[tuple[bool, ...]] = Counter()
+        self.recordings: dict[Pattern, tuple[Repeat | None, Losses]] = {}
+        self.seen: Counter[Pattern] = Counter()
+        self.since = 0  # updates since the last comparison
+        self.trusted: set[Pattern] = set()  # patterns whose tape needs no comparison for now
 
     def _made(self) -> Losses:
         agent = self.agent
@@ -65,29 +79,49 @@ class Updates:
             self.seen[pattern] += 1
             if self.seen[pattern] <= WARM_UP:
                 return self._made()
-            self.recordings[pattern] = record(self._made)
-            return self.recordings[pattern][1]
+            return self._recorded(pattern, record)
         repeat, losses = self.recordings[pattern]
         if repeat is None:
             return self._made()
-        if record is taped and self.seen[pattern] == WARM_UP + 1:
-            self.seen[pattern] += 1
+        if record is taped and pattern not in self.trusted:
+            self.trusted.add(pattern)
             return self._compared(pattern, repeat)
         repeat()
         return losses
 
-    def _compared(self, pattern: tuple[bool, ...], repeat: Repeat) -> Losses:
-        """The update made anew; if its repetition gives anything else, that is not used again."""
-        agent = self.agent
-        before = agent.rows(), agent.counts()
-        repeat()
-        repeated = agent.rows()
-        agent.load_rows(*before)
-        losses = self._made()
-        # Bit by bit: a member that has diverged is NaN in both.
-        if not all(torch.equal(row.view(torch.int32), repeated[name].view(torch.int32)) for name, row in agent.rows().items()):
-            self.recordings[pattern] = None, losses
+    def _recorded(self, pattern: Pattern, record: Record) -> Losses:
+        before = own_state(self.agent)
+        repeat, losses = record(self._made)
+        self.recordings[pattern] = repeat if own_state(self.agent) == before else None, losses
         return losses
+
+    def _compared(self, pattern: Pattern, repeat: Repeat) -> Losses:
+        """The update made anew. If its repetition gives anything else, the tape is not used; if it has been, UserError."""
+        agent, state = self.agent, self.agent.tensors()
+        before, counts = [tensor.clone() for tensor in state], agent.counts()
+        repeat()
+        repeated = [tensor.clone() for tensor in state]
+        with torch.no_grad():
+            for tensor, value in zip(state, before, strict=True):
+                tensor.copy_(value)
+        for name, count in counts.items():
+            agent.optimizers[name].count = count
+        losses = self._made()
+        if not all(map(same, state, repeated)):
+            if self.seen[pattern] > WARM_UP + 1:
+                raise UserError(
+                    f"algorithm {agent.algorithm.__name__.rpartition('.')[2]!r} does something else in update {agent.update} than when "
+                    "it was recorded: something in Python has changed; ask agent.every(n) or agent.update for what is to change"
+                )
+            self.recordings[pattern] = None, losses
+        self.seen[pattern] += 1
+        return losses
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Bit by bit; a member that has diverged is NaN in both."""
+    bits = torch.equal(one.view(torch.int32), other.view(torch.int32))
+    return bits or torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def recorder(agent: Agent) -> Record | None:

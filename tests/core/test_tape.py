@@ -15,9 +15,10 @@ from tests.stacks import World, assert_same, small_trial
 from trainables import registry
 from trainables.agent import Agent, Batch
 from trainables.algorithms import td3_bc
+from trainables.errors import UserError
 from trainables.streams import BLOCK
 from trainables.tape import Tape
-from trainables.updates import WARM_UP, Updates
+from trainables.updates import COMPARE_EVERY, WARM_UP, Updates
 
 FIRST, STOP = BLOCK - 12, BLOCK + 14  # the draws' block is filled again in between
 
@@ -116,16 +117,100 @@ def test_what_would_be_frozen_is_made_anew(why: str, factor: Callable[[Agent, Te
     assert tape.frozen == ([why] if why else [])
 
 
-def test_state_of_the_algorithms_own_is_seen_by_the_comparison() -> None:
-    def grows() -> Callable[[Agent, Tensor], Any]:
-        counted = iter(range(1, 1000))
-        return lambda agent, rewards: next(counted)
+ELSEWHERE: dict[str, Any] = {}  # values that are neither the algorithm's file's nor the agent's
 
-    taped = world()
-    taped.agent.algorithm = Altered(grows())
+
+def from_elsewhere(agent: Agent, rewards: Tensor) -> Any:
+    value = ELSEWHERE["factor"]
+    return value() if callable(value) else value
+
+
+def test_what_changes_with_every_update_is_seen_by_the_first_comparison() -> None:
+    made, taped = world(), world()
+    made.algorithm = made.agent.algorithm = taped.agent.algorithm = Altered(from_elsewhere)
+    ELSEWHERE["factor"] = iter(range(1, 1000)).__next__
+    made.train(0, 12)
+    ELSEWHERE["factor"] = iter(range(1, 1000)).__next__
     updates = Updates(taped.agent, taped.data)
-    updates.run(0, 12)
+    updates.run(0, WARM_UP + 1)
+    ELSEWHERE["factor"] = iter(range(WARM_UP + 2, 1000)).__next__
+    updates.run(WARM_UP + 1, 12)
     assert repeated(updates) == [False]
+    assert_same(taped.rows(), made.rows())
+
+
+def test_what_changes_later_is_an_error_before_anything_of_it_is_told() -> None:
+    taped = world()
+    taped.agent.algorithm = Altered(from_elsewhere)
+    updates = Updates(taped.agent, taped.data)
+    ELSEWHERE["factor"] = 1.0
+    updates.run(0, COMPARE_EVERY)
+    updates.run(COMPARE_EVERY, 2 * COMPARE_EVERY)
+    ELSEWHERE["factor"] = 2.0
+    with pytest.raises(UserError, match=r"algorithm 'td3_bc' does something else in update 1199 .*; ask agent.every"):
+        updates.run(2 * COMPARE_EVERY, 3 * COMPARE_EVERY)
+
+
+def test_each_pattern_of_updates_is_compared_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    taped = world()
+    updates = Updates(taped.agent, taped.data)
+    compared: list[int] = []
+    plain = updates._compared
+    monkeypatch.setattr(updates, "_compared", lambda *given: (compared.append(taped.agent.update), plain(*given))[1])
+    updates.run(0, COMPARE_EVERY - 1)
+    updates.run(COMPARE_EVERY - 1, COMPARE_EVERY + 5)
+    assert compared == [9, 10, COMPARE_EVERY + 3, COMPARE_EVERY + 4]
+    assert repeated(updates) == [True, True]
+
+
+def counted() -> Callable[[Agent, Tensor], Any]:
+    """1 in the first 20 calls, then 100: by a counter in a closure."""
+    calls = [0]
+
+    def factor(agent: Agent, rewards: Tensor) -> float:
+        calls[0] += 1
+        return 1.0 if calls[0] <= 20 else 100.0
+
+    return factor
+
+
+def counted_on_the_agent(agent: Agent, rewards: Tensor) -> float:
+    agent.calls = agent.__dict__.get("calls", 0) + 1
+    return 1.0 if agent.calls <= 20 else 100.0
+
+
+def counted_in_the_file(agent: Agent, rewards: Tensor) -> float:
+    module = agent.algorithm
+    module.calls = module.__dict__.get("calls", 0) + 1
+    return 1.0 if module.calls <= 20 else 100.0
+
+
+def another_tensor(agent: Agent, rewards: Tensor) -> Tensor:
+    agent.hyper.alpha = agent.hyper.alpha * 0.9
+    return agent.hyper.alpha.mean()
+
+
+def grown_in_a_tensor(agent: Agent, rewards: Tensor) -> Tensor:
+    if "grown" not in vars(agent):
+        agent.grown = torch.ones(1)
+    return agent.grown.mul_(1.01).clone()
+
+
+KEPT = (counted_on_the_agent, counted_in_the_file, another_tensor, grown_in_a_tensor)
+
+
+@pytest.mark.parametrize(
+    "factor", [counted, *(lambda kept=kept: kept for kept in KEPT)], ids=["closure", *(kept.__name__ for kept in KEPT)]
+)
+def test_what_an_algorithm_keeps_of_its_own_is_made_anew(factor: Callable[[], Callable[[Agent, Tensor], Any]]) -> None:
+    made, taped = world(), world()
+    for each in (made, taped):
+        each.algorithm = each.agent.algorithm = Altered(factor())
+    made.train(0, 40)
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, 40)
+    assert repeated(updates) == [False]
+    assert_same(taped.rows(), made.rows())
 
 
 def test_two_threads_record_each_their_own() -> None:
