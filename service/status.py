@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
@@ -20,12 +21,15 @@ from trainables.errors import UserError
 
 EVERY = 2.0  # seconds between two looks of `--watch`
 SHOWN = ("leased", "failed", "diverged")
+RUNS_SHOWN = 3  # of the reused ones
 HEAD = ("state", "stack", "update", "of", "updates/s", "last report", "trial", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One trial: `stack` members train together; `rate` in updates per second and `age` of the newest report in seconds."""
+    """One trial: `stack` members train together; `rate` in updates per second and `age` of the newest report in seconds.
+
+    `run` is the id of its MLflow run, empty where nothing of it is shipped yet; `by` the other sweep that did it, where it is reused."""
 
     key: str
     name: str
@@ -38,6 +42,8 @@ class Row:
     reason: str = ""
     message: str = ""
     warnings: tuple[str, ...] = ()
+    run: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,10 @@ def describe(status: Status) -> str:
     rows = [row for row in status.rows if row.state in SHOWN or (row.state == "planned" and (row.update or row.reason))]
     if rows:
         lines.append(aligned([HEAD, *map(_cells, rows)]))
+    for other in dict.fromkeys(row.by for row in status.rows if row.by):
+        runs = [row.run for row in status.rows if row.by == other]
+        named = ", ".join(run for run in runs[:RUNS_SHOWN] if run) + (", ... (all: --json)" if len(runs) > RUNS_SHOWN else "")
+        lines.append(f"{len(runs)} reused of sweep {other}; MLflow runs: {named or 'not shipped yet'}")
     return "\n".join(lines)
 
 
@@ -104,8 +114,9 @@ def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
     detail = entry.detail
     found: dict[str, Any] = {"key": key, "name": entry.trial.name, "state": entry.state, "updates": entry.trial.updates}
     found |= {name: str(detail[name]) for name in ("reason", "message") if detail.get(name)}
+    found["run"] = run_of(storage, key)
     if entry.reused:
-        return Row(**found, update=entry.trial.updates, message=f"by sweep {detail['sweep']}")
+        return Row(**found, update=entry.trial.updates, by=str(detail["sweep"]))
     if entry.state == "done":
         return Row(**found, update=entry.trial.updates, rate=detail.get("updates_per_second"))
     if begun:
@@ -129,6 +140,14 @@ def _cells(row: Row) -> tuple[str, ...]:
     age = f"{duration(row.age)} ago" if row.age is not None else ""
     told = "  ".join([*([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
     return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}", told
+
+
+def run_of(storage: Path, key: str) -> str:
+    """The id of a trial's MLflow run, as the shipper noted it; empty where nothing is shipped yet."""
+    try:
+        return str(json.loads(paths.shipped(storage, key).read_bytes())["run_id"])
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def warnings_in(lines: list[spool.Placed]) -> tuple[str, ...]:
