@@ -15,7 +15,7 @@ from search_spaces.space import spaces
 from trainables import registry
 from trainables.algorithms._published import published
 from trainables.errors import UserError, unknown
-from trainables.trial import CHOICES, MAPPINGS, Trial, options_of
+from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, UNCONTROLLED, Trial, options_of
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
 NOT_SWEEPS = ("ranges", "space", "sweep", "__init__")
@@ -81,9 +81,11 @@ class Sweep:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
     def options(self, pruner: str, algorithm: str) -> dict[str, Any]:
-        """The options of pruning that mean something to a pruner."""
+        """The options of pruning that mean something to a pruner; calibration, where it means nothing, at its default."""
         taken = options_of(pruner, algorithm)
-        own = {option: getattr(self, option) for option in CHOICES if option in taken}
+        own: dict[str, Any] = {option: getattr(self, option) for option in CHOICES if option in taken}
+        if not registry.needs_loss(pruner):  # a random mask has one key, whatever data the others are scored on
+            own |= {name: default for name, default in CALIBRATION.items() if getattr(self, name) != default}
         return own | {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}
 
 
@@ -104,7 +106,7 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         for hyper in _hyper_cells(sweep, algorithm):
             hyper = settings | hyper
             cell: dict[str, Any] = {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-            trial = Trial(**cell, **plain, **sweep.options(pruner, algorithm), hyper=hyper)
+            trial = Trial(**(cell | plain | sweep.options(pruner, algorithm)), hyper=hyper)
             for one in (trial, *(trial.controls().values() if sweep.controls else ())):
                 trials.setdefault(one.key, one)
     return tuple(trials.values())
@@ -184,6 +186,12 @@ def _check_options(sweep: Sweep) -> None:
     """Raise UserError for a value that is no choice, and for an option that means nothing to any pruner of the sweep."""
     if not isinstance(sweep.controls, bool):
         raise unknown("controls", sweep.controls, (False, True))
+    for option, value in UNCONTROLLED if sweep.controls else ():
+        if getattr(sweep, option) == value:
+            raise UserError(
+                f"controls with {option} {value!r}: how many weights each network keeps is known only once it is pruned, so random masks "
+                "and small networks cannot be planned to match; leave one of the two away"
+            )
     taken = set().union(*(options_of(pruner, algorithm) for pruner in sweep.pruners for algorithm in sweep.algorithms))
     for option, choices in CHOICES.items():
         value = getattr(sweep, option)

@@ -16,7 +16,7 @@ from service.manifest import Ledger
 from trainables import paths
 from trainables.mask_statistics import jaccard, read_masks
 from trainables.masks import Mask
-from trainables.trial import CHOICES, Trial
+from trainables.trial import CALIBRATION, CHOICES, Trial
 
 Masks = dict[str, Mask]  # of a trial, by network
 
@@ -42,7 +42,7 @@ def overlaps(ledger: Ledger, storage: Path) -> list[Overlap]:
     tasks: dict[str, list[Trial]] = {}
     for trial in (trial for trial in trials if trial.key in masks):
         shapes = {name: [layer.shape for layer in mask] for name, mask in masks[trial.key].items()}
-        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "seed", "fresh", "sparsity_of", *CHOICES)}
+        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "seed", "fresh", "sparsity_of", *CHOICES, *CALIBRATION)}
         tasks.setdefault(json.dumps([same, str(shapes)], sort_keys=True), []).append(trial)
     return [found for group in tasks.values() for found in _of_task(group, masks)]
 

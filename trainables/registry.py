@@ -47,6 +47,11 @@ def defines(folder: str, name: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def needs_loss(pruner: str) -> bool:
+    """Whether a pruner's scores come from losses on calibration data: all do but those that say WITHOUT_LOSS or score nothing at once."""
+    return not {"WITHOUT_LOSS", "during", "shrink"} & defines("pruners", pruner)
+
+
 @cache
 def networks(algorithm: str) -> tuple[str, ...]:
     """The names of the algorithm's networks, from its LEARNING_RATES."""

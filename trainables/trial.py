@@ -25,6 +25,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "control": ("none", "shuffle", "reinit"),  # the mask permuted within its layers, or the kept weights drawn again (Frankle et al. 2021)
     "allow_disconnected": (False, True),  # go on where no path is left
 }
+CALIBRATION = {"calibration_batches": 1, "calibration_size": 256}  # what a saliency sees, by default
+# With these, how many weights a network keeps is known once it is pruned, too late for controls of the same density.
+UNCONTROLLED = (("scope", "joint"), ("target", "effective"))
 PLAIN = ("control", "scope", "target")  # options whose values speak for themselves in a trial's name
 
 
@@ -38,7 +41,16 @@ def options_of(pruner: str, algorithm: str) -> set[str]:
     found = {"rescale", "control", "allow_disconnected"} | ({"scope"} if "budgets" not in own else set())
     if "schedule" not in own or "REGROWS" in own:  # else the last round may only choose among what the one before left
         found.add("target")
-    return found | ({"authors"} if "AUTHORS_LOSSES" in registry.defines("algorithms", algorithm) else set())
+    if registry.needs_loss(pruner) and "AUTHORS_LOSSES" in registry.defines("algorithms", algorithm):
+        found.add("authors")
+    return found
+
+
+def meaningless(pruner: str, algorithm: str) -> dict[str, Any]:
+    """The options and the calibration that change nothing for this pruner, at their defaults: with them, equal trials have one key."""
+    taken = options_of(pruner, algorithm)
+    found = {option: choices[0] for option, choices in CHOICES.items() if option not in taken}
+    return found if registry.needs_loss(pruner) else found | CALIBRATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +72,8 @@ class Trial:
     updates: int = 1_000_000
     evaluations: int = 10
     episodes: int = 10
-    calibration_batches: int = 1
-    calibration_size: int = 256
+    calibration_batches: int = CALIBRATION["calibration_batches"]
+    calibration_size: int = CALIBRATION["calibration_size"]
     sparsity_of: Mapping[str, float] = field(default_factory=dict)
     scope: str = "network"
     target: str = "nominal"
@@ -78,7 +90,7 @@ class Trial:
         if not self.dataset:
             raise UserError("dataset is empty; give a Minari id such as winnow/halfcheetah/expert-v0")
         self._check_pruning()
-        for name in ("seed", "updates", "evaluations", "episodes", "calibration_batches", "calibration_size"):
+        for name in ("seed", "updates", "evaluations", "episodes", *CALIBRATION):
             value, least = getattr(self, name), 0 if name == "seed" else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name} {value!r} is not an integer >= {least}")
@@ -150,21 +162,25 @@ class Trial:
     def method(self) -> str:
         """The cell without its sparsity: `snip,critic@90+shuffle`."""
         given = [(option, getattr(self, option)) for option, choices in CHOICES.items() if getattr(self, option) != choices[0]]
+        if registry.needs_loss(self.pruner):
+            given += [(name, getattr(self, name)) for name, default in CALIBRATION.items() if getattr(self, name) != default]
         marks = [option if value is True else value if option in PLAIN else f"{option}={value}" for option, value in given]
         return "+".join([",".join([self.pruner, *(f"{name}@{100 * value:g}" for name, value in self.sparsity_of.items())]), *marks])
 
     def using(self, **changes: Any) -> Trial:
-        """The trial with fields changed, and without the options that then mean nothing."""
+        """The trial with fields changed, and without the options and the calibration that then mean nothing."""
         given = {f.name: getattr(self, f.name) for f in fields(self)} | changes
-        taken = options_of(given["pruner"], given["algorithm"])
-        return Trial(**(given | {option: choices[0] for option, choices in CHOICES.items() if option not in taken}))
+        return Trial(**(given | meaningless(given["pruner"], given["algorithm"])))
 
     def controls(self) -> dict[str, Trial]:
-        """What Frankle et al. (2021) hold a pruned trial against; none for a trial that is dense, random, gradual or a control itself.
+        """What Frankle et al. (2021) hold a pruned trial against; none for a trial that is dense, random, gradual or a control itself, nor
+        where the mask alone says how much each network keeps (UNCONTROLLED).
 
         `shuffle`: the mask permuted within its layers; `reinit`: the kept weights drawn again; `erk`: a random mask of the same density;
         `small_dense`: a dense network with as many weights.
         """
+        if any(getattr(self, option) == value for option, value in UNCONTROLLED):
+            return {}
         if self.control != "none" or self.pruner == "dense" or {"during", "shrink", "budgets"} & registry.defines("pruners", self.pruner):
             return {}
         return {
@@ -215,7 +231,7 @@ def _like(value: Any, default: Any) -> Any:
 BREAK_EVEN = 0.6
 
 # Members of a stack may differ in these fields, and in hyperparameters that are plain floats; all else shapes the batched model.
-FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, "hyper", "fresh")
+FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, *CALIBRATION, "hyper", "fresh")
 
 
 @dataclass(frozen=True)
@@ -256,7 +272,7 @@ def shape_of(trial: Trial) -> str:
 
 def comparison(trial: Trial) -> str:
     """What trials must agree on so that their scores may be compared, as a comparable string: all but how they are pruned, and the seed."""
-    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES)
+    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES, *CALIBRATION)
     return json.dumps({n: v for n, v in trial.to_json().items() if n not in left_out}, sort_keys=True)
 
 

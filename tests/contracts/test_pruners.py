@@ -105,7 +105,15 @@ def test_more_calibration_batches_are_used_where_data_is_used(pruner: str) -> No
     """A pruner whose file asks for losses gives another mask for other data; one that does not, the same."""
     one = trial_of("td3_bc", pruner, 0.6)
     same = torch.equal(member(masks_of(one), 0), member(masks_of(replace(one, calibration_batches=3)), 0))
-    assert same == (pruner in {"dense", "magnitude", "random_erk", "random_uniform", "synflow"})
+    assert same == (not registry.needs_loss(pruner))
+
+
+@each_pruner
+def test_stack_mates_with_other_calibration_data_are_scored_on_their_own(pruner: str) -> None:
+    trials = [replace(trial_of("td3_bc", pruner, 0.6), calibration_batches=batches) for batches in (1, 3)]
+    together = masks_of(*trials)
+    for k, trial in enumerate(trials):
+        assert torch.equal(member(together, k), member(masks_of(trial), 0))
 
 
 @each_pruner

@@ -9,7 +9,7 @@ import pytest
 from trainables import registry
 from trainables.algorithms import _ranges
 from trainables.errors import UserError
-from trainables.trial import Stack, Trial, shape_of
+from trainables.trial import Stack, Trial, comparison, shape_of
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "trial_keys.json").read_text())
 DATA = "winnow/halfcheetah/expert-v0"
@@ -95,6 +95,9 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"pruner": "synflow", "sparsity": 0.5, "target": "effective"}, ["target 'effective'", "'synflow'", "force"]),
         ({"pruner": "gmp", "sparsity": 0.5, "rescale": "layer"}, ["rescale 'layer'", "'gmp'", "snip"]),
         ({"pruner": "small_dense", "sparsity": 0.5, "control": "shuffle"}, ["control 'shuffle'", "'small_dense'"]),
+        ({"pruner": "random_erk", "sparsity": 0.5, "authors": True}, ["authors True", "'random_erk'", "it does to: force, grasp"]),
+        ({"pruner": "synflow", "sparsity": 0.5, "authors": True}, ["authors True", "'synflow'"]),
+        ({"pruner": "snip", "algorithm": "iql", "sparsity": 0.5, "authors": True}, ["authors True", "iql", "it does to: none"]),
         ({"seed": -1}, ["seed -1", ">= 0"]),
         ({"seed": 1.5}, ["seed 1.5"]),
         ({"seed": True}, ["seed True"]),
@@ -168,6 +171,16 @@ def test_a_networks_own_sparsity_that_is_the_common_one_is_not_told_twice() -> N
     assert (only.sparsity_in("actor"), only.sparsity_in("critic")) == (0.95, 0.0)
 
 
+def test_a_control_without_a_loss_has_no_calibration_and_so_one_key() -> None:
+    plain = Trial(dataset=DATA, pruner="snip", sparsity=0.95)
+    other = Trial(dataset=DATA, pruner="snip", sparsity=0.95, calibration_size=4096, authors=True)
+    assert other.method == "snip+authors+calibration_size=4096"
+    same = {kind for kind, control in other.controls().items() if control == plain.controls()[kind]}
+    assert same == {"erk", "small_dense"}
+    assert other.controls()["shuffle"].calibration_size == 4096
+    assert comparison(other) == comparison(other.controls()["erk"])
+
+
 @pytest.mark.parametrize(("updates", "evaluations"), [(10, 10), (1000, 7), (7, 3), (1, 1)])
 def test_evaluations_are_spread_evenly_and_end_with_the_last_update(updates: int, evaluations: int) -> None:
     found = Trial(dataset=DATA, updates=updates, evaluations=evaluations).evaluation_updates()
@@ -189,7 +202,7 @@ BASE = {"dataset": DATA, "pruner": "snip", "sparsity": 0.9}
     "free",
     [
         {"seed": 1}, {"sparsity": 0.5}, {"pruner": "magnitude"}, {"hyper": {"alpha": 1.0}}, {"hyper": {"alpha": 1}}, {"scope": "joint"},
-        {"sparsity_of": {"critic": 0.5}}, {"rescale": "layer"}, {"control": "shuffle"}, {"authors": True},
+        {"sparsity_of": {"critic": 0.5}}, {"rescale": "layer"}, {"control": "shuffle"}, {"authors": True}, {"calibration_batches": 2},
     ],
 )  # fmt: skip
 def test_stack_mates_may_differ_in_what_does_not_shape_the_model(free: dict) -> None:
@@ -200,7 +213,7 @@ def test_stack_mates_may_differ_in_what_does_not_shape_the_model(free: dict) -> 
     "other",
     [
         {"dataset": "winnow/hopper/expert-v0"}, {"algorithm": "bc"}, {"updates": 10_000}, {"evaluations": 5}, {"episodes": 5},
-        {"calibration_batches": 2}, {"calibration_size": 128}, {"hyper": {"hidden": (64, 64)}}, {"hyper": {"batch_size": 64}},
+        {"hyper": {"hidden": (64, 64)}}, {"hyper": {"batch_size": 64}},
         {"hyper": {"policy_delay": 1}}, {"pruner": "small_dense"}, {"pruner": "gmp"},
     ],
 )  # fmt: skip

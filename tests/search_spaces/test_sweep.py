@@ -231,6 +231,23 @@ def test_controls_add_to_each_pruned_trial_what_tells_whether_its_mask_did_anyth
     ]), "one ERK and one small dense network serve all pruners"  # fmt: skip
 
 
+@pytest.mark.parametrize(("option", "value"), [("scope", "joint"), ("target", "effective")])
+def test_controls_are_refused_where_their_density_would_not_be_the_masks(option: str, value: str) -> None:
+    sweep = small(algorithms=("bc",), pruners=("snip",), sparsities=(0.9,), **{option: value})
+    assert not expand(sweep)[0].controls()
+    with pytest.raises(UserError, match=f"^controls with {option} '{value}': how many weights .* leave one of the two away$"):
+        expand(override(sweep, ["controls=true"]))
+
+
+def test_calibration_goes_to_the_pruners_that_ask_for_losses() -> None:
+    """A random mask, a dense network and a control of the same are trained once, whatever data SNIP is scored on."""
+    given = {"algorithms": ("bc",), "pruners": ("dense", "snip", "random_erk", "synflow", "gmp"), "sparsities": (0.9,), "controls": True}
+    plain, calibrated = (expand(small(**given, seeds=(0,), calibration_size=size)) for size in (256, 4096))
+    changed = {t.cell for t in calibrated} - {t.cell for t in plain}
+    assert changed == {f"snip@90{control}+calibration_size=4096" for control in ("", "+shuffle", "+reinit")}
+    assert {t.key for t in calibrated if t.cell not in changed} == {t.key for t in plain if not t.cell.startswith("snip")}
+
+
 def test_an_option_goes_to_the_pruners_that_it_means_something_to() -> None:
     settings = ["rescale=layer", "scope=layer", "authors=true", "sparsity_of.critic=0.5"]
     trials = expand(
@@ -240,7 +257,7 @@ def test_an_option_goes_to_the_pruners_that_it_means_something_to() -> None:
     assert found == {
         "dense": ("none", "network", False, {}),
         "snip": ("layer", "layer", True, {"critic": 0.5}),
-        "random_erk": ("layer", "network", True, {"critic": 0.5}),
+        "random_erk": ("layer", "network", False, {"critic": 0.5}),
     }
 
 

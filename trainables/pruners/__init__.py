@@ -4,6 +4,7 @@
     budgets(spec, density) -> [int per layer]                  optional: weights kept per layer; without it the scope says what is ranked
     schedule(density) -> [density per round]                   optional: several rounds, each scored on the masked network
     REGROWS = True                                             optional, with a schedule: a weight that was masked may return
+    WITHOUT_LOSS = True                                        optional: the scores ask for no loss, so calibration changes nothing
     during(updates) -> {update: share removed}                 optional, with budgets: prunes while training goes on (gradual.py)
     shrink(spec, density) -> MLP                               optional, in place of all others: no mask but a smaller network
 
@@ -66,7 +67,8 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
     groups: dict[tuple[object, ...], list[int]] = {}
     for member, trial in enumerate(stack.trials):
         if not {"during", "shrink"} & registry.defines("pruners", trial.pruner):
-            groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.target), []).append(member)
+            calibration = trial.calibration_batches, trial.calibration_size
+            groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.target, calibration), []).append(member)
     for members in groups.values():
         own = Stack(tuple(stack.trials[member] for member in members))
         chosen, saliency = _prune(agent, own, batches)
@@ -93,7 +95,7 @@ def ones(spec: MLP, members: int, device: str | torch.device = "cpu") -> Mask:
 
 
 def _prune(agent: Agent, stack: Stack, batches: Batches) -> tuple[dict[str, Mask], dict[str, list[Tensor]]]:
-    """The masks of trials that agree in pruner, losses, scope and target, and the last round's saliencies."""
+    """The masks of trials that agree in pruner, losses, calibration, scope and target, and the last round's saliencies."""
     pruner, names = registry.load("pruners", stack.lead.pruner), list(agent.specs)
     densities = {name: [1 - trial.sparsity_in(name) for trial in stack.trials] for name in names}
     schedules = {name: [schedule_of(pruner, density) for density in own] for name, own in densities.items()}

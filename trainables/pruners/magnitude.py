@@ -4,6 +4,8 @@ from torch import Tensor
 
 from trainables.pruners import Scored
 
+WITHOUT_LOSS = True
+
 
 def saliency(network: Scored) -> list[Tensor]:
     """|w|."""

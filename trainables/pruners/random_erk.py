@@ -6,6 +6,8 @@ from trainables.masks import apportion, kept
 from trainables.nn import MLP
 from trainables.pruners import Scored
 
+WITHOUT_LOSS = True
+
 
 def saliency(network: Scored) -> list[Tensor]:
     """Uniform noise from the member's own stream."""

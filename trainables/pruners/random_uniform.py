@@ -6,6 +6,7 @@ from trainables import masks
 from trainables.pruners import Scored
 
 budgets = masks.even
+WITHOUT_LOSS = True
 
 
 def saliency(network: Scored) -> list[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from trainables.pruners import Scored
 
 ROUNDS = 100
+WITHOUT_LOSS = True
 
 
 def schedule(density: float) -> list[float]:
