@@ -13,7 +13,7 @@ from typing import Any
 from service import mirror
 from service.columns import aligned
 from service.manifest import Ledger
-from trainables import paths
+from trainables import paths, registry
 from trainables.mask_statistics import jaccard, read_masks
 from trainables.masks import Mask
 from trainables.trial import CALIBRATION, CHOICES, Trial
@@ -38,13 +38,18 @@ def overlaps(ledger: Ledger, storage: Path) -> list[Overlap]:
     """Over all trials of the ledger that have masks; raises UserError for a file that is damaged."""
     mirror.pull(storage)
     trials = [entry.trial for entry in ledger.entries.values() if paths.masks(storage, entry.trial.key).exists()]
-    masks = {trial.key: read_masks(paths.masks(storage, trial.key)) for trial in trials if trial.pruner != "dense"}
+    masks = {trial.key: read_masks(paths.masks(storage, trial.key)) for trial in trials if _chosen(trial)}
     tasks: dict[str, list[Trial]] = {}
     for trial in (trial for trial in trials if trial.key in masks):
         shapes = {name: [layer.shape for layer in mask] for name, mask in masks[trial.key].items()}
         same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "seed", "fresh", "sparsity_of", *CHOICES, *CALIBRATION)}
         tasks.setdefault(json.dumps([same, str(shapes)], sort_keys=True), []).append(trial)
     return [found for group in tasks.values() for found in _of_task(group, masks)]
+
+
+def _chosen(trial: Trial) -> bool:
+    """Whether a trial's masks chose anything: those of a dense network, of whatever size, are all ones."""
+    return trial.pruner != "dense" and "shrink" not in registry.defines("pruners", trial.pruner)
 
 
 def _of_task(trials: Sequence[Trial], masks: dict[str, Masks]) -> Iterator[Overlap]:

@@ -61,7 +61,11 @@ def parser() -> argparse.ArgumentParser:
             notes = {"hyper": "hyperparameters of the algorithm", "sparsity_of": "sparsities of single networks, e.g. critic=0.9"}
             found.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=notes[field.name])
         elif str(field.type) == "bool":
-            found.add_argument(option, action="store_true")
+            notes = {
+                "authors": "score with the leftover gradients of the authors' code, to compare (docs/pruning.md)",
+                "allow_disconnected": "go on where a mask leaves no path from input to output",
+            }
+            found.add_argument(option, action="store_true", help=notes[field.name])
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}"
@@ -69,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
             found.add_argument(option, type=kind, required=required, default=field.default, help=note)
     found.add_argument("--published", action="store_true", help="the papers' settings for this dataset (algorithms/_published.py)")
     found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
-    found.add_argument("--device", default="cpu")
+    found.add_argument("--device", default="cpu", help="as torch names it, such as cuda:0 (default cpu)")
     found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")
     found.add_argument("--tf32", action="store_true", help="a GPU may round the factors of matrix products to 10 bits")
     return found

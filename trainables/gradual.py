@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
-from trainables import registry
+from trainables import mask_statistics, registry
 from trainables.agent import Agent
 from trainables.masks import Mask, threshold_in_layers
-from trainables.pruners import Scored
+from trainables.pruners import Quantiles, Scored
 from trainables.trial import Stack
 
 
@@ -26,10 +26,18 @@ def changes_of(stack: Stack) -> dict[int, dict[int, float]]:
     return found
 
 
-def change(agent: Agent, stack: Stack, masks: Mapping[str, Mask], shares: Mapping[int, float], execution: str) -> dict[str, Mask]:
+def change(
+    agent: Agent,
+    stack: Stack,
+    masks: Mapping[str, Mask],
+    shares: Mapping[int, float],
+    execution: str,
+    quantiles: Quantiles | None = None,
+) -> dict[str, Mask]:
     """The masks after a change, with the agent built again on them: kept parameters, moments and targets stay, the rest is gone.
 
-    What was removed stays removed. Connectivity is not asked for: hours of training would be thrown away; reports warn instead.
+    What was removed stays removed; `quantiles`, where it is given, are filled with those of the scores that chose among the rest.
+    Connectivity is not asked for: hours of training would be thrown away; reports warn instead.
     """
     state = agent.rows()
     counts = {name: optimizer.count for name, optimizer in agent.optimizers.items()}
@@ -46,6 +54,8 @@ def change(agent: Agent, stack: Stack, masks: Mapping[str, Mask], shares: Mappin
                 spec, [weight[member : member + 1] for weight in weights], own, lambda more=0: iter(()), lambda layer: torch.zeros(())
             )
             saliency = [s.masked_fill(mask == 0, -torch.inf) for s, mask in zip(pruner.saliency(network), own, strict=True)]
+            if quantiles is not None:
+                quantiles[member, name] = [mask_statistics.quantiles(layer) for layer in saliency]
             alive = [int(mask.sum()) for mask in own]
             budgets = within(pruner.budgets(spec, 1 - share * trial.sparsity_in(name)), alive)
             for layer, part in zip(new[name], threshold_in_layers(saliency, [budgets]), strict=True):

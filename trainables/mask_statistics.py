@@ -3,7 +3,8 @@
     python -m trainables.mask_statistics MASKS.safetensors MASKS.safetensors ...     Jaccard overlap of every pair, per network
 
 Four ways to count a pruned network: `dense` as if nothing were pruned; `nominal` the kept weights; `effective` those that lie on a path
-from input to output; `compact` dense matrices between the units that do. Biases of live units count as parameters, all biases nominally.
+from input to output; `compact` dense matrices between the units that do. Biases, gains and shifts of live units count as parameters,
+nominally those of all units; what belongs to no unit (a log standard deviation) always does.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, 
     out_of = path[-1].sum(-1) > 0  # [C, outputs]
     units = [[int(head.sum()) for head in layer] for layer in (*into, out_of)]
     compact = sum(a * b for heads in itertools.pairwise(units) for a, b in zip(*heads, strict=True))
-    biases, live_biases = sum(spec.heads * n for n in spec.sizes[1:]), sum(sum(layer) for layer in units[1:])
+    beside, live_beside = _beside_weights(spec, [spec.heads * n for n in spec.sizes[1:]]), _beside_weights(spec, list(map(sum, units[1:])))
     weights = {"dense": sum(spec.weights_per_layer), "nominal": sum(kept), "effective": sum(live), "compact": compact}
-    parameters = {name: count + (biases if name in ("dense", "nominal") else live_biases) for name, count in weights.items()}
+    parameters = {name: count + (beside if name in ("dense", "nominal") else live_beside) for name, count in weights.items()}
     bits = -(-weights["dense"] // 8)
     layers = [
         {
@@ -71,6 +72,11 @@ def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, 
         "flops": {name: 2 * count for name, count in weights.items()},  # of one observation: a multiplication and an addition a weight
         "layers": layers,
     }
+
+
+def _beside_weights(spec: MLP, units: Sequence[int]) -> int:
+    """Parameters that are no weights, with so many units per layer: a bias each, gain and shift of a normalized one, and the extras."""
+    return sum(units) + (2 * sum(units[:-1]) if spec.norm else 0) + sum(spec.extra.values())
 
 
 def metrics(described: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -78,6 +78,7 @@ def run_stack(
             checkpoint.save(storage, stack, state)
             yield Checkpointed(state.update)
 
+    quantiles: Quantiles = {}
     saved = checkpoint.newest(storage, stack, agent.specs) if storage else None
     if saved:
         saved = saved.to(device)
@@ -87,7 +88,6 @@ def run_stack(
         agent.build(execution, {name: saved.rows[f"online/{name}"] for name in agent.specs}, masks)
         agent.load_rows(saved.rows, saved.counts)
     else:
-        quantiles: Quantiles = {}
         masks, update = prune(agent, stack, data.draw, quantiles), 0
         agent.build(execution, starting_rows(agent, stack, masks), masks)
         report = pruned(0, agent, table, masks, quantiles)
@@ -104,7 +104,7 @@ def run_stack(
         logged: dict[str, Tensor] = {}
         for first, last in pairwise(sorted({update, *(at for at in changes if update <= at < stop), stop})):
             if first in changes:
-                masks = change(agent, stack, masks, changes[first], execution)
+                masks = change(agent, stack, masks, changes[first], execution, quantiles)
             logged |= make.run(first, last)
         rate = len(stack) * (stop - update) / (time.monotonic() - begun)
         update = stop
@@ -114,7 +114,7 @@ def run_stack(
                 healthy[member] = False
                 told.later([Diverged(update, member, f"parameters are not finite after update {update}")])
         if masks is not before:
-            report = pruned(update, agent, table, masks)
+            report = pruned(update, agent, table, masks, quantiles)
             details = report.details
             told.later(masked(report, masks))
         told.later([Trained(update, per_member(logged, len(stack)), rate)])

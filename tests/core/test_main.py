@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import HOPPER
 from trainables import paths, registry
-from trainables.__main__ import main
+from trainables.__main__ import main, parser
 from trainables.trial import Trial
 
 SMALL = ["--updates", "20", "--evaluations", "2", "--episodes", "2", "--calibration-size", "32"]
@@ -25,7 +25,7 @@ def test_a_trial_runs_and_its_scores_are_printed(capsys: pytest.CaptureFixture[s
     assert main(GOOD) == 0
     out, err = capsys.readouterr()
     lines = out.strip().splitlines()
-    assert lines[0].startswith("td3_bc/hopper-random/snip@50/s0: actor.0 keeps ")
+    assert lines[0].startswith("td3_bc/hopper-random/snip@50+calibration_size=32/s0: actor.0 keeps ")
     assert "critic.2 keeps" in lines[0]
     scored = [line for line in lines if "normalized score" in line]
     assert [line.split(" updates")[0] for line in scored] == ["after 10", "after 20"]
@@ -54,7 +54,7 @@ def test_several_seeds_are_one_stack_and_the_storage_is_used(capsys: pytest.Capt
 
 def test_a_diverged_trial_is_said_and_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*GOOD, "learning_rate=1e30"]) == 1
-    assert "td3_bc/hopper-random/snip@50/s0 diverged: " in capsys.readouterr().out
+    assert "td3_bc/hopper-random/snip@50+calibration_size=32/s0 diverged: " in capsys.readouterr().out
 
 
 def changed(name: str, *values: str) -> list[str]:
@@ -104,6 +104,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
     for word in words:
         assert word in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    assert [action.dest for action in parser()._actions if not action.help] == []
 
 
 @pytest.mark.parametrize("arguments", [changed("--sparsity", "much"), changed("--updates", "many"), [*GOOD, "--sparsety", "1"], []])

@@ -9,7 +9,7 @@ import torch
 
 from tests.core.test_masks import hand_made
 from tests.stacks import World, small_trial
-from trainables import checkpoint, paths
+from trainables import checkpoint, paths, registry
 from trainables.mask_statistics import describe, jaccard, main, metrics, quantiles, read_masks, warnings
 from trainables.masks import Mask
 from trainables.nn import MLP
@@ -48,6 +48,21 @@ def test_a_compact_network_holds_the_product_of_live_units() -> None:
     (found,) = describe(SPEC, mask)
     assert found["parameters"]["effective"] == 4 + 2 + 2 + (2 + 2 + 1)
     assert found["parameters"]["compact"] == 2 * 2 + 2 * 2 + 2 + (2 + 2 + 1)
+
+
+@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+def test_a_dense_network_has_as_many_parameters_as_it_trains(algorithm: str) -> None:
+    world = World([small_trial(algorithm)]).start()
+    for name, spec in world.agent.specs.items():
+        (found,) = describe(spec, world.masks[name])
+        assert set(found["parameters"].values()) == {spec.used}, name
+
+
+def test_gains_and_shifts_go_with_their_units_and_extras_stay() -> None:
+    """Two of five hidden units are live, and the output has neither gain nor shift."""
+    (found,) = describe(MLP((2, 3, 2, 1), norm=True, extra={"log_std": 7}), hand_made())
+    assert found["parameters"] == {"dense": 20 + 10 + 7, "nominal": 12 + 10 + 7, "effective": 6 + 4 + 7, "compact": 6 + 4 + 7}
+    assert found["bytes"]["compact"] == 4 * 17
 
 
 def test_few_metrics_leave_for_mlflow() -> None:

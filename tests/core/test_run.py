@@ -173,6 +173,10 @@ def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_p
     assert isinstance(whole[-1], Finished)
     last = [r for r in whole if isinstance(r, Pruned)][-1]
     assert last.statistics[0]["mask/density/actor"] == pytest.approx(0.1, abs=1e-3)
+    for layer in last.details[0]["actor"]["layers"]:  # |w| of what was left at the last change, from the smallest up
+        scores = layer["saliency_quantiles"]
+        assert 0 < scores[0] < scores[-1]
+        assert scores == sorted(scores)
     for stop_at in (7, 14, 21):
         storage = tmp_path / str(stop_at)
         reports: list[Report] = []
@@ -184,6 +188,12 @@ def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_p
         rest = list(run([own], storage, "auto"))
         assert [plain(r) for r in reports + rest] == [plain(r) for r in whole]
         assert result(storage, own) == result(tmp_path / "whole", own)
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3])
+def test_gradual_pruning_ends_at_its_density_however_short_the_training(updates: int) -> None:
+    pruned = [r for r in run([trial(0, "gmp", 0.9, updates=updates, evaluations=1, episodes=1)]) if isinstance(r, Pruned)]
+    assert pruned[-1].statistics[0]["mask/density/actor"] == pytest.approx(0.1, abs=1e-3)
 
 
 @pytest.mark.parametrize("execution", [name for name in executions.CHOICES if name != "auto"])

@@ -17,14 +17,16 @@ from trainables.mask_statistics import jaccard
 
 @pytest.fixture
 def swept(tmp_path: Path) -> tuple[Path, World]:
-    """SNIP with three seeds, ERK with two, a dense trial, and a trial without masks."""
+    """SNIP with three seeds, ERK with two, a dense trial, two small dense ones, and a trial without masks."""
     trials = [small_trial("td3_bc", "snip", 0.5, seed) for seed in (0, 1, 2)] + [
         small_trial("td3_bc", "random_erk", 0.5, s) for s in (0, 1)
     ]
     world = World([*trials, small_trial("td3_bc")]).start()
     checkpoint.write_masks(tmp_path, world.stack, world.masks, [{}] * 6)
+    small = World([small_trial("td3_bc", "small_dense", 0.5, seed) for seed in (0, 1)]).start()
+    checkpoint.write_masks(tmp_path, small.stack, small.masks, [{}] * 2)
     journal = Manifest(tmp_path, "smoke")
-    journal.plan([*world.stack.trials, small_trial("td3_bc", "snip", 0.5, 7)])
+    journal.plan([*small.stack.trials, *world.stack.trials, small_trial("td3_bc", "snip", 0.5, 7)])
     journal.close()
     return tmp_path, world
 
@@ -35,11 +37,13 @@ def test_seeds_are_compared_with_seeds_and_pruners_seed_by_seed(swept: tuple[Pat
     found = {(o.network, *o.methods): o for o in overlaps(journal.ledger, storage)}
     journal.close()
     own = [[layer[member : member + 1] for layer in world.masks["critic"]] for member in range(6)]
-    assert found.keys() == {(n, *m) for n in ("actor", "critic") for m in (("snip",) * 2, ("random_erk",) * 2, ("snip", "random_erk"))}
-    between = found["critic", "snip", "snip"]
+    snip = "snip+calibration_size=64"
+    methods = ((snip, snip), ("random_erk", "random_erk"), (snip, "random_erk"))
+    assert found.keys() == {(n, *m) for n in ("actor", "critic") for m in methods}
+    between = found["critic", snip, snip]
     assert between.pairs == 3
     assert between.mean == pytest.approx((jaccard(own[0], own[1]) + jaccard(own[0], own[2]) + jaccard(own[1], own[2])) / 3)
-    mixed = found["critic", "snip", "random_erk"]
+    mixed = found["critic", snip, "random_erk"]
     assert mixed.pairs == 2
     assert mixed.mean == pytest.approx((jaccard(own[0], own[3]) + jaccard(own[1], own[4])) / 2)
 

@@ -14,9 +14,11 @@ budgets = random_erk.budgets
 
 
 def during(updates: int) -> dict[int, float]:
-    """Update -> share of what is to be removed that is gone from then on: 1 - (1 - x)^3, x from 0 at 20 % to 1 at 80 % of the updates."""
+    """Update -> share of what is to be removed that is gone from then on: 1 - (1 - x)^3, x from 0 at 20 % to 1 at 80 % of the updates.
+
+    The last is the last update's at the latest: of one or two updates, 80 % would round to a change after all training."""
     parts = [(event + 1) / EVENTS for event in range(EVENTS)]
-    return {round(updates * (BEGIN + (END - BEGIN) * x)): 1 - (1 - x) ** 3 for x in parts}
+    return {min(round(updates * (BEGIN + (END - BEGIN) * x)), updates - 1): 1 - (1 - x) ** 3 for x in parts}
 
 
 def saliency(network: Scored) -> list[Tensor]:
