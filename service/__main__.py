@@ -158,9 +158,9 @@ def results(arguments: argparse.Namespace, storage: Path) -> int:
         if paths.remote(storage)[0] and tracking.uri.startswith("sqlite:"):
             Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
         if arguments.json:
-            _show(arguments, "", scores.to_json(scores.find(trials, tracking)))
+            _show(arguments, "", scores.to_json(scores.find(trials, tracking), trials))
         else:
-            scores.show(arguments.sweep, trials, tracking, storage)
+            scores.tell(arguments.sweep, trials, tracking, storage)
     return 0
 
 
@@ -175,7 +175,7 @@ def _search_results(arguments: argparse.Namespace, sweep: Sweep, storage: Path) 
     if arguments.json:
         _show(arguments, "", scores.to_json(found))
     else:
-        scores.show(arguments.sweep, found, Tracking(storage), storage)
+        scores.tell(arguments.sweep, found, Tracking(storage), storage)
     return 0
 
 

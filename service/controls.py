@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from trainables.trial import Trial
+from trainables.trial import CHOICES, Trial, comparison
 
-# 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093)
+# 97.5 % quantiles of Student's t with 1, 2, ... 60 degrees of freedom; the normal distribution's beyond.
+T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+    2.040, 2.037, 2.035, 2.032, 2.030, 2.028, 2.026, 2.024, 2.023, 2.021, 2.020, 2.018, 2.017, 2.015, 2.014,
+    2.013, 2.012, 2.011, 2.010, 2.009, 2.008, 2.007, 2.006, 2.005, 2.004, 2.003, 2.002, 2.002, 2.001, 2.000,
+)  # fmt: skip
 NORMAL = 1.96
 
 WORDS = {
@@ -24,55 +30,115 @@ WORDS = {
     "erk": "a random ERK mask",
     "small_dense": "a small dense network",
 }
+HEAD = "did the mask itself do anything? score minus the control's, paired over seeds [95 % t interval]"
+FOOT = "a mask that is not better than itself shuffled has chosen how many weights each layer keeps, not which"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over `seeds` of score minus the control's score, with its 95 % t interval; one seed has no interval (nan)."""
+    """Mean over `seeds` of score minus the control's score, with its 95 % t interval; one seed has no interval."""
 
     mean: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None
     seeds: int
 
     @property
     def verdict(self) -> str:
-        if math.isnan(self.low):
+        if self.interval is None:
             return "one seed says nothing"
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference shown"
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 
 def paired(differences: Sequence[float]) -> Difference:
-    """The estimate from one difference per seed."""
+    """The estimate from one difference per seed, all of them numbers."""
     count, mean = len(differences), statistics.fmean(differences)
     if count == 1:
-        return Difference(mean, math.nan, math.nan, 1)
+        return Difference(mean, None, 1)
     factor = T[count - 2] if count - 2 < len(T) else NORMAL
     half = factor * statistics.stdev(differences) / math.sqrt(count)
-    return Difference(mean, mean - half, mean + half, count)
+    return Difference(mean, (mean - half, mean + half), count)
 
 
-def compare(trials: Sequence[Trial], scores: Mapping[str, float]) -> dict[str, dict[str, Difference]]:
-    """For each cell of a study (as text) and each of its controls, the difference; only where both have a score for some seed."""
-    found: dict[str, dict[str, list[float]]] = {}
+@dataclass(frozen=True)
+class Comparison:
+    """A cell (`where` says which, in words) against one of its controls, and why seeds have no pair."""
+
+    where: str
+    control: str
+    differences: tuple[float, ...]
+    absent: tuple[str, ...]
+
+    @property
+    def difference(self) -> Difference | None:
+        return paired(self.differences) if self.differences else None
+
+    @property
+    def seeds(self) -> str:
+        """`3`, or `1 of 3 (2 failed: divergence)`."""
+        if not self.absent:
+            return str(len(self.differences))
+        why = ", ".join(f"{count} {what}" for what, count in Counter(self.absent).items())
+        return f"{len(self.differences)} of {len(self.differences) + len(self.absent)} ({why})"
+
+    @property
+    def columns(self) -> tuple[str, str, str, str, str]:
+        """Control, mean difference, interval, seeds, verdict."""
+        found = self.difference
+        if found is None:
+            return WORDS[self.control], "", "", self.seeds, "no seed has both"
+        interval = "[{:+.1f}, {:+.1f}]".format(*found.interval) if found.interval else ""
+        return WORDS[self.control], f"{found.mean:+.1f}", interval, self.seeds, found.verdict
+
+
+def compare(trials: Sequence[Trial], outcomes: Mapping[str, float | str]) -> list[Comparison]:
+    """Every cell that has controls among `trials`, against each; cells of other data, budgets and hyperparameters are kept apart.
+
+    `outcomes`: by trial key its final score, by whatever measure the cell has, or in words why there is none.
+    """
+    known = {_plain(trial): trial for trial in trials}
+    found: dict[tuple[str, str, str], list[float | str]] = {}
     for trial in trials:
-        where = trial.name.rsplit("/", 1)[0] + "".join(f", {name} {value}" for name, value in trial.hyper.items())
         for kind, control in trial.controls().items():
-            if trial.key in scores and control.key in scores:
-                found.setdefault(where, {}).setdefault(kind, []).append(scores[trial.key] - scores[control.key])
-    return {where: {kind: paired(own) for kind, own in kinds.items()} for where, kinds in found.items()}
+            if other := known.get(_plain(control)):
+                place = (comparison(trial), where(trial), kind)
+                found.setdefault(place, []).append(_difference(outcomes.get(trial.key, "missing"), outcomes.get(other.key, "missing")))
+    return [
+        Comparison(place, kind, tuple(d for d in own if isinstance(d, float)), tuple(d for d in own if isinstance(d, str)))
+        for (_, place, kind), own in found.items()
+    ]
 
 
-def text_of(trials: Sequence[Trial], scores: Mapping[str, float]) -> str:
+def text_of(found: Sequence[Comparison]) -> str:
     """The section of the results, empty where there is no control."""
-    lines = []
-    for where, kinds in compare(trials, scores).items():
-        lines.append(where)
-        for kind, found in kinds.items():
-            interval = "" if math.isnan(found.low) else f" [{found.low:+.1f}, {found.high:+.1f}]"
-            lines.append(f"  against {WORDS[kind]:<33}{found.mean:+6.1f}{interval}  n={found.seeds}  {found.verdict}")
-    if not lines:
+    if not found:
         return ""
-    head = "did the mask itself do anything? score minus the control's, paired over seeds [95 % t interval]"
-    foot = "a mask that is not better than itself shuffled has chosen how many weights each layer keeps, not which"
-    return "\n".join([head, *lines, foot])
+    lines = [HEAD]
+    for number, each in enumerate(found):
+        if number == 0 or found[number - 1].where != each.where:
+            lines.append(each.where)
+        what, mean, interval, seeds, verdict = each.columns
+        lines.append(f"  against {what:<33}{mean:>6}{' ' if interval else ''}{interval}  n={seeds}  {verdict}")
+    return "\n".join([*lines, FOOT])
+
+
+def where(trial: Trial) -> str:
+    """A cell in words: algorithm, dataset, what was pruned and how, and whatever else is not at its default."""
+    told = ("dataset", "algorithm", "pruner", "sparsity", "sparsity_of", "seed", "updates", "hyper", "fresh", *CHOICES)
+    rest = [f"{f.name} {getattr(trial, f.name)}" for f in fields(trial) if f.name not in told and getattr(trial, f.name) != f.default]
+    more = [f"{trial.updates:,} updates", *(f"{name} {value}" for name, value in trial.hyper.items()), *rest]
+    return f"{trial.algorithm} on {trial.dataset}, {trial.cell}, {', '.join(more)}"
+
+
+def _plain(trial: Trial) -> str:
+    """What a trial computes: its key, whichever sweep trains it for itself."""
+    return replace(trial, fresh="").key
+
+
+def _difference(score: float | str, control: float | str) -> float | str:
+    """The difference, or why there is none: what became of the control, else of the trial."""
+    if isinstance(control, str):
+        return control
+    if isinstance(score, str):
+        return f"without the pruned trial: {score}"
+    return score - control if math.isfinite(score - control) else "no number"

@@ -15,7 +15,7 @@ from typing import Any
 from service import manifest, mirror, spool
 from service.manifest import Entry
 from service.shipper import TAGS
-from service.tracking import RunRow, Tracking, told
+from service.tracking import RunRow, Tracking
 from service.waiting import waiting
 from trainables import paths
 from trainables.errors import UserError, unknown
@@ -101,18 +101,13 @@ def _here(key: str, entry: Entry, storage: Path) -> Finished:
 def _in_mlflow(wanted: str, here: Mapping[str, str], storage: Path, folder: Path) -> Finished:
     """Its files, fetched into `folder`."""
     tracking = Tracking(storage)
-    try:
-        with waiting("asking MLflow"):
-            rows = tracking.all_trials()
-            row = _row(wanted, rows)
-            if row is None:
-                known = {**here, **{row.tags.get("winnow.trial_key", ""): row.tags.get("mlflow.runName", "") for row in rows.values()}}
-                raise _nobody(wanted, known, storage)
-            tracking.fetch(row.run_id, (*FILES, "evaluations.json"), folder)
-    except UserError:
-        raise
-    except Exception as error:  # whatever MLflow's client raises
-        raise UserError(f"MLflow cannot be read ({told(error)})") from error
+    with waiting("asking MLflow"):
+        rows = tracking.all_trials()
+        row = _row(wanted, rows)
+        if row is None:
+            known = {**here, **{row.tags.get("winnow.trial_key", ""): row.tags.get("mlflow.runName", "") for row in rows.values()}}
+            raise _nobody(wanted, known, storage)
+        tracking.fetch(row.run_id, (*FILES, "evaluations.json"), folder)
     if row.status != "FINISHED" or not (folder / "policy.json").exists():
         state = row.tags.get("winnow.state") or row.status.lower()
         raise UserError(

@@ -22,7 +22,7 @@ import numpy as np
 from service import standalone
 from service.export import compact_file
 from service.finished import Finished, find
-from service.tracking import Tracking, refused, told
+from service.tracking import Tracking, TrackingError, refused, told, told_by_mlflow
 from service.waiting import waiting
 from trainables.errors import UserError
 from trainables.policy import Policy, load_policy
@@ -63,10 +63,8 @@ def promote(wanted: str, storage: Path, *, name: str | None = None, sweep: str |
         with waiting(f"registering with MLflow as {model}"):
             try:
                 return registry.register(model, found, policy), registry.uri
-            except UserError:
-                raise
-            except Exception as error:  # whatever MLflow's client raises
-                raise UserError(f"MLflow {'refuses this' if refused(error) else 'did not take the model'} ({told(error)})") from error
+            except TrackingError as error:
+                raise UserError(f"MLflow {'refuses this' if refused(error) else 'did not take the model'} ({error.why})") from error
 
 
 def default_name(trial: Trial) -> str:
@@ -127,7 +125,7 @@ class Registry(Tracking):
                 return model
             client.delete_logged_model(model.model_id)  # somebody was killed on the way
         logged = client.create_logged_model(run.info.experiment_id, LOGGED, id, tags=tags_of(found), params=dict(run.data.params))
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, told_by_mlflow():
             save_model(policy, Path(folder), logged.model_id, id)
             client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         client.log_outputs(id, [LoggedModelOutput(logged.model_id, step=found.trial.updates)])

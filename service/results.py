@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from service import controls, notes, shared
 from service.columns import aligned
-from service.scores import RETURN, SCORE
+from service.outcomes import absence, has, metric_of
+from service.report.statistics import Estimate, interval, mean_of, ratio
+from service.scores import SCORE
 from service.tracking import RunRow, Tracking
 from trainables import paths
 from trainables.files import write
@@ -22,40 +24,44 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PAPER_BUDGET = 1_000_000  # updates
-RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean of the seeds' final normalized scores and its 95 % bootstrap interval; one seed has no interval."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A pruner at a sparsity: the final score of each finished seed, and what became of the others (`failed: ...`, `missing`)."""
+    """A pruner at a sparsity: the final score of each finished seed, by seed, and what became of the others (`failed: ...`, `missing`)."""
 
-    scores: tuple[float, ...]
+    scores: Mapping[int, float]
     others: tuple[str, ...]
 
     @property
+    def planned(self) -> int:
+        return len(self.scores) + len(self.others)
+
+    @property
     def estimate(self) -> Estimate | None:
-        return estimate(self.scores) if self.scores else None
+        return estimate(list(self.scores.values())) if self.scores else None
+
+    def share(self, dense: Cell) -> Estimate | None:
+        """Of the dense score, over the seeds that both have; None where it would mean nothing."""
+        import numpy as np
+
+        pairs = [(score, dense.scores[seed]) for seed, score in self.scores.items() if seed in dense.scores]
+        return ratio(*np.array(pairs).T) if pairs else None
 
 
 @dataclass(frozen=True)
 class Study:
-    """The cells that may be compared: one dataset, one algorithm, one budget, one set of hyperparameters."""
+    """The cells that may be compared: one dataset, one algorithm, one budget, one set of hyperparameters.
+
+    `outcomes`: by trial key the final score, or in words why there is none.
+    """
 
     title: str
     trial: Trial
     dataset_score: float | None
     cells: Mapping[tuple[str, float], Cell]
-    measure: str = "normalized score"
+    measure: str
+    outcomes: Mapping[str, float | str]
 
     @property
     def dense(self) -> Cell | None:
@@ -82,27 +88,26 @@ def estimate(scores: Sequence[float]) -> Estimate:
     """Mean over seeds with a 95 % percentile bootstrap interval; the same scores always give the same interval."""
     import numpy as np
 
-    values = np.asarray(scores, np.float64)
-    means = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
+    return interval([np.asarray(scores, np.float64)], mean_of)
 
 
 def text_of(found: Sequence[Study]) -> str:
     """The tables of all studies, and once, under them, how to read them."""
-    legend = "score: mean of the final normalized scores [95 % bootstrap interval over seeds], n seeds, share of the dense score"
+    legend = (
+        "score: mean of the final scores [95 % bootstrap interval over seeds], n seeds, share of the dense score over the seeds with both"
+    )
     return "\n\n".join([*(table(study) for study in found), "\n".join([legend, *budget_note(found)])])
 
 
 def table(study: Study) -> str:
     """Normalized score by sparsity and pruner, with the dense score and the data's own above it."""
-    dense = study.dense.estimate if study.dense else None
+    dense = study.dense
     rows = [["sparsity", *study.pruners]]
     for sparsity in study.sparsities:
         cells = (study.cells.get((pruner, sparsity)) for pruner in study.pruners)
         rows.append([f"{100 * sparsity:g} %", *(_text(cell, dense) if cell else "" for cell in cells)])
     data = "" if study.dataset_score is None else f" (the data's episodes have a mean of {study.dataset_score:.1f})"
-    lines = [f"{study.title}: {study.measure}{data}", f"  dense: {_text(study.dense, None) if study.dense else 'not in this sweep'}"]
+    lines = [f"{study.title}: {study.measure}{data}", f"  dense: {_text(dense, None) if dense else 'not in this sweep'}"]
     if study.pruners:
         lines.append(aligned(rows, gap="   "))
     return "\n".join(lines)
@@ -144,32 +149,44 @@ def find(trials: Sequence[Trial], tracking: Tracking) -> list[Study]:
     return studies(trials, tracking.trial_rows(trial.key for trial in trials))
 
 
-def to_json(found: Sequence[Study]) -> list[dict[str, Any]]:
+def to_json(found: Sequence[Study], trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """The studies for programs: every cell's scores, one per finished seed, its estimate, and what became of the other seeds."""
     return [
         {
             "title": study.title,
+            "measure": study.measure,
             "dataset_score": study.dataset_score,
             "cells": [
-                {"pruner": p, "sparsity": s, "scores": cell.scores, "others": cell.others, "estimate": e and asdict(e)}
+                {"pruner": p, "sparsity": s, "scores": list(cell.scores.values()), "others": cell.others, "estimate": _numbers(cell)}
                 for (p, s), cell in study.cells.items()
-                for e in [cell.estimate]
+            ],
+            "controls": [
+                {"cell": each.where, "control": each.control, "differences": each.differences, "absent": each.absent}
+                | {"verdict": each.columns[-1]}
+                for each in controls.compare([trial for trial in trials if trial.key in study.outcomes], study.outcomes)
             ],
         }
         for study in found
     ]
 
 
+def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) -> tuple[list[Study], str]:
+    """Print the tables, leave them and the figure in the sweep's folder, and say how to see the rest; MLflow is only read."""
+    found = find(trials, tracking)
+    outcomes = {key: outcome for study in found for key, outcome in study.outcomes.items()}
+    text = "\n\n".join(part for part in (text_of(found), controls.text_of(controls.compare(trials, outcomes))) if part)
+    write(paths.table(storage, name), text.encode() + b"\n")
+    write(paths.figure(storage, name), figure(found))
+    print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{look(tracking.uri, tracking.page)}")
+    return found, text
+
+
 def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) -> None:
-    """Print the tables, keep them and the figure in the sweep's folder and on its parent run, and say how to see the rest."""
-    rows = tracking.trial_rows(trial.key for trial in trials)
-    found = studies(trials, rows)
-    scores = {trial.key: row.metrics[SCORE] for trial in trials if (row := rows.get(trial.key)) and has(row, SCORE)}
-    text = "\n\n".join(part for part in (text_of(found), controls.text_of(trials, scores)) if part)
-    for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(found))):
-        write(file, content)
+    """What the end of a run does: `tell`, and the same on the sweep's run in MLflow, with the state that the sweep has come to."""
+    found, text = tell(name, trials, tracking, storage)
+    for file in (paths.table(storage, name), paths.figure(storage, name)):
         if paths.remote(file)[0]:
-            shared.put(file, content)
+            shared.put(file, file.read_bytes())
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name), paths.figure(storage, name)])
     tracking.describe(parent, notes.of_sweep(name, trials, text))
@@ -177,7 +194,6 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     tracking.set_state(
         parent, "failed" if absent else "done", {"message": f"{absent} of {len(trials)} trials have no score"} if absent else {}
     )
-    print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{look(tracking.uri, tracking.page)}")
 
 
 def look(uri: str, page: str = "") -> str:
@@ -196,47 +212,43 @@ def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:
     first = group[0]
     scores = [row.tags["winnow.dataset_score"] for t in group if (row := rows.get(t.key)) and "winnow.dataset_score" in row.tags]
     hyper = "".join(f", {name} {value}" for name, value in first.hyper.items())
-    seen = [row.metrics for trial in group if (row := rows.get(trial.key))]
-    metric = RETURN if any(RETURN in m for m in seen) and not any(SCORE in m for m in seen) else SCORE
+    metric = metric_of(row for trial in group if (row := rows.get(trial.key)))
+    outcomes = {trial.key: _outcome(rows.get(trial.key), metric) for trial in group}
     return Study(
         title=f"{first.algorithm} on {first.dataset}, {first.updates:,} updates{hyper}",
         trial=first,
         dataset_score=float(scores[0]) if scores else None,
-        cells={place: _cell([rows.get(trial.key) for trial in own], metric) for place, own in members.items()},
+        cells={place: _cell(own, outcomes) for place, own in members.items()},
         measure="normalized score" if metric == SCORE else "return",
+        outcomes=outcomes,
     )
 
 
-def _cell(rows: Sequence[RunRow | None], metric: str) -> Cell:
-    scores = tuple(row.metrics[metric] for row in rows if row and has(row, metric))
-    return Cell(scores, tuple(_absence(row) for row in rows if not (row and has(row, metric))))
+def _outcome(row: RunRow | None, metric: str) -> float | str:
+    return row.metrics[metric] if row and has(row, metric) else absence(row)
 
 
-def has(row: RunRow, metric: str) -> bool:
-    """Whether a run ended well, with this metric."""
-    return row.status == "FINISHED" and row.tags.get("winnow.state") != "stopped" and metric in row.metrics
+def _cell(trials: Sequence[Trial], outcomes: Mapping[str, float | str]) -> Cell:
+    found = {trial.seed: outcomes[trial.key] for trial in trials}
+    scores = {seed: value for seed, value in found.items() if not isinstance(value, str)}
+    return Cell(scores, tuple(value for value in found.values() if isinstance(value, str)))
 
 
-def _absence(row: RunRow | None) -> str:
-    """Why a seed has no final score."""
-    if row is None:
-        return "missing"
-    if row.tags.get("winnow.state") == "stopped":
-        return f"stopped at {int(row.tags['winnow.stopped_at']):,}"
-    if row.status == "FAILED":
-        return f"failed: {row.tags.get('winnow.reason') or 'unknown reason'}"
-    return {"RUNNING": "running", "KILLED": "interrupted"}.get(row.status, "missing")
+def _numbers(cell: Cell) -> dict[str, float] | None:
+    found = cell.estimate
+    return {"mean": found.value, "low": found.low, "high": found.high, "seeds": found.seeds} if found else None
 
 
-def _text(cell: Cell, dense: Estimate | None) -> str:
-    found, total = cell.estimate, len(cell.scores) + len(cell.others)
+def _text(cell: Cell, dense: Cell | None) -> str:
+    found = cell.estimate
     others = ", ".join(dict.fromkeys(cell.others))
     if found is None:
         return others
-    parts = [f"{found.mean:5.1f} [{found.low:.1f}, {found.high:.1f}]" if found.seeds > 1 else f"{found.mean:5.1f}"]
-    parts.append(f"n={found.seeds}" if not others else f"n={found.seeds} of {total} ({others})")
-    if dense and dense.mean > 0:
-        parts.append(f"{100 * found.mean / dense.mean:.0f} %")
+    parts = [f"{found.value:5.1f} [{found.low:.1f}, {found.high:.1f}]" if found.seeds > 1 else f"{found.value:5.1f}"]
+    parts.append(f"n={found.seeds}" if not others else f"n={found.seeds} of {cell.planned} ({others})")
+    if dense and (share := cell.share(dense)):
+        pairs = "" if share.seeds == cell.planned else f" ({share.seeds} of {cell.planned} pairs)"
+        parts.append(f"{100 * share.value:.0f} %{pairs}")
     return "  ".join(parts)
 
 
@@ -249,13 +261,13 @@ def _draw(axis: Axes, study: Study) -> None:
     ticks = [0.0, *study.sparsities]
     dense = study.dense.estimate if study.dense else None
     if dense:
-        axis.axhline(dense.mean, color="black", linestyle="--", linewidth=1, label="dense")
+        axis.axhline(dense.value, color="black", linestyle="--", linewidth=1, label="dense")
         axis.axhspan(dense.low, dense.high, color="black", alpha=0.08, linewidth=0)
     for pruner in study.pruners:
         points = list(_points(study, pruner))
         if points:
             x = [place(sparsity) for sparsity, _ in points]
-            (drawn,) = axis.plot(x, [e.mean for _, e in points], marker="o", markersize=4, label=pruner)
+            (drawn,) = axis.plot(x, [e.value for _, e in points], marker="o", markersize=4, label=pruner)
             axis.fill_between(x, [e.low for _, e in points], [e.high for _, e in points], color=drawn.get_color(), alpha=0.2, linewidth=0)
     if study.dataset_score is not None:
         axis.axhline(study.dataset_score, color="gray", linestyle=":", linewidth=1, label="the data's policy")

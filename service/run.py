@@ -29,7 +29,7 @@ from service.search_results import show as show_search
 from service.shipper import Shipper, ShipperThread
 from service.signals import INTERRUPTED, Leaving
 from service.spool import StackSpool
-from service.tracking import Tracking
+from service.tracking import Tracking, TrackingError
 from service.waiting import waiting
 from trainables import datasets, paths
 from trainables.errors import StoppedError, SupersededError, UserError
@@ -134,14 +134,17 @@ class Session:
         self.driver.last_line()
         with waiting("MLflow takes the rest"):
             shipped = self._shipping.finish(PATIENCE)
-        if shipped:
-            if self._adaptive:
-                show_search(self._plan.name, self._adaptive.findings(), self._tracking, self._storage)
-            else:
-                show(self._plan.name, self._plan.trials, self._tracking, self._storage)
-        else:
-            name, trouble = self._plan.name, self._shipping.trouble
+        name, trouble = self._plan.name, self._shipping.trouble
+        if not shipped:
             print(f"MLflow did not take everything ({trouble}); nothing is lost, `python -m service sync {name}` ships the rest")
+            return
+        try:
+            if self._adaptive:
+                show_search(name, self._adaptive.findings(), self._tracking, self._storage)
+            else:
+                show(name, self._plan.trials, self._tracking, self._storage)
+        except TrackingError as error:  # it went away meanwhile: what was trained is done nevertheless
+            print(f"{error}; nothing is lost, `python -m service results {name}` shows what was found")
 
     def _studies(self, place: Any, fresh: bool) -> Any:
         """The studies of an adaptive sweep; None for a grid."""

@@ -67,18 +67,24 @@ def to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
     return [asdict(each) for each in found]
 
 
-def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> None:
-    """Print the tables, keep them in the sweep's folder and on its parent run, and say how to see the rest."""
+def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> str:
+    """Print the tables, leave them in the sweep's folder, and say how to see the rest; MLflow is only read."""
     text = "\n\n".join(table(each) for each in found)
     write(paths.table(storage, name), text.encode() + b"\n")
+    print(f"\n{text}\n\n{look(tracking.uri, tracking.page)}")
+    if paths.study(storage, name).exists():
+        print(f"the search: optuna-dashboard {paths.study(storage, name)}")
+    return text
+
+
+def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> None:
+    """What the end of a run does: `tell`, and the same on the sweep's run in MLflow, which is then done."""
+    text = tell(name, found, tracking, storage)
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name)])
     tracking.describe(parent, notes.of_search(name, text))
     failed = sum(each.state == "failed" for finding in found for each in finding.tries)
     tracking.set_state(parent, "done", {"message": f"{failed} suggestions have no score"} if failed else {})
-    print(f"\n{text}\n\n{look(tracking.uri, tracking.page)}")
-    if paths.study(storage, name).exists():
-        print(f"the search: optuna-dashboard {paths.study(storage, name)}")
 
 
 def _text(value: Any) -> str:

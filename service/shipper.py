@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from service import mirror, notes, spool
+from service import mirror, notes, planned, spool
 from service.manifest import TERMINAL, Entry, Event, Ledger
 from service.spool import Placed
-from service.tracking import MOST_METRICS, Point, Tracking, finite, refused, told
+from service.tracking import MOST_METRICS, Point, Tracking, TrackingError, finite, refused, told
 from trainables import paths
 from trainables.errors import UserError
 from trainables.files import write
@@ -52,6 +52,7 @@ class Shipper:
         # Not the address itself: it may hold a password.
         self._place = hashlib.sha256(f"{tracking.uri} {tracking.experiment}".encode()).hexdigest()[:16]
         self._described = False
+        self._planned = 0  # trials of the plan that the sweep's run has
 
     def ship(self) -> int:
         """One pass over all trials: ship what is committed, then the states. Returns the number of points.
@@ -64,12 +65,13 @@ class Shipper:
             try:
                 shipped += self._ship_trial(key, entry) if entry.story else 0
             except Exception as error:
-                # Whatever MLflow's client raises means one thing here: later.
+                # Of a trial whose files are damaged, or that MLflow refuses, the others know nothing; anything else means: later.
                 trouble = trouble or told(error)
-                if not isinstance(error, UserError) and not refused(error):
+                if not isinstance(error, UserError) or (isinstance(error, TrackingError) and not refused(error)):
                     break
         if trouble:
             raise UserError(trouble)
+        self._tell_plan()
         return shipped
 
     def _ship_trial(self, key: str, entry: Entry) -> int:
@@ -107,6 +109,13 @@ class Shipper:
                 self._tracking.set_state(parent, "leased", {})  # the sweep goes on, too; results.show ends it
             self._store(key, Cursor(self._place, run_id, cursor.offset, state))
         return shipped
+
+    def _tell_plan(self) -> None:
+        """The trials that are to be, on the sweep's run, once one of them has begun; again when there are more."""
+        entries = list(self._ledger.entries.values())
+        if len(entries) > self._planned and any(len(entry.story) > 1 for entry in entries):
+            self._tracking.log_bytes(self._parent(), *planned.to_file(entry.trial for entry in entries))
+            self._planned = len(entries)
 
     def _note(self, entry: Entry, event: Event) -> str:
         written = spool.committed(spool.read(paths.spool(self._storage, entry.trial.key)))

@@ -14,12 +14,14 @@ import logging
 import math
 import os
 import re
+import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from trainables import paths, registry
 from trainables.errors import UserError
@@ -65,15 +67,26 @@ def uri_of(storage: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.mlflow_db(storage)}"
 
 
+class TrackingError(UserError):
+    """MLflow does not answer, or will not have this; `why` is what it said, in one line."""
+
+    def __init__(self, error: Exception) -> None:
+        self.why, self.error_code = told(error), getattr(error, "error_code", "")
+        super().__init__(f"MLflow does not answer as it should ({self.why})")
+
+
 class Tracking:
-    """A connection to one MLflow experiment; made lazily, by the first call that needs it. Any call may raise what MLflow raises."""
+    """A connection to one MLflow experiment; made lazily, by the first call that needs it. Whatever MLflow raises is a TrackingError.
+
+    What only reads makes nothing: no database, no experiment, no run.
+    """
 
     def __init__(self, storage: Path) -> None:
         self.uri = uri_of(storage)
         self.experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         self._storage = storage
         self._client: Any = None
-        self._experiment = ""
+        self._experiment, self._made = "", False
         self._runs: dict[str, str] = {}
         self._open: set[str] = set()  # ids of the runs that are RUNNING in MLflow, by all that was asked and said here
 
@@ -114,8 +127,9 @@ class Tracking:
 
     @property
     def page(self) -> str:
-        """Where VIEW is on MLflow's page, below its address."""
-        self._connected()
+        """Where VIEW is on MLflow's page, below its address; empty where the experiment is not there yet."""
+        if not self._reading():
+            return ""
         return f"#/experiments/{self._experiment}/runs?workflowType=machine_learning&viewStateShareKey=winnow"
 
     def describe(self, run_id: str, text: str, *, first: bool = False) -> None:
@@ -131,6 +145,11 @@ class Tracking:
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
         self._connected().log_text(run_id, text, name)
+
+    def log_bytes(self, run_id: str, name: str, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / name).write_bytes(content)
+            self._connected().log_artifact(run_id, str(Path(folder) / name))
 
     def log_dataset(self, run_id: str, dataset: str, digest: str, profile: Mapping[str, str]) -> None:
         """The dataset as an MLflow dataset input; twice the same is once."""
@@ -149,8 +168,8 @@ class Tracking:
         return found
 
     def all_trials(self) -> dict[str, RunRow]:
-        """The runs of all trials, by run id. Nothing is made, not even the embedded database."""
-        runs = self._search("tags.`winnow.kind` = 'trial'") if self._there() else []
+        """The runs of all trials, by run id."""
+        runs = self._search("tags.`winnow.kind` = 'trial'")
         return {run.info.run_id: RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags, run.data.params) for run in runs}
 
     def fetch(self, run_id: str, names: Iterable[str], folder: Path) -> None:
@@ -162,9 +181,7 @@ class Tracking:
                 client.download_artifacts(run_id, name, str(folder))
 
     def sweeps(self) -> dict[str, str]:
-        """The parent runs that there are: sweep -> run id, the oldest of each name. Nothing is made, not even the embedded database."""
-        if not self._there():
-            return {}
+        """The parent runs that there are: sweep -> run id, the oldest of each name."""
         runs = sorted(self._search("tags.`winnow.kind` = 'sweep'"), key=lambda run: -run.info.start_time)
         return {run.data.tags["winnow.sweep"]: run.info.run_id for run in runs}
 
@@ -181,11 +198,16 @@ class Tracking:
 
     def read_json(self, run_id: str, name: str) -> Any:
         """An artifact that holds JSON; None where the run has none of this name."""
+        content = self.read_bytes(run_id, name)
+        return None if content is None else json.loads(content)
+
+    def read_bytes(self, run_id: str, name: str) -> bytes | None:
+        """An artifact; None where the run has none of this name."""
         client = self._connected()
         if name not in {found.path for found in client.list_artifacts(run_id)}:
             return None
         with tempfile.TemporaryDirectory() as folder:
-            return json.loads(Path(client.download_artifacts(run_id, name, folder)).read_bytes())
+            return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
     def _note(self, run_id: str, text: str, *, first: bool = False) -> dict[str, str]:
         """The tags that make a note; none where `describe` is to leave what is there."""
@@ -195,6 +217,7 @@ class Tracking:
 
     def _find_or_create(self, tag: str, value: str, name: str, tags: Mapping[str, str]) -> str:
         if value not in self._runs:
+            self._connected()
             runs = self._search(f"tags.`{tag}` = '{value}'")
             if not runs:
                 self._connected().create_run(self._experiment, run_name=name, tags={tag: value, **tags})
@@ -209,8 +232,8 @@ class Tracking:
         return self._runs[value]
 
     def _search(self, where: str) -> list[Any]:
-        client, found, token = self._connected(), [], None
-        while token != "":
+        client, found, token = self._reading(), [], None
+        while client and token != "":
             page = client.search_runs([self._experiment], where, max_results=1000, page_token=token)
             found += page
             token = page.token or ""
@@ -229,27 +252,31 @@ class Tracking:
         )
 
     def _there(self) -> bool:
-        """Whether there is anything to ask: the embedded database may not have been made yet."""
-        file = paths.mlflow_db(self._storage)
-        return self.uri != f"sqlite:///{file}" or file.exists()
+        """Whether there is anything to read: a client would make an sqlite database, and the tables of one that is something else."""
+        file = sqlite_file(self.uri)
+        return file is None or (file.exists() and _has_runs(file))
+
+    def _reading(self) -> Any:
+        """The client, where the experiment is there, else None; makes nothing."""
+        if not self._experiment and self._there():
+            experiment = self._opened().get_experiment_by_name(self.experiment)
+            self._experiment = str(experiment.experiment_id) if experiment is not None else ""
+        return self._opened() if self._experiment else None
 
     def _connected(self) -> Any:
-        if self._client is None:
-            # MLflow's own retries would hold a call for minutes; whoever calls here tries again later.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                from mlflow import MlflowClient
-
-            for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.ERROR)
+        """The client, with the experiment made where it was not there."""
+        if not self._made:
             if self.uri == f"sqlite:///{paths.mlflow_db(self._storage)}":
-                _make_database(paths.mlflow_db(self._storage), MlflowClient)
-            client = MlflowClient(tracking_uri=self.uri)
-            self._experiment = self._experiment_id(client)
-            self._client = client
+                with told_by_mlflow():
+                    _make_database(paths.mlflow_db(self._storage), _client_class())
+            self._experiment = self._experiment_id(self._opened())
+            self._made = True
+        return self._opened()
+
+    def _opened(self) -> Any:
+        if self._client is None:
+            with told_by_mlflow():
+                self._client = Telling(_client_class()(tracking_uri=self.uri))
         return self._client
 
     def _experiment_id(self, client: Any) -> str:
@@ -262,6 +289,62 @@ class Tracking:
         # With a server the artifacts are its business; the embedded store would put them into the working directory.
         place = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite:") else None
         return str(client.create_experiment(self.experiment, artifact_location=place, tags=ABOUT_EXPERIMENT))
+
+
+class Telling:
+    """A client whose every call raises TrackingError where it fails."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            with told_by_mlflow():
+                return method(*given, **named)
+
+        return call
+
+
+@contextlib.contextmanager
+def told_by_mlflow() -> Iterator[None]:
+    """Whatever MLflow, its database or the network raises, as a TrackingError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise TrackingError(error) from error
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an sqlite address; None for any other, and for one in memory."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    return Path(found[1]) if found else None
+
+
+def _has_runs(file: Path) -> bool:
+    """Whether an sqlite file is MLflow's; True also where that cannot be told, as MLflow will say why."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+            return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchall())
+    except sqlite3.Error:
+        return True
+
+
+def _client_class() -> Any:
+    # MLflow's own retries would hold a call for minutes; whoever calls here tries again later.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient
 
 
 def _make_database(file: Path, client: Any) -> None:

@@ -14,9 +14,8 @@ from service import spool
 from service.manifest import Entry, Ledger
 from service.shipper import FILES, TAGS
 from service.spool import Placed
-from service.tracking import ABOUT, MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of, told
+from service.tracking import ABOUT, MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of
 from trainables import paths
-from trainables.errors import UserError
 
 SHOWN = 3  # differing points named per run and side
 
@@ -24,16 +23,8 @@ SHOWN = 3  # differing points named per run and side
 def differences(name: str, ledger: Ledger, storage: Path) -> list[str]:
     """What MLflow lacks, has too much, or has otherwise, over all trials of the ledger; raises UserError where MLflow does not answer."""
     tracking = Reader(storage)
-    try:
-        runs = tracking.runs()
-        found = [
-            line for key, entry in ledger.entries.items() for line in _of_trial(name, key, entry, runs.get(key, []), tracking, storage)
-        ]
-    except UserError:
-        raise
-    except Exception as error:  # whatever MLflow's client raises
-        raise UserError(f"MLflow cannot be read ({told(error)})") from error
-    return found
+    runs = tracking.runs()
+    return [line for key, entry in ledger.entries.items() for line in _of_trial(name, key, entry, runs.get(key, []), tracking, storage)]
 
 
 def describe(ledger: Ledger, found: Sequence[str]) -> str:

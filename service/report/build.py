@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from service.report import costs, figures, sizes, tables
 from service.report.cells import Task, tasks_of
 from service.report.page import page
-from service.report.runs import read
+from service.report.runs import gather
 from service.report.style import Panel, saved, sheets
 from service.results import look
 from service.tracking import Tracking
@@ -40,23 +41,36 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--to {folder} is a file; give a folder")
     tracking = Tracking(storage)
-    runs, parents = read(sweeps, tracking, storage)
-    tasks = tasks_of(runs)
+    found = gather(sweeps, tracking, storage)
+    tasks = tasks_of(found.runs)
     panels = {key: draw(tasks) for key, draw in FIGURES.items()}
-    text = tables.text(tasks)
+    text = tables.text(tasks, found.notes)
     files = {"table.txt": text.encode() + b"\n", "table.tex": tables.latex(tasks).encode()}
     for stem, rows in (("cells", tables.cell_rows(tasks)), ("trials", tables.trial_rows(tasks)), ("curves", tables.curve_rows(tasks))):
         files |= {f"{stem}.csv": tables.to_csv(rows), f"{stem}.parquet": tables.to_parquet(rows)}
-    files["page.html"] = page(name, tasks, panels, f"Sweeps: {', '.join(sweeps)}.").encode()
+    files["page.html"] = page(name, tasks, panels, f"Sweeps: {', '.join(sweeps)}.", found.notes).encode()
     for file, content in files.items():
         write(folder / file, content)
     drawn = [(key, part, own) for key, found in panels.items() for part, own in enumerate(sheets(found), 1)]
+    written = set()
     for number, (key, part, own) in enumerate(drawn, 1):
         for kind, content in saved(own).items():
-            write(folder / "figures" / (f"{key}.{kind}" if part == 1 else f"{key}-{part}.{kind}"), content)
+            file = f"{key}.{kind}" if part == 1 else f"{key}-{part}.{kind}"
+            write(folder / "figures" / file, content)
+            written.add(file)
         if sys.stderr.isatty():
             print(f"\rdrawing {number} of {len(drawn)}", end="" if number < len(drawn) else "\n", file=sys.stderr)
-    for parent in parents.values():
+    remove_others(folder / "figures", written)
+    print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}", flush=True)
+    for parent in found.parents.values():
         tracking.log_artifacts(parent, [folder / file for file in files], "report")
-    print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}\n{look(tracking.uri)} (artifact report/page.html)")
+    print(f"{look(tracking.uri)} (artifact report/page.html)")
     return 0
+
+
+def remove_others(folder: Path, kept: Collection[str]) -> None:
+    """What an older, larger report has left among the figures; files of other names are not ours."""
+    ours = re.compile(rf"({'|'.join(FIGURES)})(-[0-9]+)?\.(png|svg|pdf)")
+    for file in folder.glob("*"):
+        if ours.fullmatch(file.name) and file.name not in kept:
+            file.unlink()

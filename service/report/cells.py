@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from service.outcomes import DONE
 from service.report import statistics
-from service.report.runs import DONE, Run
+from service.report.runs import Run
 from service.report.statistics import Estimate, Scores
 from trainables.trial import Trial, comparison
 
@@ -33,6 +34,11 @@ class Cell:
     def name(self) -> str:
         return self.method if (self.method, self.sparsity) == DENSE else f"{self.method} {100 * self.sparsity:g} %"
 
+    @property
+    def label(self) -> str:
+        """The name, and how many of its seeds there are where some are absent: what a figure calls it."""
+        return f"{self.name} {len(self.done)}/{len(self.runs)}" if self.absent else self.name
+
     @cached_property
     def done(self) -> list[Run]:
         return [run for run in self.runs if run.outcome == DONE]
@@ -44,15 +50,41 @@ class Cell:
 
     @property
     def absence(self) -> str:
-        return ", ".join(f"{count} {what}" for what, count in self.absent.items())
+        return _counted(run.outcome for run in self.runs if run.outcome != DONE)
+
+    @cached_property
+    def pairs(self) -> list[tuple[float, float]]:
+        """(score, dense score) of every seed that has both."""
+        dense = {run.trial.seed: run.last for run in self.dense if run.outcome == DONE}
+        return [(run.last, dense[run.trial.seed]) for run in self.done if run.trial.seed in dense]
+
+    @property
+    def unpaired(self) -> str:
+        """Why seeds of this cell have no dense score beside them, empty where all have one."""
+        dense = {run.trial.seed: run.outcome for run in self.dense}
+        return _counted(what for run in self.runs if (what := dense.get(run.trial.seed, "not in the sweep")) != DONE)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every planned seed has a score and a dense score beside it."""
+        return len(self.pairs) == len(self.runs)
 
     def scores(self, measure: Callable[[Run], float] = lambda run: run.last) -> Scores:
         """One number per finished seed."""
         return np.array([measure(run) for run in self.done])
 
+    def estimate(self, measure: Callable[[Run], float]) -> Estimate | None:
+        """Mean over the finished seeds of any number that a run has."""
+        return statistics.interval([self.scores(measure)], statistics.mean_of) if self.done else None
+
     @cached_property
     def mean(self) -> Estimate | None:
-        return statistics.interval([self.scores()], statistics.mean_of) if self.done else None
+        return self.estimate(lambda run: run.last)
+
+    @cached_property
+    def returns(self) -> Estimate | None:
+        """The mean return of the last evaluation."""
+        return self.estimate(lambda run: run.returns)
 
     @cached_property
     def iqm(self) -> Estimate | None:
@@ -67,11 +99,7 @@ class Cell:
     @cached_property
     def retained(self) -> Estimate | None:
         """Score over the dense score, paired by seed; None without common seeds, and where dense is not above 0."""
-        if self.method == "dense":
-            return None
-        dense = {run.trial.seed: run.last for run in self.dense if run.outcome == DONE}
-        pairs = [(run.last, dense[run.trial.seed]) for run in self.done if run.trial.seed in dense]
-        return statistics.ratio(*np.array(pairs).T) if pairs else None
+        return statistics.ratio(*np.array(self.pairs).T) if self.pairs and self.method != "dense" else None
 
 
 @dataclass(frozen=True)
@@ -103,15 +131,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A method at a sparsity over the tasks where every seed has a score; `left_out` names the others."""
+    """A method at a sparsity over the tasks of its comparison: those where each method at that sparsity, and dense, has every seed.
 
+    `at` is the comparison's sparsity, also for dense. Without a whole task of its own a method takes no part: no numbers, all left out.
+    """
+
+    at: float
     method: str
     sparsity: float
     tasks: tuple[str, ...]
-    left_out: tuple[str, ...]
-    mean: Estimate
-    iqm: Estimate
-    improvement: Estimate | None
+    left_out: tuple[str, ...]  # `task`, or `task (what became of its seeds)`
+    mean: Estimate | None = None
+    iqm: Estimate | None = None
+    improvement: Estimate | None = None
+
+    @property
+    def name(self) -> str:
+        return self.method if self.method == "dense" else f"{self.method} {100 * self.sparsity:g} %"
 
 
 def tasks_of(runs: Sequence[Run]) -> list[Task]:
@@ -141,27 +177,47 @@ def places_of(tasks: Sequence[Task]) -> list[Place]:
 
 
 def aggregates(tasks: Sequence[Task]) -> list[Aggregate]:
-    """Over tasks, with seeds drawn within tasks; only normalized scores, and only tasks without an absent seed."""
+    """Over tasks, with seeds drawn within tasks; only normalized scores. The rows of one sparsity are about the same tasks."""
     own = [task for task in tasks if task.measure == "normalized score"]
-    found = []
-    for method, sparsity in places_of(own):
-        there = [task for task in own if (method, sparsity) in task.cells]
-        whole = [task for task in there if not task.cells[method, sparsity].absent]
-        if not whole:
-            continue
-        scores = [task.cells[method, sparsity].scores() for task in whole]
-        pairs = [(task.cells[method, sparsity].scores(), task.dense.scores()) for task in whole if task.dense and task.dense.done]
-        better = statistics.improvement(*zip(*pairs, strict=True)) if pairs and method != "dense" else None
-        names, left_out = tuple(t.name for t in whole), tuple(t.name for t in there if t not in whole)
-        mean, middle = (statistics.interval(scores, statistic) for statistic in (statistics.mean_of, statistics.iqm_of))
-        found.append(Aggregate(method, sparsity, names, left_out, mean, middle, better))
-    return found
+    levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != "dense"}) or [0.0]
+    return [row for level in levels for row in _comparison(own, level)]
+
+
+def _comparison(tasks: Sequence[Task], level: float) -> list[Aggregate]:
+    """Dense, and all methods at one sparsity, over the tasks where every one of them that has a whole task is whole."""
+    places = [place for place in places_of(tasks) if place == DENSE or place[1] == level]
+    taking_part = [place for place in places if any(_seeded(task, place) for task in tasks)]
+    common = [task for task in tasks if taking_part and all(_seeded(task, place) for place in taking_part)]
+    return [_aggregate(level, place, common if place in taking_part else [], tasks) for place in places]
+
+
+def _aggregate(level: float, place: Place, used: Sequence[Task], tasks: Sequence[Task]) -> Aggregate:
+    left_out = tuple(f"{task.name}{_why(task, place)}" for task in tasks if task not in used)
+    if not used:
+        return Aggregate(level, *place, (), left_out)
+    scores = [task.cells[place].scores() for task in used]
+    dense = [task.dense.scores() for task in used if task.dense and task.dense.done]
+    better = statistics.improvement(scores, dense) if len(dense) == len(used) and place != DENSE else None
+    mean, middle = (statistics.interval(scores, statistic) for statistic in (statistics.mean_of, statistics.iqm_of))
+    return Aggregate(level, *place, tuple(task.name for task in used), left_out, mean, middle, better)
+
+
+def _seeded(task: Task, place: Place) -> bool:
+    """Whether a cell is there with every seed."""
+    return place in task.cells and not task.cells[place].absent
+
+
+def _why(task: Task, place: Place) -> str:
+    if place not in task.cells:
+        return " (not in the sweep)"
+    return f" ({task.cells[place].absence})" if task.cells[place].absent else ""
 
 
 def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
     """The paper's claim counted: a line for all cells at a sparsity, then one for each method where there are several.
 
-    A cell whose seeds diverged has not kept its score; one that is not finished, or has no dense score above 0, is not counted.
+    Only cells where every planned seed has a dense score beside it are judged. One whose seeds diverged has not kept its score; one that
+    is not finished, lacks dense seeds or has no dense score above 0 is not counted.
     """
     cells = [cell for task in tasks for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
     if not cells:
@@ -172,8 +228,8 @@ def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
 
 
 def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:
-    diverged = [cell for cell in cells if any("divergence" in what for what in cell.absent)]
-    judged = [cell for cell in cells if cell not in diverged and not cell.absent and cell.retained]
+    diverged = [cell for cell in cells if not cell.unpaired and any("divergence" in what for what in cell.absent)]
+    judged = [cell for cell in cells if cell.whole and cell.retained]
     kept = [cell for cell in judged if cell.retained and cell.retained.value >= CLAIM]
     sure = [cell for cell in kept if cell.retained and cell.retained.low >= CLAIM and len(cell.done) > 1]
     rest = len(cells) - len(judged) - len(diverged)
@@ -181,8 +237,13 @@ def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:
     text = f"{where}at {100 * sparsity:g} %: {len(kept)} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
     notes = [f"{len(sure)} with their whole interval"] if kept else []
     notes += [f"{len(diverged)} diverged"] if diverged else []
-    notes += [f"{rest} more not counted: incomplete, or no dense score above 0"] if rest else []
+    notes += [f"{rest} more not counted: seeds or their dense ones incomplete, or no dense score above 0"] if rest else []
     return f"{text} ({'; '.join(notes)})" if notes else text
+
+
+def _counted(outcomes: Iterable[str]) -> str:
+    """`1 missing, 2 failed: divergence`."""
+    return ", ".join(f"{count} {what}" for what, count in Counter(outcomes).items())
 
 
 def _name(trial: Trial) -> str:

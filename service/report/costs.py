@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def curves(tasks: Sequence[Task], cost: str) -> list[Panel]:
-    """Learning curves: a panel per task and method, a line per sparsity; `cost` is a key of COSTS."""
+    """Learning curves: a panel per task and method, a line per sparsity, `n/m` where seeds are absent; `cost` is a key of COSTS."""
     found = []
     for task in tasks:
         levels = sorted({sparsity for method, sparsity in task.cells if method != "dense"})
@@ -40,7 +40,7 @@ def _curves(task: Task, method: str, lines: Sequence[Cell], levels: Sequence[flo
             tone = colour("ink") if cell.method == "dense" else level_colour(levels, cell.sparsity)
             axis.plot(x, middle, color=tone, linestyle="--" if cell.method == "dense" else "-")
             axis.fill_between(x, low, high, color=tone, alpha=0.13, linewidth=0)
-            ends.append((float(middle[-1]), "dense" if cell.method == "dense" else f"{100 * cell.sparsity:g} %", tone))
+            ends.append((float(middle[-1]), cell.label.removeprefix(f"{method} "), tone))
         marks.cost_axis(axis, cost)
         marks.name_ends(axis, ends)
 
@@ -48,7 +48,10 @@ def _curves(task: Task, method: str, lines: Sequence[Cell], levels: Sequence[flo
 
 
 def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
-    """Score at equal cost: every cell's curve, and over them the best that a budget has bought; `cost` is a key of COSTS."""
+    """Score at equal cost: every cell's curve, and over the whole ones the best that a budget has bought; `cost` is a key of COSTS.
+
+    A cell with an absent seed is dotted, named `n/m`, and never the best: its mean is of the seeds that did well.
+    """
     methods = methods_of(tasks)
 
     def panel(task: Task) -> Panel:
@@ -56,22 +59,32 @@ def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
             known = [(cell, curve) for cell in task.cells.values() if (curve := _curve(cell, cost))]
             for cell, (x, middle, _, _) in known:
                 tone = colour("ink") if cell.method == "dense" else method_colour(methods, cell.method)
-                axis.plot(x, middle, color=tone, linewidth=1, alpha=0.7, linestyle="--" if cell.method == "dense" else "-")
-            corners = envelope([(cell.name, x, middle) for cell, (x, middle, _, _) in known])
-            xs, ys = [x for x, _, _ in corners] + [max(x[-1] for _, (x, *_) in known)], [y for _, y, _ in corners] + [corners[-1][1]]
-            axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
+                style = ":" if cell.absent else "--" if cell.method == "dense" else "-"
+                axis.plot(x, middle, color=tone, linewidth=1, alpha=0.7, linestyle=style)
+                if cell.absent:
+                    axis.annotate(cell.label, (x[-1], middle[-1]), (0, -9), textcoords="offset points", fontsize=7, ha="right")
+            _best(axis, [(cell.name, x, middle) for cell, (x, middle, _, _) in known if not cell.absent])
             marks.legend(axis, methods, (cell.method for cell, _ in known))
             marks.cost_axis(axis, cost)
             axis.margins(x=0.22, y=0.14)
-            last = {corner[2]: corner for corner in corners}  # a cell is named where it leaves the frontier
-            left = {xs[0]: "left"}  # beside the first point there is only the axis
-            for cost_then, y, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
-                side = left.get(cost_then, "right")
-                axis.annotate(name, (cost_then, y), (-3 if side == "right" else 0, 4), textcoords="offset points", fontsize=7.5, ha=side)
 
         return Panel(task.name, COSTS[cost], task.measure, draw)
 
     return [panel(task) for task in tasks if any(_curve(cell, cost) for cell in task.cells.values())]
+
+
+def _best(axis: Axes, lines: Sequence[tuple[str, Scores, Scores]]) -> None:
+    """The envelope as a thick line; a cell is named where it leaves it."""
+    corners = envelope(lines)
+    if not corners:
+        return
+    xs, ys = [x for x, _, _ in corners] + [max(float(x[-1]) for _, x, _ in lines)], [y for _, y, _ in corners] + [corners[-1][1]]
+    axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
+    last = {corner[2]: corner for corner in corners}
+    left = {xs[0]: "left"}  # beside the first point there is only the axis
+    for cost_then, y, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
+        side = left.get(cost_then, "right")
+        axis.annotate(name, (cost_then, y), (-3 if side == "right" else 0, 4), textcoords="offset points", fontsize=7.5, ha=side)
 
 
 def envelope(lines: Sequence[tuple[str, Scores, Scores]]) -> list[tuple[float, float, str]]:

@@ -74,7 +74,7 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
 
     return [
         Panel(
-            "share of the dense score, %  (*: a seed has no score; hatched: no share can be told)",
+            "share of the dense score, %  (*: a seed or its dense one has no score; hatched: no share can be told)",
             "",
             "",
             draw,
@@ -88,17 +88,17 @@ def shown(cell: Cell | None) -> str:
     if cell is None:
         return ""
     if cell.retained:
-        return f"{100 * cell.retained.value:.0f}{'*' if cell.absent else ''}"
+        return f"{100 * cell.retained.value:.0f}{'' if cell.whole else '*'}"
     return "\n".join(cell.absent) if cell.absent else "no dense"
 
 
 def profiles(tasks: Sequence[Task]) -> list[Panel]:
-    """Performance profiles over tasks: the share of runs above each score, a panel per sparsity."""
-    methods, known = methods_of(tasks), aggregates(tasks)
+    """Performance profiles over tasks: the share of runs above each score, a panel per sparsity, its lines about the same tasks."""
+    methods, known = methods_of(tasks), [row for row in aggregates(tasks) if row.tasks]
     by_name = {task.name: task for task in tasks}
 
     def panel(sparsity: float) -> Panel:
-        lines = [each for each in known if each.sparsity == sparsity or each.method == "dense"]
+        lines = [each for each in known if each.at == sparsity]
 
         def draw(axis: Axes) -> None:
             groups = [(each, [by_name[name].cells[each.method, each.sparsity].scores() for name in each.tasks]) for each in lines]

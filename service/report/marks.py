@@ -13,7 +13,7 @@ from service.report.style import colour, marker, method_colour
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COSTS = {"update": "updates", "flops": "FLOPs of the kept weights", "seconds": "seconds of training"}
+COSTS = {"update": "updates", "flops": "FLOPs of the kept weights", "seconds": "seconds of training, a trial's share"}
 End = tuple[float, str, str]  # height in data, name, colour
 
 

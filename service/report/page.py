@@ -6,11 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from service import controls
 from service.report import tables
 from service.report.cells import DENSE, Cell, Task, claim, places_of
 from service.report.style import COLOURS, Panel, inline
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+OVER = (
+    "Normalized scores, seeds drawn within tasks. Rows of one sparsity are about the same tasks: those where each of their methods has "
+    "every seed."
+)
 OPEN = 6  # panels of a figure that are shown at once; more wait behind a line that opens them
 # figure -> (heading, what it shows)
 ABOUT = {
@@ -18,31 +23,44 @@ ABOUT = {
     "frontier": (
         "Score at equal compute",
         "Every line is a cell while it trains, placed by the FLOPs of its kept weights. The thick line is the best mean score that a "
-        "budget has bought, by whichever cell: the best of many noisy means, so too high. FLOPs: 2 for each kept weight and minibatch row, "
+        "budget has bought, by whichever cell: the best of many noisy means, so too high. Dotted, with n/m seeds in its name: seeds are "
+        "absent, and the cell is left out of the thick line. FLOPs: 2 for each kept weight and minibatch row, "
         "forward and twice backward; target networks and delayed updates are left out.",
     ),
     "frontier-time": (
         "Score at equal time",
-        "The same by seconds spent in updates: what the kept weights bought on the hosts that trained. Compare where these are alike.",
+        "The same by seconds spent in updates: what the kept weights bought on the hosts that trained. Of a stack of K trials that train "
+        "as one model each is charged 1 / K of the time: what it cost, not how long it took. Compare where hosts are alike.",
     ),
-    "pareto": ("Score against size", "The actor's parameters that lie on a path. The line joins what nothing smaller beats."),
-    "curves-updates": ("Learning curves by update", "Mean over seeds, 95 % interval; the sparser, the stronger the line; dashed: dense."),
+    "pareto": (
+        "Score against size",
+        "The actor's parameters that lie on a path. The line joins what nothing smaller beats; hollow, with n/m seeds: some are absent.",
+    ),
+    "curves-updates": (
+        "Learning curves by update",
+        "Mean over the seeds that finished (n/m where some did not), 95 % interval; the sparser, the stronger the line; dashed: dense.",
+    ),
     "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
-    "curves-time": ("Learning curves by time", "Seconds in updates; compare only where host and stack are alike."),
-    "profiles": ("Performance profiles", "Over tasks with every seed: the share of runs above each score, 95 % interval."),
+    "curves-time": ("Learning curves by time", "Seconds in updates, a trial's share of its stack's; compare only where hosts are alike."),
+    "profiles": (
+        "Performance profiles",
+        "Share of runs above each score, 95 % interval; the lines of a panel are about the same tasks, those with every seed.",
+    ),
     "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
     "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the fuller the colour, the more seeds see it."),
 }  # fmt: skip
 
 
-def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]], source: str) -> str:
-    """The whole page; `source` says where the numbers come from."""
+def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]], source: str, about: Sequence[str] = ()) -> str:
+    """The whole page; `source` says where the numbers come from, `about` what is left out of them."""
     runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
     done = sum(len(cell.done) for task in tasks for cell in task.cells.values())
     drawn = {key: panels for key, panels in figures.items() if key in ABOUT and panels}
+    controlled = tables.control_rows(tasks)[1:]
     anchors = {
         "grid": "The grid",
         **({"over": "Over tasks"} if len(tasks) > 1 else {}),
+        **({"controls": "Controls"} if controlled else {}),
         **{key: ABOUT[key][0] for key in drawn},
         "cells": "Cells",
     }
@@ -52,20 +70,27 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
     parts = [
         f"<h1>{escape(name)}</h1>",
         f"<p class='note'>{escape(scope)} {escape(source)}</p>",
+        *(f"<p class='note'>{escape(line)}</p>" for line in about),
         f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}</div>",
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",
-        "<p class='note'>Share of the dense score in percent, seeds paired, interval below. Hatched: no share can be told, and why.</p>",
+        "<p class='note'>Share of the dense score in percent, seeds paired, interval below. *: some seed has no pair. "
+        "Hatched: no share can be told, and why.</p>",
         grid(tasks),
     ]
     if len(tasks) > 1:
         head, *rows = tables.aggregate_rows(tasks)
-        parts += ["<h2 id=over>Over tasks</h2>", "<p class='note'>Normalized scores, seeds drawn within tasks.</p>", table(head, rows)]
+        parts += ["<h2 id=over>Over tasks</h2>", f"<p class='note'>{OVER}</p>", table(head, rows)]
+    if controlled:
+        lead_in = f"<p class='note'>{escape(controls.HEAD.capitalize())}; {escape(controls.FOOT)}.</p>"
+        parts += ["<h2 id=controls>Controls</h2>", lead_in, table(tables.CONTROLS, controlled)]
     parts += [section(key, panels) for key, panels in drawn.items()]
     parts.append("<h2 id=cells>Cells</h2>")
     for task in tasks:
         parts.append(f"<h3>{escape(task.name)}</h3><p class='detail'>{escape(task.measure)}; {escape(task.detail)}</p>")
         parts.append(table(tables.HEAD, map(tables.cells_of, task.cells.values())))
+        against, *rest = tables.against_rows(task)
+        parts += [table(against, rest)] if rest else []
     parts.append(
         "<h2>How to read this</h2><ul class='note'>" + "".join(f"<li>{escape(line)}</li>" for line in tables.notes(tasks)) + "</ul>"
     )
@@ -101,8 +126,9 @@ def _square(cell: Cell | None) -> str:
     if cell.retained is None:
         return f"<td class='none'>{escape(cell.absence or 'no dense score above 0')}</td>"
     share, low, high = (100 * value for value in (cell.retained.value, cell.retained.low, cell.retained.high))
-    note = f"<br><small>{escape(cell.absence)}</small>" if cell.absent else ""
-    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}<br><small>{low:.0f} to {high:.0f}</small>{note}</td>"
+    why = ", ".join([*([cell.absence] if cell.absent else []), *([f"dense: {cell.unpaired}"] if cell.unpaired else [])])
+    star, note = ("", "") if cell.whole else ("*", f"<br><small>{len(cell.pairs)}/{len(cell.runs)} pairs; {escape(why)}</small>")
+    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{low:.0f} to {high:.0f}</small>{note}</td>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -9,23 +9,28 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from service.results import has
+from service import manifest, mirror
+from service import planned as plans
+from service.outcomes import MISSING, metric_of, outcome
 from service.scores import RETURN, SCORE
-from service.status import journal_of
-from service.tracking import RunRow, Tracking, told, trial_of
+from service.tracking import RunRow, Tracking, TrackingError, told, trial_of
 from trainables import registry
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
-DONE, RUNNING, MISSING = "done", "not finished", "missing"
 TAIL = 0.7  # evaluations after this share of the updates make up the tail
 PASSES = 3  # forward, and backward by the input and by the weight
-SPEED = "speed/updates_per_second"
+SPEED, STACK = "speed/updates_per_second", "speed/stack"
+SHOWN = 3  # runs that are named where some are left out
 
 
 @dataclass(frozen=True)
 class Point:
-    """An evaluation: the mean over its episodes after `update`, and what training had cost by then (nan where it is not known)."""
+    """An evaluation: the mean over its episodes after `update`, and what training had cost by then (nan where it is not known).
+
+    flops     of the kept weights (`cost`)
+    seconds   the trial's share of its stack's time in updates (`seconds`)
+    """
 
     update: int
     score: float
@@ -35,7 +40,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """A trial and what became of it: `done`, `missing`, `not finished`, `stopped at N`, or `failed: reason`."""
+    """A trial and what became of it: `done`, or as `absence` says; `alone`: no size of its stack is known, `seconds` are the stack's."""
 
     trial: Trial
     outcome: str
@@ -43,6 +48,7 @@ class Run:
     returns: float = float("nan")
     measure: str = "normalized score"
     masks: Mapping[str, Mapping[str, Any]] | None = None
+    alone: bool = False
 
     @property
     def last(self) -> float:
@@ -65,58 +71,69 @@ class Run:
         return [point for point in self.points if point.update > TAIL * self.trial.updates]
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """The runs of sweeps, their parent runs by sweep, and in a line each what is not among them and why."""
+
+    runs: list[Run]
+    parents: dict[str, str]
+    notes: list[str]
+
+
 def read(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> tuple[list[Run], dict[str, str]]:
     """The runs of all sweeps, each trial once, with those that are planned and not there; and the sweeps' parent runs.
 
     Raises UserError, in one line, for a sweep that MLflow does not hold, and where it does not answer.
     """
-    try:
-        known = tracking.sweeps()
-        for sweep in sweeps:
-            if sweep not in known:
-                raise unknown(f"sweep in {told(UserError(tracking.uri))}", sweep, known)
-        of = {sweep: {row.tags["winnow.trial_key"]: row for row in tracking.sweep_rows(sweep, known[sweep])} for sweep in sweeps}
-        rows = {key: row for own in of.values() for key, row in own.items()}
-        found = {}
-        for number, (key, row) in enumerate(rows.items(), 1):
-            found[key] = run_of(row, tracking)
-            if sys.stderr.isatty():
-                print(f"\rreading {number} of {len(rows)} runs", end="" if number < len(rows) else "\n", file=sys.stderr)
-    except UserError:
-        raise
-    except Exception as error:  # whatever MLflow's client raises
-        raise UserError(told(error)) from error
-    seen = {sweep: [found[key].trial for key in own] for sweep, own in of.items()}
-    absent = [Run(trial, MISSING) for trial in planned(seen, storage) if trial.key not in found]
+    found = gather(sweeps, tracking, storage)
+    return found.runs, found.parents
+
+
+def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered:
+    """As `read`, with what is to be said about it."""
+    known = tracking.sweeps()
+    for sweep in sweeps:
+        if sweep not in known:
+            raise unknown(f"sweep in {told(UserError(tracking.uri))}, experiment {tracking.experiment!r},", sweep, known)
+    rows = {row.tags["winnow.trial_key"]: row for sweep in sweeps for row in tracking.sweep_rows(sweep, known[sweep])}
+    plan: dict[str, Trial] = {}
+    notes: list[str] = []
+    for sweep in sweeps:
+        own, told_of_it = planned(sweep, known[sweep], tracking, storage)
+        plan |= own
+        notes += told_of_it
+    found, left_out = {}, []
+    for number, (key, row) in enumerate(rows.items(), 1):
+        try:
+            found[key] = run_of(row, tracking, plan.get(key) or trial_of(row.params))
+        except TrackingError:
+            raise
+        except UserError as error:
+            left_out.append(f"{row.run_id} ({error})")
+        if sys.stderr.isatty():
+            print(f"\rreading {number} of {len(rows)} runs", end="" if number < len(rows) else "\n", file=sys.stderr)
+    notes += [_left_out(left_out)] if left_out else []
+    absent = [Run(trial, MISSING) for key, trial in plan.items() if key not in rows]
     if not found and not absent:
-        raise UserError(f"no trial of {', '.join(sweeps)} has begun")
-    return [*found.values(), *absent], {sweep: known[sweep] for sweep in sweeps}
+        raise UserError("; ".join([f"no trial of {', '.join(sweeps)} has begun", *notes]))
+    if alone := sum(run.alone for run in found.values()):
+        notes.append(f"{alone} runs of older code do not tell the size of their stack: their seconds are the stack's, not a share of it")
+    return Gathered([*found.values(), *absent], {sweep: known[sweep] for sweep in sweeps}, notes)
 
 
-def run_of(row: RunRow, tracking: Tracking) -> Run:
+def run_of(row: RunRow, tracking: Tracking, trial: Trial) -> Run:
     """One trial's run; its curve and masks are read only where it was evaluated."""
-    trial = trial_of(row.params)
-    metric = SCORE if SCORE in row.metrics or RETURN not in row.metrics else RETURN
+    metric = metric_of([row])
     if metric not in row.metrics:
         return Run(trial, outcome(row, metric))
     masks = (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
-    scores, rates = tracking.history(row.run_id, metric), tracking.history(row.run_id, SPEED)
+    scores, rates, stacks = (tracking.history(row.run_id, name) for name in (metric, SPEED, STACK))
     spent = cost(trial, masks, lambda name: tracking.history(row.run_id, f"mask/density/{name}"), scores)
-    time = seconds(rates, scores)
+    time = seconds(rates, stacks, scores)
     points = tuple(Point(update, score, spent[update], time[update]) for update, score in scores.items())
     measure = "normalized score" if metric == SCORE else "return"
-    return Run(trial, outcome(row, metric), points, row.metrics.get(RETURN, float("nan")), measure, masks)
-
-
-def outcome(row: RunRow, metric: str) -> str:
-    """How a run ended."""
-    if has(row, metric):
-        return DONE
-    if row.tags.get("winnow.state") == "stopped":
-        return f"stopped at {int(row.tags['winnow.stopped_at']):,}"
-    if row.status == "FAILED":
-        return f"failed: {row.tags.get('winnow.reason') or 'unknown reason'}"
-    return RUNNING if row.status == "RUNNING" else MISSING
+    alone = bool(rates.keys() - stacks.keys())
+    return Run(trial, outcome(row, metric), points, row.metrics.get(RETURN, float("nan")), measure, masks, alone)
 
 
 def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: Iterable[int]) -> dict[int, float]:
@@ -138,22 +155,35 @@ def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: I
     return spent
 
 
-def seconds(rates: Mapping[int, float], updates: Iterable[int]) -> dict[int, float]:
-    """Time spent in updates up to each update, without evaluations and interruptions; nan where no speed is known that far."""
+def seconds(rates: Mapping[int, float], stacks: Mapping[int, float], updates: Iterable[int]) -> dict[int, float]:
+    """A trial's share of the time that its stack spent in updates up to each update; nan where no speed is known that far.
+
+    K trials that train as one model make `rate` updates a second each, at the price of one process: a trial costs 1 / K of its time.
+    `stacks` is K by update; where it does not say, K is 1. Evaluations and interruptions are left out.
+    """
     found, spent, before = {}, 0.0, 0
     for update, rate in rates.items():
-        spent, before = spent + (update - before) / rate, update
+        spent, before = spent + (update - before) / (rate * stacks.get(update, 1)), update
         found[update] = spent
     return {update: found.get(update, float("nan")) for update in updates}
 
 
-def planned(seen: Mapping[str, Sequence[Trial]], storage: Path) -> list[Trial]:
-    """The trials that should be there: those of a sweep's journal, else every seed of the sweep in every cell of it that was seen."""
-    found: dict[str, Trial] = {}
-    for sweep, own in seen.items():
-        try:
-            found |= {key: entry.trial for key, entry in journal_of(sweep, storage).entries.items()}
-        except UserError:  # another host's sweep: MLflow is all there is
-            seeds = sorted({trial.seed for trial in own})
-            found |= {other.key: other for trial in own for seed in seeds for other in [trial.using(seed=seed)]}
-    return list(found.values())
+def planned(sweep: str, parent: str, tracking: Tracking, storage: Path) -> tuple[dict[str, Trial], list[str]]:
+    """The trials that should be there, by key, and what is to be said: by the plan that MLflow holds, else by the sweep's journal here."""
+    if (told_by_mlflow := plans.read(tracking, parent)) is not None:
+        found, unknown_here = told_by_mlflow
+        return found, [f"{sweep}: {_left_out(unknown_here, 'planned trial')}"] if unknown_here else []
+    why = "its journal is not here"
+    try:
+        mirror.pull(storage)
+        ledger = manifest.read(storage, sweep)
+        if ledger.epoch:
+            return {key: entry.trial for key, entry in ledger.entries.items()}, []
+    except UserError as error:
+        why = f"its journal cannot be read ({error})"
+    return {}, [f"{sweep}: MLflow holds no plan of it and {why}: trials that never began are not shown"]
+
+
+def _left_out(reasons: Sequence[str], what: str = "run") -> str:
+    some = "; ".join(reasons[:SHOWN]) + ("; ..." if len(reasons) > SHOWN else "")
+    return f"{len(reasons)} {what}{'s' if len(reasons) > 1 else ''} left out: {some}"

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def pareto(tasks: Sequence[Task]) -> list[Panel]:
-    """Score against the actor's effective parameters, those on a path from input to output; the front is joined and named."""
+    """Score against the actor's effective parameters, those on a path from input to output; the front is joined and named.
+
+    A cell with an absent seed is hollow, named `n/m`, and not on the front.
+    """
     methods = methods_of(tasks)
 
     def panel(task: Task) -> Panel:
@@ -27,8 +30,11 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
         def draw(axis: Axes) -> None:
             for x, y, cell in points:
                 tone = colour("ink") if cell.method == "dense" else method_colour(methods, cell.method)
-                axis.plot(x, y, marker=marker(methods, cell.method), color=tone, linestyle="none")
-            corners = envelope([(cell.name, np.array([x]), np.array([y])) for x, y, cell in points])
+                fill = "none" if cell.absent else "full"
+                axis.plot(x, y, marker=marker(methods, cell.method), color=tone, linestyle="none", fillstyle=fill)
+                if cell.absent:
+                    axis.annotate(cell.label, (x, y), (0, -11), textcoords="offset points", fontsize=7, ha="center")
+            corners = envelope([(cell.name, np.array([x]), np.array([y])) for x, y, cell in points if not cell.absent])
             axis.step([x for x, _, _ in corners], [y for _, y, _ in corners], where="post", color=colour("muted"), linewidth=1)
             marks.legend(axis, methods, (cell.method for cell, _ in cells), points=True)
             axis.set_xscale("log")

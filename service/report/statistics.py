@@ -23,11 +23,17 @@ LEVEL = (2.5, 97.5)  # percentiles
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval."""
+    """A number and its 95 % interval; `seeds`: of how many scores, of pairs for a ratio."""
 
     value: float
     low: float
     high: float
+    seeds: int
+
+    @property
+    def mean(self) -> float:
+        """The value, where it is a mean."""
+        return self.value
 
 
 def iqm(scores: Scores) -> Scores:
@@ -50,7 +56,7 @@ def iqm_of(tasks: Tasks) -> Scores:
 def interval(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> Estimate:
     """`statistic` of the tasks with its 95 % percentile interval by the stratified bootstrap."""
     low, high = np.percentile(statistic(_resampled(tasks)), LEVEL)
-    return Estimate(float(statistic(tasks)), float(low), float(high))
+    return Estimate(float(statistic(tasks)), float(low), float(high), sum(task.shape[-1] for task in tasks))
 
 
 def band(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> tuple[Scores, Scores, Scores]:
@@ -91,7 +97,7 @@ def ratio(scores: Scores, dense: Scores) -> Estimate | None:
     if dense.mean() <= 0 or below.min() <= 0:
         return None
     low, high = np.percentile(scores[seeds].mean(axis=1) / below, LEVEL)
-    return Estimate(float(scores.mean() / dense.mean()), float(low), float(high))
+    return Estimate(float(scores.mean() / dense.mean()), float(low), float(high), len(dense))
 
 
 def _resampled(tasks: Tasks, times: int = RESAMPLES) -> list[Scores]:

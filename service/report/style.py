@@ -139,4 +139,9 @@ def inline(panel: Panel, name: str) -> str:
     text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
     for key, (paper, _) in COLOURS.items():
         text = text.replace(paper, f"var(--{key})")
-    return re.sub(r"(\.\d\d)\d+", r"\1", text).replace("'DejaVu Sans', ", "")  # a hundredth of a point is enough
+    return re.sub(r"<[^>]*>", _shortened, text).replace("'DejaVu Sans', ", "")
+
+
+def _shortened(tag: re.Match[str]) -> str:
+    """A tag with coordinates to a hundredth of a point; text between tags keeps its numbers."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", tag[0])

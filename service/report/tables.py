@@ -8,24 +8,34 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from service import controls
 from service.columns import aligned
-from service.report.cells import Cell, Task, aggregates, claim
-from service.report.runs import DONE, TAIL, Run
+from service.outcomes import DONE
+from service.report.cells import Aggregate, Cell, Task, aggregates, claim
+from service.report.runs import TAIL, Run
 from service.report.statistics import Estimate
 from service.results import PAPER_BUDGET
 
-HEAD = ("cell", "n", "mean", "95 % interval", "IQM", "retained", "95 % interval", "P(> dense)", "best", "tail", "without a score")
+HEAD = ("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "return", "95 % interval", "without a score")
+AGAINST = ("cell", "pairs", "retained", "95 % interval", "P(> dense)", "95 % interval", "dense without a score")
+OVER = ("at", "cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
+CONTROLS = ("cell", "against", "difference", "95 % interval", "seeds", "verdict")
 FEW = 5  # seeds
+LATEX = {character: f"\\{character}" for character in "%_&#${}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
 Row = Mapping[str, Any]
 
 
-def text(tasks: Sequence[Task]) -> str:
-    """The paper's claim, all cells task by task, the means over tasks, and how to read them."""
+def text(tasks: Sequence[Task], about: Sequence[str] = ()) -> str:
+    """The paper's claim, all cells task by task, the means over tasks, the controls' verdict, and how to read them; `about` comes last."""
     parts = ["\n".join(claim(tasks))]
-    parts += [f"{task.name}: {task.measure} ({task.detail})\n{aligned([HEAD, *map(cells_of, task.cells.values())])}" for task in tasks]
+    for task in tasks:
+        tables = [[HEAD, *map(cells_of, task.cells.values())], against_rows(task)]
+        parts.append("\n".join([f"{task.name}: {task.measure} ({task.detail})", *(aligned(rows) for rows in tables if len(rows) > 1)]))
     if len(tasks) > 1:
         parts.append(f"over tasks\n{aligned(aggregate_rows(tasks))}")
-    return "\n\n".join([*parts, "\n".join(notes(tasks))])
+    return "\n\n".join([*parts, *filter(None, [controls.text_of(compared(tasks))]), "\n".join([*notes(tasks), *about])])
 
 
 def notes(tasks: Sequence[Task]) -> list[str]:
@@ -37,7 +47,8 @@ def notes(tasks: Sequence[Task]) -> list[str]:
     found = [
         f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all, too high by its luck. "
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates.",
-        "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed.",
+        "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed; "
+        "*: some seed has no pair, and the cell is not judged.",
     ]
     if counts and counts[0] < FEW:
         found.append(
@@ -46,6 +57,8 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         )
     if any(cell.absent for cell in cells):
         found.append("a cell with an absent seed shows the mean of the others, which may flatter it, and is left out of means over tasks.")
+    if len(tasks) > 1:
+        found.append("over tasks: rows of one sparsity are about the same tasks, those where each of their methods has every seed.")
     if budgets and budgets[0] < PAPER_BUDGET:
         found.append(
             f"budget: {_listed(budgets)} updates; the paper's claim is about {PAPER_BUDGET:,}. "
@@ -57,47 +70,60 @@ def notes(tasks: Sequence[Task]) -> list[str]:
 def cells_of(cell: Cell) -> tuple[str, ...]:
     """One line of a task's table."""
     count = f"{len(cell.done)}/{len(cell.runs)}" if cell.absent else str(len(cell.done))
-    if not cell.done or not cell.mean or not cell.iqm:
+    if not cell.done:
         return (cell.name, count, *[""] * (len(HEAD) - 3), cell.absence)
-    shares = (_percent(cell.retained), _range(cell.retained, 100)) if cell.retained else ("", "")
-    better = f"{cell.improvement.value:.2f}" if cell.improvement else ""
     best, tail = (f"{cell.scores(measure).mean():.1f}" for measure in (lambda run: run.best, lambda run: run.tail))
-    return (
-        cell.name,
-        count,
-        f"{cell.mean.value:.1f}",
-        _range(cell.mean),
-        f"{cell.iqm.value:.1f}",
-        *shares,
-        better,
-        best,
-        tail,
-        cell.absence,
-    )
+    numbers = (*_estimate(cell.mean), *_estimate(cell.iqm), best, tail, *_estimate(cell.returns, places=0))
+    return (cell.name, count, *numbers, cell.absence)
+
+
+def against_rows(task: Task) -> list[tuple[str, ...]]:
+    """The task's cells against dense, a header first; the last column says why seeds have no dense score beside them."""
+    cells = [cell for cell in task.cells.values() if cell.method != "dense"]
+    return [AGAINST, *map(_against, cells)]
+
+
+def _against(cell: Cell) -> tuple[str, ...]:
+    count = str(len(cell.pairs)) if cell.whole else f"{len(cell.pairs)}/{len(cell.runs)}"
+    return (cell.name, count, retained(cell), _range(cell.retained, 100), *_estimate(cell.improvement, places=2), cell.unpaired)
+
+
+def retained(cell: Cell) -> str:
+    """`89 %`, with a star where some seed has no pair."""
+    return f"{100 * cell.retained.value:.0f} %{'' if cell.whole else '*'}" if cell.retained else ""
 
 
 def aggregate_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
     """Means over tasks, a header first."""
-    rows: list[tuple[str, ...]] = [
-        ("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
-    ]
-    for each in aggregates(tasks):
-        name = each.method if each.method == "dense" else f"{each.method} {100 * each.sparsity:g} %"
-        better = (f"{each.improvement.value:.2f}", _range(each.improvement, places=2)) if each.improvement else ("", "")
-        middle = (f"{each.iqm.value:.1f}", _range(each.iqm))
-        rows.append((name, str(len(each.tasks)), f"{each.mean.value:.1f}", _range(each.mean), *middle, *better, ", ".join(each.left_out)))
-    return rows
+    return [OVER, *map(_aggregate, aggregates(tasks))]
+
+
+def _aggregate(row: Aggregate) -> tuple[str, ...]:
+    numbers = (*_estimate(row.mean), *_estimate(row.iqm), *_estimate(row.improvement, places=2))
+    return (f"{100 * row.at:g} %", row.name, str(len(row.tasks)), *numbers, ", ".join(row.left_out))
+
+
+def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
+    """Pruned cells against their controls, where the sweeps have some."""
+    runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
+    outcomes = {run.trial.key: run.last if run.outcome == DONE else run.outcome for run in runs}
+    return controls.compare([run.trial for run in runs], outcomes)
+
+
+def control_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
+    """The same as a table, a header first."""
+    return [CONTROLS, *((each.where, *each.columns) for each in compared(tasks))]
 
 
 def latex(tasks: Sequence[Task]) -> str:
     """A booktabs table: a row per cell, tasks in blocks."""
-    lines = [r"% needs \usepackage{booktabs}", r"\begin{tabular}{llrrlrl}", r"\toprule"]
+    lines = [r"% needs \usepackage{booktabs}; *: some seed has no dense score beside it", r"\begin{tabular}{llrrlrl}", r"\toprule"]
     lines += [r"Task & Cell & $n$ & Mean & 95\,\% interval & IQM & Retained \\"]
     for task in tasks:
         lines.append(r"\midrule")
         for number, cell in enumerate(task.cells.values()):
-            name, count, mean, span, middle, share, share_span, *_, absent = cells_of(cell)
-            kept = f"{share} {share_span}" if share else ""
+            name, count, mean, span, middle, *_, absent = cells_of(cell)
+            kept = f"{retained(cell)} {_range(cell.retained, 100)}" if cell.retained else ""
             parts = [task.name if number == 0 else "", name, count, mean or absent, span, middle, kept]
             lines.append(" & ".join(_escaped(part) for part in parts) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -153,10 +179,12 @@ def _place(task: Task, cell: Cell) -> dict[str, Any]:
 
 def _numbers(cell: Cell) -> dict[str, Any]:
     found: dict[str, Any] = {"planned": len(cell.runs), "n": len(cell.done), "absent": cell.absence}
-    for name, estimate in (("mean", cell.mean), ("iqm", cell.iqm), ("retained", cell.retained), ("improvement", cell.improvement)):
+    found |= {"pairs": len(cell.pairs), "unpaired": cell.unpaired}
+    estimates = {"mean": cell.mean, "iqm": cell.iqm, "return": cell.returns, "retained": cell.retained, "improvement": cell.improvement}
+    for name, estimate in estimates.items():
         values = (estimate.value, estimate.low, estimate.high) if estimate else [math.nan] * 3
         found |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
-    measures: dict[str, Callable[[Run], float]] = {"best": lambda r: r.best, "tail": lambda r: r.tail, "return": lambda r: r.returns}
+    measures: dict[str, Callable[[Run], float]] = {"best": lambda r: r.best, "tail": lambda r: r.tail}
     return found | {name: float(cell.scores(measure).mean()) if cell.done else math.nan for name, measure in measures.items()}
 
 
@@ -175,14 +203,16 @@ def _listed(values: Sequence[int]) -> str:
     return " and ".join(f"{value:,}" for value in values)
 
 
-def _percent(estimate: Estimate | None) -> str:
-    return f"{100 * estimate.value:.0f} %" if estimate else ""
+def _estimate(estimate: Estimate | None, places: int = 1) -> tuple[str, str]:
+    """Value and interval."""
+    return (f"{estimate.value:,.{places}f}", _range(estimate, places=places)) if estimate else ("", "")
 
 
 def _range(estimate: Estimate | None, scale: float = 1, places: int | None = None) -> str:
     places = places if places is not None else 0 if scale == 100 else 1
-    return f"[{scale * estimate.low:.{places}f}, {scale * estimate.high:.{places}f}]" if estimate else ""
+    return f"[{scale * estimate.low:,.{places}f}, {scale * estimate.high:,.{places}f}]" if estimate else ""
 
 
 def _escaped(text: str) -> str:
-    return "".join(f"\\{c}" if c in "%_&#$" else c for c in text)
+    """As LaTeX reads it."""
+    return "".join(LATEX.get(character, character) for character in text)

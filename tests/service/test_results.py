@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import math
+
+import pytest
+
+from service.outcomes import outcome
 from service.results import estimate, figure, look, studies, text_of
 from service.tracking import RunRow
 from trainables.trial import Trial
@@ -39,7 +44,26 @@ def test_the_table_has_mean_interval_seeds_and_share_of_dense() -> None:
 
 def test_failed_and_missing_seeds_are_shown_as_such() -> None:
     line = next(line for line in text_of(studies(TRIALS, found())).splitlines() if line.strip().startswith("95 %"))
-    assert line.split("   ", 1)[1].split() == ["20.0", "n=1", "of", "2", "(failed:", "divergence)", "22", "%", "missing"]
+    assert line.split("   ", 1)[1].split() == [
+        "20.0", "n=1", "of", "2", "(failed:", "divergence)",
+        "25", "%", "(1", "of", "2", "pairs)", "missing",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "word"), [("KILLED", "interrupted"), ("RUNNING", "not finished"), ("FINISHED", "no number")])
+def test_what_became_of_a_run_has_one_name_in_results_and_report(status: str, word: str) -> None:
+    absent = row(math.nan, status)
+    (study,) = studies([TRIALS[0]], {TRIALS[0].key: absent})
+    assert study.cells["dense", 0.0].others == (word,) == (outcome(absent, "eval/normalized_score"),)
+
+
+def test_the_share_is_that_of_the_seeds_that_both_have() -> None:
+    """Dense 80 and 100, SNIP 60 and 75: 135 / 180; without dense's second seed 60 / 80, not 67.5 / 80."""
+    rows = found()
+    dense, snip = (studies(TRIALS, rows)[0].cells[place] for place in CELLS[:2])
+    assert (snip.share(dense).value, snip.share(dense).low, snip.share(dense).high) == (0.75, 0.75, 0.75)
+    del rows[trial("dense", 0.0, 1).key]
+    assert "67.5 [60.0, 75.0]  n=2  75 % (1 of 2 pairs)" in text_of(studies(TRIALS, rows))
 
 
 def test_the_text_says_what_a_short_budget_does_not_show() -> None:
@@ -58,11 +82,11 @@ def test_what_may_not_be_compared_is_kept_apart() -> None:
 
 def test_the_interval_is_the_bootstraps_and_always_the_same() -> None:
     one = estimate([10.0])
-    assert (one.mean, one.low, one.high, one.seeds) == (10.0, 10.0, 10.0, 1)
+    assert (one.value, one.low, one.high, one.seeds) == (10.0, 10.0, 10.0, 1)
     five, again = (estimate([10.0, 20.0, 30.0, 40.0, 50.0]) for _ in range(2))
     assert five == again
     # The bootstrap distribution of a mean of 5 has the standard deviation sqrt(200 / 5) = 6.3: about 30 -+ 12.
-    assert five.mean == 30.0
+    assert five.value == 30.0
     assert 16 <= five.low <= 20
     assert 40 <= five.high <= 44
 

@@ -34,6 +34,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hopper = {("dense", 0.0): (80.0, 100.0), ("snip", 0.95): (79.0, 99.0), ("random_erk", 0.95): (40.0, math.nan), ("snip", 0.99): (10.0,)}
     own = [trial(*place, seed) for place, ends in hopper.items() for seed in range(len(ends))]
     states = [(each, spool(folder, each, scores(hopper[each.pruner, each.sparsity][each.seed]))) for each in own]
+    states.append((trial("snip", 0.99, 1), "planned"))
     ship(folder, "smoke", states, tracking)
     walker = {("dense", 0.0): 50.0, ("snip", 0.95): 25.0}
     others = [(trial(*place, 0, "winnow/walker2d/medium-v0"), last) for place, last in walker.items()]

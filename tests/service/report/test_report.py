@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
+import sqlite3
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from service.__main__ import main
+from service.outcomes import MISSING
 from service.report.build import FIGURES
 from service.report.cells import tasks_of
 from service.report.page import ABOUT, style
-from service.report.runs import MISSING, Run
+from service.report.runs import Run
 from service.report.style import COLOURS, Panel, sheets
 from service.tracking import Tracking
 from tests.service.report.conftest import trial
+from trainables import paths
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 
@@ -33,7 +37,8 @@ def test_cells_hold_last_best_and_tail_apart(made: Path) -> None:
     assert float(snip["retained"]) == pytest.approx(89 / 90)
     assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((79 / 80, 99 / 100))
     assert float(snip["improvement"]) == 0.25
-    assert float(snip["return"]) == pytest.approx(30 * 89)
+    assert [float(snip[name]) for name in ("return", "return_low", "return_high")] == pytest.approx([30 * 89, 30 * 79, 30 * 99])
+    assert (snip["pairs"], snip["unpaired"]) == ("2", "")
 
 
 def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
@@ -42,7 +47,10 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
     assert (found["hopper", "snip", "0.99"]["absent"], found["hopper", "snip", "0.99"]["planned"]) == ("1 missing", "2")
     text = (made / "table.txt").read_text()
     over = text[text.index("over tasks") :]
-    assert not re.search(r"random_erk 95 %|snip 99 %", over)  # no task is left where every seed has a score
+    # Without a task where every seed has a score there are no numbers, but it is said what was left out.
+    assert re.search(r"random_erk 95 %  0  +hopper-expert bc \(1 failed: divergence\), walker2d-medium bc \(not in the sweep\)", over)
+    assert re.search(r"snip 99 %  +0  +hopper-expert bc \(1 missing\), walker2d-medium bc \(not in the sweep\)", over)
+    assert re.search(r"snip 95 %  +2  +57\.0  ", over)  # of 89 and 25
     assert "n = 1 and 2 seeds are few: the interval of 2 is their range" in text
 
 
@@ -112,6 +120,23 @@ def test_many_panels_go_to_numbered_files(storage: Path, tmp_path: Path, monkeyp
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["report", "smoke", "other", "--storage", str(storage), "--to", str(tmp_path)]) == 0
     assert {file.name for file in (tmp_path / "figures").glob("*.png")} == {"sparsity.png", "sparsity-2.png"}
+    (tmp_path / "figures" / "mine.png").write_bytes(b"")
+    assert main(["report", "other", "--storage", str(storage), "--to", str(tmp_path)]) == 0
+    assert {file.name for file in (tmp_path / "figures").glob("*.png")} == {"sparsity.png", "mine.png"}, "of a larger older report"
+
+
+def test_an_mlflow_that_goes_away_at_the_end_is_told_in_one_line(storage: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr("service.report.build.FIGURES", {})
+    monkeypatch.setattr("mlflow.MlflowClient.log_artifact", away)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", "smoke", "--storage", str(storage), "--to", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1] == "error: MLflow does not answer as it should (ConnectionError: nobody there)"
+    assert f"page: {tmp_path / 'page.html'}" in told.out
+    assert (tmp_path / "page.html").exists()
 
 
 def luminance(colour: str) -> float:
@@ -191,3 +216,21 @@ def test_without_an_mlflow_nothing_is_written(tmp_path: Path, capsys, monkeypatc
     assert main(["report", "smoke", "--storage", str(tmp_path / "storage")]) == 2
     assert capsys.readouterr().err.endswith("there are: none\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["nothing", "another database", "an MLflow without the experiment"])
+def test_an_address_that_is_mistyped_makes_nothing(there: str, storage: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    file = tmp_path / "typo.db"
+    if there == "another database":
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("CREATE TABLE studies (id INTEGER)")
+    elif there != "nothing":
+        file.write_bytes(paths.mlflow_db(storage).read_bytes())
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "winow")
+    before = file.read_bytes() if file.exists() else b""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    assert main(["report", "smoke", "--storage", str(tmp_path / "storage")]) == 2
+    name = "winow" if there.startswith("an MLflow") else "winnow"
+    assert capsys.readouterr().err == f"error: no sweep in sqlite:///{file}, experiment '{name}', 'smoke'; there are: none\n"
+    assert (file.read_bytes() if file.exists() else b"") == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name] * bool(before)
