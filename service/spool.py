@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.usage import Usage
 from trainables import paths
 from trainables.errors import UserError
 from trainables.files import append, sync_folder, write
@@ -145,14 +146,16 @@ class StackSpool:
     def __init__(self, stack: Stack, storage: Path, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int) -> None:
         self.storage = storage
         self._spools = [TrialSpool(storage, trial, origin[trial.dataset]) for trial in stack.trials]
-        self._every, self._last = checkpoint_every, stack.lead.updates
+        self._every, self._last, self._usage = checkpoint_every, stack.lead.updates, Usage()
 
     def __call__(self, report: Report) -> None:
         match report:
             case Pruned(update=update, statistics=rows, warnings=told):
                 self._each(update, "pruned", ({"metrics": row, "warnings": own} for row, own in zip(rows, told, strict=True)))
             case Trained(update=update, metrics=rows, updates_per_second=rate):
-                self._each(update, "trained", ({"metrics": row | {"speed/updates_per_second": rate / len(rows)}} for row in rows))
+                # All members make `own` updates a second at the price of one process: `speed/stack` tells what share of it is each one's.
+                own = {"speed/updates_per_second": rate / len(rows), "speed/stack": float(len(rows))} | self._usage()
+                self._each(update, "trained", ({"metrics": row | own} for row in rows))
             case Evaluated(update=update, returns=returns, scores=scores):
                 self._each(update, "evaluated", (_evaluation(r, s) for r, s in zip(returns, scores, strict=True)))
             case Diverged(update=update, member=member, reason=reason):

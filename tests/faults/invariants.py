@@ -25,6 +25,7 @@ from trainables import paths
 SWEEP = "smoke"
 KEPT = 2  # checkpoints per trial
 OF_THE_ATTEMPT = ("time", "seconds")  # differ between two runs of the same trial
+BY_NATURE = ("speed/", "system/")  # so do these metrics
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def story(lines: list[Placed]) -> list[str]:
             continue
         line = {name: value for name, value in placed.line.items() if name not in OF_THE_ATTEMPT}
         if "metrics" in line:
-            line["metrics"] = {name: value for name, value in line["metrics"].items() if not name.startswith("speed/")}
+            line["metrics"] = {name: value for name, value in line["metrics"].items() if not name.startswith(BY_NATURE)}
         told.append(json.dumps(line, sort_keys=True))
     return told
 

@@ -184,7 +184,7 @@ def test_more_points_than_a_batch_takes(tmp_path: Path, tracking: Tracking) -> N
         listener(Trained(update, [{"train/actor_loss": 1 / update}], 50.0))
     listener(Checkpointed(3000))
     listener.close()
-    assert ship(tmp_path, trial, tracking, "leased") == 6000
+    assert ship(tmp_path, trial, tracking, "leased") == len(spooled(tmp_path, trial)) >= 6000
     run = runs(tracking, trial)[0]
     history = tracking._connected().get_metric_history(run.info.run_id, "train/actor_loss")
     assert sorted(point.step for point in history) == list(range(1, 3001))

@@ -1,0 +1,52 @@
+"""What a trainer tells of itself, beside its losses: plausible, few, and no part of what two runs of a trial must share."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from service import spool
+from service.usage import CPU, GPU, MEMORY, Usage
+from tests.faults.invariants import story
+from tests.service.test_spool import KEY, listen, reports
+from trainables import paths
+
+
+def test_memory_and_processor_are_this_processes() -> None:
+    usage = Usage()
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    busy = usage()
+    before = busy[MEMORY]
+    kept = b"x" * 200_000_000
+    time.sleep(0.2)
+    idle = usage()
+    assert 0 < idle[CPU] < busy[CPU] < 10_000
+    assert idle[MEMORY] - before == pytest.approx(200, abs=20)
+    assert len(kept) == 200_000_000
+
+
+def test_a_gpus_memory_is_told_where_torch_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert GPU not in Usage()()
+    for used, told in ((False, None), (True, 512.0)):
+        cuda = SimpleNamespace(is_initialized=lambda used=used: used, memory_reserved=lambda: 512_000_000)
+        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+        assert Usage()().get(GPU) == told
+
+
+def test_the_trainers_lines_have_it_and_two_runs_need_not_agree(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        listen(tmp_path / place, reports())
+    lines = [spool.read(paths.spool(tmp_path / place, KEY)) for place in ("one", "two")]
+    for own in lines:
+        trained = [placed.line["metrics"] for placed in own if placed.line["kind"] == "trained"]
+        assert all({MEMORY, CPU, "speed/stack", "speed/updates_per_second"} <= metrics.keys() for metrics in trained)
+        assert {(metrics["speed/updates_per_second"], metrics["speed/stack"]) for metrics in trained} == {(50.0, 2.0)}
+    assert [placed.line for placed in lines[0]] != [placed.line for placed in lines[1]]
+    assert story(lines[0]) == story(lines[1])
