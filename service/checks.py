@@ -10,13 +10,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 from service import objects, promises
+from service.tracking import sqlite_file
 from trainables import paths
 
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
@@ -25,6 +27,8 @@ GB = 1 << 30
 LITTLE, TOO_LITTLE = 5 * GB, GB  # bytes free: worth a word, and not enough for a dataset's table
 PORTS = {6379: "Ray's head (--port)", 8265: "its job server (--dashboard-port)", 5000: "MLflow (--port)"}
 PATIENCE = 5.0  # seconds for a server to answer
+# Databases that MLflow's client opens itself: their port, and the module that SQLAlchemy takes where the address names none.
+DATABASES = {"postgresql": (5432, "psycopg2"), "mysql": (3306, "MySQLdb"), "mssql": (1433, "pyodbc")}
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def minari(storage: Path) -> Iterator[Finding]:
 
 
 def mlflow(storage: Path) -> Iterator[Finding]:
-    """The server that MLFLOW_TRACKING_URI names, by its own health page."""
+    """The server that MLFLOW_TRACKING_URI names, by its own health page, or the database, by its file or its port."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     parts = urlsplit(uri)
     shown = uri.replace(f"{parts.username or ''}:{parts.password}@", "") if parts.password else uri
@@ -138,10 +142,41 @@ def mlflow(storage: Path) -> Iterator[Finding]:
         yield Finding("MLflow", "warn", "embedded, so each host has its own", "set MLFLOW_TRACKING_URI for one that all see")
     elif not uri:
         yield Finding("MLflow", "ok", f"embedded, in {paths.mlflow_db(storage)}")
-    elif parts.scheme not in ("http", "https"):
-        yield from _reached("MLflow", shown, parts.hostname, parts.port or 5432)
-    else:
+    elif parts.scheme in ("http", "https"):
         yield _served(uri.rstrip("/"), shown)
+    elif parts.scheme.partition("+")[0] == "sqlite":
+        yield _file(sqlite_file(uri), shown)
+    elif parts.scheme.partition("+")[0] in DATABASES:
+        yield from _database(parts, shown)
+    elif parts.scheme == "databricks" or uri == "databricks":
+        yield Finding(
+            "MLflow", "warn", f"{shown} cannot be looked at from here", "names of its experiments are paths: MLFLOW_EXPERIMENT_NAME"
+        )
+    else:
+        told = "a folder, which MLflow no longer keeps runs in" if parts.scheme in ("", "file") else "no address that MLflow knows"
+        choices = "http://HOST:PORT, sqlite:////FOLDER/mlflow.db, postgresql://USER:PASSWORD@HOST/DATABASE"
+        yield Finding("MLflow", "fail", f"MLFLOW_TRACKING_URI {shown!r} is {told}", f"set {choices}, or nothing for the storage's own")
+
+
+def _file(file: Path | None, shown: str) -> Finding:
+    """An sqlite database, or the folder in which MLflow will make it."""
+    if file is None:
+        return Finding("MLflow", "fail", f"{shown} names no file, so nothing would last", "sqlite:////FOLDER/mlflow.db")
+    if not file.parent.is_dir():
+        return Finding("MLflow", "fail", f"{shown}: there is no folder {file.parent}", "make it, or set another MLFLOW_TRACKING_URI")
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        return Finding("MLflow", "fail", f"{shown} cannot be written", "choose another file with MLFLOW_TRACKING_URI")
+    return Finding("MLflow", "ok", f"{shown} {'is there' if file.exists() else 'will be made'}")
+
+
+def _database(parts: SplitResult, shown: str) -> Iterator[Finding]:
+    """A database that MLflow's client opens itself, for which it needs a driver."""
+    dialect, _, named = parts.scheme.partition("+")
+    port, usual = DATABASES[dialect]
+    driver = named or usual
+    if find_spec(driver) is None:
+        yield Finding("MLflow", "fail", f"{shown} needs the package {driver}", f"install it, or name another: {dialect}+DRIVER://...")
+    yield from _reached("MLflow", shown, parts.hostname, parts.port or port)
 
 
 def _served(uri: str, shown: str) -> Finding:
@@ -164,13 +199,22 @@ def _served(uri: str, shown: str) -> Finding:
 def ray(storage: Path) -> Iterator[Finding]:
     """The cluster that RAY_ADDRESS names; whether tokens are wanted is said, not left to a file that may be there."""
     address = os.environ.get("RAY_ADDRESS", "")
-    if not address:
+    if address in ("", "local"):
         yield Finding("Ray", "ok", "embedded, on loopback")
-    elif address != "auto":
-        parts = urlsplit(address if "://" in address else f"ray://{address}")
-        yield from _reached("Ray", address, parts.hostname, parts.port or 6379)
+    elif address == "auto" and not (here := _running_here()):
+        yield Finding("Ray", "fail", "RAY_ADDRESS=auto, and no cluster runs on this host", "ray start --head, or unset it")
+    else:
+        parts = urlsplit(address if "://" in address else f"gcs://{here if address == 'auto' else address}")
+        shown = f"{address} ({here})" if address == "auto" else address
+        yield from _reached("Ray", shown, parts.hostname, parts.port or (10001 if parts.scheme == "ray" else 6379))
     if "RAY_AUTH_MODE" not in os.environ and (Path.home() / ".ray" / "auth_token").exists():
         yield Finding("Ray", "warn", "~/.ray/auth_token turns tokens on", "set RAY_AUTH_MODE to token or disabled, on every host the same")
+
+
+def _running_here() -> str:
+    """The address of the cluster that `auto` means: Ray writes it down when it starts."""
+    file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    return file.read_text().strip() if file.exists() else ""
 
 
 def ports(storage: Path) -> Iterator[Finding]:
@@ -205,8 +249,10 @@ def existing(path: Path) -> Path:
 
 def _reached(what: str, shown: str, host: str | None, port: int) -> Iterator[Finding]:
     try:
-        if host:
-            socket.create_connection((host, port), timeout=PATIENCE).close()
+        if not host:
+            yield Finding(what, "fail", f"{shown} names no host", "name one")
+            return
+        socket.create_connection((host, port), timeout=PATIENCE).close()
         yield Finding(what, "ok", f"{shown} is there")
     except OSError as error:
         yield Finding(what, "fail", f"{shown} does not answer ({error.strerror or error})", "start it, or name another")

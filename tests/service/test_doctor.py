@@ -195,6 +195,62 @@ def test_an_mlflow_server_that_will_not_do(ask: Examine, server: HTTPServer, mon
     assert "is version 2.9.0" in found.told
 
 
+@pytest.mark.parametrize(
+    ("uri", "state", "said"),
+    [
+        ("sqlite:///{place}/there.db", "ok", "is there"),
+        ("sqlite:///{place}/new.db", "ok", "will be made"),
+        ("sqlite:///{place}/no/such/folder/new.db", "fail", "there is no folder {place}/no/such/folder"),
+        ("sqlite:///{place}", "fail", "cannot be written"),
+        ("sqlite://", "fail", "names no file"),
+        ("./mlruns", "fail", "is a folder, which MLflow no longer keeps runs in"),
+        ("file:///{place}/mlruns", "fail", "is a folder, which MLflow no longer keeps runs in"),
+        ("htp://127.0.0.1:5000", "fail", "is no address that MLflow knows"),
+        ("databricks", "warn", "cannot be looked at from here"),
+        ("databricks://profile", "warn", "cannot be looked at from here"),
+        ("postgresql+nosuchdriver://127.0.0.1:1/x", "fail", "needs the package nosuchdriver"),
+    ],
+)
+def test_where_runs_would_go(uri: str, state: str, said: str, ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there.db").write_bytes(b"")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(place=tmp_path))
+    found = ask("mlflow")[0]
+    assert (found.state, found.told.count(said.format(place=tmp_path))) == (state, 1), found.told
+    assert not (tmp_path / "new.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "port"),
+    [
+        ("MLFLOW_TRACKING_URI", "mysql+pymysql://127.0.0.1/x", 3306), ("MLFLOW_TRACKING_URI", "postgresql://127.0.0.1/x", 5432),
+        ("RAY_ADDRESS", "ray://127.0.0.1", 10001), ("RAY_ADDRESS", "127.0.0.1", 6379),
+    ],
+)  # fmt: skip
+def test_an_address_without_a_port_means_the_usual_one(
+    name: str, address: str, port: int, ask: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(checks.socket, "create_connection", lambda place, timeout: asked.append(place) or socket.socket())
+    monkeypatch.setattr(checks, "find_spec", lambda _: object())
+    monkeypatch.setenv(name, address)
+    assert [found.state for found in ask("ray" if name.startswith("RAY") else "mlflow")] == ["ok"]
+    assert asked == [("127.0.0.1", port)]
+
+
+def test_auto_means_a_cluster_of_this_host(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (found,) = ask("ray")
+    assert (found.state, found.told) == ("fail", "RAY_ADDRESS=auto, and no cluster runs on this host")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{server.getsockname()[1]}")
+        assert [found.state for found in ask("ray")] == ["ok"]
+    assert [found.state for found in ask("ray")] == ["fail"]
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert [found.told for found in ask("ray")] == ["embedded, on loopback"]
+
+
 def test_no_password_is_shown(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     for address in ("http://ann:geheim@127.0.0.1:1", "postgresql://ann:geheim@127.0.0.1:1/mlflow"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
