@@ -119,6 +119,24 @@ def broken(field: str, row: int, value: float) -> np.ndarray:
     return changed
 
 
+def test_a_file_of_an_environment_with_settings_is_evaluated_in_it(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """D4RL's Ant observes contact forces: 111 numbers, where gymnasium's Ant-v4 by default has 27."""
+    rows, rng = len(content()["rewards"]), np.random.default_rng(0)
+    file = write(observations=rng.normal(size=(rows, 111)), actions=rng.uniform(-1, 1, (rows, 8)), next_observations=None)
+    ant = ["import", str(file), "--environment", "Ant-v4", "--name", NAME]
+    assert main(ant) == 2
+    assert "observations are of 111 numbers, those of Ant-v4 of (27,)" in capsys.readouterr().err
+    assert main([*ant, "--environment-kwargs", '{"use_contact_forces": true}']) == 0
+    table = load_table(NAME)
+    assert (table.environment, table.observation_size) == ('Ant-v4 {"use_contact_forces": true}', 111)
+    assert table.reference.expert == 3879.7
+    assert main(["check", NAME]) == 0
+    for bad in ("[1]", "{", "use_contact_forces=true"):
+        capsys.readouterr()
+        assert main([*ant, "--environment-kwargs", bad]) == 2
+        assert capsys.readouterr().err.startswith(f"error: settings {bad!r} of the environment Ant-v4 are not a JSON object such as")
+
+
 def test_a_field_that_is_a_group_is_named(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(**{"observations": None, "observations/x": np.zeros(3), "timeouts": None, "timeouts/y": np.zeros(3)})
     assert take(file) == 2

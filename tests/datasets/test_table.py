@@ -18,6 +18,7 @@ from minari.dataset.minari_storage import MinariStorage
 from trainables import datasets
 from trainables.datasets import load_table
 from trainables.errors import UserError
+from trainables.evaluation import evaluator_of
 
 ROOT = Path(__file__).parents[2]
 O, A = 11, 3  # noqa: E741 - the shape legend's letters, Hopper's sizes
@@ -311,13 +312,45 @@ def test_metadata_that_contradicts_the_data_is_refused(make: Make, changed: dict
     assert said in refused()
 
 
-def test_an_environment_that_is_not_the_default_one_is_refused(make: Make) -> None:
+def test_a_dataset_is_evaluated_in_the_environment_it_was_recorded_in(make: Make) -> None:
+    """Its settings are part of its hash, reach the evaluator, and keep the fast path away, which knows the defaults only."""
     folder = make()
     spec = json.loads(gymnasium.spec("Hopper-v5").to_json())
-    edit(folder, env_spec=json.dumps(spec | {"kwargs": {"forward_reward_weight": 2.0}}))
-    assert "forward_reward_weight" in refused()
+    plain = load_table("test/hopper/small-v0")
+    edit(folder, env_spec=json.dumps(spec | {"kwargs": {"render_mode": "rgb_array", "forward_reward_weight": 2.0}}))
+    doubled = load_table("test/hopper/small-v0")
+    assert doubled.environment == 'Hopper-v5 {"forward_reward_weight": 2.0}'
+    assert doubled.hash != plain.hash
+    assert not doubled.reference.known, "the family's constants are of the default rewards"
+
+    found = {}
+    for table in (plain, doubled):
+        evaluator = evaluator_of(table, [[0, 1]])
+        found[table.environment] = evaluator.run(lambda seen: np.ones((*seen.shape[:2], A)))
+        evaluator.close()
+    env = gymnasium.make("Hopper-v5", forward_reward_weight=2.0)
+    for episode, seed in enumerate((0, 1)):
+        total, over = 0.0, False
+        env.reset(seed=seed)
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(np.ones(A, np.float32))
+            total, over = total + float(reward), terminated or truncated
+        assert found[doubled.environment][0, episode] == pytest.approx(total, rel=1e-6)
+    assert (found[doubled.environment] != found[plain.environment]).all()
+
+
+def test_settings_of_an_environment_that_are_defaults_or_pictures_say_nothing(make: Make) -> None:
+    folder = make()
+    plain = load_table("test/hopper/small-v0")
+    spec = json.loads(gymnasium.spec("Hopper-v5").to_json())
     edit(folder, env_spec=json.dumps(spec | {"kwargs": {"render_mode": "rgb_array"}}))
     assert load_table("test/hopper/small-v0").environment == "Hopper-v5"
+    assert load_table("test/hopper/small-v0").hash == plain.hash
+    edit(folder, env_spec=json.dumps(spec | {"kwargs": {"forward_rewards": 2.0}}))
+    with pytest.raises(
+        UserError, match=r"^environment 'Hopper-v5' cannot be made with the settings {'forward_rewards': 2.0}: .*forward_rewards"
+    ):
+        evaluator_of(load_table("test/hopper/small-v0"), [[0]])
     edit(folder, env_spec=None)
     assert "env_spec" in refused()
 

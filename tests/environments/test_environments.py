@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -104,6 +105,21 @@ def test_ants_free_joint_and_contacts_are_named_in_the_order_of_the_model() -> N
     env.close()
 
 
+def test_settings_are_part_of_an_environments_name() -> None:
+    text = environments.written("Ant-v5", {"include_cfrc_ext_in_observation": False})
+    assert text == 'Ant-v5 {"include_cfrc_ext_in_observation": false}'
+    assert environments.read(text) == ("Ant-v5", {"include_cfrc_ext_in_observation": False})
+    assert environments.written("Ant-v5", {}) == "Ant-v5"
+    env = environments.make(text)
+    assert env.observation_space.shape == (27,)
+    env.close()
+    assert environments.reference(text) == environments.reference("Ant-v5"), "what is observed changes no return"
+    assert environments.reference('Ant-v5 {"forward_reward_weight": 2.0}') is None
+    assert environments.runner('Hopper-v5 {"frame_skip": 2}') is None
+    assert environments.runner("Hopper-v5") is not None
+    assert environments.observation_names(text, 27) is None
+
+
 def test_pendulums_observation_is_named() -> None:
     assert environments.observation_names("Pendulum-v1", 3) == ("cos", "sin", "velocity")
     assert environments.observation_names("Pendulum-v1", 4) is None
@@ -124,7 +140,7 @@ gymnasium.register("Swing-v0", entry_point="own_swing:Swing", max_episode_steps=
 def test_a_users_own_environment_is_imported_from_the_datasets_spec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a process that has not imported it; returns stand alone where no reference is known; other settings are refused."""
+    """In a process that has not imported it; returns stand alone where no reference is known; settings go with the policy."""
     (tmp_path / "own_swing.py").write_text(OWN)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
@@ -152,9 +168,10 @@ def test_a_users_own_environment_is_imported_from_the_datasets_spec(
     done = subprocess.run([*command, "--dataset", "own/swing/random-v0"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"after 4 updates: return -\d+\n", done.stdout), "no normalized score is shown"
-    refused = subprocess.run([*command, "--dataset", "own/swing/heavy-v0"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "other settings than its defaults: {'g': 30.0}" in refused.stderr
+    heavy = [*command, "--dataset", "own/swing/heavy-v0", "--storage", "kept"]
+    subprocess.run(heavy, cwd=tmp_path, check=True, capture_output=True)
+    (policy,) = (tmp_path / "kept").rglob("policy.json")
+    assert json.loads(policy.read_text())["environment"] == 'own_swing:Swing-v0 {"g": 30.0}'
     monkeypatch.delenv("PYTHONPATH")
     missing = subprocess.run([*command, "--dataset", "own/swing/random-v0"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert missing.returncode == 2

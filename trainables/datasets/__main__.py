@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,23 +40,29 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     """The commands about datasets, each with the function that does it as `act`; imports neither numpy nor torch."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    listing = commands.add_parser("list", help="the datasets on this machine, and those that can be recorded here")
-    listing.set_defaults(act=_list)
+    def command(name: str, text: str, act: Callable[[argparse.Namespace], int | None], example: str) -> argparse.ArgumentParser:
+        epilog, raw = f"example:\n  {parser.prog} {name} {example}".rstrip(), argparse.RawDescriptionHelpFormatter
+        found = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
+        found.set_defaults(act=act)
+        return found
 
-    collect = commands.add_parser("collect", help="record datasets with the policies that ship with the code; one that exists is kept")
-    add_recording(collect)
-    collect.set_defaults(act=_collect)
+    command("list", "the datasets on this machine, and those that can be recorded here", _list, "")
 
-    check = commands.add_parser("check", help="read datasets as a trial would, and their environments; prepares their tables")
-    check.add_argument("datasets", nargs="+", metavar="ID")
-    check.set_defaults(act=_check)
+    text = "record datasets with the policies that ship with the code; one that exists is kept"
+    add_recording(command("collect", text, _collect, "winnow/hopper/medium-v0 --transitions 20000"))
 
-    take = commands.add_parser("import", help="write a D4RL HDF5 file as a local Minari dataset")
+    text = "read datasets as a trial would, and their environments; prepares their tables"
+    command("check", text, _check, "winnow/hopper/medium-v0").add_argument("datasets", nargs="+", metavar="ID")
+
+    example = "halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2"
+    take = command("import", "write a D4RL HDF5 file as a local Minari dataset", _import, example)
     take.add_argument("file", type=Path)
     take.add_argument("--environment", required=True, metavar="ID", help="to evaluate in, such as HalfCheetah-v4")
+    take.add_argument(
+        "--environment-kwargs", default="", metavar="JSON", help="""its settings, such as '{"use_contact_forces": true}' for D4RL's Ant"""
+    )
     take.add_argument("--name", required=True, metavar="ID", help="such as d4rl/halfcheetah/medium-v2")
     take.add_argument("--force", action="store_true", help="replace the dataset if it exists")
-    take.set_defaults(act=_import)
 
 
 def add_recording(parser: argparse.ArgumentParser) -> None:
@@ -103,9 +109,11 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _import(given: argparse.Namespace) -> None:
+    from trainables import environments
     from trainables.datasets import d4rl
 
-    d4rl.import_file(given.file, given.environment, given.name, given.force)
+    environment = environments.written(*environments.read(f"{given.environment} {given.environment_kwargs}".strip()))
+    d4rl.import_file(given.file, environment, given.name, given.force)
     print(summary(datasets.load_table(given.name)))
 
 

@@ -82,13 +82,6 @@ def read_metadata(dataset: str) -> Metadata:
     if transitions < 1 or episodes < 1:
         raise UserError(f"dataset {dataset!r} is empty: {transitions} transitions in {episodes} episodes")
     environment = _environment(dataset, spec)
-    changed = {name: value for name, value in (spec.get("kwargs") or {}).items() if name not in COSMETIC}
-    if changed:
-        registered = environments.make(environment).spec
-        defaults = json.loads(json.dumps(registered.kwargs if registered else {}, default=str))
-        changed = {name: value for name, value in changed.items() if name not in defaults or defaults[name] != value}
-    if changed:
-        raise UserError(f"dataset {dataset!r} was recorded in {environment} with other settings than its defaults: {changed}")
     observation_low, _ = _box(dataset, environment, "observation", spaces[0])
     low, high = _box(dataset, environment, "action", spaces[1])
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
@@ -219,12 +212,20 @@ def _horizon(dataset: str, environment: str, spec: dict[str, Any]) -> int:
 
 
 def _environment(dataset: str, spec: dict[str, Any]) -> str:
-    """The id to make the dataset's environment by; `module:Name-v0`, so that it is registered first, where it is not gymnasium's own."""
+    """The dataset's environment as `environments.make` takes it, with the settings it was recorded in where they are not its defaults.
+
+    `module:Name-v0`, so that it is registered first, where it is not gymnasium's own."""
     name = str(spec.get("id") or "")
     if not name:
         raise UserError(f"dataset {dataset!r} does not say its environment (env_spec), so its policies cannot be evaluated")
     module = str(spec.get("entry_point") or "").partition(":")[0]
-    return name if ":" in name or module.partition(".")[0] in ("", "gymnasium") else f"{module}:{name}"
+    name = name if ":" in name or module.partition(".")[0] in ("", "gymnasium") else f"{module}:{name}"
+    settings = {kind: value for kind, value in (spec.get("kwargs") or {}).items() if kind not in COSMETIC}
+    if settings:
+        registered = environments.make(name).spec
+        defaults = json.loads(json.dumps(registered.kwargs if registered else {}, default=str))
+        settings = {kind: value for kind, value in settings.items() if kind not in defaults or defaults[kind] != value}
+    return environments.written(name, settings)
 
 
 def _reference(environment: str, raw: dict[str, Any]) -> Reference:

@@ -6,7 +6,8 @@
     OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
     RUNNER                          optional: then its v5 episodes are played without gymnasium's `step`, bit-equal, in half the time
 
-`make` builds any id that gymnasium knows or can import (`module:Name-v0`).
+`make` builds any id that gymnasium knows or can import (`module:Name-v0`). An environment with settings of its own is written as its id
+and a JSON object, `Ant-v4 {"use_contact_forces": true}`: one text says wherever it goes what is played.
 
 Importing this package, and asking for a reference, imports no gymnasium: planning needs both at once.
 """
@@ -14,8 +15,10 @@ Importing this package, and asking for a reference, imports no gymnasium: planni
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -45,6 +48,9 @@ class Reference:
         return 100.0 * (returns - self.random) / (self.expert - self.random)
 
 
+# Settings that change what is observed, not what an episode returns. (Contact forces cost D4RL's Ant, too, which its constants are of.)
+OBSERVED = {"include_cfrc_ext_in_observation", "exclude_current_positions_from_observation", "use_contact_forces"}
+
 UNKNOWN = Reference(math.nan, math.nan, "none known")
 
 
@@ -65,6 +71,23 @@ class Runner:
     velocity_limit: float | None = None  # of what is observed
 
 
+def written(name: str, settings: Mapping[str, Any]) -> str:
+    """An environment as one text: its id, and the keyword arguments it is made with as sorted JSON, where it has any."""
+    return f"{name} {json.dumps(dict(settings), sort_keys=True)}" if settings else name
+
+
+def read(environment: str) -> tuple[str, dict[str, Any]]:
+    """Id and settings of a text that `written` gave; raises UserError for settings that are no JSON object."""
+    name, _, text = environment.partition(" ")
+    try:
+        settings = json.loads(text or "{}")
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f"settings {text!r} of the environment {name} are not a JSON object such as " + '{"use_contact_forces": true}')
+    return name, settings
+
+
 def families() -> dict[str, tuple[str, ...]]:
     """The gymnasium ids of each family that has a file here."""
     return {name: tuple(registry.load("environments", name).IDS) for name in registry.names("environments")}
@@ -72,13 +95,14 @@ def families() -> dict[str, tuple[str, ...]]:
 
 def family_of(environment: str) -> str | None:
     """`halfcheetah` for `HalfCheetah-v5`; None for an environment without a file here."""
-    return next((name for name, ids in families().items() if environment in ids), None)
+    bare, _ = read(environment)
+    return next((name for name, ids in families().items() if bare in ids), None)
 
 
 def reference(environment: str) -> Reference | None:
-    """Random and expert returns of the environment's family; None where no file says them."""
+    """Random and expert returns of the environment's family; None where no file says them, or for settings that may change returns."""
     family = family_of(environment)
-    if family is None:
+    if family is None or read(environment)[1].keys() - OBSERVED:
         return None
     module = registry.load("environments", family)
     if not hasattr(module, "EXPERT_RETURN"):
@@ -89,29 +113,31 @@ def reference(environment: str) -> Reference | None:
 
 def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
     """The names of the `size` dimensions of an observation; None where the environment has no file, or other dimensions than it says."""
-    family = family_of(environment)
+    family = None if read(environment)[1] else family_of(environment)
     names = () if family is None else tuple(getattr(registry.load("environments", family), "OBSERVATION_NAMES", ()))
     return names[:size] if 0 < size <= len(names) else None
 
 
 def runner(environment: str) -> Runner | None:
-    """How to observe and reward a v5 environment straight from MuJoCo's state; None where its family's file does not say."""
+    """How to observe and reward a v5 environment straight from MuJoCo's state; None where its family's file does not say, and
+    for one with settings of its own."""
     family = family_of(environment)
     return getattr(registry.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
 
 
 def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
-    """Build the environment with gymnasium's defaults, without a word on the terminal; `drawn`: its `render` gives pictures.
+    """Build the environment without a word on the terminal, with gymnasium's defaults but for what its text says (`written`).
 
-    `module:Name-v0` imports the module first, which is to register the id. Raises UserError, with the nearest ids, for an id that
-    gymnasium does not know or cannot build.
+    `drawn`: its `render` gives pictures. `module:Name-v0` imports the module first, which is to register the id. Raises UserError, with
+    the nearest ids, for an id that gymnasium does not know or cannot build, and for settings that the environment does not take.
     """
     import gymnasium
 
+    environment, settings = read(environment)
     try:
         with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
             warnings.simplefilter("ignore")
-            return gymnasium.make(environment, disable_env_checker=True, render_mode="rgb_array" if drawn else None)
+            return gymnasium.make(environment, disable_env_checker=True, **(settings | {"render_mode": "rgb_array" if drawn else None}))
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
@@ -120,6 +146,10 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
         choices = ", ".join(name for name in dict.fromkeys([*near, *own]) if name != environment)
         others = "all others of gymnasium, and your own as module:Name-v0"
         raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, {others}") from None
+    except Exception as error:
+        if not settings:
+            raise
+        raise UserError(f"environment {environment!r} cannot be made with the settings {settings}: {one_line(error)}") from None
 
 
 def one_line(error: BaseException) -> str:
