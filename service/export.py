@@ -151,13 +151,15 @@ class NewFolder:
     def _replace(self) -> None:
         _check(self.to)  # somebody may have written there meanwhile
         old = self.folder.with_suffix(".old")
-        if self.to.exists():
-            self.to.rename(old)
         try:
+            if self.to.exists():
+                self.to.rename(old)
             os.rename(self.folder, self.to)
         except OSError as error:
             if old.exists():
                 old.rename(self.to)
+            if error.errno in (errno.EBUSY, errno.EXDEV):
+                raise UserError(f"{str(self.to)!r} is a mount point, which cannot be replaced; give a folder in it") from None
             raise UserError(f"{str(self.to)!r} cannot be written ({error.strerror or errno.errorcode.get(error.errno or 0)})") from None
         shutil.rmtree(old, ignore_errors=True)
 

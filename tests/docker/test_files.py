@@ -99,6 +99,7 @@ def test_compose_services_wait_for_what_they_need_and_are_watched() -> None:
             assert how["condition"] == ("service_completed_successfully" if needed == "buckets" else "service_healthy")
             assert needed == "buckets" or "healthcheck" in services[needed]
         assert name == "buckets" or service["healthcheck"]["test"][0] == "CMD"
+        assert "curl" not in service.get("healthcheck", {}).get("test", []), "neither our image nor MinIO's has it"
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         assert not service.get("privileged")
         assert not service["image"].endswith(":latest")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,20 @@ from trainables.trial import Trial
 from .conftest import ROOT
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in commands.COMMANDS)], ids=["itself", *commands.COMMANDS])
-def test_every_help_has_an_example_that_parses(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def every(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of a parser, of those below it, and so on."""
+    yield words
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from every(below, (*words, name))
+
+
+HELPS = list(every(commands.parser()))
+
+
+@pytest.mark.parametrize("command", HELPS, ids=["itself", *map(" ".join, HELPS[1:])])
+def test_every_help_has_an_example_that_parses(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])
     assert end.value.code == 0
@@ -32,8 +46,27 @@ def test_every_help_has_an_example_that_parses(command: list[str], capsys: pytes
     assert lines, text
     for line in lines:
         arguments = shlex.split(line)[3:]
-        assert not command or arguments[0] == command[0]
+        assert tuple(arguments[: len(command)]) == command
         assert commands.parser().parse_args(arguments).command == arguments[0]
+
+
+def test_all_helps_are_asked_for_and_that_of_one_trial_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from trainables.__main__ import parser
+
+    assert {" ".join(words) for words in HELPS} > {
+        "run",
+        "datasets",
+        "datasets list",
+        "datasets collect",
+        "datasets import",
+        "datasets check",
+    }
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("python -m trainables ")]
+    assert lines
+    for line in lines:
+        assert parser().parse_args(shlex.split(line)[3:]).dataset.startswith("winnow/")
 
 
 def test_every_command_has_a_function_and_every_format_a_writer() -> None:

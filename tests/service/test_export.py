@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +194,23 @@ def test_of_two_trials_with_one_name_the_sweep_or_the_key_tells(tmp_path: Path, 
     ):
         assert main(["export", *arguments, "--to", to]) == 0
         assert json.loads((tmp_path / "policy" / "lineage.json").read_bytes())["key"] == wanted.key
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV])
+def test_a_mount_point_is_told_and_kept(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "mounted"
+    to.mkdir()
+
+    def busy(self: Path, target: Path, rename: Callable[[Path, Path], Path] = Path.rename) -> Path:
+        if self == to:
+            raise OSError(number, os.strerror(number), str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    assert refused(capsys, PRUNED.name, "--to", str(to)) == f"error: '{to}' is a mount point, which cannot be replaced; give a folder in it"
+    assert [path.name for path in tmp_path.iterdir()] == ["mounted"]
 
 
 def test_a_folder_of_somebody_else_stays_as_it_is(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
