@@ -63,8 +63,7 @@ class Ours:
             self.actions.append(self.evaluation.act(observations))
             return self.actions[-1]
 
-        with torch.no_grad():
-            self.evaluation.evaluator.run(act)
+        self.evaluation.evaluator.run(act)
         evaluator = self.evaluation.evaluator
         return (
             np.array(self.actions, np.float32)

@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainables import registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
 from trainables.evaluation import evaluator_of
+from trainables.execution.dense import few_rows
 from trainables.masks import Mask
 from trainables.minibatches import Scaling
 from trainables.pruners import ones
@@ -56,6 +58,13 @@ def evaluation_seeds(trial: Trial, count: int) -> list[int]:
     return [key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(count)]
 
 
+def act(agent: Agent, observations: Tensor) -> Tensor:
+    """What the policies do in evaluation: actions [K, E, A], scaled to [-1, 1], for observations [K, E, O] as the networks see them."""
+    with torch.no_grad(), few_rows:
+        actions: Tensor = agent.algorithm.act(agent, observations)
+    return actions
+
+
 class Evaluation:
     """Undiscounted returns of the agent's policies, the same seeds at every evaluation."""
 
@@ -66,8 +75,7 @@ class Evaluation:
 
     def __call__(self) -> Returns:
         """Returns [K, E]."""
-        with torch.no_grad():
-            return self.evaluator.run(self.act)
+        return self.evaluator.run(self.act)
 
     def begin(self, beside: Beside | None, masks: Mapping[str, Mask]) -> Future:
         """The returns [K, E] of the policies as they are now; from another process with `beside`, while training goes on."""
@@ -82,7 +90,7 @@ class Evaluation:
 
     def act(self, observations: Returns) -> Returns:
         seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
-        return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
+        return self.scaling.action(act(self.agent, seen).cpu().numpy())
 
 
 def elsewhere(trials: str, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:

@@ -23,7 +23,7 @@ from trainables.agent import Agent
 from trainables.checkpoint import unpack_bits
 from trainables.datasets import minari_store
 from trainables.environments import Reference
-from trainables.episodes import evaluation_seeds
+from trainables.episodes import act, evaluation_seeds
 from trainables.errors import UserError
 from trainables.policy import SCALINGS
 from trainables.pruners import ones
@@ -63,9 +63,8 @@ class Trained:
         """The action [A] for an observation [O] in an episode of the evaluation."""
         row = episode % self.batch.shape[1]
         self.batch[0, row] = torch.from_numpy(np.asarray(observation, np.float32))
-        with torch.no_grad():
-            seen = torch.addcmul(self.scaling["observation_shift"], self.batch, self.scaling["observation_scale"])
-            action = self.agent.algorithm.act(self.agent, seen)[0, row]
+        seen = torch.addcmul(self.scaling["observation_shift"], self.batch, self.scaling["observation_scale"])
+        action = act(self.agent, seen)[0, row]
         return ((action - self.scaling["action_shift"]) / self.scaling["action_scale"]).numpy()
 
     def _build(self, tensors: dict[str, Tensor], packed: dict[str, Tensor], how: str) -> None:

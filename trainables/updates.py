@@ -41,6 +41,7 @@ class Updates:
 
     def __init__(self, agent: Agent, data: Minibatches, record: Record | None = None) -> None:
         self.agent, self.data, self.asked = agent, data, record
+        self.since = 0  # updates since tapes were compared
         self._forget()
 
     def run(self, first: int, stop: int) -> Losses:
@@ -56,7 +57,8 @@ class Updates:
             if self.builds != self.agent.builds:  # other networks, other memory
                 self._forget()
             if update == compare_from:
-                self.since, self.trusted = 0, set()
+                self.since = 0
+                self.trusted.clear()
             logged |= self._repeated(self.record) if self.record else self._made()
         return logged
 
@@ -65,7 +67,7 @@ class Updates:
         self.record = self.asked or recorder(self.agent)
         self.recordings: dict[Pattern, tuple[Repeat | None, Losses]] = {}
         self.seen: Counter[Pattern] = Counter()
-        self.since = 0  # updates since the last comparison
+        self.since = 0
         self.trusted: set[Pattern] = set()  # patterns whose tape needs no comparison for now
 
     def _made(self) -> Losses:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from trainables import tape
 from trainables.nn import MLP, NORM_EPSILON
 
 # A member's arithmetic must not depend on its stack-mates, to the last bit. BLAS rounds by where a matrix starts in memory: with this many
 # rows (batches are filled up with zeros), and hidden widths that are multiples of 4, every member's matrices start at a cache line.
 BATCH_ALIGNMENT = 32
+
+
+class FewRows(threading.local):
+    """`with few_rows:`: networks on a CPU take batches that would have to be filled up by numpy. Their results cannot be differentiated,
+    and are not to the last bit those of torch."""
+
+    entered = False
+
+    def __enter__(self) -> None:
+        self.entered = True
+
+    def __exit__(self, *error: object) -> None:
+        self.entered = False
+
+
+few_rows = FewRows()
 
 
 class Network:
@@ -29,8 +48,11 @@ class Network:
         self.weights = [views[f"weight.{i}"] for i in depth]
         self.biases = [views[f"bias.{i}"] for i in depth]
         self.norms = [(views[f"gain.{i}"], views[f"shift.{i}"]) for i in depth[:-1]] if spec.norm else []
+        self.small = Small(spec, self.weights, self.biases) if flat.is_cpu and not spec.norm else None
 
     def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+        if few_rows.entered and self.small and inputs[0].shape[1] % BATCH_ALIGNMENT:
+            return self.small(inputs, head)
         return forward(self.spec, self.weights, self.biases, self.norms, inputs, head)
 
     def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
@@ -49,6 +71,43 @@ class Network:
 
     def unpack(self, packed: Tensor) -> Tensor:
         return packed.masked_fill(self.mask == 0, 0)
+
+
+class Small:
+    """A few rows through the network by numpy, a member and a head at a time: evaluation's way on a CPU.
+
+    Torch's own work takes longer than ten rows do, and would be done for the rows that fill a batch up. Activations are [H, B] here, for
+    which BLAS takes weights as they lie. All members go through the same memory, so it finds each where it would find it alone."""
+
+    def __init__(self, spec: MLP, weights: list[Tensor], biases: list[Tensor]) -> None:
+        self.spec = spec
+        pairs = zip(weights, biases, strict=True)
+        self.layers = [(weight.detach().numpy(), bias.detach().unsqueeze(-1).numpy()) for weight, bias in pairs]
+        self.room: dict[int, list[np.ndarray]] = {}  # by the number of rows: what goes into each layer, and what comes out
+
+    def __call__(self, inputs: tuple[Tensor, ...], head: int | None) -> Tensor:
+        tape.freeze("numpy")
+        x = np.concatenate([x.numpy() for x in inputs], axis=-1) if len(inputs) > 1 else inputs[0].numpy()
+        heads = range(self.spec.heads) if head is None else (head,)
+        out = torch.empty(len(x), len(heads), x.shape[1], self.spec.sizes[-1], dtype=inputs[0].dtype)
+        for member, results in enumerate(out.numpy()):
+            for result, own in zip(results, heads, strict=True):
+                result[:] = self._one(x[member], member, own)
+        return out if len(heads) > 1 else out.squeeze(1)
+
+    def _one(self, x: np.ndarray, member: int, head: int) -> np.ndarray:
+        """The output [B, out] for the inputs [B, in] of a member, in memory that the next call uses again."""
+        if len(x) not in self.room:
+            # Of torch, because its memory starts at a cache line.
+            self.room[len(x)] = [torch.empty(size, len(x), dtype=torch.from_numpy(x).dtype).numpy() for size in self.spec.sizes]
+        room = self.room[len(x)]
+        room[0][:] = x.T
+        for index, (weight, bias) in enumerate(self.layers):
+            y = np.matmul(weight[member, head], room[index], out=room[index + 1])
+            y += bias[member, head]
+            if index < len(self.layers) - 1:
+                np.maximum(y, 0, out=y)
+        return (np.tanh(y, out=y) if self.spec.output == "tanh" else y).T
 
 
 def forward(
