@@ -33,6 +33,7 @@ def collect(storage: Path) -> list[dict[str, Any]]:
         {
             "key": run.trial.key, "dataset": run.trial.dataset, "algorithm": run.trial.algorithm, "pruner": run.trial.pruner,
             "seed": run.trial.seed, "updates": run.trial.updates, "score": run.last, "seconds": run.points[-1].seconds,
+            "hyper": dict(run.trial.hyper),
         }
         for run in sorted(done, key=lambda run: run.trial.name)
     ]  # fmt: skip
@@ -40,15 +41,21 @@ def collect(storage: Path) -> list[dict[str, Any]]:
 
 def rows(found: list[dict[str, Any]]) -> Iterator[list[str]]:
     yield ["dataset", "algorithm", "updates", *(f"{title}: score" for _, title in CELLS), "training, s", "times faster"]
-    for dataset, algorithm, updates in dict.fromkeys((row["dataset"], row["algorithm"], row["updates"]) for row in found):
-        own = [row for row in found if (row["dataset"], row["algorithm"], row["updates"]) == (dataset, algorithm, updates)]
+    for place in dict.fromkeys(map(place_of, found)):
+        own = [row for row in found if place_of(row) == place]
         cells = {pruner: [row for row in own if row["pruner"] == pruner] for pruner, _ in CELLS}
         times = {pruner: median(row["seconds"] for row in cell) for pruner, cell in cells.items() if cell}
         faster = [f"{times['dense'] / times[p]:.1f}" if "dense" in times and p in times else "-" for p, _ in CELLS[1:]]
         yield [
-            dataset.removeprefix("winnow/").removesuffix("-v0"), algorithm, f"{updates:,}", *(score(cells[pruner]) for pruner, _ in CELLS),
+            *place, *(score(cells[pruner]) for pruner, _ in CELLS),
             " / ".join(f"{times[pruner]:.0f}" if pruner in times else "-" for pruner, _ in CELLS), " / ".join(faster),
         ]  # fmt: skip
+
+
+def place_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Dataset, algorithm with what it does not have by default, and updates, as they are shown."""
+    settings = ", ".join(f"{name} {value}" for name, value in row.get("hyper", {}).items())
+    return row["dataset"].removeprefix("winnow/").removesuffix("-v0"), f"{row['algorithm']} {settings}".strip(), f"{row['updates']:,}"
 
 
 def score(cell: list[dict[str, Any]]) -> str:

@@ -1,13 +1,15 @@
 """The peer: one of d3rlpy's algorithms, dense, trained with our settings. Runs in its own virtual environment (it pins another gymnasium).
 
-    python peer_scores.py TABLE.npz ALGORITHM UPDATES SEED POLICY.pt     # writes the greedy policy, as a function of raw observations
+    python peer_scores.py TABLE.npz ALGORITHM UPDATES SEED HYPER POLICY.pt     # writes the greedy policy, a function of raw observations
 
+HYPER is the JSON of our trial's hyperparameters; ReBRAC's two weights are taken from it, they differ between datasets.
 What d3rlpy has no setting for stays its own: AWAC's weights are a softmax over the batch, BCQ scores as many generated actions for the
 target as for acting, ReBRAC's and AWAC's networks are initialized in other ways.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -22,7 +24,7 @@ from d3rlpy.optimizers.lr_schedulers import CosineAnnealingLRFactory
 from d3rlpy.preprocessing import StandardObservationScaler
 
 
-def config(algorithm: str, updates: int) -> Any:
+def config(algorithm: str, updates: int, hyper: dict[str, Any]) -> Any:
     """Ours, in d3rlpy's words (trainables/algorithms/ says where each number is from)."""
     scaled: dict[str, Any] = {"observation_scaler": StandardObservationScaler()}
     three = VectorEncoderFactory([256, 256, 256])
@@ -39,7 +41,8 @@ def config(algorithm: str, updates: int) -> Any:
             return AWACConfig(batch_size=256, lam=0.3333, **deep, **scaled)
         case "rebrac":
             normed = VectorEncoderFactory([256, 256, 256], use_layer_norm=True)
-            return ReBRACConfig(actor_beta=0.01, critic_beta=0.01, actor_encoder_factory=three, critic_encoder_factory=normed)
+            weights = {"actor_beta": hyper["actor_penalty"], "critic_beta": hyper["critic_penalty"]}
+            return ReBRACConfig(**weights, actor_encoder_factory=three, critic_encoder_factory=normed)
         case "bcq":
             wide, model = VectorEncoderFactory([400, 300]), VectorEncoderFactory([750, 750])
             return BCQConfig(actor_encoder_factory=wide, critic_encoder_factory=wide, imitator_encoder_factory=model)
@@ -50,11 +53,11 @@ def config(algorithm: str, updates: int) -> Any:
 
 def main() -> None:
     torch.set_num_threads(1)
-    place, algorithm, updates, seed, to = sys.argv[1:]
+    place, algorithm, updates, seed, hyper, to = sys.argv[1:]
     d3rlpy.seed(int(seed))
     table = np.load(place)
     dataset = d3rlpy.dataset.MDPDataset(table["observations"], table["actions"], table["rewards"], table["terminals"], table["timeouts"])
-    learner = config(algorithm, int(updates)).create(device="cpu:0")
+    learner = config(algorithm, int(updates), json.loads(hyper)).create(device="cpu:0")
     learner.fit(
         dataset, n_steps=int(updates), n_steps_per_epoch=int(updates), logger_adapter=NoopAdapterFactory(), show_progress=False
     )  # fmt: skip

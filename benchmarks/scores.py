@@ -49,20 +49,20 @@ def peer(row: dict[str, Any]) -> dict[str, Any]:
     table = datasets.load_table(row["dataset"])
     with tempfile.TemporaryDirectory() as folder:
         save(table, Path(folder) / "table.npz")
-        names = [str(row[name]) for name in ("algorithm", "updates", "seed")]
+        trial = Trial(dataset=row["dataset"], algorithm=row["algorithm"], seed=row["seed"], hyper=row.get("hyper", {}))
+        names = [*(str(row[name]) for name in ("algorithm", "updates", "seed")), json.dumps(trial.hyper_values())]
         program = [str(PEER), str(Path(__file__).with_name("peer_scores.py")), f"{folder}/table.npz", *names, f"{folder}/policy.pt"]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         begun = time.monotonic()
         subprocess.run(program, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         seconds = time.monotonic() - begun
         policy = torch.jit.load(f"{folder}/policy.pt")
-    trial = Trial(dataset=row["dataset"], algorithm=row["algorithm"], seed=row["seed"])
     evaluator = evaluator_of(table, [evaluation_seeds(trial, EPISODES)])
     torch.manual_seed(row["seed"])  # BCQ's policy draws
     with torch.no_grad():
         returns = evaluator.run(lambda seen: policy(torch.from_numpy(seen[0])).numpy()[None])
     evaluator.close()
-    return {**{name: row[name] for name in ("dataset", "algorithm", "updates", "seed")},
+    return {**{name: row[name] for name in ("dataset", "algorithm", "updates", "seed")}, "hyper": dict(trial.hyper),
             "score": round(float(table.reference.normalize(returns).mean()), 2), "seconds": round(seconds, 1)}  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def run() -> None:
 
 
 def identity(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("dataset", "algorithm", "updates", "seed"))
+    return (*methods.place_of(row), row["seed"])
 
 
 def table() -> Iterator[list[str]]:
@@ -91,9 +91,8 @@ def table() -> Iterator[list[str]]:
         own[identity(row)[:3]].append(row["score"])
     for cell, scores in own.items():
         theirs = [row["score"] for row in found if identity(row)[:3] == cell]
-        dataset, algorithm, updates = cell
         both = (", ".join(f"{score:.1f}" for score in each) or "-" for each in (scores, theirs))
-        yield [dataset.removeprefix("winnow/").removesuffix("-v0"), algorithm, f"{updates:,}", *both]
+        yield [*cell, *both]
 
 
 if __name__ == "__main__":

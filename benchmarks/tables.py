@@ -72,10 +72,13 @@ def markdown(rows: Iterable[list[str]]) -> str:
 
 
 def fill(page: Path, name: str, text: str) -> None:
-    """Put `text` between the marks of that name in a page."""
-    page.write_text(
-        re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _: f"<!-- {name} -->\n{text}\n<!-- end -->", page.read_text(), flags=re.S)
+    """Put `text` between the marks of that name in a page; raises ValueError where the page does not have them once."""
+    new, found = re.subn(
+        rf"<!-- {name} -->\n.*?<!-- end -->", lambda _: f"<!-- {name} -->\n{text}\n<!-- end -->", page.read_text(), flags=re.S
     )
+    if found != 1:
+        raise ValueError(f"{page.name} has {found} places `<!-- {name} -->` ... `<!-- end -->`, one is wanted")
+    page.write_text(new)
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Every algorithm, dense and with 95 % of its weights gone, on two kinds of data: does each still learn? Hours on a laptop's CPU."""
+"""Every algorithm, dense and with 95 % of its weights gone, on two kinds of data: does each still learn? Hours on a laptop's CPU.
+
+ReBRAC's cloning weights are the dataset's, as published: `--set algorithms=rebrac --set published=1`.
+"""
 
 from search_spaces.sweep import Sweep
 from trainables import registry
