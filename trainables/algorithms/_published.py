@@ -7,6 +7,9 @@ key, name the run's parameters and can be overridden. Without it every algorithm
     ReBRAC   (actor_penalty, critic_penalty): Tarasov et al. 2023 (arXiv 2305.09836), appendix; tinkoff-ai/ReBRAC
     EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
     bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
+
+Updates are not part of it: a trial's default is 1,000,000, as in the papers or CORL for BC, TD3+BC, IQL, CQL, AWAC and ReBRAC. BCQ's own is
+500,000 (sfujim/BCQ) and EDAC's 3,000,000 (the paper): `--updates`, where one wants to repeat them.
 """
 
 from __future__ import annotations
