@@ -1,0 +1,64 @@
+"""What turns measurements into tables: nothing is lost on the way, and shares are of the same seeds."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A file of benchmarks/ by name, which finds its neighbours."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def test_a_table_has_exactly_one_place_on_its_page(program: Any, tmp_path: Path) -> None:
+    fill, page = program("tables").fill, tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n")
+    fill(page, "one", r"\1 new")
+    assert page.read_text() == "a\n<!-- one -->\n\\1 new\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n"
+    with pytest.raises(ValueError, match=r"page\.md has 0 places `<!-- three -->`"):
+        fill(page, "three", "x")
+    page.write_text(page.read_text() * 2)
+    with pytest.raises(ValueError, match="has 2 places"):
+        fill(page, "one", "x")
+
+
+def test_every_table_that_a_program_fills_has_its_place() -> None:
+    pages = "".join(page.read_text() for page in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"))
+    named = {name for file in ROOT.glob("benchmarks/*.py") for name in re.findall(r'fill\(\S+, "(\w+)"', file.read_text())}
+    assert {"retained", "dense", "layers", "methods", "scores"} <= named
+    assert [name for name in named if f"<!-- {name} -->" not in pages] == []
+
+
+def test_a_share_is_of_the_seeds_that_both_have(program: Any) -> None:
+    cell = program("retained").cell
+    assert cell({0: 30.0, 1: 90.0}, {1: 100.0, 2: 10.0}) == "60.0 (30.0 to 90.0), 90 % n=2"
+    assert cell({0: 30.0, 1: 60.0, 2: 90.0}, {}) == "60.0 (30.0 to 90.0)"
+    assert cell({}, {0: 1.0}) == ""
+
+
+def test_every_score_of_the_retained_share_is_in_its_tables(program: Any) -> None:
+    """As many seeds in the cells as scores in the file."""
+    retained = program("retained")
+    found = retained.load()
+    assert sum(len(entry["scores"]) for entry in found.values()) == sum(
+        len(seeds) for own in retained.cells(found).values() for seeds in own.values()
+    )
+    rows = [*list(retained.table(found))[1:], *list(retained.dense_table(found))[1:]]
+    filled = sum(bool(cell) for row in rows for cell in row if "(" in cell)
+    assert filled == sum(len(own) for own in retained.cells(found).values())
+
+
+def test_d3rlpys_trial_is_told_apart_by_its_hyperparameters(program: Any) -> None:
+    place_of = program("methods").place_of
+    row = {"dataset": "winnow/hopper/expert-v0", "algorithm": "rebrac", "updates": 10_000, "hyper": {"actor_penalty": 0.1}}
+    assert place_of(row) == ("hopper/expert", "rebrac actor_penalty 0.1", "10,000")
+    assert place_of(row | {"hyper": {}})[1] == "rebrac"
