@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from search_spaces.sweep import Sweep
 from service import devices, stopping
@@ -40,6 +42,7 @@ from trainables.trial import Stack
 CHECKPOINT_EVERY = 5_000  # updates
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
 HURRY = 0.5  # the same where a signal ended it
+ANSWER = 10.0  # seconds that a cluster's head may take to answer
 COMMITS = (Checkpointed, Diverged, Finished)
 PACKAGES = ("trainables", "search_spaces", "service")
 
@@ -68,6 +71,7 @@ def run(
     plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry, fresh=fresh, slots=most)
     if plan.todo or plan.left:
         devices.refuse(device)
+    reach_cluster()
     place = studies_of(plan.sweep, storage, study_storage)
     origin = origins(plan.needs)
     print(describe(replace(plan, absent=())), flush=True)
@@ -101,7 +105,7 @@ class Session:
         self._speaking = threading.Lock()
 
     def __enter__(self) -> Session:
-        self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, self._journal.ledger, self._tracking).ship)
+        self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, self._journal.ledger, self._tracking, self._own))
         self._inside = contextlib.ExitStack()
         self._inside.enter_context(self.leaving.installed())
         self._inside.enter_context(Heart(self._journal.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now))
@@ -133,7 +137,7 @@ class Session:
         """Ship the rest, and show the results or why there are none."""
         self.driver.last_line()
         with waiting("MLflow takes the rest"):
-            shipped = self._shipping.finish(PATIENCE)
+            shipped = self._shipping.finish(PATIENCE, while_it_gets_on=True)
         name, trouble = self._plan.name, self._shipping.trouble
         if not shipped:
             print(f"MLflow did not take everything ({trouble}); nothing is lost, `python -m service sync {name}` ships the rest")
@@ -145,6 +149,11 @@ class Session:
                 show(name, self._plan.trials, self._tracking, self._storage)
         except TrackingError as error:  # it went away meanwhile: what was trained is done nevertheless
             print(f"{error}; nothing is lost, `python -m service results {name}` shows what was found")
+
+    def _own(self) -> None:
+        """Raise SupersededError where another driver has taken over: what this one would tell MLflow is old."""
+        if self._journal.lease.held:
+            self._journal.lease.check()
 
     def _studies(self, place: Any, fresh: bool) -> Any:
         """The studies of an adaptive sweep; None for a grid."""
@@ -195,6 +204,18 @@ class Fenced(StackSpool):
     def close(self) -> None:
         super().close()
         self._claim.close()
+
+
+def reach_cluster() -> None:
+    """Raise UserError where $RAY_ADDRESS names a head that does not answer: Ray would try for two minutes, and then end the process."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if not parts.hostname or address in ("auto", "local"):
+        return
+    try:
+        socket.create_connection((parts.hostname, parts.port or 6379), timeout=ANSWER).close()
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS {address} does not answer ({error.strerror or error}); start it, or unset RAY_ADDRESS") from None
 
 
 def studies_of(sweep: Sweep, storage: Path, url: str | None) -> Any:

@@ -43,15 +43,17 @@ class Cursor:
 
 
 class Shipper:
-    """Ships the trials of a sweep's ledger."""
+    """Ships the trials of a sweep's ledger; `allowed` raises where that is somebody else's work by now."""
 
-    def __init__(self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking) -> None:
+    def __init__(self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking, allowed: Callable[[], None] = lambda: None) -> None:
         self._storage, self._sweep, self._ledger, self._tracking = storage, sweep, ledger, tracking
+        self._allowed = allowed
         self._cursors: dict[str, Cursor] = {}
         self._settled: dict[str, Event] = {}  # the event that ended a trial, where its spool was shipped since
         # Not the address itself: it may hold a password.
         self._place = hashlib.sha256(f"{tracking.uri} {tracking.experiment}".encode()).hexdigest()[:16]
         self._described = False
+        self.noted = 0  # notes of how far it is: it gets on while they grow
         self._planned = 0  # trials of the plan that the sweep's run has
 
     def ship(self) -> int:
@@ -85,12 +87,13 @@ class Shipper:
         return shipped
 
     def _ship_news(self, key: str, entry: Entry, event: Event) -> int:
-        cursor = self._cursors.get(key) or self._stored(key)
+        cursor = self._cursors.get(key) or self._cursors.setdefault(key, self._stored(key))
         lines = spool.committed(spool.read(paths.spool(self._storage, key), cursor.offset))
         reused = bool(event.detail.get("sweep"))
         state = f"{event.state}, reused by {self._sweep}" if reused else event.state
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
+        self._allowed()
         parent = self._parent()
         run_id = self._tracking.trial_run(entry.trial, parent)
         if run_id != cursor.run_id:  # another MLflow, or somebody deleted the run: all of it again
@@ -160,14 +163,15 @@ class Shipper:
     def _store(self, key: str, cursor: Cursor) -> Cursor:
         write(paths.shipped(self._storage, key), json.dumps(asdict(cursor)).encode())
         self._cursors[key] = cursor
+        self.noted += 1
         return cursor
 
 
 class ShipperThread:
-    """Calls `ship` every few seconds beside the driver's work."""
+    """Calls the shipper every few seconds beside the driver's work."""
 
-    def __init__(self, ship: Callable[[], int]) -> None:
-        self._ship, self._stop = ship, threading.Event()
+    def __init__(self, shipper: Shipper) -> None:
+        self._shipper, self._stop = shipper, threading.Event()
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self.trouble = ""
 
@@ -176,11 +180,16 @@ class ShipperThread:
         if self._thread.ident is None:
             self._thread.start()
 
-    def finish(self, patience: float) -> bool:
-        """Ship the rest; False, with the reason in `trouble`, where MLflow could not take it within `patience` seconds."""
+    def finish(self, patience: float, *, while_it_gets_on: bool = False) -> bool:
+        """Ship the rest; False, with the reason in `trouble`, where MLflow could not take it within `patience` seconds, which begin
+        anew `while_it_gets_on`."""
         self._stop.set()
         self.start()
         self._thread.join(patience)
+        before = -1
+        while while_it_gets_on and self._thread.is_alive() and self._shipper.noted != before:
+            before = self._shipper.noted
+            self._thread.join(patience)
         if self._thread.is_alive():
             self.trouble = self.trouble or "MLflow does not answer"
             return False
@@ -194,7 +203,7 @@ class ShipperThread:
 
     def _pass(self) -> bool:
         try:
-            self._ship()
+            self._shipper.ship()
         except Exception as error:
             self.trouble = told(error)
             return False

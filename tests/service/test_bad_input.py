@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,10 @@ def test_a_storage_below_a_file_is_refused_in_one_line(tmp_path: Path, capsys: p
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert str(tmp_path / "file") in said
+
+
+def test_a_cluster_that_does_not_answer_is_told_before_anything_is_written(refused, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        assert "does not answer (Connection refused)" in refused(["run", "smoke", f"--set=datasets={hopper}"])

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from service.shipper import Shipper, ShipperThread
 from service.spool import StackSpool
 from service.tracking import Tracking
 from trainables import paths
-from trainables.errors import UserError
+from trainables.errors import SupersededError, UserError
 from trainables.reports import Checkpointed, Evaluated, Finished, Pruned, Trained
 from trainables.trial import Stack, Trial
 
@@ -242,11 +243,11 @@ def test_a_dead_mlflow_is_waited_for_and_then_told(
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         dead = Tracking(tmp_path)
-        thread = ShipperThread(Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), dead).ship)
+        thread = ShipperThread(Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), dead))
         assert not thread.finish(30)
     assert thread.trouble
     assert not paths.shipped(tmp_path, trial.key).exists()
-    thread = ShipperThread(Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), tracking).ship)
+    thread = ShipperThread(Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), tracking))
     assert thread.finish(60), thread.trouble
     assert shipped(tracking, trial) == spooled(tmp_path, trial)
 
@@ -263,3 +264,40 @@ def test_a_database_that_was_being_made_when_the_process_was_killed_is_no_troubl
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert Tracking(tmp_path).parent_run("smoke")
+
+
+class Slow(Shipper):
+    """Takes `seconds` for each of ten notes of how far it is; `stuck` for ever with the third."""
+
+    def __init__(self, seconds: float, stuck: bool = False) -> None:
+        self.noted, self._seconds, self._stuck, self._over = 0, seconds, stuck, threading.Event()
+
+    def ship(self) -> int:
+        while self.noted < 10 and not self._over.wait(60 if self._stuck and self.noted == 3 else self._seconds):
+            self.noted += 1
+        return self.noted
+
+
+def test_the_end_waits_as_long_as_mlflow_gets_on_and_no_longer() -> None:
+    slow = Slow(0.2)
+    assert ShipperThread(slow).finish(1.5, while_it_gets_on=True)
+    assert slow.noted == 10
+    for shipper, on in ((Slow(0.2), False), (Slow(0.2, stuck=True), True)):
+        thread = ShipperThread(shipper)
+        assert not thread.finish(1.5, while_it_gets_on=on)
+        assert thread.trouble == "MLflow does not answer"
+        assert shipper.noted < 10
+        shipper._over.set()
+
+
+def test_a_driver_that_has_lost_its_lease_tells_mlflow_nothing(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    def superseded() -> None:
+        raise SupersededError("another driver has taken over")
+
+    write(tmp_path, trial)
+    ledger = ledger_of(trial, "leased", "done")
+    with pytest.raises(UserError, match="another driver has taken over"):
+        Shipper(tmp_path, "smoke", ledger, tracking, superseded).ship()
+    assert runs(tracking, trial) == []
+    Shipper(tmp_path, "smoke", ledger, tracking).ship()
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
