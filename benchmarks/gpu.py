@@ -22,8 +22,10 @@ from trainables import registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.datasets.table import Table
+from trainables.errors import UserError
 from trainables.minibatches import Minibatches
 from trainables.pruners import prune
+from trainables.run import usable
 from trainables.trial import Stack, Trial
 from trainables.updates import Updates
 
@@ -95,6 +97,10 @@ def main() -> None:
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--to", type=Path, help="JSON file")
     given = parser.parse_args()
+    try:
+        usable(given.device)
+    except UserError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high" if given.tf32 else "highest")
     table, device = load_table(given.dataset), given.device

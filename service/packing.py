@@ -12,18 +12,22 @@ RETRIES = 5  # in a row, of a trial whose worker, node or storage failed; it goe
 
 
 def pack(
-    trials: Iterable[Trial], size: int, progress: Mapping[str, int] | None = None, most: Mapping[str, int] | None = None
+    trials: Iterable[Trial],
+    size: int,
+    progress: Mapping[str, int] | None = None,
+    most: Mapping[str, int] | None = None,
+    device: str = "cpu",
 ) -> tuple[Stack, ...]:
     """Stacks of at most `size` trials that agree in shape and, by `progress` (trial key -> update), in where they go on from.
 
     `most` holds those to smaller stacks that have failed in larger ones, by trial key. Trials that fit together are split evenly: ten
-    at `size` 8 make two stacks of five, which end at the same time. Those that `auto` would compute another way alone
-    than in each other's company stay apart.
+    at `size` 8 make two stacks of five, which end at the same time. On a CPU those that `auto` would compute another
+    way alone than in each other's company stay apart.
     """
     groups: dict[tuple[str, int, str, int], list[Trial]] = {}
     for trial in trials:
         limit = min(size, (most or {}).get(trial.key, size))
-        place = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial), limit)
+        place = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial) if device == "cpu" else "", limit)
         groups.setdefault(place, []).append(trial)
     stacks = []
     for (*_, limit), group in groups.items():

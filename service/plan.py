@@ -89,7 +89,7 @@ def make_plan(
     device = devices.local(device)
     slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     size = size or stack_size(device, 0 if sweep.search else len(todo), slots)
-    stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo))
+    stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo), device)
     rates = {algorithm: _rate(ledgers, device, algorithm) for algorithm in sweep.algorithms}
     unknown = left * len(sweep.seeds) * sweep.updates / (slots * min(rates.values()))
     return Plan(

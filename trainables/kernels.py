@@ -6,6 +6,7 @@ The library lies in `$WINNOW_CACHE` (default `~/.cache/winnow`), named by the ha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -80,7 +81,7 @@ class Runner(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
-    found = ctypes.CDLL(str(_compiled(simd())))
+    found = _loaded(simd())
     pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
     for name, arguments in {
         "forward": [pointer, pointer, integer, pointer, integer, integer, integer, pointer, pointer, pointer],
@@ -110,6 +111,21 @@ def reason() -> str:
 def available() -> bool:
     """True if the kernels can run here: they are compiled already, or there is a C compiler."""
     return not reason()
+
+
+def _loaded(level: str) -> ctypes.CDLL:
+    """The library in memory; a file that is damaged, or another system's, is compiled again, once."""
+    file = _compiled(level)
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    try:
+        return ctypes.CDLL(str(_compiled(level)))
+    except OSError as error:
+        told = str(error).removeprefix(f"{file}: ").splitlines()[0]
+        raise UserError(f"cannot load the sparse kernels {str(file)!r} ({told}); set WINNOW_CACHE, or use execution 'dense'") from None
 
 
 def _compiled(level: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from trainables import registry
 from trainables.agent import Agent
 from trainables.datasets import load_table
 from trainables.minibatches import Minibatches
-from trainables.trial import Stack, Trial
+from trainables.trial import Stack, Trial, shape_of
 
 MOST = 128  # members; an H100 is busy with fewer
 SPARE = 0.8  # of the memory: the rest is for CUDA itself and for what does not fit exactly
@@ -28,17 +29,30 @@ def members_that_fit(trial: Trial, room: int) -> int:
 def member_bytes(trial: Trial) -> int:
     """Bytes that a member takes: its parameters, moments, gradients and draws, and all tensors that one update makes.
 
-    Counted on an update of one member on the CPU. A recorded update gives most of the tensors it makes their memory back on the way,
-    so this is an upper bound."""
+    Counted on updates of one member on the CPU. A recorded update gives most of the tensors it makes their memory back on the way, so
+    this is an upper bound."""
+    shape = shape_of(trial)
+    if shape not in _known:
+        _known[shape], periods = _counted(trial, 0)
+        if due := math.lcm(*periods) - 1:  # the first update in which all is done that is not done in every one
+            _known[shape] = max(_known[shape], _counted(trial, due)[0])
+    return _known[shape]
+
+
+_known: dict[str, int] = {}  # by shape: stacks are packed again and again
+
+
+def _counted(trial: Trial, update: int) -> tuple[int, set[int]]:
+    """The bytes by one update of a new agent, and the periods that its algorithm asks for."""
     table = load_table(trial.dataset)
     algorithm = registry.load("algorithms", trial.algorithm)
     agent = Agent(algorithm, Stack((trial,)), table.observation_size, table.action_size, recorded=True)
     data = Minibatches(table, algorithm.NORMALIZE, next_actions=getattr(algorithm, "NEXT_ACTIONS", False))
     held = sum(row.nbytes for row in agent.rows().values()) + sum(network.parameters.nbytes for network in agent.networks.values())
-    agent.at(0)
+    agent.at(update)
     with _Counting() as made:
         algorithm.update(agent, data.draw(agent.streams, agent.hyper.batch_size))
-    return held + made.bytes
+    return held + made.bytes, agent.periods
 
 
 class _Counting(TorchDispatchMode):

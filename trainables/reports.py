@@ -14,7 +14,7 @@ class Pruned:
     """Masks are made, or have changed since the last report (gradual pruning).
 
     `statistics[k]` maps `mask/<what>/<network>` to a number; `details[k]` is everything else by network (mask_statistics.describe);
-    `warnings[k]` are sentences on what makes a network fragile."""
+    `warnings[k]` are sentences on what makes a network fragile, or slow."""
 
     update: int
     statistics: list[dict[str, float]]

@@ -18,6 +18,7 @@ from trainables.datasets import load_table
 from trainables.datasets.table import Table
 from trainables.episodes import Beside, Evaluation, Future, Told
 from trainables.errors import UserError
+from trainables.execution import missed
 from trainables.gradual import change, changes_of
 from trainables.initialization import starting_rows
 from trainables.masks import Mask
@@ -90,7 +91,7 @@ def run_stack(
     else:
         masks, update = prune(agent, stack, data.draw, quantiles), 0
         agent.build(execution, starting_rows(agent, stack, masks), masks)
-        report = pruned(0, agent, table, masks, quantiles)
+        report = pruned(0, agent, table, masks, quantiles, execution)
         details = report.details
         yield from masked(report, masks)
         yield from commit(checkpoint.state_of(agent, masks, 0, details))
@@ -114,7 +115,7 @@ def run_stack(
                 healthy[member] = False
                 told.later([Diverged(update, member, f"parameters are not finite after update {update}")])
         if masks is not before:
-            report = pruned(update, agent, table, masks, quantiles)
+            report = pruned(update, agent, table, masks, quantiles, execution)
             details = report.details
             told.later(masked(report, masks))
         told.later([Trained(update, per_member(logged, len(stack)), rate)])
@@ -137,7 +138,7 @@ def run_stack(
     yield Finished(update, time.monotonic() - started, executed)
 
 
-def pruned(update: int, agent: Agent, table: Table, masks: dict[str, Mask], quantiles: Quantiles | None = None) -> Pruned:
+def pruned(update: int, agent: Agent, table: Table, masks: dict[str, Mask], quantiles: Quantiles, execution: str) -> Pruned:
     """The report on masks; `quantiles` are those of the saliencies they come from."""
     size = table.observation_size
     names = [*(environments.observation_names(table.environment, size) or (f"observation {index}" for index in range(size)))]
@@ -149,7 +150,9 @@ def pruned(update: int, agent: Agent, table: Table, masks: dict[str, Mask], quan
             for layer, own in zip(about["layers"], (quantiles or {}).get((member, name), ()), strict=False):
                 layer["saliency_quantiles"] = own
             found[member][name] = about
-    return Pruned(update, [mask_statistics.metrics(own) for own in found], found, [mask_statistics.warnings(own) for own in found])
+    slow = missed(masks.values(), torch.device(agent.device).type) if execution == "auto" else ""
+    warnings = [[*mask_statistics.warnings(own), *filter(None, [slow])] for own in found]
+    return Pruned(update, [mask_statistics.metrics(own) for own in found], found, warnings)
 
 
 def usable(device: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import HOPPER
-from trainables import paths, registry
+from trainables import kernels, paths, registry
 from trainables.__main__ import main, parser
 from trainables.trial import Trial
 
@@ -55,6 +56,25 @@ def test_several_seeds_are_one_stack_and_the_storage_is_used(capsys: pytest.Capt
 def test_a_diverged_trial_is_said_and_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*GOOD, "learning_rate=1e30"]) == 1
     assert "td3_bc/hopper-random/snip@50+calibration_size=32/s0 diverged: " in capsys.readouterr().out
+
+
+def test_without_a_compiler_a_pruned_trial_says_that_it_is_slow(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Path(os.environ["WINNOW_CACHE"])
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "tables").symlink_to(tables / "tables")
+    monkeypatch.setenv("CC", "no-such-cc")
+    kernels.library.cache_clear()
+    slow = "pruned weights cost as much as kept ones: no C compiler 'no-such-cc'"
+    assert main(GOOD) == 0
+    out = capsys.readouterr().out
+    assert out.count(slow) == 1
+    assert "(dense execution" in out
+    for arguments in ([*GOOD, "--execution", "dense"], [value if value != "0.5" else "0.05" for value in GOOD]):
+        assert main(arguments) == 0
+        assert slow not in capsys.readouterr().out
 
 
 def changed(name: str, *values: str) -> list[str]:

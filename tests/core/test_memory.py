@@ -22,6 +22,19 @@ def test_a_member_takes_at_least_its_state_and_more_with_larger_batches_and_netw
     assert all(memory.member_bytes(other) > 2 * found for other in larger)
 
 
+def test_what_is_done_every_few_updates_counts(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TD3+BC's actor learns in the second update of two, and that one is the larger."""
+    every = memory._counted(trial, 0)[0], memory._counted(trial, 1)[0]
+    assert memory.member_bytes(trial) == every[1] > 1.05 * every[0]
+    asked: list[int] = []
+    plain = memory._counted
+    monkeypatch.setattr(memory, "_counted", lambda trial, update: (asked.append(update), plain(trial, update))[1])
+    monkeypatch.setattr(memory, "_known", {})
+    for other in (trial, replace(trial, seed=5, pruner="snip", sparsity=0.5), replace(trial, hyper=trial.hyper | {"alpha": 1.0})):
+        memory.member_bytes(other)
+    assert asked == [0, 1], "trials of one shape are counted once"
+
+
 def test_more_room_fits_more_members_up_to_what_keeps_a_gpu_busy(trial: Trial) -> None:
     one = memory.member_bytes(trial)
     counts = [memory.members_that_fit(trial, room) for room in (0, 12 * one, 24 * one, 10**13)]

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainables import execution as executions
 from trainables import kernels
 from trainables.errors import UserError
 from trainables.execution import dense, native, sparse
@@ -339,6 +340,12 @@ def test_misuse_is_refused() -> None:
             net(torch.randn(1, 5, 23), head=head)
 
 
+def test_on_another_device_it_is_refused_in_one_line() -> None:
+    row = torch.zeros(1, TWIN.row, device="meta")
+    with pytest.raises(UserError, match="execution 'sparse' cannot compute on the device 'meta'; take 'auto' or 'dense'"):
+        executions.build("sparse", TWIN, row, row)
+
+
 def test_an_empty_batch() -> None:
     flat, mask = network(TWIN, 2, 0.2)
     net = sparse.Network(TWIN, flat, mask)
@@ -368,6 +375,8 @@ def test_plain_c_equals_the_vector_instructions(spec: MLP, monkeypatch: pytest.M
     for simd in ("generic", "auto"):
         monkeypatch.setenv("WINNOW_SIMD", simd)
         kernels.library.cache_clear()
+        if simd == "auto" and {"avx2", "fma"} <= set(Path("/proc/cpuinfo").read_text().split()):
+            assert "-avx2-" in kernels.library()._name
         net = sparse.Network(spec, flat, mask)
         found[simd] = differentiate(net, inputs, None, False) + (by_input(net, inputs, 0) if spec == TWIN else [])
     for plain, best in zip(found["generic"], found["auto"], strict=True):
@@ -394,6 +403,28 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert kernels.available()
     assert kernels.reason() == ""
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_a_damaged_library_is_compiled_again_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernels, "FLAGS", QUICK)
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
+    monkeypatch.setenv("WINNOW_SIMD", "generic")
+    kernels.library.cache_clear()
+    file = kernels._compiled("generic")
+    whole = file.read_bytes()
+    file.write_bytes(b"")
+    assert kernels.reason() == ""
+    assert file.read_bytes()[:4] == whole[:4]
+    kernels.library.cache_clear()
+    (tmp_path / "no-library").write_text('#!/bin/sh\nfor last; do case $last in *.so) echo nothing > "$last";; esac; done\n')
+    (tmp_path / "no-library").chmod(0o755)
+    monkeypatch.setenv("CC", str(tmp_path / "no-library"))
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "other"))  # a file that is loaded is not loaded again
+    assert "cannot load the sparse kernels" in kernels.reason()
+    assert "\n" not in kernels.reason()
+    native._available.cache_clear()
+    network, mask = torch.zeros(1, TWIN.row), torch.zeros(1, TWIN.row)
+    assert type(executions.build("auto", TWIN, network, mask)) is dense.Network
 
 
 def test_two_may_compile_at_the_same_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,20 +1,22 @@
 """How a masked network is computed. One contract test holds every execution equal to `dense`, the reference.
 
 One file = one execution, a module with `class Network` that fulfils the protocol below, and optionally `cannot(spec)`: why it cannot
-compute a network, empty where it can. Algorithms, the optimizer and target tracking see nothing else; `build` chooses.
+compute a network, empty where it can; and `DEVICES`, where not all will do. Algorithms, the optimizer and target tracking see nothing
+else; `build` chooses.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
-from trainables import registry
+from trainables import kernels, registry
 from trainables.errors import UserError, unknown
 from trainables.execution import native
+from trainables.masks import Mask
 from trainables.nn import MLP
 from trainables.trial import BREAK_EVEN
 
@@ -68,16 +70,25 @@ def build(execution: str, spec: MLP, flat: Tensor, mask: Tensor) -> Network:
     if execution not in CHOICES:
         raise unknown("execution", execution, CHOICES)
     name = fastest(spec, mask) if execution == "auto" else execution
-    if reason := cannot(name, spec):
+    if reason := cannot(name, spec, mask.device.type):
         raise UserError(f"execution {name!r} cannot compute {reason}; take 'auto' or 'dense'")
     network: Network = importlib.import_module(f"trainables.execution.{name}").Network(spec, flat, mask)
     return network
 
 
-def cannot(execution: str, spec: MLP) -> str:
-    """Why an execution cannot compute a network, in a few words; empty where it can."""
+def cannot(execution: str, spec: MLP, device: str = "cpu") -> str:
+    """Why an execution cannot compute a network on a kind of device, in a few words; empty where it can."""
     module = importlib.import_module(f"trainables.execution.{execution}")
+    if device not in getattr(module, "DEVICES", (device,)):
+        return f"on the device {device!r}"
     return str(module.cannot(spec)) if hasattr(module, "cannot") else ""
+
+
+def missed(masks: Iterable[Mask], device: str) -> str:
+    """What keeps `auto` from computing pruned networks sparsely, as a sentence; empty where nothing does or there are none."""
+    pruned = any(sum(float(layer.sum()) for layer in mask) <= BREAK_EVEN * sum(layer.numel() for layer in mask) for mask in masks)
+    reason = kernels.reason() if pruned and device == "cpu" else ""
+    return f"pruned weights cost as much as kept ones: {reason}" if reason else ""
 
 
 def fastest(spec: MLP, mask: Tensor) -> str:

@@ -26,6 +26,7 @@ from trainables.execution.native.groups import Groups
 from trainables.kernels import TILE
 from trainables.nn import MLP, NORM_EPSILON, ROW_ALIGNMENT
 
+DEVICES = ("cpu",)
 PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's Part as plain integers, made once: ctypes is slow at it
 
 
