@@ -13,6 +13,7 @@ from service.outcomes import DONE
 from service.report import statistics
 from service.report.runs import Run
 from service.report.statistics import Estimate, Scores
+from trainables import registry
 from trainables.trial import Trial, comparison
 
 DENSE = ("dense", 0.0)
@@ -38,6 +39,12 @@ class Cell:
     def label(self) -> str:
         """The name, and how many of its seeds there are where some are absent: what a figure calls it."""
         return f"{self.name} {len(self.done)}/{len(self.runs)}" if self.absent else self.name
+
+    @property
+    def control(self) -> bool:
+        """Whether it is there for others to be held against: shuffled, drawn again, or a small dense network."""
+        trial = self.runs[0].trial
+        return trial.control != "none" or "shrink" in registry.defines("pruners", trial.pruner)
 
     @cached_property
     def done(self) -> list[Run]:
@@ -147,7 +154,7 @@ class Aggregate:
 
     @property
     def name(self) -> str:
-        return self.method if self.method == "dense" else f"{self.method} {100 * self.sparsity:g} %"
+        return f"dense, for {100 * self.at:g} %" if self.method == "dense" else f"{self.method} {100 * self.sparsity:g} %"
 
 
 def tasks_of(runs: Sequence[Run]) -> list[Task]:
@@ -217,9 +224,10 @@ def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
     """The paper's claim counted: a line for all cells at a sparsity, then one for each method where there are several.
 
     Only cells where every planned seed has a dense score beside it are judged. One whose seeds diverged has not kept its score; one that
-    is not finished, lacks dense seeds or has no dense score above 0 is not counted.
+    is not finished, lacks dense seeds or has no dense score above 0 is not counted. Controls claim nothing.
     """
     cells = [cell for task in tasks for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
+    cells = [cell for cell in cells if not cell.control]
     if not cells:
         return [f"at {100 * sparsity:g} %: no cell"]
     methods = sorted({cell.method for cell in cells})
@@ -237,7 +245,7 @@ def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:
     text = f"{where}at {100 * sparsity:g} %: {len(kept)} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
     notes = [f"{len(sure)} with their whole interval"] if kept else []
     notes += [f"{len(diverged)} diverged"] if diverged else []
-    notes += [f"{rest} more not counted: seeds or their dense ones incomplete, or no dense score above 0"] if rest else []
+    notes += [f"{rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if rest else []
     return f"{text} ({'; '.join(notes)})" if notes else text
 
 

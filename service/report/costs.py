@@ -62,7 +62,7 @@ def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
                 style = ":" if cell.absent else "--" if cell.method == "dense" else "-"
                 axis.plot(x, middle, color=tone, linewidth=1, alpha=0.7, linestyle=style)
                 if cell.absent:
-                    axis.annotate(cell.label, (x[-1], middle[-1]), (0, -9), textcoords="offset points", fontsize=7, ha="right")
+                    axis.annotate(cell.label, (x[-1], middle[-1]), (3, -2), textcoords="offset points", fontsize=7)
             _best(axis, [(cell.name, x, middle) for cell, (x, middle, _, _) in known if not cell.absent])
             marks.legend(axis, methods, (cell.method for cell, _ in known))
             marks.cost_axis(axis, cost)

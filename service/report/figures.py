@@ -24,7 +24,7 @@ def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
     def panel(task: Task) -> Panel:
         def draw(axis: Axes) -> None:
             marks.level(axis, task)
-            ends = [(task.dense.mean.value, "dense", colour("ink"))] if task.dense and task.dense.mean else []
+            ends = [(task.dense.mean.value, task.dense.label, colour("ink"))] if task.dense and task.dense.mean else []
             for method in methods:
                 tone, known = method_colour(methods, method), [(cell, cell.mean) for cell in task.of(method) if cell.mean]
                 if known:

@@ -56,7 +56,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
     runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
     done = sum(len(cell.done) for task in tasks for cell in task.cells.values())
     drawn = {key: panels for key, panels in figures.items() if key in ABOUT and panels}
-    controlled = tables.control_rows(tasks)[1:]
+    controlled = tables.compared(tasks)
     anchors = {
         "grid": "The grid",
         **({"over": "Over tasks"} if len(tasks) > 1 else {}),
@@ -83,7 +83,10 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
         parts += ["<h2 id=over>Over tasks</h2>", f"<p class='note'>{OVER}</p>", table(head, rows)]
     if controlled:
         lead_in = f"<p class='note'>{escape(controls.HEAD.capitalize())}; {escape(controls.FOOT)}.</p>"
-        parts += ["<h2 id=controls>Controls</h2>", lead_in, table(tables.CONTROLS, controlled)]
+        parts += ["<h2 id=controls>Controls</h2>", lead_in]
+        for where in dict.fromkeys(each.where for each in controlled):
+            rows = [each.columns for each in controlled if each.where == where]
+            parts.append(f"<p class='detail'>{escape(where)}</p>{table(tables.CONTROLS, rows, last='verdict')}")
     parts += [section(key, panels) for key, panels in drawn.items()]
     parts.append("<h2 id=cells>Cells</h2>")
     for task in tasks:
@@ -127,15 +130,15 @@ def _square(cell: Cell | None) -> str:
         return f"<td class='none'>{escape(cell.absence or 'no dense score above 0')}</td>"
     share, low, high = (100 * value for value in (cell.retained.value, cell.retained.low, cell.retained.high))
     why = ", ".join([*([cell.absence] if cell.absent else []), *([f"dense: {cell.unpaired}"] if cell.unpaired else [])])
-    star, note = ("", "") if cell.whole else ("*", f"<br><small>{len(cell.pairs)}/{len(cell.runs)} pairs; {escape(why)}</small>")
+    star, note = ("", "") if cell.whole else ("*", f"<small class='why'>{len(cell.pairs)}/{len(cell.runs)} pairs; {escape(why)}</small>")
     return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{low:.0f} to {high:.0f}</small>{note}</td>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls by itself where it is wider than the page; the last column tells what is absent."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absent") -> str:
+    """A table that scrolls by itself where it is wider than the page; the last column is words, of the class `last`."""
     lines = ["<tr>" + "".join(f"<th>{escape(text)}</th>" for text in head) + "</tr>"]
-    for *cells, last in rows:
-        lines.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + f"<td class='absent'>{escape(last)}</td></tr>")
+    for *cells, words in rows:
+        lines.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + f"<td class='{last}'>{escape(words)}</td></tr>")
     return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
 
 

@@ -18,8 +18,8 @@ from service.results import PAPER_BUDGET
 
 HEAD = ("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "return", "95 % interval", "without a score")
 AGAINST = ("cell", "pairs", "retained", "95 % interval", "P(> dense)", "95 % interval", "dense without a score")
-OVER = ("at", "cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
-CONTROLS = ("cell", "against", "difference", "95 % interval", "seeds", "verdict")
+OVER = ("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
+CONTROLS = ("against", "difference", "95 % interval", "seeds", "verdict")
 FEW = 5  # seeds
 LATEX = {character: f"\\{character}" for character in "%_&#${}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -100,7 +100,7 @@ def aggregate_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
 
 def _aggregate(row: Aggregate) -> tuple[str, ...]:
     numbers = (*_estimate(row.mean), *_estimate(row.iqm), *_estimate(row.improvement, places=2))
-    return (f"{100 * row.at:g} %", row.name, str(len(row.tasks)), *numbers, ", ".join(row.left_out))
+    return (row.name, str(len(row.tasks)), *numbers, ", ".join(row.left_out))
 
 
 def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
@@ -108,11 +108,6 @@ def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
     runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
     outcomes = {run.trial.key: run.last if run.outcome == DONE else run.outcome for run in runs}
     return controls.compare([run.trial for run in runs], outcomes)
-
-
-def control_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
-    """The same as a table, a header first."""
-    return [CONTROLS, *((each.where, *each.columns) for each in compared(tasks))]
 
 
 def latex(tasks: Sequence[Task]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,8 +52,8 @@ def texts(axis: Axes) -> set[str]:
 
 def test_a_cell_with_an_unpaired_seed_is_starred_and_not_judged() -> None:
     tasks = of(runs("dense", 0.0, [50.0, 100.0, DIVERGED]), runs("snip", 0.95, [50.0, 100.0, 1.0]))
-    why = "seeds or their dense ones incomplete, or no dense score above 0"
-    assert claim(tasks) == [f"at 95 %: 0 of 0 cells retain >= 97 % of dense (1 more not counted: {why})"]
+    why = "seeds missing, dense seeds missing, or dense not above 0"
+    assert claim(tasks) == [f"at 95 %: 0 of 0 cells retain >= 97 % of dense (1 more not judged: {why})"]
     (cell,) = [cell for cell in tasks[0].cells.values() if cell.method == "snip"]
     assert cell.retained
     assert cell.retained.value == 1.0, "of the two pairs"
@@ -76,6 +77,14 @@ def test_whole_cells_are_judged_and_divergence_is_a_loss_where_dense_is_whole() 
     assert claim(tasks)[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (1 with their whole interval; 1 diverged)"
     tasks = of(runs("dense", 0.0, [50.0, DIVERGED]), runs("random_erk", 0.95, [50.0, DIVERGED]))
     assert claim(tasks)[0].startswith("at 95 %: 0 of 0 cells"), "where dense diverges too, nothing is known of the pruner"
+
+
+def test_controls_claim_nothing() -> None:
+    pruned = runs("snip", 0.95, [50.0, 100.0])
+    controls = [replace(each, trial=control) for each in pruned for control in each.trial.controls().values()]
+    tasks = of(runs("dense", 0.0, [50.0, 100.0]), pruned, controls)
+    assert [cell.name for cell in tasks[0].cells.values() if cell.control] == ["small_dense 95 %", "snip+reinit 95 %", "snip+shuffle 95 %"]
+    assert claim(tasks)[0] == "at 95 %: 2 of 2 cells retain >= 97 % of dense (2 with their whole interval)", "SNIP and ERK"
 
 
 def two_tasks() -> list[Task]:
