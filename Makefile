@@ -34,6 +34,7 @@ bench: .venv/installed-dev .venv-peer/installed  ## every claim about speed, eac
 	$(BIN)/python -m trainables.datasets.collect record winnow/halfcheetah/expert-v0
 	$(BIN)/python benchmarks/updates.py
 	$(BIN)/python benchmarks/update_profile.py --to benchmarks/update_profile.json
+	$(BIN)/python benchmarks/break_even.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/inference.py
 

@@ -28,6 +28,14 @@ def profile() -> Iterator[list[str]]:
         yield [part, f"{100 * share:.1f} %"]
 
 
+def break_even() -> Iterator[list[str]]:
+    yield ["algorithm", "kept", "dense, us per update", "sparse, us per update", "sparse against dense"]
+    for algorithm, rows in read("break_even")["works"].items():
+        for density, row in rows.items():
+            times = (f"{median(row[execution]):.0f}" for execution in ("dense", "sparse"))
+            yield [algorithm, f"{100 * float(density):g} %", *times, spread(row["ratio"], 2)]
+
+
 def evaluation() -> Iterator[list[str]]:
     yield ["what", "CPU s", "against its physics"]
     for what, found in read("evaluation")["seconds"].items():
@@ -82,7 +90,7 @@ def fill(page: Path, name: str, text: str) -> None:
 
 
 def main() -> None:
-    for table in (updates, profile, evaluation, orchestration):
+    for table in (updates, profile, break_even, evaluation, orchestration, points):
         fill(HERE / "README.md", table.__name__, markdown(table()))
 
 

@@ -227,7 +227,8 @@ def _like(value: Any, default: Any) -> Any:
     return float(value) if isinstance(default, float) else tuple(value) if isinstance(default, tuple) else value
 
 
-# On a CPU, execution `auto` computes only the kept weights at or below this density (measured at batch 256 and 2x256 hidden units).
+# On a CPU, execution `auto` computes only the kept weights at or below this density: benchmarks/break_even.py finds 0.7 to
+# 0.8 with AVX2, and where a processor has AVX-512 dense products gain from it and the kernels do not.
 BREAK_EVEN = 0.6
 
 # Members of a stack may differ in these fields, and in hyperparameters that are plain floats; all else shapes the batched model.
