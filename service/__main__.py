@@ -63,7 +63,7 @@ def plan(arguments: argparse.Namespace, storage: Path) -> int:
 
     found = make_plan(
         arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=arguments.stack_size,
-        retry=arguments.retry_failed, fresh=arguments.fresh, slots=arguments.max_concurrent,
+        retry=arguments.retry_failed, fresh=arguments.fresh, slots=arguments.max_concurrent, execution=arguments.execution,
     )  # fmt: skip
     _show(arguments, describe(found), to_json(found))
     return 0

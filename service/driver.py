@@ -212,7 +212,7 @@ class Driver:
             room = {shape: self._fit(trial) for shape, trial in fits.items()}
             size = max(room.values(), default=size)
             most = {trial.key: min(room[shape_of(trial)], most.get(trial.key, size)) for trial in todo}
-        self._ready += pack(todo, size, progress, most, self.device)
+        self._ready += pack(todo, size, progress, most, (self.device, self.plan.execution))
 
     def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
         """The failure, and with it, so that no crash comes between, the next try where there is one."""

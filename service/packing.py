@@ -16,19 +16,19 @@ def pack(
     size: int,
     progress: Mapping[str, int] | None = None,
     most: Mapping[str, int] | None = None,
-    device: str = "cpu",
+    place: tuple[str, str] = ("cpu", "auto"),
 ) -> tuple[Stack, ...]:
     """Stacks of at most `size` trials that agree in shape and, by `progress` (trial key -> update), in where they go on from.
 
     `most` holds those to smaller stacks that have failed in larger ones, by trial key. Trials that fit together are split evenly: ten
-    at `size` 8 make two stacks of five, which end at the same time. On a CPU those that `auto` would compute another
-    way alone than in each other's company stay apart.
+    at `size` 8 make two stacks of five, which end at the same time. Where `place`, device and execution, is a CPU's
+    `auto`, those that it would compute another way alone than in each other's company stay apart.
     """
     groups: dict[tuple[str, int, str, int], list[Trial]] = {}
     for trial in trials:
         limit = min(size, (most or {}).get(trial.key, size))
-        place = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial) if device == "cpu" else "", limit)
-        groups.setdefault(place, []).append(trial)
+        alike = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial) if place == ("cpu", "auto") else "", limit)
+        groups.setdefault(alike, []).append(trial)
     stacks = []
     for (*_, limit), group in groups.items():
         count = math.ceil(len(group) / limit)

@@ -48,6 +48,7 @@ class Plan:
     seconds: float
     left: int = 0
     others: Mapping[str, str] = field(default_factory=dict)
+    execution: str = "auto"
 
     @property
     def todo(self) -> list[Trial]:
@@ -69,6 +70,7 @@ def make_plan(
     retry: bool = False,
     fresh: bool = False,
     slots: int | None = None,
+    execution: str = "auto",
 ) -> Plan:
     """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input.
 
@@ -89,13 +91,13 @@ def make_plan(
     device = devices.local(device)
     slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     size = size or stack_size(device, 0 if sweep.search else len(todo), slots)
-    stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo), device)
+    stacks = pack(todo, size, progress_of(storage, todo), limits(own, todo), (device, execution))
     rates = {algorithm: _rate(ledgers, device, algorithm) for algorithm in sweep.algorithms}
     unknown = left * len(sweep.seeds) * sweep.updates / (slots * min(rates.values()))
     return Plan(
         name=name, sweep=sweep, trials=trials, state=state, elsewhere={k: s for k, s in elsewhere.items() if k in state},
         absent=absent, device=device, size=size, slots=slots, stacks=stacks, rates=rates,
-        seconds=_seconds(stacks, rates, slots) + unknown, left=left, others=elsewhere,
+        seconds=_seconds(stacks, rates, slots) + unknown, left=left, others=elsewhere, execution=execution,
     )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ def run(
     most: int | None = None,
     gpu_fraction: float = 0.5,
     study_storage: str | None = None,
+    execution: str = "auto",
     checkpoint_every: int = CHECKPOINT_EVERY,
     **options: Any,
 ) -> int:
@@ -68,7 +69,7 @@ def run(
     database for an adaptive sweep's studies, in place of a file. `options` go to run_stack. Raises
     UserError for bad input, before anything is started or written, and where another driver takes over.
     """
-    plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry, fresh=fresh, slots=most)
+    plan = make_plan(name, settings, storage=storage, device=device, size=size, retry=retry, fresh=fresh, slots=most, execution=execution)
     if plan.todo or plan.left:
         devices.refuse(device)
     reach_cluster()
@@ -81,7 +82,9 @@ def run(
             session.driver.prepare()
             if session.driver.has_work():
                 listen = partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=checkpoint_every)
-                session.train(listen, device, most=most, gpu_fraction=gpu_fraction, checkpoint_every=checkpoint_every, **options)
+                session.train(
+                    listen, device, most=most, gpu_fraction=gpu_fraction, execution=execution, checkpoint_every=checkpoint_every, **options
+                )
             session.show()
     except KeyboardInterrupt:
         print(f"interrupted ({session.leaving.why}); `python -m service run {name}` goes on from the checkpoints", flush=True)

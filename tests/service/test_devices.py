@@ -63,9 +63,9 @@ class Conductor:
     def idle(self): pass
 
 with cluster.connect("cuda", 0.5) as there:
-    fit = there.fit()
+    fit, slots = there.fit(), there.slots
     there.train("shared", Conductor(), folder, Listener, work=work)
-print(json.dumps([there.device, there.slots, fit(stacks[0].lead), Conductor.ends]))
+print(json.dumps([there.device, slots, fit(stacks[0].lead), Conductor.ends]))
 """
 
 

@@ -33,7 +33,8 @@ def test_a_group_is_split_evenly() -> None:
 def test_trials_that_auto_would_compute_in_different_ways_do_not_share_a_stack() -> None:
     group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
     assert [{trial.pruner for trial in stack.trials} for stack in pack(group, 9)] == [{"dense"}, {"snip"}]
-    assert [len(stack) for stack in pack(group, 9, device="cuda")] == [9], "a GPU has the same way for all"
+    for place in (("cuda", "auto"), ("cpu", "dense")):
+        assert [len(stack) for stack in pack(group, 9, place=place)] == [9]
 
 
 def test_trials_that_go_on_from_different_updates_do_not_share_a_stack() -> None:
