@@ -99,7 +99,7 @@ def test_a_dead_mlflow_stops_nothing_and_sync_ships_the_rest(nursery: Nursery, f
     synced = nursery.run("sync", "smoke", f"--storage={storage}")
     assert synced.code == 0, synced.out
     assert check(storage, twin) == []
-    assert nursery.run("sync", "smoke", f"--storage={storage}").out.startswith("0 points shipped")
+    assert "0 points shipped" in nursery.run("sync", "smoke", f"--storage={storage}").out
     record("no MLflow at all, then `sync`")
 
 
