@@ -118,6 +118,13 @@ def clock_jumps(seconds: str) -> None:
     time.time_ns = lambda: now_ns() + int(1e9 * jump())
 
 
+def clock_off(seconds: str) -> None:
+    """The wall clock is off by so many seconds."""
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + float(seconds)
+    time.time_ns = lambda: now_ns() + int(1e9 * float(seconds))
+
+
 def out_of_memory_above(size: str) -> None:
     """A stack of more members than `size` does not fit."""
 
@@ -214,7 +221,7 @@ def no_mlflow() -> None:
 
         def start(self) -> None: ...
 
-        def finish(self, patience: float) -> bool:
+        def finish(self, patience: float, **_: bool) -> bool:
             return True
 
     _when_imported("service.run", lambda module: setattr(module, "ShipperThread", Idle))
@@ -232,6 +239,11 @@ def watches(seconds: str) -> None:
 def s3_reads_within(seconds: str) -> None:
     """How long one try of a call to S3 waits for its answer."""
     _when_imported("service.objects", lambda module: setattr(module, "READ", float(seconds)))
+
+
+def ships_every(seconds: str) -> None:
+    """How long a shipper waits between two passes, and after a first failure twice as long."""
+    _when_imported("service.shipper", lambda module: setattr(module, "PERIOD", float(seconds)))
 
 
 def patience(seconds: str) -> None:
