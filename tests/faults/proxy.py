@@ -1,18 +1,21 @@
 """A small proxy before an MLflow server, with a mood: `well`, `down` (closes at once), `500`, `slow` (1 s), `silent` (never answers).
 
-`python -m tests.faults.proxy PORT BACKEND MOOD_FILE`: the mood is read from the file at every request; `flapping` draws one each time.
+`python -m tests.faults.proxy PORT BACKEND MOOD_FILE`: the mood is read from the file at every request. `flapping` is another at each
+request of a kind: MLflow's client tries every call twice, so some of each kind are made twice, and some given up that were made.
 """
 
 from __future__ import annotations
 
 import http.client
-import itertools
+import re
 import sys
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-FLAPPING = itertools.cycle(("well", "500", "well", "down", "lost"))
+FLAPPING = ("lost", "well", "down", "lost", "500", *["well"] * 14)
+SEEN = Counter[str]()  # requests while flapping, by kind
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -20,7 +23,12 @@ class Proxy(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         mood = self.mood_file.read_text()
-        mood = next(FLAPPING) if mood == "flapping" else mood
+        if mood == "flapping":
+            kind = self.command + re.split(r"\?|/artifacts/", self.path)[0]
+            mood = FLAPPING[SEEN[kind] % len(FLAPPING)]
+            SEEN[kind] += 1
+        else:
+            SEEN.clear()
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if mood == "down":
             self.close_connection = True
