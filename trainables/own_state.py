@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -24,6 +23,8 @@ def _plain(value: Any, depth: int) -> Any:
     if depth == 0 or isinstance(value, ModuleType | type):
         return id(value)
     match value:
+        case None | bool() | int() | float() | complex() | str() | bytes():
+            return value
         case Tensor():
             return value.data_ptr(), value._version, value.shape
         case dict():
@@ -32,10 +33,7 @@ def _plain(value: Any, depth: int) -> Any:
             return [_plain(inner, depth - 1) for inner in value]
         case FunctionType():
             return _plain([value.__defaults__, *map(_content, value.__closure__ or ())], depth - 1)
-    try:
-        return pickle.dumps(value)
-    except Exception:  # whatever refuses to be written down
-        return id(value)
+    return [id(value), repr(value), _plain(getattr(value, "__dict__", {}), depth - 1)]  # repr tells a counter's number, an array's too
 
 
 def _content(cell: Any) -> Any:

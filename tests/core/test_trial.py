@@ -118,7 +118,7 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"algorithm": "iql", "hyper": {"log_std_min": 3}}, ["log_std_min 3.0", "(-inf, log_std_max)", "log_std_max 2.0"]),
         ({"hyper": {"tau": -1}}, ["tau -1.0", "[0, 1]"]),
         ({"hyper": {"discount": 1.01}}, ["discount 1.01", "[0, 1]"]),
-        ({"hyper": {"learning_rate": 0}}, ["learning_rate 0.0", "(0, inf)"]),
+        ({"hyper": {"learning_rate": -1.0}}, ["learning_rate -1.0", "[0, inf)"]),
         ({"hyper": {"hidden": 256}}, ["hidden 256", "(256, 256)"]),
         ({"hyper": {"hidden": ()}}, ["hidden ()"]),
         ({"hyper": {"hidden": (16, "16")}}, ["hidden (16, '16')"]),

@@ -15,9 +15,9 @@ from trainables.errors import UserError
 
 COMMON = {
     "batch_size": "[1, inf)",
-    "learning_rate": "(0, inf)",
-    "actor_learning_rate": "(0, inf)",
-    "critic_learning_rate": "(0, inf)",
+    "learning_rate": "[0, inf)",
+    "actor_learning_rate": "[0, inf)",
+    "critic_learning_rate": "[0, inf)",
     "discount": "[0, 1]",
     "tau": "[0, 1]",
     "policy_noise": "[0, inf)",
