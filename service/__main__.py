@@ -125,7 +125,7 @@ def sync(arguments: argparse.Namespace, storage: Path) -> int:
     ledger = journal_of(arguments.sweep, storage)
     with waiting("shipping to MLflow"):
         shipped = Shipper(storage, arguments.sweep, ledger, Tracking(storage)).ship()
-    print(f"{shipped} points shipped; MLflow holds all that is committed")
+    _show(arguments, f"{shipped} points shipped; MLflow holds all that is committed", {"points": shipped})
     return 0
 
 

@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         if name in ("run", "resume", "submit", "results"):
             help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
             sub.add_argument("--study-storage", metavar="URL", help=help)
-        if name in ("plan", "status", "verify", "results", "overlap", "logs", "rollout", "doctor"):
+        if name in ("plan", "status", "sync", "verify", "results", "overlap", "logs", "rollout", "doctor"):
             sub.add_argument("--json", action="store_true", help="for programs instead of people")
         if name == "status":
             sub.add_argument("--watch", action="store_true", help="again and again, until nothing is left to do")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +15,11 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 
-from trainables.errors import StoppedError, SupersededError, UserError
+from trainables.failures import failure
 from trainables.reports import Diverged, Evaluated, Finished, Report, Trained
 from trainables.trial import Stack, Trial
 
 NEWS_EVERY = 1.0  # seconds between two results sent to the driver
-MOST_TRACEBACK = 4000  # characters
 
 
 class Listener(Protocol):
@@ -118,36 +116,3 @@ def train(stack: Stack, storage: Path, **options: Any) -> Iterator[Report]:
     from trainables.run import run_stack
 
     return run_stack(stack, storage, **options)
-
-
-def failure(error: Exception) -> dict[str, str]:
-    """What the manifest keeps of it: class, one line, and the end of the traceback where it tells more than the line."""
-    why = reason(error)
-    told = {"reason": why, "message": one_line(error, named=why != "user_error")}
-    return told if why in ("user_error", "stopped") else told | {"traceback": traceback.format_exc()[-MOST_TRACEBACK:]}
-
-
-def reason(error: BaseException) -> str:
-    """The class of a failure: what may be tried again, and how, hangs on it."""
-    text = str(error).lower()
-    if isinstance(error, UserError):
-        return "user_error"
-    if isinstance(error, SupersededError):
-        return "superseded"
-    if isinstance(error, StoppedError):
-        return "stopped"
-    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
-        return "out_of_memory"
-    broken = isinstance(error, OSError | ray.exceptions.RayError) or any(words in text for words in BROKEN)
-    return "infrastructure" if broken else "error"
-
-
-# CUDA's words, and torch's on a CPU in two versions.
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")
-BROKEN = ("cuda error", "cuda driver error")  # of the card or its driver: a worker that begins anew, perhaps elsewhere, may do better
-
-
-def one_line(error: Exception, named: bool) -> str:
-    """The first line of an error's text, after its class where `named`."""
-    text = (str(error).strip().splitlines() or [""])[0][:500]
-    return f"{type(error).__name__}: {text}" if named else text

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from trainables.errors import UserError
-from trainables.tune_trainable import one_line, reason
+from trainables.failures import one_line, reason
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from trainables.tune_trainable import one_line, reason
         (OSError(errno.ENOSPC, "No space left on device"), "infrastructure"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "infrastructure"),
         (ray.exceptions.WorkerCrashedError(), "infrastructure"),
+        (ray.exceptions.RayTaskError("play", "ValueError: no such row", ValueError("no such row")).as_instanceof_cause(), "error"),
         (AttributeError("'Agent' object has no attribute 'critc'"), "error"),
     ],
 )
