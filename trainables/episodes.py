@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ from trainables.trial import Stack, Trial
 
 Returns = np.ndarray[Any, Any]
 BEHIND = 2  # evaluations that training may run ahead of: each holds back checkpoints, and so makes a crash cost more
+PART = 8  # members that one process evaluates: ten episodes of each take seconds, and a large stack's go to many cores
 
 
 class Future(Protocol):
@@ -48,6 +49,19 @@ class Done:
 
     def result(self) -> Any:
         return self.value
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Results [k, E] of parts of a stack, as one [K, E]."""
+
+    parts: Sequence[Future]
+
+    def done(self) -> bool:
+        return all(part.done() for part in self.parts)
+
+    def result(self) -> Returns:
+        return np.concatenate([part.result() for part in self.parts])
 
 
 Beside = Callable[..., Future]  # (function, *arguments) -> its result, computed in another process
@@ -78,15 +92,20 @@ class Evaluation:
         return self.evaluator.run(self.act)
 
     def begin(self, beside: Beside | None, masks: Mapping[str, Mask]) -> Future:
-        """The returns [K, E] of the policies as they are now; from another process with `beside`, while training goes on."""
+        """The returns [K, E] of the policies as they are now; from other processes with `beside`, while training goes on."""
         if beside is None:
             return Done(self())
         names = getattr(self.agent.algorithm, "POLICY", ("actor",))
         networks = {name: self.agent.networks[name] for name in names}
         rows = {name: network.unpack(network.parameters.detach()).cpu().numpy() for name, network in networks.items()}
         kept = {name: [layer.bool().cpu().numpy() for layer in masks[name]] for name in names}
-        trials = json.dumps([trial.to_json() for trial in self.stack.trials])
-        return beside(elsewhere, trials, self.agent.update, rows, kept)
+
+        def part(own: slice) -> Future:
+            trials = json.dumps([trial.to_json() for trial in self.stack.trials[own]])
+            masks_of = {name: [layer[own] for layer in layers] for name, layers in kept.items()}
+            return beside(elsewhere, trials, self.agent.update, {name: row[own] for name, row in rows.items()}, masks_of)
+
+        return Joined([part(slice(first, first + PART)) for first in range(0, len(self.stack), PART)])
 
     def act(self, observations: Returns) -> Returns:
         seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
@@ -101,14 +120,14 @@ def elsewhere(trials: str, update: int, rows: Mapping[str, Returns], kept: Mappi
     start = {name: torch.from_numpy(rows[name]) if name in rows else agent.initial(name) for name in agent.specs}
     masks = {name: ones(spec, agent.size) for name, spec in agent.specs.items()}
     masks |= {name: [torch.from_numpy(layer).float() for layer in layers] for name, layers in kept.items()}
-    agent.build("auto", start, masks)
+    agent.build("dense", start, masks)  # whatever the company: `auto` would choose by it, and round otherwise
     agent.at(update)
     return evaluation()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _evaluation(trials: str) -> Evaluation:
-    """Environments take longer to make than a short evaluation, so those of the last stack are kept."""
+    """Environments take longer to make than a short evaluation, so those of the last few parts are kept."""
     stack = Stack(tuple(Trial.from_json(value) for value in json.loads(trials)))
     table = load_table(stack.lead.dataset)
     agent = Agent(registry.load("algorithms", stack.lead.algorithm), stack, table.observation_size, table.action_size)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from trainables import episodes
 from trainables.episodes import BEHIND, Told
 from trainables.reports import Checkpointed, Evaluated, Report, Trained
 from trainables.run import run_stack
@@ -46,12 +47,16 @@ def beside() -> Iterator[Any]:
         yield pool.submit
 
 
+@pytest.mark.parametrize("part", [1, 2, 8])
 @pytest.mark.parametrize("algorithm", ["bc", "bcq"])  # whose policy is one network, and is several
-def test_beside_training_gives_the_same_reports(algorithm: str, hopper: str, beside: Any, tmp_path: Path) -> None:
+def test_beside_training_gives_the_same_reports(
+    algorithm: str, part: int, hopper: str, beside: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episodes, "PART", part)
     hyper = {"hidden": (16, 16), "batch_size": 32} | ({"model_hidden": (16, 16)} if algorithm == "bcq" else {})
     trials = [
         Trial(dataset=hopper, algorithm=algorithm, updates=40, evaluations=4, episodes=2, hyper=hyper, **own)
-        for own in ({}, {"pruner": "snip", "sparsity": 0.5, "seed": 1})
+        for own in ({}, {"pruner": "snip", "sparsity": 0.5, "seed": 1}, {"seed": 2})
     ]
     stack = Stack(tuple(trials))
     found = {}
