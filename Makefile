@@ -12,8 +12,8 @@ sweep: .venv/installed  ## record the default dataset if absent, run search_spac
 test: .venv/installed-dev .venv-peer/installed  ## the whole test suite, on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-faults: .venv/installed-dev  ## all fault tests, an hour: real Ray and MLflow servers killed; renews tests/faults/survived.md
-	FAULT_TABLE=tests/faults/survived.md $(BIN)/python -m pytest tests/faults -m "" --durations=20
+test-faults: .venv/installed-dev  ## all fault tests, half an hour: real Ray and MLflow servers killed; renews tests/faults/survived.md
+	FAULT_TABLE=tests/faults/survived.md $(BIN)/python -m pytest tests/faults -m "" -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 test-stack: .venv/installed-dev  ## docker/compose.yaml's services as plain processes, and a sweep on them by `ray job submit`; needs PostgreSQL
 	$(BIN)/python -m tests.docker.stack

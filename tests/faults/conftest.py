@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
@@ -85,10 +86,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     rows, place = session.config.stash.get(ROWS, {}), os.environ.get("FAULT_TABLE")
     if rows and place:
         path = Path(place)
+        lock = os.open(path.parent, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # each of several processes has tests of its own
         before = path.read_text().splitlines()[2:] if path.exists() else []
         kept = [line for line in before if line.strip("| ").rpartition(" | ")[2] not in rows]
         table = sorted(kept + [row for own in rows.values() for row in own], key=lambda line: line.strip("| ").rpartition(" | ")[2])
         path.write_text("\n".join(["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", *table]) + "\n")
+        os.close(lock)
 
 
 def whole(nursery: Nursery, storage: Path, twin: Twin) -> list[str]:
