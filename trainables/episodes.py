@@ -89,7 +89,8 @@ class Evaluation:
 
     def __call__(self) -> Returns:
         """Returns [K, E]."""
-        return self.evaluator.run(self.act)
+        with torch.no_grad(), few_rows:  # once, not at each of a thousand time steps
+            return self.evaluator.run(self._act)
 
     def begin(self, beside: Beside | None, masks: Mapping[str, Mask]) -> Future:
         """The returns [K, E] of the policies as they are now; from other processes with `beside`, while training goes on."""
@@ -108,8 +109,13 @@ class Evaluation:
         return Joined([part(slice(first, first + PART)) for first in range(0, len(self.stack), PART)])
 
     def act(self, observations: Returns) -> Returns:
+        """Actions [K, E, A] of the environment for its observations [K, E, O]."""
+        with torch.no_grad(), few_rows:
+            return self._act(observations)
+
+    def _act(self, observations: Returns) -> Returns:
         seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
-        return self.scaling.action(act(self.agent, seen).cpu().numpy())
+        return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
 
 
 def elsewhere(trials: str, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
