@@ -22,6 +22,17 @@ def updates() -> Iterator[list[str]]:
         yield [row["algorithm"], row["pruner"], f"{100 * row['sparsity']:g} %", row["execution"], *rates, spread(row["ratios"], 1)]
 
 
+def falls() -> str:
+    """How the time of an update falls with the kept weights."""
+    rates = {
+        row["sparsity"]: row["updates_per_second"]
+        for row in read("updates")
+        if (row["algorithm"], row["pruner"]) == ("td3_bc", "snip") and row["execution"] == "sparse"
+    }
+    faster = rates[0.95] / rates[0.8]
+    return f"From 20 % kept weights to 5 %, TD3+BC with SNIP gets {faster:.2f} times faster, {faster / 4:.2f} of proportional."
+
+
 def profile() -> Iterator[list[str]]:
     yield ["part of an update", "share of its time"]
     for part, share in read("update_profile")["shares"].items():
@@ -40,6 +51,17 @@ def evaluation() -> Iterator[list[str]]:
     yield ["what", "CPU s", "against its physics"]
     for what, found in read("evaluation")["seconds"].items():
         yield [what, f"{median(found['cpu']):.2f}", spread(found["ratio"], 2)]
+
+
+def inference() -> Iterator[list[str]]:
+    """Not every sparsity: those that show where which format wins."""
+    formats, files = ("torch", "dense", "compact", "csr", "onnxruntime"), ("dense", "compact", "csr", "onnx")
+    yield ["pruner", "sparsity", "units", "batch", *(f"{name}, us" for name in formats), *(f"{name}, kB" for name in files)]
+    for row in read("inference"):
+        if row["sparsity"] in (0.0, 0.8, 0.95, 0.99):
+            times = (spread(row["microseconds"][name], 0) for name in formats)
+            sizes = (f"{row['kilobytes'][name]:.0f}" for name in files)
+            yield [row["pruner"], f"{100 * row['sparsity']:g} %", row["units"], str(row["batch"]), *times, *sizes]
 
 
 def orchestration() -> Iterator[list[str]]:
@@ -89,9 +111,15 @@ def fill(page: Path, name: str, text: str) -> None:
     page.write_text(new)
 
 
+def texts() -> dict[str, str]:
+    """What stands between the marks of benchmarks/README.md."""
+    tables = (updates, profile, break_even, inference, evaluation, orchestration, points)
+    return {table.__name__: markdown(table()) for table in tables} | {"falls": falls()}
+
+
 def main() -> None:
-    for table in (updates, profile, break_even, evaluation, orchestration, points):
-        fill(HERE / "README.md", table.__name__, markdown(table()))
+    for name, text in texts().items():
+        fill(HERE / "README.md", name, text)
 
 
 if __name__ == "__main__":

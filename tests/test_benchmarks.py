@@ -31,6 +31,12 @@ def test_a_table_has_exactly_one_place_on_its_page(program: Any, tmp_path: Path)
         fill(page, "one", "x")
 
 
+def test_the_page_shows_what_was_measured(program: Any) -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    for name, text in program("tables").texts().items():
+        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python benchmarks/tables.py`"
+
+
 def test_every_table_that_a_program_fills_has_its_place() -> None:
     pages = "".join(page.read_text() for page in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"))
     named = {name for file in ROOT.glob("benchmarks/*.py") for name in re.findall(r'fill\(\S+, "(\w+)"', file.read_text())}
