@@ -259,18 +259,28 @@ def no_checkpoint_hash() -> None:
 
 
 def no_rename() -> None:
-    """Checkpoints, masks and policies are written where they shall be, without temporary and rename, and nothing vouches for them."""
+    """Checkpoints, masks and policies are written where they shall be, without temporary and rename, a head ahead of its tensors."""
 
     def change(module: Any) -> None:
+        tensors: dict[Path, bytes] = {}
+
         def write(path: Path, content: bytes) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(content[: len(content) // 2])
-                file.flush()
-                os.fsync(file.fileno())
-                file.write(content[len(content) // 2 :])
+            if path.parent.name == "checkpoints" and path.suffix == ".safetensors":
+                tensors[path] = content
+                return
+            torn(path, content)
+            if (behind := path.with_suffix(".safetensors")) in tensors:
+                torn(behind, tensors.pop(behind))
 
         module.write = write
+
+    def torn(path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            os.fsync(file.fileno())
+            file.write(content[len(content) // 2 :])
 
     _when_imported("trainables.checkpoint", change)
 
@@ -278,7 +288,7 @@ def no_rename() -> None:
 def no_tidy() -> None:
     """What a kill leaves behind stays."""
     _when_imported("trainables.files", lambda module: setattr(module, "_tidy", lambda path: None))
-    _when_imported("trainables.checkpoint", lambda module: setattr(module, "_tidy", lambda folder, newest: None))
+    _when_imported("trainables.checkpoint", lambda module: setattr(module, "_tidy", lambda *_: None))
 
 
 def no_work_kept() -> None:
