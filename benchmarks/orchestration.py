@@ -34,6 +34,7 @@ from search_spaces.sweep import expand, load_sweep, override  # noqa: E402
 from service import manifest  # noqa: E402
 from service.manifest import Ledger, Manifest  # noqa: E402
 from service.plan import make_plan  # noqa: E402
+from trainables.datasets.collect.record import record  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -265,6 +266,7 @@ def main() -> None:
     if arguments.parts[0].startswith("_"):
         print(json.dumps(globals()[arguments.parts[0]](arguments.folder, arguments)))
         return
+    record(DATASET.partition("=")[2])  # one that is here is kept
     file = HERE / "orchestration.json"
     found = json.loads(file.read_text()) if file.exists() else {}
     load = f"{os.getloadavg()[0]:.1f} processes wanted to run beside this program"
