@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,13 @@ LONG = ("test_run.py", "test_adaptive_run.py", "test_security.py", "test_trackin
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take minutes first: what is begun last, on one of two processes, must be short."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What a test draws of torch's own generator does not depend on the tests before it; torch is not imported for this."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -27,13 +27,13 @@ def plain(spec: MLP, rows: Tensor, member: int, head: int) -> nn.Sequential:
     views = spec.views(rows)
     layers: list[nn.Module] = []
     for index, (n_in, n_out) in enumerate(spec.layers):
-        layer = nn.Linear(n_in, n_out)
+        layer = nn.Linear(n_in, n_out, dtype=rows.dtype)
         with torch.no_grad():
             layer.weight.copy_(views[f"weight.{index}"][member, head])
             layer.bias.copy_(views[f"bias.{index}"][member, head])
         layers += [layer, nn.ReLU()]
         if spec.norm and index < len(spec.layers) - 1:
-            norm = nn.LayerNorm(n_out, eps=1e-6)
+            norm = nn.LayerNorm(n_out, eps=1e-6, dtype=rows.dtype)
             with torch.no_grad():
                 norm.weight.copy_(1 + views[f"gain.{index}"][member, head])
                 norm.bias.copy_(views[f"shift.{index}"][member, head])
@@ -65,9 +65,9 @@ def test_views_share_the_rows_memory(spec: MLP) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_dense_is_torchs_own_layers_for_every_member_and_head(spec: MLP) -> None:
-    rows = random_rows(spec)
+    rows = random_rows(spec).double()
     network = dense.Network(spec, rows, torch.ones_like(rows))
-    x = torch.randn(3, 9, spec.sizes[0])
+    x = torch.randn(3, 9, spec.sizes[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = network(x)
     assert found.shape == ((3, 9, spec.sizes[-1]) if spec.heads == 1 else (3, spec.heads, 9, spec.sizes[-1]))
     parts = network(x[..., :2], x[..., 2:])
@@ -75,8 +75,8 @@ def test_dense_is_torchs_own_layers_for_every_member_and_head(spec: MLP) -> None
     for member in range(3):
         for head in range(spec.heads):
             wanted = plain(spec, rows, member, head)(x[member])
-            torch.testing.assert_close(found[member] if spec.heads == 1 else found[member, head], wanted, rtol=1e-5, atol=1e-6)
-            torch.testing.assert_close(network(x, head=head)[member], wanted, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found[member] if spec.heads == 1 else found[member, head], wanted, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(network(x, head=head)[member], wanted, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("spec", SPECS)
