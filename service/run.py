@@ -118,7 +118,7 @@ class Session:
         try:
             self._last_words()
         finally:
-            if kind is not None:
+            if kind is not None and self._shipping.begun:  # importing MLflow now would take longer than there is
                 self._shipping.finish(HURRY)
             self._inside.close()
 

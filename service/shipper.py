@@ -177,8 +177,12 @@ class ShipperThread:
 
     def start(self) -> None:
         """Begin, where it has not. Importing MLflow beside something else that this process waits for would hold that up by seconds."""
-        if self._thread.ident is None:
+        if not self.begun:
             self._thread.start()
+
+    @property
+    def begun(self) -> bool:
+        return self._thread.ident is not None
 
     def finish(self, patience: float, *, while_it_gets_on: bool = False) -> bool:
         """Ship the rest; False, with the reason in `trouble`, where MLflow could not take it within `patience` seconds, which begin

@@ -215,7 +215,7 @@ def no_mlflow() -> None:
     """Nothing is shipped."""
 
     class Idle:
-        trouble = ""
+        trouble, begun = "", True
 
         def __init__(self, ship: object) -> None: ...
 
