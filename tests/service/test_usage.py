@@ -18,7 +18,6 @@ from trainables import paths
 
 from .conftest import ROOT
 
-
 PROGRAM = """
 import json, time
 from service.usage import Usage
