@@ -15,6 +15,7 @@ from typing import Any
 from service import manifest, mirror, spool
 from service.manifest import Entry
 from service.shipper import TAGS
+from service.status import run_of
 from service.tracking import RunRow, Tracking
 from service.waiting import waiting
 from trainables import paths
@@ -91,11 +92,7 @@ def _here(key: str, entry: Entry, storage: Path) -> Finished:
     lines = spool.read(paths.spool(storage, key))
     begun = [placed.line for placed in lines if placed.line["kind"] == "attempt"]
     origin = {name: str(begun[-1][name]) for name in TAGS if name in begun[-1]} if begun else {}
-    try:
-        run_id = str(json.loads(paths.shipped(storage, key).read_bytes())["run_id"])
-    except (OSError, ValueError, KeyError):
-        run_id = ""
-    return Finished(entry.trial, paths.trial(storage, key), run_id, origin, spool.evaluations(lines))
+    return Finished(entry.trial, paths.trial(storage, key), run_of(storage, key), origin, spool.evaluations(lines))
 
 
 def _in_mlflow(wanted: str, here: Mapping[str, str], storage: Path, folder: Path) -> Finished:
