@@ -40,6 +40,7 @@ for _name, _value in (ENVIRONMENT if os.environ.get("RAY_ADDRESS") else ENVIRONM
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray._private.node import Node  # noqa: E402
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER  # noqa: E402
 
 from service import devices  # noqa: E402
 from service.waiting import waiting  # noqa: E402
@@ -155,8 +156,10 @@ def _kill() -> None:
     if node is None or os.environ.get("RAY_ADDRESS"):
         return
     ray._private.worker.global_worker.threads_stopped.set()  # nobody need tell the user that Ray has gone
-    own = [info.process.pid for infos in node.all_processes.values() for info in infos]
-    for pid in [*(child for parent in own for child in _children(parent)), *own]:
+    # The head goes first: from it Ray in this process hears that its node is lost, as soon as an agent is, and ends us in mid-sentence.
+    kinds = sorted(node.all_processes, key=lambda kind: kind != PROCESS_TYPE_GCS_SERVER)
+    own = [info.process.pid for kind in kinds for info in node.all_processes[kind]]
+    for pid in [*own, *(child for parent in own for child in _children(parent))]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

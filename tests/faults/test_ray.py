@@ -157,10 +157,12 @@ def damage_tune(place: Path, mark: Path, everything: bool) -> None:
 def test_the_driver_asked_to_leave_by_sigint_and_sigterm(
     environment: dict[str, str], place: Path, big: Twin, started: list[Process], record: Record
 ) -> None:
-    """It gives back what it has not done, ends its Ray and leaves by itself; how fast depends on the machine and is told."""
+    """It gives back what it has not done, ends its Ray and leaves by itself; how fast depends on the machine and is told.
+
+    The second time it is held up between the first and the second process that it kills."""
     took = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        run = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
+    for number, more in ((signal.SIGINT, ()), (signal.SIGTERM, ("halts_in_killing=1",))):
+        run = driver(given(place, 2), environment, place / "log", FAULTS=faults(place, *more))
         started.append(run)
         before = progress(place, list(big.states))
         wait_for(lambda now=before: progress(place, list(big.states)) > now, run)

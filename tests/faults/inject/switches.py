@@ -13,6 +13,7 @@ import io
 import json
 import mmap
 import os
+import signal
 import sqlite3
 import struct
 import sys
@@ -162,6 +163,19 @@ def die_at_call(number: str) -> None:
 
     _when_imported("mlflow.tracking.client", calls)
     _when_imported("service.shipper", lambda module: guard(module, "write"))
+
+
+def halts_in_killing(seconds: str) -> None:
+    """A process that kills others stands still for a while after the first of them, as on a busy machine."""
+    kill, killed = os.kill, []
+
+    def halt(pid: int, number: int) -> None:
+        kill(pid, number)
+        if number == signal.SIGKILL and not killed:
+            killed.append(pid)
+            time.sleep(float(seconds))
+
+    os.kill = halt
 
 
 # What makes a test quick or lets it see
