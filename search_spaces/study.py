@@ -13,4 +13,5 @@ SWEEP = Sweep(
     updates=50_000,
     evaluations=5,
     episodes=10,
+    final_episodes=50,
 )

@@ -40,6 +40,7 @@ class Sweep:
     updates: int = 1_000_000
     evaluations: int = 10
     episodes: int = 10
+    final_episodes: int = 0
     calibration_batches: int = 1
     calibration_size: int = 256
     published: int = 0

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from service import standalone
-from service.finished import Finished, find
+from service.finished import Finished, find, means
 from service.readme import readme
 from service.waiting import waiting
 from trainables.errors import UserError
@@ -70,7 +70,7 @@ def lineage(found: Finished) -> dict[str, Any]:
         "calibration": calibration | {"batches": trial.calibration_batches, "batch_size": trial.calibration_size},
         "seeds": {"trial": trial.seed, "evaluation": evaluation_seeds(trial, trial.episodes)},
         "code": {"revision": origin.get("revision"), "execution": about["execution"]},
-        "scores": {"final": found.final, "evaluations": list(found.evaluations)},
+        "scores": {"last": means(found.last), "final": means(found.final), "evaluations": list(found.evaluations)},
     }
 
 

@@ -32,7 +32,7 @@ class Finished:
     """A trial that is done. `folder` holds its FILES; `run_id` is its MLflow run's, empty where it was never shipped.
 
     origin        dataset_hash, dataset_score, reference, revision, host: what the worker that began it said, as text
-    evaluations   each with `update`, `returns` and `scores` of all its episodes, ascending
+    evaluations   each with `update`, `returns` and `scores` of all its episodes, ascending; the final episodes', if any, last and `final`
     """
 
     trial: Trial
@@ -47,11 +47,20 @@ class Finished:
         return dict(json.loads((self.folder / "policy.json").read_bytes()))
 
     @property
-    def final(self) -> dict[str, float]:
-        """Means over the episodes of the last evaluation: `return`, and `normalized_score` where references are known."""
-        last = self.evaluations[-1] if self.evaluations else {}
-        named = {"return": last.get("returns"), "normalized_score": last.get("scores")}
-        return {name: sum(values) / len(values) for name, values in named.items() if values}
+    def last(self) -> Mapping[str, Any]:
+        """The last evaluation, empty where there was none."""
+        return next((one for one in reversed(self.evaluations) if not one.get("final")), {})
+
+    @property
+    def final(self) -> Mapping[str, Any]:
+        """That of the final episodes, empty where there were none."""
+        return next((one for one in self.evaluations if one.get("final")), {})
+
+
+def means(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Over the episodes of an evaluation: `return`, and `normalized_score` where references are known."""
+    named = {"return": evaluation.get("returns"), "normalized_score": evaluation.get("scores")}
+    return {name: sum(values) / len(values) for name, values in named.items() if values}
 
 
 @contextlib.contextmanager

@@ -65,11 +65,15 @@ def command_of(trial: Trial) -> str:
 
 def _result(event: Event, lines: Sequence[Line]) -> str:
     about = ": ".join([WORDS.get(event.state, event.state), *(str(event.detail[name]) for name in ABOUT if event.detail.get(name))])
-    evaluated = [line for line in lines if line.get("returns")]
+    evaluated = {line["kind"]: line for line in lines if line.get("returns")}  # the last of each kind
     if not evaluated or event.state == "leased":
         return f"State: {about}."
-    last = evaluated[-1]
-    returned = sum(last["returns"]) / len(last["returns"])
-    scored = f"normalized score **{sum(last['scores']) / len(last['scores']):.1f}**, " if last["scores"] else ""
-    when = f"mean of {len(last['returns'])} episodes after {last['update']:,} updates"
-    return f"State: {about}. Last evaluation: {scored}return {returned:.1f}, {when}."
+    told = {"evaluated": "Last evaluation", "final": "Final episodes"}
+    return " ".join([f"State: {about}.", *(f"{what}: {_scored(evaluated[kind])}." for kind, what in told.items() if kind in evaluated)])
+
+
+def _scored(evaluation: Line) -> str:
+    returns, scores = evaluation["returns"], evaluation["scores"]
+    score = f"normalized score **{sum(scores) / len(scores):.1f}**, " if scores else ""
+    when = f"mean of {len(returns)} episodes after {evaluation['update']:,} updates"
+    return f"{score}return {sum(returns) / len(returns):.1f}, {when}"

@@ -160,7 +160,8 @@ def describe(plan: Plan) -> str:
     done_here = sum(plan.state[k] == "done" and k not in plan.elsewhere for k in plan.state)
     todo = len(plan.todo)
     lines = [
-        f"{name}: {len(plan.trials)} trials of {sweep.updates:,} updates, {sweep.evaluations} evaluations of {sweep.episodes} episodes",
+        f"{name}: {len(plan.trials)} trials of {sweep.updates:,} updates, {sweep.evaluations} evaluations of {sweep.episodes} episodes"
+        + (f", {sweep.final_episodes} final episodes" if sweep.final_episodes else ""),
         *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in ("datasets", "algorithms", "pruners", "sparsities", "seeds")),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
         *([f"  {'search':<12}{sweep.search}, of which {plan.left} are to come"] if sweep.search else []),

@@ -21,7 +21,7 @@ import numpy as np
 
 from service import standalone
 from service.export import compact_file
-from service.finished import Finished, find
+from service.finished import Finished, find, means
 from service.tracking import Tracking, TrackingError, refused, told, told_by_mlflow
 from service.waiting import waiting
 from trainables.errors import UserError
@@ -166,5 +166,7 @@ def example(policy: Policy) -> Any:
 def tags_of(found: Finished) -> dict[str, str]:
     trial = found.trial
     tags = {"trial_key": trial.key, "trial": trial.name, "dataset": trial.dataset, "algorithm": trial.algorithm, "pruner": trial.pruner}
-    tags |= {"sparsity": f"{trial.sparsity:g}", "seed": str(trial.seed)} | {name: f"{value:.2f}" for name, value in found.final.items()}
+    tags |= {"sparsity": f"{trial.sparsity:g}", "seed": str(trial.seed)} | {
+        name: f"{value:.2f}" for name, value in means(found.last).items()
+    }
     return {f"winnow.{name}": value for name, value in tags.items()}

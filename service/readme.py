@@ -31,15 +31,15 @@ FILES = {
 
 def readme(lineage: Mapping[str, Any], policy: Policy, format: str) -> str:
     """Markdown; its one ```python block is run by the tests as it stands."""
-    trial, final = lineage["trial"], lineage["scores"]["final"]
+    trial, scores = lineage["trial"], lineage["scores"]
     kept, total = sum(int((weight != 0).sum()) for weight, _ in policy.layers), sum(weight.size for weight, _ in policy.layers)
-    scored = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in final.items()) or "not evaluated"
+    final = f", and of {trial['final_episodes']} final episodes: {_told(scores['final'])}" if scores["final"] else ""
     needs, lines = USES[format]
     return f"""# {lineage["name"]}
 
 A policy for {lineage["environment"]}, trained by {trial["algorithm"]} on `{trial["dataset"]}` for {trial["updates"]:,} updates.
 {kept:,} of its {total:,} weights are not zero ({100 * kept / total:.3g} %; pruner: {trial["pruner"]}). Last evaluation, mean of
-{trial["episodes"]} episodes: {scored}.
+{trial["episodes"]} episodes: {_told(scores["last"]) or "not evaluated"}{final}.
 
 Run this in the folder, or with the folder on `PYTHONPATH`. {needs}
 
@@ -59,3 +59,7 @@ policy. Actions are the trained policy's to 1e-6; chaotic physics makes other ep
 
 Made by Winnow from trial {lineage["key"]}, code {lineage["code"]["revision"]}.
 """
+
+
+def _told(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in means.items())

@@ -36,7 +36,7 @@ def rollout(
         recording = stack.enter_context(Video(video)) if video else None
         with waiting("loading the policy"):
             from trainables.rollout import play  # imports torch
-        own = (found.evaluations[-1]["returns"] if found.evaluations else [])[:episodes]
+        own = found.last.get("returns", [])[:episodes]
         tell(f"{found.trial.key}  {found.trial.name} in {found.about['environment']}")
         display, rows, pictures = Display(sys.stderr), [], 0
 

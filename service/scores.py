@@ -11,6 +11,7 @@ from trainables import paths
 from trainables.trial import Trial
 
 SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return stands in where no reference returns are known
+FINAL_SCORE, FINAL_RETURN = "final/normalized_score", "final/return"  # of the final episodes, where a trial has some
 DENSITY = "mask/effective_density/actor"
 
 

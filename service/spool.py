@@ -83,8 +83,12 @@ def points(lines: Sequence[Placed]) -> list[tuple[str, float, int, int]]:
 
 
 def evaluations(lines: Sequence[Placed]) -> list[Line]:
-    """Every evaluation with all its episodes."""
-    return [{name: placed.line[name] for name in ("update", "returns", "scores")} for placed in lines if "returns" in placed.line]
+    """Every evaluation with all its episodes; that of the final ones, if there is one, comes last and says that it is `final`."""
+    return [
+        {name: placed.line[name] for name in ("update", "returns", "scores")} | ({"final": True} if placed.line["kind"] == "final" else {})
+        for placed in lines
+        if "returns" in placed.line
+    ]
 
 
 class TrialSpool:
@@ -156,8 +160,9 @@ class StackSpool:
                 # All members make `own` updates a second at the price of one process: `speed/stack` tells what share of it is each one's.
                 own = {"speed/updates_per_second": rate / len(rows), "speed/stack": float(len(rows))} | self._usage()
                 self._each(update, "trained", ({"metrics": row | own} for row in rows))
-            case Evaluated(update=update, returns=returns, scores=scores):
-                self._each(update, "evaluated", (_evaluation(r, s) for r, s in zip(returns, scores, strict=True)))
+            case Evaluated(update=update, returns=returns, scores=scores, final=final):
+                kind, group = ("final", "final") if final else ("evaluated", "eval")
+                self._each(update, kind, (_evaluation(group, r, s) for r, s in zip(returns, scores, strict=True)))
             case Diverged(update=update, member=member, reason=reason):
                 self._spools[member].write(update, "diverged", reason=reason)
             case Checkpointed(update=update):
@@ -180,16 +185,16 @@ class StackSpool:
             spool.write(update, kind, **content)
 
 
-def _evaluation(returns: list[float], scores: list[float]) -> dict[str, Any]:
+def _evaluation(group: str, returns: list[float], scores: list[float]) -> dict[str, Any]:
     """Means and the spread over the E episodes as metrics, and all of them as they are: statistics can be chosen later."""
     if not returns:
         return {"metrics": {}}
     if all(math.isnan(score) and not math.isnan(total) for score, total in zip(scores, returns, strict=True)):
-        return {"metrics": {"eval/return": sum(returns) / len(returns)}, "returns": returns, "scores": []}  # no reference is known
+        return {"metrics": {f"{group}/return": sum(returns) / len(returns)}, "returns": returns, "scores": []}  # no reference is known
     mean = sum(scores) / len(scores)
     spread = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
-    metrics = {"eval/return": sum(returns) / len(returns), "eval/normalized_score": mean, "eval/normalized_score_std": spread}
-    return {"metrics": metrics, "returns": returns, "scores": scores}
+    metrics = {"return": sum(returns) / len(returns), "normalized_score": mean, "normalized_score_std": spread}
+    return {"metrics": {f"{group}/{name}": value for name, value in metrics.items()}, "returns": returns, "scores": scores}
 
 
 def _whole_lines(data: bytes, offset: int) -> Iterator[Placed]:

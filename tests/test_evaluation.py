@@ -70,6 +70,13 @@ def test_a_run_repeats_itself_and_reuses_the_environments() -> None:
     np.testing.assert_array_equal(evaluator.run(linear(weights(1))), first)
 
 
+def test_other_seeds_are_other_episodes_once() -> None:
+    evaluator = Evaluator("Hopper-v5", [[0, 1]])
+    own = evaluator.run(linear(weights(1)))
+    np.testing.assert_array_equal(evaluator.run(linear(weights(1)), [[5, 6]]), Evaluator("Hopper-v5", [[5, 6]]).run(linear(weights(1))))
+    np.testing.assert_array_equal(evaluator.run(linear(weights(1))), own)
+
+
 def test_an_episode_does_not_depend_on_the_others() -> None:
     w = weights(3)
     together = Evaluator("Hopper-v5", [[10, 11], [20, 21], [30, 31]]).run(linear(w))

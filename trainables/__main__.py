@@ -125,7 +125,8 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
             scores = "  ".join(f"{sum(own) / len(own):.1f}" for own in report.scores)
             returns = "  ".join(f"{sum(own) / len(own):.0f}" for own in report.returns)
             known = any(score == score for own in report.scores for score in own)  # not NaN: reference returns are known
-            say(f"after {report.update:,} updates: return {returns}" + (f"  normalized score {scores}" if known else ""))
+            when = f"{stack.lead.final_episodes} final episodes" if report.final else f"after {report.update:,} updates"
+            say(f"{when}: return {returns}" + (f"  normalized score {scores}" if known else ""))
         elif isinstance(report, kinds.Diverged):
             diverged += 1
             say(f"{stack.trials[report.member].name} diverged: {report.reason}")

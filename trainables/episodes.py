@@ -72,6 +72,11 @@ def evaluation_seeds(trial: Trial, count: int) -> list[int]:
     return [key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(count)]
 
 
+def final_seeds(trial: Trial, count: int) -> list[int]:
+    """What resets the first `count` final episodes: others than those in which a policy may have been chosen or stopped."""
+    return [key_of(trial.seed, f"final/{episode}")[0] for episode in range(count)]
+
+
 def act(agent: Agent, observations: Tensor) -> Tensor:
     """What the policies do in evaluation: actions [K, E, A], scaled to [-1, 1], for observations [K, E, O] as the networks see them."""
     with torch.no_grad(), few_rows:
@@ -80,22 +85,29 @@ def act(agent: Agent, observations: Tensor) -> Tensor:
 
 
 class Evaluation:
-    """Undiscounted returns of the agent's policies, the same seeds at every evaluation."""
+    """Undiscounted returns of the agent's policies, the same seeds at every evaluation; others in the `final` episodes."""
 
     def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
         self.agent, self.stack = agent, stack
         self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
         self.evaluator = evaluator_of(table, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
 
-    def __call__(self) -> Returns:
-        """Returns [K, E]."""
+    def __call__(self, final: bool = False) -> Returns:
+        """Returns [K, E], or [K, final_episodes]."""
         with torch.no_grad(), few_rows:  # once, not at each of a thousand time steps
-            return self.evaluator.run(self._act)
+            return self._final() if final else self.evaluator.run(self._act)
 
-    def begin(self, beside: Beside | None, masks: Mapping[str, Mask]) -> Future:
-        """The returns [K, E] of the policies as they are now; from other processes with `beside`, while training goes on."""
+    def _final(self) -> Returns:
+        """So many at a time as there are environments for; the last round is filled up with some that are not counted."""
+        wanted, at_once = self.stack.lead.final_episodes, self.stack.lead.episodes
+        seeds = [final_seeds(trial, at_once * -(-wanted // at_once)) for trial in self.stack.trials]
+        rounds = [[row[first : first + at_once] for row in seeds] for first in range(0, wanted, at_once)]
+        return np.concatenate([self.evaluator.run(self._act, each) for each in rounds], axis=1)[:, :wanted]
+
+    def begin(self, beside: Beside | None, masks: Mapping[str, Mask], final: bool = False) -> Future:
+        """The returns of the policies as they are now; from other processes with `beside`, while training goes on."""
         if beside is None:
-            return Done(self())
+            return Done(self(final))
         names = getattr(self.agent.algorithm, "POLICY", ("actor",))
         networks = {name: self.agent.networks[name] for name in names}
         rows = {name: network.unpack(network.parameters.detach()).cpu().numpy() for name, network in networks.items()}
@@ -104,7 +116,7 @@ class Evaluation:
         def part(own: slice) -> Future:
             trials = json.dumps([trial.to_json() for trial in self.stack.trials[own]])
             masks_of = {name: [layer[own] for layer in layers] for name, layers in kept.items()}
-            return beside(elsewhere, trials, self.agent.update, {name: row[own] for name, row in rows.items()}, masks_of)
+            return beside(elsewhere, trials, final, self.agent.update, {name: row[own] for name, row in rows.items()}, masks_of)
 
         return Joined([part(slice(first, first + PART)) for first in range(0, len(self.stack), PART)])
 
@@ -118,8 +130,8 @@ class Evaluation:
         return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
 
 
-def elsewhere(trials: str, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
-    """Returns [K, E] of policies given by canonical rows [K, D] and masks, on a CPU, by a process that may not be the trainer's."""
+def elsewhere(trials: str, final: bool, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
+    """Returns [K, episodes] of policies given by canonical rows [K, D] and masks, on a CPU, by a process that may not be the trainer's."""
     torch.set_num_threads(1)
     evaluation = _evaluation(trials)
     agent = evaluation.agent
@@ -128,7 +140,7 @@ def elsewhere(trials: str, update: int, rows: Mapping[str, Returns], kept: Mappi
     masks |= {name: [torch.from_numpy(layer).float() for layer in layers] for name, layers in kept.items()}
     agent.build("dense", start, masks)  # whatever the company: `auto` would choose by it, and round otherwise
     agent.at(update)
-    return evaluation()
+    return evaluation(final)
 
 
 @lru_cache(maxsize=4)

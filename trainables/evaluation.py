@@ -54,8 +54,8 @@ class Evaluator:
         """(K, E)."""
         return len(self._seeds), len(self._seeds[0])
 
-    def run(self, act: Act) -> npt.NDArray[np.float64]:
-        """Undiscounted returns [K, E] of one episode for each seed.
+    def run(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> npt.NDArray[np.float64]:
+        """Undiscounted returns [K, E] of one episode for each seed, its own or as many others.
 
         `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
         the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode
@@ -65,7 +65,7 @@ class Evaluator:
         count = members * episodes
         observations = np.zeros((members, episodes, self.observation_size), np.float32)
         rows = observations.reshape(count, -1)
-        self._simulation.reset([seed for row in self._seeds for seed in row], rows)
+        self._simulation.reset([seed for row in seeds or self._seeds for seed in row], rows)
         returns, alive = np.zeros(count), np.arange(count)
         for _ in range(self.horizon):
             rewards, ended = self._simulation.step(alive, np.asarray(act(observations)).reshape(count, -1), rows)

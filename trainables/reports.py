@@ -34,11 +34,12 @@ class Trained:
 @dataclass(frozen=True)
 class Evaluated:
     """Returns of the E evaluation episodes after `update`: `returns[k][e]`, undiscounted; `scores[k][e]`, normalized (nan
-    where no reference returns are known)."""
+    where no reference returns are known). `final`: of the trial's `final_episodes`, after its last evaluation."""
 
     update: int
     returns: list[list[float]]
     scores: list[list[float]]
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,9 @@ def run_stack(
             before_write()
             checkpoint.write_masks(storage, stack, masks, details)
 
-    def evaluated(update: int, future: Future) -> Iterator[Report]:
+    def evaluated(update: int, future: Future, final: bool = False) -> Iterator[Report]:
         returns = future.result()
-        yield Evaluated(update, returns.tolist(), table.reference.normalize(returns).tolist())
+        yield Evaluated(update, returns.tolist(), table.reference.normalize(returns).tolist(), final)
 
     def commit(state: Saved) -> Iterator[Report]:
         if storage:
@@ -122,6 +122,9 @@ def run_stack(
         if update in lead.evaluation_updates():
             returns = evaluate.begin(beside, masks)
             told.later(evaluated(update, returns), returns)
+        if update == lead.updates and lead.final_episodes:
+            returns = evaluate.begin(beside, masks, final=True)
+            told.later(evaluated(update, returns, final=True), returns)
         if storage and (update % checkpoint_every == 0 or update == lead.updates):
             told.later(commit(checkpoint.state_of(agent, masks, update, details)))
         yield from told.ready()

@@ -15,6 +15,7 @@ from trainables.algorithms import _ranges
 from trainables.errors import UserError, unknown
 
 MAPPINGS = ("hyper", "sparsity_of")  # the fields of a trial that are dictionaries
+UNTOLD = ("fresh", "final_episodes")  # younger than the files and runs of the first trials, which are as they would be written today
 
 # The options of pruning and their choices, the default first.
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -57,11 +58,11 @@ def meaningless(pruner: str, algorithm: str) -> dict[str, Any]:
 class Trial:
     """One cell of the grid; raises UserError, naming the value and the choices, when it makes no sense.
 
-    `sparsity` is the fraction of prunable weights removed in each network, but for those named in `sparsity_of`. `hyper` overrides
-    fields of the algorithm's `Hyper`. `evaluations` are spread evenly over the updates, the last one after the last update. The
-    saliency sees `calibration_batches` batches of `calibration_size` transitions. The other options of pruning are told in CHOICES
-    and docs/pruning.md; those that mean nothing to the pruner are refused. `fresh` names the sweep that
-    trains this trial for itself although others may have done it: the same numbers, but a key, a folder and a run of its own.
+    `sparsity` is the fraction of prunable weights removed in each network, but for those named in `sparsity_of`. `hyper` overrides fields
+    of the algorithm's `Hyper`. `evaluations` are spread evenly over the updates, the last one after the last update, which `final_episodes`
+    others follow, where some are asked for. The saliency sees `calibration_batches` batches of `calibration_size` transitions. The other
+    options of pruning are told in CHOICES and docs/pruning.md; those that mean nothing to the pruner are refused. `fresh` names the sweep
+    that trains this trial for itself although others may have done it: the same numbers, but a key, a folder and a run of its own.
     """
 
     dataset: str
@@ -72,6 +73,7 @@ class Trial:
     updates: int = 1_000_000
     evaluations: int = 10
     episodes: int = 10
+    final_episodes: int = 0
     calibration_batches: int = CALIBRATION["calibration_batches"]
     calibration_size: int = CALIBRATION["calibration_size"]
     sparsity_of: Mapping[str, float] = field(default_factory=dict)
@@ -90,8 +92,8 @@ class Trial:
         if not self.dataset:
             raise UserError("dataset is empty; give a Minari id such as winnow/halfcheetah/expert-v0")
         self._check_pruning()
-        for name in ("seed", "updates", "evaluations", "episodes", *CALIBRATION):
-            value, least = getattr(self, name), 0 if name == "seed" else 1
+        for name in ("seed", "updates", "evaluations", "episodes", "final_episodes", *CALIBRATION):
+            value, least = getattr(self, name), 0 if name in ("seed", "final_episodes") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name} {value!r} is not an integer >= {least}")
         if self.evaluations > self.updates:
@@ -199,8 +201,9 @@ class Trial:
         return tuple(round(self.updates * (i + 1) / self.evaluations) for i in range(self.evaluations))
 
     def to_json(self) -> dict[str, Any]:
+        """All fields; of those in UNTOLD only what was asked for."""
         value = asdict(self) | {name: dict(getattr(self, name)) for name in MAPPINGS}
-        return value if self.fresh else {n: v for n, v in value.items() if n != "fresh"}
+        return {name: given for name, given in value.items() if given or name not in UNTOLD}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:

@@ -87,7 +87,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         match report:
             case Trained(updates_per_second=rate):
                 return update | {"rate": rate}
-            case Evaluated(scores=scores):
+            case Evaluated(scores=scores, final=False):
                 return update | {"scores": {key: sum(s) / len(s) for key, s in zip(keys, scores, strict=True) if s}}
             case Diverged(member=member, reason=why):
                 return update | {"diverged": news["diverged"] | {keys[member]: why}}

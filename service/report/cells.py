@@ -272,7 +272,7 @@ def _apart(trial: Trial, others: Sequence[Trial]) -> list[str]:
 
 def _facts(trial: Trial) -> list[str]:
     """All that two tasks can differ in but the algorithm."""
-    rest = ("evaluations", "episodes", "calibration_batches", "calibration_size")
+    rest = ("evaluations", "episodes", "final_episodes", "calibration_batches", "calibration_size")
     return [*_details(trial), *(f"{name} {getattr(trial, name)}" for name in rest)]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from service import manifest, mirror
 from service import planned as plans
 from service.outcomes import MISSING, metric_of, outcome
-from service.scores import RETURN, SCORE
+from service.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE
 from service.tracking import RunRow, Tracking, TrackingError, told, trial_of
 from trainables import registry
 from trainables.errors import UserError, unknown
@@ -40,7 +40,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """A trial and what became of it: `done`, or as `absence` says; `alone`: no size of its stack is known, `seconds` are the stack's."""
+    """A trial and what became of it: `done`, or as `absence` says; `alone`: no size of its stack is known, `seconds` are the stack's.
+
+    final   the mean over the trial's `final_episodes`, nan without: many episodes of the last policy, none of which chose anything
+    """
 
     trial: Trial
     outcome: str
@@ -49,6 +52,7 @@ class Run:
     measure: str = "normalized score"
     masks: Mapping[str, Mapping[str, Any]] | None = None
     alone: bool = False
+    final: float = float("nan")
 
     @property
     def last(self) -> float:
@@ -133,7 +137,8 @@ def run_of(row: RunRow, tracking: Tracking, trial: Trial) -> Run:
     points = tuple(Point(update, score, spent[update], time[update]) for update, score in scores.items())
     measure = "normalized score" if metric == SCORE else "return"
     alone = bool(rates.keys() - stacks.keys())
-    return Run(trial, outcome(row, metric), points, row.metrics.get(RETURN, float("nan")), measure, masks, alone)
+    final = row.metrics.get(FINAL_SCORE if metric == SCORE else FINAL_RETURN, float("nan"))
+    return Run(trial, outcome(row, metric), points, row.metrics.get(RETURN, float("nan")), measure, masks, alone, final)
 
 
 def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: Iterable[int]) -> dict[int, float]:

@@ -16,7 +16,7 @@ from service.report.runs import TAIL, Run
 from service.report.statistics import Estimate
 from service.results import PAPER_BUDGET
 
-HEAD = ("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "return", "95 % interval", "without a score")
+HEAD = ("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "final", "return", "95 % interval", "without a score")
 AGAINST = ("cell", "pairs", "retained", "95 % interval", "P(> dense)", "95 % interval", "dense without a score")
 OVER = ("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
 CONTROLS = ("against", "difference", "95 % interval", "seeds", "verdict")
@@ -43,10 +43,12 @@ def notes(tasks: Sequence[Task]) -> list[str]:
     cells = [cell for task in tasks for cell in task.cells.values()]
     counts = sorted({len(cell.done) for cell in cells if cell.done})
     episodes = sorted({task.trial.episodes for task in tasks})
+    final = sorted({task.trial.final_episodes for task in tasks} - {0})
     budgets = sorted({task.trial.updates for task in tasks})
     found = [
         f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all, too high by its luck. "
-        f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates.",
+        f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
+        + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
         "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed; "
         "*: some seed has no pair, and the cell is not judged.",
     ]
@@ -72,8 +74,9 @@ def cells_of(cell: Cell) -> tuple[str, ...]:
     count = f"{len(cell.done)}/{len(cell.runs)}" if cell.absent else str(len(cell.done))
     if not cell.done:
         return (cell.name, count, *[""] * (len(HEAD) - 3), cell.absence)
-    best, tail = (f"{cell.scores(measure).mean():.1f}" for measure in (lambda run: run.best, lambda run: run.tail))
-    numbers = (*_estimate(cell.mean), *_estimate(cell.iqm), best, tail, *_estimate(cell.returns, places=0))
+    others = [cell.scores(measure).mean() for measure in (lambda run: run.best, lambda run: run.tail, lambda run: run.final)]
+    apart = ["" if math.isnan(value) else f"{value:.1f}" for value in others]
+    numbers = (*_estimate(cell.mean), *_estimate(cell.iqm), *apart, *_estimate(cell.returns, places=0))
     return (cell.name, count, *numbers, cell.absence)
 
 
@@ -179,16 +182,17 @@ def _numbers(cell: Cell) -> dict[str, Any]:
     for name, estimate in estimates.items():
         values = (estimate.value, estimate.low, estimate.high) if estimate else [math.nan] * 3
         found |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
-    measures: dict[str, Callable[[Run], float]] = {"best": lambda r: r.best, "tail": lambda r: r.tail}
+    measures: dict[str, Callable[[Run], float]] = {"best": lambda r: r.best, "tail": lambda r: r.tail, "final": lambda r: r.final}
     return found | {name: float(cell.scores(measure).mean()) if cell.done else math.nan for name, measure in measures.items()}
 
 
 def _trial(run: Run) -> dict[str, Any]:
-    last, best, tail = (run.last, run.best, run.tail) if run.outcome == DONE else [math.nan] * 3
+    last, best, tail, final = (run.last, run.best, run.tail, run.final) if run.outcome == DONE else [math.nan] * 4
     actor = (run.masks or {}).get("actor", {})
     return {
         "seed": run.trial.seed, "key": run.trial.key, "outcome": run.outcome, "update": run.points[-1].update if run.points else 0,
-        "last": last, "best": best, "tail": tail, "return": run.returns, "episodes": run.trial.episodes,
+        "last": last, "best": best, "tail": tail, "final": final, "return": run.returns, "episodes": run.trial.episodes,
+        "final_episodes": run.trial.final_episodes,
         "flops": run.points[-1].flops if run.points else math.nan, "seconds": run.points[-1].seconds if run.points else math.nan,
         "actor_parameters": actor.get("parameters", {}).get("effective"), "actor_live_inputs": actor.get("live_inputs"),
     }  # fmt: skip

@@ -55,7 +55,7 @@ def test_beside_training_gives_the_same_reports(
     monkeypatch.setattr(episodes, "PART", part)
     hyper = {"hidden": (16, 16), "batch_size": 32} | ({"model_hidden": (16, 16)} if algorithm == "bcq" else {})
     trials = [
-        Trial(dataset=hopper, algorithm=algorithm, updates=40, evaluations=4, episodes=2, hyper=hyper, **own)
+        Trial(dataset=hopper, algorithm=algorithm, updates=40, evaluations=4, episodes=2, final_episodes=3, hyper=hyper, **own)
         for own in ({}, {"pruner": "snip", "sparsity": 0.5, "seed": 1}, {"seed": 2})
     ]
     stack = Stack(tuple(trials))
@@ -63,6 +63,8 @@ def test_beside_training_gives_the_same_reports(
     for name, where in (("at once", None), ("beside", beside)):
         reports = list(run_stack(stack, tmp_path / name, checkpoint_every=15, beside=where))
         found[name] = [(type(r).__name__, r.update, getattr(r, "returns", None)) for r in reports]
-        assert [r.update for r in reports if isinstance(r, Evaluated)] == [10, 20, 30, 40]
+        evaluated = [r for r in reports if isinstance(r, Evaluated)]
+        assert [(r.update, r.final) for r in evaluated] == [(10, False), (20, False), (30, False), (40, False), (40, True)]
+        assert torch.tensor(evaluated[-1].returns).shape == (3, 3)
         assert all(torch.isfinite(torch.tensor(list(r.metrics[0].values()))).all() for r in reports if isinstance(r, Trained))
     assert found["beside"] == found["at once"]

@@ -53,7 +53,7 @@ def plain(report: Report, member: int | None = None) -> Any:
         case Trained():
             return "trained", report.update, own(report.metrics)
         case Evaluated():
-            return "evaluated", report.update, own(report.returns), own(report.scores)
+            return "evaluated", report.update, own(report.returns), own(report.scores), report.final
         case Finished():
             return "finished", report.update, report.execution
         case _:
@@ -265,20 +265,9 @@ def test_a_stack_of_which_all_diverged_ends_at_once(tmp_path: Path) -> None:
     assert reports[-1].update < trial().updates
 
 
-def test_the_policy_file_acts_as_the_agent_did(tmp_path: Path, undisturbed: Whole) -> None:
-    """A plain reading of the file, with nothing of this project, repeats the last evaluation."""
-    _, files = undisturbed
-    for name, content in files.items():
-        (tmp_path / Path(name).name).write_bytes(content)
-    tensors = {name: tensor.double().numpy() for name, tensor in load_file(tmp_path / "policy.safetensors").items()}
-    about = json.loads((tmp_path / "policy.json").read_text())
-    assert about["key"] == trial().key
-    assert Trial.from_json(about["trial"]) == trial()
-    assert about["environment"] == "Hopper-v5"
-    assert about["dataset_hash"] == load_table(HOPPER).hash
-    assert about["sizes"] == [11, 16, 16, 3]
-    kept = sum(int((tensors[f"weight.{i}"] != 0).sum()) for i in range(3))
-    assert kept == round(0.5 * (11 * 16 + 16 * 16 + 16 * 3))
+def play(policy: Path, episodes: str, count: int) -> list[float]:
+    """Returns of episodes by a plain reading of a policy's file, with nothing of this project but the seeds."""
+    tensors = {name: tensor.double().numpy() for name, tensor in load_file(policy).items()}
 
     def act(observation: np.ndarray) -> np.ndarray:
         h = tensors["observation_shift"] + tensors["observation_scale"] * observation
@@ -288,17 +277,45 @@ def test_the_policy_file_acts_as_the_agent_did(tmp_path: Path, undisturbed: Whol
         return (action - tensors["action_shift"]) / tensors["action_scale"]
 
     env = gymnasium.make("Hopper-v5")
-    wanted = [r for r in undisturbed[0] if isinstance(r, Evaluated)][-1].returns[0]
     found = []
-    for episode in range(trial().episodes):
-        observation, _ = env.reset(seed=key_of(0, f"evaluation/{episode}")[0])
+    for episode in range(count):
+        observation, _ = env.reset(seed=key_of(0, f"{episodes}/{episode}")[0])
         total, over = 0.0, False
         while not over:
             observation, reward, terminated, truncated, _ = env.step(act(observation).astype(np.float32))
             total, over = total + float(reward), terminated or truncated
         found.append(total)
     env.close()
-    assert found == pytest.approx(wanted, rel=1e-2)
+    return found
+
+
+def test_final_episodes_are_others_and_change_nothing_else(tmp_path: Path, undisturbed: Whole) -> None:
+    """Five, with three environments at hand."""
+    one = trial(final_episodes=5)
+    reports = list(run([one], tmp_path))
+    (final,) = (report for report in reports if isinstance(report, Evaluated) and report.final)
+    assert [plain(report) for report in reports if report is not final] == [plain(report) for report in undisturbed[0]]
+    assert reports.index(final) == reports.index(Checkpointed(one.updates)) - 1, "committed with the last checkpoint"
+    assert final.returns[0] == pytest.approx(play(paths.policy(tmp_path, one.key), "final", 5), rel=1e-2)
+    assert not any(isinstance(report, Evaluated) for report in run([one], tmp_path)), "not played again"
+
+
+def test_the_policy_file_acts_as_the_agent_did(tmp_path: Path, undisturbed: Whole) -> None:
+    """A plain reading of the file repeats the last evaluation."""
+    _, files = undisturbed
+    for name, content in files.items():
+        (tmp_path / Path(name).name).write_bytes(content)
+    tensors = load_file(tmp_path / "policy.safetensors")
+    about = json.loads((tmp_path / "policy.json").read_text())
+    assert about["key"] == trial().key
+    assert Trial.from_json(about["trial"]) == trial()
+    assert about["environment"] == "Hopper-v5"
+    assert about["dataset_hash"] == load_table(HOPPER).hash
+    assert about["sizes"] == [11, 16, 16, 3]
+    kept = sum(int((tensors[f"weight.{i}"] != 0).sum()) for i in range(3))
+    assert kept == round(0.5 * (11 * 16 + 16 * 16 + 16 * 3))
+    wanted = [r for r in undisturbed[0] if isinstance(r, Evaluated)][-1].returns[0]
+    assert play(tmp_path / "policy.safetensors", "evaluation", trial().episodes) == pytest.approx(wanted, rel=1e-2)
 
 
 def test_the_masks_file_and_the_first_report_agree(tmp_path: Path, undisturbed: Whole) -> None:

@@ -141,7 +141,7 @@ def test_what_lies_beside_the_policy(trained: Path, tmp_path: Path) -> None:
     assert lineage["seeds"] == {"trial": 0, "evaluation": evaluation_seeds(PRUNED, 3)}
     assert lineage["code"] == {"revision": "abc123", "execution": "sparse"}
     (evaluation,) = lineage["scores"]["evaluations"]
-    assert lineage["scores"]["final"]["return"] == pytest.approx(np.mean(evaluation["returns"]))
+    assert lineage["scores"]["last"]["return"] == pytest.approx(np.mean(evaluation["returns"]))
     assert len(lineage["mlflow_run"]) == 32
     for name, digest in lineage["export"]["files"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest

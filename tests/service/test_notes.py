@@ -35,7 +35,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     "trial",
     [
         TRIAL,
-        Trial(dataset=DATASET, algorithm="iql", hyper={"hidden": (32, 16), "beta": 2.5}, episodes=3),
+        Trial(dataset=DATASET, algorithm="iql", hyper={"hidden": (32, 16), "beta": 2.5}, episodes=3, final_episodes=7),
         Trial(dataset=DATASET, pruner="snip", sparsity=0.9, sparsity_of={"critic": 0.5}, scope="joint", authors=True, fresh="smoke"),
     ],
     ids=["plain", "hyper", "options"],
@@ -100,6 +100,14 @@ def test_shipping_again_leaves_notes_as_they_are_and_those_of_people(tmp_path: P
         assert after.tags == before.tags
         assert edited is None or after.tags[NOTE] == edited
     assert shipped(tracking, trial)
+
+
+def test_final_episodes_are_told_beside_the_last_evaluation() -> None:
+    lines = [
+        {"kind": kind, "update": 40, "returns": returns, "scores": []} for kind, returns in (("evaluated", [1.0, 3.0]), ("final", [5.0]))
+    ]
+    note = notes.of_trial(TRIAL, Event(key=TRIAL.key, state="done"), lines)
+    assert "Last evaluation: return 2.0, mean of 2 episodes after 40 updates. Final episodes: return 5.0, mean of 1 episodes" in note
 
 
 def test_a_failure_is_told_with_its_reason() -> None:

@@ -28,7 +28,14 @@ from .conftest import ROOT, Command
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 
 # A good and a diverging learning rate, in stacks of two; SNIP at 99.99 % leaves no path from input to output.
-SETTINGS = ("datasets=test/hopper/random-v0", "seeds=0", "updates=600", "sparsities=0.8,0.9999", "hyper.learning_rate=0.0003,1e30")
+SETTINGS = (
+    "datasets=test/hopper/random-v0",
+    "seeds=0",
+    "updates=600",
+    "sparsities=0.8,0.9999",
+    "final_episodes=3",
+    "hyper.learning_rate=0.0003,1e30",
+)
 ARGUMENTS = ["--device", "cpu", "--stack-size", "2", "--checkpoint-every", "50", *(f"--set={setting}" for setting in SETTINGS)]
 
 
@@ -213,6 +220,7 @@ def test_mlflow_holds_every_point_of_the_spool_once(client: Any, storage: Path) 
     assert finished["mask/effective_density/actor"] <= finished["mask/density/actor"]
     history = client.get_metric_history(runs(client)[trials()["good dense"].key].info.run_id, "eval/return")
     assert sorted(point.step for point in history) == [300, 600]
+    assert {"final/return", "final/normalized_score", "final/normalized_score_std"} <= set(finished)
 
 
 def test_the_artifacts_are_what_the_trial_left(client: Any, storage: Path, tmp_path: Path) -> None:
@@ -228,8 +236,12 @@ def test_the_artifacts_are_what_the_trial_left(client: Any, storage: Path, tmp_p
     assert mask.nbytes == -(-weights // 8)
     assert sum(int(byte).bit_count() for byte in mask) == round(0.2 * weights)
     evaluations = json.loads(Path(client.download_artifacts(run.info.run_id, "evaluations.json", str(tmp_path))).read_text())
-    assert [entry["update"] for entry in evaluations] == [300, 600]
-    assert all(len(entry["returns"]) == len(entry["scores"]) == 2 for entry in evaluations)
+    assert [(entry["update"], len(entry["returns"]), entry.get("final")) for entry in evaluations] == [
+        (300, 2, None),
+        (600, 2, None),
+        (600, 3, True),
+    ]
+    assert all(len(entry["returns"]) == len(entry["scores"]) for entry in evaluations)
 
 
 def test_the_run_ends_with_table_figure_and_the_command_for_mlflow(first: subprocess.CompletedProcess[str], storage: Path) -> None:
@@ -261,7 +273,7 @@ def test_running_again_runs_nothing(first: subprocess.CompletedProcess[str], her
 
 
 def test_another_sweep_reuses_what_is_done(here, storage: Path, client: Any) -> None:
-    same = ("datasets=test/hopper/random-v0", "pruners=dense", "seeds=0", "updates=600", "evaluations=2", "episodes=2")
+    same = ("datasets=test/hopper/random-v0", "pruners=dense", "seeds=0", "updates=600", "evaluations=2", "episodes=2", "final_episodes=3")
     code, out = here("run", "quickstart", *(f"--set={setting}" for setting in same))
     assert code == 0
     assert "1 by another sweep of this storage" in out
@@ -274,7 +286,7 @@ def test_another_sweep_reuses_what_is_done(here, storage: Path, client: Any) -> 
 
 def test_a_trial_is_trained_afresh_beside_what_another_sweep_has_done(here, storage: Path, client: Any) -> None:
     done = trials()["good dense"]
-    same = ("datasets=test/hopper/random-v0", "pruners=dense", "seeds=0", "updates=600", "evaluations=2", "episodes=2")
+    same = ("datasets=test/hopper/random-v0", "pruners=dense", "seeds=0", "updates=600", "evaluations=2", "episodes=2", "final_episodes=3")
     before = paths.spool(storage, done.key).read_bytes()
     code, out = here("run", "quickstart", "--fresh", *(f"--set={setting}" for setting in same))
     assert code == 0

@@ -14,7 +14,9 @@ from trainables.trial import Trial
 
 
 def trial(pruner: str, sparsity: float, seed: int, dataset: str = "winnow/hopper/expert-v0") -> Trial:
-    return Trial(dataset=dataset, algorithm="bc", pruner=pruner, sparsity=sparsity, seed=seed, updates=1000, evaluations=4)
+    final = 20 if "hopper" in dataset else 0
+    own = {"dataset": dataset, "pruner": pruner, "sparsity": sparsity, "seed": seed, "final_episodes": final}
+    return Trial(algorithm="bc", updates=1000, evaluations=4, **own)
 
 
 def scores(last: float) -> Scores:

@@ -30,9 +30,11 @@ def cells(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
         return {(row["environment"], row["method"], row["sparsity"]): row for row in csv.DictReader(file)}
 
 
-def test_cells_hold_last_best_and_tail_apart(made: Path) -> None:
+def test_cells_hold_last_best_tail_and_final_apart(made: Path) -> None:
     dense = cells(made)["hopper", "dense", "0.0"]
-    assert [float(dense[name]) for name in ("n", "mean", "mean_low", "mean_high", "best", "tail")] == [2, 90, 80, 100, 110, 95]
+    assert [float(dense[name]) for name in ("n", "mean", "mean_low", "mean_high", "best", "tail", "final")] == [2, 90, 80, 100, 110, 95, 92]
+    assert cells(made)["walker2d", "dense", "0.0"]["final"] == "", "none were asked for"
+    assert "final: 20 other episodes of the last policy" in (made / "table.txt").read_text()
     snip = cells(made)["hopper", "snip", "0.95"]
     assert float(snip["retained"]) == pytest.approx(89 / 90)
     assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((79 / 80, 99 / 100))
