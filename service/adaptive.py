@@ -185,7 +185,7 @@ class Adaptive:
         trials = self._trials(trial)
         if any(self._ledger.state(each.key) != "done" for each in trials):
             return None
-        found = [scores.final(self._storage, trials)]
+        found = [scores.last(self._storage, trials)]
         if self._search.objective == "pareto":
             found.append(scores.effective_density(self._storage, trials))
         values = [value for value in found if value is not None and math.isfinite(value)]

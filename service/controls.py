@@ -94,7 +94,7 @@ class Comparison:
 def compare(trials: Sequence[Trial], outcomes: Mapping[str, float | str]) -> list[Comparison]:
     """Every cell that has controls among `trials`, against each; cells of other data, budgets and hyperparameters are kept apart.
 
-    `outcomes`: by trial key its final score, by whatever measure the cell has, or in words why there is none.
+    `outcomes`: by trial key its last score, by whatever measure the cell has, or in words why there is none.
     """
     known = {_plain(trial): trial for trial in trials}
     found: dict[tuple[str, str, str], list[float | str]] = {}

@@ -1,4 +1,4 @@
-"""How the run of a trial ended, in the same words wherever it is shown: its final score, or why there is none."""
+"""How the run of a trial ended, in the same words wherever it is shown: its last score, or why there is none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def has(row: RunRow, metric: str) -> bool:
 
 
 def absence(row: RunRow | None) -> str:
-    """Why a seed has no final score: `missing`, `not finished`, `interrupted`, `stopped at N`, `failed: reason` or `no number`."""
+    """Why a seed has no last score: `missing`, `not finished`, `interrupted`, `stopped at N`, `failed: reason` or `no number`."""
     if row is None:
         return MISSING
     if row.tags.get("winnow.state") == "stopped":
@@ -36,5 +36,5 @@ def absence(row: RunRow | None) -> str:
 
 
 def outcome(row: RunRow | None, metric: str) -> str:
-    """`done`, or why there is no final score."""
+    """`done`, or why there is no last score."""
     return DONE if row is not None and has(row, metric) else absence(row)

@@ -28,7 +28,7 @@ PAPER_BUDGET = 1_000_000  # updates
 
 @dataclass(frozen=True)
 class Cell:
-    """A pruner at a sparsity: the final score of each finished seed, by seed, and what became of the others (`failed: ...`, `missing`)."""
+    """A pruner at a sparsity: the last score of each finished seed, by seed, and what became of the others (`failed: ...`, `missing`)."""
 
     scores: Mapping[int, float]
     others: tuple[str, ...]
@@ -53,7 +53,7 @@ class Cell:
 class Study:
     """The cells that may be compared: one dataset, one algorithm, one budget, one set of hyperparameters.
 
-    `outcomes`: by trial key the final score, or in words why there is none.
+    `outcomes`: by trial key the last score, or in words why there is none.
     """
 
     title: str
@@ -94,7 +94,7 @@ def estimate(scores: Sequence[float]) -> Estimate:
 def text_of(found: Sequence[Study]) -> str:
     """The tables of all studies, and once, under them, how to read them."""
     legend = (
-        "score: mean of the final scores [95 % bootstrap interval over seeds], n seeds, share of the dense score over the seeds with both"
+        "score: mean of the last scores [95 % bootstrap interval over seeds], n seeds, share of the dense score over the seeds with both"
     )
     return "\n\n".join([*(table(study) for study in found), "\n".join([legend, *budget_note(found)])])
 

@@ -21,7 +21,7 @@ def curve(storage: Path, trials: Sequence[Trial]) -> dict[int, float]:
     return {update: fmean(scores[update] for scores in own) for update in sorted(set.intersection(*map(set, own)))}
 
 
-def final(storage: Path, trials: Sequence[Trial]) -> float | None:
+def last(storage: Path, trials: Sequence[Trial]) -> float | None:
     """Mean score of the trials after their last update; None where one has none."""
     return curve(storage, trials).get(trials[0].updates)
 

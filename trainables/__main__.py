@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run and print the final scores; exit code 0 when done, 1 when a member diverged, 2 for bad input."""
+    """Run and print the last scores; exit code 0 when done, 1 when a member diverged, 2 for bad input."""
     given = vars(parser().parse_args(arguments))
     place = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")

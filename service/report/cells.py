@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def absent(self) -> dict[str, int]:
-        """How many seeds have no final score, by what became of them."""
+        """How many seeds have no last score, by what became of them."""
         return dict(Counter(run.outcome for run in self.runs if run.outcome != DONE))
 
     @property

@@ -1,4 +1,4 @@
-"""The figures of final scores: against sparsity, over the grid, over tasks. Score means the last evaluation's."""
+"""The figures of last scores: against sparsity, over the grid, over tasks. Score means the last evaluation's."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
         **{key: ABOUT[key][0] for key in drawn},
         "cells": "Cells",
     }
-    scope = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {done} of {len(runs)} trials with a final score."
+    scope = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {done} of {len(runs)} trials with a last score."
     lead, *others = claim(tasks)
     more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in others)
     parts = [

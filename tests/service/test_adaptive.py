@@ -445,7 +445,7 @@ def test_a_score_counts_when_all_seeds_have_it(tmp_path: Path) -> None:
     for trial, until in zip(trials, (400, 100), strict=True):
         write(tmp_path, trial, until, quality)
     assert scores.curve(tmp_path, trials) == {100: pytest.approx((quality(trials[0], 100) + quality(trials[1], 100)) / 2)}
-    assert scores.final(tmp_path, trials) is None
+    assert scores.last(tmp_path, trials) is None
     assert scores.curve(tmp_path / "nothing", trials) == {}
 
 

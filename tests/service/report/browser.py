@@ -49,10 +49,24 @@ class Browser:
         """Load a file `width` CSS pixels wide, with the reader's preference `light` or `dark`, and open all that is folded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=page.as_uri())
+        self.go(page.as_uri())
+        self.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+    def go(self, address: str) -> None:
+        """Load a page."""
+        self.call("Page.navigate", url=address)
         while (message := self._next()).get("method") != "Page.loadEventFired":
             self._hear(message)
-        self.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+    def frames(self, expression: str) -> list[Any]:
+        """The value of an expression in each frame that is another document's, as a sandboxed one is."""
+        page, found = self._session, []
+        for target in self.call("Target.getTargets")["targetInfos"]:
+            if target["type"] == "iframe" and not target["url"].startswith("chrome"):
+                self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+                found.append(self.evaluate(expression))
+                self._session = page
+        return found
 
     def evaluate(self, expression: str) -> Any:
         """The value of a script's expression in the page."""

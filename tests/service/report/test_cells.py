@@ -23,7 +23,7 @@ DIVERGED = "failed: divergence"
 
 
 def run(pruner: str, sparsity: float, seed: int, score: float | str, dataset: str = "hopper", size: int = 100) -> Run:
-    """A run with this final score, or with this outcome."""
+    """A run with this last score, or with this outcome."""
     of = trial(pruner, sparsity, seed, f"winnow/{dataset}/expert-v0")
     masks = {"actor": {"parameters": {"effective": size}}}
     if isinstance(score, str):
