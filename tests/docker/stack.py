@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -32,7 +32,8 @@ class Stack:
     """Running services; `end` leaves none of their processes."""
 
     def __init__(self, twin: Twin) -> None:
-        self.twin, self._running = twin, []  # type: ignore[var-annotated]
+        self.twin = twin
+        self._running: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, number: int = 1, user: pwd.struct_passwd | None = None) -> None:
         """Start a service and wait until its health check passes; RuntimeError with its output where it does not."""
@@ -43,7 +44,7 @@ class Stack:
             process = subprocess.Popen(
                 command.words, env=environment, cwd=self.twin.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **owner
             )
-        self._running.append(process)
+        self._running[name, number] = process
         until = time.monotonic() + PATIENCE
         while subprocess.run(command.health, env=environment, capture_output=True, check=False).returncode:
             if process.poll() is not None or time.monotonic() > until:
@@ -58,19 +59,18 @@ class Stack:
             raise RuntimeError(f"{' '.join(words)}: {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
         return done.stdout
 
+    def die(self, name: str, number: int = 1) -> None:
+        """A service and all that it has started get SIGKILL."""
+        _kill(self._running.pop((name, number)))
+
     def end(self) -> None:
         """The youngest first: SIGTERM, and after ten seconds SIGKILL to it and to what it has started."""
-        for process in reversed(self._running):
+        for (name, _), process in reversed(self._running.items()):
             below = list(_below(process.pid))
-            process.send_signal(signal.SIGINT if process.args[0].endswith("postgres") else signal.SIGTERM)
+            process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            for pid, started in [*below, *_below(process.pid)]:
-                if _started(pid) == started:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-            process.kill()
-            process.wait()
+            _kill(process, below)
 
 
 def main() -> int:
@@ -103,6 +103,9 @@ def main() -> int:
             stack.start("worker", 2)
         with timed("sweep by ray job submit"):
             sweep(stack)
+        with timed("MLflow killed and started again"):
+            stack.die("mlflow")
+            stack.start("mlflow")
         with timed("checks"):
             check(stack)
     except RuntimeError as error:
@@ -194,6 +197,16 @@ def _postgresql() -> Path:
     if not program:
         raise SystemExit("no PostgreSQL here: apt-get install postgresql")
     return Path(program).parent
+
+
+def _kill(process: subprocess.Popen[bytes], below: Sequence[tuple[int, str]] = ()) -> None:
+    """SIGKILL to a process, to what it has started, and to those of `below` that are still the same."""
+    for pid, started in [*below, *_below(process.pid)]:
+        if _started(pid) == started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def _below(pid: int) -> Iterator[tuple[int, str]]:
