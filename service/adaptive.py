@@ -29,8 +29,8 @@ from search_spaces.space import Label, Space, spaces
 from search_spaces.sweep import Sweep
 from service import scores
 from service.manifest import TERMINAL, Ledger
+from service.mlflow_client import told
 from service.search_results import Finding, Try
-from service.tracking import told
 from trainables import paths
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial

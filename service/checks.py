@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 from service import objects, promises
-from service.tracking import sqlite_file
+from service.mlflow_client import sqlite_file
 from trainables import paths
 
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"

@@ -22,7 +22,8 @@ import numpy as np
 from service import standalone
 from service.export import compact_file
 from service.finished import Finished, find, means
-from service.tracking import Tracking, TrackingError, refused, told, told_by_mlflow
+from service.mlflow_client import TrackingError, refused, told, told_by_mlflow
+from service.tracking import Tracking
 from service.waiting import waiting
 from trainables.errors import UserError
 from trainables.policy import Policy, load_policy

@@ -24,6 +24,7 @@ from service.driver import Driver
 from service.heart import Heart
 from service.lease import Permit
 from service.manifest import Manifest
+from service.mlflow_client import TrackingError
 from service.plan import Plan, as_trained, describe, make_plan
 from service.progress import Display
 from service.results import show
@@ -31,7 +32,7 @@ from service.search_results import show as show_search
 from service.shipper import Shipper, ShipperThread
 from service.signals import INTERRUPTED, Leaving
 from service.spool import StackSpool
-from service.tracking import Tracking, TrackingError
+from service.tracking import Tracking
 from service.waiting import waiting
 from trainables import datasets, paths
 from trainables.errors import StoppedError, SupersededError, UserError

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from service import mirror, notes, planned, spool
 from service.manifest import TERMINAL, Entry, Event, Ledger
+from service.mlflow_client import TrackingError, refused, told
 from service.spool import Placed
-from service.tracking import MOST_METRICS, Point, Tracking, TrackingError, finite, refused, told
+from service.tracking import MOST_METRICS, Point, Tracking, finite
 from trainables import paths
 from trainables.errors import UserError
 from trainables.files import write

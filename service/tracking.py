@@ -7,22 +7,17 @@ be repeated: points carry their source's time, params and tags their one value, 
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import json
-import logging
 import math
 import os
-import re
-import sqlite3
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from service.mlflow_client import Telling, client_class, has_runs, make_database, sqlite_file, told_by_mlflow
 from trainables import paths, registry
 from trainables.errors import UserError
 from trainables.trial import Trial
@@ -65,14 +60,6 @@ class RunRow:
 def uri_of(storage: Path) -> str:
     """$MLFLOW_TRACKING_URI, else an sqlite file in the storage, which needs no server."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.mlflow_db(storage)}"
-
-
-class TrackingError(UserError):
-    """MLflow does not answer, or will not have this; `why` is what it said, in one line."""
-
-    def __init__(self, error: Exception) -> None:
-        self.why, self.error_code = told(error), getattr(error, "error_code", "")
-        super().__init__(f"MLflow does not answer as it should ({self.why})")
 
 
 class Tracking:
@@ -254,7 +241,7 @@ class Tracking:
     def _there(self) -> bool:
         """Whether there is anything to read: a client would make an sqlite database, and the tables of one that is something else."""
         file = sqlite_file(self.uri)
-        return file is None or (file.exists() and _has_runs(file))
+        return file is None or (file.exists() and has_runs(file))
 
     def _reading(self) -> Any:
         """The client, where the experiment is there, else None; makes nothing."""
@@ -268,7 +255,7 @@ class Tracking:
         if not self._made:
             if self.uri == f"sqlite:///{paths.mlflow_db(self._storage)}":
                 with told_by_mlflow():
-                    _make_database(paths.mlflow_db(self._storage), _client_class())
+                    make_database(paths.mlflow_db(self._storage), client_class())
             self._experiment = self._experiment_id(self._opened())
             self._made = True
         return self._opened()
@@ -276,7 +263,7 @@ class Tracking:
     def _opened(self) -> Any:
         if self._client is None:
             with told_by_mlflow():
-                self._client = Telling(_client_class()(tracking_uri=self.uri))
+                self._client = Telling(client_class()(tracking_uri=self.uri))
         return self._client
 
     def _experiment_id(self, client: Any) -> str:
@@ -289,75 +276,6 @@ class Tracking:
         # With a server the artifacts are its business; the embedded store would put them into the working directory.
         place = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite:") else None
         return str(client.create_experiment(self.experiment, artifact_location=place, tags=ABOUT_EXPERIMENT))
-
-
-class Telling:
-    """A client whose every call raises TrackingError where it fails."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        def call(*given: Any, **named: Any) -> Any:
-            with told_by_mlflow():
-                return method(*given, **named)
-
-        return call
-
-
-@contextlib.contextmanager
-def told_by_mlflow() -> Iterator[None]:
-    """Whatever MLflow, its database or the network raises, as a TrackingError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise TrackingError(error) from error
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an sqlite address; None for any other, and for one in memory."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return Path(found[1]) if found else None
-
-
-def _has_runs(file: Path) -> bool:
-    """Whether an sqlite file is MLflow's; True also where that cannot be told, as MLflow will say why."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
-            return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchall())
-    except sqlite3.Error:
-        return True
-
-
-def _client_class() -> Any:
-    # MLflow's own retries would hold a call for minutes; whoever calls here tries again later.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient
-
-
-def _make_database(file: Path, client: Any) -> None:
-    """Make the embedded database beside its place and then put it there: MLflow alters it in many steps and cannot go on from a half."""
-    if file.exists():
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    half.unlink(missing_ok=True)
-    client(tracking_uri=f"sqlite:///{half}").search_experiments()
-    with contextlib.suppress(FileExistsError):  # another process was faster
-        os.link(half, file)
-    half.unlink()
 
 
 def params_of(trial: Trial) -> dict[str, str]:
@@ -387,18 +305,6 @@ def trial_of(params: Mapping[str, str]) -> Trial:
         return Trial(**plain, hyper=values)
     except (KeyError, ValueError, SyntaxError, TypeError) as error:
         raise UserError(f"params that are no trial's: {error}") from None
-
-
-def refused(error: Exception) -> bool:
-    """Whether MLflow is there and will not have this, now or later."""
-    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
-
-
-def told(error: Exception) -> str:
-    """An error in one line, without what an address in it may hold of users and passwords."""
-    line = (str(error).strip().splitlines() or [""])[0]
-    line = line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
-    return re.sub(r"(?<=://)[^/\s]*@", "", line)[:300]
 
 
 def finite(points: Iterable[Point]) -> list[Point]:

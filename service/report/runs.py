@@ -11,9 +11,10 @@ from typing import Any
 
 from service import manifest, mirror
 from service import planned as plans
+from service.mlflow_client import TrackingError, told
 from service.outcomes import MISSING, metric_of, outcome
 from service.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE
-from service.tracking import RunRow, Tracking, TrackingError, told, trial_of
+from service.tracking import RunRow, Tracking, trial_of
 from trainables import registry
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial

@@ -12,8 +12,9 @@ import pytest
 
 from search_spaces.sweep import expand, load_sweep, override
 from service.__main__ import main
+from service.mlflow_client import TrackingError
 from service.run import Session
-from service.tracking import Tracking, TrackingError
+from service.tracking import Tracking
 from tests.conftest import HOPPER
 from tests.service.trained import ship, train
 from trainables import paths
