@@ -1,7 +1,8 @@
-"""Every algorithm, dense and at 95 %: the table of docs/methods.md, from what the sweep `methods` left in MLflow.
+"""Every algorithm, dense and at 95 %, and what controls say of SNIP: docs/methods.md, from what two sweeps left in MLflow.
 
 python -m service run methods --set algorithms=bc,td3_bc     # or any part of it, as often as needed
-python benchmarks/methods.py [--storage FOLDER]              # writes benchmarks/methods.json and the table
+python -m service run methods_controls
+python benchmarks/methods.py [--storage FOLDER]              # writes methods.json and methods_controls.json here, and the page's tables
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from typing import Any
 
 from tables import fill, markdown
 
+from service import controls
+from service.outcomes import DONE
 from service.report.runs import read
 from service.results import estimate
 from service.tracking import Tracking
 from trainables import paths
+from trainables.trial import Trial
 
 FOUND = Path(__file__).with_suffix(".json")
+CONTROLS = Path(__file__).with_name("methods_controls.json")
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
 CELLS = (("dense", "dense"), ("snip", "SNIP 95 %"), ("random_erk", "ERK 95 %"))
 
@@ -37,6 +42,23 @@ def collect(storage: Path) -> list[dict[str, Any]]:
         }
         for run in sorted(done, key=lambda run: run.trial.name)
     ]  # fmt: skip
+
+
+def collect_controls(storage: Path) -> list[dict[str, Any]]:
+    """Every trial with its score, or in words why there is none."""
+    runs, _ = read(["methods_controls"], Tracking(storage), storage)
+    given = [
+        (run.trial.to_json(), run.last if run.outcome == DONE else run.outcome) for run in sorted(runs, key=lambda run: run.trial.name)
+    ]
+    return [{"trial": {name: value for name, value in trial.items() if value}, "score": score} for trial, score in given]
+
+
+def verdict() -> str:
+    """What the service says of the controls."""
+    found = json.loads(CONTROLS.read_text())
+    trials = [Trial(**row["trial"]) for row in found]
+    outcomes = {trial.key: row["score"] for trial, row in zip(trials, found, strict=True)}
+    return f"```\n{controls.text_of(controls.compare(trials, outcomes))}\n```"
 
 
 def rows(found: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -68,9 +90,16 @@ def score(cell: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", help="where the sweep ran (default as for the service)")
-    found = collect(paths.root(parser.parse_args().storage))
-    FOUND.write_text("[\n" + ",\n".join(" " + json.dumps(row) for row in found) + "\n]\n")
-    fill(PAGE, "methods", markdown(rows(found)))
+    storage = paths.root(parser.parse_args().storage)
+    for file, found in ((FOUND, collect(storage)), (CONTROLS, collect_controls(storage))):
+        file.write_text("[\n" + ",\n".join(" " + json.dumps(row) for row in found) + "\n]\n")
+    for name, text in texts().items():
+        fill(PAGE, name, text)
+
+
+def texts() -> dict[str, str]:
+    """What stands between the marks of docs/methods.md."""
+    return {"methods": markdown(rows(json.loads(FOUND.read_text()))), "controls": verdict()}
 
 
 if __name__ == "__main__":
