@@ -12,7 +12,7 @@ import pytest
 from service.__main__ import main
 
 CASES = {
-    "sweep": (["quickstar"], "no sweep 'quickstar'; there are: methods, mujoco_sparsity, quickstart"),
+    "sweep": (["quickstar"], "no sweep 'quickstar'; there are: methods, methods_controls, mujoco_sparsity, quickstart"),
     "path for a sweep": (["../secret"], "no sweep '../secret'"),
     "pruner": (["smoke", "--set", "pruners=snap"], "no pruner 'snap'; there are: dense, "),
     "algorithm": (["smoke", "--set", "algorithms=sac"], "no algorithm 'sac'; there are: awac, bc, "),
