@@ -43,6 +43,12 @@ def test_the_methods_page_shows_what_was_trained(program: Any) -> None:
         assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python benchmarks/methods.py`"
 
 
+def test_the_results_page_shows_what_was_trained(program: Any) -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    for name, text in program("results").texts().items():
+        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python benchmarks/results.py`"
+
+
 def test_every_table_that_a_program_fills_has_its_place() -> None:
     pages = "".join(page.read_text() for page in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"))
     named = {name for file in ROOT.glob("benchmarks/*.py") for name in re.findall(r'fill\(\S+, "(\w+)"', file.read_text())}
