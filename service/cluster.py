@@ -6,6 +6,7 @@ Tune schedules, places and retries. It is never asked to restore: its snapshots 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -143,8 +144,19 @@ def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterato
     except KeyboardInterrupt:
         _kill()
         raise
-    with waiting("stopping Ray"):
+    with waiting("stopping Ray"), _no_collection():
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage is collected inside: the shipper's thread would find Ray's references, and Ray ends a process whose references are
+    given back between the end of its worker and the end of `shutdown`."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _kill() -> None:

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import io
+import sys
+import time
+
 import pytest
 
 from service import waiting
 
 
-def test_a_long_wait_is_told_and_told_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_wait_is_told_and_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()  # capsys may lose what another thread prints while it is read
+    monkeypatch.setattr(sys, "stderr", said)
     monkeypatch.setattr(waiting, "PATIENCE", 0.01)
     monkeypatch.setattr(waiting, "EVERY", 0.01)
-    told = ""
     with waiting.waiting("starting Ray"):
-        while told.count("\n") < 3:
-            told += capsys.readouterr().err
-    first, second, *_ = told.splitlines()
+        while said.getvalue().count("\n") < 3:
+            time.sleep(0.01)
+    first, second, *_ = said.getvalue().splitlines()
     assert first == "starting Ray ..."
     assert second.startswith("starting Ray ... 0 s")
 
