@@ -52,7 +52,7 @@ def interrupted(service: Command, storage: Path) -> tuple[int, str, dict[str, li
     workers = {placed.line["pid"] for key in keys for placed in spool.read(paths.spool(storage, key)) if placed.line["kind"] == "attempt"}
     driver.send_signal(signal.SIGTERM)  # what `ray job stop` sends, three seconds before it kills
     try:
-        out, _ = driver.communicate(timeout=60)
+        out, _ = driver.communicate(timeout=3)
     except subprocess.TimeoutExpired:
         driver.kill()
         out, _ = driver.communicate()
@@ -129,8 +129,7 @@ def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
 ) -> None:
     code, out, before = interrupted
     assert code == 130, out
-    if "left at once (SIGTERM)" not in out:  # what the watchdog says where the machine is too busy
-        assert "interrupted (SIGTERM); `python -m service run smoke` goes on from the checkpoints" in out
+    assert "interrupted (SIGTERM); `python -m service run smoke` goes on from the checkpoints" in out
     assert "Traceback" not in out
     begun = [key for key, lines in before.items() if lines and spool.outcome(lines) is None]
     assert any(spool.committed_update(before[key]) >= 100 for key in begun)
