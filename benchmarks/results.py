@@ -10,7 +10,7 @@ import argparse
 import csv
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tables import fill, markdown
@@ -84,16 +84,11 @@ def costs() -> str:
     """How much of the study there is, and what it took."""
     trials = read("trials.csv")
     done = [row for row in trials if row["outcome"] == "done"]
-    spent = {kind: sum(float(row["seconds"]) for row in own) / 3600 for kind, own in _halves(done).items()}
-    counts = {kind: len(own) for kind, own in _halves(done).items()}
+    dense, pruned = ([float(row["seconds"]) for row in done if (row["pruner"] == "dense") is kind] for kind in (True, False))
     return (
-        f"{len(done)} of {len(trials)} trials are done: {counts['dense']} dense ones in {spent['dense']:.1f} hours of one core's updates, "
-        f"{counts['pruned']} pruned ones in {spent['pruned']:.1f}."
+        f"{len(done)} of {len(trials)} trials are done: {len(dense)} dense ones in {sum(dense) / 3600:.1f} hours of one core's updates, "
+        f"{len(pruned)} pruned ones in {sum(pruned) / 3600:.1f}."
     )
-
-
-def _halves(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    return {"dense": [r for r in rows if r["pruner"] == "dense"], "pruned": [r for r in rows if r["pruner"] != "dense"]}
 
 
 def pictures() -> str:

@@ -152,11 +152,13 @@ def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterato
 def _no_collection() -> Iterator[None]:
     """No garbage is collected inside: the shipper's thread would find Ray's references, and Ray ends a process whose references are
     given back between the end of its worker and the end of `shutdown`."""
+    before = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if before:
+            gc.enable()
 
 
 def _kill() -> None:
