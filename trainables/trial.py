@@ -274,9 +274,10 @@ def shape_of(trial: Trial) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def comparison(trial: Trial) -> str:
-    """What trials must agree on so that their scores may be compared, as a comparable string: all but how they are pruned, and the seed."""
-    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES, *CALIBRATION)
+def comparison(trial: Trial, *besides: str) -> str:
+    """What trials must agree on so that their scores may be compared, as a comparable string: all but how they are pruned, the seed, and
+    the fields `besides`."""
+    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES, *CALIBRATION, *besides)
     return json.dumps({n: v for n, v in trial.to_json().items() if n not in left_out}, sort_keys=True)
 
 

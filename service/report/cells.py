@@ -173,6 +173,18 @@ def tasks_of(runs: Sequence[Run]) -> list[Task]:
     return sorted(found, key=lambda task: task.name)
 
 
+def budgets_of(tasks: Sequence[Task]) -> list[tuple[str, list[Task]]]:
+    """Tasks that differ in how many updates they have and how often they were evaluated alone, under what their names share."""
+    groups: dict[str, list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: task.trial.updates):
+        groups.setdefault(comparison(task.trial, "updates", "evaluations"), []).append(task)
+    found = []
+    for group in groups.values():
+        parts = [task.name.split(", ") for task in group]
+        found.append((", ".join(part for part in parts[0] if all(part in other for other in parts)), group))
+    return sorted(found, key=lambda named: named[0])
+
+
 def methods_of(tasks: Sequence[Task]) -> list[str]:
     """All methods but dense, in a fixed order: colours follow it in every figure."""
     return sorted({method for task in tasks for method, _ in task.cells if method != "dense"})

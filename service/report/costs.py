@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from service.report import marks, statistics
-from service.report.cells import Cell, Task, methods_of
+from service.report.cells import Cell, Task, budgets_of, methods_of
 from service.report.marks import COSTS
 from service.report.statistics import Scores
 from service.report.style import Panel, colour, level_colour, method_colour
@@ -50,27 +51,47 @@ def _curves(task: Task, method: str, lines: Sequence[Cell], levels: Sequence[flo
 def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
     """Score at equal cost: every cell's curve, and over the whole ones the best that a budget has bought; `cost` is a key of COSTS.
 
-    A cell with an absent seed is dotted, named `n/m`, and never the best: its mean is of the seeds that did well.
+    Tasks that differ in the number of updates alone share a panel: what is pruned affords more of them. A cell with an absent seed is
+    dotted, named `n/m`, and never the best: its mean is of the seeds that did well.
     """
     methods = methods_of(tasks)
 
-    def panel(task: Task) -> Panel:
+    def panel(title: str, lines: Sequence[_Line]) -> Panel:
         def draw(axis: Axes) -> None:
-            known = [(cell, curve) for cell in task.cells.values() if (curve := _curve(cell, cost))]
-            for cell, (x, middle, _, _) in known:
+            for line in lines:
+                cell, (x, middle, _, _) = line.cell, line.curve
                 tone = colour("ink") if cell.method == "dense" else method_colour(methods, cell.method)
                 style = ":" if cell.absent else "--" if cell.method == "dense" else "-"
                 axis.plot(x, middle, color=tone, linewidth=1, alpha=0.7, linestyle=style)
                 if cell.absent:
-                    axis.annotate(cell.label, (x[-1], middle[-1]), (3, -2), textcoords="offset points", fontsize=7)
-            _best(axis, [(cell.name, x, middle) for cell, (x, middle, _, _) in known if not cell.absent])
-            marks.legend(axis, methods, (cell.method for cell, _ in known))
+                    axis.annotate(line.name(cell.label), (x[-1], middle[-1]), (3, -2), textcoords="offset points", fontsize=7)
+            _best(axis, [(line.name(line.cell.name), *line.curve[:2]) for line in lines if not line.cell.absent])
+            marks.legend(axis, methods, (line.cell.method for line in lines))
             marks.cost_axis(axis, cost)
             axis.margins(x=0.22, y=0.14)
+            marks.room(axis, 0.24)
 
-        return Panel(task.name, COSTS[cost], task.measure, draw)
+        return Panel(title, COSTS[cost], lines[0].task.measure, draw)
 
-    return [panel(task) for task in tasks if any(_curve(cell, cost) for cell in task.cells.values())]
+    return [panel(title, lines) for title, group in budgets_of(tasks) if (lines := _lines(group, cost))]
+
+
+def _lines(group: Sequence[Task], cost: str) -> list[_Line]:
+    told = len(group) > 1
+    return [_Line(task, cell, curve, told) for task in group for cell in task.cells.values() if (curve := _curve(cell, cost))]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A cell's curve in a frontier; `told`: its name says how many updates it has, since others beside it have more or less."""
+
+    task: Task
+    cell: Cell
+    curve: tuple[Scores, Scores, Scores, Scores]
+    told: bool
+
+    def name(self, name: str) -> str:
+        return f"{name}, {marks.thousands(self.task.trial.updates)}" if self.told else name
 
 
 def _best(axis: Axes, lines: Sequence[tuple[str, Scores, Scores]]) -> None:

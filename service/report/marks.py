@@ -42,7 +42,19 @@ def cost_axis(axis: Axes, cost: str) -> None:
     if cost != "update":
         axis.set_xscale("log")
     else:
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}")
+        axis.xaxis.set_major_formatter(lambda value, _: thousands(value))
+
+
+def room(axis: Axes, share: float) -> None:
+    """More of a logarithmic x axis to the left of all points: as much of its length as names there need."""
+    low, high = axis.get_xlim()
+    if axis.get_xscale() == "log":
+        axis.set_xlim(low * (low / high) ** share, high)
+
+
+def thousands(value: float) -> str:
+    """`250k` for 250,000."""
+    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"
 
 
 def name_ends(axis: Axes, ends: Iterable[End]) -> None:

@@ -25,7 +25,8 @@ ABOUT = {
         "Every line is a cell while it trains, placed by the FLOPs of its kept weights. The thick line is the best mean score that a "
         "budget has bought, by whichever cell: the best of many noisy means, so too high. Dotted, with n/m seeds in its name: seeds are "
         "absent, and the cell is left out of the thick line. FLOPs: 2 for each kept weight and minibatch row, "
-        "forward and twice backward; target networks and delayed updates are left out.",
+        "forward and twice backward; target networks and delayed updates are left out. Sweeps that differ in the number of updates alone "
+        "share a panel, `50k` in a name being a cell's updates.",
     ),
     "frontier-time": (
         "Score at equal time",

@@ -135,6 +135,26 @@ def test_an_incomplete_cell_is_named_so_and_never_the_best() -> None:
     assert texts(drawn(costs.frontier(alone, "flops")[0])) == {"snip 95 % 1/2"}, "and no thick line"
 
 
+def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_equal() -> None:
+    """Five times the updates at a tenth of the weights: best of all, and never a score that dense is compared with at its own budget."""
+    long = [
+        replace(each, trial=replace(each.trial, updates=5000), points=(Point(5000, 60.0, 5000 * 10, 4.0),))
+        for each in runs("snip", 0.95, [60.0, 60.0])
+    ]
+    tasks = of(runs("dense", 0.0, [50.0, 50.0]), runs("snip", 0.95, [40.0, 40.0], size=10), long)
+    assert [(task.name, sorted(cell.name for cell in task.cells.values())) for task in tasks] == [
+        ("hopper-expert bc, 1,000 updates", ["dense", "snip 95 %"]), ("hopper-expert bc, 5,000 updates", ["snip 95 %"]),
+    ]  # fmt: skip
+    (panel,) = costs.frontier(tasks, "flops")
+    axis = drawn(panel)
+    assert panel.title == "hopper-expert bc"
+    assert {"snip 95 %, 1k", "snip 95 %, 5k"} <= texts(axis)
+    (best,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
+    assert best.get_ydata()[-1] == 60.0
+    apart = of(runs("dense", 0.0, [50.0]), runs("dense", 0.0, [50.0], "walker2d"))
+    assert [panel.title for panel in costs.frontier(apart, "flops")] == ["hopper-expert bc", "walker2d-expert bc"]
+
+
 def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
     assert seconds({10: 5.0, 20: 10.0}, {10: 4.0, 20: 1.0}, [10, 20]) == {10: 0.5, 20: 1.5}
     assert seconds({10: 5.0}, {}, [10]) == {10: 2.0}
