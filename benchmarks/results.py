@@ -1,7 +1,7 @@
-"""The first study, docs/results.md: its figures and tables from what the sweeps `study` and `study_grasp` left in MLflow.
+"""The first study, docs/results.md: its figures and tables from what the sweeps `study`, `study_grasp` and `study_longer` left in MLflow.
 
-python -m service run study && python -m service run study_grasp     # resumed as often as needed
-python benchmarks/results.py [--storage FOLDER]                      # renews docs/results/ and the tables of docs/results.md
+for sweep in study study_grasp study_longer; do python -m service run $sweep; done     # resumed as often as needed
+python benchmarks/results.py [--storage FOLDER]      # renews docs/results/ and the tables of docs/results.md
 """
 
 from __future__ import annotations
@@ -10,18 +10,26 @@ import argparse
 import csv
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from tables import fill, markdown
 
+from service.report import costs, statistics, tables
 from service.report.build import report
+from service.report.cells import CLAIM, CLAIMED_AT, tasks_of
+from service.report.runs import gather
+from service.report.style import saved, sheets
+from service.tracking import Tracking
 from trainables import paths
 
 SWEEPS = ("study", "study_grasp")
+LONGER = "study_longer"
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 FOLDER = PAGE.with_suffix("")
-FIGURES = ("grid", "sparsity", "frontier-time", "profiles", "pareto", "layers", "inputs")
+FIGURES = ("grid", "sparsity", "profiles", "pareto", "layers", "inputs")
+FRONTIERS = {"frontier": "flops", "frontier-time": "seconds"}
 TABLES = ("cells.csv", "trials.csv", "table.txt")
 Row = Mapping[str, str]
 
@@ -33,11 +41,19 @@ def renew(storage: Path) -> None:
         report(SWEEPS, storage, made)
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir()
-        drawn = [
-            file for name in FIGURES for file in sorted(made.glob(f"figures/{name}.png")) + sorted(made.glob(f"figures/{name}-[0-9]*.png"))
-        ]
-        for file in [*(made / name for name in TABLES), *drawn]:
+        for file in [*(made / name for name in TABLES), *(file for name in FIGURES for file in drawn(made / "figures", name))]:
             shutil.copyfile(file, FOLDER / file.name)
+    tracking = Tracking(storage)
+    everything, own = (tasks_of(gather(sweeps, tracking, storage).runs) for sweeps in ((*SWEEPS, LONGER), (LONGER,)))
+    (FOLDER / "longer.csv").write_bytes(tables.to_csv(tables.trial_rows(own)))
+    for name, cost in FRONTIERS.items():
+        for part, panels in enumerate(sheets(costs.frontier(everything, cost)), 1):
+            (FOLDER / f"{name}-{part}.png").write_bytes(saved(panels)["png"])
+
+
+def drawn(folder: Path, name: str) -> list[Path]:
+    """A figure's sheets, the first first."""
+    return [file for part in ("", *(f"-{number}" for number in range(1, 100))) if (file := folder / f"{name}{part}.png").exists()]
 
 
 def read(name: str) -> list[Row]:
@@ -51,6 +67,29 @@ def claim() -> str:
     return "\n".join(["```", *lines, "```"])
 
 
+def by_final(sparsity: float = CLAIMED_AT) -> str:
+    """The same count by the final episodes, which are five times as many as the last evaluation's."""
+    cells: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in read("trials.csv"):
+        if row["final"] and (row["method"] == "dense" or float(row["sparsity"]) == sparsity):
+            cells.setdefault((row["dataset"], row["algorithm"], row["method"]), {})[row["seed"]] = float(row["final"])
+    shares: dict[str, list[statistics.Estimate]] = {}
+    for (*place, method), cell in sorted(cells.items()):
+        dense = cells.get((*place, "dense"), {})
+        if method != "dense" and cell.keys() == dense.keys() and (share := shared(cell, dense)):
+            shares.setdefault(method, []).append(share)
+    counts = [
+        (name, len(own), sum(one.value >= CLAIM for one in own), sum(one.low >= CLAIM for one in own)) for name, own in shares.items()
+    ]
+    return "; ".join(f"{of} {kept} of {judged} ({sure} with their whole interval)" for of, judged, kept, sure in counts)
+
+
+def shared(cell: Mapping[str, float], dense: Mapping[str, float]) -> statistics.Estimate | None:
+    """The share of the dense score over the seeds that both have."""
+    seeds = sorted(cell.keys() & dense.keys())
+    return statistics.ratio(*(np.array([of[seed] for seed in seeds]) for of in (cell, dense))) if seeds else None
+
+
 def retained() -> Iterator[list[str]]:
     """A row per dataset and algorithm: the dense score, and the share of it that each pruner keeps at each sparsity."""
     cells = read("cells.csv")
@@ -58,8 +97,11 @@ def retained() -> Iterator[list[str]]:
     yield ["data", "algorithm", "dense: score", *(f"{pruner} {100 * sparsity:g} %" for pruner, sparsity in columns)]
     for place in dict.fromkeys((row["dataset"], row["algorithm"]) for row in cells):
         own = {(row["pruner"], float(row["sparsity"])): row for row in cells if (row["dataset"], row["algorithm"]) == place}
-        data = place[0].removeprefix("winnow/").removesuffix("-v0")
-        yield [data, place[1], score(own["dense", 0.0]), *(share(own[column]) if column in own else "" for column in columns)]
+        yield [data(place[0]), place[1], score(own["dense", 0.0]), *(share(own[column]) if column in own else "" for column in columns)]
+
+
+def data(dataset: str) -> str:
+    return dataset.removeprefix("winnow/").removesuffix("-v0")
 
 
 def score(row: Row) -> str:
@@ -80,7 +122,35 @@ def seeds(row: Row, there: str) -> str:
     return "" if there == row["planned"] else f" {there}/{row['planned']}"
 
 
-def costs() -> str:
+def longer() -> Iterator[list[str]]:
+    """A row per dataset and algorithm: what the updates that a budget affords have brought, pruned at 95 % and dense."""
+    own = [row for row in (*read("trials.csv"), *read("longer.csv")) if row["method"] == "dense" or is_snip_95(row)]
+    budgets = sorted({int(row["updates"]) for row in own})
+    yield ["data", "algorithm", f"dense, {min(budgets):,} updates", *(f"snip 95 %, {budget:,} updates" for budget in budgets)]
+    for place in dict.fromkeys((row["dataset"], row["algorithm"]) for row in own):
+        there = [row for row in own if (row["dataset"], row["algorithm"]) == place and row["outcome"] == "done"]
+        dense = {row["seed"]: row for row in there if row["method"] == "dense"}
+        pruned = [{row["seed"]: row for row in there if row["method"] == "snip" and int(row["updates"]) == budget} for budget in budgets]
+        yield [data(place[0]), place[1], seconds(dense), *(beside(cell, dense) for cell in pruned)]
+
+
+def is_snip_95(row: Row) -> bool:
+    return row["method"] == "snip" and float(row["sparsity"]) == 0.95
+
+
+def seconds(cell: Mapping[str, Row]) -> str:
+    return f"{np.mean([float(row['seconds']) for row in cell.values()]):,.0f} s" if cell else "-"
+
+
+def beside(cell: Mapping[str, Row], dense: Mapping[str, Row]) -> str:
+    """The share of the dense score that the common seeds have kept, and the seconds that it took."""
+    share = shared(*({seed: float(row["last"]) for seed, row in of.items()} for of in (cell, dense)))
+    if not share:
+        return "-"
+    return f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}], {seconds(cell)}"
+
+
+def spent() -> str:
     """How much of the study there is, and what it took."""
     trials = read("trials.csv")
     done = [row for row in trials if row["outcome"] == "done"]
@@ -91,14 +161,15 @@ def costs() -> str:
     )
 
 
-def pictures() -> str:
+def pictures(names: Iterable[str]) -> str:
     """Every figure that is there, with its name as the text beside it."""
-    return "\n\n".join(f"![{file.stem}](results/{file.name})" for name in FIGURES for file in sorted(FOLDER.glob(f"{name}*.png")))
+    return "\n\n".join(f"![{file.stem}](results/{file.name})" for name in names for file in drawn(FOLDER, name))
 
 
 def texts() -> dict[str, str]:
     """What stands between the marks of docs/results.md."""
-    return {"claim": claim(), "kept": markdown(retained()), "costs": costs(), "pictures": pictures()}
+    pages = {"claim": claim(), "final": by_final(), "kept": markdown(retained()), "costs": spent(), "pictures": pictures(FIGURES)}
+    return pages | {"longer": markdown(longer()), "frontiers": pictures(FRONTIERS)}
 
 
 def main() -> None:

@@ -102,10 +102,8 @@ def _best(axis: Axes, lines: Sequence[tuple[str, Scores, Scores]]) -> None:
     xs, ys = [x for x, _, _ in corners] + [max(float(x[-1]) for _, x, _ in lines)], [y for _, y, _ in corners] + [corners[-1][1]]
     axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
     last = {corner[2]: corner for corner in corners}
-    left = {xs[0]: "left"}  # beside the first point there is only the axis
     for cost_then, y, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
-        side = left.get(cost_then, "right")
-        axis.annotate(name, (cost_then, y), (-3 if side == "right" else 0, 4), textcoords="offset points", fontsize=7.5, ha=side)
+        axis.annotate(name, (cost_then, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
 
 
 def envelope(lines: Sequence[tuple[str, Scores, Scores]]) -> list[tuple[float, float, str]]:
