@@ -200,7 +200,9 @@ class Driver:
 
     def _expect(self, trials: Mapping[str, Trial]) -> None:
         later = self._adaptive.left * len(self.plan.sweep.seeds) if self._adaptive else 0
-        self._progress.expect({trial.key: trial.updates for trial in trials.values()}, later, self.plan.sweep.updates)
+        goal = {trial.key: trial.updates for trial in trials.values()}
+        costs = {trial.key: self.plan.cost(trial) for trial in trials.values()}
+        self._progress.expect(goal, later, self.plan.sweep.updates, costs)
 
     def _pack(self, trials: Iterable[Trial]) -> None:
         todo = list(trials)

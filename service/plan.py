@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -16,11 +16,12 @@ from search_spaces.sweep import Sweep, expand, load_sweep, override
 from service import devices, manifest, mirror, spool
 from service.manifest import Ledger
 from service.packing import pack
+from service.price import price
 from trainables import datasets, paths
 from trainables.trial import Stack, Trial
 
-# Updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
-UPDATES_PER_SECOND = {("cpu", "bc"): 500.0, ("cpu", "td3_bc"): 200.0, ("cpu", "iql"): 150.0}
+# Dense updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
+UPDATES_PER_SECOND = {("cpu", "bc"): 450.0, ("cpu", "td3_bc"): 130.0, ("cpu", "iql"): 95.0}
 OTHERWISE = {"cpu": 30.0, "cuda": 5_000.0}
 STACK_SIZE = {"cpu": 4, "cuda": 32}  # why: docs/decisions/012-stacks-on-a-cpu.md
 ROUNDS = 2  # on CPUs each place gets so many stacks at least, so that none is left waiting for long at the end
@@ -53,6 +54,10 @@ class Plan:
     @property
     def todo(self) -> list[Trial]:
         return [trial for trial in self.trials if self.state[trial.key] not in manifest.TERMINAL]
+
+    def cost(self, trial: Trial) -> float:
+        """Seconds that an update of the trial is thought to take."""
+        return cost(trial, self.rates, self.device, self.execution)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -97,7 +102,8 @@ def make_plan(
     return Plan(
         name=name, sweep=sweep, trials=trials, state=state, elsewhere={k: s for k, s in elsewhere.items() if k in state},
         absent=absent, device=device, size=size, slots=slots, stacks=stacks, rates=rates,
-        seconds=_seconds(stacks, rates, slots) + unknown, left=left, others=elsewhere, execution=execution,
+        seconds=_seconds(stacks, lambda t: cost(t, rates, device, execution), slots) + unknown,
+        left=left, others=elsewhere, execution=execution,
     )  # fmt: skip
 
 
@@ -174,7 +180,7 @@ def describe(plan: Plan) -> str:
         lines.append(f"  {'first':<12}{id} is not here yet: it will be {'recorded' if id.startswith(datasets.OURS) else 'downloaded'}")
     if todo or plan.left:
         rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
-        lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} updates/s of a stack")
+        lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} dense updates/s of a stack")
     return "\n".join(lines)
 
 
@@ -218,9 +224,9 @@ def _done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
 
 
 def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str) -> float:
-    """Updates per second of a stack: the median of what this storage measured, else the table's."""
+    """Dense updates per second of a stack: the median of what this storage measured, else the table's."""
     measured = [
-        float(entry.detail["updates_per_second"])
+        float(entry.detail["updates_per_second"]) * price(entry.trial, device, entry.detail.get("execution", "auto"))
         for ledger in ledgers.values()
         for entry in ledger.entries.values()
         if entry.state == "done" and entry.trial.algorithm == algorithm and entry.detail.get("device") == device
@@ -229,12 +235,17 @@ def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str) -> float:
     return median(measured) if measured else UPDATES_PER_SECOND.get((device, algorithm), OTHERWISE[device])
 
 
-def _seconds(stacks: Sequence[Stack], rates: Mapping[str, float], slots: int) -> float:
+def cost(trial: Trial, rates: Mapping[str, float], device: str, execution: str) -> float:
+    """Seconds that an update of the trial takes, where `rates` are dense updates per second by algorithm."""
+    return price(trial, device, execution) / rates[trial.algorithm]
+
+
+def _seconds(stacks: Sequence[Stack], costs: Callable[[Trial], float], slots: int) -> float:
     """The time that `slots` workers need when each takes the next stack as it gets free."""
     free = [0.0] * max(1, slots)
     for stack in stacks:
         free.sort()
-        free[0] += len(stack) * stack.lead.updates / rates[stack.lead.algorithm]
+        free[0] += sum(map(costs, stack.trials)) * stack.lead.updates
     return max(free)
 
 

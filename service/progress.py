@@ -15,7 +15,10 @@ LINE_EVERY = 10.0  # seconds between lines where nobody watches, e.g. in `ray jo
 
 
 class Progress:
-    """What is known of a run's trials: `goal[key]` updates each; pure, the clock is handed in."""
+    """What is known of a run's trials: `goal[key]` updates each; pure, the clock is handed in.
+
+    Updates cost what is said of them, relative to each other: dense ones, which come first, say little about how fast pruned ones will be.
+    """
 
     def __init__(self, goal: Mapping[str, int]) -> None:
         self._goal = dict(goal)
@@ -23,13 +26,16 @@ class Progress:
         self._ended: dict[str, str] = {}
         self._running: set[str] = set()
         self._trained = 0
-        self._history: deque[tuple[float, int]] = deque()
+        self._cost: dict[str, float] = {}
+        self._worked = 0.0
+        self._history: deque[tuple[float, int, float]] = deque()
         self._scores: dict[str, tuple[str, float]] = {}
         self._later, self._later_updates = 0, 0
 
-    def expect(self, goal: Mapping[str, int], later: int = 0, updates: int = 0) -> None:
-        """More trials have become known, and `later` more of `updates` each are not known yet."""
+    def expect(self, goal: Mapping[str, int], later: int = 0, updates: int = 0, costs: Mapping[str, float] | None = None) -> None:
+        """More trials have become known, and `later` more of `updates` each are not known yet; `costs` of an update by key."""
         self._goal |= goal
+        self._cost |= costs or {}
         self._at = dict.fromkeys(goal, 0) | self._at
         self._later, self._later_updates = later, updates
 
@@ -42,7 +48,9 @@ class Progress:
 
     def at(self, key: str, update: int, now: float) -> None:
         """The trial has reached `update`."""
-        self._trained += max(0, update - self._at[key])
+        gone = max(0, update - self._at[key])
+        self._trained += gone
+        self._worked += gone * self._cost.get(key, 1.0)
         self._at[key] = max(update, self._at[key])
         self._note(now)
 
@@ -56,15 +64,20 @@ class Progress:
 
     def speed(self) -> float:
         """Updates per second of all trials together, evaluations and start-ups of the last minute included."""
-        if len(self._history) < 2:
-            return 0.0
-        (t0, u0), (t1, u1) = self._history[0], self._history[-1]
-        return (u1 - u0) / (t1 - t0) if t1 > t0 else 0.0
+        return self._recent()[0]
 
     def seconds_left(self) -> float | None:
-        left = sum(goal - self._at[key] for key, goal in self._goal.items() if key not in self._ended)
-        left += self._later * self._later_updates
-        return left / self.speed() if self.speed() > 0 else None
+        left = sum((goal - self._at[key]) * self._cost.get(key, 1.0) for key, goal in self._goal.items() if key not in self._ended)
+        if self._later:
+            left += self._later * self._later_updates * (sum(self._cost.values()) / len(self._cost) if self._cost else 1.0)
+        pace = self._recent()[1]
+        return left / pace if pace > 0 else None
+
+    def _recent(self) -> tuple[float, float]:
+        """Updates, and what they cost, per second of the last minute."""
+        (t0, *then), (t1, *now) = (self._history[0], self._history[-1]) if self._history else ((0.0, 0, 0.0), (0.0, 0, 0.0))
+        updates, work = ((b - a) / (t1 - t0) if t1 > t0 else 0.0 for a, b in zip(then, now, strict=True))
+        return updates, work
 
     def line(self) -> str:
         ended, total = Counter(self._ended.values()), len(self._goal) + self._later
@@ -85,7 +98,7 @@ class Progress:
         return " | ".join(parts) + (f" | scores so far: {scores}" if scores else "")
 
     def _note(self, now: float) -> None:
-        self._history.append((now, self._trained))
+        self._history.append((now, self._trained, self._worked))
         while len(self._history) > 2 and now - self._history[0][0] > WINDOW:
             self._history.popleft()
 

@@ -8,6 +8,7 @@ import pytest
 
 from service.manifest import Manifest
 from service.plan import Plan, describe, duration, make_plan
+from service.price import FIXED, KEPT, price
 from service.spool import StackSpool
 from trainables.reports import Checkpointed
 from trainables.trial import Stack, Trial
@@ -105,12 +106,16 @@ def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Pat
 
 def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str) -> None:
     trials = list(planned(tmp_path).trials)
-    enter(tmp_path, "done", trials[:3], {"device": "cpu", "updates_per_second": 20.0})
-    plan = planned(tmp_path)
+    dense, pruned = (trial for trial in trials if trial.seed == 0)
+    assert (price(dense, "cpu"), price(pruned, "cpu", "dense"), price(pruned, "cuda")) == (1, 1, 1)
+    assert price(pruned, "cpu") == pytest.approx(FIXED + KEPT * 0.2)
+    enter(tmp_path, "done", [dense], {"device": "cpu", "updates_per_second": 20.0, "execution": "dense"})
+    plan = planned(tmp_path, slots=1)
     assert plan.rates == {"bc": 20.0}
-    assert plan.seconds == pytest.approx(200 / 20)
-    enter(tmp_path, "done", [], {})
-    assert planned(tmp_path, "smoke", "seeds=5").rates == {"bc": 20.0}
+    assert plan.seconds == pytest.approx((1 + 2 * price(pruned, "cpu")) * 200 / 20)
+    enter(tmp_path, "done", [pruned], {"device": "cpu", "updates_per_second": 80.0, "execution": "sparse"})
+    assert planned(tmp_path).rates == {"bc": pytest.approx((20 + 80 * price(pruned, "cpu")) / 2)}
+    assert planned(tmp_path, "smoke", "seeds=5").rates == planned(tmp_path).rates
 
 
 def test_durations_are_readable() -> None:

@@ -18,6 +18,17 @@ def test_time_left_is_updates_left_over_the_speed_of_all_trials() -> None:
     assert progress.seconds_left() == pytest.approx((800 + 300 + 1000) / 40)
 
 
+def test_what_is_pruned_is_expected_to_cost_less_than_the_dense_trials_before_it() -> None:
+    progress = Progress({})
+    progress.expect({"dense": 1000, "pruned": 1000}, costs={"dense": 0.01, "pruned": 0.001})
+    progress.start("dense", 0, 0.0)
+    progress.at("dense", 500, 10.0)  # twice as slow as was said of it
+    assert progress.speed() == pytest.approx(50)
+    assert progress.seconds_left() == pytest.approx(10 + 2)
+    progress.expect({}, later=2, updates=1000)
+    assert progress.seconds_left() == pytest.approx(10 + 2 + 2 * 11), "of what is not known yet, as the mean of what is"
+
+
 def test_ended_trials_leave_no_time_and_are_counted_by_how_they_ended() -> None:
     progress = Progress({"a": 100, "b": 100})
     for key in ("a", "b"):
