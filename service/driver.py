@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from service import mirror, spool, stopping
 from service.manifest import TERMINAL, Manifest
 from service.packing import pack, retry
-from service.plan import Plan, limits, progress_of, stack_size
+from service.plan import Plan, cost, limits, progress_of, stack_size
 from service.progress import Display, Progress
 from trainables import paths
 from trainables.trial import Stack, Trial, shape_of
@@ -66,6 +66,7 @@ class Driver:
 
         `fit` says how many trials like one go into its memory."""
         self.device, self._fit = device, fit
+        self._expect(self._todo)
         # A search on CPUs asks for one suggestion at a time, and learns from each, however many trials there are already.
         self._most = self._size or stack_size(device, 0 if self._adaptive else len(self._todo), slots)
         self._pack(self._todo.values())
@@ -201,7 +202,7 @@ class Driver:
     def _expect(self, trials: Mapping[str, Trial]) -> None:
         later = self._adaptive.left * len(self.plan.sweep.seeds) if self._adaptive else 0
         goal = {trial.key: trial.updates for trial in trials.values()}
-        costs = {trial.key: self.plan.cost(trial) for trial in trials.values()}
+        costs = {trial.key: cost(trial, self.plan.rates, self.device, self.plan.execution) for trial in trials.values()}
         self._progress.expect(goal, later, self.plan.sweep.updates, costs)
 
     def _pack(self, trials: Iterable[Trial]) -> None:

@@ -55,10 +55,6 @@ class Plan:
     def todo(self) -> list[Trial]:
         return [trial for trial in self.trials if self.state[trial.key] not in manifest.TERMINAL]
 
-    def cost(self, trial: Trial) -> float:
-        """Seconds that an update of the trial is thought to take."""
-        return cost(trial, self.rates, self.device, self.execution)
-
     @property
     def needs(self) -> tuple[str, ...]:
         """The datasets that a run would train on."""
