@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -122,6 +124,19 @@ def seeds(row: Row, there: str) -> str:
     return "" if there == row["planned"] else f" {there}/{row['planned']}"
 
 
+def controls() -> Iterator[list[str]]:
+    """What the report says of each pruned cell beside random ERK masks, counted over datasets and algorithms."""
+    lines = (FOLDER / "table.txt").read_text().splitlines()
+    told: dict[str, Counter[str]] = {}
+    for cell, verdict in itertools.pairwise(lines):
+        if "against a random ERK mask" in verdict:
+            told.setdefault(cell.split(", ")[1], Counter())[verdict.split("  ")[-1]] += 1
+    columns = ("better", "no difference shown", "worse", "no seed has both")
+    yield ["mask", *columns[:-1], "not trained yet"]
+    for mask, counts in sorted(told.items()):
+        yield [f"{mask} %", *(str(counts[column]) for column in columns)]
+
+
 def longer() -> Iterator[list[str]]:
     """A row per dataset and algorithm: what the updates that a budget affords have brought, pruned at 95 % and dense."""
     own = [row for row in (*read("trials.csv"), *read("longer.csv")) if row["method"] == "dense" or is_snip_95(row)]
@@ -169,7 +184,7 @@ def pictures(names: Iterable[str]) -> str:
 def texts() -> dict[str, str]:
     """What stands between the marks of docs/results.md."""
     pages = {"claim": claim(), "final": by_final(), "kept": markdown(retained()), "costs": spent(), "pictures": pictures(FIGURES)}
-    return pages | {"longer": markdown(longer()), "frontiers": pictures(FRONTIERS)}
+    return pages | {"controls": markdown(controls()), "longer": markdown(longer()), "frontiers": pictures(FRONTIERS)}
 
 
 def main() -> None:

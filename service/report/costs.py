@@ -102,7 +102,8 @@ def _best(axis: Axes, lines: Sequence[tuple[str, Scores, Scores]]) -> None:
     xs, ys = [x for x, _, _ in corners] + [max(float(x[-1]) for _, x, _ in lines)], [y for _, y, _ in corners] + [corners[-1][1]]
     axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
     last = {corner[2]: corner for corner in corners}
-    for cost_then, y, name in _apart(last.values(), 0.09 * (ys[-1] - ys[0])):
+    low, high = axis.get_ylim()
+    for cost_then, y, name in _apart(last.values(), 0.08 * (high - low)):
         axis.annotate(name, (cost_then, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
 
 
