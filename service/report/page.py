@@ -128,7 +128,8 @@ def _square(cell: Cell | None) -> str:
     if cell is None:
         return "<td class='none'></td>"
     if cell.retained is None:
-        return f"<td class='none'>{escape(cell.absence or 'no dense score above 0')}</td>"
+        unpaired = f"dense: {cell.unpaired}" if not cell.pairs else "no dense score above 0"
+        return f"<td class='none'>{escape(cell.absence or unpaired)}</td>"
     share, low, high = (100 * value for value in (cell.retained.value, cell.retained.low, cell.retained.high))
     why = ", ".join([*([cell.absence] if cell.absent else []), *([f"dense: {cell.unpaired}"] if cell.unpaired else [])])
     star, note = ("", "") if cell.whole else ("*", f"<small class='why'>{len(cell.pairs)}/{len(cell.runs)} pairs; {escape(why)}</small>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -103,7 +104,15 @@ def aggregate_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
 
 def _aggregate(row: Aggregate) -> tuple[str, ...]:
     numbers = (*_estimate(row.mean), *_estimate(row.iqm), *_estimate(row.improvement, places=2))
-    return (row.name, str(len(row.tasks)), *numbers, ", ".join(row.left_out))
+    return (row.name, str(len(row.tasks)), *numbers, left_out(row.left_out))
+
+
+def left_out(tasks: Sequence[str], most: int = 3) -> str:
+    """The tasks by name, and of many how many by what became of their seeds: the grid and the cells have them one by one."""
+    if len(tasks) <= most:
+        return ", ".join(tasks)
+    reasons = Counter(task.partition(" (")[2].removesuffix(")") for task in tasks)
+    return ", ".join(f"{count} task{'s' * (count > 1)} ({why or 'where others are absent'})" for why, count in reasons.items())
 
 
 def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:

@@ -65,6 +65,17 @@ def test_a_cell_with_an_unpaired_seed_is_starred_and_not_judged() -> None:
     assert "2/3 pairs; dense: 1 failed: divergence" in page.grid(tasks)
 
 
+def test_of_many_tasks_that_are_left_out_the_reasons_are_counted() -> None:
+    assert tables.left_out(["a bc (1 missing)", "b bc", "c bc"]) == "a bc (1 missing), b bc, c bc"
+    many = ["a bc (1 missing)", "b bc", "c bc (1 missing)", "d bc (2 failed: divergence)"]
+    assert tables.left_out(many) == "2 tasks (1 missing), 1 task (where others are absent), 1 task (2 failed: divergence)"
+
+
+def test_a_cell_without_dense_says_that_it_is_not_in_the_sweep() -> None:
+    assert "dense: 2 not in the sweep" in page.grid(of(runs("snip", 0.95, [50.0, 100.0])))
+    assert "no dense score above 0" in page.grid(of(runs("dense", 0.0, [-1.0]), runs("snip", 0.95, [50.0])))
+
+
 def test_a_dense_seed_that_was_never_planned_is_a_missing_pair() -> None:
     tasks = of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [50.0, 100.0]))
     assert claim(tasks)[0].startswith("at 95 %: 0 of 0 cells")
