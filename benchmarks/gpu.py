@@ -1,10 +1,11 @@
-"""Updates per second of stacks on one GPU, summed over members, as plain calls and as CUDA graphs, and the share of the roofline.
+"""Updates per second of stacks on one GPU, summed over members, as plain calls and as CUDA graphs, with float32's products and
+with TF32's, and the share of the roofline.
 
     python benchmarks/gpu.py                                     # writes benchmarks/gpu.json, some minutes on one GPU
-    python benchmarks/gpu.py --device cpu --members 1,2 --seconds 0.2   # that the program runs
+    python benchmarks/gpu.py --device cpu --members 1,2 --seconds 0.2 --to /tmp/gpu.json   # that the program runs
 
-The roofline counts the multiplications and additions of the weights that the execution holds (kept or not, as a matrix product does),
-for the passes that the algorithm makes, over the device's float32 peak measured by one large product in the same run.
+The roofline counts the multiplications and additions of the weights between live units (kept or not, as a matrix product does), for the
+passes that the algorithm makes, over what one large product reached in the same run, with the same rounding of factors.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +40,15 @@ PASSES = {
 }
 
 
-def trainer(table: Table, algorithm: str, members: int, pruner: str, sparsity: float, device: str, graph: bool) -> Updates:
-    """A stack in training as run_stack trains it."""
+def trainer(
+    table: Table, algorithm: str, members: int, pruner: str, sparsity: float, device: str, graph: bool, execution: str = "fused"
+) -> Updates:
+    """A stack in training as run_stack trains it, on a GPU in the execution `fused`."""
     trials = (Trial(dataset=table.dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, seed=seed) for seed in range(members))
     stack, module = Stack(tuple(trials)), registry.load("algorithms", algorithm)
     agent = Agent(module, stack, table.observation_size, table.action_size, device, recorded=graph and device != "cpu")
     data = Minibatches(table, module.NORMALIZE, device, getattr(module, "NEXT_ACTIONS", False))
     masks = prune(agent, stack, data.draw)
-    execution = "auto" if device != "cpu" else "compact" if sparsity else "dense"
     agent.build(execution, {name: agent.initial(name) for name in agent.specs}, masks)
     return Updates(agent, data)
 
@@ -65,7 +69,9 @@ def rate(updates: Updates, device: str, seconds: float) -> float:
 def flop(updates: Updates, algorithm: str) -> float:
     """Floating point operations of one update of one member, biases and elementwise work left out."""
     agent = updates.agent
-    held = {name: sum(leaf.numel() for leaf in network.leaves) / agent.size for name, network in agent.networks.items()}
+    held = {
+        name: network.spec.heads * sum(n_in * n_out for n_in, n_out in pairwise(network.sizes)) for name, network in agent.networks.items()
+    }
     return sum(2 * agent.hyper.batch_size * held[name] * times for name, times in PASSES[algorithm].items())
 
 
@@ -87,6 +93,15 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def works(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What to measure; every kind of stack as plain calls and as graphs, and the largest as graphs in the execution `dense`."""
+    sizes = list(map(int, given.members.split(",")))
+    for tf32, algorithm, (pruner, sparsity) in product((False, True), given.algorithms.split(","), CELLS):
+        work = {"tf32": tf32, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity}
+        yield from ({**work, "members": size, "graph": graph, "execution": "fused"} for size in sizes for graph in (False, True))
+        yield {**work, "members": sizes[-1], "graph": True, "execution": "dense"}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
@@ -94,43 +109,35 @@ def main() -> None:
     parser.add_argument("--members", default="1,8,32,64,128")
     parser.add_argument("--algorithms", default="td3_bc,iql")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--tf32", action="store_true")
-    parser.add_argument("--to", type=Path, help="JSON file")
+    parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(".json"))
     given = parser.parse_args()
     try:
         usable(given.device)
     except UserError as error:
         parser.error(str(error))
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("high" if given.tf32 else "highest")
     table, device = load_table(given.dataset), given.device
     name = torch.cuda.get_device_name() if device != "cpu" else platform.processor() or "cpu"
-    ceiling, found = peak(device), []
-    print(f"{name}, torch {torch.__version__}, {ceiling / 1e12:.2f} TFLOP/s in one product{' (TF32)' if given.tf32 else ''}")
-    for algorithm in given.algorithms.split(","):
-        for pruner, sparsity in CELLS:
-            for members in map(int, given.members.split(",")):
-                for graph in (False, True):
-                    row: dict[str, Any] = {
-                        "algorithm": algorithm,
-                        "pruner": pruner,
-                        "sparsity": sparsity,
-                        "members": members,
-                        "graph": graph,
-                    }
-                    updates = trainer(table, algorithm, members, pruner, sparsity, device, graph)
-                    row["updates_per_second"] = rate(updates, device, given.seconds)
-                    row["roofline"] = row["updates_per_second"] * flop(updates, algorithm) / ceiling
-                    found.append(row)
-                    how = "graph" if graph else "calls"
-                    print(
-                        f"{algorithm:>8} {pruner:>6} {100 * sparsity:3.0f} %  {updates.agent.execution:>8}  K = {members:<4} {how}"
-                        f"  {row['updates_per_second']:10,.0f} updates/s  {100 * row['roofline']:5.1f} % of the roofline",
-                        flush=True,
-                    )
-    if given.to:
-        about = {"device": name, "torch": torch.__version__, "tf32": given.tf32, "flop_per_second": ceiling, "rows": found}
+    ceilings: dict[bool, float] = {}
+    about = {"device": name, "torch": torch.__version__, "flop_per_second": ceilings, "rows": (rows := [])}
+    for work in works(given):
+        torch.set_float32_matmul_precision("high" if work["tf32"] else "highest")
+        if work["tf32"] not in ceilings:
+            ceilings[work["tf32"]] = peak(device)
+            print(f"{name}, torch {torch.__version__}, {ceilings[work['tf32']] / 1e12:.1f} TFLOP/s in one product, TF32: {work['tf32']}")
+        kind = [work[key] for key in ("algorithm", "members", "pruner", "sparsity")]
+        updates = trainer(table, *kind, device, work["graph"], work["execution"])
+        work["updates_per_second"] = rate(updates, device, given.seconds)
+        if work["execution"] == "fused":
+            work["roofline"] = work["updates_per_second"] * flop(updates, work["algorithm"]) / ceilings[work["tf32"]]
+        rows.append(work)
         given.to.write_text(json.dumps(about, indent=1) + "\n")
+        print(
+            f"{work['algorithm']:>8} {work['pruner']:>6} {100 * work['sparsity']:3.0f} %  {work['execution']:>6}  K = {work['members']:<4}"
+            f" {'graph' if work['graph'] else 'calls'}  {work['updates_per_second']:10,.0f} updates/s"
+            f"  {100 * work.get('roofline', 0):5.1f} % of the roofline",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

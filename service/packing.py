@@ -22,7 +22,8 @@ def pack(
 
     `most` holds those to smaller stacks that have failed in larger ones, by trial key. Trials that fit together are split evenly: ten
     at `size` 8 make two stacks of five, which end at the same time. Where `place`, device and execution, is a CPU's
-    `auto`, those that it would compute another way alone than in each other's company stay apart.
+    `auto`, those that it would compute another way alone than in each other's company stay apart. On a GPU all members of a stack
+    cost what its widest does, so those of like sparsity share one.
     """
     groups: dict[tuple[str, int, str, int], list[Trial]] = {}
     for trial in trials:
@@ -33,6 +34,8 @@ def pack(
     for (*_, limit), group in groups.items():
         count = math.ceil(len(group) / limit)
         bounds = [len(group) * i // count for i in range(count + 1)]
+        if place[0] != "cpu":
+            group.sort(key=lambda trial: trial.sparsity)
         stacks += [Stack(tuple(group[a:b])) for a, b in pairwise(bounds)]
     return tuple(stacks)
 

@@ -71,12 +71,14 @@ def alone(trial: Trial) -> Stack:
 class World:
     """A stack in training as run_stack does it: pruned, built in an execution, updated."""
 
-    def __init__(self, trials: Sequence[Trial], execution: str = "dense", table: Table | None = None, recorded: bool = False) -> None:
+    def __init__(
+        self, trials: Sequence[Trial], execution: str = "dense", table: Table | None = None, recorded: bool = False, device: str = "cpu"
+    ) -> None:
         table = table or made_up_table()
         self.stack = Stack(tuple(trials))
         self.algorithm = registry.load("algorithms", self.stack.lead.algorithm)
-        self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size, recorded=recorded)
-        self.data = Minibatches(table, self.algorithm.NORMALIZE, next_actions=getattr(self.algorithm, "NEXT_ACTIONS", False))
+        self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size, device, recorded)
+        self.data = Minibatches(table, self.algorithm.NORMALIZE, device, getattr(self.algorithm, "NEXT_ACTIONS", False))
         self.execution = execution
         self.masks: dict[str, Mask] = {}
 

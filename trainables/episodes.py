@@ -28,7 +28,7 @@ from trainables.trial import Stack, Trial
 
 Returns = np.ndarray[Any, Any]
 BEHIND = 2  # evaluations that training may run ahead of: each holds back checkpoints, and so makes a crash cost more
-PART = 8  # members that one process evaluates: ten episodes of each take seconds, and a large stack's go to many cores
+PART = 4  # members that one process evaluates: ten episodes of each take a second, and a large stack's go to many cores
 
 
 class Future(Protocol):

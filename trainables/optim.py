@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainables import tape
 from trainables.execution import native
+from trainables.execution.native import cuda
 
 NativeUpdate = Callable[[Tensor, float, int], None]
 
@@ -18,7 +19,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, which all re
 class Adam:
     """Kingma & Ba 2015, torch.optim.Adam's arithmetic, on `parameters` [K, V] with a learning rate [K, 1].
 
-    Where it is `recorded` (trainables/updates.py), or the project's C does not run, torch's fused kernel does it, member by member."""
+    Where it is `recorded` (trainables/updates.py), or the project's C does not run, a GPU's kernel does it, or torch's fused one, member
+    by member."""
 
     def __init__(self, parameters: Tensor, learning_rate: Tensor, recorded: bool = False) -> None:
         self.parameters = parameters
@@ -29,6 +31,7 @@ class Adam:
         self._update = None
         if native.serves(parameters) and not recorded:
             self._update = native.adam(parameters, self.first, self.second, learning_rate, BETAS, EPSILON)
+        self._on_gpu = cuda.serves(parameters)
         self._counts = torch.zeros((), device=parameters.device)
         rates = learning_rate.flatten().tolist()
         self._groups = [
@@ -55,6 +58,10 @@ class Adam:
             tape.do(self._by_native, (self._update, gradient, factor))
             return
         self._counts += 1
+        if self._on_gpu:
+            rates = (self.learning_rate * factor).to(torch.float32)
+            cuda.adam(self.parameters, gradient, self.first, self.second, rates, self._counts, BETAS, EPSILON)
+            return
         for rate, members in self._groups:
             values, gradients, first, second = ([rows[k] for k in members] for rows in (self.parameters, gradient, self.first, self.second))
             rate_now = (rate * factor).squeeze().to(rate.dtype)  # CUDA's kernel reads a float, whatever it is given

@@ -107,10 +107,11 @@ def run_stack(
             if first in changes:
                 masks = change(agent, stack, masks, changes[first], execution, quantiles)
             logged |= make.run(first, last)
+        alive = agent.finite()  # waits for a GPU, which has only been given its work so far
         rate = len(stack) * (stop - update) / (time.monotonic() - begun)
         update = stop
 
-        for member, finite in enumerate(agent.finite()):
+        for member, finite in enumerate(alive):
             if healthy[member] and not finite:
                 healthy[member] = False
                 told.later([Diverged(update, member, f"parameters are not finite after update {update}")])

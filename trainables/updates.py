@@ -73,7 +73,8 @@ class Updates:
     def _made(self) -> Losses:
         agent = self.agent
         losses: Losses = agent.algorithm.update(agent, self.data.draw(agent.streams, agent.hyper.batch_size))
-        return losses
+        # Without the graph they came from: its nodes would remember the stream on which they were made, and a CUDA graph be refused.
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _repeated(self, record: Record) -> Losses:
         pattern = self.agent.pattern()

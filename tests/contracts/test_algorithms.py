@@ -37,7 +37,14 @@ def three(algorithm: str) -> list[Trial]:
     ]
 
 
+def assert_near(found: Rows, wanted: Rows, where: str) -> None:
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-5, msg=lambda said: f"{where} {name}: {said}")  # noqa: B023
+
+
 def assert_stack_equals_alone(trials: list[Trial], execution: str, updates: int = UPDATES) -> None:
+    """To the last bit, but for `fused`: on a GPU a member is as wide as the widest of its stack."""
+    check = assert_near if execution == "fused" else assert_same
     table = made_up_table(11, 3) if trials[0].hyper_values()["batch_size"] > 32 else made_up_table()
     together = World(trials, execution, table).start()
     assert together.agent.execution == execution
@@ -47,16 +54,16 @@ def assert_stack_equals_alone(trials: list[Trial], execution: str, updates: int 
     for k, trial in enumerate(trials):
         alone = World([trial], execution, table).start()
         alone_logged = alone.train(0, updates)
-        assert_same(member_of(rows, k), alone.rows(), trial.name)
+        check(member_of(rows, k), alone.rows(), trial.name)
         for update, (found, wanted) in enumerate(zip(logged, alone_logged, strict=True)):
-            assert_same({name: loss[k : k + 1] for name, loss in found.items()}, wanted, f"{trial.name} update {update}")
+            check({name: loss[k : k + 1] for name, loss in found.items()}, wanted, f"{trial.name} update {update}")
     for name, row in rows.items():
         if name.startswith("online/"):
             assert not torch.equal(row, together.agent.initial(name.removeprefix("online/"))), f"{name} was not trained"
 
 
 @each_case
-def test_a_stack_equals_each_member_alone_bit_for_bit(algorithm: str, execution: str) -> None:
+def test_a_stack_equals_each_member_alone(algorithm: str, execution: str) -> None:
     assert_stack_equals_alone(three(algorithm), execution)
 
 

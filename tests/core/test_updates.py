@@ -38,19 +38,21 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "serves", lambda tensor: False)
 
 
-def world(algorithm: str, recorded: bool = True) -> World:
+def world(algorithm: str, recorded: bool = True, execution: str = "fused") -> World:
     trials = [
         small_trial(algorithm, pruner, sparsity, seed) for pruner, sparsity, seed in (("dense", 0.0, 0), ("snip", 0.7, 1), ("snip", 0.5, 0))
     ]
     specs = World(trials).agent.specs.values()
-    execution = "dense" if any(executions.cannot("compact", spec) for spec in specs) else "compact"
+    if any(executions.cannot(execution, spec) for spec in specs):
+        execution = "dense"
     return World(trials, execution, recorded=recorded).start()
 
 
+@pytest.mark.parametrize("execution", ["fused", "compact"])
 @pytest.mark.parametrize("algorithm", registry.names("algorithms"))
-def test_recorded_updates_are_the_updates(algorithm: str) -> None:
+def test_recorded_updates_are_the_updates(algorithm: str, execution: str) -> None:
     first, stop = BLOCK - 9, BLOCK + 9  # the draws' block is filled again in between
-    made, repeated = world(algorithm), world(algorithm)
+    made, repeated = world(algorithm, execution=execution), world(algorithm, execution=execution)
     made.train(first, stop)
     recorder = Recorder(repeated.agent)
     updates = Updates(repeated.agent, repeated.data, recorder)

@@ -37,6 +37,13 @@ def test_trials_that_auto_would_compute_in_different_ways_do_not_share_a_stack()
         assert [len(stack) for stack in pack(group, 9, place=place)] == [9]
 
 
+def test_on_a_gpu_trials_of_like_sparsity_share_a_stack() -> None:
+    group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
+    assert [trial.sparsity for trial in group] != sorted(trial.sparsity for trial in group)
+    stacks = pack(group, 3, place=("cuda", "auto"))
+    assert [[trial.sparsity for trial in stack.trials] for stack in stacks] == [[0.0] * 3, [0.5] * 3, [0.9] * 3]
+
+
 def test_trials_that_go_on_from_different_updates_do_not_share_a_stack() -> None:
     group = PRUNED
     progress = {group[0].key: 5_000, group[3].key: 5_000, group[5].key: 10_000}

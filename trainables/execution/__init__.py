@@ -92,10 +92,10 @@ def missed(masks: Iterable[Mask], device: str) -> str:
 
 
 def fastest(spec: MLP, mask: Tensor) -> str:
-    """`sparse` on a CPU below the density where it breaks even with dense matrix products, if its kernels can run here; elsewhere
-    `compact` for a pruned network without layer normalization, which it cannot compute; otherwise `dense`."""
+    """On a CPU `sparse` below the density where it breaks even with dense matrix products, if its kernels can run here; elsewhere
+    `fused` for a network without layer normalization, which it cannot compute; otherwise `dense`."""
+    if not mask.is_cpu:
+        return "dense" if cannot("fused", spec) else "fused"
     kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
     density = kept / (len(mask) * sum(spec.weights_per_layer))
-    if mask.is_cpu:
-        return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"
-    return "compact" if density < 1 and not cannot("compact", spec) else "dense"
+    return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"

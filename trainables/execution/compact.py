@@ -12,7 +12,7 @@ What was kept of dead units is idle: no gradient reaches it, and it is there so 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -129,10 +129,12 @@ def size_class(spec: MLP, live: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(full, next(size for size in CLASSES if size >= n)) for n, full in zip(live, spec.sizes[1:-1], strict=True))
 
 
-def shrink(spec: MLP, mask: Tensor) -> tuple[MLP, Tensor]:
-    """The smaller network of members of one class, and the canonical place of each number of its rows [K, V] (`spec.row`: padding)."""
+def shrink(spec: MLP, mask: Tensor, widths: Callable[[MLP, Sequence[int]], tuple[int, ...]] = size_class) -> tuple[MLP, Tensor]:
+    """The smaller network of members of one class, and the canonical place of each number of its rows [K, V] (`spec.row`: padding).
+
+    `widths` are the hidden ones for so many live units per hidden layer."""
     useful = useful_units(from_row(spec, mask))
-    hidden = size_class(spec, [int(layer.sum(-1).max()) for layer in useful[1:-1]])
+    hidden = widths(spec, [int(layer.sum(-1).max()) for layer in useful[1:-1]])
     small = replace(spec, sizes=(spec.sizes[0], *hidden, spec.sizes[-1]), extra={})
     # Live units first, in their order; the first `size` of them are taken, dead ones among these are padding.
     order = [torch.sort(~layer, dim=-1, stable=True).indices[..., :n] for layer, n in zip(useful, small.sizes, strict=True)]
