@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: sweep test test-faults test-stack test-pages docs lint bench clean
+.PHONY: sweep test test-faults test-stack test-gpu test-pages docs lint bench clean
 
 sweep: .venv/installed  ## record the default dataset if absent, run search_spaces/quickstart.py, show the results
 	@$(BIN)/python -m service run quickstart
@@ -17,6 +17,9 @@ test-faults: .venv/installed-dev  ## all fault tests, half an hour: real Ray and
 
 test-stack: .venv/installed-dev  ## docker/compose.yaml's services as plain processes, and a sweep on them by `ray job submit`; needs PostgreSQL
 	$(BIN)/python -m tests.docker.stack
+
+test-gpu: .venv/installed-dev  ## what only a GPU can show; without one all of it is skipped
+	$(BIN)/python -m pytest tests/core/test_gpu.py
 
 test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at a desk's and a phone's width; needs Chromium (Debian: chromium)
 	$(BIN)/python -m pytest tests/service/report -m browser

@@ -12,7 +12,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
+from service.report.statistics import interval, mean_of
+
 HERE = Path(__file__).parent
+CELL = ("algorithm", "pruner", "sparsity")
 
 
 def updates() -> Iterator[list[str]]:
@@ -87,6 +92,41 @@ def points() -> Iterator[list[str]]:
     yield [f"{found['points']:,} points of {found['trials']} trials", *rates, memory]
 
 
+def gpu() -> Iterator[list[str]]:
+    heads = ["calls", "graph", "of the roofline", "calls, TF32", "graph, TF32", "graph in `dense`", "with TF32"]
+    yield [*CELL, "K", *heads]
+    rows = read("gpu")["rows"]
+    rates = {tuple(row[key] for key in (*CELL, "members", "execution", "graph", "tf32")): row for row in rows}
+    for cell in dict.fromkeys(tuple(row[key] for key in (*CELL, "members")) for row in rows):
+        shown = []
+        for tf32 in (False, True):
+            shown += [rates[*cell, "fused", graph, tf32] for graph in (False, True)]
+        shown += [rates.get((*cell, "dense", True, tf32)) for tf32 in (False, True)]
+        numbers = [f"{row['updates_per_second']:,.0f}" if row else "" for row in shown]
+        numbers.insert(2, f"{100 * shown[1]['roofline']:.0f} %")
+        algorithm, pruner, sparsity, members = cell
+        yield [algorithm, pruner, f"{100 * sparsity:g} %", str(members), *numbers]
+
+
+def gpu_scores() -> Iterator[list[str]]:
+    heads = ["last, float32", "last, TF32", "final, TF32 - float32, by seed", "last on CPUs (three seeds)", "seconds, float32", "TF32"]
+    yield ["data", "pruner", "sparsity", "seeds", *heads]
+    for row in read("gpu_scores")["rows"]:
+        plain, rounded = row["float32"], row["tf32"]
+        differ = [b - a for a, b in zip(plain["final"], rounded["final"], strict=True)]
+        means = [said(values) for values in (plain["last"], rounded["last"], differ)]
+        elsewhere = ", ".join(f"{score:.1f}" for score in row["cpu_last"])
+        place = row["dataset"].removeprefix("winnow/").removesuffix("-v0")
+        seconds = (f"{run['seconds']:.0f}" for run in (plain, rounded))
+        yield [place, row["pruner"], f"{100 * row['sparsity']:g} %", str(len(differ)), *means, elsewhere, *seconds]
+
+
+def said(values: list[float]) -> str:
+    """The mean [its 95 % interval], by the bootstrap over seeds."""
+    found = interval([np.array(values)], mean_of)
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+
+
 def read(name: str) -> Any:
     return json.loads((HERE / f"{name}.json").read_text())
 
@@ -113,7 +153,7 @@ def fill(page: Path, name: str, text: str) -> None:
 
 def texts() -> dict[str, str]:
     """What stands between the marks of benchmarks/README.md."""
-    tables = (updates, profile, break_even, inference, evaluation, orchestration, points)
+    tables = (updates, profile, break_even, inference, evaluation, orchestration, points, gpu, gpu_scores)
     return {table.__name__: markdown(table()) for table in tables} | {"falls": falls()}
 
 

@@ -22,7 +22,7 @@ from trainables.trial import Stack, Trial
 
 # Dense updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
 UPDATES_PER_SECOND = {("cpu", "bc"): 450.0, ("cpu", "td3_bc"): 130.0, ("cpu", "iql"): 95.0}
-OTHERWISE = {"cpu": 30.0, "cuda": 5_000.0}
+OTHERWISE = {"cpu": 30.0, "cuda": 25_000.0}
 STACK_SIZE = {"cpu": 4, "cuda": 32}  # why: docs/decisions/012-stacks-on-a-cpu.md
 ROUNDS = 2  # on CPUs each place gets so many stacks at least, so that none is left waiting for long at the end
 
