@@ -37,8 +37,8 @@ def cannot(spec: MLP) -> str:
 
 
 def multiples(spec: MLP, live: Sequence[int]) -> tuple[int, ...]:
-    """Hidden widths for `live` units per hidden layer."""
-    return tuple(min(full, -(-n // COLUMNS) * COLUMNS) for n, full in zip(live, spec.sizes[1:-1], strict=True))
+    """Hidden widths for `live` units per hidden layer, of which some may have none: products of no numbers are nothing for a GPU."""
+    return tuple(min(full, -(-max(n, 1) // COLUMNS) * COLUMNS) for n, full in zip(live, spec.sizes[1:-1], strict=True))
 
 
 class Network:
