@@ -18,7 +18,8 @@ test-faults: .venv/installed-dev  ## all fault tests, half an hour: real Ray and
 test-stack: .venv/installed-dev  ## docker/compose.yaml's services as plain processes, and a sweep on them by `ray job submit`; needs PostgreSQL
 	$(BIN)/python -m tests.docker.stack
 
-test-gpu: .venv/installed-dev  ## what only a GPU can show; without one all of it is skipped
+test-gpu: .venv/installed-dev  ## what only a GPU can show; fails without one, where `make test` skips it
+	@$(BIN)/python -c "import torch; torch.cuda.is_available() or exit('no GPU that the installed torch can use')"
 	$(BIN)/python -m pytest tests/core/test_gpu.py
 
 test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at a desk's and a phone's width; needs Chromium (Debian: chromium)

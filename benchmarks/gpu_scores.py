@@ -1,4 +1,4 @@
-"""What stacks on a GPU score, with float32's products and with TF32's, seed by seed, and beside the CPU's in docs/results/.
+"""What stacks on a GPU score, with float32's products and with TF32's, seed by seed; tables.py puts the study's scores on CPUs beside.
 
     python benchmarks/gpu_scores.py                               # writes gpu_scores.json; minutes on one GPU and its host's cores
     python benchmarks/gpu_scores.py --device cpu --seeds 2 --updates 200 --to /tmp/scores.json   # that the program runs
@@ -11,7 +11,6 @@ evaluations.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -24,9 +23,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
+from tables import said
 
 from search_spaces.study import SWEEP as STUDY
-from service.report.statistics import Estimate, interval, mean_of
 from trainables.reports import Evaluated, Finished, Trained
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial
@@ -48,27 +47,6 @@ def train(stack: Stack, device: str, tf32: bool, pool: ProcessPoolExecutor) -> d
             found["execution"] = report.execution
     found |= {"last": scores[False], "final": scores[True], "seconds": time.perf_counter() - begun}
     return found | {"updates_per_second": float(np.median(rates))}
-
-
-def on_cpus(lead: Trial) -> list[float]:
-    """Last scores of the same cell in docs/results/, by seed."""
-    with (HERE.parent / "docs" / "results" / "trials.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["last"]]
-    wanted = (lead.dataset, lead.algorithm, lead.pruner, lead.sparsity, lead.updates)
-    same = [
-        row
-        for row in rows
-        if (row["dataset"], row["algorithm"], row["pruner"], float(row["sparsity"]), int(row["updates"])) == wanted and not row["hyper"]
-    ]
-    return [float(row["last"]) for row in sorted(same, key=lambda row: int(row["seed"]))]
-
-
-def mean(values: list[float]) -> Estimate:
-    return interval([np.array(values)], mean_of)
-
-
-def said(estimate: Estimate) -> str:
-    return f"{estimate.value:6.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
 def main() -> None:
@@ -93,17 +71,15 @@ def main() -> None:
                     plain["final_episodes"] = STUDY.final_episodes
                     stack = Stack(tuple(Trial(**plain, seed=seed) for seed in range(given.seeds)))
                     both = {"tf32" if tf32 else "float32": train(stack, given.device, tf32, pool) for tf32 in (False, True)}
-                    differ = (np.array(both["tf32"]["final"]) - np.array(both["float32"]["final"])).tolist()
                     rows.append({"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, **both})
-                    rows[-1]["cpu_last"] = on_cpus(stack.lead)
                     given.to.write_text(json.dumps(about, indent=1) + "\n")
                     print(f"{dataset} {algorithm} {pruner} {100 * sparsity:g} %, {given.seeds} seeds of {given.updates:,} updates")
                     for kind, found in both.items():
                         print(
-                            f"  {kind:>8}: last {said(mean(found['last']))}, final {said(mean(found['final']))};"
-                            f" {found['seconds']:.0f} s, {found['updates_per_second']:,.0f} updates/s ({found['execution']})"
+                            f"  {kind:>8}: last {said(np.array(found['last']))}, final {said(np.array(found['final']))};"
+                            f" {found['seconds']:.0f} s, {found['updates_per_second']:,.0f} updates/s ({found['execution']})",
+                            flush=True,
                         )
-                    print(f"  TF32 - float32, by seed: {said(mean(differ))}; on CPUs, last: {rows[-1]['cpu_last']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A table stands between `<!-- name -->` and `<!-- end -->`, and its rows come fro
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from service.report.statistics import interval, mean_of
+from search_spaces.study import SWEEP as STUDY
+from service.report.statistics import Scores, interval, mean_of, ratio
 
 HERE = Path(__file__).parent
 CELL = ("algorithm", "pruner", "sparsity")
@@ -109,21 +111,47 @@ def gpu() -> Iterator[list[str]]:
 
 
 def gpu_scores() -> Iterator[list[str]]:
-    heads = ["last, float32", "last, TF32", "final, TF32 - float32, by seed", "last on CPUs (three seeds)", "seconds, float32", "TF32"]
+    heads = [
+        "last, float32",
+        "kept of dense",
+        "last, TF32",
+        "final, TF32 - float32, by seed",
+        "last on CPUs, by seed",
+        "seconds, float32",
+        "TF32",
+    ]
     yield ["data", "pruner", "sparsity", "seeds", *heads]
+    dense: dict[str, Scores] = {}
     for row in read("gpu_scores")["rows"]:
-        plain, rounded = row["float32"], row["tf32"]
-        differ = [b - a for a, b in zip(plain["final"], rounded["final"], strict=True)]
-        means = [said(values) for values in (plain["last"], rounded["last"], differ)]
-        elsewhere = ", ".join(f"{score:.1f}" for score in row["cpu_last"])
+        last, rounded = (np.array(row[kind]["last"]) for kind in ("float32", "tf32"))
+        differ = np.array(row["tf32"]["final"]) - np.array(row["float32"]["final"])
+        if row["pruner"] == "dense":
+            dense[row["dataset"]] = last
+        share = ratio(last, dense[row["dataset"]]) if row["pruner"] != "dense" else None
+        kept = f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]" if share else ""
+        elsewhere = ", ".join(f"{score:.1f}" for score in on_cpus(row))
         place = row["dataset"].removeprefix("winnow/").removesuffix("-v0")
-        seconds = (f"{run['seconds']:.0f}" for run in (plain, rounded))
-        yield [place, row["pruner"], f"{100 * row['sparsity']:g} %", str(len(differ)), *means, elsewhere, *seconds]
+        numbers = [
+            said(last),
+            kept,
+            said(rounded),
+            said(differ),
+            elsewhere,
+            *(f"{row[kind]['seconds']:.0f}" for kind in ("float32", "tf32")),
+        ]
+        yield [place, row["pruner"], f"{100 * row['sparsity']:g} %", str(len(last)), *numbers]
 
 
-def said(values: list[float]) -> str:
+def on_cpus(cell: dict[str, Any]) -> list[float]:
+    """Last scores of the same cell in the study, by seed."""
+    with (HERE.parent / "docs" / "results" / "trials.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if all(row[key] == str(cell[key]) for key in ("dataset", *CELL))]
+    return [float(row["last"]) for row in rows if row["last"] and int(row["updates"]) == STUDY.updates]
+
+
+def said(scores: Scores) -> str:
     """The mean [its 95 % interval], by the bootstrap over seeds."""
-    found = interval([np.array(values)], mean_of)
+    found = interval([scores], mean_of)
     return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 

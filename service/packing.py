@@ -32,10 +32,10 @@ def pack(
         groups.setdefault(alike, []).append(trial)
     stacks = []
     for (*_, limit), group in groups.items():
-        count = math.ceil(len(group) / limit)
-        bounds = [len(group) * i // count for i in range(count + 1)]
         if place[0] != "cpu":
             group.sort(key=lambda trial: trial.sparsity)
+        count = math.ceil(len(group) / limit)
+        bounds = [len(group) * i // count for i in range(count + 1)]
         stacks += [Stack(tuple(group[a:b])) for a, b in pairwise(bounds)]
     return tuple(stacks)
 

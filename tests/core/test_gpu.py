@@ -1,8 +1,8 @@
-"""What only a GPU can show, on one: the executions' numbers, recorded updates, memory. `make test-gpu`; without a GPU all are skipped."""
+"""What only a GPU can show, on one: the executions' numbers, recorded updates, memory. `make test-gpu`, which
+fails without a GPU; other runs skip them there."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,7 +156,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(hopper: str, tmp_pa
 
 
 def test_tf32_rounds_and_float32_does_not(hopper: str) -> None:
-    """The same first loss to 1e-6 without it; another, but near, with it."""
+    """The same actions to 1e-5 without it; others, but near, with it."""
     losses = {}
     stack = Stack((trial_on(hopper, algorithm="bc", updates=1, evaluations=1, hyper={}),))
     for device, tf32 in (("cpu", False), ("cuda", False), ("cuda", True)):
@@ -196,6 +196,6 @@ def test_stacked_is_alone_but_for_rounding(hopper: str) -> None:
         Updates(agent, Minibatches(table, module.NORMALIZE, "cuda")).run(0, 20)
         return {name: row.detach().clone() for name, row in agent.rows().items()}
 
-    together, alone = rows_of(Stack(tuple(trials))), rows_of(Stack((replace(trials[3]),)))
+    together, alone = rows_of(Stack(tuple(trials))), rows_of(Stack((trials[3],)))
     for name, row in alone.items():
         assert distance(together[name][3:4], row) < 1e-3, name
