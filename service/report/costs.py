@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,11 +65,11 @@ def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
                 axis.plot(x, middle, color=tone, linewidth=1, alpha=0.7, linestyle=style)
                 if cell.absent:
                     axis.annotate(line.name(cell.label), (x[-1], middle[-1]), (3, -2), textcoords="offset points", fontsize=7)
-            _best(axis, [(line.name(line.cell.name), *line.curve[:2]) for line in lines if not line.cell.absent])
             marks.legend(axis, methods, (line.cell.method for line in lines))
             marks.cost_axis(axis, cost)
             axis.margins(x=0.22, y=0.14)
             marks.room(axis, 0.24)
+            _best(axis, [(line.name(line.cell.name), *line.curve[:2]) for line in lines if not line.cell.absent])
 
         return Panel(title, COSTS[cost], lines[0].task.measure, draw)
 
@@ -101,10 +101,7 @@ def _best(axis: Axes, lines: Sequence[tuple[str, Scores, Scores]]) -> None:
         return
     xs, ys = [x for x, _, _ in corners] + [max(float(x[-1]) for _, x, _ in lines)], [y for _, y, _ in corners] + [corners[-1][1]]
     axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
-    last = {corner[2]: corner for corner in corners}
-    low, high = axis.get_ylim()
-    for cost_then, y, name in _apart(last.values(), 0.08 * (high - low)):
-        axis.annotate(name, (cost_then, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
+    marks.name_corners(axis, {corner[2]: corner for corner in corners}.values())
 
 
 def envelope(lines: Sequence[tuple[str, Scores, Scores]]) -> list[tuple[float, float, str]]:
@@ -115,15 +112,6 @@ def envelope(lines: Sequence[tuple[str, Scores, Scores]]) -> list[tuple[float, f
         if not corners or -negative > corners[-1][1]:
             corners.append((x, -negative, name))
     return corners
-
-
-def _apart(corners: Iterable[tuple[float, float, str]], gap: float) -> list[tuple[float, float, str]]:
-    """The corners that can be named without touching: from the top, each at least `gap` below the one before."""
-    named: list[tuple[float, float, str]] = []
-    for corner in sorted(corners, key=lambda corner: -corner[1]):
-        if not named or named[-1][1] - corner[1] > gap:
-            named.append(corner)
-    return named
 
 
 def _curve(cell: Cell, cost: str) -> tuple[Scores, Scores, Scores, Scores] | None:

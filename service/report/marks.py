@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 COSTS = {"update": "updates", "flops": "FLOPs of the kept weights", "seconds": "seconds of training, a trial's share"}
 End = tuple[float, str, str]  # height in data, name, colour
+Corner = tuple[float, float, str]  # x and y in data, name
+CHARACTER = 0.018  # of a panel's width, in the names of a front's corners
 
 
 def grid(axis: Axes) -> None:
@@ -65,6 +67,18 @@ def name_ends(axis: Axes, ends: Iterable[End]) -> None:
         below = max(y, below + gap)
         axis.plot([1.015, 1.05], [below, below], color=tone, linewidth=2.4, transform=axis.get_yaxis_transform(), clip_on=False)
         axis.annotate(name, (1.05, below), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, va="center")
+
+
+def name_corners(axis: Axes, corners: Iterable[Corner]) -> None:
+    """Names above and to the left of a front's corners, from the top; none that would touch one before. After all that sets the axes."""
+    axis.get_xlim(), axis.get_ylim()  # what transData is of
+    to_axes, named = axis.transData + axis.transAxes.inverted(), list[tuple[float, float, float]]()  # left, right, height
+    for x, y, name in sorted(corners, key=lambda corner: -corner[1]):
+        right, height = to_axes.transform((x, y))
+        left = right - CHARACTER * len(name)
+        if all(before - height > 0.08 or right < start or left > end for start, end, before in named):
+            named.append((left, right, height))
+            axis.annotate(name, (x, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
 
 
 def legend(axis: Axes, methods: Sequence[str], shown: Iterable[str], *, points: bool = False) -> None:

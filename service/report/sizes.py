@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def pareto(tasks: Sequence[Task]) -> list[Panel]:
-    """Score against the actor's effective parameters, those on a path from input to output; the front is joined and named.
+    """Score against the actor's effective parameters, those on a path from input to output; the front is joined, and named where names fit.
 
     A cell with an absent seed is hollow, named `n/m`, and not on the front.
     """
@@ -39,9 +39,9 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
             marks.legend(axis, methods, (cell.method for cell, _ in cells), points=True)
             axis.set_xscale("log")
             marks.grid(axis)
-            axis.margins(x=0.2, y=0.16)
-            for x, y, name in corners:
-                axis.annotate(name, (x, y), (0, 6), textcoords="offset points", fontsize=7.5, ha="center")
+            axis.margins(x=0.1, y=0.16)
+            marks.room(axis, 0.3)
+            marks.name_corners(axis, corners)
 
         return Panel(task.name, "effective parameters of the actor", task.measure, draw)
 

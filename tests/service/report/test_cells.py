@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from service.outcomes import DONE
-from service.report import costs, figures, page, sizes, tables
+from service.report import costs, figures, marks, page, sizes, style, tables
 from service.report.build import remove_others
 from service.report.cells import Task, aggregates, claim, tasks_of
 from service.report.runs import Point, Run, seconds
@@ -164,6 +165,25 @@ def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_e
     assert best.get_ydata()[-1] == 60.0
     apart = of(runs("dense", 0.0, [50.0]), runs("dense", 0.0, [50.0], "walker2d"))
     assert [panel.title for panel in costs.frontier(apart, "flops")] == ["hopper-expert bc", "walker2d-expert bc"]
+
+
+def test_names_of_a_front_do_not_touch_and_are_told_where_there_is_room() -> None:
+    corners = [(1e3, 10.0, "snip 98 %"), (1.5e3, 10.4, "random_erk 98 %"), (4e3, 55.0, "random_erk 95 %"), (9e3, 60.0, "snip 90 %"),
+               (9.1e3, 60.1, "grasp 90 %"), (1e5, 62.0, "dense")]  # fmt: skip
+
+    def draw(axis: Axes) -> None:
+        axis.plot([x for x, _, _ in corners], [y for _, y, _ in corners])
+        axis.set_xscale("log")
+        marks.room(axis, 0.3)
+        marks.name_corners(axis, corners)
+
+    figure = style.drawn([Panel("", "", "", draw)] * 3)
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert texts(axis) >= {"dense", "grasp 90 %", "random_erk 98 %"}
+        assert not texts(axis) & {"snip 90 %", "snip 98 %"}, "they would touch"
+        boxes = [text.get_window_extent() for text in axis.texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
