@@ -20,7 +20,7 @@ test-stack: .venv/installed-dev  ## docker/compose.yaml's services as plain proc
 
 test-gpu: .venv/installed-dev  ## what only a GPU can show; fails without one, where `make test` skips it
 	@$(BIN)/python -c "import torch; torch.cuda.is_available() or exit('no GPU that the installed torch can use')"
-	$(BIN)/python -m pytest tests/core/test_gpu.py
+	$(BIN)/python -m pytest tests/trainables/test_gpu.py
 
 test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at a desk's and a phone's width; needs Chromium (Debian: chromium)
 	$(BIN)/python -m pytest tests/service/report -m browser

@@ -3,7 +3,7 @@
     python benchmarks/break_even.py        # writes break_even.json; about three minutes
 
 CPU time per update of one trial with a random ERK mask, each execution as run_stack trains it (sparse from a tape). Both take turns at a
-density. `BREAK_EVEN` in trainables/trial.py is read off it.
+density. `BREAK_EVEN` in trainables/trial/trial.py is read off it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from trainables import registry
+from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets import load_table
-from trainables.minibatches import Minibatches
-from trainables.pruners import prune
+from trainables.datasets.local import load_table
+from trainables.datasets.minibatches import Minibatches
+from trainables.pruning.prune import prune
+from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
-from trainables.updates import Updates
 
 FOUND = Path(__file__).with_suffix(".json")
 DATASET = "winnow/halfcheetah/expert-v0"
@@ -41,7 +41,7 @@ class Trained:
     def __init__(self, algorithm: str, density: float, execution: str) -> None:
         table = load_table(DATASET)
         stack = Stack((Trial(dataset=DATASET, algorithm=algorithm, pruner="random_erk", sparsity=1 - density),))
-        module = registry.load("algorithms", algorithm)
+        module = plugins.load("algorithms", algorithm)
         agent = Agent(module, stack, table.observation_size, table.action_size)
         data = Minibatches(table, module.NORMALIZE, next_actions=getattr(module, "NEXT_ACTIONS", False))
         masks = prune(agent, stack, data.draw)

@@ -26,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trainables import environments, registry
+from trainables import environments, plugins
 from trainables.agent import Agent
-from trainables.datasets import load_table
+from trainables.datasets.local import load_table
+from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table
-from trainables.episodes import Evaluation
-from trainables.minibatches import Minibatches
-from trainables.pruners import prune
+from trainables.evaluation.evaluation import Evaluation
+from trainables.pruning.prune import prune
 from trainables.trial import Stack, Trial
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ class Ours:
     def __init__(self, table: Table, members: int, pruner: str, sparsity: float) -> None:
         seeds = range(members)
         stack = Stack(tuple(Trial(dataset=table.dataset, pruner=pruner, sparsity=sparsity, seed=seed, episodes=EPISODES) for seed in seeds))
-        algorithm = registry.load("algorithms", stack.lead.algorithm)
+        algorithm = plugins.load("algorithms", stack.lead.algorithm)
         agent = Agent(algorithm, stack, table.observation_size, table.action_size)
         masks = prune(agent, stack, Minibatches(table, algorithm.NORMALIZE).draw)
         agent.build("auto", {name: agent.initial(name) for name in agent.specs}, masks)

@@ -21,16 +21,16 @@ from typing import Any
 
 import torch
 
-from trainables import registry
+from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets import load_table
+from trainables.datasets.local import load_table
+from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table
 from trainables.errors import UserError
-from trainables.minibatches import Minibatches
-from trainables.pruners import prune
+from trainables.pruning.prune import prune
 from trainables.run import usable
+from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
-from trainables.updates import Updates
 
 CELLS = [("dense", 0.0), ("snip", 0.95)]
 # Weights of a network are multiplied so often in an update: forward 1, and 2 more for its gradient and its inputs' each.
@@ -45,7 +45,7 @@ def trainer(
 ) -> Updates:
     """A stack in training as run_stack trains it, on a GPU in the execution `fused`."""
     trials = (Trial(dataset=table.dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, seed=seed) for seed in range(members))
-    stack, module = Stack(tuple(trials)), registry.load("algorithms", algorithm)
+    stack, module = Stack(tuple(trials)), plugins.load("algorithms", algorithm)
     agent = Agent(module, stack, table.observation_size, table.action_size, device, recorded=graph and device != "cpu")
     data = Minibatches(table, module.NORMALIZE, device, getattr(module, "NEXT_ACTIONS", False))
     masks = prune(agent, stack, data.draw)

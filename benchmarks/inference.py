@@ -24,14 +24,17 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from trainables import checkpoint, kernels, paths, registry
+from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets import load_table
+from trainables.datasets.local import load_table
+from trainables.datasets.minibatches import Minibatches, Scaling
 from trainables.datasets.table import Table
-from trainables.minibatches import Minibatches, Scaling
-from trainables.onnx_export import to_onnx
-from trainables.policy import FORMATS, Policy, load_policy, save_policy
-from trainables.pruners import prune
+from trainables.native import build
+from trainables.policy.onnx_export import to_onnx
+from trainables.policy.policy import FORMATS, Policy, load_policy, save_policy
+from trainables.pruning.prune import prune
+from trainables.storage import paths
+from trainables.training import checkpoint
 from trainables.trial import Stack, Trial
 
 Act = Callable[[npt.NDArray[np.float32]], Any]
@@ -43,7 +46,7 @@ SECONDS = 0.03  # of calls in a row
 def pruned(table: Table, pruner: str, sparsity: float) -> Policy:
     """The exported policy of a trial after no update."""
     stack = Stack((Trial(dataset=table.dataset, pruner=pruner, sparsity=sparsity),))
-    algorithm = registry.load("algorithms", stack.lead.algorithm)
+    algorithm = plugins.load("algorithms", stack.lead.algorithm)
     agent = Agent(algorithm, stack, table.observation_size, table.action_size)
     masks = prune(agent, stack, Minibatches(table, algorithm.NORMALIZE).draw)
     agent.build("dense", {name: agent.initial(name) for name in agent.specs}, masks)
@@ -99,7 +102,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     table = load_table(given.dataset)
-    assert kernels.available(), "without a C compiler csr is computed as compact"
+    assert build.available(), "without a C compiler csr is computed as compact"
     rows = []
     print("| pruner | sparsity | units | batch | torch dense | dense | compact | csr | onnxruntime | kB dense | compact | csr | onnx |")
     print("|" + "---|" * 13)

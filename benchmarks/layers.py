@@ -12,10 +12,11 @@ from typing import Any
 
 from tables import fill, markdown
 
-from trainables import datasets, registry
+from trainables import plugins
 from trainables.agent import Agent
-from trainables.minibatches import Minibatches
-from trainables.pruners import prune
+from trainables.datasets import local
+from trainables.datasets.minibatches import Minibatches
+from trainables.pruning.prune import prune
 from trainables.trial import Stack, Trial
 
 FOUND = Path(__file__).with_suffix(".json")
@@ -28,10 +29,10 @@ PAPER = {"snip": (14.7, 3.3, 45.4), "grasp": (20.9, 3.3, 35.5)}  # read off a ba
 
 def measure() -> list[dict[str, Any]]:
     """A row for each algorithm, pruner and seed: the percentage that each of the actor's layers keeps."""
-    table = datasets.load_table(DATASET)
+    table = local.load_table(DATASET)
     rows = []
     for algorithm in ALGORITHMS:
-        module = registry.load("algorithms", algorithm)
+        module = plugins.load("algorithms", algorithm)
         data = Minibatches(table, module.NORMALIZE)
         for pruner in PAPER:
             trials = [Trial(dataset=DATASET, algorithm=algorithm, pruner=pruner, sparsity=0.95, seed=seed) for seed in SEEDS]

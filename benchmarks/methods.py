@@ -16,12 +16,12 @@ from typing import Any
 
 from tables import fill, markdown
 
-from service import controls
-from service.outcomes import DONE
-from service.report.runs import read
-from service.results import estimate
-from service.tracking import Tracking
-from trainables import paths
+from service.results import controls
+from service.results.outcomes import DONE
+from service.results.quick_table import estimate
+from service.results.report.runs import read
+from service.tracking.runs import Tracking
+from trainables.storage import paths
 from trainables.trial import Trial
 
 FOUND = Path(__file__).with_suffix(".json")

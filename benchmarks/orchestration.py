@@ -31,9 +31,9 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
 from search_spaces.sweep import expand, load_sweep, override  # noqa: E402
-from service import manifest  # noqa: E402
-from service.manifest import Ledger, Manifest  # noqa: E402
-from service.plan import make_plan  # noqa: E402
+from service.ledger import manifest  # noqa: E402
+from service.ledger.manifest import Ledger, Manifest  # noqa: E402
+from service.planning.plan import make_plan  # noqa: E402
 from trainables.datasets.collect.record import record  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
 
@@ -113,8 +113,8 @@ def training(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def points(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Points shipped per second, and what a trainer on the same machine does meanwhile and without."""
-    from service.shipper import Shipper
-    from service.tracking import Tracking
+    from service.tracking.runs import Tracking
+    from service.tracking.shipper import Shipper
 
     journal = Manifest(folder, "smoke")
     trials = _spooled(folder, journal, arguments.spools)
@@ -148,7 +148,7 @@ def points(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _spooled(folder: Path, journal: Manifest, count: int) -> tuple[Trial, ...]:
     """Trials that are done, with 100 reports of four losses and their speed each."""
-    from service.spool import StackSpool
+    from service.spool.lines import StackSpool
     from trainables.reports import Finished, Trained
 
     trials = make_plan(
@@ -191,8 +191,8 @@ def noop_stack(seconds: float, stack: Stack, storage: Path, **options: Any) -> A
 
 def _noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The service's own session over no-op trials; only the work of a trial is exchanged."""
-    from service.plan import make_plan
-    from service.run import Fenced, Session
+    from service.driving.session import Fenced, Session
+    from service.planning.plan import make_plan
 
     settings = (DATASET, f"seeds={','.join(map(str, range(arguments.trials)))}", "pruners=dense", "updates=50")
     session = Session(make_plan("smoke", settings, storage=folder, device="cpu"), folder, None)
@@ -226,7 +226,7 @@ def _drain(work: Callable[[Iterable[Trial]], None], queue: Any) -> None:
 
 
 def _bare_noop(folder: Path, seconds: float, trials: Iterable[Trial]) -> None:
-    from service.spool import StackSpool
+    from service.spool.lines import StackSpool
 
     for trial in trials:
         listener = StackSpool(Stack((trial,)), folder, {trial.dataset: {}}, trial.updates)
@@ -236,7 +236,7 @@ def _bare_noop(folder: Path, seconds: float, trials: Iterable[Trial]) -> None:
 
 
 def _bare_training(folder: Path, trials: Iterable[Trial]) -> None:
-    from service.spool import StackSpool
+    from service.spool.lines import StackSpool
     from trainables.run import run_stack
 
     for trial in trials:

@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from tables import fill, markdown
 
-from service.report import costs, statistics, tables
-from service.report.build import report
-from service.report.cells import CLAIM, CLAIMED_AT, tasks_of
-from service.report.runs import gather
-from service.report.style import saved, sheets
-from service.tracking import Tracking
-from trainables import paths
+from service.results import statistics
+from service.results.report import costs, tables
+from service.results.report.build import report
+from service.results.report.cells import CLAIM, CLAIMED_AT, tasks_of
+from service.results.report.runs import gather
+from service.results.report.style import saved, sheets
+from service.tracking.runs import Tracking
+from trainables.storage import paths
 
 SWEEPS = ("study", "study_grasp")
 LONGER = "study_longer"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from search_spaces.study import SWEEP as STUDY
-from service.report.statistics import Scores, interval, mean_of, ratio
+from service.results.statistics import Scores, interval, mean_of, ratio
 
 HERE = Path(__file__).parent
 CELL = ("algorithm", "pruner", "sparsity")

@@ -1,7 +1,7 @@
 """Where the time of a TD3+BC update goes, and what it costs made anew: `python benchmarks/update_profile.py [--sparsity 0.95]`.
 
-A sparse update is a list of calls (trainables/tape.py), so each call is timed by itself; what a tape saves is seen by making the same
-updates without it, in turn.
+A sparse update is a list of calls (trainables/tensors/tape.py), so each call is timed by itself; what a tape saves is seen by making
+the same updates without it, in turn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from updates import Ours
 
-from trainables.datasets import load_table
+from trainables.datasets.local import load_table
 
 PARTS = {
     "winnow_forward": "networks forward (C)",

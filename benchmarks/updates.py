@@ -22,14 +22,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
-from trainables import registry
+from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets import load_table
+from trainables.datasets.local import load_table
+from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table
-from trainables.minibatches import Minibatches
-from trainables.pruners import prune
+from trainables.pruning.prune import prune
+from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
-from trainables.updates import Updates
 
 # algorithm, pruner, sparsity, execution
 CASES = [
@@ -59,7 +59,7 @@ class Ours:
     def __init__(self, table: Table, case: tuple[str, str, float, str]) -> None:
         name, pruner, sparsity, execution = case
         stack = Stack((Trial(dataset=table.dataset, algorithm=name, pruner=pruner, sparsity=sparsity, hyper=HYPER.get(name, {})),))
-        algorithm = registry.load("algorithms", name)
+        algorithm = plugins.load("algorithms", name)
         self.agent = Agent(algorithm, stack, table.observation_size, table.action_size)
         self.data = Minibatches(table, algorithm.NORMALIZE, next_actions=getattr(algorithm, "NEXT_ACTIONS", False))
         masks = prune(self.agent, stack, self.data.draw)

@@ -4,11 +4,11 @@ ReBRAC's cloning weights are the dataset's, as published: `--set algorithms=rebr
 """
 
 from search_spaces.sweep import Sweep
-from trainables import registry
+from trainables import plugins
 
 SWEEP = Sweep(
     datasets=("winnow/hopper/expert-v0", "winnow/halfcheetah/medium-v0"),
-    algorithms=tuple(registry.names("algorithms")),
+    algorithms=tuple(plugins.names("algorithms")),
     pruners=("dense", "snip", "random_erk"),
     sparsities=(0.95,),
     seeds=(0, 1, 2),

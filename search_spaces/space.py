@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.ranges import Range, values_of
-from trainables import registry
-from trainables.algorithms._published import published
+from trainables import plugins
 from trainables.trial import Trial
+from trainables.trial.published import published
 
 if TYPE_CHECKING:
     from search_spaces.sweep import Sweep
@@ -32,7 +32,7 @@ class Space:
     @cached_property
     def dimensions(self) -> dict[str, Range | dict[Label, Any]]:
         """What there is to choose, `pruner` first: a range, or values by their label, which is the value itself where that is plain."""
-        defaults = registry.hyper_defaults(self.algorithm)
+        defaults = plugins.hyper_defaults(self.algorithm)
         own = {f"hyper.{name}": self._axis(value, defaults[name]) for name, value in self.sweep.hyper.items() if name in defaults}
         found = {"pruner": self.sweep.pruners, "sparsity": self.sweep.sparsities, **own}
         return {name: v if isinstance(v, Range) else {_label(value): value for value in v} for name, v in found.items()}

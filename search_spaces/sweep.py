@@ -12,10 +12,10 @@ from typing import Any
 
 from search_spaces.ranges import Range, Search, values_of
 from search_spaces.space import spaces
-from trainables import registry
-from trainables.algorithms._published import published
+from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, UNCONTROLLED, Trial, options_of
+from trainables.trial.published import published
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
 NOT_SWEEPS = ("ranges", "space", "sweep", "__init__")
@@ -28,7 +28,7 @@ class Sweep:
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter;
     a tuple of values is one more axis; an option of pruning goes to the pruners that it means something to. `controls` adds to each
     pruned trial those that tell whether its mask did anything (Trial.controls). `published` (0 or 1) puts the papers' settings for
-    each dataset under `hyper` (trainables/algorithms/_published.py). With `search` the sweep is adaptive: `sparsities` and numbers in
+    each dataset under `hyper` (trainables/trial/published.py). With `search` the sweep is adaptive: `sparsities` and numbers in
     `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty or not a tuple.
     """
 
@@ -85,7 +85,7 @@ class Sweep:
         """The options of pruning that mean something to a pruner; calibration, where it means nothing, at its default."""
         taken = options_of(pruner, algorithm)
         own: dict[str, Any] = {option: getattr(self, option) for option in CHOICES if option in taken}
-        if not registry.needs_loss(pruner):  # a random mask has one key, whatever data the others are scored on
+        if not plugins.needs_loss(pruner):  # a random mask has one key, whatever data the others are scored on
             own |= {name: default for name, default in CALIBRATION.items() if getattr(self, name) != default}
         return own | {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}
 
@@ -162,7 +162,7 @@ def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
     """(pruner, sparsity) pairs, dense first: sparsity 0 of any pruner is the dense cell."""
     assert not isinstance(sweep.sparsities, Range), "an adaptive sweep has spaces, not cells"
     for pruner in sweep.pruners:
-        registry.check("pruners", pruner)
+        plugins.check("pruners", pruner)
     if "dense" in sweep.pruners or 0 in sweep.sparsities:
         yield "dense", 0.0
     yield from ((pruner, s) for s in sweep.sparsities if s != 0 for pruner in sweep.pruners if pruner != "dense")
@@ -170,14 +170,14 @@ def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
 
 def _hyper_cells(sweep: Sweep, algorithm: str) -> Iterator[dict[str, Any]]:
     """Every combination of the hyperparameters that `algorithm` has."""
-    defaults = registry.hyper_defaults(algorithm)
+    defaults = plugins.hyper_defaults(algorithm)
     own = {name: values_of(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
     for combination in itertools.product(*own.values()):
         yield dict(zip(own, combination, strict=True))
 
 
 def _check_hyper(sweep: Sweep) -> None:
-    known = {name for algorithm in sweep.algorithms for name in registry.hyper_defaults(algorithm)}
+    known = {name for algorithm in sweep.algorithms for name in plugins.hyper_defaults(algorithm)}
     for name in sweep.hyper:
         if name not in known:
             raise unknown(f"hyperparameter of {', '.join(sweep.algorithms)}", name, sorted(known))

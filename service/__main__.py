@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search_spaces.sweep import Sweep
-from service.commands import parser
-from service.completion import complete
-from service.signals import INTERRUPTED, UNREAD, unread
-from service.waiting import waiting
-from trainables import paths
+from service.cli.completion import complete
+from service.cli.parser import parser
+from service.terminal.signals import INTERRUPTED, UNREAD, unread
+from service.terminal.waiting import waiting
 from trainables.errors import UserError
+from trainables.storage import paths
 
 # Which users can mend: a full, read-only or foreign storage, one that cannot be reached, and a path that is none.
 REFUSALS = (
@@ -59,7 +59,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def plan(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.plan import describe, make_plan, to_json
+    from service.planning.plan import describe, make_plan, to_json
 
     found = make_plan(
         arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=arguments.stack_size,
@@ -70,7 +70,7 @@ def plan(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def run(arguments: argparse.Namespace, storage: Path) -> int:
-    from service import run as runner
+    from service.driving import session as runner
 
     return runner.run(
         arguments.sweep, arguments.settings, storage=storage, device=arguments.device, size=arguments.stack_size,
@@ -86,7 +86,7 @@ def resume(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def submit(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.submit import submit as hand_over
+    from service.cluster.job import submit as hand_over
 
     given = {
         "--storage": arguments.storage, "--device": arguments.device, "--stack-size": arguments.stack_size,
@@ -101,7 +101,7 @@ def submit(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def status(arguments: argparse.Namespace, storage: Path) -> int:
-    from service import status as state
+    from service.inspection import status as state
 
     if arguments.watch:
         state.watch(arguments.sweep, storage)
@@ -112,15 +112,15 @@ def status(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def stop(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.stop import stop as ask
+    from service.inspection.stop import stop as ask
 
     return ask(arguments.sweep, storage)
 
 
 def sync(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.shipper import Shipper
-    from service.status import journal_of
-    from service.tracking import Tracking
+    from service.inspection.status import journal_of
+    from service.tracking.runs import Tracking
+    from service.tracking.shipper import Shipper
 
     ledger = journal_of(arguments.sweep, storage)
     with waiting("shipping to MLflow"):
@@ -130,8 +130,8 @@ def sync(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def verify(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.status import journal_of
-    from service.verify import describe, differences
+    from service.inspection.status import journal_of
+    from service.tracking.verify import describe, differences
 
     ledger = journal_of(arguments.sweep, storage)
     with waiting("comparing with MLflow"):
@@ -142,11 +142,11 @@ def verify(arguments: argparse.Namespace, storage: Path) -> int:
 
 def results(arguments: argparse.Namespace, storage: Path) -> int:
     from search_spaces.sweep import expand, load_sweep, override
-    from service import results as scores
-    from service.plan import as_trained
-    from service.shipper import Shipper
-    from service.status import journal_of
-    from service.tracking import Tracking
+    from service.inspection.status import journal_of
+    from service.planning.plan import as_trained
+    from service.results import quick_table as scores
+    from service.tracking.runs import Tracking
+    from service.tracking.shipper import Shipper
 
     sweep = override(load_sweep(arguments.sweep), arguments.settings)
     grid, ledger = expand(sweep), journal_of(arguments.sweep, storage)
@@ -166,10 +166,10 @@ def results(arguments: argparse.Namespace, storage: Path) -> int:
 
 def _search_results(arguments: argparse.Namespace, sweep: Sweep, storage: Path) -> int:
     """The results of an adaptive sweep."""
-    from service import search_results as scores
-    from service.adaptive import findings
-    from service.run import studies_of
-    from service.tracking import Tracking
+    from service.driving.session import studies_of
+    from service.search import findings as scores
+    from service.search.studies import findings
+    from service.tracking.runs import Tracking
 
     found = findings(arguments.sweep, sweep, storage, studies_of(sweep, storage, arguments.study_storage))
     if arguments.json:
@@ -180,15 +180,15 @@ def _search_results(arguments: argparse.Namespace, sweep: Sweep, storage: Path) 
 
 
 def report(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.report.build import report as make
+    from service.results.report.build import report as make
 
     with waiting("reading MLflow and drawing"):
         return make(arguments.sweeps, storage, arguments.to)
 
 
 def overlap(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.overlap import describe, overlaps, to_json  # imports torch
-    from service.status import journal_of
+    from service.inspection.status import journal_of
+    from service.results.mask_overlap import describe, overlaps, to_json  # imports torch
 
     found = overlaps(journal_of(arguments.sweep, storage), storage)
     _show(arguments, describe(found), to_json(found))
@@ -196,7 +196,7 @@ def overlap(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def logs(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.logs import describe, story
+    from service.inspection.logs import describe, story
 
     found = story(arguments.trial, storage)
     _show(arguments, describe(found), found)
@@ -204,7 +204,7 @@ def logs(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def export(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.export import export as write
+    from service.delivery.export import export as write
 
     folder = write(arguments.trial, arguments.to, storage, format=arguments.format, sweep=arguments.sweep)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -212,7 +212,7 @@ def export(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def promote(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.promote import promote as register
+    from service.delivery.promote import promote as register
 
     version, uri = register(arguments.trial, storage, name=arguments.name, sweep=arguments.sweep)
     print(version.describe(uri))
@@ -220,7 +220,7 @@ def promote(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def rollout(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.rollout import rollout as play
+    from service.delivery.rollout import rollout as play
 
     tell = print if not arguments.json else lambda _: None
     found = play(arguments.trial, storage, episodes=arguments.episodes, video=arguments.video, sweep=arguments.sweep, tell=tell)
@@ -230,7 +230,7 @@ def rollout(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def archive(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.archive import archive as write
+    from service.delivery.archive import archive as write
 
     count = write(arguments.sweeps, arguments.to, storage)
     print(f"{arguments.to}: {count} finished trials, {arguments.to.expanduser().stat().st_size / 1e3:,.0f} kB")
@@ -238,8 +238,8 @@ def archive(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def adopt(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.archive import adopt as take
-    from service.archive import describe
+    from service.delivery.archive import adopt as take
+    from service.delivery.archive import describe
 
     print(describe(take(arguments.file, storage)))
     return 0
@@ -250,7 +250,7 @@ def datasets(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def doctor(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.doctor import examine
+    from service.inspection.doctor import examine
 
     return examine(storage, json=arguments.json)
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import registry
+from trainables import plugins
 from trainables.agent import Agent
+from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table
 from trainables.environments import Reference
-from trainables.masks import Mask
-from trainables.minibatches import Minibatches
-from trainables.pruners import prune
+from trainables.pruning.prune import prune
+from trainables.pruning.ranking import Mask
 from trainables.trial import Stack, Trial
 
 Rows = dict[str, Tensor]
@@ -52,7 +52,7 @@ def made_up_table(observation_size: int = 5, action_size: int = 2, rows: int = 5
 
 def small_hyper(algorithm: str) -> dict[str, Any]:
     """Overrides that make any algorithm's networks and batches small."""
-    defaults = registry.hyper_defaults(algorithm)
+    defaults = plugins.hyper_defaults(algorithm)
     small: dict[str, Any] = {name: (16,) * len(value) for name, value in defaults.items() if isinstance(value, tuple)}
     return small | {"batch_size": 32} | ({"critics": 3} if "critics" in defaults else {})
 
@@ -76,7 +76,7 @@ class World:
     ) -> None:
         table = table or made_up_table()
         self.stack = Stack(tuple(trials))
-        self.algorithm = registry.load("algorithms", self.stack.lead.algorithm)
+        self.algorithm = plugins.load("algorithms", self.stack.lead.algorithm)
         self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size, device, recorded)
         self.data = Minibatches(table, self.algorithm.NORMALIZE, device, getattr(self.algorithm, "NEXT_ACTIONS", False))
         self.execution = execution

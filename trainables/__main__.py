@@ -16,9 +16,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.algorithms._published import published
 from trainables.errors import UserError
 from trainables.trial import CHOICES, MAPPINGS, Stack, Trial
+from trainables.trial.published import published
 
 if TYPE_CHECKING:
     from trainables.reports import Report

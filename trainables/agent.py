@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from trainables import execution as executions
-from trainables import registry, tape
+from trainables import plugins
 from trainables.execution import Network
-from trainables.masks import Mask, to_row
-from trainables.nn import MLP
-from trainables.optim import Adam, Polyak
-from trainables.streams import Streams
+from trainables.pruning.ranking import Mask, to_row
+from trainables.tensors import tape
+from trainables.tensors.mlp import MLP
+from trainables.tensors.optim import Adam, Polyak
+from trainables.tensors.streams import Streams
 from trainables.trial import Stack, Trial
 
 
@@ -57,7 +58,7 @@ class Agent:
         device: str = "cpu",
         recorded: bool | None = None,
     ) -> None:
-        """`recorded`: whether updates are recorded and repeated (trainables/updates.py); by default on a GPU."""
+        """`recorded`: whether updates are recorded and repeated (trainables/training/updates.py); by default on a GPU."""
         self.algorithm = algorithm
         self.size = len(stack)
         self.device = device
@@ -217,8 +218,8 @@ def gradients(loss: Tensor, leaves: Sequence[Tensor], ones: Tensor) -> Sequence[
 def specs_of(algorithm: ModuleType, trial: Trial, observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
     """The algorithm's networks, made smaller where the trial's pruner does that in place of a mask."""
     specs: dict[str, MLP] = algorithm.networks(observation_size, action_size, hyper)
-    if "shrink" in registry.defines("pruners", trial.pruner):
-        shrink = registry.load("pruners", trial.pruner).shrink
+    if "shrink" in plugins.defines("pruners", trial.pruner):
+        shrink = plugins.load("pruners", trial.pruner).shrink
         specs = {name: shrink(spec, 1 - trial.sparsity_in(name)) for name, spec in specs.items()}
     return specs
 

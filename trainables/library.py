@@ -18,17 +18,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from trainables import registry
+from trainables import plugins
 from trainables.errors import UserError, unknown
-from trainables.masks import Mask, kept, threshold, threshold_in_layers
-from trainables.pruners import Scored, schedule_of
+from trainables.pruning.prune import Scored, schedule_of
+from trainables.pruning.ranking import Mask, kept, threshold, threshold_in_layers
 
 Modules = nn.Module | Sequence[nn.Module]
 Loss = Callable[[Any], Tensor]  # batch -> a scalar that is differentiable in the network's weights
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weights are prunable; biases and all else are not
 UNFIT = ("dense", "synflow")  # nothing to do; needs a plain chain of layers
-PRUNERS = tuple(n for n in registry.names("pruners") if n not in UNFIT and not {"during", "shrink"} & registry.defines("pruners", n))
+PRUNERS = tuple(n for n in plugins.names("pruners") if n not in UNFIT and not {"during", "shrink"} & plugins.defines("pruners", n))
 
 
 @dataclass
@@ -81,7 +81,7 @@ def prune_at_init(
     densities = dict(density) if isinstance(density, Mapping) else dict.fromkeys(networks, density)
     copies = {name: _weights(own) for name, own in (targets or {}).items()}
     _check(networks, losses, densities, copies, batches, pruner)
-    method = registry.load("pruners", pruner)
+    method = plugins.load("pruners", pruner)
     held = [slot for slots in networks.values() for slot in slots.values()]
     initial = {id(slot): slot.parameter.detach().clone() for slot in held}
     masks: dict[str, Mask] = {name: [torch.ones_like(slot.parameter) for slot in slots.values()] for name, slots in networks.items()}

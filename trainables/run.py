@@ -11,22 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables import checkpoint, environments, mask_statistics, registry
+from trainables import environments, plugins
 from trainables.agent import Agent
-from trainables.checkpoint import Saved
-from trainables.datasets import load_table
+from trainables.datasets.local import load_table
+from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table
-from trainables.episodes import Beside, Evaluation, Future, Told
 from trainables.errors import UserError
+from trainables.evaluation.evaluation import Beside, Evaluation, Future, Told
 from trainables.execution import missed
-from trainables.gradual import change, changes_of
-from trainables.initialization import starting_rows
-from trainables.masks import Mask
-from trainables.minibatches import Minibatches
-from trainables.pruners import Quantiles, prune
+from trainables.pruning import mask_statistics
+from trainables.pruning.gradual import change, changes_of
+from trainables.pruning.prune import Quantiles, prune
+from trainables.pruning.ranking import Mask
+from trainables.pruning.starting_weights import starting_rows
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
+from trainables.training import checkpoint
+from trainables.training.checkpoint import Saved
+from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
-from trainables.updates import Updates
 
 CHECKPOINT_EVERY = 5_000  # updates; seconds of work at most
 
@@ -55,7 +57,7 @@ def run_stack(
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     lead = stack.lead
     table = load_table(lead.dataset)
-    algorithm = registry.load("algorithms", lead.algorithm)
+    algorithm = plugins.load("algorithms", lead.algorithm)
     agent = Agent(algorithm, stack, table.observation_size, table.action_size, usable(device))
     data = Minibatches(table, algorithm.NORMALIZE, device, getattr(algorithm, "NEXT_ACTIONS", False))
     evaluate = Evaluation(agent, table, stack)

@@ -7,11 +7,11 @@ import torch
 
 from tests.stacks import Rows, World, assert_same, made_up_table, member_of, small_trial
 from trainables import execution as executions
-from trainables import registry
+from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial import Trial
 
-ALGORITHMS = registry.names("algorithms")
+ALGORITHMS = plugins.names("algorithms")
 EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")
 UPDATES = 21
 
@@ -69,7 +69,7 @@ def test_a_stack_equals_each_member_alone(algorithm: str, execution: str) -> Non
 
 @each_case
 def test_so_it_does_at_the_algorithms_own_sizes(algorithm: str, execution: str) -> None:
-    defaults = registry.hyper_defaults(algorithm)
+    defaults = plugins.hyper_defaults(algorithm)
     trials = [small_trial(algorithm, p, s, seed=k, hyper=defaults) for k, (p, s) in enumerate([("snip", 0.9), ("random_uniform", 0.95)])]
     assert trials[0].hyper == {}
     assert_stack_equals_alone(trials, execution, updates=3)
@@ -77,7 +77,7 @@ def test_so_it_does_at_the_algorithms_own_sizes(algorithm: str, execution: str) 
 
 @each_case
 def test_members_may_differ_in_every_float_hyperparameter(algorithm: str, execution: str) -> None:
-    defaults = registry.hyper_defaults(algorithm)
+    defaults = plugins.hyper_defaults(algorithm)
     floats = {name: value for name, value in defaults.items() if isinstance(value, float)}
     assert floats
     trials = [small_trial(algorithm, "snip", 0.5, hyper={name: value * 0.8}) for name, value in floats.items() if value]
@@ -88,7 +88,7 @@ def test_members_may_differ_in_every_float_hyperparameter(algorithm: str, execut
 @each_algorithm
 def test_a_learning_rate_acts_on_its_member(algorithm: str) -> None:
     """0 leaves every network where it was, beside a member that learns."""
-    rates = set(registry.load("algorithms", algorithm).LEARNING_RATES.values())
+    rates = set(plugins.load("algorithms", algorithm).LEARNING_RATES.values())
     still = small_trial(algorithm, hyper=dict.fromkeys(rates, 0.0))
     world = World([small_trial(algorithm), still]).start()
     world.train(0, 3)
@@ -210,7 +210,7 @@ def test_the_policy_acts_within_bounds_and_each_member_on_its_own(algorithm: str
 
 @each_algorithm
 def test_the_file_has_what_the_folder_promises(algorithm: str) -> None:
-    module = registry.load("algorithms", algorithm)
+    module = plugins.load("algorithms", algorithm)
     world = World([small_trial(algorithm), small_trial(algorithm, seed=1)])
     specs = world.agent.specs
     assert "actor" in specs

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tests.stacks import made_up_table, small_trial
-from trainables import registry
+from trainables import plugins
 from trainables.agent import Agent
-from trainables.minibatches import Minibatches
+from trainables.datasets.minibatches import Minibatches
 from trainables.trial import Stack
 
 KINDS = ("parameters", "gradients", "first moments", "second moments")
@@ -44,10 +44,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+@pytest.mark.parametrize("algorithm", plugins.names("algorithms"))
 def test_updates_and_policies_stay_on_their_device_and_in_float32(algorithm: str, recorded: bool, steps: list[int]) -> None:
     stack = Stack(tuple(small_trial(algorithm, seed=seed) for seed in (0, 1)))
-    module, table = registry.load("algorithms", algorithm), made_up_table()
+    module, table = plugins.load("algorithms", algorithm), made_up_table()
     agent = Agent(module, stack, table.observation_size, table.action_size, "meta", recorded)
     data = Minibatches(table, module.NORMALIZE, "meta", getattr(module, "NEXT_ACTIONS", False))
     for update in range(4):

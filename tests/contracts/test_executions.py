@@ -11,8 +11,8 @@ from torch import Tensor
 from trainables import execution as executions
 from trainables.errors import UserError
 from trainables.execution import Network
-from trainables.masks import to_row
-from trainables.nn import MLP
+from trainables.pruning.ranking import to_row
+from trainables.tensors.mlp import MLP
 
 EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")
 MEMBERS = 3

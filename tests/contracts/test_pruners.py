@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from tests.stacks import World, small_trial
-from trainables import registry
-from trainables.gradual import change, changes_of
-from trainables.masks import Mask, kept, on_path, to_row
-from trainables.pruners import Scored, prune
+from trainables import plugins
+from trainables.pruning.gradual import change, changes_of
+from trainables.pruning.prune import Scored, prune
+from trainables.pruning.ranking import Mask, kept, on_path, to_row
 from trainables.trial import Trial, options_of
 
-ALL = registry.names("pruners")
+ALL = plugins.names("pruners")
 # Those that make masks before training; gradual ones and smaller networks have contracts of their own below.
-PRUNERS = tuple(name for name in ALL if not {"during", "shrink"} & registry.defines("pruners", name))
-GRADUAL = tuple(name for name in ALL if "during" in registry.defines("pruners", name))
-SMALLER = tuple(name for name in ALL if "shrink" in registry.defines("pruners", name))
-ALGORITHMS = registry.names("algorithms")
+PRUNERS = tuple(name for name in ALL if not {"during", "shrink"} & plugins.defines("pruners", name))
+GRADUAL = tuple(name for name in ALL if "during" in plugins.defines("pruners", name))
+SMALLER = tuple(name for name in ALL if "shrink" in plugins.defines("pruners", name))
+ALGORITHMS = plugins.names("algorithms")
 each_pruner = pytest.mark.parametrize("pruner", PRUNERS)
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
@@ -91,7 +91,7 @@ def test_pruning_leaves_the_agent_as_it_was(pruner: str) -> None:
 @each_pruner
 def test_sparser_is_a_different_ranking_only_where_rounds_or_budgets_say_so(pruner: str) -> None:
     """A single ranking gives nested masks , so what 70 % keeps is kept at 50 %."""
-    module = registry.load("pruners", pruner)
+    module = plugins.load("pruners", pruner)
     if pruner == "dense" or hasattr(module, "schedule"):
         return
     found = masks_of(*(trial_of("td3_bc", pruner, sparsity) for sparsity in (0.7, 0.5, 0.2)))
@@ -105,7 +105,7 @@ def test_more_calibration_batches_are_used_where_data_is_used(pruner: str) -> No
     """A pruner whose file asks for losses gives another mask for other data; one that does not, the same."""
     one = trial_of("td3_bc", pruner, 0.6)
     same = torch.equal(member(masks_of(one), 0), member(masks_of(replace(one, calibration_batches=3)), 0))
-    assert same == (not registry.needs_loss(pruner))
+    assert same == (not plugins.needs_loss(pruner))
 
 
 @each_pruner
@@ -152,7 +152,7 @@ def test_networks_may_have_sparsities_of_their_own(pruner: str) -> None:
     masks = masks_of(trial)
     assert all((layer == 1).all() for layer in masks["critic"])
     assert sum(int(layer.sum()) for layer in masks["actor"]) == kept(0.4, sum(layer[0].numel() for layer in masks["actor"]))
-    if not hasattr(registry.load("pruners", pruner), "schedule"):  # in rounds, the actor's loss sees the critic as pruned so far
+    if not hasattr(plugins.load("pruners", pruner), "schedule"):  # in rounds, the actor's loss sees the critic as pruned so far
         both = masks_of(trial_of("td3_bc", pruner, 0.6))
         assert torch.equal(member({"actor": masks["actor"]}, 0), member({"actor": both["actor"]}, 0))
 
@@ -161,7 +161,7 @@ def test_networks_may_have_sparsities_of_their_own(pruner: str) -> None:
 @each_algorithm
 def test_one_scoring_serves_all_sparsities_of_a_seed(pruner: str, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members that share seed, pruner and hyperparameters are scored once, and bit for bit as they are alone."""
-    module = registry.load("pruners", pruner)
+    module = plugins.load("pruners", pruner)
     if pruner == "dense" or hasattr(module, "schedule"):
         return
     trials = [trial_of(algorithm, pruner, sparsity, seed) for seed in (0, 1) for sparsity in (0.3, 0.5, 0.6)]
@@ -214,7 +214,7 @@ def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner
 @each_algorithm
 @pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.95])
 def test_a_smaller_network_has_about_as_many_weights(pruner: str, algorithm: str, sparsity: float) -> None:
-    hyper = {name: (256, 256) for name, value in registry.hyper_defaults(algorithm).items() if isinstance(value, tuple)}
+    hyper = {name: (256, 256) for name, value in plugins.hyper_defaults(algorithm).items() if isinstance(value, tuple)}
     trial = small_trial(algorithm, pruner, sparsity, hyper=hyper)
     world, dense = World([trial]), World([small_trial(algorithm, hyper=hyper)])
     assert all((layer == 1).all() for mask in masks_of(trial).values() for layer in mask)

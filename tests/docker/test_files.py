@@ -18,8 +18,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from service.submit import EXCLUDES
-from trainables import paths
+from service.cluster.job import EXCLUDES
+from trainables.storage import paths
 
 from .twin import ROOT, read
 

@@ -17,10 +17,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from service import manifest, spool
-from service.spool import Placed
-from service.tracking import EXPERIMENT, STATUS
-from trainables import paths
+from service.ledger import manifest
+from service.spool import lines as spool
+from service.spool.lines import Placed
+from service.tracking.runs import EXPERIMENT, STATUS
+from trainables.storage import paths
 
 SWEEP = "smoke"
 KEPT = 2  # checkpoints per trial

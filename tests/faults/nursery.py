@@ -1,7 +1,7 @@
 """A process that has imported everything and forks a child per command: the service without Ray, in half a second instead of ten.
 
-The commands are the real ones, `service.__main__.main`; only `service.cluster.connect` gives a cluster that trains the stacks one
-after the other in the child itself, through the same trainable. A child can be made to die, to be refused by the disk and so on: see
+The commands are the real ones, `service.__main__.main`; only `service.cluster.ray_cluster.connect` gives a cluster that trains the
+stacks one after the other in the child itself, through the same trainable. A child can be made to die, to be refused by the disk and so on: see
 inject/switches.py.
 """
 
@@ -57,11 +57,11 @@ def serve() -> None:
     import switches
     from mlflow.entities import Metric  # noqa: F401
 
-    import service.run  # noqa: F401
+    import service.driving.session  # noqa: F401
     import trainables.run  # noqa: F401
-    from service import cluster
+    from service.cluster import ray_cluster
 
-    cluster.connect = connect
+    ray_cluster.connect = connect
     _warm_up()
     for line in sys.stdin:
         command = json.loads(line)
@@ -111,7 +111,7 @@ def _child(command: dict[str, Any], switches: Any) -> int:
 
 @contextlib.contextmanager
 def connect(device: str = "auto", gpu_fraction: float = 0.5) -> Iterator[Any]:
-    from service.cluster import Cluster
+    from service.cluster.ray_cluster import Cluster
 
     class Inline(Cluster):
         """Trains one stack after the other, here."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from trainables import files
+from trainables.storage import files
 
 from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
 from .invariants import Twin, redone

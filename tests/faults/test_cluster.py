@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service import manifest, spool
-from trainables import paths
+from service.ledger import manifest
+from service.spool import lines
+from trainables.storage import paths
 
 from .conftest import Fresh, Record, arguments
 from .harness import Jobs, Process, RayNode, descendants, driver, kill, node, raylet, title, wait_for, workers
@@ -61,7 +62,7 @@ def cluster(environment: dict[str, str], place: Path, started: list[Process], na
 
 
 def progress(storage: Path, twin: Twin) -> int:
-    return sum(max(0, spool.committed_update(spool.read(paths.spool(storage, key)))) for key in twin.states)
+    return sum(max(0, lines.committed_update(lines.read(paths.spool(storage, key)))) for key in twin.states)
 
 
 def test_a_raylet_and_then_the_head_die(

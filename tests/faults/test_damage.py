@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service import spool
-from trainables import paths
+from service.spool import lines as spool
+from trainables.storage import paths
 
 from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
 from .invariants import Twin, redone

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service import manifest
-from trainables import paths
+from service.ledger import manifest
+from trainables.storage import paths
 
 from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
 from .invariants import Twin, check, redone

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables import paths
+from trainables.storage import paths
 
 from .conftest import Fresh, Record, arguments
 from .harness import Process, free_ports, wait_for
@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 @pytest.fixture
 def well(server: Server) -> Iterator[Server]:
     """The server with nothing of the sweep in it."""
-    from service.tracking import EXPERIMENT
+    from service.tracking.runs import EXPERIMENT
 
     from .invariants import mlflow_client
 

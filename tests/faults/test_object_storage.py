@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from service import mirror, objects
-from service.journal import ObjectJournal
+from service.ledger.journal import ObjectJournal
+from service.storage import s3, trial_objects
 from tests.s3 import SECRET, Server
-from trainables import paths
+from trainables.storage import paths
 
 from .conftest import EVERY, SETTINGS, Record, arguments
 from .harness import Process, RayNode, driver, node, wait_for
@@ -65,10 +65,10 @@ def folder_of(server: Server, url: str, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
 
     def fetch() -> Path:
-        storage, bucket = tmp_path / "fetched" / str(time.monotonic_ns()), objects.Bucket(url)
+        storage, bucket = tmp_path / "fetched" / str(time.monotonic_ns()), s3.Bucket(url)
         for name in bucket.list("heads/"):
             key = Path(name).stem
-            mirror._fetch(bucket, mirror._head(bucket, key).files, paths.trial(storage, key), key)
+            trial_objects._fetch(bucket, trial_objects._head(bucket, key).files, paths.trial(storage, key), key)
         manifest = paths.manifest(storage, SWEEP)
         manifest.parent.mkdir(parents=True)
         manifest.write_bytes(ObjectJournal(bucket, paths.manifest_parts(paths.root(url), SWEEP)).content())

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from service import manifest, spool
-from trainables import paths
+from service.ledger import manifest
+from service.spool import lines
+from trainables.storage import paths
 
 from .conftest import Fresh, Record, arguments
 from .harness import Process, descendants, driver, kill, open_to_others, title, wait_for
@@ -60,7 +61,7 @@ def faults(storage: Path, *more: str) -> str:
 
 def progress(storage: Path, keys: list[str]) -> int:
     """Committed updates of all trials together."""
-    return sum(max(0, spool.committed_update(spool.read(paths.spool(storage, key)))) for key in keys)
+    return sum(max(0, lines.committed_update(lines.read(paths.spool(storage, key)))) for key in keys)
 
 
 def test_24_workers_killed_at_random_moments(

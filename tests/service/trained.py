@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.manifest import Manifest
-from service.shipper import Shipper
-from service.spool import StackSpool
-from service.tracking import Tracking
-from trainables.datasets import load_table
+from service.ledger.manifest import Manifest
+from service.spool.lines import StackSpool
+from service.tracking.runs import Tracking
+from service.tracking.shipper import Shipper
+from trainables.datasets.local import load_table
 from trainables.reports import Finished
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial
@@ -34,7 +34,7 @@ def train(storage: Path, sweep: str, trials: Sequence[Trial], planned: Sequence[
 
 def ship(storage: Path, sweep: str) -> Tracking:
     """Everything into the storage's own MLflow."""
-    from service.status import journal_of
+    from service.inspection.status import journal_of
 
     tracking = Tracking(storage)
     Shipper(storage, sweep, journal_of(sweep, storage), tracking).ship()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainables.agent import Agent, Batch
-from trainables.gaussian import squashed
 from trainables.nn import MLP
+from trainables.tensors.gaussian import squashed
 
 
 @dataclass(frozen=True)

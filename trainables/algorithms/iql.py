@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainables.agent import Agent, Batch
-from trainables.gaussian import log_prob
 from trainables.nn import MLP
+from trainables.tensors.gaussian import log_prob
 
 
 @dataclass(frozen=True)

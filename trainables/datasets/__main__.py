@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables import datasets
+from trainables.datasets import local
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _list(given: argparse.Namespace) -> None:
     from trainables.datasets.collect import tiers
     from trainables.datasets.minari_store import read_metadata
 
-    found = datasets.local_datasets()
+    found = local.local_datasets()
     for name in found:
         try:
             about = read_metadata(name)
@@ -94,16 +94,16 @@ def _list(given: argparse.Namespace) -> None:
         reference = "" if about.reference.known else "  no reference returns"
         print(f"{name:38} {about.transitions:9,} transitions  {about.episodes:6,} episodes  {about.environment}{reference}")
     if not found:
-        print(f"no dataset in {datasets.root()}")
+        print(f"no dataset in {local.root()}")
     if absent := [name for name in tiers.all_ids() if name not in found]:
         print(f"can be recorded here (`collect`): {', '.join(absent)}")
 
 
 def _check(given: argparse.Namespace) -> None:
-    from trainables.evaluation import evaluator_of
+    from trainables.simulation.evaluator import evaluator_of
 
     for name in given.datasets:
-        table = datasets.load_table(name)
+        table = local.load_table(name)
         evaluator_of(table, [[0]]).close()
         print(summary(table))
 
@@ -114,7 +114,7 @@ def _import(given: argparse.Namespace) -> None:
 
     environment = environments.written(*environments.read(f"{given.environment} {given.environment_kwargs}".strip()))
     d4rl.import_file(given.file, environment, given.name, given.force)
-    print(summary(datasets.load_table(given.name)))
+    print(summary(local.load_table(given.name)))
 
 
 def summary(table: Table) -> str:

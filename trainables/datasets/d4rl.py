@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainables import datasets, environments
+from trainables import environments
+from trainables.datasets import local
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def import_file(file: Path, environment: str, dataset: str, force: bool = False)
     Raises UserError, before anything is written, for a file that is not D4RL's or does not fit the environment."""
     from trainables.datasets import minari_write
 
-    if dataset.startswith(datasets.OURS):
-        raise UserError(f"dataset {dataset!r}: names under {datasets.OURS} are recorded here; take another, e.g. d4rl/hopper/medium-v2")
-    datasets.folder(dataset)
-    if datasets.exists(dataset) and not force:
+    if dataset.startswith(local.OURS):
+        raise UserError(f"dataset {dataset!r}: names under {local.OURS} are recorded here; take another, e.g. d4rl/hopper/medium-v2")
+    local.folder(dataset)
+    if local.exists(dataset) and not force:
         raise UserError(f"dataset {dataset!r} is there already; --force replaces it")
     env = environments.make(environment)
     fields = read(file)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainables import datasets, environments
+from trainables import environments
+from trainables.datasets import local
 from trainables.environments import Reference, one_line
 from trainables.errors import UserError
 
@@ -69,7 +70,7 @@ class Metadata:
 
 def read_metadata(dataset: str) -> Metadata:
     """Read and check the metadata of a dataset on this machine; raises UserError where it cannot be trained on."""
-    path = datasets.folder(dataset) / "data"
+    path = local.folder(dataset) / "data"
     try:
         raw = json.loads((path / "metadata.json").read_text())
         if not isinstance(raw, dict):
@@ -130,22 +131,22 @@ def download(dataset: str) -> None:
 
     Raises UserError, within SEARCH_SECONDS and a little, when the hub cannot be reached or has no such dataset.
     """
-    if datasets.exists(dataset):
+    if local.exists(dataset):
         return
-    if dataset.startswith(datasets.OURS):
-        raise datasets.missing(dataset)
-    target = datasets.folder(dataset)
-    scratch = datasets.root() / f".download-{uuid.uuid4().hex}"  # not yet a dataset
+    if dataset.startswith(local.OURS):
+        raise local.missing(dataset)
+    target = local.folder(dataset)
+    scratch = local.root() / f".download-{uuid.uuid4().hex}"  # not yet a dataset
     try:
         scratch.mkdir(parents=True)
         if reason := _fetch(dataset, scratch):
-            raise datasets.missing(dataset, reason)
+            raise local.missing(dataset, reason)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not datasets.exists(dataset):
+        if not local.exists(dataset):
             (scratch / "datasets" / dataset).rename(target)
     except OSError as error:
-        if not datasets.exists(dataset):  # else another process has put it there meanwhile
-            raise datasets.missing(dataset, f"download failed: {one_line(error)}") from None
+        if not local.exists(dataset):  # else another process has put it there meanwhile
+            raise local.missing(dataset, f"download failed: {one_line(error)}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

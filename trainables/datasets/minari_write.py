@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainables import datasets, environments
+from trainables import environments
+from trainables.datasets import local
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,19 +25,19 @@ def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[Epis
 
     Half a dataset is never found: it grows under a hidden name and is renamed. One that is there is replaced only with `force`.
     Raises UserError for a folder that cannot be written."""
-    target = datasets.folder(dataset)
-    scratch = datasets.root() / f".writing-{uuid.uuid4().hex}"
+    target = local.folder(dataset)
+    scratch = local.root() / f".writing-{uuid.uuid4().hex}"
     try:
         data = scratch / "new" / "data"
         data.mkdir(parents=True)
         _fill(data, env, {"dataset_id": dataset, "minari_version": importlib.metadata.version("minari"), **about}, episodes)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and (force or not datasets.exists(dataset)):
+        if target.exists() and (force or not local.exists(dataset)):
             target.rename(scratch / "replaced")
-        if not datasets.exists(dataset):  # another process may have written it meanwhile
+        if not local.exists(dataset):  # another process may have written it meanwhile
             data.parent.rename(target)
     except OSError as error:
-        raise UserError(f"dataset {dataset!r} cannot be written below {datasets.root()}: {environments.one_line(error)}") from None
+        raise UserError(f"dataset {dataset!r} cannot be written below {local.root()}: {environments.one_line(error)}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainables import datasets
-from trainables.datasets import minari_store
+from trainables.datasets import local, minari_store
 from trainables.datasets.minari_store import Metadata
 from trainables.environments import Reference, one_line
 from trainables.errors import UserError
@@ -63,7 +62,7 @@ def load_table(dataset: str) -> Table:
 
     Raises UserError, in one line, for a dataset that is missing, unreadable, empty, not finite, or of shapes that do not fit.
     """
-    if not datasets.exists(dataset):
+    if not local.exists(dataset):
         minari_store.download(dataset)
     metadata = minari_store.read_metadata(dataset)
     key = _index_key(metadata)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from trainables import registry
+from trainables import plugins
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def read(environment: str) -> tuple[str, dict[str, Any]]:
 
 def families() -> dict[str, tuple[str, ...]]:
     """The gymnasium ids of each family that has a file here."""
-    return {name: tuple(registry.load("environments", name).IDS) for name in registry.names("environments")}
+    return {name: tuple(plugins.load("environments", name).IDS) for name in plugins.names("environments")}
 
 
 def family_of(environment: str) -> str | None:
@@ -104,7 +104,7 @@ def reference(environment: str) -> Reference | None:
     family = family_of(environment)
     if family is None or read(environment)[1].keys() - OBSERVED:
         return None
-    module = registry.load("environments", family)
+    module = plugins.load("environments", family)
     if not hasattr(module, "EXPERT_RETURN"):
         return None
     source = getattr(module, "SOURCE", "D4RL's constants")
@@ -114,7 +114,7 @@ def reference(environment: str) -> Reference | None:
 def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
     """The names of the `size` dimensions of an observation; None where the environment has no file, or other dimensions than it says."""
     family = None if read(environment)[1] else family_of(environment)
-    names = () if family is None else tuple(getattr(registry.load("environments", family), "OBSERVATION_NAMES", ()))
+    names = () if family is None else tuple(getattr(plugins.load("environments", family), "OBSERVATION_NAMES", ()))
     return names[:size] if 0 < size <= len(names) else None
 
 
@@ -122,7 +122,7 @@ def runner(environment: str) -> Runner | None:
     """How to observe and reward a v5 environment straight from MuJoCo's state; None where its family's file does not say, and
     for one with settings of its own."""
     family = family_of(environment)
-    return getattr(registry.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
+    return getattr(plugins.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
 
 
 def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:

@@ -13,14 +13,15 @@ from typing import Protocol
 
 from torch import Tensor
 
-from trainables import kernels, registry
+from trainables import plugins
 from trainables.errors import UserError, unknown
-from trainables.execution import native
-from trainables.masks import Mask
-from trainables.nn import MLP
+from trainables.native import build as kernels
+from trainables.pruning.ranking import Mask
+from trainables.tensors import native_ops
+from trainables.tensors.mlp import MLP
 from trainables.trial import BREAK_EVEN
 
-CHOICES = ("auto", *registry.names("execution"))
+CHOICES = ("auto", *plugins.names("execution"))
 
 
 class Network(Protocol):
@@ -98,4 +99,4 @@ def fastest(spec: MLP, mask: Tensor) -> str:
         return "dense" if cannot("fused", spec) else "fused"
     kept = sum(float(view.sum()) for name, view in spec.views(mask).items() if name.startswith("weight."))
     density = kept / (len(mask) * sum(spec.weights_per_layer))
-    return "sparse" if density <= BREAK_EVEN and native.serves(mask) else "dense"
+    return "sparse" if density <= BREAK_EVEN and native_ops.serves(mask) else "dense"

@@ -25,8 +25,8 @@ from torch.autograd.function import once_differentiable
 
 from trainables.execution import dense
 from trainables.execution.compact import idle, shrink
-from trainables.execution.native import cuda
-from trainables.nn import MLP, ROW_ALIGNMENT
+from trainables.native import cuda
+from trainables.tensors.mlp import MLP, ROW_ALIGNMENT
 
 COLUMNS = 8  # the inputs and the hidden units of a network are a multiple of
 

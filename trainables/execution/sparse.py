@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import kernels, tape
-from trainables.execution.native.groups import Groups
-from trainables.kernels import TILE
-from trainables.nn import MLP, NORM_EPSILON, ROW_ALIGNMENT
+from trainables.execution._groups import Groups
+from trainables.native import build
+from trainables.native.build import TILE
+from trainables.tensors import tape
+from trainables.tensors.mlp import MLP, NORM_EPSILON, ROW_ALIGNMENT
 
 DEVICES = ("cpu",)
 PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's Part as plain integers, made once: ctypes is slow at it
@@ -35,7 +36,7 @@ class Network:
 
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
         self.spec, self.members = spec, len(flat)
-        self.library = kernels.library()
+        self.library = build.library()
         self._index([Groups(spec, row) for row in mask.bool()])
         self.parameters = self.pack(flat)
         self.core = self.parameters.detach().requires_grad_()
@@ -56,7 +57,7 @@ class Network:
                 to[k, : len(index)] = index
         heights = [1 + max(g.heights[layer] for g in groups) + 2 * spec.norm for layer in range(depth)]  # rows of a tile
         offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.heads)]) * TILE
-        layers = (kernels.Layer * (self.members * spec.heads * depth))()
+        layers = (build.Layer * (self.members * spec.heads * depth))()
         self.kept_alive = [indices, offset := offset.astype(np.int32), layers, [g.layers for g in groups]]
         for layer, arrays in zip(layers, itertools.chain.from_iterable(g.layers for g in groups), strict=True):
             layer.outputs, layer.inputs = len(arrays["start"]) - 1, len(arrays["visit"])
@@ -64,7 +65,7 @@ class Network:
         self.tile = int(offset[-1])
         widest = max(heights)
         self.scratch = torch.empty((1 + spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
-        self.network = kernels.Network(
+        self.network = build.Network(
             self.members, spec.heads, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
             NORM_EPSILON if spec.norm else 0, self.tile, *(index.ctypes.data for index in indices), offset.ctypes.data,
             ctypes.addressof(layers),

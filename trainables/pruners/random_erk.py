@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from trainables.masks import apportion, kept
 from trainables.nn import MLP
 from trainables.pruners import Scored
+from trainables.pruning.ranking import apportion, kept
 
 WITHOUT_LOSS = True
 

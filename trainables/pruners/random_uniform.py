@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from trainables import masks
 from trainables.pruners import Scored
+from trainables.pruning import ranking
 
-budgets = masks.even
+budgets = ranking.even
 WITHOUT_LOSS = True
 
 

@@ -6,8 +6,8 @@ Widths are multiples of 4, for which stacked members compute bit for bit what th
 import itertools
 from dataclasses import replace
 
-from trainables.masks import kept
 from trainables.nn import MLP
+from trainables.pruning.ranking import kept
 
 STEP = 4
 

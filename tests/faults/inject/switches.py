@@ -162,7 +162,7 @@ def die_at_call(number: str) -> None:
             guard(module.MlflowClient, name)
 
     _when_imported("mlflow.tracking.client", calls)
-    _when_imported("service.shipper", lambda module: guard(module, "write"))
+    _when_imported("service.tracking.shipper", lambda module: guard(module, "write"))
 
 
 def halts_in_killing(seconds: str) -> None:
@@ -222,7 +222,7 @@ def slow(milliseconds: str) -> None:
 
 def no_table() -> None:
     """A run ends without its table and figure."""
-    _when_imported("service.run", lambda module: setattr(module, "show", lambda *_: None))
+    _when_imported("service.driving.session", lambda module: setattr(module, "show", lambda *_: None))
 
 
 def no_mlflow() -> None:
@@ -238,7 +238,7 @@ def no_mlflow() -> None:
         def finish(self, patience: float, **_: bool) -> bool:
             return True
 
-    _when_imported("service.run", lambda module: setattr(module, "ShipperThread", Idle))
+    _when_imported("service.driving.session", lambda module: setattr(module, "ShipperThread", Idle))
 
 
 def watches(seconds: str) -> None:
@@ -247,29 +247,29 @@ def watches(seconds: str) -> None:
     def change(module: Any) -> None:
         module.Lease.__init__.__kwdefaults__["bound"] = float(seconds)
 
-    _when_imported("service.lease", change)
+    _when_imported("service.ledger.lease", change)
 
 
 def s3_reads_within(seconds: str) -> None:
     """How long one try of a call to S3 waits for its answer."""
-    _when_imported("service.objects", lambda module: setattr(module, "READ", float(seconds)))
+    _when_imported("service.storage.s3", lambda module: setattr(module, "READ", float(seconds)))
 
 
 def ships_every(seconds: str) -> None:
     """How long a shipper waits between two passes, and after a first failure twice as long."""
-    _when_imported("service.shipper", lambda module: setattr(module, "PERIOD", float(seconds)))
+    _when_imported("service.tracking.shipper", lambda module: setattr(module, "PERIOD", float(seconds)))
 
 
 def patience(seconds: str) -> None:
     """How long the end of a run waits for MLflow."""
-    _when_imported("service.run", lambda module: setattr(module, "PATIENCE", float(seconds)))
+    _when_imported("service.driving.session", lambda module: setattr(module, "PATIENCE", float(seconds)))
 
 
 # Protections taken away
 
 
 def no_checkpoint_hash() -> None:
-    _when_imported("trainables.checkpoint", lambda module: setattr(module, "_hash", lambda head, content: "same"))
+    _when_imported("trainables.training.checkpoint", lambda module: setattr(module, "_hash", lambda head, content: "same"))
 
 
 def no_rename() -> None:
@@ -296,18 +296,18 @@ def no_rename() -> None:
             os.fsync(file.fileno())
             file.write(content[len(content) // 2 :])
 
-    _when_imported("trainables.checkpoint", change)
+    _when_imported("trainables.training.checkpoint", change)
 
 
 def no_tidy() -> None:
     """What a kill leaves behind stays."""
-    _when_imported("trainables.files", lambda module: setattr(module, "_tidy", lambda path: None))
-    _when_imported("trainables.checkpoint", lambda module: setattr(module, "_tidy", lambda *_: None))
+    _when_imported("trainables.storage.files", lambda module: setattr(module, "_tidy", lambda path: None))
+    _when_imported("trainables.training.checkpoint", lambda module: setattr(module, "_tidy", lambda *_: None))
 
 
 def no_work_kept() -> None:
     """A trial that goes on does not look for its checkpoint."""
-    _when_imported("trainables.checkpoint", lambda module: setattr(module, "newest", lambda *_: None))
+    _when_imported("trainables.training.checkpoint", lambda module: setattr(module, "newest", lambda *_: None))
 
 
 def tune_restored() -> None:
@@ -322,7 +322,7 @@ def tune_restored() -> None:
 
         module.tune = _With(module.tune, Tuner=tuner)
 
-    _when_imported("service.cluster", change)
+    _when_imported("service.cluster.ray_cluster", change)
 
 
 def no_cut() -> None:
@@ -331,12 +331,12 @@ def no_cut() -> None:
     def change(module: Any) -> None:
         module.os = _With(os, ftruncate=lambda *_: None)
 
-    _when_imported("service.spool", change)
+    _when_imported("service.spool.lines", change)
 
 
 def ship_uncommitted() -> None:
     """The shipper takes all that a spool holds."""
-    _when_imported("service.shipper", lambda module: setattr(module, "spool", _With(module.spool, committed=list)))
+    _when_imported("service.tracking.shipper", lambda module: setattr(module, "spool", _With(module.spool, committed=list)))
 
 
 def no_source_time() -> None:
@@ -346,7 +346,7 @@ def no_source_time() -> None:
         points = module.spool.points
         module.spool = _With(module.spool, points=lambda lines: [(n, v, time.time_ns() // 1_000_000, u) for n, v, _, u in points(lines)])
 
-    _when_imported("service.shipper", change)
+    _when_imported("service.tracking.shipper", change)
 
 
 def no_search() -> None:
@@ -361,7 +361,7 @@ def no_search() -> None:
 
         module.Tracking._find_or_create = blind
 
-    _when_imported("service.tracking", change)
+    _when_imported("service.tracking.runs", change)
 
 
 def no_cursor_reset() -> None:
@@ -374,12 +374,12 @@ def no_cursor_reset() -> None:
 
         module.Shipper._stored = trusting
 
-    _when_imported("service.shipper", change)
+    _when_imported("service.tracking.shipper", change)
 
 
 def no_patience() -> None:
     """A call to S3 is tried once."""
-    _when_imported("service.objects", _impatient)
+    _when_imported("service.storage.s3", _impatient)
 
 
 def _impatient(module: Any) -> None:
@@ -406,7 +406,7 @@ def _after(moment: str, act: Callable[[], None]) -> None:
 
         module.StackSpool.__call__ = taken
 
-    _when_imported("service.spool", change)
+    _when_imported("service.spool.lines", change)
 
 
 class _With:

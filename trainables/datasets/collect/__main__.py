@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainables import datasets
+from trainables.datasets import local
 from trainables.datasets.__main__ import add_recording
 from trainables.datasets.collect import policy, tiers
 from trainables.errors import UserError
@@ -63,7 +63,7 @@ def record(given: argparse.Namespace) -> int:
     for name in names:  # all are checked before the first is recorded
         tiers.segments(tiers.parse(name)[1], policy.card(tiers.parse(name)[0]), given.transitions)
     for name in names:
-        kept = datasets.exists(name) and not given.force
+        kept = local.exists(name) and not given.force
         write(name, given.transitions, given.seed, given.force, None if kept else _Line(name))
         table = load_table(name)
         mean = float(table.episode_returns.mean())
@@ -80,7 +80,7 @@ def _list(given: argparse.Namespace) -> None:
         family, tier = tiers.parse(name)
         known = policy.card(family)["tiers"].get(tier, {}).get("returns", {}).get("sampled")
         score = f"return {known['mean']:7.0f} +- {known['std']:5.0f}, normalized {known['normalized']:5.1f}" if known else "a mixture"
-        print(f"{name:38} {'here' if datasets.exists(name) else '-':6} {score}")
+        print(f"{name:38} {'here' if local.exists(name) else '-':6} {score}")
 
 
 def _train(given: argparse.Namespace) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainables import datasets, environments
-from trainables.datasets import minari_write
+from trainables import environments
+from trainables.datasets import local, minari_write
 from trainables.datasets.collect import policy, tiers
 from trainables.datasets.collect.policy import Array, Policy
 
@@ -44,8 +44,8 @@ def record(dataset: str, transitions: int = 100_000, seed: int = 0, force: bool 
     family, tier = tiers.parse(dataset)
     card = policy.card(family)
     parts = tiers.segments(tier, card, transitions)
-    if datasets.exists(dataset) and not force:
-        return datasets.folder(dataset)
+    if local.exists(dataset) and not force:
+        return local.folder(dataset)
     env = environments.make(card["environment"])
     rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
     about = _about(tier, card, {"tier": tier, "seed": seed, "segments": tiers.to_json(parts)})

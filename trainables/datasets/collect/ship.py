@@ -17,7 +17,7 @@ from trainables.datasets.collect.policy import Policy
 from trainables.datasets.collect.record import from_unit
 from trainables.environments import Reference
 from trainables.errors import UserError
-from trainables.evaluation import Evaluator
+from trainables.simulation.evaluator import Evaluator
 
 MEDIUM_SCORE = 45.0  # normalized; D4RL's medium sets: halfcheetah 40.7, hopper 44.3, walker2d 62
 CANDIDATES = 6  # snapshots measured for each choice; the curve's five deterministic episodes only shortlist them

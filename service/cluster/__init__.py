@@ -1,0 +1,1 @@
+"""Ray: the cluster that trains, and jobs submitted to it."""

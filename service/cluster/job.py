@@ -1,0 +1,109 @@
+"""`service submit`: a sweep as a job of a Ray cluster, by Ray's Jobs API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from search_spaces.sweep import expand, load_sweep, override
+from service.driving.session import revision
+from service.terminal.waiting import waiting
+from trainables.errors import UserError
+
+ADDRESS = "http://127.0.0.1:8265"
+ROOT = Path(__file__).parents[2]
+# The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
+EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/docker", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
+# Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
+SECRET = ("MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL")  # addresses that may hold a password
+HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", *SECRET)
+TRIES = 5  # of a submission id, where others submit at the same moment
+PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
+
+
+def submit(name: str, settings: Sequence[str], options: Sequence[str], *, address: str | None = None, follow: bool = False) -> int:
+    """Submit `run NAME OPTIONS` and say how to watch it; with `follow`, show its output and return 0 only if it succeeds.
+
+    Raises UserError for bad input, before anything is submitted, and where no job server answers. Ray takes a token, where the cluster
+    wants one, from its own variables.
+    """
+    expand(override(load_sweep(name), settings))
+    if any(urlsplit(option.partition("=")[2]).password for option in options if option.startswith("--study-storage=")):
+        raise UserError(
+            "--study-storage holds a password, which Ray's page would show; set WINNOW_STUDY_STORAGE in the cluster's environment"
+        )
+    place = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
+    with waiting(f"handing the job over to {place}"):
+        client = _client(place)
+        id = _hand_over(client, name, f"python -m service run {name} {shlex.join(options)}".strip())
+    print(f"{id} submitted\n  output: ray job logs --address {place} -f {id}\n  end it: ray job stop --address {place} {id}", flush=True)
+    if not follow:
+        return 0
+    try:
+        asyncio.run(_follow(client, id))
+        end = client.get_job_status(id)
+    except KeyboardInterrupt:
+        print(f"\n{id} goes on; its output: ray job logs --address {place} -f {id}")
+        return 0
+    except Exception as error:  # Ray's client raises aiohttp's errors, requests' and its own where the head goes away
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{place} answers no longer ({why}); the manifest knows how far {name} is: `python -m service status {name}`"
+        ) from None
+    print(f"{id}: {end.value}")
+    return 0 if end.value == "SUCCEEDED" else 1
+
+
+def environment() -> dict[str, str]:
+    """What the job's driver and workers need to know: the code's revision and where data lies."""
+    found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
+    for name in SECRET:
+        if urlsplit(found.get(name, "")).password:
+            raise UserError(f"{name} holds a password, which Ray's page would show; set it in the cluster's environment instead")
+    return {"WINNOW_REVISION": revision(), **found}
+
+
+def next_id(name: str, taken: Sequence[str]) -> str:
+    """`winnow-NAME-aN`: an attempt of its own, since Ray refuses an id that was ever used."""
+    numbers = (re.fullmatch(rf"winnow-{re.escape(name)}-a(\d+)", id) for id in taken)
+    return f"winnow-{name}-a{max((int(found[1]) for found in numbers if found), default=0) + 1}"
+
+
+def _client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    # Ray prefers these to what it is told.
+    hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"no job server of Ray at {address} ({str(error).strip().splitlines()[0]}); give --address") from None
+    finally:
+        os.environ |= hidden
+
+
+def _hand_over(client: Any, name: str, entrypoint: str) -> str:
+    runtime = {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": environment()}
+    until, tries = time.monotonic() + PATIENCE, 0
+    while True:
+        try:
+            taken = [job.submission_id or "" for job in client.list_jobs()]
+            return str(client.submit_job(entrypoint=entrypoint, submission_id=next_id(name, taken), runtime_env=runtime))
+        except (RuntimeError, ConnectionError) as error:
+            text, tries = str(error), tries + 1
+            early = "No available agent" in text and time.monotonic() < until  # a head that has just started
+            if not early and not ("already exists" in text and tries < TRIES):
+                raise UserError(f"the job was refused: {text.strip().splitlines()[0]}") from None
+            time.sleep(1.0 if early else 0.0)
+
+
+async def _follow(client: Any, id: str) -> None:
+    async for text in client.tail_job_logs(id):
+        print(text, end="", flush=True)

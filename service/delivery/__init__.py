@@ -1,0 +1,1 @@
+"""Trained policies and finished trials for use elsewhere: export, rollout, registry, archives."""

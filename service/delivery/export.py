@@ -1,0 +1,170 @@
+"""`service export`: a finished trial's policy as a folder that people without Winnow can use.
+
+policy.safetensors or policy.onnx   the network with its scaling of observations and actions
+winnow_policy.py                    loads it (not for ONNX)
+normalizer.json  masks.json         that scaling as numbers; what the masks are
+lineage.json                        the trial, the dataset and its hash, seeds, code, scores, the files' hashes
+README.md                           three lines that use it
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from service.delivery import standalone
+from service.delivery.export_readme import readme
+from service.delivery.finished import Finished, find, means
+from service.terminal.waiting import waiting
+from trainables.errors import UserError
+from trainables.policy.onnx_export import to_onnx
+from trainables.policy.policy import SCALINGS, Policy, load_policy, save_policy
+from trainables.storage.files import write
+
+LINEAGE, LOADER = "lineage.json", "winnow_policy.py"
+NOT_OURS = ("__pycache__",)  # what using an export leaves in it
+
+
+def export(wanted: str, to: Path, storage: Path, *, format: str = "compact", sweep: str | None = None) -> Path:
+    """Write the folder `to`, whole or not at all, in place of an older export there; returns it.
+
+    Raises UserError for a trial that is unknown or not done, a policy that is more than one plain network, and a folder that holds
+    anything but an export.
+    """
+    to = to.expanduser().absolute()
+    _check(to)
+    with find(wanted, storage, sweep) as found, NewFolder(to) as folder:
+        policy = load_policy(found.folder)
+        with waiting(f"writing {to}"):
+            WRITERS[format](policy, folder)
+            shutil.copyfile(found.folder / "masks.json", folder / "masks.json")
+            write(folder / "normalizer.json", json.dumps({name: policy.scaling[name].tolist() for name in SCALINGS}, indent=1).encode())
+            described = lineage(found)
+            write(folder / "README.md", readme(described, policy, format).encode())
+            files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+            write(folder / LINEAGE, json.dumps(described | {"export": {"format": format, "files": files}}, indent=1).encode())
+    return to
+
+
+def lineage(found: Finished) -> dict[str, Any]:
+    """All that the policy comes from, and what it scored."""
+    from trainables.evaluation.evaluation import evaluation_seeds  # imports torch
+
+    trial, origin, about = found.trial, found.origin, found.about
+    calibration = {"rows": trial.calibration_batches * trial.calibration_size, "seed": trial.seed}
+    return {
+        "name": trial.name,
+        "key": trial.key,
+        "mlflow_run": found.run_id,
+        "trial": trial.to_json() | {"hyper": trial.hyper_values()},
+        "dataset": {"id": trial.dataset, "sha256": about["dataset_hash"], "mean_score": origin.get("dataset_score")},
+        "environment": about["environment"],
+        "reference": origin.get("reference"),
+        "calibration": calibration | {"batches": trial.calibration_batches, "batch_size": trial.calibration_size},
+        "seeds": {"trial": trial.seed, "evaluation": evaluation_seeds(trial, trial.episodes)},
+        "code": {"revision": origin.get("revision"), "execution": about["execution"]},
+        "scores": {"last": means(found.last), "final": means(found.final), "evaluations": list(found.evaluations)},
+    }
+
+
+def compact_file(policy: Policy, path: Path) -> None:
+    """Without dead units; of the two ways to store that, kept weights alone or all, the smaller one."""
+    other = path.with_suffix(".other")
+    save_policy(policy, path, "csr")
+    save_policy(policy, other, "compact")
+    if other.stat().st_size < path.stat().st_size:
+        other.rename(path)
+    other.unlink(missing_ok=True)
+
+
+def _compact(policy: Policy, folder: Path) -> None:
+    compact_file(policy, folder / "policy.safetensors")
+    _copy(folder, "numpy_policy")
+
+
+def _onnx(policy: Policy, folder: Path) -> None:
+    to_onnx(policy.to("compact"), folder / "policy.onnx")
+
+
+def _torch(policy: Policy, folder: Path) -> None:
+    """The state of standalone/torch_policy.py's module: every layer whole, with zeros."""
+    from safetensors.numpy import save
+
+    state = {name: policy.scaling[name] for name in SCALINGS}
+    for index, (weight, bias) in enumerate(policy.layers):
+        state |= {f"network.{2 * index}.weight": weight, f"network.{2 * index}.bias": bias}
+    write(folder / "policy.safetensors", save(state, metadata={"output": policy.output}))
+    _copy(folder, "torch_policy")
+
+
+WRITERS: Mapping[str, Callable[[Policy, Path], None]] = {"compact": _compact, "onnx": _onnx, "torch": _torch}
+
+
+def _copy(folder: Path, loader: str) -> None:
+    write(folder / LOADER, standalone.source(loader))
+
+
+def _check(to: Path) -> None:
+    """Raise UserError where `to` holds anything that an export did not put there."""
+    if not to.exists():
+        return
+    if not to.is_dir():
+        raise UserError(f"{str(to)!r} is a file; give a folder")
+    there = {path.name for path in to.iterdir()} - set(NOT_OURS)
+    try:
+        own = {LINEAGE, *json.loads((to / LINEAGE).read_bytes())["export"]["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set()
+    if there - own:
+        raise UserError(f"{str(to)!r} holds {', '.join(sorted(there - own)[:3])}, which no export wrote; give another folder")
+
+
+class NewFolder:
+    """A folder beside `to` that takes its place when the `with` ends well, and is gone when it does not."""
+
+    def __init__(self, to: Path) -> None:
+        self.to = to
+
+    def __enter__(self) -> Path:
+        try:
+            self.to.parent.mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix=f".{self.to.name}.", suffix=".tmp", dir=self.to.parent))
+        except OSError as error:
+            raise UserError(f"{str(self.to)!r} cannot be written ({error.strerror})") from None
+        self.folder.chmod(0o777 & ~_umask())
+        return self.folder
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._replace()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _replace(self) -> None:
+        _check(self.to)  # somebody may have written there meanwhile
+        old = self.folder.with_suffix(".old")
+        try:
+            if self.to.exists():
+                self.to.rename(old)
+            os.rename(self.folder, self.to)
+        except OSError as error:
+            if old.exists():
+                old.rename(self.to)
+            if error.errno in (errno.EBUSY, errno.EXDEV):
+                raise UserError(f"{str(self.to)!r} is a mount point, which cannot be replaced; give a folder in it") from None
+            raise UserError(f"{str(self.to)!r} cannot be written ({error.strerror or errno.errorcode.get(error.errno or 0)})") from None
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now

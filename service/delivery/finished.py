@@ -1,0 +1,144 @@
+"""Finished trials by what people call them: an MLflow run's id, a trial's key or its name; where the policy lies, and how it came to be."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.inspection.status import run_of
+from service.ledger import manifest
+from service.ledger.manifest import Entry
+from service.spool import lines as spool
+from service.storage import trial_objects
+from service.terminal.waiting import waiting
+from service.tracking.runs import RunRow, Tracking
+from service.tracking.shipper import TAGS
+from trainables.errors import UserError, unknown
+from trainables.storage import paths
+from trainables.trial import Trial
+
+RUN_ID = r"[0-9a-f]{32}"
+FILES = ("policy.safetensors", "policy.json", "masks.json", "masks.safetensors")
+SHOWN = 8  # choices named in an error
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that is done. `folder` holds its FILES; `run_id` is its MLflow run's, empty where it was never shipped.
+
+    origin        dataset_hash, dataset_score, reference, revision, host: what the worker that began it said, as text
+    evaluations   each with `update`, `returns` and `scores` of all its episodes, ascending; the final episodes', if any, last and `final`
+    """
+
+    trial: Trial
+    folder: Path
+    run_id: str
+    origin: Mapping[str, str] = field(default_factory=dict)
+    evaluations: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What policy.json says: the environment, how layers were computed, sizes."""
+        return dict(json.loads((self.folder / "policy.json").read_bytes()))
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The last evaluation, empty where there was none."""
+        return next((one for one in reversed(self.evaluations) if not one.get("final")), {})
+
+    @property
+    def final(self) -> Mapping[str, Any]:
+        """That of the final episodes, empty where there were none."""
+        return next((one for one in self.evaluations if one.get("final")), {})
+
+
+def means(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Over the episodes of an evaluation: `return`, and `normalized_score` where references are known."""
+    named = {"return": evaluation.get("returns"), "normalized_score": evaluation.get("scores")}
+    return {name: sum(values) / len(values) for name, values in named.items() if values}
+
+
+@contextlib.contextmanager
+def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[Finished]:
+    """The finished trial that `wanted` names, of one sweep or of all; its folder is there until the end of the `with`.
+
+    It is looked for in the storage's sweeps, then in MLflow, from which its files are then fetched. Raises UserError, with the
+    nearest choices, where there is none or more than one.
+    """
+    trial_objects.pull(storage)
+    ledgers = manifest.read_all(storage)
+    if sweep is not None and sweep not in ledgers:
+        raise unknown(f"sweep in {paths.shown(storage)}", sweep, ledgers)
+    entries = {key: entry for name, ledger in ledgers.items() if sweep in (None, name) for key, entry in ledger.entries.items()}
+    names = {key: entry.trial.name for key, entry in entries.items()}
+    if key := _choose(wanted, names, {key for key, entry in entries.items() if entry.state == "done"}):
+        yield _here(key, entries[key], storage)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield _in_mlflow(wanted, names, storage, Path(folder))
+
+
+def _choose(wanted: str, names: Mapping[str, str], done: set[str]) -> str | None:
+    """The key of the trial with this key, name or beginning of a key; of several, those that are done come first."""
+    found = [key for key, name in names.items() if wanted in (key, name)]
+    found = found or [key for key in names if wanted and key.startswith(wanted)]
+    found = [key for key in found if key in done] or found
+    if len(found) > 1:
+        some = ", ".join(f"{key} ({names[key]})" for key in found[:SHOWN])
+        raise UserError(f"{wanted!r} fits {len(found)} trials: {some}{', ...' if len(found) > SHOWN else ''}; give a key, or --sweep")
+    return found[0] if found else None
+
+
+def _here(key: str, entry: Entry, storage: Path) -> Finished:
+    if entry.state != "done" or not paths.policy(storage, key).exists():
+        why = entry.state if entry.state != "done" else "done, but its policy is not there"
+        raise UserError(f"trial {key} ({entry.trial.name}) is {why}; a trial has a policy when it is done")
+    lines = spool.read(paths.spool(storage, key))
+    begun = [placed.line for placed in lines if placed.line["kind"] == "attempt"]
+    origin = {name: str(begun[-1][name]) for name in TAGS if name in begun[-1]} if begun else {}
+    return Finished(entry.trial, paths.trial(storage, key), run_of(storage, key), origin, spool.evaluations(lines))
+
+
+def _in_mlflow(wanted: str, here: Mapping[str, str], storage: Path, folder: Path) -> Finished:
+    """Its files, fetched into `folder`."""
+    tracking = Tracking(storage)
+    with waiting("asking MLflow"):
+        rows = tracking.all_trials()
+        row = _row(wanted, rows)
+        if row is None:
+            known = {**here, **{row.tags.get("winnow.trial_key", ""): row.tags.get("mlflow.runName", "") for row in rows.values()}}
+            raise _nobody(wanted, known, storage)
+        tracking.fetch(row.run_id, (*FILES, "evaluations.json"), folder)
+    if row.status != "FINISHED" or not (folder / "policy.json").exists():
+        state = row.tags.get("winnow.state") or row.status.lower()
+        raise UserError(
+            f"run {row.run_id} ({row.tags.get('mlflow.runName')}) is {state} and holds no policy; a trial has one when it is done"
+        )
+    trial = Trial.from_json(json.loads((folder / "policy.json").read_bytes())["trial"])
+    origin = {name: row.tags[f"winnow.{name}"] for name in TAGS if f"winnow.{name}" in row.tags}
+    evaluations = folder / "evaluations.json"
+    return Finished(trial, folder, row.run_id, origin, json.loads(evaluations.read_bytes()) if evaluations.exists() else ())
+
+
+def _row(wanted: str, rows: Mapping[str, RunRow]) -> RunRow | None:
+    """By run id, else as trials are found, among the runs that MLflow holds."""
+    if wanted in rows:
+        return rows[wanted]
+    by_key = {row.tags.get("winnow.trial_key", ""): row for row in rows.values()}
+    names = {key: row.tags.get("mlflow.runName", "") for key, row in by_key.items()}
+    key = _choose(wanted, names, {key for key, row in by_key.items() if row.status == "FINISHED"})
+    return by_key[key] if key else None
+
+
+def _nobody(wanted: str, names: Mapping[str, str], storage: Path) -> UserError:
+    what = "run" if re.fullmatch(RUN_ID, wanted) else "trial"
+    near = difflib.get_close_matches(wanted, [*names.values(), *names], n=SHOWN, cutoff=0.3) or list(names.values())[:SHOWN]
+    listed = ", ".join(dict.fromkeys(near)) or "none"
+    return UserError(f"no {what} {wanted!r} in {paths.shown(storage)} or its MLflow; the nearest: {listed}")

@@ -1,0 +1,72 @@
+"""`service rollout`: a finished trial's policy plays, and says how it did; with a video where asked."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.delivery.finished import find
+from service.delivery.video import Video
+from service.driving.live_line import Display
+from service.terminal.waiting import waiting
+
+if TYPE_CHECKING:
+    from trainables.evaluation.rollout import Episode
+
+
+def rollout(
+    wanted: str,
+    storage: Path,
+    *,
+    episodes: int = 1,
+    video: Path | None = None,
+    sweep: str | None = None,
+    tell: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Play, `tell` a line for each episode and the mean; the same as values, each with the return of the trial's own last evaluation.
+
+    Raises UserError for a trial that is unknown or not done and, before anything is played, for a video that cannot be made.
+    """
+    with find(wanted, storage, sweep) as found, contextlib.ExitStack() as stack:
+        recording = stack.enter_context(Video(video)) if video else None
+        with waiting("loading the policy"):
+            from trainables.evaluation.rollout import play  # imports torch
+        own = found.last.get("returns", [])[:episodes]
+        tell(f"{found.trial.key}  {found.trial.name} in {found.about['environment']}")
+        display, rows, pictures = Display(sys.stderr), [], 0
+
+        def frame(picture: Any, fps: int) -> None:
+            nonlocal pictures
+            assert recording is not None
+            recording.frame(picture, fps)
+            pictures += 1
+            if pictures % 100 == 0:
+                display.show(f"{pictures:,} pictures drawn")
+
+        for number, episode in enumerate(play(found.folder, found.trial, episodes, frame if recording else None)):
+            known = own[number] if number < len(own) else None
+            rows.append(asdict(episode) | {"episode": number, "evaluated": known})
+            tell(line(number, episode, known))
+    if episodes > 1:
+        mean = sum(row["total"] for row in rows) / episodes
+        scores = [row["score"] for row in rows]
+        tell(
+            f"mean of {episodes}: return {mean:.2f}" + ("" if math.isnan(scores[0]) else f", normalized score {sum(scores) / episodes:.2f}")
+        )
+    if recording:
+        tell(f"video: {recording.path}")
+    return rows
+
+
+def line(number: int, episode: Episode, known: float | None) -> str:
+    """`episode 0 (seed 12): return 3.14, normalized score 2.71, 1,000 steps; as in the last evaluation`."""
+    score = "" if math.isnan(episode.score) else f", normalized score {episode.score:.2f}"
+    told = f"episode {number} (seed {episode.seed}): return {episode.total:.2f}{score}, {episode.steps:,} steps"
+    if known is None:
+        return told
+    return f"{told}; " + ("as in the last evaluation" if known == episode.total else f"the last evaluation had {known:.2f}")

@@ -1,0 +1,71 @@
+"""Episodes as an MP4 file, on machines with or without a screen or a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from service.terminal.waiting import waiting
+from trainables.errors import UserError
+
+PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).close()"
+INSTALL = "EGL draws without a screen: apt-get install libegl1 libgl1-mesa-dri; or osmesa: apt-get install libosmesa6"
+
+
+def choose_renderer() -> str:
+    """A value of MUJOCO_GL that works here, and set for this process: the one that is set, else the first of EGL, OSMesa and, where
+    there is a screen, GLFW. Raises UserError, with what to install, where none does."""
+    given = os.environ.get("MUJOCO_GL", "")
+    tried = [given] if given else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
+    with waiting("looking for a renderer"):
+        for name in tried:
+            done = subprocess.run([sys.executable, "-c", PROBE], env=os.environ | {"MUJOCO_GL": name}, capture_output=True, check=False)
+            if done.returncode == 0:
+                os.environ["MUJOCO_GL"] = name
+                return name
+    raise UserError(f"nothing can draw MuJoCo here ({'MUJOCO_GL=' + given if given else 'tried ' + ', '.join(tried)}); {INSTALL}")
+
+
+class Video:
+    """Frames into `path`, which is there when all went well, and not at all otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError, before anything is played, where such a file cannot be made."""
+        self.path = path.expanduser().absolute()
+        if self.path.suffix != ".mp4":
+            raise UserError(f"video {str(path)!r} does not end in .mp4")
+        if not self.path.parent.is_dir():
+            raise UserError(f"video {str(path)!r}: there is no folder {str(self.path.parent)!r}")
+        try:
+            import imageio_ffmpeg  # noqa: F401
+        except ImportError:
+            raise UserError("--video needs the package 'imageio-ffmpeg': pip install 'winnow[video]'") from None
+        choose_renderer()
+        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.mp4")
+        self._encoder: Any = None
+
+    def frame(self, picture: Any, fps: int) -> None:
+        """Add a picture [height, width, 3], uint8."""
+        import imageio_ffmpeg
+        import numpy as np
+
+        if self._encoder is None:
+            size = picture.shape[1], picture.shape[0]
+            self._encoder = imageio_ffmpeg.write_frames(self._temporary, size, fps=fps, macro_block_size=2)  # H.264 wants even sizes
+            self._encoder.send(None)
+        self._encoder.send(np.ascontiguousarray(picture))
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._encoder is not None:
+                self._encoder.close()
+                if kind is None:
+                    os.replace(self._temporary, self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""The live line: trials done, running and failed, updates per second, time left, scores so far."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import TextIO
+
+from service.planning.plan import duration
+
+WINDOW = 60.0  # seconds over which the speed is taken
+LINE_EVERY = 10.0  # seconds between lines where nobody watches, e.g. in `ray job logs`
+
+
+class Progress:
+    """What is known of a run's trials: `goal[key]` updates each; pure, the clock is handed in.
+
+    Updates cost what is said of them, relative to each other: dense ones, which come first, say little about how fast pruned ones will be.
+    """
+
+    def __init__(self, goal: Mapping[str, int]) -> None:
+        self._goal = dict(goal)
+        self._at = dict.fromkeys(goal, 0)
+        self._ended: dict[str, str] = {}
+        self._running: set[str] = set()
+        self._trained = 0
+        self._cost: dict[str, float] = {}
+        self._worked = 0.0
+        self._history: deque[tuple[float, int, float]] = deque()
+        self._scores: dict[str, tuple[str, float]] = {}
+        self._later, self._later_updates = 0, 0
+
+    def expect(self, goal: Mapping[str, int], later: int = 0, updates: int = 0, costs: Mapping[str, float] | None = None) -> None:
+        """More trials have become known, and `later` more of `updates` each are not known yet; `costs` of an update by key."""
+        self._goal |= goal
+        self._cost |= costs or {}
+        self._at = dict.fromkeys(goal, 0) | self._at
+        self._later, self._later_updates = later, updates
+
+    def start(self, key: str, update: int, now: float) -> None:
+        """The trial begins, or goes on from `update`: what it had before is not counted as speed."""
+        self._running.add(key)
+        self._ended.pop(key, None)
+        self._at[key] = update
+        self._note(now)
+
+    def at(self, key: str, update: int, now: float) -> None:
+        """The trial has reached `update`."""
+        gone = max(0, update - self._at[key])
+        self._trained += gone
+        self._worked += gone * self._cost.get(key, 1.0)
+        self._at[key] = max(update, self._at[key])
+        self._note(now)
+
+    def score(self, key: str, cell: str, value: float) -> None:
+        """The newest mean normalized score of a trial that belongs to the table's cell `cell`, e.g. `snip@95`."""
+        self._scores[key] = cell, value
+
+    def end(self, key: str, state: str) -> None:
+        self._running.discard(key)
+        self._ended[key] = state
+
+    def speed(self) -> float:
+        """Updates per second of all trials together, evaluations and start-ups of the last minute included."""
+        return self._recent()[0]
+
+    def seconds_left(self) -> float | None:
+        left = sum((goal - self._at[key]) * self._cost.get(key, 1.0) for key, goal in self._goal.items() if key not in self._ended)
+        if self._later:
+            left += self._later * self._later_updates * (sum(self._cost.values()) / len(self._cost) if self._cost else 1.0)
+        pace = self._recent()[1]
+        return left / pace if pace > 0 else None
+
+    def _recent(self) -> tuple[float, float]:
+        """Updates, and what they cost, per second of the last minute."""
+        (t0, *then), (t1, *now) = (self._history[0], self._history[-1]) if self._history else ((0.0, 0, 0.0), (0.0, 0, 0.0))
+        updates, work = ((b - a) / (t1 - t0) if t1 > t0 else 0.0 for a, b in zip(then, now, strict=True))
+        return updates, work
+
+    def line(self) -> str:
+        ended, total = Counter(self._ended.values()), len(self._goal) + self._later
+        stopped = [f"{ended['stopped']} stopped"] if ended["stopped"] else []
+        left = self.seconds_left()
+        parts = [
+            f"{ended['done']}/{total} done",
+            f"{len(self._running)} running",
+            f"{ended['failed'] + ended['diverged']} failed",
+            *stopped,
+        ]
+        parts.append(f"{self.speed():,.0f} updates/s")
+        parts.append(f"{duration(left)} left" if left is not None else "starting")
+        cells: dict[str, list[float]] = {}
+        for cell, value in self._scores.values():
+            cells.setdefault(cell, []).append(value)
+        scores = "  ".join(f"{cell} {sum(values) / len(values):.0f}" for cell, values in sorted(cells.items()))
+        return " | ".join(parts) + (f" | scores so far: {scores}" if scores else "")
+
+    def _note(self, now: float) -> None:
+        self._history.append((now, self._trained, self._worked))
+        while len(self._history) > 2 and now - self._history[0][0] > WINDOW:
+            self._history.popleft()
+
+
+class Display:
+    """Shows a line: refreshed in place on a terminal, once in a while where the output goes elsewhere."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty()
+        self._shown = 0.0
+        self._width = 0
+
+    def show(self, line: str, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self._shown < (0.5 if self._live else LINE_EVERY):
+            return
+        self._shown = now
+        if self._live:
+            import shutil
+
+            line = line[: shutil.get_terminal_size().columns - 1]
+            self._stream.write("\r" + line.ljust(self._width) + ("\n" if last else ""))
+            self._width = 0 if last else len(line)
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        self._stream.write(("\r" + " " * self._width + "\r" if self._live else "") + line + "\n")
+        self._stream.flush()

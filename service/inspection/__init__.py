@@ -1,0 +1,1 @@
+"""Questions about a sweep or a machine: status, logs, stop, doctor."""

@@ -1,0 +1,80 @@
+"""`service logs`: what happened to one trial, and where its files lie."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from service.ledger import manifest
+from service.ledger.manifest import Entry
+from service.spool import lines as spool
+from service.storage import trial_objects
+from trainables.errors import UserError
+from trainables.storage import paths
+
+PLACES = (paths.spool, paths.checkpoints, paths.masks, paths.policy)
+
+
+def story(wanted: str, storage: Path) -> dict[str, Any]:
+    """All that manifests and spool tell of the trial `wanted`: a key, the beginning of one, or a name. Raises UserError otherwise."""
+    trial_objects.pull(storage)
+    ledgers = manifest.read_all(storage)
+    entries = {key: entry for ledger in ledgers.values() for key, entry in ledger.entries.items()}
+    key = _find(wanted, entries, storage)
+    events = [
+        {"sweep": name, "state": event.state, "time": event.time, "epoch": event.epoch, **_without_trial(event.detail)}
+        for name, ledger in ledgers.items()
+        if key in ledger.entries
+        for event in ledger.entries[key].story
+    ]
+    lines = spool.read(paths.spool(storage, key))
+    return {
+        "key": key,
+        "trial": entries[key].trial.to_json(),
+        "name": entries[key].trial.name,
+        "manifest": sorted(events, key=lambda event: float(event["time"])),
+        "committed_update": spool.committed_update(lines),
+        "spool": [placed.line for placed in lines],
+        "files": [str(place(storage, key)) for place in PLACES if place(storage, key).exists()],
+    }
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The story as people read it: events by time, the spool in brief, the traceback of the last failure."""
+    lines = [f"{found['key']}  {found['name']}", "", "manifest"]
+    for event in found["manifest"]:
+        about = ", ".join(f"{name} {event[name]}" for name in event if name not in ("state", "time", "traceback"))
+        lines.append(f"  {_when(event['time'])}  {event['state']:<9}{about}")
+    lines += ["", f"spool ({found['committed_update']:,} updates committed)"]
+    lines += [f"  {_when(line['time'] / 1000)}  {line['kind']:<13}{_brief(line)}" for line in found["spool"]]
+    tracebacks = [event["traceback"] for event in found["manifest"] if "traceback" in event]
+    if tracebacks:
+        lines += ["", "the last failure", *(f"  {line}" for line in tracebacks[-1].rstrip().splitlines())]
+    lines += ["", "files", *(f"  {file}" for file in found["files"])]
+    return "\n".join(lines)
+
+
+def _find(wanted: str, entries: dict[str, Entry], storage: Path) -> str:
+    found = [key for key, entry in entries.items() if key == wanted or entry.trial.name == wanted]
+    found = found or [key for key in entries if wanted and key.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; `python -m service status SWEEP` shows those there are")
+    some = ", ".join(f"{key} ({entries[key].trial.name})" for key in found[:5])
+    raise UserError(f"{wanted!r} fits {len(found)} trials: {some}{', ...' if len(found) > 5 else ''}")
+
+
+def _without_trial(detail: Any) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if name != "trial"}
+
+
+def _brief(line: dict[str, Any]) -> str:
+    """The line without what stands before it, its numbers shortened."""
+    values = {n: v for n, v in line.items() if n not in ("time", "kind", "metrics", "returns", "scores")} | line.get("metrics", {})
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))

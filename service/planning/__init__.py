@@ -1,0 +1,1 @@
+"""What a run would do, at what cost, on which device. No torch."""

@@ -1,0 +1,18 @@
+"""What an update of a trial costs beside a dense one of its algorithm: for times left, never for results."""
+
+from __future__ import annotations
+
+from trainables import plugins
+from trainables.trial import BREAK_EVEN, Trial
+
+# Of a dense update on a CPU: what does not depend on the weights, and the kept ones at 80, 90 and 95 % (benchmarks/updates.json: TD3+BC).
+FIXED, KEPT = 0.04, 1.1
+
+
+def price(trial: Trial, device: str, execution: str = "auto") -> float:
+    """A share in (0, 1] of a dense update's time; 1 where all weights are computed, kept or not."""
+    if device != "cpu" or execution not in {"auto", "sparse"}:
+        return 1.0
+    densities = [1 - trial.sparsity_in(network) for network in plugins.networks(trial.algorithm)]
+    shares = [FIXED + KEPT * density if density <= BREAK_EVEN else 1.0 for density in densities]
+    return sum(shares) / len(shares)

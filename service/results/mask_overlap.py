@@ -1,0 +1,100 @@
+"""`service overlap`: how alike a sweep's masks are, between the seeds of a pruner and between pruners with the same seed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, product
+from pathlib import Path
+from typing import Any
+
+from service.ledger.manifest import Ledger
+from service.storage import trial_objects
+from service.terminal.columns import aligned
+from trainables import plugins
+from trainables.pruning.mask_statistics import jaccard, read_masks
+from trainables.pruning.ranking import Mask
+from trainables.storage import paths
+from trainables.trial import CALIBRATION, CHOICES, Trial
+
+Masks = dict[str, Mask]  # of a trial, by network
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Mean Jaccard overlap of a network's masks by two methods. `chance`: what independent masks with the same number of weights
+    in each layer would have."""
+
+    task: str
+    network: str
+    methods: tuple[str, str]  # twice the same: between seeds; otherwise between methods, seed by seed
+    mean: float
+    chance: float
+    pairs: int
+
+
+def overlaps(ledger: Ledger, storage: Path) -> list[Overlap]:
+    """Over all trials of the ledger that have masks; raises UserError for a file that is damaged."""
+    trial_objects.pull(storage)
+    trials = [entry.trial for entry in ledger.entries.values() if paths.masks(storage, entry.trial.key).exists()]
+    masks = {trial.key: read_masks(paths.masks(storage, trial.key)) for trial in trials if _chosen(trial)}
+    tasks: dict[str, list[Trial]] = {}
+    for trial in (trial for trial in trials if trial.key in masks):
+        shapes = {name: [layer.shape for layer in mask] for name, mask in masks[trial.key].items()}
+        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "seed", "fresh", "sparsity_of", *CHOICES, *CALIBRATION)}
+        tasks.setdefault(json.dumps([same, str(shapes)], sort_keys=True), []).append(trial)
+    return [found for group in tasks.values() for found in _of_task(group, masks)]
+
+
+def _chosen(trial: Trial) -> bool:
+    """Whether a trial's masks chose anything: those of a dense network, of whatever size, are all ones."""
+    return trial.pruner != "dense" and "shrink" not in plugins.defines("pruners", trial.pruner)
+
+
+def _of_task(trials: Sequence[Trial], masks: dict[str, Masks]) -> Iterator[Overlap]:
+    first = trials[0]
+    task = f"{first.algorithm} on {first.dataset} at {100 * first.sparsity:g} %"
+    methods = list(dict.fromkeys(trial.method for trial in trials))
+    for network in masks[first.key]:
+        for a, b in combinations_with_replacement(methods, 2):
+            pairs = [
+                (masks[one.key][network], masks[other.key][network])
+                for one, other in product((t for t in trials if t.method == a), (t for t in trials if t.method == b))
+                if (one.seed < other.seed if a == b else one.seed == other.seed)
+            ]
+            if pairs:
+                mean, chance = (statistics.fmean(how(*pair) for pair in pairs) for how in (jaccard, by_chance))
+                yield Overlap(task, network, (a, b), mean, chance, len(pairs))
+
+
+def by_chance(first: Mask, second: Mask) -> float:
+    """The overlap to expect of independent masks that keep as many weights in each layer of each head."""
+    both = either = 0.0
+    for a, b in zip(first, second, strict=True):
+        kept, other, size = a.sum((-2, -1)), b.sum((-2, -1)), a.shape[-2] * a.shape[-1]
+        common = float((kept * other / size).sum())
+        both, either = both + common, either + float((kept + other).sum()) - common
+    return both / either if either else 1.0
+
+
+def describe(found: Sequence[Overlap]) -> str:
+    """A table for each task and network: on the diagonal between seeds, beside it between methods."""
+    if not found:
+        return "no two masks to compare"
+    parts = []
+    for task, network in dict.fromkeys((o.task, o.network) for o in found):
+        own = {o.methods: o for o in found if (o.task, o.network) == (task, network)}
+        methods = list(dict.fromkeys(method for pair in own for method in pair))
+        rows = [["", *methods]]
+        for row, method in enumerate(methods):
+            cells = (own.get((method, other)) for other in methods[row:])
+            rows.append([method, *[""] * row, *(f"{o.mean:.3f} ({o.chance:.3f})" if o else "-" for o in cells)])
+        parts.append(f"{task}: {network}\n{aligned(rows)}")
+    legend = "Jaccard overlap of masks (in brackets: of independent masks with as many weights in each layer);"
+    return "\n\n".join([*parts, f"{legend}\nof a pruner with itself between seeds, of two pruners with the same seed"])
+
+
+def to_json(found: Sequence[Overlap]) -> list[dict[str, Any]]:
+    return [vars(overlap) for overlap in found]

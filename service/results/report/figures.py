@@ -1,0 +1,123 @@
+"""The figures of last scores: against sparsity, over the grid, over tasks. Score means the last evaluation's."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from service.results import statistics
+from service.results.report import marks
+from service.results.report.cells import DENSE, Cell, Task, aggregates, methods_of, places_of
+from service.results.report.style import Panel, colour, marker, method_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
+    """Score against sparsity, bands over seeds, dense as a level; the axis has equal steps in log density."""
+    methods = methods_of(tasks)
+
+    def panel(task: Task) -> Panel:
+        def draw(axis: Axes) -> None:
+            marks.level(axis, task)
+            ends = [(task.dense.mean.value, task.dense.label, colour("ink"))] if task.dense and task.dense.mean else []
+            for method in methods:
+                tone, known = method_colour(methods, method), [(cell, cell.mean) for cell in task.of(method) if cell.mean]
+                if known:
+                    marks.line(axis, [_log(cell.sparsity) for cell, _ in known], [mean for _, mean in known], tone, marker(methods, method))
+                    ends.append((known[-1][1].value, method, tone))
+                for cell in task.of(method):
+                    if cell.absent:  # a mark at the foot: some seeds are not in the line
+                        axis.plot(_log(cell.sparsity), 0.02, marker="x", color=tone, transform=axis.get_xaxis_transform(), clip_on=False)
+            ticks = sorted({sparsity for place, sparsity in task.cells if (place, sparsity) != DENSE})
+            axis.set_xticks([_log(tick) for tick in ticks], [f"{100 * tick:g} %" for tick in ticks])
+            axis.margins(x=0.08)
+            marks.name_ends(axis, ends)
+
+        return Panel(task.name, "weights removed (x: a seed has no score)", task.measure, draw)
+
+    return [panel(task) for task in tasks if any(cell.mean for cell in task.cells.values())]
+
+
+def heat_map(tasks: Sequence[Task]) -> list[Panel]:
+    """The grid: share of the dense score in every cell, and what is not there."""
+    places = [place for place in places_of(tasks) if place != DENSE]
+    if not places:
+        return []
+    labels = [textwrap.fill(task.name, 32) for task in tasks]
+    lines = [line for label in labels for line in label.splitlines()]
+
+    def draw(axis: Axes) -> None:
+        for row, task in enumerate(tasks):
+            for column, place in enumerate(places):
+                cell = task.cells.get(place)
+                share = cell.retained.value if cell and cell.retained else None
+                if share is not None:
+                    strength = min(1.0, max(0.0, share))
+                    axis.fill_between([column, column + 1], row, row + 1, color=colour("method-0"), alpha=0.55 * strength, linewidth=0)
+                elif cell:
+                    span, tone = [column, column + 1], colour("rule")
+                    axis.fill_between(span, row, row + 1, facecolor="none", edgecolor=tone, hatch="///", linewidth=0)
+                text = shown(cell)
+                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8 if share is not None else 6.5)
+        axis.set_xlim(0, len(places))
+        axis.set_ylim(len(tasks), 0)
+        names = [f"{method}\n{100 * sparsity:g} %" for method, sparsity in places]
+        axis.set_xticks([i + 0.5 for i in range(len(places))], names, fontsize=7)
+        axis.set_yticks([i + 0.5 for i in range(len(tasks))], labels)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+
+    return [
+        Panel(
+            "share of the dense score, %  (*: a seed or its dense one has no score; hatched: no share can be told)",
+            "",
+            "",
+            draw,
+            (max(4.8, 0.6 + 0.08 * max(map(len, lines)) + 0.85 * len(places)), 1.1 + max(0.42 * len(tasks), 0.19 * len(lines))),
+        )
+    ]
+
+
+def shown(cell: Cell | None) -> str:
+    """A cell of the heat map in a word."""
+    if cell is None:
+        return ""
+    if cell.retained:
+        return f"{100 * cell.retained.value:.0f}{'' if cell.whole else '*'}"
+    return "\n".join(cell.absent) if cell.absent else "no dense"
+
+
+def profiles(tasks: Sequence[Task]) -> list[Panel]:
+    """Performance profiles over tasks: the share of runs above each score, a panel per sparsity, its lines about the same tasks."""
+    methods, known = methods_of(tasks), [row for row in aggregates(tasks) if row.tasks]
+    by_name = {task.name: task for task in tasks}
+
+    def panel(sparsity: float) -> Panel:
+        lines = [each for each in known if each.at == sparsity]
+
+        def draw(axis: Axes) -> None:
+            groups = [(each, [by_name[name].cells[each.method, each.sparsity].scores() for name in each.tasks]) for each in lines]
+            pooled = np.concatenate([scores for _, group in groups for scores in group])
+            levels = np.linspace(min(0.0, pooled.min()), pooled.max() * 1.02, 101)
+            for each, group in groups:
+                tone = colour("ink") if each.method == "dense" else method_colour(methods, each.method)
+                middle, low, high = statistics.band(group, statistics.profile(levels))
+                axis.step(levels, middle, where="post", color=tone, linestyle="--" if each.method == "dense" else "-")
+                axis.fill_between(levels, low, high, step="post", color=tone, alpha=0.12, linewidth=0)
+            axis.set_ylim(0, 1.03)
+            marks.grid(axis)
+            marks.legend(axis, methods, (each.method for each in lines))
+
+        return Panel(f"at {100 * sparsity:g} %", "normalized score τ", "share of runs above τ", draw)
+
+    return [panel(sparsity) for sparsity in sorted({each.sparsity for each in known if each.method != "dense"})]
+
+
+def _log(sparsity: float) -> float:
+    return -math.log10(1 - sparsity)

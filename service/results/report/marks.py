@@ -1,0 +1,97 @@
+"""What several figures draw: grids, names beside lines, legends, the dense level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from service.results.report.cells import Task
+from service.results.report.style import colour, marker, method_colour
+from service.results.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COSTS = {"update": "updates", "flops": "FLOPs of the kept weights", "seconds": "seconds of training, a trial's share"}
+End = tuple[float, str, str]  # height in data, name, colour
+Corner = tuple[float, float, str]  # x and y in data, name
+CHARACTER = 0.018  # of a panel's width, in the names of a front's corners
+
+
+def grid(axis: Axes) -> None:
+    axis.grid(axis="y")
+    axis.tick_params(length=0)
+
+
+def level(axis: Axes, task: Task) -> None:
+    """The dense score as a line across, with its interval."""
+    grid(axis)
+    if task.dense and task.dense.mean:
+        dense = task.dense.mean
+        axis.axhline(dense.value, color=colour("ink"), linestyle="--", linewidth=1)
+        axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
+
+
+def line(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], tone: str, mark: str) -> None:
+    axis.plot(x, [e.value for e in estimates], color=tone, marker=mark)
+    axis.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=tone, alpha=0.16, linewidth=0)
+
+
+def cost_axis(axis: Axes, cost: str) -> None:
+    """The x axis of a key of COSTS; compute and time span orders of magnitude."""
+    grid(axis)
+    if cost != "update":
+        axis.set_xscale("log")
+    else:
+        axis.xaxis.set_major_formatter(lambda value, _: thousands(value))
+
+
+def room(axis: Axes, share: float) -> None:
+    """More of a logarithmic x axis to the left of all points: as much of its length as names there need."""
+    low, high = axis.get_xlim()
+    if axis.get_xscale() == "log":
+        axis.set_xlim(low * (low / high) ** share, high)
+
+
+def thousands(value: float) -> str:
+    """`250k` for 250,000."""
+    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"
+
+
+def name_ends(axis: Axes, ends: Iterable[End]) -> None:
+    """Names to the right of all lines at the heights where these end, moved apart where they would touch; a dash has the line's colour."""
+    low, high = axis.get_ylim()
+    gap, below = 0.075 * (high - low), -math.inf
+    for y, name, tone in sorted(ends):
+        below = max(y, below + gap)
+        axis.plot([1.015, 1.05], [below, below], color=tone, linewidth=2.4, transform=axis.get_yaxis_transform(), clip_on=False)
+        axis.annotate(name, (1.05, below), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, va="center")
+
+
+def name_corners(axis: Axes, corners: Iterable[Corner]) -> None:
+    """Names above and to the left of a front's corners, from the top; none that would touch one before. After all that sets the axes."""
+    axis.get_xlim(), axis.get_ylim()  # what transData is of
+    to_axes, named = axis.transData + axis.transAxes.inverted(), list[tuple[float, float, float]]()  # left, right, height
+    for x, y, name in sorted(corners, key=lambda corner: -corner[1]):
+        right, height = to_axes.transform((x, y))
+        left = right - CHARACTER * len(name)
+        if all(before - height > 0.08 or right < start or left > end for start, end, before in named):
+            named.append((left, right, height))
+            axis.annotate(name, (x, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
+
+
+def legend(axis: Axes, methods: Sequence[str], shown: Iterable[str], *, points: bool = False) -> None:
+    """The colours of the methods `shown`, above the plot; the whole figure has `methods`."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for method in dict.fromkeys(shown):
+        tone = colour("ink") if method == "dense" else method_colour(methods, method)
+        if points:
+            handles.append(Line2D([], [], color=tone, label=method, marker=marker(methods, method), linestyle="none"))
+        else:
+            handles.append(Line2D([], [], color=tone, label=method, linestyle="--" if method == "dense" else "-"))
+    columns = min(4, len(handles))
+    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, handlelength=1.2, columnspacing=1, borderpad=0)
+    axis.set_title(axis.get_title(loc="left"), loc="left", pad=6 + 13 * math.ceil(len(handles) / columns))

@@ -1,0 +1,154 @@
+"""The report as one HTML file without script or network (its policy forbids both), light or dark as the reader's system, also on phones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from service.results import controls
+from service.results.report import tables
+from service.results.report.cells import DENSE, Cell, Task, claim, places_of
+from service.results.report.style import COLOURS, Panel, inline
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+OVER = (
+    "Normalized scores, seeds drawn within tasks. Rows of one sparsity are about the same tasks: those where each of their methods has "
+    "every seed."
+)
+OPEN = 6  # panels of a figure that are shown at once; more wait behind a line that opens them
+# figure -> (heading, what it shows)
+ABOUT = {
+    "sparsity": ("Score against sparsity", "Mean over seeds, 95 % interval; dashed: dense. x at the foot: a seed has no score."),
+    "frontier": (
+        "Score at equal compute",
+        "Every line is a cell while it trains, placed by the FLOPs of its kept weights. The thick line is the best mean score that a "
+        "budget has bought, by whichever cell: the best of many noisy means, so too high. Dotted, with n/m seeds in its name: seeds are "
+        "absent, and the cell is left out of the thick line. FLOPs: 2 for each kept weight and minibatch row, "
+        "forward and twice backward; target networks and delayed updates are left out. Sweeps that differ in the number of updates alone "
+        "share a panel, `50k` in a name being a cell's updates.",
+    ),
+    "frontier-time": (
+        "Score at equal time",
+        "The same by seconds spent in updates: what the kept weights bought on the hosts that trained. Of a stack of K trials that train "
+        "as one model each is charged 1 / K of the time: what it cost, not how long it took. Compare where hosts are alike.",
+    ),
+    "pareto": (
+        "Score against size",
+        "The actor's parameters that lie on a path. The line joins what nothing smaller beats; hollow, with n/m seeds: some are absent.",
+    ),
+    "curves-updates": (
+        "Learning curves by update",
+        "Mean over the seeds that finished (n/m where some did not), 95 % interval; the sparser, the stronger the line; dashed: dense.",
+    ),
+    "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
+    "curves-time": ("Learning curves by time", "Seconds in updates, a trial's share of its stack's; compare only where hosts are alike."),
+    "profiles": (
+        "Performance profiles",
+        "Share of runs above each score, 95 % interval; the lines of a panel are about the same tasks, those with every seed.",
+    ),
+    "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
+    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the fuller the colour, the more seeds see it."),
+}  # fmt: skip
+
+
+def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]], source: str, about: Sequence[str] = ()) -> str:
+    """The whole page; `source` says where the numbers come from, `about` what is left out of them."""
+    runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
+    done = sum(len(cell.done) for task in tasks for cell in task.cells.values())
+    drawn = {key: panels for key, panels in figures.items() if key in ABOUT and panels}
+    controlled = tables.compared(tasks)
+    anchors = {
+        "grid": "The grid",
+        **({"over": "Over tasks"} if len(tasks) > 1 else {}),
+        **({"controls": "Controls"} if controlled else {}),
+        **{key: ABOUT[key][0] for key in drawn},
+        "cells": "Cells",
+    }
+    scope = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {done} of {len(runs)} trials with a last score."
+    lead, *others = claim(tasks)
+    more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in others)
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f"<p class='note'>{escape(scope)} {escape(source)}</p>",
+        *(f"<p class='note'>{escape(line)}</p>" for line in about),
+        f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}</div>",
+        f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
+        "<h2 id=grid>The grid</h2>",
+        "<p class='note'>Share of the dense score in percent, seeds paired, interval below. *: some seed has no pair. "
+        "Hatched: no share can be told, and why.</p>",
+        grid(tasks),
+    ]
+    if len(tasks) > 1:
+        head, *rows = tables.aggregate_rows(tasks)
+        parts += ["<h2 id=over>Over tasks</h2>", f"<p class='note'>{OVER}</p>", table(head, rows)]
+    if controlled:
+        lead_in = f"<p class='note'>{escape(controls.HEAD.capitalize())}; {escape(controls.FOOT)}.</p>"
+        parts += ["<h2 id=controls>Controls</h2>", lead_in]
+        for where in dict.fromkeys(each.where for each in controlled):
+            rows = [each.columns for each in controlled if each.where == where]
+            parts.append(f"<p class='detail'>{escape(where)}</p>{table(tables.CONTROLS, rows, last='verdict')}")
+    parts += [section(key, panels) for key, panels in drawn.items()]
+    parts.append("<h2 id=cells>Cells</h2>")
+    for task in tasks:
+        parts.append(f"<h3>{escape(task.name)}</h3><p class='detail'>{escape(task.measure)}; {escape(task.detail)}</p>")
+        parts.append(table(tables.HEAD, map(tables.cells_of, task.cells.values())))
+        against, *rest = tables.against_rows(task)
+        parts += [table(against, rest)] if rest else []
+    parts.append(
+        "<h2>How to read this</h2><ul class='note'>" + "".join(f"<li>{escape(line)}</li>" for line in tables.notes(tasks)) + "</ul>"
+    )
+    head_html = (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escape(name)}</title><style>{style()}</style></head>'
+    )
+    return f"{head_html}<body>\n{chr(10).join(parts)}\n</body></html>\n"
+
+
+def style() -> str:
+    """The style sheet with the palette as variables, for light and for dark."""
+    light, dark = (" ".join(f"--{name}: {pair[i]};" for name, pair in COLOURS.items()) for i in (0, 1))
+    return Path(__file__).with_name("page.css").read_text().replace("LIGHT", light).replace("DARK", dark)
+
+
+def grid(tasks: Sequence[Task]) -> str:
+    """The heat map as a table: a row per task, a column per method and sparsity."""
+    places = [place for place in places_of(tasks) if place != DENSE]
+    head = "".join(f"<th>{escape(method)}<br>{100 * sparsity:g} %</th>" for method, sparsity in places)
+    lines = [f"<tr><th>task</th><th>dense</th>{head}</tr>"]
+    for task in tasks:
+        dense = f"{task.dense.mean.value:.1f}" if task.dense and task.dense.mean else "none"
+        note = f"<br><small>{escape(task.dense.absence)}</small>" if task.dense and task.dense.absent else ""
+        squares = "".join(_square(task.cells.get(place)) for place in places)
+        lines.append(f"<tr><td>{escape(task.name)}</td><td style='--share:0'>{dense}{note}</td>{squares}</tr>")
+    return f"<div class='scroll'><table class='grid'>{''.join(lines)}</table></div>"
+
+
+def _square(cell: Cell | None) -> str:
+    if cell is None:
+        return "<td class='none'></td>"
+    if cell.retained is None:
+        unpaired = f"dense: {cell.unpaired}" if not cell.pairs else "no dense score above 0"
+        return f"<td class='none'>{escape(cell.absence or unpaired)}</td>"
+    share, low, high = (100 * value for value in (cell.retained.value, cell.retained.low, cell.retained.high))
+    why = ", ".join([*([cell.absence] if cell.absent else []), *([f"dense: {cell.unpaired}"] if cell.unpaired else [])])
+    star, note = ("", "") if cell.whole else ("*", f"<small class='why'>{len(cell.pairs)}/{len(cell.runs)} pairs; {escape(why)}</small>")
+    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{low:.0f} to {high:.0f}</small>{note}</td>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absent") -> str:
+    """A table that scrolls by itself where it is wider than the page; the last column is words, of the class `last`."""
+    lines = ["<tr>" + "".join(f"<th>{escape(text)}</th>" for text in head) + "</tr>"]
+    for *cells, words in rows:
+        lines.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + f"<td class='{last}'>{escape(words)}</td></tr>")
+    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
+def section(key: str, panels: Sequence[Panel]) -> str:
+    """A figure: its panels side by side as far as the page is wide."""
+    heading, caption = ABOUT[key]
+    drawn = [f"<div>{inline(panel, f'{key}-{number}')}</div>" for number, panel in enumerate(panels)]
+    kind = "panels wide" if panels[0].columns == 1 else "panels"
+    first, rest = "".join(drawn[:OPEN]), "".join(drawn[OPEN:])
+    more = f"<details><summary>{len(drawn) - OPEN} more</summary><div class='{kind}'>{rest}</div></details>" if rest else ""
+    return f"<h2 id='{key}'>{heading}</h2><p class='note'>{escape(caption)}</p><div class='{kind}'>{first}</div>{more}"

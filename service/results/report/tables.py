@@ -1,0 +1,226 @@
+"""The report as tables: for the terminal, for LaTeX, and as rows for CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from service.results import controls
+from service.results.outcomes import DONE
+from service.results.quick_table import PAPER_BUDGET
+from service.results.report.cells import Aggregate, Cell, Task, aggregates, claim
+from service.results.report.runs import TAIL, Run
+from service.results.statistics import Estimate
+from service.terminal.columns import aligned
+
+HEAD = ("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "final", "return", "95 % interval", "without a score")
+AGAINST = ("cell", "pairs", "retained", "95 % interval", "P(> dense)", "95 % interval", "dense without a score")
+OVER = ("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
+CONTROLS = ("against", "difference", "95 % interval", "seeds", "verdict")
+FEW = 5  # seeds
+LATEX = {character: f"\\{character}" for character in "%_&#${}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+Row = Mapping[str, Any]
+
+
+def text(tasks: Sequence[Task], about: Sequence[str] = ()) -> str:
+    """The paper's claim, all cells task by task, the means over tasks, the controls' verdict, and how to read them; `about` comes last."""
+    parts = ["\n".join(claim(tasks))]
+    for task in tasks:
+        tables = [[HEAD, *map(cells_of, task.cells.values())], against_rows(task)]
+        parts.append("\n".join([f"{task.name}: {task.measure} ({task.detail})", *(aligned(rows) for rows in tables if len(rows) > 1)]))
+    if len(tasks) > 1:
+        parts.append(f"over tasks\n{aligned(aggregate_rows(tasks))}")
+    return "\n\n".join([*parts, *filter(None, [controls.text_of(compared(tasks))]), "\n".join([*notes(tasks), *about])])
+
+
+def notes(tasks: Sequence[Task]) -> list[str]:
+    """How to read the numbers, a line each; what does not concern these tasks is left out."""
+    cells = [cell for task in tasks for cell in task.cells.values()]
+    counts = sorted({len(cell.done) for cell in cells if cell.done})
+    episodes = sorted({task.trial.episodes for task in tasks})
+    final = sorted({task.trial.final_episodes for task in tasks} - {0})
+    budgets = sorted({task.trial.updates for task in tasks})
+    found = [
+        f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all, too high by its luck. "
+        f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
+        + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
+        "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed; "
+        "*: some seed has no pair, and the cell is not judged.",
+    ]
+    if counts and counts[0] < FEW:
+        found.append(
+            f"n = {_listed(counts)} seeds are few: the interval of 2 is their range, of 1 a point, and of 3 or 4 too narrow; "
+            "the IQM of fewer than 4 numbers is their mean."
+        )
+    if any(cell.absent for cell in cells):
+        found.append("a cell with an absent seed shows the mean of the others, which may flatter it, and is left out of means over tasks.")
+    if len(tasks) > 1:
+        found.append("over tasks: rows of one sparsity are about the same tasks, those where each of their methods has every seed.")
+    if budgets and budgets[0] < PAPER_BUDGET:
+        found.append(
+            f"budget: {_listed(budgets)} updates; the paper's claim is about {PAPER_BUDGET:,}. "
+            "Pruned networks learn more slowly: read scores of short budgets as how far each got, not as what pruning costs."
+        )
+    return found
+
+
+def cells_of(cell: Cell) -> tuple[str, ...]:
+    """One line of a task's table."""
+    count = f"{len(cell.done)}/{len(cell.runs)}" if cell.absent else str(len(cell.done))
+    if not cell.done:
+        return (cell.name, count, *[""] * (len(HEAD) - 3), cell.absence)
+    others = [cell.scores(measure).mean() for measure in (lambda run: run.best, lambda run: run.tail, lambda run: run.final)]
+    apart = ["" if math.isnan(value) else f"{value:.1f}" for value in others]
+    numbers = (*_estimate(cell.mean), *_estimate(cell.iqm), *apart, *_estimate(cell.returns, places=0))
+    return (cell.name, count, *numbers, cell.absence)
+
+
+def against_rows(task: Task) -> list[tuple[str, ...]]:
+    """The task's cells against dense, a header first; the last column says why seeds have no dense score beside them."""
+    cells = [cell for cell in task.cells.values() if cell.method != "dense"]
+    return [AGAINST, *map(_against, cells)]
+
+
+def _against(cell: Cell) -> tuple[str, ...]:
+    count = str(len(cell.pairs)) if cell.whole else f"{len(cell.pairs)}/{len(cell.runs)}"
+    return (cell.name, count, retained(cell), _range(cell.retained, 100), *_estimate(cell.improvement, places=2), cell.unpaired)
+
+
+def retained(cell: Cell) -> str:
+    """`89 %`, with a star where some seed has no pair."""
+    return f"{100 * cell.retained.value:.0f} %{'' if cell.whole else '*'}" if cell.retained else ""
+
+
+def aggregate_rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
+    """Means over tasks, a header first."""
+    return [OVER, *map(_aggregate, aggregates(tasks))]
+
+
+def _aggregate(row: Aggregate) -> tuple[str, ...]:
+    numbers = (*_estimate(row.mean), *_estimate(row.iqm), *_estimate(row.improvement, places=2))
+    return (row.name, str(len(row.tasks)), *numbers, left_out(row.left_out))
+
+
+def left_out(tasks: Sequence[str], most: int = 3) -> str:
+    """The tasks by name, and of many how many by what became of their seeds: the grid and the cells have them one by one."""
+    if len(tasks) <= most:
+        return ", ".join(tasks)
+    reasons = Counter(task.partition(" (")[2].removesuffix(")") for task in tasks)
+    return ", ".join(f"{count} task{'s' * (count > 1)} ({why or 'where others are absent'})" for why, count in reasons.items())
+
+
+def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
+    """Pruned cells against their controls, where the sweeps have some."""
+    runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
+    outcomes = {run.trial.key: run.last if run.outcome == DONE else run.outcome for run in runs}
+    return controls.compare([run.trial for run in runs], outcomes)
+
+
+def latex(tasks: Sequence[Task]) -> str:
+    """A booktabs table: a row per cell, tasks in blocks."""
+    lines = [r"% needs \usepackage{booktabs}; *: some seed has no dense score beside it", r"\begin{tabular}{llrrlrl}", r"\toprule"]
+    lines += [r"Task & Cell & $n$ & Mean & 95\,\% interval & IQM & Retained \\"]
+    for task in tasks:
+        lines.append(r"\midrule")
+        for number, cell in enumerate(task.cells.values()):
+            name, count, mean, span, middle, *_, absent = cells_of(cell)
+            kept = f"{retained(cell)} {_range(cell.retained, 100)}" if cell.retained else ""
+            parts = [task.name if number == 0 else "", name, count, mean or absent, span, middle, kept]
+            lines.append(" & ".join(_escaped(part) for part in parts) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def cell_rows(tasks: Sequence[Task]) -> list[Row]:
+    """A row per cell, for programs; nan where there is no number."""
+    return [_place(task, cell) | _numbers(cell) for task in tasks for cell in task.cells.values()]
+
+
+def trial_rows(tasks: Sequence[Task]) -> list[Row]:
+    """A row per trial: nothing is averaged but the episodes of an evaluation."""
+    return [_place(task, cell) | _trial(run) for task in tasks for cell in task.cells.values() for run in cell.runs]
+
+
+def curve_rows(tasks: Sequence[Task]) -> list[Row]:
+    """A row per evaluation of each trial."""
+    return [
+        {"key": run.trial.key, "update": point.update, "score": point.score, "flops": point.flops, "seconds": point.seconds}
+        for task in tasks
+        for cell in task.cells.values()
+        for run in cell.runs
+        for point in run.points
+    ]
+
+
+def to_csv(rows: Sequence[Row]) -> bytes:
+    stream = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: "" if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()} for row in rows)
+    return stream.getvalue().encode()
+
+
+def to_parquet(rows: Sequence[Row]) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _place(task: Task, cell: Cell) -> dict[str, Any]:
+    trial = task.trial
+    return {
+        "environment": task.environment, "tier": task.tier, "dataset": trial.dataset, "algorithm": trial.algorithm,
+        "method": cell.method, "pruner": cell.runs[0].trial.pruner, "sparsity": cell.sparsity, "updates": trial.updates,
+        "hyper": ", ".join(f"{name}={value}" for name, value in trial.hyper.items()), "measure": task.measure,
+    }  # fmt: skip
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    found: dict[str, Any] = {"planned": len(cell.runs), "n": len(cell.done), "absent": cell.absence}
+    found |= {"pairs": len(cell.pairs), "unpaired": cell.unpaired}
+    estimates = {"mean": cell.mean, "iqm": cell.iqm, "return": cell.returns, "retained": cell.retained, "improvement": cell.improvement}
+    for name, estimate in estimates.items():
+        values = (estimate.value, estimate.low, estimate.high) if estimate else [math.nan] * 3
+        found |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+    measures: dict[str, Callable[[Run], float]] = {"best": lambda r: r.best, "tail": lambda r: r.tail, "final": lambda r: r.final}
+    return found | {name: float(cell.scores(measure).mean()) if cell.done else math.nan for name, measure in measures.items()}
+
+
+def _trial(run: Run) -> dict[str, Any]:
+    last, best, tail, final = (run.last, run.best, run.tail, run.final) if run.outcome == DONE else [math.nan] * 4
+    actor = (run.masks or {}).get("actor", {})
+    return {
+        "seed": run.trial.seed, "key": run.trial.key, "outcome": run.outcome, "update": run.points[-1].update if run.points else 0,
+        "last": last, "best": best, "tail": tail, "final": final, "return": run.returns, "episodes": run.trial.episodes,
+        "final_episodes": run.trial.final_episodes,
+        "flops": run.points[-1].flops if run.points else math.nan, "seconds": run.points[-1].seconds if run.points else math.nan,
+        "actor_parameters": actor.get("parameters", {}).get("effective"), "actor_live_inputs": actor.get("live_inputs"),
+    }  # fmt: skip
+
+
+def _listed(values: Sequence[int]) -> str:
+    return " and ".join(f"{value:,}" for value in values)
+
+
+def _estimate(estimate: Estimate | None, places: int = 1) -> tuple[str, str]:
+    """Value and interval."""
+    return (f"{estimate.value:,.{places}f}", _range(estimate, places=places)) if estimate else ("", "")
+
+
+def _range(estimate: Estimate | None, scale: float = 1, places: int | None = None) -> str:
+    places = places if places is not None else 0 if scale == 100 else 1
+    return f"[{scale * estimate.low:,.{places}f}, {scale * estimate.high:,.{places}f}]" if estimate else ""
+
+
+def _escaped(text: str) -> str:
+    """As LaTeX reads it."""
+    return "".join(LATEX.get(character, character) for character in text)

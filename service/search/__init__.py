@@ -1,0 +1,1 @@
+"""Adaptive search: Optuna's studies, and what they found."""

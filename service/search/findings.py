@@ -1,0 +1,91 @@
+"""What an adaptive sweep found: the best suggestions, or the front of score against effective density, as tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from service.results.quick_table import look
+from service.terminal.columns import aligned
+from service.tracking import notes
+from service.tracking.runs import Tracking
+from trainables.storage import paths
+from trainables.storage.files import write
+
+SHOWN = 10  # best suggestions of a single objective
+
+
+@dataclass(frozen=True)
+class Try:
+    """A suggestion and what became of it; `values` are its objectives, the first is the mean score of its seeds; none where it has none."""
+
+    number: int
+    state: str
+    values: tuple[float, ...]
+    params: Mapping[str, Any]
+    name: str
+    keys: tuple[str, ...]
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one study has found."""
+
+    study: str
+    objective: str
+    tries: tuple[Try, ...]
+
+    def best(self) -> list[Try]:
+        """The best first; of two objectives those that no other beats in both, the densest first."""
+        done = [each for each in self.tries if each.values]
+        if self.objective == "pareto":
+            return sorted((each for each in done if each.on_front), key=lambda each: -each.values[1])
+        return sorted(done, key=lambda each: -each.values[0])[:SHOWN]
+
+
+def table(found: Finding) -> str:
+    """The best suggestions, one a line."""
+    best, states = found.best(), Counter(each.state for each in found.tries)
+    what = "front of score against the actor's effective density" if found.objective == "pareto" else "best scores"
+    lines = [f"{found.study}: {what}; {', '.join(f'{count} {state}' for state, count in states.items()) or 'nothing suggested yet'}"]
+    names = list(dict.fromkeys(name for each in best for name in each.params))
+    rows = [["score", *(["eff. density"] if found.objective == "pareto" else []), *names, "trial", "keys"]]
+    for each in best:
+        numbers = [f"{each.values[0]:.1f}", *(f"{100 * density:.2f} %" for density in each.values[1:])]
+        rows.append([*numbers, *(_text(each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
+    if best:
+        lines.append(aligned(rows))
+    return "\n".join(lines)
+
+
+def to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Every suggestion of every study."""
+    return [asdict(each) for each in found]
+
+
+def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> str:
+    """Print the tables, leave them in the sweep's folder, and say how to see the rest; MLflow is only read."""
+    text = "\n\n".join(table(each) for each in found)
+    write(paths.table(storage, name), text.encode() + b"\n")
+    print(f"\n{text}\n\n{look(tracking.uri, tracking.page)}")
+    if paths.study(storage, name).exists():
+        print(f"the search: optuna-dashboard {paths.study(storage, name)}")
+    return text
+
+
+def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> None:
+    """What the end of a run does: `tell`, and the same on the sweep's run in MLflow, which is then done."""
+    text = tell(name, found, tracking, storage)
+    parent = tracking.parent_run(name)
+    tracking.log_artifacts(parent, [paths.table(storage, name)])
+    tracking.describe(parent, notes.of_search(name, text))
+    failed = sum(each.state == "failed" for finding in found for each in finding.tries)
+    tracking.set_state(parent, "done", {"message": f"{failed} suggestions have no score"} if failed else {})
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Where files lie: on a shared folder or on S3."""

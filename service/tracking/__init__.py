@@ -1,0 +1,1 @@
+"""MLflow: runs, the shipper that fills them, and the check that nothing is missing."""

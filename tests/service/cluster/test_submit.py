@@ -1,0 +1,119 @@
+"""`service submit` against a real head of Ray with its job server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.cluster.job import environment, next_id, submit
+from service.ledger import manifest
+from trainables.errors import UserError
+
+from .conftest import Command
+from .test_bad_input import refused as refused
+
+
+def free_ports(count: int) -> list[int]:
+    import socket
+
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head(service: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the job server of a Ray head of our own, which wants a token; ended by its process group."""
+    folder = Path("/tmp") / f"winnow-{os.getpid()}"  # short: sockets have names of at most 107 characters
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text("t" * 40)
+    service.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}  # type: ignore[attr-defined]
+    gcs, dashboard, agent, client, metrics = free_ports(5)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2",
+               "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
+               f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}",
+               f"--temp-dir={folder}"]  # fmt: skip
+    # A job's `python` is the first in the head's PATH.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(
+        command,
+        env=service.environment | {"PATH": path},  # type: ignore[attr-defined]
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        address = f"http://127.0.0.1:{dashboard}"
+        try:
+            until = time.monotonic() + 120
+            while True:
+                try:
+                    request = urllib.request.Request(f"{address}/api/version", headers={"Authorization": f"Bearer {token.read_text()}"})
+                    urllib.request.urlopen(request, timeout=2).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, process.communicate()[0]
+                    assert time.monotonic() < until, "the head did not start"
+                    time.sleep(0.2)
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: Command, storage: Path) -> None:
+    small = ("--set=datasets=test/hopper/random-v0", "--set=pruners=dense", "--set=seeds=0", "--device=cpu")
+    done = service("submit", "smoke", *small, "--address", head, "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("winnow-smoke-a1 submitted\n")
+    assert "smoke: 1 trials of 200 updates" in done.stdout, "the driver's output"
+    assert done.stdout.endswith("winnow-smoke-a1: SUCCEEDED\n")
+    assert "t" * 40 not in done.stdout + done.stderr
+    (entry,) = manifest.read(storage, "smoke").entries.values()
+    assert entry.state == "done"
+    again = service("submit", "smoke", *small, "--address", head)
+    assert again.stdout.startswith("winnow-smoke-a2 submitted\n"), again.stderr
+
+
+def test_without_a_job_server_it_says_so(refused) -> None:
+    said = refused(["submit", "smoke", "--address", "http://127.0.0.1:9"])
+    assert "no job server of Ray at http://127.0.0.1:9" in said
+    assert "give --address" in said
+
+
+def test_a_bad_grid_is_refused_before_anything_is_submitted(refused) -> None:
+    assert "no pruner 'snap'" in refused(["submit", "smoke", "--set", "pruners=snap", "--address", "http://127.0.0.1:9"])
+
+
+def test_an_attempt_has_a_number_that_was_never_used() -> None:
+    assert next_id("smoke", []) == "winnow-smoke-a1"
+    taken = ["winnow-smoke-a2", "winnow-smoke-a10", "winnow-smoke_x-a30", "raysubmit_4LamX", "winnow-smoke-a11x"]
+    assert next_id("smoke", taken) == "winnow-smoke-a11"
+
+
+def test_a_password_is_not_put_where_rays_page_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example")
+    with pytest.raises(UserError, match="holds a password") as error:
+        environment()
+    assert "secret" not in str(error.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    monkeypatch.setenv("WINNOW_STUDY_STORAGE", "postgresql://me:secret@studies.example/db")
+    with pytest.raises(UserError, match="WINNOW_STUDY_STORAGE holds a password"):
+        environment()
+    with pytest.raises(UserError, match="--study-storage holds a password"):
+        submit("td3bc_adaptive", [], ["--study-storage=postgresql://me:secret@studies.example/db"])
+    monkeypatch.delenv("WINNOW_STUDY_STORAGE")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    assert "secret" not in str(environment())

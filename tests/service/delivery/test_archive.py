@@ -1,0 +1,170 @@
+"""Archives: finished trials that leave a storage as a file and are as done in another one, in MLflow as in the first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.delivery.archive import archive
+from service.ledger import manifest
+from service.ledger.manifest import Manifest
+from service.planning.plan import make_plan
+from trainables.storage import paths
+from trainables.trial import Trial
+
+from .trained import ship, train
+
+SETTINGS = ("datasets=test/hopper/random-v0", "pruners=dense,snip", "sparsities=0.5", "seeds=0,1", "updates=10", "evaluations=1",
+            "episodes=1", "hyper.hidden=(16, 16)")  # fmt: skip
+
+
+def trials(storage: Path) -> tuple[Trial, ...]:
+    return make_plan("smoke", SETTINGS, storage=storage, device="cpu").trials
+
+
+@pytest.fixture
+def trained(tmp_path: Path, hopper: str) -> Path:
+    """Two of the sweep's four trials are done, and in MLflow; its archive lies beside the storage."""
+    storage = tmp_path / "first"
+    found = trials(storage)
+    train(storage, "smoke", found[:2], planned=found[2:])
+    ship(storage, "smoke")
+    assert archive(["smoke"], tmp_path / "smoke.zip", storage) == 2
+    return storage
+
+
+def contents(storage: Path) -> dict[str, tuple[dict[str, str], dict[str, float], list[tuple[object, ...]]]]:
+    """What MLflow holds of each trial: params, last metrics, the curve of one metric with its times."""
+    tracking = ship(storage, "smoke")
+    rows = tracking.all_trials().values()
+    return {
+        row.tags["winnow.trial_key"]: (row.params, row.metrics, sorted(tracking.history(row.run_id, "eval/return").items())) for row in rows
+    }
+
+
+def test_adopted_trials_are_done_and_in_mlflow_as_in_the_first_storage(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = tmp_path / "second"
+    assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 0
+    assert "smoke: 2 trials adopted" in capsys.readouterr().out
+    plan = make_plan("smoke", SETTINGS, storage=second, device="cpu")
+    assert [plan.state[trial.key] for trial in plan.trials] == ["done", "done", "planned", "planned"]
+    here, there = contents(trained), contents(second)
+    done = {key for key, (_, metrics, _) in here.items() if metrics}
+    assert len(done) == 2
+    assert {key: there[key] for key in done} == {key: here[key] for key in done}
+    assert main(["verify", "smoke", "--storage", str(second)]) == 0
+    for key in done:
+        end = manifest.read(second, "smoke").entries[key].detail
+        assert end == manifest.read(trained, "smoke").entries[key].detail
+        assert paths.masks_json(second, key).read_bytes() == paths.masks_json(trained, key).read_bytes()
+
+
+def test_twice_is_once_and_an_archive_of_adopted_trials_is_the_same_file(trained: Path, tmp_path: Path) -> None:
+    file, second = tmp_path / "smoke.zip", tmp_path / "second"
+    main(["adopt", str(file), "--storage", str(second)])
+    journal = paths.manifest(second, "smoke")
+    entries = manifest.read(second, "smoke").entries
+    main(["adopt", str(file), "--storage", str(second)])
+    assert {key: len(e.story) for key, e in manifest.read(second, "smoke").entries.items()} == {k: len(e.story) for k, e in entries.items()}
+    assert journal.exists()
+    archive(["smoke"], tmp_path / "again.zip", second)
+    assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
+
+
+def test_a_trial_that_has_begun_here_goes_on_here(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = tmp_path / "second"
+    first, other = trials(trained)[:2]
+    journal = Manifest(second, "smoke")
+    journal.plan([first])
+    journal.record("leased", {first.key: {}})
+    journal.close()
+    begun = paths.spool(second, first.key)
+    begun.parent.mkdir(parents=True)
+    begun.write_text('{"kind": "attempt"}\n')
+    assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 0
+    assert "1 trials adopted, 1 have begun here and go on" in capsys.readouterr().out
+    assert begun.read_text() == '{"kind": "attempt"}\n'
+    ledger = manifest.read(second, "smoke")
+    assert (ledger.state(first.key), ledger.state(other.key)) == ("leased", "done")
+
+
+def test_a_driver_at_work_is_not_disturbed(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = tmp_path / "second"
+    working = Manifest(second, "smoke")
+    assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 2
+    assert "smoke" in capsys.readouterr().err
+    assert not paths.trials(second).exists()
+    working.close()
+
+
+def changed(file: Path, to: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """A copy of an archive with its parts changed."""
+    with zipfile.ZipFile(file) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    change(parts)
+    with zipfile.ZipFile(to, "w") as new:
+        for name, content in parts.items():
+            new.writestr(name, content)
+    return to
+
+
+def escape(parts: dict[str, bytes]) -> None:
+    """A trial whose key is a path."""
+    key = next(iter(json.loads(parts["sweeps/smoke.json"])))
+    parts["sweeps/smoke.json"] = json.dumps({f"../../{key}": {}}).encode()
+
+
+def swap(parts: dict[str, bytes]) -> None:
+    """A trial under the key of another one."""
+    one, two = json.loads(parts["sweeps/smoke.json"])
+    parts[f"trials/{one}/trial.json"] = parts[f"trials/{two}/trial.json"]
+
+
+def tear(parts: dict[str, bytes]) -> None:
+    name = next(name for name in parts if name.endswith("spool.jsonl"))
+    parts[name] = parts[name][:-10]
+
+
+def rename(parts: dict[str, bytes]) -> None:
+    """A sweep whose name is a path."""
+    parts["sweeps/..json"] = parts.pop("sweeps/smoke.json")
+
+
+def empty(parts: dict[str, bytes]) -> None:
+    parts.clear()
+
+
+@pytest.mark.parametrize("change", [escape, swap, tear, rename, empty])
+def test_a_file_that_is_not_what_it_should_be_is_refused_and_nothing_is_written(
+    trained: Path, tmp_path: Path, change: Callable[[dict[str, bytes]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = changed(tmp_path / "smoke.zip", tmp_path / "bad.zip", change)
+    assert main(["adopt", str(bad), "--storage", str(tmp_path / "second" / "storage")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert not (tmp_path / "second").exists()
+
+
+def test_bad_input_is_said_in_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = tmp_path / "none.zip"
+    shutil.copy(trained / "mlflow.db", tmp_path / "other")
+    for arguments, says in (
+        (["archive", "quickstart", "--to", str(to), "--storage", str(trained)], "there are: smoke"),
+        (["adopt", str(tmp_path / "nothing.zip"), "--storage", str(trained)], "nothing.zip"),
+        (["adopt", str(tmp_path / "other"), "--storage", str(trained)], "no archive of trials"),
+        (["adopt", str(tmp_path / "smoke.zip"), "--storage", "s3://bucket/prefix"], "s3://bucket/prefix is on S3"),
+    ):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
+        assert says in said
+    assert not to.exists()

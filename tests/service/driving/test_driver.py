@@ -1,0 +1,199 @@
+"""The driver's decisions, on a real manifest and without Ray: what comes next after each kind of failure, also after a restart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.driving import driver as module
+from service.driving.driver import Driver
+from service.ledger.manifest import Manifest
+from service.planning.packing import RETRIES
+from service.planning.plan import make_plan
+from trainables.storage import paths
+from trainables.trial import Stack
+
+SETTINGS = ("datasets=test/hopper/random-v0", "pruners=snip", "seeds=0,1,2,3")
+
+
+def begin(storage: Path, size: int = 4, retry: bool = False) -> tuple[Driver, Manifest]:
+    plan = make_plan("smoke", SETTINGS, storage=storage, device="cpu", size=size, retry=retry)
+    journal = Manifest(storage, "smoke")
+    driver = Driver(plan, journal, storage, size)
+    driver.prepare()
+    driver.begin("cpu", 4)
+    return driver, journal
+
+
+def fail(driver: Driver, reason: str) -> Stack:
+    """The next stack is started and fails."""
+    stack = driver.next()
+    assert stack is not None
+    driver.started(stack)
+    driver.ended(stack, {"failure": {"reason": reason, "message": "as said", "traceback": "File ..."}})
+    return stack
+
+
+def drain(driver: Driver) -> list[int]:
+    """Sizes of the stacks that come next."""
+    return [len(stack) for stack in iter(driver.next, None)]
+
+
+@pytest.fixture(autouse=True)
+def no_pause(hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.0)
+
+
+def test_out_of_memory_is_tried_in_halves_and_alone_no_more(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    assert len(fail(driver, "out_of_memory")) == 4
+    assert [len(fail(driver, "out_of_memory")) for _ in range(2)] == [2, 2]
+    assert [len(fail(driver, "out_of_memory")) for _ in range(4)] == [1, 1, 1, 1]
+    assert driver.next() is None
+    assert not driver.busy()
+    assert [entry.state for entry in journal.ledger.entries.values()] == ["failed"] * 4
+    assert {entry.detail["reason"] for entry in journal.ledger.entries.values()} == {"out_of_memory"}
+
+
+def test_a_stack_is_as_large_as_memory_allows_where_nobody_asked_for_a_size(tmp_path: Path) -> None:
+    for size, wanted in ((None, [2, 2]), (4, [4])):
+        plan = make_plan("smoke", SETTINGS, storage=tmp_path / str(size), device="cuda", size=size)
+        driver = Driver(plan, Manifest(tmp_path / str(size), "smoke"), tmp_path / str(size), size)
+        driver.prepare()
+        driver.begin("cuda", 1, lambda trial: 2)
+        assert drain(driver) == wanted
+
+
+def test_on_cpus_a_stack_is_as_large_as_the_cluster_has_places(tmp_path: Path) -> None:
+    for slots, wanted in ((1, [2, 2]), (2, [1] * 4)):
+        plan = make_plan("smoke", SETTINGS, storage=tmp_path / str(slots), device="cpu", slots=64)
+        driver = Driver(plan, Manifest(tmp_path / str(slots), "smoke"), tmp_path / str(slots))
+        driver.prepare()
+        driver.begin("cpu", slots)
+        assert drain(driver) == wanted
+
+
+def test_a_restarted_driver_knows_how_small_a_stack_has_to_be(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    fail(driver, "out_of_memory")
+    driver.leave()
+    journal.close()
+    assert [len(stack) for stack in make_plan("smoke", SETTINGS, storage=tmp_path, device="cpu", size=4).stacks] == [2, 2]
+    driver, journal = begin(tmp_path)
+    assert drain(driver) == [2, 2]
+    journal.close()
+
+
+def test_infrastructure_is_tried_again_whole_and_counted_across_restarts(tmp_path: Path) -> None:
+    for _ in range(RETRIES):
+        driver, journal = begin(tmp_path)
+        assert len(fail(driver, "infrastructure")) == 4
+        assert [entry.state for entry in journal.ledger.entries.values()] == ["planned"] * 4
+        journal.close()
+    driver, journal = begin(tmp_path)
+    fail(driver, "infrastructure")
+    assert [entry.state for entry in journal.ledger.entries.values()] == ["failed"] * 4
+    journal.close()
+    driver, journal = begin(tmp_path)
+    assert driver.next() is None, "`run` leaves it at that"
+    assert driver.exit_code() == 1
+    journal.close()
+    driver, journal = begin(tmp_path, retry=True)
+    assert len(fail(driver, "infrastructure")) == 4, "`resume` starts the count anew"
+    assert [entry.state for entry in journal.ledger.entries.values()] == ["planned"] * 4
+    journal.close()
+
+
+def test_a_trial_that_gets_further_between_its_failures_is_not_given_up(tmp_path: Path) -> None:
+    """Preempted again and again over a long night, it is making its way."""
+    driver, journal = begin(tmp_path)
+    for update in range(3 * RETRIES):
+        for trial in driver.plan.trials:
+            path = paths.spool(tmp_path, trial.key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write(json.dumps({"update": 10 * (update + 1), "kind": "checkpointed", "time": 0}) + "\n")
+        fail(driver, "infrastructure")
+    for _ in range(RETRIES):
+        assert {entry.state for entry in journal.ledger.entries.values()} == {"planned"}
+        fail(driver, "infrastructure")
+    assert {entry.state for entry in journal.ledger.entries.values()} == {"failed"}, "no further in six tries"
+    journal.close()
+
+
+def test_a_worker_that_dies_before_it_begins_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    stack = driver.next()
+    assert stack is not None
+    driver.ended(stack, {"failure": {"reason": "infrastructure", "message": "the node is gone"}})
+    assert [len(stack) for stack in [driver.next()] if stack] == [4]
+    story = [event.state for event in next(iter(journal.ledger.entries.values())).story]
+    assert story == ["planned", "leased", "failed", "planned"]
+    journal.close()
+
+
+@pytest.mark.parametrize("reason", ["user_error", "error"])
+def test_a_wrong_input_in_company_is_found_alone_and_left_at_that(reason: str, tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path)
+    fail(driver, reason)
+    assert [len(fail(driver, reason)) for _ in range(4)] == [1, 1, 1, 1]
+    assert not driver.busy()
+    journal.close()
+    assert begin(tmp_path)[0].next() is None
+
+
+def test_resume_tries_again_what_failed_but_not_what_diverged_or_was_stopped(tmp_path: Path) -> None:
+    """A divergence would come again, bit for bit; a stop is the search's answer. Where another sweep has done it since, that counts."""
+    driver, journal = begin(tmp_path)
+    trials = driver.plan.trials
+    journal.record("leased", {trial.key: {} for trial in trials})
+    for trial, state in zip(trials, ("failed", "diverged", "stopped", "stopped"), strict=True):
+        journal.record(state, {trial.key: {"reason": "as said", "message": "as said"}})
+    journal.close()
+    other = Manifest(tmp_path, "quickstart")
+    other.plan(trials[3:])
+    for state in ("leased", "done"):
+        other.record(state, {trials[3].key: {}})
+    other.close()
+    driver, journal = begin(tmp_path, retry=True)
+    told = ["planned", "diverged", "stopped", "done"]
+    assert [driver.plan.state[trial.key] for trial in trials] == told
+    assert [journal.ledger.state(trial.key) for trial in trials] == told
+    assert [trial for stack in iter(driver.next, None) for trial in stack.trials] == list(trials[:1])
+    journal.close()
+
+
+def test_failures_that_keep_coming_are_tried_again_later_and_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    driver, journal = begin(tmp_path)
+    pauses = []
+    for _ in range(RETRIES):
+        fail(driver, "infrastructure")
+        began = clock[0]
+        while (stack := driver.next()) is None:
+            assert driver.busy()
+            clock[0] += 1
+        pauses.append(clock[0] - began)
+        driver._ready.appendleft(stack)
+    journal.close()
+    assert pauses == [0, 4, 8, 16, 32]
+
+
+def test_a_retry_and_its_failure_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash between the two would leave a trial failed that is to be tried again."""
+    driver, journal = begin(tmp_path)
+    stack = driver.next()
+    assert stack is not None
+    driver.started(stack)
+    writes: list[Any] = []
+    append = journal._append
+    monkeypatch.setattr(journal, "_append", lambda content: (writes.append(content), append(content)))
+    driver.ended(stack, {"failure": {"reason": "infrastructure", "message": "gone"}})
+    assert len(writes) == 1
+    assert writes[0].count(b'"failed"') == writes[0].count(b'"planned"') == 4
+    journal.close()

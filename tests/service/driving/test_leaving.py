@@ -1,0 +1,189 @@
+"""Signals and `service stop`, on a real session without Ray: what is committed, how it leaves, and that it leaves at all."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.ledger import lease, manifest
+from service.planning.plan import make_plan
+from trainables.storage import paths
+
+from .conftest import ROOT
+
+SETTINGS = ("datasets=test/hopper/random-v0",)
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from service import lease
+from service.plan import make_plan
+from service.run import Session
+from trainables.trial import Stack
+lease.BEAT = 0.05
+storage = Path(sys.argv[1])
+plan = make_plan("smoke", {settings}, storage=storage, device="cpu")
+session = Session(plan, storage, None)
+try:
+    with session:
+        session.driver.prepare()
+        session.driver.started(Stack(plan.trials[:1]))
+        {work}
+except KeyboardInterrupt:
+    print("left:", session.leaving.why)
+"""
+STUBBORN = """
+        while True:
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            except KeyboardInterrupt:
+                pass
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, hopper: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`driver(work, before="")`: a driver that has started the first trial and then does `work`; `before` is run first."""
+    started = []
+
+    def start(work: str = "print('ready', flush=True); time.sleep(60)", before: str = "") -> subprocess.Popen[str]:
+        program = before + PROGRAM.format(settings=SETTINGS, work=work)
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        while (line := process.stdout.readline()) != "ready\n":
+            assert line, process.communicate()[1]
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def states(storage: Path) -> list[str]:
+    return [entry.state for entry in manifest.read(storage, "smoke").entries.values()]
+
+
+def end(process: subprocess.Popen[str], seconds: float = 3) -> tuple[int, str, str]:
+    """Exit code and output of a driver that has the three seconds that `ray job stop` gives; then it is killed: -9."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_gives_back_what_is_not_done_and_ends_the_lease(number: signal.Signals, driver, tmp_path: Path) -> None:
+    process = driver()
+    assert states(tmp_path) == ["leased", "planned", "planned", "planned"]
+    process.send_signal(number)
+    assert end(process) == (0, f"left: {number.name}\n", "")
+    assert states(tmp_path) == ["planned"] * 4
+    detail = next(iter(manifest.read(tmp_path, "smoke").entries.values())).detail
+    assert detail == {"reason": "interrupted"}
+    assert lease.holder(tmp_path, "smoke")["state"] == "released"
+
+
+def test_one_that_does_not_come_back_is_ended_after_its_last_words(driver, tmp_path: Path) -> None:
+    process = driver(STUBBORN)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = end(process)
+    assert code == 130
+    assert err == "left at once (SIGTERM)\n"
+    assert states(tmp_path) == ["planned"] * 4
+    assert lease.holder(tmp_path, "smoke")["state"] == "released"
+
+
+def test_one_whose_storage_hangs_leaves_in_time_without_last_words(driver, tmp_path: Path) -> None:
+    hang = "from service import journal\njournal.os.fsync = lambda file: __import__('time').sleep(60)\n"
+    process = driver(f"exec({hang!r}); print('ready', flush=True); time.sleep(60)")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = end(process)
+    assert (code, err) == (130, "left at once (SIGTERM)\n")
+    assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0, "the lease is dead with its process"
+    assert states(tmp_path)[1:] == ["planned"] * 3
+    again = driver()  # the next driver goes on from what is on disk
+    assert again.poll() is None
+
+
+def test_stop_ends_a_driver_of_this_host(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    process = driver()
+    owner = lease.holder(tmp_path, "smoke")["owner"]
+    assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{owner} has left; `python -m service run smoke` goes on from the checkpoints\n"
+    assert end(process)[0] == 0
+    assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "nobody runs sweep 'smoke'\n"
+
+
+def test_stop_ends_a_driver_of_another_host_by_a_file(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    process = driver(before="from service import lease\nlease.kernel = lambda: 'another'\nlease.owner = lambda: 'elsewhere:1'\n")
+    assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
+    assert "elsewhere:1 has left" in capsys.readouterr().out
+    assert end(process) == (0, "left: asked to stop\n", "")
+    assert make_plan("smoke", SETTINGS, storage=tmp_path, device="cpu").todo
+
+
+def test_a_driver_that_slept_through_a_takeover_leaves_without_a_word_in_the_journal(driver, tmp_path: Path) -> None:
+    process = driver(before="from service import lease\nlease.kernel = lambda: 'another'\n")
+    process.send_signal(signal.SIGSTOP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease, "flock", lambda path: lease.os.open(path, lease.os.O_RDWR))  # not to be relied on across hosts
+        lease.Lease(tmp_path, "smoke", bound=0.5)
+    before = paths.manifest(tmp_path, "smoke").read_bytes()
+    process.send_signal(signal.SIGCONT)
+    code, _, err = end(process, 60)  # nobody counts here: it must leave by itself, and write nothing
+    assert code == 1
+    assert "SupersededError: epoch 1 is over: held by" in err
+    assert paths.manifest(tmp_path, "smoke").read_bytes() == before
+    assert states(tmp_path)[0] == "leased", "the new driver's to decide"
+
+
+def test_a_second_driver_says_who_has_the_lease_and_leaves(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    driver()
+    about = lease.holder(tmp_path, "smoke")
+    before = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "lease")
+    assert main(["run", "smoke", "--storage", str(tmp_path), f"--set={SETTINGS[0]}"]) == 2
+    assert f"error: sweep 'smoke' is being run by {about['owner']} since {about['since']}" in capsys.readouterr().err
+    after = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "lease")
+    assert after == before
+
+
+def test_status_tells_who_runs_it_and_the_age_of_reports(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    driver()
+    trial = make_plan("smoke", SETTINGS, storage=tmp_path, device="cpu").trials[0]
+    file = paths.spool(tmp_path, trial.key)
+    file.parent.mkdir(parents=True)
+    now = time.time_ns() // 1_000_000
+    lines = [
+        {"kind": "attempt", "time": now - 90_000},
+        {"kind": "checkpointed", "update": 0, "time": now - 80_000},
+        {"kind": "trained", "update": 60, "time": now - 60_000, "metrics": {"speed/updates_per_second": 41.5}},
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["status", "smoke", "--storage", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["driver"] == lease.holder(tmp_path, "smoke")["owner"]
+    assert told["counts"] == {"leased": 1, "planned": 3}
+    row = told["trials"][0]
+    assert {n: row[n] for n in ("key", "state", "stack", "update", "rate")} == {
+        "key": trial.key, "state": "leased", "stack": 1, "update": 60, "rate": 41.5,
+    }  # fmt: skip
+    assert row["age"] >= 60
+    main(["status", "smoke", "--storage", str(tmp_path)])
+    head, columns, line = capsys.readouterr().out.splitlines()
+    assert head.startswith(f"smoke: 1 leased, 3 planned; run by {told['driver']} since ")
+    assert columns.split() == ["state", "stack", "update", "of", "updates/s", "last", "report", "trial"]
+    assert line.split()[:7] == ["leased", "1", "60", "200", "42", line.split()[5], "s"]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from service.driving.live_line import Display, Progress
+
+
+def test_time_left_is_updates_left_over_the_speed_of_all_trials() -> None:
+    progress = Progress({"a": 1000, "b": 1000, "c": 1000})
+    assert "0/3 done | 0 running | 0 failed" in progress.line()
+    progress.start("a", 0, 0.0)
+    progress.start("b", 500, 0.0)  # resumed: what it had is not speed
+    progress.at("a", 200, 10.0)
+    progress.at("b", 700, 10.0)
+    assert progress.speed() == pytest.approx(40)
+    assert progress.seconds_left() == pytest.approx((800 + 300 + 1000) / 40)
+
+
+def test_what_is_pruned_is_expected_to_cost_less_than_the_dense_trials_before_it() -> None:
+    progress = Progress({})
+    progress.expect({"dense": 1000, "pruned": 1000}, costs={"dense": 0.01, "pruned": 0.001})
+    progress.start("dense", 0, 0.0)
+    progress.at("dense", 500, 10.0)  # twice as slow as was said of it
+    assert progress.speed() == pytest.approx(50)
+    assert progress.seconds_left() == pytest.approx(10 + 2)
+    progress.expect({}, later=2, updates=1000)
+    assert progress.seconds_left() == pytest.approx(10 + 2 + 2 * 11), "of what is not known yet, as the mean of what is"
+
+
+def test_ended_trials_leave_no_time_and_are_counted_by_how_they_ended() -> None:
+    progress = Progress({"a": 100, "b": 100})
+    for key in ("a", "b"):
+        progress.start(key, 0, 0.0)
+    progress.at("a", 50, 5.0)
+    progress.end("a", "diverged")
+    progress.at("b", 100, 10.0)
+    progress.end("b", "done")
+    assert progress.seconds_left() == 0
+    assert "1/2 done | 0 running | 1 failed" in progress.line()
+
+
+def test_a_trial_that_is_tried_again_is_running_not_failed() -> None:
+    progress = Progress({"a": 100})
+    progress.start("a", 0, 0.0)
+    progress.end("a", "failed")
+    progress.start("a", 20, 1.0)
+    assert "0/1 done | 1 running | 0 failed" in progress.line()
+
+
+def test_scores_so_far_are_means_over_the_trials_of_a_cell() -> None:
+    progress = Progress({"a": 100, "b": 100})
+    progress.score("a", "snip@95", 10.0)
+    progress.score("b", "snip@95", 30.0)
+    progress.score("b", "snip@95", 50.0)
+    assert "scores so far: snip@95 30" in progress.line()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_pipe_gets_plain_lines_once_in_a_while() -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    for number in range(100):
+        display.show(f"line {number}")
+    display.show("the end", last=True)
+    assert stream.getvalue() == "line 0\nthe end\n"
+
+
+def test_a_terminal_gets_one_line_written_over() -> None:
+    stream = Terminal()
+    display = Display(stream)
+    display.show("first line")
+    display.note("a trial failed")
+    display.show("end", last=True)
+    assert stream.getvalue() == "\rfirst line" + "\r" + " " * 10 + "\ra trial failed\n" + "\rend       \n"

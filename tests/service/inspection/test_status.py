@@ -1,0 +1,35 @@
+"""What `status` tells of trials that another sweep has done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.ledger.manifest import Manifest
+from service.tracking.runs import Tracking
+from trainables.trial import Trial
+
+from .trained import ship, train
+
+SMALL = {"updates": 4, "evaluations": 1, "episodes": 1, "hyper": {"hidden": (8, 8), "batch_size": 8}}
+
+
+def test_reused_trials_are_told_with_the_sweep_and_the_run_that_has_them(
+    tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [Trial(dataset=hopper, algorithm="bc", seed=seed, **SMALL) for seed in (0, 1)]
+    train(tmp_path, "quickstart", trials[:1])
+    ship(tmp_path, "quickstart")
+    journal = Manifest(tmp_path, "smoke")
+    journal.plan(trials)
+    journal.record("done", {trials[0].key: {"sweep": "quickstart"}})
+    journal.close()
+    (run,) = [row.run_id for row in Tracking(tmp_path).all_trials().values()]
+    assert main(["status", "smoke", "--storage", str(tmp_path)]) == 0
+    assert f"1 reused of sweep quickstart; MLflow runs: {run}\n" in capsys.readouterr().out
+    assert main(["status", "smoke", "--storage", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["trials"]
+    assert [(row["key"], row["by"], row["run"]) for row in rows] == [(trials[0].key, "quickstart", run), (trials[1].key, "", "")]

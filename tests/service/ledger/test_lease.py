@@ -1,0 +1,179 @@
+"""Who may write: leases across kernels (another host is another kernel and sees no flock), heartbeats, workers' claims."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.ledger import lease, manifest
+from service.ledger.heartbeat import Heart
+from service.ledger.lease import Lease, Permit
+from service.ledger.manifest import Manifest
+from trainables.errors import SupersededError, UserError
+from trainables.storage import paths
+from trainables.trial import Trial
+
+TRIAL = Trial(dataset="test/hopper/random-v0", algorithm="bc")
+KERNELS = itertools.count()
+
+
+@pytest.fixture
+def another_host(monkeypatch: pytest.MonkeyPatch):
+    """From now on this process is a driver on another host: another kernel, where no flock of the ones before is seen."""
+
+    def move() -> None:
+        number = next(KERNELS)
+        monkeypatch.setattr(lease, "kernel", lambda: f"kernel {number}")
+        monkeypatch.setattr(lease, "owner", lambda: f"host{number}:1")
+        flock = lease.flock.__wrapped__ if hasattr(lease.flock, "__wrapped__") else lease.flock
+
+        def elsewhere(path: Path) -> int | None:
+            return flock(path.with_name(f"lock-of-{number}"))
+
+        elsewhere.__wrapped__ = flock  # type: ignore[attr-defined]
+        monkeypatch.setattr(lease, "flock", elsewhere)
+
+    return move
+
+
+@pytest.fixture
+def beating() -> Iterator:
+    """`beating(lease)`: a heart that beats fast until the test ends."""
+    over = threading.Event()
+    threads = []
+
+    def start(held: Lease) -> None:
+        def beat() -> None:
+            while not over.wait(0.02):
+                held.beat()
+
+        threads.append(threading.Thread(target=beat))
+        threads[-1].start()
+
+    yield start
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_driver_of_another_host_that_shows_life_keeps_the_lease(tmp_path: Path, another_host, beating) -> None:
+    another_host()
+    held = Lease(tmp_path, "smoke")
+    beating(held)
+    first = lease.holder(tmp_path, "smoke")
+    another_host()
+    with pytest.raises(UserError, match=rf"'smoke' is being run by {first['owner']} since {first['since']}; wait for it, or .* stop smoke"):
+        Lease(tmp_path, "smoke", bound=60)
+    held.check()
+    assert lease.alive(tmp_path, "smoke", patience=60)
+
+
+def test_a_silent_driver_of_another_host_is_taken_over_and_can_write_nothing_more(tmp_path: Path, another_host) -> None:
+    another_host()
+    stale = Manifest(tmp_path, "smoke")
+    stale.plan([TRIAL])
+    permit = Permit(tmp_path, "smoke", stale.lease.epoch)
+    claim = permit.claim([TRIAL.key])
+    claim.check()
+    another_host()
+    taken = Lease(tmp_path, "smoke", bound=0.1)
+    assert taken.epoch == stale.lease.epoch + 1
+    before = paths.manifest(tmp_path, "smoke").read_bytes()
+    with pytest.raises(SupersededError, match="epoch 1 is over: held by host"):
+        stale.record("leased", {TRIAL.key: {}})
+    assert paths.manifest(tmp_path, "smoke").read_bytes() == before
+    for write in (claim.check, lambda: permit.claim([TRIAL.key])):
+        with pytest.raises(SupersededError, match="epoch 1 is over"):
+            write()
+    taken.check()
+    stale.close()  # and its release takes nothing from the new one
+    taken.check()
+
+
+def test_clocks_do_not_matter(tmp_path: Path, another_host, beating, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a clock that jumps nor hosts that disagree by days make a live driver dead, or a dead one live."""
+    another_host()
+    live = Lease(tmp_path, "smoke")
+    beating(live)
+    clock = time.time
+    for jump in (-1e6, 1e6):
+        another_host()
+        monkeypatch.setattr(time, "time", lambda jump=jump: clock() + jump)
+        with pytest.raises(UserError, match="is being run by"):
+            Lease(tmp_path, "smoke", bound=60)
+    Lease(tmp_path, "quickstart")  # never beats
+    another_host()
+    monkeypatch.setattr(time, "time", lambda: clock() - 1e6)
+    Lease(tmp_path, "quickstart", bound=0.1)
+
+
+def test_what_a_superseded_driver_still_got_into_the_journal_is_no_event(tmp_path: Path) -> None:
+    """Between its check and its write a driver can be stopped for any time; whoever reads then knows by the epoch."""
+    journal = Manifest(tmp_path, "smoke")
+    journal.plan([TRIAL])
+    journal.close()
+    late = paths.manifest(tmp_path, "smoke").read_text().splitlines()[-1].replace('"planned"', '"leased"')
+    Manifest(tmp_path, "smoke").close()
+    with paths.manifest(tmp_path, "smoke").open("a") as file:
+        file.write(late + "\n")
+    assert manifest.read(tmp_path, "smoke").state(TRIAL.key) == "planned"
+    journal = Manifest(tmp_path, "smoke")
+    journal.record("leased", {TRIAL.key: {}})
+    journal.close()
+
+
+def test_a_killed_driver_of_this_host_leaves_nothing_to_wait_for(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from service.ledger.lease import Lease; Lease(Path(sys.argv[1]), 'smoke'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert not lease.alive(tmp_path, "smoke")
+    assert Lease(tmp_path, "smoke", bound=1e9).epoch == 2
+
+
+def test_a_release_fences_off_the_workers_and_lets_the_next_driver_in_at_once(tmp_path: Path, another_host) -> None:
+    another_host()
+    held = Lease(tmp_path, "smoke")
+    claim = Permit(tmp_path, "smoke", held.epoch).claim([TRIAL.key])
+    held.release()
+    with pytest.raises(SupersededError, match="epoch 1 is over: released by host"):
+        claim.check()
+    assert not lease.alive(tmp_path, "smoke", patience=0)
+    another_host()
+    assert Lease(tmp_path, "smoke", bound=1e9).epoch == 3
+
+
+def test_of_two_attempts_at_a_trial_the_older_may_write_no_more(tmp_path: Path) -> None:
+    permit = Permit(tmp_path, "smoke", Lease(tmp_path, "smoke").epoch)
+    other = Trial(dataset=TRIAL.dataset, algorithm="bc", seed=1)
+    older = permit.claim([TRIAL.key, other.key])
+    older.check()
+    newer = permit.claim([other.key])
+    with pytest.raises(SupersededError, match=f"{other.key} is trained by smoke 1 "):
+        older.check()
+    newer.check()
+
+
+def test_two_drivers_that_take_over_at_once_get_different_epochs(tmp_path: Path) -> None:
+    folder = paths.leases(tmp_path, "smoke")
+    folder.mkdir(parents=True)
+    lease._claim(folder, 1, {"state": "held", "owner": "a:1"})
+    with pytest.raises(FileExistsError):
+        lease._claim(folder, 1, {"state": "held", "owner": "b:1"})
+    assert lease.holder(tmp_path, "smoke")["owner"] == "a:1"
+
+
+def test_a_heart_does_not_take_its_own_release_for_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    held, told = Lease(tmp_path, "smoke"), []
+    with Heart(held, paths.stop_request(tmp_path, "smoke"), told.append):
+        held.release()
+        time.sleep(0.3)
+    assert told == []

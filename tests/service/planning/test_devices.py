@@ -1,0 +1,132 @@
+"""CPU or GPU: the choice, and Ray's GPUs on a machine without one, since to Ray a GPU is a number."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.__main__ import main
+from service.cluster import ray_cluster
+from service.planning import devices
+from trainables.errors import UserError
+
+from .conftest import ROOT, Command
+
+PROGRAM = """
+import json, sys
+from functools import partial
+from pathlib import Path
+import ray
+from service import cluster
+from trainables import memory
+from trainables.reports import Finished
+from trainables.trial import Stack, Trial
+
+ray.init = partial(ray.init, num_gpus=1)
+memory.free_bytes = lambda: 50_000_000
+folder = Path(sys.argv[1])
+common = dict(dataset="test/hopper/random-v0", algorithm="bc", updates=40, evaluations=4, episodes=2)
+stacks = [Stack((Trial(**common, seed=seed),)) for seed in (0, 1)]
+
+class Listener:
+    def __init__(self, stack, root):
+        self.storage = root
+    def __call__(self, report): pass
+    def check(self): pass
+    def close(self): pass
+
+def work(stack, storage, before_write, device):
+    import ray, time
+    (storage / str(stack.lead.seed)).write_text(json.dumps([device, ray.get_runtime_context().get_assigned_resources()["GPU"]]))
+    for _ in range(600):  # until both are there at the same time
+        if all((storage / str(seed)).exists() for seed in (0, 1)):
+            break
+        time.sleep(0.1)
+    else:
+        raise RuntimeError("the stacks do not share the GPU")
+    yield Finished(40, 1.0, "dense")
+
+class Conductor:
+    left, out, ends = list(stacks), 0, []
+    def next(self):
+        return self.left.pop() if self.left else None
+    def busy(self):
+        return len(self.ends) < 2
+    def started(self, stack): pass
+    def reported(self, stack, news): pass
+    def ended(self, stack, news):
+        self.ends.append(news.get("failure"))
+    def idle(self): pass
+
+with cluster.connect("cuda", 0.5) as there:
+    fit, slots = there.fit(), there.slots
+    there.train("shared", Conductor(), folder, Listener, work=work)
+print(json.dumps([there.device, slots, fit(stacks[0].lead), Conductor.ends]))
+"""
+
+
+def test_two_stacks_share_one_of_rays_gpus(service: Command, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    device, slots, fit, ends = json.loads(ran.stdout.splitlines()[-1])
+    assert (device, slots, ends) == ("cuda", 2, [None, None])
+    assert 1 <= fit < 50
+    assert [json.loads((tmp_path / str(seed)).read_text()) for seed in (0, 1)] == [["cuda", 0.5]] * 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "torch", "chosen"),
+    [
+        ("auto", 0, "2.13.0", "cpu"), ("auto", 1, "2.13.0", "cuda"), ("auto", 1, "2.13.0+cu130", "cuda"), ("auto", 1, "2.13.0+cpu", "cpu"),
+        ("cpu", 1, "2.13.0", "cpu"), ("cuda", 0.5, "2.13.0+cpu", "cuda"),
+    ],
+)  # fmt: skip
+def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch: pytest.MonkeyPatch, asked: str, gpus: float, torch: str, chosen: str) -> None:
+    monkeypatch.setattr(devices.importlib.metadata, "version", lambda name: torch)
+    assert devices.choose(asked, gpus) == chosen
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """`gpus(n)`: this machine shows n of them from now on."""
+    monkeypatch.setattr(devices, "DEVICES", tmp_path / "dev")
+    (tmp_path / "dev").mkdir()
+
+    def show(count: int) -> None:
+        for number in range(count):
+            (tmp_path / "dev" / f"nvidia{number}").touch()
+
+    return show
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_started_or_written(
+    gpus: Any, tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    storage = tmp_path / "storage"
+    arguments = ["run", "smoke", "--set", f"datasets={hopper}", "--device", "cuda", "--storage", str(storage)]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == (
+        "error: no GPU for --device cuda on this machine; take --device cpu, or auto, or set RAY_ADDRESS to a cluster that has one\n"
+    )
+    gpus(1)
+    monkeypatch.setattr(devices.importlib.metadata, "version", lambda name: "2.13.0+cpu")
+    assert main(arguments) == 2
+    assert "torch 2.13.0+cpu cannot use a GPU" in capsys.readouterr().err
+    assert not storage.exists()
+    assert main(["plan", *arguments[1:]]) == 0, "a plan may be for another machine"
+
+
+def test_a_clusters_gpu_is_looked_for_in_the_cluster(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    devices.refuse("cuda")
+    monkeypatch.setattr(ray_cluster, "_start", lambda: None)
+    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"CPU": 64.0})
+    with pytest.raises(UserError, match="no GPU for --device cuda among Ray's resources; take --device cpu"), ray_cluster.connect("cuda"):
+        pass

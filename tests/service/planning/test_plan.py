@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.ledger.manifest import Manifest
+from service.planning.plan import Plan, describe, duration, make_plan
+from service.planning.update_cost import FIXED, KEPT, price
+from service.spool.lines import StackSpool
+from trainables.reports import Checkpointed
+from trainables.trial import Stack, Trial
+
+from .conftest import ROOT, Command
+
+SMALL = ("datasets=test/hopper/random-v0",)
+
+
+def planned(storage: Path, name: str = "smoke", *settings: str, **more: object) -> Plan:
+    return make_plan(name, (*SMALL, *settings), storage=storage, device="cpu", **more)
+
+
+def enter(storage: Path, state: str, trials: list[Trial], detail: dict, name: str = "smoke") -> None:
+    journal = Manifest(storage, name)
+    journal.plan(trials)
+    for step in ("leased", state):
+        journal.record(step, {trial.key: detail for trial in trials})
+    journal.close()
+
+
+@pytest.mark.parametrize("sweep", ["quickstart", "mujoco_sparsity"])
+def test_planning_imports_neither_torch_nor_ray_nor_mlflow(sweep: str) -> None:
+    program = (
+        "import sys; from service.__main__ import main; assert main(sys.argv[1:]) == 0; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'ray', 'mlflow', 'optuna', 'minari', 'gymnasium'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "plan", sweep], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(service: Command, storage: Path) -> None:
+    done = service("plan", "quickstart", "--set", SMALL[0], "--device", "cpu", "--stack-size", "4")
+    assert done.returncode == 0
+    assert not done.stderr
+    told = (
+        "14 trials of 20,000 updates",
+        "test/hopper/random-v0",
+        "dense, snip, random_erk",
+        "0.8, 0.95, 0.99",
+        "0, 1",
+        "14 in 4 stacks of at most 4",
+        "about",
+    )
+    for text in told:
+        assert text in done.stdout, text
+    assert not storage.exists()
+
+
+def test_what_is_done_is_not_planned_again(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    assert len(trials) == 4
+    enter(tmp_path, "done", trials[:1], {})
+    enter(tmp_path, "failed", trials[1:2], {"reason": "out_of_memory"})
+    plan = planned(tmp_path)
+    assert plan.todo == trials[2:]
+    assert [stack.lead for stack in plan.stacks] == trials[2:]
+    assert planned(tmp_path, retry=True).todo == trials[1:]
+    assert "done        1 here, 0 by another sweep of this storage; failed 1" in describe(plan)
+
+
+def test_what_another_sweep_has_done_is_reused(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials[2:], {}, name="quickstart")
+    plan = planned(tmp_path)
+    assert plan.todo == trials[:2]
+    assert plan.elsewhere == {trial.key: "quickstart" for trial in trials[2:]}
+
+
+def test_a_changed_grid_only_adds_trials(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials, {})
+    assert {trial.seed for trial in planned(tmp_path, "smoke", "seeds=0,1,2").todo} == {2}
+
+
+def test_the_size_of_stacks_and_what_trials_have_done_shape_the_packing(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    assert [len(stack) for stack in planned(tmp_path, size=32).stacks] == [2, 2], "dense and pruned apart"
+    listener = StackSpool(Stack((trials[0],)), tmp_path, {hopper: {}}, 50)
+    listener(Checkpointed(50))
+    listener.close()
+    assert sorted(len(stack) for stack in planned(tmp_path, size=32).stacks) == [1, 1, 2]
+
+
+def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Path, hopper: str) -> None:
+    def sizes(slots: int, seeds: int, *settings: str) -> list[int]:
+        seeded = (f"datasets={hopper}", "pruners=snip", f"seeds={','.join(map(str, range(seeds)))}", *settings)
+        return [len(stack) for stack in make_plan("smoke", seeded, storage=tmp_path, device="cpu", slots=slots).stacks]
+
+    assert sizes(2, 3) == [1] * 3
+    assert sizes(2, 8) == [2] * 4
+    assert sizes(2, 40) == [4] * 10
+    assert sizes(64, 40) == [1] * 40
+
+
+def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    dense, pruned = (trial for trial in trials if trial.seed == 0)
+    assert (price(dense, "cpu"), price(pruned, "cpu", "dense"), price(pruned, "cuda")) == (1, 1, 1)
+    assert price(pruned, "cpu") == pytest.approx(FIXED + KEPT * 0.2)
+    enter(tmp_path, "done", [dense], {"device": "cpu", "updates_per_second": 20.0, "execution": "dense"})
+    plan = planned(tmp_path, slots=1)
+    assert plan.rates == {"bc": 20.0}
+    assert plan.seconds == pytest.approx((1 + 2 * price(pruned, "cpu")) * 200 / 20)
+    enter(tmp_path, "done", [pruned], {"device": "cpu", "updates_per_second": 80.0, "execution": "sparse"})
+    assert planned(tmp_path).rates == {"bc": pytest.approx((20 + 80 * price(pruned, "cpu")) / 2)}
+    assert planned(tmp_path, "smoke", "seeds=5").rates == planned(tmp_path).rates
+
+
+def test_durations_are_readable() -> None:
+    assert [duration(s) for s in (5, 300, 5 * 3600, 100 * 3600)] == ["5 s", "5 min", "5.0 h", "4 d"]
+
+
+def test_a_trial_that_is_asked_for_afresh_is_the_sweeps_own_from_then_on(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials[:2], {}, name="quickstart")
+    enter(tmp_path, "done", trials[2:3], {})
+    plan = planned(tmp_path, fresh=True)
+    own = {trial.seed: trial for trial in plan.trials if trial.pruner == "dense"}
+    assert [trial.fresh for trial in plan.trials] == ["smoke", "smoke", "", "smoke"], "what this sweep has done itself is done"
+    assert plan.todo == [plan.trials[0], plan.trials[1], plan.trials[3]]
+    assert own[0].key != trials[0].key
+    assert own[0].name == trials[0].name
+    enter(tmp_path, "done", [plan.trials[0]], {})
+    again = planned(tmp_path)
+    assert again.trials[0] == plan.trials[0], "it stays so, asked for or not"
+    assert again.state[plan.trials[0].key] == "done"
+    assert again.elsewhere == {trials[1].key: "quickstart"}
+    other = planned(tmp_path, "quickstart", "pruners=dense", "seeds=0", "updates=200", "evaluations=2", "episodes=2")
+    assert (other.trials[0].fresh, other.elsewhere) == ("", {}), "another sweep has nothing to do with it"
+
+
+def test_a_reused_trial_names_the_sweep_that_did_it(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials, {}, name="quickstart")
+    journal = Manifest(tmp_path, "mujoco_sparsity")
+    journal.plan(trials)
+    journal.record("done", {trial.key: {"sweep": "quickstart"} for trial in trials})
+    journal.close()
+    plan = planned(tmp_path)
+    assert set(plan.elsewhere.values()) == {"quickstart"}
+    assert "reused      4 of sweep quickstart" in describe(plan)

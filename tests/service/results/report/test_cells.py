@@ -1,0 +1,213 @@
+"""Cells, claims, means over tasks and figures of made-up runs: what is incomplete is never taken for whole."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from service.results.outcomes import DONE
+from service.results.report import costs, figures, marks, page, sizes, style, tables
+from service.results.report.build import remove_others
+from service.results.report.cells import Task, aggregates, claim, tasks_of
+from service.results.report.runs import Point, Run, seconds
+from service.results.report.style import Panel, inline
+from tests.service.results.report.conftest import trial
+
+DIVERGED = "failed: divergence"
+
+
+def run(pruner: str, sparsity: float, seed: int, score: float | str, dataset: str = "hopper", size: int = 100) -> Run:
+    """A run with this last score, or with this outcome."""
+    of = trial(pruner, sparsity, seed, f"winnow/{dataset}/expert-v0")
+    masks = {"actor": {"parameters": {"effective": size}}}
+    if isinstance(score, str):
+        return Run(of, score, (Point(500, 1.0, 1.0, 1.0),), masks=masks)
+    points = (Point(500, score / 2, size * 500, 5.0), Point(1000, score, size * 1000, 10.0))
+    return Run(of, DONE, points, 30 * score, masks=masks)
+
+
+def runs(pruner: str, sparsity: float, scores: Sequence[float | str], dataset: str = "hopper", size: int = 100) -> list[Run]:
+    return [run(pruner, sparsity, seed, score, dataset, size) for seed, score in enumerate(scores)]
+
+
+def of(*given: list[Run]) -> list[Task]:
+    return tasks_of([each for group in given for each in group])
+
+
+def drawn(panel: Panel) -> Axes:
+    axis = Figure().subplots()
+    panel.draw(axis)
+    return axis
+
+
+def texts(axis: Axes) -> set[str]:
+    return {text.get_text() for text in axis.texts}
+
+
+def test_a_cell_with_an_unpaired_seed_is_starred_and_not_judged() -> None:
+    tasks = of(runs("dense", 0.0, [50.0, 100.0, DIVERGED]), runs("snip", 0.95, [50.0, 100.0, 1.0]))
+    why = "seeds missing, dense seeds missing, or dense not above 0"
+    assert claim(tasks) == [f"at 95 %: 0 of 0 cells retain >= 97 % of dense (1 more not judged: {why})"]
+    (cell,) = [cell for cell in tasks[0].cells.values() if cell.method == "snip"]
+    assert cell.retained
+    assert cell.retained.value == 1.0, "of the two pairs"
+    assert tables.against_rows(tasks[0])[1][:3] == ("snip 95 %", "2/3", "100 %*")
+    assert tables.against_rows(tasks[0])[1][-1] == "1 failed: divergence"
+    assert r"100 \%*" in tables.latex(tasks)
+    assert figures.shown(cell) == "100*"
+    assert "100*<br>" in page.grid(tasks)
+    assert "2/3 pairs; dense: 1 failed: divergence" in page.grid(tasks)
+
+
+def test_of_many_tasks_that_are_left_out_the_reasons_are_counted() -> None:
+    assert tables.left_out(["a bc (1 missing)", "b bc", "c bc"]) == "a bc (1 missing), b bc, c bc"
+    many = ["a bc (1 missing)", "b bc", "c bc (1 missing)", "d bc (2 failed: divergence)"]
+    assert tables.left_out(many) == "2 tasks (1 missing), 1 task (where others are absent), 1 task (2 failed: divergence)"
+
+
+def test_a_cell_without_dense_says_that_it_is_not_in_the_sweep() -> None:
+    assert "dense: 2 not in the sweep" in page.grid(of(runs("snip", 0.95, [50.0, 100.0])))
+    assert "no dense score above 0" in page.grid(of(runs("dense", 0.0, [-1.0]), runs("snip", 0.95, [50.0])))
+
+
+def test_a_dense_seed_that_was_never_planned_is_a_missing_pair() -> None:
+    tasks = of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [50.0, 100.0]))
+    assert claim(tasks)[0].startswith("at 95 %: 0 of 0 cells")
+    assert tables.against_rows(tasks[0])[1][-1] == "1 not in the sweep"
+
+
+def test_whole_cells_are_judged_and_divergence_is_a_loss_where_dense_is_whole() -> None:
+    dense = runs("dense", 0.0, [50.0, 100.0])
+    tasks = of(dense, runs("snip", 0.95, [50.0, 100.0]), runs("random_erk", 0.95, [50.0, DIVERGED]), runs("magnitude", 0.95, [1.0, 2.0]))
+    assert claim(tasks)[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (1 with their whole interval; 1 diverged)"
+    tasks = of(runs("dense", 0.0, [50.0, DIVERGED]), runs("random_erk", 0.95, [50.0, DIVERGED]))
+    assert claim(tasks)[0].startswith("at 95 %: 0 of 0 cells"), "where dense diverges too, nothing is known of the pruner"
+
+
+def test_controls_claim_nothing() -> None:
+    pruned = runs("snip", 0.95, [50.0, 100.0])
+    controls = [replace(each, trial=control) for each in pruned for control in each.trial.controls().values()]
+    tasks = of(runs("dense", 0.0, [50.0, 100.0]), pruned, controls)
+    assert [cell.name for cell in tasks[0].cells.values() if cell.control] == ["small_dense 95 %", "snip+reinit 95 %", "snip+shuffle 95 %"]
+    assert claim(tasks)[0] == "at 95 %: 2 of 2 cells retain >= 97 % of dense (2 with their whole interval)", "SNIP and ERK"
+
+
+def two_tasks() -> list[Task]:
+    """SNIP is whole on both, ERK on Hopper alone, GraSP nowhere; Walker2d is easy."""
+    given = []
+    for dataset, level in (("hopper", 40.0), ("walker2d", 100.0)):
+        given.append(runs("dense", 0.0, [level, level], dataset))
+        given.append(runs("snip", 0.95, [level, level], dataset))
+        given.append(runs("random_erk", 0.95, [level, level if dataset == "hopper" else "missing"], dataset))
+        given.append(runs("grasp", 0.95, [level, DIVERGED], dataset))
+        given.append(runs("snip", 0.5, [level, level], dataset))
+    return of(*given)
+
+
+def test_methods_are_compared_over_the_same_tasks() -> None:
+    found = {(row.at, row.method): row for row in aggregates(two_tasks())}
+    hopper, both = ("hopper-expert bc",), ("hopper-expert bc", "walker2d-expert bc")
+    assert {key: row.tasks for key, row in found.items()} == {
+        (0.5, "dense"): both, (0.5, "snip"): both,
+        (0.95, "dense"): hopper, (0.95, "snip"): hopper, (0.95, "random_erk"): hopper, (0.95, "grasp"): (),
+    }  # fmt: skip
+    means = {key: row.mean.value for key, row in found.items() if row.mean}
+    assert means[0.95, "snip"] == means[0.95, "random_erk"] == means[0.95, "dense"] == 40, "Walker2d would make SNIP 70"
+    assert found[0.95, "random_erk"].left_out == ("walker2d-expert bc (1 missing)",)
+    assert found[0.95, "grasp"].left_out == tuple(f"{task} (1 failed: divergence)" for task in both)
+
+
+def test_profiles_are_of_the_same_tasks() -> None:
+    panels = {panel.title: drawn(panel) for panel in figures.profiles(two_tasks())}
+    for title, highest in {"at 95 %": 40.0, "at 50 %": 100.0}.items():
+        for line in panels[title].lines:
+            x, y = (np.asarray(values) for values in line.get_data())
+            assert y[x < highest].min() >= (1.0 if highest == 40 else 0.5)
+            assert (y[x >= highest] == 0).all()
+
+
+def test_an_incomplete_cell_is_named_so_and_never_the_best() -> None:
+    dense = runs("dense", 0.0, [50.0, 50.0], size=1000)
+    tasks = of(dense, runs("snip", 0.95, [40.0, 40.0], size=50), runs("random_erk", 0.95, [99.0, DIVERGED], size=50))
+    for panel in (*costs.frontier(tasks, "flops"), *sizes.pareto(tasks)):
+        axis = drawn(panel)
+        assert "random_erk 95 % 1/2" in texts(axis)
+        (best,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
+        assert max(best.get_ydata()) == 50.0
+    curves = {panel.title: texts(drawn(panel)) for panel in costs.curves(tasks, "update")}
+    assert curves == {"hopper-expert bc, random_erk": {"dense", "95 % 1/2"}, "hopper-expert bc, snip": {"dense", "95 %"}}
+    alone = of(runs("snip", 0.95, [40.0, DIVERGED]))
+    assert texts(drawn(costs.frontier(alone, "flops")[0])) == {"snip 95 % 1/2"}, "and no thick line"
+
+
+def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_equal() -> None:
+    """Five times the updates at a tenth of the weights: best of all, and never a score that dense is compared with at its own budget."""
+    long = [
+        replace(each, trial=replace(each.trial, updates=5000), points=(Point(5000, 60.0, 5000 * 10, 4.0),))
+        for each in runs("snip", 0.95, [60.0, 60.0])
+    ]
+    tasks = of(runs("dense", 0.0, [50.0, 50.0]), runs("snip", 0.95, [40.0, 40.0], size=10), long)
+    assert [(task.name, sorted(cell.name for cell in task.cells.values())) for task in tasks] == [
+        ("hopper-expert bc, 1,000 updates", ["dense", "snip 95 %"]), ("hopper-expert bc, 5,000 updates", ["snip 95 %"]),
+    ]  # fmt: skip
+    (panel,) = costs.frontier(tasks, "flops")
+    axis = drawn(panel)
+    assert panel.title == "hopper-expert bc"
+    assert {"snip 95 %, 1k", "snip 95 %, 5k"} <= texts(axis)
+    (best,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
+    assert best.get_ydata()[-1] == 60.0
+    apart = of(runs("dense", 0.0, [50.0]), runs("dense", 0.0, [50.0], "walker2d"))
+    assert [panel.title for panel in costs.frontier(apart, "flops")] == ["hopper-expert bc", "walker2d-expert bc"]
+
+
+def test_names_of_a_front_do_not_touch_and_are_told_where_there_is_room() -> None:
+    corners = [(1e3, 10.0, "snip 98 %"), (1.5e3, 10.4, "random_erk 98 %"), (4e3, 55.0, "random_erk 95 %"), (9e3, 60.0, "snip 90 %"),
+               (9.1e3, 60.1, "grasp 90 %"), (1e5, 62.0, "dense")]  # fmt: skip
+
+    def draw(axis: Axes) -> None:
+        axis.plot([x for x, _, _ in corners], [y for _, y, _ in corners])
+        axis.set_xscale("log")
+        marks.room(axis, 0.3)
+        marks.name_corners(axis, corners)
+
+    figure = style.drawn([Panel("", "", "", draw)] * 3)
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert texts(axis) >= {"dense", "grasp 90 %", "random_erk 98 %"}
+        assert not texts(axis) & {"snip 90 %", "snip 98 %"}, "they would touch"
+        boxes = [text.get_window_extent() for text in axis.texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
+    assert seconds({10: 5.0, 20: 10.0}, {10: 4.0, 20: 1.0}, [10, 20]) == {10: 0.5, 20: 1.5}
+    assert seconds({10: 5.0}, {}, [10]) == {10: 2.0}
+    assert np.isnan(seconds({10: 5.0}, {10: 1.0}, [20])[20])
+
+
+def test_the_page_keeps_the_numbers_of_its_texts() -> None:
+    panel = Panel("hopper-expert bc, learning_rate 0.00125", "x", "y", lambda axis: axis.plot([0, 1 / 3], [0, 1 / 7], label="a"))
+    text = inline(panel, "test")
+    assert "learning_rate 0.00125" in text
+    assert not re.search(r"<path[^>]*\.\d{3}", text)
+
+
+@pytest.mark.parametrize(("text", "escaped"), [
+    ("a_b 95 %", r"a\_b 95 \%"), ("a\\b", r"a\textbackslash{}b"), ("{x}", r"\{x\}"), ("~^", r"\textasciitilde{}\textasciicircum{}"),
+])  # fmt: skip
+def test_latex_reads_what_is_meant(text: str, escaped: str) -> None:
+    assert tables._escaped(text) == escaped
+
+
+def test_only_what_a_report_drew_is_removed(tmp_path) -> None:
+    for name in ("sparsity.png", "sparsity-3.png", "layers-2.svg", "mine.png", "sparsity-3.txt"):
+        (tmp_path / name).write_bytes(b"")
+    remove_others(tmp_path, {"sparsity.png"})
+    assert {file.name for file in tmp_path.iterdir()} == {"sparsity.png", "mine.png", "sparsity-3.txt"}

@@ -1,0 +1,238 @@
+"""A report over a small study in a real MLflow on sqlite: every cell is what it should be, and what is not there is said."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import re
+import sqlite3
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.results.outcomes import MISSING
+from service.results.report.build import FIGURES
+from service.results.report.cells import tasks_of
+from service.results.report.page import ABOUT, style
+from service.results.report.runs import Run
+from service.results.report.style import COLOURS, Panel, sheets
+from service.tracking.runs import Tracking
+from tests.service.results.report.conftest import trial
+from trainables.storage import paths
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
+
+
+def cells(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
+    with (folder / "cells.csv").open() as file:
+        return {(row["environment"], row["method"], row["sparsity"]): row for row in csv.DictReader(file)}
+
+
+def test_cells_hold_last_best_tail_and_final_apart(made: Path) -> None:
+    dense = cells(made)["hopper", "dense", "0.0"]
+    assert [float(dense[name]) for name in ("n", "mean", "mean_low", "mean_high", "best", "tail", "final")] == [2, 90, 80, 100, 110, 95, 92]
+    assert cells(made)["walker2d", "dense", "0.0"]["final"] == "", "none were asked for"
+    assert "final: 20 other episodes of the last policy" in (made / "table.txt").read_text()
+    snip = cells(made)["hopper", "snip", "0.95"]
+    assert float(snip["retained"]) == pytest.approx(89 / 90)
+    assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((79 / 80, 99 / 100))
+    assert float(snip["improvement"]) == 0.25
+    assert [float(snip[name]) for name in ("return", "return_low", "return_high")] == pytest.approx([30 * 89, 30 * 79, 30 * 99])
+    assert (snip["pairs"], snip["unpaired"]) == ("2", "")
+
+
+def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
+    found = cells(made)
+    assert (found["hopper", "random_erk", "0.95"]["absent"], found["hopper", "random_erk", "0.95"]["n"]) == ("1 failed: divergence", "1")
+    assert (found["hopper", "snip", "0.99"]["absent"], found["hopper", "snip", "0.99"]["planned"]) == ("1 missing", "2")
+    text = (made / "table.txt").read_text()
+    over = text[text.index("over tasks") :]
+    # Without a task where every seed has a score there are no numbers, but it is said what was left out.
+    assert re.search(r"random_erk 95 %  0  +hopper-expert bc \(1 failed: divergence\), walker2d-medium bc \(not in the sweep\)", over)
+    assert re.search(r"snip 99 %  +0  +hopper-expert bc \(1 missing\), walker2d-medium bc \(not in the sweep\)", over)
+    assert re.search(r"snip 95 %  +2  +57\.0  ", over)  # of 89 and 25
+    assert "n = 1 and 2 seeds are few: the interval of 2 is their range" in text
+
+
+def test_the_papers_claim_is_counted(made: Path) -> None:
+    lines = (made / "table.txt").read_text().splitlines()
+    assert lines[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (1 with their whole interval; 1 diverged)"
+    assert lines[2] == "  snip, at 95 %: 1 of 2 cells retain >= 97 % of dense (1 with their whole interval)"
+
+
+def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) -> None:
+    import pyarrow.parquet
+
+    rows = {row["key"]: row for row in pyarrow.parquet.read_table(made / "trials.parquet").to_pylist()}
+    dense = rows[trial("dense", 0.0, 0).key]
+    assert dense["flops"] == 3 * 2 * (11 * 16 + 16 * 16 + 16 * 3) * 256 * 1000
+    assert dense["seconds"] == pytest.approx(10.0)
+    pruned = rows[trial("snip", 0.95, 0).key]
+    assert 0 < pruned["flops"] < 0.3 * dense["flops"]
+    assert pruned["actor_live_inputs"] <= 9
+
+
+def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -> None:
+    for name in FIGURES:
+        kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+        assert all((made / "figures" / f"{name}.{kind}").read_bytes().startswith(start) for kind, start in kinds.items()), name
+    assert (made / "table.tex").read_text().count(r"\midrule") == 2
+    tracking = Tracking(storage)
+    parents = tracking.sweeps()
+    assert parents.keys() == {"smoke", "other"}
+    for parent in parents.values():
+        assert "report/page.html" in {file.path for file in tracking._connected().list_artifacts(parent, "report")}
+
+
+def test_tasks_are_told_apart_by_what_differs_and_no_more() -> None:
+    plain = trial("dense", 0.0, 0)
+    others = [plain.using(hyper={"learning_rate": 1e-3}), plain.using(episodes=3), trial("dense", 0.0, 0, "winnow/walker2d/expert-v0")]
+    found = [task.name for task in tasks_of([Run(each, MISSING) for each in (plain, *others)])]
+    first = "hopper-expert bc"
+    assert found == [
+        f"{first}, episodes 10", f"{first}, episodes 3", f"{first}, learning_rate 0.001, episodes 10", "walker2d-expert bc"
+    ]  # fmt: skip
+    assert [task.name for task in tasks_of([Run(each, MISSING) for each in (plain, others[0])])] == [
+        f"{first}, learning_rate 0.001", f"{first}, plain",
+    ]  # fmt: skip
+
+
+def test_every_kind_of_figure_is_asked_for() -> None:
+    costs = {
+        f"{figure}-{cost}" for figure, cost in (("curves", "updates"), ("curves", "compute"), ("curves", "time"), ("frontier", "time"))
+    }
+    assert set(FIGURES) == {"sparsity", "frontier", "pareto", "grid", "profiles", "layers", "inputs"} | costs
+    assert set(FIGURES) - {"grid"} == set(ABOUT)  # the page has the grid as a table
+
+
+@pytest.mark.parametrize(("columns", "sizes"), [(3, [12, 12, 12, 1]), (1, [4, 4, 4, 4, 4, 4, 4, 4, 4, 1])])
+def test_a_sheet_is_not_much_larger_than_a_page(columns: int, sizes: list[int]) -> None:
+    panels = [Panel(str(number), "x", "y", lambda axis: None, columns=columns) for number in range(37)]
+    found = sheets(panels)
+    assert [len(sheet) for sheet in found] == sizes
+    assert [panel for sheet in found for panel in sheet] == panels
+    assert sheets([]) == []
+
+
+def test_many_panels_go_to_numbered_files(storage: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("service.results.report.style.SHEET", 1)
+    monkeypatch.setattr("service.results.report.build.FIGURES", {"sparsity": FIGURES["sparsity"]})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", "smoke", "other", "--storage", str(storage), "--to", str(tmp_path)]) == 0
+    assert {file.name for file in (tmp_path / "figures").glob("*.png")} == {"sparsity.png", "sparsity-2.png"}
+    (tmp_path / "figures" / "mine.png").write_bytes(b"")
+    assert main(["report", "other", "--storage", str(storage), "--to", str(tmp_path)]) == 0
+    assert {file.name for file in (tmp_path / "figures").glob("*.png")} == {"sparsity.png", "mine.png"}, "of a larger older report"
+
+
+def test_an_mlflow_that_goes_away_at_the_end_is_told_in_one_line(storage: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr("service.results.report.build.FIGURES", {})
+    monkeypatch.setattr("mlflow.MlflowClient.log_artifact", away)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", "smoke", "--storage", str(storage), "--to", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1] == "error: MLflow does not answer as it should (ConnectionError: nobody there)"
+    assert f"page: {tmp_path / 'page.html'}" in told.out
+    assert (tmp_path / "page.html").exists()
+
+
+def luminance(colour: str) -> float:
+    """WCAG's relative luminance of #rrggbb."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_stands_out_from_the_page(scheme: str) -> None:
+    number = ("light", "dark").index(scheme)
+    surface = re.findall(r"--surface: (#\w+)", style())[number]
+    found = {name: contrast(pair[number], surface) for name, pair in COLOURS.items()}
+    assert min(value for name, value in found.items() if name != "rule") >= 3  # WCAG's bound for lines and marks
+    assert min(found[name] for name in ("ink", "muted", "absent")) >= 4.5  # and for text
+    ramp = [found[f"level-{level}"] for level in range(4)]
+    assert ramp == sorted(ramp), "the page says: the sparser, the stronger the line"
+
+
+class Page(HTMLParser):
+    """Collects tags that could load something, ids, and whether elements are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "path", "use", "line"):
+            self.open.append(tag)
+        self.ids += [value or "" for name, value in attributes if name == "id"]
+        self.loads += [f"{tag} {name}={v}" for name, v in attributes if name in ("src", "href") and not (v or "").startswith("#")]
+        self.loads += [tag] if tag in ("script", "link", "iframe", "img") else []
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        self.open = self.open[:-1] if self.open and self.open[-1] == tag else self.open
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("meta", "br", "path", "use", "line"):
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_loads_nothing(made: Path) -> None:
+    text = (made / "page.html").read_text()
+    found = Page()
+    found.feed(text)
+    assert found.open == []
+    assert found.loads == []
+    assert len(found.ids) == len(set(found.ids))
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "1 failed: divergence" in text
+    assert not re.search(r"#(1a1a19|0072b2|d55e00)", text.split("</style>")[1])  # colours follow light and dark
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(["nothing"], "no sweep in sqlite:"), (["smoke", "--to", __file__], "is a file; give a folder")]
+)
+def test_bad_input_is_told_in_one_line(arguments: list[str], told: str, storage: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", *arguments, "--storage", str(storage)]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_without_an_mlflow_nothing_is_written(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["report", "smoke", "--storage", str(tmp_path / "storage")]) == 2
+    assert capsys.readouterr().err.endswith("there are: none\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["nothing", "another database", "an MLflow without the experiment"])
+def test_an_address_that_is_mistyped_makes_nothing(there: str, storage: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    file = tmp_path / "typo.db"
+    if there == "another database":
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("CREATE TABLE studies (id INTEGER)")
+    elif there != "nothing":
+        file.write_bytes(paths.mlflow_db(storage).read_bytes())
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "winow")
+    before = file.read_bytes() if file.exists() else b""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    assert main(["report", "smoke", "--storage", str(tmp_path / "storage")]) == 2
+    name = "winow" if there.startswith("an MLflow") else "winnow"
+    assert capsys.readouterr().err == f"error: no sweep in sqlite:///{file}, experiment '{name}', 'smoke'; there are: none\n"
+    assert (file.read_bytes() if file.exists() else b"") == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name] * bool(before)

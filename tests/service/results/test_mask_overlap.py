@@ -1,0 +1,70 @@
+"""The overlap of a sweep's masks: real masks in a storage folder, compared with counts made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.ledger.manifest import Manifest
+from service.results.mask_overlap import by_chance, overlaps
+from tests.stacks import World, small_trial
+from trainables.pruning.mask_statistics import jaccard
+from trainables.training import checkpoint
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> tuple[Path, World]:
+    """SNIP with three seeds, ERK with two, a dense trial, two small dense ones, and a trial without masks."""
+    trials = [small_trial("td3_bc", "snip", 0.5, seed) for seed in (0, 1, 2)] + [
+        small_trial("td3_bc", "random_erk", 0.5, s) for s in (0, 1)
+    ]
+    world = World([*trials, small_trial("td3_bc")]).start()
+    checkpoint.write_masks(tmp_path, world.stack, world.masks, [{}] * 6)
+    small = World([small_trial("td3_bc", "small_dense", 0.5, seed) for seed in (0, 1)]).start()
+    checkpoint.write_masks(tmp_path, small.stack, small.masks, [{}] * 2)
+    journal = Manifest(tmp_path, "smoke")
+    journal.plan([*small.stack.trials, *world.stack.trials, small_trial("td3_bc", "snip", 0.5, 7)])
+    journal.close()
+    return tmp_path, world
+
+
+def test_seeds_are_compared_with_seeds_and_pruners_seed_by_seed(swept: tuple[Path, World]) -> None:
+    storage, world = swept
+    journal = Manifest(storage, "smoke")
+    found = {(o.network, *o.methods): o for o in overlaps(journal.ledger, storage)}
+    journal.close()
+    own = [[layer[member : member + 1] for layer in world.masks["critic"]] for member in range(6)]
+    snip = "snip+calibration_size=64"
+    methods = ((snip, snip), ("random_erk", "random_erk"), (snip, "random_erk"))
+    assert found.keys() == {(n, *m) for n in ("actor", "critic") for m in methods}
+    between = found["critic", snip, snip]
+    assert between.pairs == 3
+    assert between.mean == pytest.approx((jaccard(own[0], own[1]) + jaccard(own[0], own[2]) + jaccard(own[1], own[2])) / 3)
+    mixed = found["critic", snip, "random_erk"]
+    assert mixed.pairs == 2
+    assert mixed.mean == pytest.approx((jaccard(own[0], own[3]) + jaccard(own[1], own[4])) / 2)
+
+
+def test_random_masks_overlap_by_chance_and_no_more() -> None:
+    wide = {"hidden": (256, 256)}
+    world = World([small_trial("bc", "random_uniform", 0.8, seed, hyper=wide) for seed in (0, 1)]).start()
+    a, b = ([layer[member : member + 1] for layer in world.masks["actor"]] for member in (0, 1))
+    assert by_chance(a, b) == pytest.approx(0.2 / 1.8, abs=2e-3)
+    assert jaccard(a, b) == pytest.approx(by_chance(a, b), abs=5e-3)
+    assert by_chance(a, a) < jaccard(a, a) == 1
+
+
+def test_the_command(swept: tuple[Path, World], capsys: pytest.CaptureFixture[str]) -> None:
+    storage, _ = swept
+    assert main(["overlap", "smoke", "--storage", str(storage)]) == 0
+    text = capsys.readouterr().out
+    assert "td3_bc on test/made-up-v0 at 50 %: critic" in text
+    assert "dense" not in text
+    assert main(["overlap", "smoke", "--storage", str(storage), "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)
+    assert len(cells) == 6
+    assert f"{cells[0]['mean']:.3f} ({cells[0]['chance']:.3f})" in text
+    assert main(["overlap", "none", "--storage", str(storage)]) == 2

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from service.results.outcomes import outcome
+from service.results.quick_table import estimate, figure, look, studies, text_of
+from service.tracking.runs import RunRow
+from trainables.trial import Trial
+
+
+def trial(pruner: str, sparsity: float, seed: int, **more: object) -> Trial:
+    return Trial(
+        **({"dataset": "winnow/hopper/expert-v0", "algorithm": "bc", "updates": 20_000} | more), pruner=pruner, sparsity=sparsity, seed=seed
+    )
+
+
+CELLS = [("dense", 0.0), ("snip", 0.8), ("snip", 0.95), ("random_erk", 0.8), ("random_erk", 0.95)]
+TRIALS = [trial(pruner, sparsity, seed) for seed in (0, 1) for pruner, sparsity in CELLS]
+
+
+def row(score: float, status: str = "FINISHED", **tags: str) -> RunRow:
+    return RunRow(
+        "id", status, {"eval/normalized_score": score}, {"winnow.dataset_score": "92.5"} | {f"winnow.{n}": v for n, v in tags.items()}
+    )
+
+
+def found() -> dict[str, RunRow]:
+    """Dense 80 and 100; SNIP 80 % 60 and 75; at 95 % one seed of SNIP diverged; of ERK 95 % nothing is there."""
+    scores = {("dense", 0.0): (80, 100), ("snip", 0.8): (60, 75), ("snip", 0.95): (20, 5), ("random_erk", 0.8): (40, 50)}
+    rows = {t.key: row(scores[t.pruner, t.sparsity][t.seed]) for t in TRIALS if (t.pruner, t.sparsity) in scores}
+    rows[trial("snip", 0.95, 1).key] = row(5, "FAILED", reason="divergence")
+    return rows
+
+
+def test_the_table_has_mean_interval_seeds_and_share_of_dense() -> None:
+    lines = text_of(studies(TRIALS, found())).splitlines()
+    assert lines[0] == ("bc on winnow/hopper/expert-v0, 20,000 updates: normalized score (the data's episodes have a mean of 92.5)")
+    assert lines[1].split() == ["dense:", "90.0", "[80.0,", "100.0]", "n=2"]
+    assert lines[2].split() == ["sparsity", "snip", "random_erk"]
+    assert lines[3].split() == ["80", "%", "67.5", "[60.0,", "75.0]", "n=2", "75", "%", "45.0", "[40.0,", "50.0]", "n=2", "50", "%"]
+
+
+def test_failed_and_missing_seeds_are_shown_as_such() -> None:
+    line = next(line for line in text_of(studies(TRIALS, found())).splitlines() if line.strip().startswith("95 %"))
+    assert line.split("   ", 1)[1].split() == [
+        "20.0", "n=1", "of", "2", "(failed:", "divergence)",
+        "25", "%", "(1", "of", "2", "pairs)", "missing",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "word"), [("KILLED", "interrupted"), ("RUNNING", "not finished"), ("FINISHED", "no number")])
+def test_what_became_of_a_run_has_one_name_in_results_and_report(status: str, word: str) -> None:
+    absent = row(math.nan, status)
+    (study,) = studies([TRIALS[0]], {TRIALS[0].key: absent})
+    assert study.cells["dense", 0.0].others == (word,) == (outcome(absent, "eval/normalized_score"),)
+
+
+def test_the_share_is_that_of_the_seeds_that_both_have() -> None:
+    """Dense 80 and 100, SNIP 60 and 75: 135 / 180; without dense's second seed 60 / 80, not 67.5 / 80."""
+    rows = found()
+    dense, snip = (studies(TRIALS, rows)[0].cells[place] for place in CELLS[:2])
+    assert (snip.share(dense).value, snip.share(dense).low, snip.share(dense).high) == (0.75, 0.75, 0.75)
+    del rows[trial("dense", 0.0, 1).key]
+    assert "67.5 [60.0, 75.0]  n=2  75 % (1 of 2 pairs)" in text_of(studies(TRIALS, rows))
+
+
+def test_the_text_says_what_a_short_budget_does_not_show() -> None:
+    text = " ".join(text_of(studies(TRIALS, found())).split())
+    assert "budget: 20,000 updates. That is short" in text
+    assert "the paper's claim (95 % removed, return kept) is about 1,000,000 updates" in text
+    long = [trial(pruner, sparsity, 0, updates=1_000_000) for pruner, sparsity in CELLS]
+    assert "That is short" not in text_of(studies(long, {}))
+
+
+def test_what_may_not_be_compared_is_kept_apart() -> None:
+    mixed = [*TRIALS, trial("dense", 0.0, 0, updates=50_000), trial("dense", 0.0, 0, dataset="winnow/hopper/medium-v0")]
+    mixed += [trial("dense", 0.0, 0, hyper={"learning_rate": 0.1})]
+    assert [len(study.cells) for study in studies(mixed, found())] == [5, 1, 1, 1]
+
+
+def test_the_interval_is_the_bootstraps_and_always_the_same() -> None:
+    one = estimate([10.0])
+    assert (one.value, one.low, one.high, one.seeds) == (10.0, 10.0, 10.0, 1)
+    five, again = (estimate([10.0, 20.0, 30.0, 40.0, 50.0]) for _ in range(2))
+    assert five == again
+    # The bootstrap distribution of a mean of 5 has the standard deviation sqrt(200 / 5) = 6.3: about 30 -+ 12.
+    assert five.value == 30.0
+    assert 16 <= five.low <= 20
+    assert 40 <= five.high <= 44
+
+
+def test_the_figure_is_a_picture_also_of_an_unfinished_sweep() -> None:
+    for rows in (found(), {}):
+        assert figure(studies(TRIALS, rows)).startswith(b"\x89PNG")
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    assert look("https://me:secret@mlflow.example:5000/x", "#/runs") == "all curves: https://mlflow.example:5000/x/#/runs"
+    assert look("sqlite:////data/mlflow.db", "#/runs").splitlines() == [
+        "all curves: mlflow ui --backend-store-uri sqlite:////data/mlflow.db",
+        "  and then: http://127.0.0.1:5000/#/runs",
+    ]

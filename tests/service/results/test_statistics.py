@@ -1,0 +1,52 @@
+"""The statistics against rliable 1.2.0 (with arch 7.2.0) on the same scores, and against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service.results.statistics import band, improvement, interval, iqm, iqm_of, mean_of, profile, ratio
+
+# Three tasks, five seeds each.
+ONE = [np.array(x) for x in ([104.5, 73.2, 55.8, 119.9, 76.6], [49.3, 74.6, 77.2, 82.7, 72.0], [85.0, 77.4, 69.6, 75.8, 67.3])]
+TWO = [np.array(x) for x in ([68.1, 88.4, 97.2, 71.3, 70.0], [81.2, 71.0, 82.2, 82.1, 70.3], [70.4, 74.4, 66.4, 103.0, 89.0])]
+
+
+def test_mean_and_iqm_and_their_intervals_are_rliables() -> None:
+    mean, middle = interval(ONE, mean_of), interval(ONE, iqm_of)
+    assert (mean.value, middle.value) == pytest.approx((77.39333333, 75.45555556))
+    assert (mean.low, mean.high) == pytest.approx((69.74, 85.187), abs=0.5)  # two bootstraps differ by their draws
+    assert (middle.low, middle.high) == pytest.approx((69.756, 81.678), abs=0.5)
+
+
+def test_probability_of_improvement_is_rliables() -> None:
+    found = improvement(ONE, TWO)
+    assert found.value == pytest.approx(0.50666667)
+    assert (found.low, found.high) == pytest.approx((0.28, 0.7333), abs=0.03)
+
+
+def test_the_performance_profile_is_rliables() -> None:
+    middle, low, high = band(ONE, profile(np.array([60.0, 70.0, 80.0, 90.0])))
+    assert middle == pytest.approx([0.86666667, 0.73333333, 0.26666667, 0.13333333])
+    assert low == pytest.approx([0.66666667, 0.53333333, 0.06666667, 0.0], abs=0.07)
+    assert high == pytest.approx([1.0, 0.93333333, 0.46666667, 0.26666667], abs=0.07)
+
+
+def test_by_hand() -> None:
+    assert iqm(np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -100.0])) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert iqm(np.array([1.0, 2.0, 9.0])) == pytest.approx(4.0)
+    two = interval([np.array([10.0, 30.0])], mean_of)
+    assert (two.value, two.low, two.high) == (20.0, 10.0, 30.0)  # of two seeds the interval is their range
+    assert improvement([np.array([1.0, 2.0])], [np.array([1.0, 0.0])]).value == (0.5 + 1 + 1 + 1) / 4
+
+
+def test_seeds_are_drawn_within_tasks() -> None:
+    apart = interval([np.array([10.0, 10.0]), np.array([90.0, 90.0])], mean_of)
+    assert (apart.low, apart.value, apart.high) == (50.0, 50.0, 50.0)
+
+
+def test_retained_is_paired_by_seed() -> None:
+    exact = ratio(np.array([45.0, 90.0]), np.array([50.0, 100.0]))
+    assert exact is not None
+    assert (exact.value, exact.low, exact.high) == pytest.approx((0.9, 0.9, 0.9))  # unpaired draws would spread from 0.45 to 1.8
+    assert ratio(np.array([1.0, 1.0]), np.array([-1.0, 5.0])) is None  # a resampled dense mean is below 0

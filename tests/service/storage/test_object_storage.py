@@ -1,0 +1,373 @@
+"""Storage on S3, against a real server: conditional writes, commits that are whole or absent, fences, and what a user is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces.sweep import load_sweep, override
+from service.__main__ import main
+from service.driving.session import studies_of
+from service.ledger import lease, manifest
+from service.ledger.lease import Lease, Permit
+from service.ledger.manifest import Manifest
+from service.storage import s3, trial_objects
+from service.storage.trial_objects import Attempt
+from tests.s3 import SECRET, Server
+from trainables.errors import SupersededError, UserError
+from trainables.storage import paths
+from trainables.trial import Trial
+
+TRIAL = Trial(dataset="test/hopper/random-v0", algorithm="bc")
+KEY = TRIAL.key
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("s3") / "log")
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def url(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server.bucket(f"test-{abs(hash(request.node.name))}") + "/some/prefix"
+
+
+@pytest.fixture
+def bucket(url: str) -> s3.Bucket:
+    return s3.Bucket(url)
+
+
+@pytest.fixture
+def on_host(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """`on_host("a")`: from now on this process is on a host with folders of its own; the storage there."""
+
+    def move(name: str) -> Path:
+        monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / name))
+        monkeypatch.setattr(lease, "owner", lambda: f"{name}:1")
+        return paths.root(url)
+
+    return move
+
+
+def write_trial(attempt: Attempt, **files: str) -> None:
+    for name, text in files.items():
+        path = paths.trial(attempt.storage, KEY) / {"spool": "spool.jsonl", "one": "checkpoints/000000001.json"}.get(name, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def begin(storage: Path, epoch: int = 0) -> Attempt:
+    found = Permit(storage, "smoke", epoch).claim([KEY])
+    assert isinstance(found, Attempt)
+    return found
+
+
+def lost_answer(bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next PUT reaches the server, and its answer does not reach us."""
+    put, lost = bucket._client.put_object, []
+
+    def once(**given: Any) -> Any:
+        answer = put(**given)
+        if not lost:
+            lost.append(answer)
+            raise ConnectionResetError
+        return answer
+
+    monkeypatch.setattr(bucket._client, "put_object", once)
+
+
+def test_an_object_is_made_once_and_replaced_only_in_its_known_version(bucket: s3.Bucket) -> None:
+    etag = bucket.create("a/b", b"1")
+    with pytest.raises(FileExistsError):
+        bucket.create("a/b", b"2")
+    newer = bucket.replace("a/b", b"3", etag)
+    with pytest.raises(FileExistsError):
+        bucket.replace("a/b", b"4", etag)
+    assert bucket.get("a/b") == (b"3", newer)
+    assert bucket.get("a/b", newer) is None
+    assert bucket.list("a/") == {"a/b": newer}
+    bucket.delete(["a/b", "a/b"])
+    assert not bucket.exists("a/b")
+    with pytest.raises(FileNotFoundError):
+        bucket.get("a/b")
+
+
+def test_a_writer_whose_answer_was_lost_knows_its_own_object(bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.list("")
+    lost_answer(bucket, monkeypatch)
+    etag = bucket.create("key", b"mine")
+    lost_answer(bucket, monkeypatch)
+    assert bucket.get("key") == (b"mine", etag)
+    etag = bucket.replace("key", b"mine again", etag)
+    assert bucket.get("key") == (b"mine again", etag)
+
+
+def test_a_server_that_does_not_heed_conditions_is_refused(on_host: Callable[[str], Path]) -> None:
+    storage = on_host("a")
+    bucket = s3.of(storage)
+    assert bucket
+
+    def strip(params: dict[str, Any], **_: Any) -> None:
+        params["headers"].pop("If-None-Match", None)
+
+    bucket._client.meta.events.register("before-call.s3.PutObject", strip)
+    with pytest.raises(UserError, match="does not heed IfNoneMatch of a PUT"):
+        Lease(storage, "smoke")
+
+
+def test_a_commit_is_seen_whole_by_the_next_attempt_and_by_readers(on_host: Callable[[str], Path], bucket: s3.Bucket) -> None:
+    attempt = begin(on_host("a"))
+    write_trial(attempt, spool="one\n", one="state")
+    attempt.commit()
+    write_trial(attempt, spool="one\ntwo\n")
+    attempt.commit()
+    write_trial(attempt, spool="one\ntwo\nlost\n")
+    attempt.close()
+    assert not attempt.storage.exists()
+    assert len(bucket.list("trials/")) == 2  # nothing of the first spool is left
+    storage = on_host("b")
+    trial_objects.pull(storage)
+    assert paths.spool(storage, KEY).read_text() == "one\ntwo\n"
+    assert not paths.checkpoints(storage, KEY).exists()
+    following = begin(storage)
+    assert (paths.checkpoints(following.storage, KEY) / "000000001.json").read_text() == "state"
+    assert paths.spool(following.storage, KEY).read_text() == "one\ntwo\n"
+    following.close()
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_kill_within_a_commit_leaves_the_one_before(
+    calls: int, on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ahead of the first upload, the second, and the head."""
+    attempt = begin(on_host("a"))
+    write_trial(attempt, spool="1", one="state 1")
+    attempt.commit()
+    write_trial(attempt, spool="2", one="state 2")
+    put, made = attempt._bucket._client.put_object, []
+
+    def dying(**given: Any) -> Any:
+        if len(made) == calls:
+            raise KeyboardInterrupt
+        made.append(given)
+        return put(**given)
+
+    monkeypatch.setattr(attempt._bucket._client, "put_object", dying)
+    with pytest.raises(KeyboardInterrupt):
+        attempt.commit()
+    monkeypatch.undo()
+    assert len(bucket.list("trials/")) == 2 + calls
+    storage = on_host("b")
+    following = begin(storage)
+    assert len(bucket.list("trials/")) == 2  # what was uploaded in vain is gone
+    trial_objects.pull(storage)
+    for place in (storage, following.storage):
+        assert paths.spool(place, KEY).read_text() == "1"
+    assert (paths.checkpoints(following.storage, KEY) / "000000001.json").read_text() == "state 1"
+    following.close()
+
+
+def test_of_two_attempts_only_the_newer_one_commits(on_host: Callable[[str], Path]) -> None:
+    older = begin(on_host("a"))
+    write_trial(older, spool="older")
+    newer = begin(on_host("b"))
+    with pytest.raises(SupersededError, match=f"{KEY} is trained by smoke 0 b:1"):
+        older.commit()
+    write_trial(newer, spool="newer")
+    newer.commit()
+    storage = on_host("c")
+    trial_objects.pull(storage)
+    assert paths.spool(storage, KEY).read_text() == "newer"
+    for attempt in (older, newer):
+        attempt.close()
+
+
+def test_a_damaged_checkpoint_is_left_out_and_a_damaged_spool_is_said(
+    on_host: Callable[[str], Path], bucket: s3.Bucket, server: Server
+) -> None:
+    attempt = begin(on_host("a"))
+    write_trial(attempt, spool="spool", one="state")
+    attempt.commit()
+    for key in bucket.list("trials/"):
+        bucket.put(key, b"flipped") if "/checkpoints/" in key else None
+    following = begin(on_host("b"))
+    assert paths.spool(following.storage, KEY).read_text() == "spool"
+    assert not [*paths.trial(following.storage, KEY).glob("checkpoints/*")]
+    for key in bucket.list("trials/"):
+        bucket.put(key, b"flipped")
+    with pytest.raises(OSError, match="damaged"):
+        trial_objects.pull(on_host("c"))
+
+
+@pytest.mark.parametrize("name", ["../../../evil", "trial.json/../../x", "/etc/passwd"])
+def test_a_head_cannot_name_files_elsewhere(name: str, on_host: Callable[[str], Path], bucket: s3.Bucket) -> None:
+    bucket.put(f"trials/{KEY}/x", b"")
+    digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    bucket.put(f"heads/{KEY}.json", json.dumps({"attempt": "x", "files": {name: [f"trials/{KEY}/x", digest]}}).encode())
+    with pytest.raises(OSError, match="no file of a trial"):
+        trial_objects.pull(on_host("a"))
+
+
+def test_of_two_drivers_one_is_refused_and_a_superseded_one_can_write_nothing(
+    on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = Manifest(on_host("a"), "smoke")
+    stale.plan([TRIAL])
+    permit = Permit(paths.root(bucket.url), "smoke", stale.lease.epoch)
+    attempt = permit.claim([KEY])
+    with pytest.raises(UserError, match="'smoke' is being run by a:1"):
+        Lease(on_host("a"), "smoke", bound=60)  # the same host: at once, by its lock
+    storage = on_host("b")
+    beat, seen = lease.time.sleep, []
+    monkeypatch.setattr(lease.time, "sleep", lambda seconds: (seen.append(stale.lease.beat()), beat(0.01)))
+    with pytest.raises(UserError, match="'smoke' is being run by a:1 since"):
+        Lease(storage, "smoke", bound=60)
+    assert lease.alive(storage, "smoke", patience=60)
+    monkeypatch.setattr(lease.time, "sleep", beat)
+    taken = Lease(storage, "smoke", bound=0.1)
+    before = bucket.list("")
+    for write in (lambda: stale.record("leased", {KEY: {}}), attempt.commit, lambda: permit.claim([KEY])):
+        with pytest.raises(SupersededError, match="epoch 1 is over: held by b:1"):
+            write()
+    assert bucket.list("") == before
+    taken.check()
+    stale.close()
+    taken.check()
+    taken.release()
+    attempt.close()
+    assert Lease(on_host("c"), "smoke", bound=1e9).epoch == 4
+
+
+def test_a_driver_that_slept_between_check_and_write_writes_nothing(
+    on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = Manifest(on_host("a"), "smoke")
+    stale.plan([TRIAL])
+    monkeypatch.setattr(stale.lease, "check", lambda: None)  # it has checked long ago
+    monkeypatch.setitem(Lease.__init__.__kwdefaults__, "bound", 0.1)
+    storage = on_host("b")
+    newer = Manifest(storage, "smoke")
+    newer.record("leased", {KEY: {}})
+    with pytest.raises(SupersededError, match="another driver has written part 3"):
+        stale.record("done", {KEY: {}})
+    assert manifest.read(storage, "smoke").state(KEY) == "leased"
+    newer.close()
+
+
+def test_last_words_before_the_takeover_do_not_stop_the_new_driver(on_host: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old driver writes after the new one has read the journal and before the new one writes to it."""
+    stale = Manifest(on_host("a"), "smoke")
+    stale.plan([TRIAL])
+    monkeypatch.setattr(stale.lease, "check", lambda: None)
+    monkeypatch.setitem(Lease.__init__.__kwdefaults__, "bound", 0.1)
+    replay, said = manifest._replay, []
+
+    def late(journal: Any) -> Any:
+        found = replay(journal)
+        if not said:
+            said.append(stale.record("leased", {KEY: {}}))
+        return found
+
+    monkeypatch.setattr(manifest, "_replay", late)
+    newer = Manifest(on_host("b"), "smoke")
+    assert newer.ledger.state(KEY) == "leased"
+    assert newer.ledger.epoch == 2
+    newer.close()
+
+
+REFUSED = {
+    "no such bucket": ("s3://not-there/x", {}, "there is no such bucket"),
+    "no credentials": ("s3://some-bucket", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "NoCredentialsError; set AWS_"),
+    "nobody there": ("s3://some-bucket", {"AWS_ENDPOINT_URL": "http://user:hunter2@127.0.0.1:9"}, "the server does not answer"),
+    "no address": ("s3://some-bucket", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL or AWS_PROFILE is not usable"),
+    "no bucket": ("s3://", {}, "'s3://' is not of the form s3://bucket"),
+    "a password": ("s3://key:hunter2@bucket/x", {}, "'s3://bucket/x' is not of the form"),
+    "a way out": ("s3://bucket/../x", {}, "is not of the form"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("command", ["status", "run"])
+def test_a_storage_that_cannot_be_used_is_one_line(
+    case: str,
+    command: str,
+    server: Server,
+    hopper: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address, changes, says = REFUSED[case]
+    for name, value in (server.environment | {"WINNOW_CACHE": str(tmp_path)} | changes).items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(s3, "FIRST", 0.5)
+    s3._bucket.cache_clear()
+    assert main([command, "smoke", f"--storage={address}"]) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.count("\n") == 1
+    assert not any(secret in out + err for secret in (SECRET, "hunter2", "Traceback"))
+
+
+def test_credentials_that_are_refused_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = Server(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="0")
+    try:
+        for name, value in (strict.environment | {"WINNOW_CACHE": str(tmp_path)}).items():
+            monkeypatch.setenv(name, value)
+        s3._bucket.cache_clear()
+        assert main(["status", "smoke", "--storage=s3://some-bucket"]) == 2
+        err = capsys.readouterr().err
+        assert "s3://some-bucket: refused (InvalidAccessKeyId)" in err
+        assert err.count("\n") == 1
+        assert SECRET not in err
+    finally:
+        strict.end()
+
+
+def test_without_boto3_the_line_says_what_to_install(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    s3._bucket.cache_clear()
+    assert main(["status", "smoke", f"--storage={url}"]) == 2
+    assert capsys.readouterr().err == f"error: storage {url} needs boto3: pip install winnow[s3]\n"
+
+
+def test_folders_of_dead_workers_are_removed(on_host: Callable[[str], Path]) -> None:
+    storage = on_host("a")
+    attempt = begin(storage)
+    dead = paths.attempts(storage) / "dead"
+    (dead / "trials").mkdir(parents=True)
+    dead.with_suffix(".lock").touch()
+    other = begin(storage)
+    assert not dead.exists()
+    assert attempt.storage.exists()
+    for each in (attempt, other):
+        each.close()
+    assert not [*paths.attempts(storage).iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ([], "keeps its studies in a database: --study-storage URL"),
+        (["--study-storage=sqlite:///somewhere.db", "--set=search.objective=score", "--set=search.stop=asha"], "take search.stop=none"),
+    ],
+)
+def test_what_a_search_would_not_share_between_hosts_is_refused(settings: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = override(load_sweep("td3bc_adaptive"), [text.removeprefix("--set=") for text in settings if text.startswith("--set=")])
+    url = next((text.partition("=")[2] for text in settings if text.startswith("--study")), None)
+    with pytest.raises(UserError, match=re.escape(says)):
+        studies_of(sweep, paths.root("s3://some-bucket/x"), url)

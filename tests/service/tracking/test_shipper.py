@@ -1,0 +1,303 @@
+"""Spools to a real MLflow on sqlite: what is committed arrives once, whatever is repeated or missing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.ledger.manifest import Event, Ledger
+from service.spool import lines as spool
+from service.spool.lines import StackSpool
+from service.tracking.runs import Tracking
+from service.tracking.shipper import Shipper, ShipperThread
+from trainables.errors import SupersededError, UserError
+from trainables.reports import Checkpointed, Evaluated, Finished, Pruned, Trained
+from trainables.storage import paths
+from trainables.trial import Stack, Trial
+
+DATASET = "test/hopper/random-v0"
+ORIGIN = {DATASET: {"dataset_hash": "ab" * 32, "dataset_score": "1.50", "reference": "made up", "revision": "abc123"}}
+SEEDS = itertools.count()
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    """One MLflow for all tests: making its database takes seconds. Each test has trials of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        found = Tracking(tmp_path_factory.mktemp("mlflow") / "storage")
+    found._storage.mkdir()
+    return found
+
+
+@pytest.fixture
+def trial() -> Trial:
+    return Trial(dataset=DATASET, algorithm="bc", pruner="snip", sparsity=0.8, seed=next(SEEDS), updates=40, evaluations=2)
+
+
+def write(storage: Path, trial: Trial, last: int = 40, every: int = 10) -> None:
+    """Spool a run up to update `last`, with checkpoints at 0, 20 and 40."""
+    listener = StackSpool(Stack((trial,)), storage, ORIGIN, 20)
+    listener(Pruned(0, [{"mask/density/actor": 0.2}], [{}], [["actor: a hidden layer has 3 live units left"]]))
+    listener(Checkpointed(0))
+    for update in range(every, last + 1, every):
+        listener(Trained(update, [{"train/actor_loss": 1 / update}], 50.0))
+        if update % 20 == 0:
+            listener(Evaluated(update, [[1.0, 3.0]], [[10.0, 30.0]]))
+            listener(Checkpointed(update))
+    if last == 40:
+        listener(Finished(40, 1.0, "dense"))
+    listener.close()
+
+
+def ledger_of(trial: Trial, *states: str, **detail: str) -> Ledger:
+    ledger = Ledger()
+    ledger.apply(Event(key=trial.key, state="planned", detail={"trial": trial.to_json()}))
+    for state in states:
+        ledger.apply(Event(key=trial.key, state=state, detail=detail))
+    return ledger
+
+
+def ship(storage: Path, trial: Trial, tracking: Tracking, *states: str, **detail: str) -> int:
+    return Shipper(storage, "smoke", ledger_of(trial, *states, **detail), tracking).ship()
+
+
+def shipped(tracking: Tracking, trial: Trial) -> set[tuple[str, float, int, int]]:
+    """All points that MLflow holds of the trial; asserts that there is one run and no point twice."""
+    client = tracking._connected()
+    (run,) = runs(tracking, trial)
+    found = [
+        (name, point.value, point.timestamp, point.step)
+        for name in run.data.metrics
+        for point in client.get_metric_history(run.info.run_id, name)
+    ]
+    assert len({(name, step) for name, _, _, step in found}) == len(found)
+    return set(found)
+
+
+def spooled(storage: Path, trial: Trial) -> set[tuple[str, float, int, int]]:
+    lines = spool.committed(spool.read(paths.spool(storage, trial.key)))
+    return {(name, value, p.line["time"], p.update) for p in lines for name, value in p.line.get("metrics", {}).items()}
+
+
+def runs(tracking: Tracking, trial: Trial) -> list[Any]:
+    return tracking._search(f"tags.`winnow.trial_key` = '{trial.key}'")
+
+
+def test_mlflow_holds_exactly_what_is_committed(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    write(tmp_path, trial, last=30)
+    ship(tmp_path, trial, tracking, "leased")
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+    assert max(step for *_, step in shipped(tracking, trial)) == 20
+    assert runs(tracking, trial)[0].info.status == "RUNNING"
+
+
+def test_a_pass_ships_only_what_is_new(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    write(tmp_path, trial, last=30)
+    first = ship(tmp_path, trial, tracking, "leased")
+    assert ship(tmp_path, trial, tracking, "leased") == 0
+    listener = StackSpool(Stack((trial,)), tmp_path, ORIGIN, 20)  # resumed from the checkpoint at 20
+    for report in (Trained(30, [{"train/actor_loss": 0.5}], 50.0), Trained(40, [{"train/actor_loss": 0.4}], 50.0), Checkpointed(40)):
+        listener(report)
+    listener.close()
+    assert first + ship(tmp_path, trial, tracking, "leased") == len(spooled(tmp_path, trial))
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+
+
+@pytest.mark.parametrize("lost", ["cursor", "cursor before the last batch"])
+def test_shipping_again_changes_nothing(lost: str, tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    write(tmp_path, trial, last=20)
+    ship(tmp_path, trial, tracking, "leased")
+    cursor = paths.shipped(tmp_path, trial.key)
+    old = cursor.read_bytes()
+    write(tmp_path, trial)
+    ship(tmp_path, trial, tracking, "leased", "done")
+    before = shipped(tracking, trial)
+    if lost == "cursor":
+        cursor.unlink()
+    else:
+        cursor.write_bytes(old)
+    assert ship(tmp_path, trial, tracking, "leased", "done") > 0
+    assert shipped(tracking, trial) == before == spooled(tmp_path, trial)
+
+
+def test_the_spool_of_a_trial_that_has_ended_is_read_no_more(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    """It costs as much as that of one in training, and there may be ten thousand of them."""
+    write(tmp_path, trial)
+    shipper = Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), tracking)
+    assert shipper.ship() > 0
+    with paths.spool(tmp_path, trial.key).open("ab") as file:
+        file.write(b"no line\n")
+    assert shipper.ship() == 0
+    with pytest.raises(UserError, match="is damaged"):
+        ship(tmp_path, trial, tracking, "leased", "done")
+
+
+def test_a_trial_that_ends_the_same_way_again_between_two_passes_is_read_again(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    ledger = ledger_of(trial, "leased", "failed")
+    shipper = Shipper(tmp_path, "smoke", ledger, tracking)
+    write(tmp_path, trial, last=20)
+    assert shipper.ship() > 0
+    write(tmp_path, trial)
+    assert shipper.ship() == 0, "whatever comes after the end is another attempt's"
+    for state in ("planned", "leased", "failed"):
+        ledger.apply(Event(key=trial.key, state=state))
+    assert shipper.ship() > 0
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+
+
+def test_a_trial_that_ends_while_its_spool_is_read_is_read_once_more(
+    tmp_path: Path, trial: Trial, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ledger_of(trial, "leased")
+    shipper = Shipper(tmp_path, "smoke", ledger, tracking)
+    write(tmp_path, trial, last=20)
+    shipper.ship()
+    read = spool.read
+
+    def read_too_early(path: Path, offset: int = 0) -> list[spool.Placed]:
+        lines = read(path, offset)
+        if ledger.state(trial.key) == "leased":
+            ledger.apply(Event(key=trial.key, state="done"))
+            write(tmp_path, trial)
+        return lines
+
+    monkeypatch.setattr(spool, "read", read_too_early)
+    shipper.ship()
+    assert shipped(tracking, trial) < spooled(tmp_path, trial)
+    shipper.ship()
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+    assert runs(tracking, trial)[0].info.status == "FINISHED"
+
+
+def test_more_points_than_a_batch_takes(tmp_path: Path, tracking: Tracking) -> None:
+    trial = Trial(dataset=DATASET, algorithm="bc", seed=next(SEEDS), updates=3000)
+    listener = StackSpool(Stack((trial,)), tmp_path, ORIGIN, 3000)
+    for update in range(1, 3001):
+        listener(Trained(update, [{"train/actor_loss": 1 / update}], 50.0))
+    listener(Checkpointed(3000))
+    listener.close()
+    assert ship(tmp_path, trial, tracking, "leased") == len(spooled(tmp_path, trial)) >= 6000
+    run = runs(tracking, trial)[0]
+    history = tracking._connected().get_metric_history(run.info.run_id, "train/actor_loss")
+    assert sorted(point.step for point in history) == list(range(1, 3001))
+
+
+def test_a_lost_answer_to_create_leaves_no_second_run(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    client = tracking._connected()
+    older, _ = (client.create_run(tracking._experiment, tags={"winnow.trial_key": trial.key, "winnow.kind": "trial"}) for _ in range(2))
+    write(tmp_path, trial)
+    ship(tmp_path, trial, tracking, "leased", "done")
+    (run,) = runs(tracking, trial)
+    assert run.info.run_id == older.info.run_id
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+    assert run.data.params["pruner"] == "snip"
+
+
+def test_a_run_that_somebody_deleted_is_made_again_in_full(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    write(tmp_path, trial)
+    ship(tmp_path, trial, tracking, "leased", "done")
+    tracking._connected().delete_run(runs(tracking, trial)[0].info.run_id)
+    again = Tracking(tracking._storage)
+    assert ship(tmp_path, trial, again, "leased", "done") == 0  # nobody asked: all of it is known to be shipped
+    paths.shipped(tmp_path, trial.key).unlink()
+    ship(tmp_path, trial, again, "leased", "done")
+    assert shipped(again, trial) == spooled(tmp_path, trial)
+
+
+def test_the_runs_status_and_reason_follow_the_manifest(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    ship(tmp_path, trial, tracking, "leased", "failed", reason="out_of_memory", message="no room")
+    run = runs(tracking, trial)[0]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["winnow.reason"] == "out_of_memory"
+    assert run.data.tags["winnow.message"] == "no room"
+    ship(tmp_path, trial, tracking, "leased", "failed", "planned", "leased")
+    assert runs(tracking, trial)[0].info.status == "RUNNING"
+    ship(tmp_path, trial, tracking, "leased", "planned", reason="interrupted")
+    assert runs(tracking, trial)[0].info.status == "KILLED"
+    write(tmp_path, trial)
+    ship(tmp_path, trial, tracking, "leased", "done")
+    run = runs(tracking, trial)[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["winnow.reason"] == ""
+
+
+def test_a_trial_that_never_began_has_no_run(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    ship(tmp_path, trial, tracking)
+    assert not runs(tracking, trial)
+
+
+def test_a_dead_mlflow_is_waited_for_and_then_told(
+    tmp_path: Path, trial: Trial, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, trial)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        dead = Tracking(tmp_path)
+        thread = ShipperThread(Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), dead))
+        assert not thread.finish(30)
+    assert thread.trouble
+    assert not paths.shipped(tmp_path, trial.key).exists()
+    thread = ShipperThread(Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), tracking))
+    assert thread.finish(60), thread.trouble
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)
+
+
+def test_a_database_that_was_being_made_when_the_process_was_killed_is_no_trouble(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from service.tracking.runs import Tracking; import sqlalchemy as sa; "
+        "sa.event.listen(sa.Engine, 'before_cursor_execute', lambda c, cu, text, *r: os._exit(9) if 'ALTER TABLE' in text else None); "
+        "Tracking(Path(sys.argv[1])).parent_run('smoke')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 9, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert Tracking(tmp_path).parent_run("smoke")
+
+
+class Slow(Shipper):
+    """Takes `seconds` for each of ten notes of how far it is; `stuck` for ever with the third."""
+
+    def __init__(self, seconds: float, stuck: bool = False) -> None:
+        self.noted, self._seconds, self._stuck, self._over = 0, seconds, stuck, threading.Event()
+
+    def ship(self) -> int:
+        while self.noted < 10 and not self._over.wait(60 if self._stuck and self.noted == 3 else self._seconds):
+            self.noted += 1
+        return self.noted
+
+
+def test_the_end_waits_as_long_as_mlflow_gets_on_and_no_longer() -> None:
+    slow = Slow(0.2)
+    assert ShipperThread(slow).finish(1.5, while_it_gets_on=True)
+    assert slow.noted == 10
+    for shipper, on in ((Slow(0.2), False), (Slow(0.2, stuck=True), True)):
+        thread = ShipperThread(shipper)
+        assert not thread.finish(1.5, while_it_gets_on=on)
+        assert thread.trouble == "MLflow does not answer"
+        assert shipper.noted < 10
+        shipper._over.set()
+
+
+def test_a_driver_that_has_lost_its_lease_tells_mlflow_nothing(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    def superseded() -> None:
+        raise SupersededError("another driver has taken over")
+
+    write(tmp_path, trial)
+    ledger = ledger_of(trial, "leased", "done")
+    with pytest.raises(UserError, match="another driver has taken over"):
+        Shipper(tmp_path, "smoke", ledger, tracking, superseded).ship()
+    assert runs(tracking, trial) == []
+    Shipper(tmp_path, "smoke", ledger, tracking).ship()
+    assert shipped(tracking, trial) == spooled(tmp_path, trial)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HOPPER
+from tests.trainables.datasets.hub import Hub
+from trainables.datasets import local
+from trainables.datasets.local import load_table
+from trainables.errors import UserError
+
+DATA = f"/data/{HOPPER}/data/main_data.hdf5"
+
+
+@pytest.fixture
+def hub(hopper_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that has HOPPER, and this process led to it with nothing downloaded yet."""
+    for name in ("HF_HUB_OFFLINE", "MINARI_REMOTE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setattr("trainables.datasets.minari_store.SEARCH_SECONDS", 60.0)  # the machine may be busy
+    hub = Hub(hopper_folder, tmp_path / "home")
+    for name, value in hub.environment.items():
+        monkeypatch.setenv(name, value)
+    yield hub
+    hub.end()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(dataset: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_table(dataset)
+    assert "\n" not in str(caught.value)
+    assert dataset in str(caught.value)
+    assert list(local.root().iterdir()) == []  # nothing is left of the try
+    return str(caught.value)
+
+
+def test_a_dataset_of_the_hub_is_downloaded_once_and_whole(
+    hub: Hub, hopper_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = load_table(HOPPER)
+    assert files(local.folder(HOPPER)) == files(hopper_folder / HOPPER)
+    assert [path.name for path in local.root().iterdir()] == ["test"]
+    assert not (tmp_path / "home").exists()
+    assert capfd.readouterr() == ("", "")
+    assert hub.asked.count(f"GET {DATA}") == 1
+    hub.asked.clear()
+    assert load_table(HOPPER).hash == table.hash
+    assert hub.asked == []
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(hopper_folder))
+    assert load_table(HOPPER).hash == table.hash
+
+
+@pytest.mark.parametrize(("dataset", "it_has"), [("nobody/nothing-v0", ""), ("test/hopper/random-v7", f", it has {HOPPER}")])
+def test_what_the_hub_does_not_have_is_said(hub: Hub, dataset: str, it_has: str) -> None:
+    assert f"(the hub has no such dataset{it_has})" in refused(dataset)
+    assert f"GET {DATA}" not in hub.asked
+
+
+def test_a_download_that_breaks_off_is_taken_up_again(hub: Hub, hopper_folder: Path) -> None:
+    hub.trouble = ["cut"]
+    load_table(HOPPER)
+    assert files(local.folder(HOPPER)) == files(hopper_folder / HOPPER)
+    assert hub.asked.count(f"GET {DATA}") == 2
+
+
+def test_a_download_that_breaks_for_good_leaves_nothing(hub: Hub) -> None:
+    hub.trouble = ["cut", "down"]
+    said = refused(HOPPER)
+    assert "(download failed: " in said
+    assert "500 Internal Server Error" in said
+    assert hub.trouble == []
+
+
+def test_a_hub_that_cannot_be_reached_is_said_with_the_reason(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.end()
+    monkeypatch.setattr("trainables.datasets.minari_store.SEARCH_SECONDS", 2.0)
+    said = refused(HOPPER)
+    assert "(no answer from the hub in 2 s: '" in said
+    assert "Connection refused' thrown while requesting GET http://127.0.0.1" in said

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.stacks import made_up_table
+from trainables.datasets.minibatches import Minibatches, Scaling
+from trainables.tensors.streams import Streams
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_minibatch_is_rows_of_the_table_normalized_and_scaled(normalize: bool) -> None:
+    low, high = np.array([-2, 0], np.float32), np.array([2, 3], np.float32)  # bounds need not lie around 0
+    table = replace(made_up_table(), action_low=low, action_high=high)
+    streams = Streams([3, 4])
+    streams.update = 77
+    batch = Minibatches(table, normalize).draw(streams, 64)
+    index = streams.integers("minibatch", 64, len(table)).numpy()
+    for member in range(2):
+        rows = np.asarray(table.rows, np.float64)[index[member]]
+        s, a, r, s2, t = np.split(rows, [5, 7, 8, 13], axis=1)
+        mean, std = (np.asarray(v, np.float64) for v in (table.mean, table.std))
+        if normalize:
+            s, s2 = ((v - mean) / (std + 1e-3) for v in (s, s2))
+        a = 2 * (a - low) / (high - low) - 1
+        wanted = {"observations": s, "actions": a, "rewards": r[:, 0], "next_observations": s2, "terminals": t[:, 0]}
+        for name, values in wanted.items():
+            np.testing.assert_allclose(getattr(batch, name)[member], values, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert set(batch.terminals.unique().tolist()) == {0.0, 1.0}
+
+
+def test_members_with_one_seed_see_the_same_transitions_and_others_do_not() -> None:
+    batch = Minibatches(made_up_table(), True).draw(Streams([3, 3, 4]), 64)
+    assert torch.equal(batch.observations[0], batch.observations[1])
+    assert not torch.equal(batch.observations[0], batch.observations[2])
+
+
+def test_the_policys_scaling_is_that_of_the_minibatches() -> None:
+    table = replace(made_up_table(), std=np.array([1, 1e-4, 2, 1, 1], np.float32), action_low=np.array([0, -1], np.float32))
+    scaling = Scaling(table, normalize=True)
+    rows = torch.from_numpy(table.rows)
+    index = Streams([0]).integers("minibatch", 64, len(table))[0]
+    batch = Minibatches(table, True).draw(Streams([0]), 64)
+    seen = scaling.observation(rows[index, :5])
+    assert torch.equal(seen, batch.observations[0])
+    wanted = (rows[index, 1].double() - float(table.mean[1])) / (1e-4 + 1e-3)
+    torch.testing.assert_close(seen[:, 1].double(), wanted, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(scaling.action(batch.actions[0].numpy()), rows[index, 5:7], atol=1e-5)
+    assert scaling.action(np.array([-1.0, 1.0])).tolist() == pytest.approx([0.0, 2.0], abs=1e-6)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.evaluation import evaluation
+from trainables.evaluation.evaluation import BEHIND, Told
+from trainables.reports import Checkpointed, Evaluated, Report, Trained
+from trainables.run import run_stack
+from trainables.trial import Stack, Trial
+
+
+def test_reports_keep_their_order_while_an_evaluation_is_not_finished() -> None:
+    told, future = Told(), Future[None]()
+    first, second, third = (Checkpointed(update) for update in (1, 2, 3))
+    told.later([first])
+    told.later([second], future)
+    told.later([third])
+    assert list(told.ready()) == [first]
+    assert list(told.ready()) == []
+    future.set_result(None)
+    assert list(told.ready()) == [second, third]
+
+
+def test_training_does_not_run_ahead_of_many_evaluations() -> None:
+    told, futures = Told(), [Future[None]() for _ in range(BEHIND + 2)]
+
+    def waits(place: int) -> Iterator[Report]:
+        futures[place].set_result(None)  # as if result() had waited for it
+        yield Checkpointed(place)
+
+    for place, future in enumerate(futures):
+        told.later(waits(place), future)
+    assert list(told.ready()) == [Checkpointed(0), Checkpointed(1)]
+    assert list(told.ready(wait=True)) == [Checkpointed(place) for place in range(2, BEHIND + 2)]
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[Any]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool.submit
+
+
+@pytest.mark.parametrize("part", [1, 2, 8])
+@pytest.mark.parametrize("algorithm", ["bc", "bcq"])  # whose policy is one network, and is several
+def test_beside_training_gives_the_same_reports(
+    algorithm: str, part: int, hopper: str, beside: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "PART", part)
+    hyper = {"hidden": (16, 16), "batch_size": 32} | ({"model_hidden": (16, 16)} if algorithm == "bcq" else {})
+    trials = [
+        Trial(dataset=hopper, algorithm=algorithm, updates=40, evaluations=4, episodes=2, final_episodes=3, hyper=hyper, **own)
+        for own in ({}, {"pruner": "snip", "sparsity": 0.5, "seed": 1}, {"seed": 2})
+    ]
+    stack = Stack(tuple(trials))
+    found = {}
+    for name, where in (("at once", None), ("beside", beside)):
+        reports = list(run_stack(stack, tmp_path / name, checkpoint_every=15, beside=where))
+        found[name] = [(type(r).__name__, r.update, getattr(r, "returns", None)) for r in reports]
+        evaluated = [r for r in reports if isinstance(r, Evaluated)]
+        assert [(r.update, r.final) for r in evaluated] == [(10, False), (20, False), (30, False), (40, False), (40, True)]
+        assert torch.tensor(evaluated[-1].returns).shape == (3, 3)
+        assert all(torch.isfinite(torch.tensor(list(r.metrics[0].values()))).all() for r in reports if isinstance(r, Trained))
+    assert found["beside"] == found["at once"]

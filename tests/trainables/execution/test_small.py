@@ -1,0 +1,95 @@
+"""A few rows through a dense network on a CPU, as evaluation needs them, do not go through torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainables.execution import dense
+from trainables.execution.dense import few_rows
+from trainables.tensors.mlp import MLP
+
+SPECS = {
+    "actor": MLP((17, 64, 48, 6), output="tanh"),
+    "critic": MLP((17, 64, 48, 1), heads=2),
+    "deviation": MLP((17, 20, 12), extra={"log_std": 6}),
+}
+MEMBERS = 3
+
+
+def network(spec: MLP, members: int = MEMBERS) -> dense.Network:
+    flat = torch.randn(members, spec.row, generator=torch.Generator().manual_seed(1)) * 0.2
+    return dense.Network(spec, flat, torch.ones_like(flat))
+
+
+def inputs(batch: int, *sizes: int) -> list[torch.Tensor]:
+    return [torch.randn(MEMBERS, batch, size, generator=torch.Generator().manual_seed(size)) for size in sizes]
+
+
+@pytest.fixture(params=SPECS)
+def spec(request: pytest.FixtureRequest) -> MLP:
+    return SPECS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of rows that went by numpy."""
+    seen: list[int] = []
+    plain = dense.Small.__call__
+    monkeypatch.setattr(dense.Small, "__call__", lambda self, x, head: (seen.append(x[0].shape[1]), plain(self, x, head))[1])
+    return seen
+
+
+@pytest.mark.parametrize("batch", [1, 10, 33])
+@pytest.mark.parametrize("head", [None, 0, -1])
+def test_it_is_the_network(spec: MLP, batch: int, head: int | None, small: list[int]) -> None:
+    made = network(spec)
+    head = spec.heads - 1 if head == -1 else head
+    for x in (inputs(batch, 17), inputs(batch, 11, 6)):
+        with torch.no_grad(), few_rows:
+            found = made(*x, head=head)
+        wanted = made(*x, head=head)
+        assert found.shape == wanted.shape
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6)
+        assert wanted.requires_grad
+    assert small == [batch] * 2
+
+
+def test_a_member_is_the_same_alone_to_the_last_bit_wherever_its_rows_lie(spec: MLP) -> None:
+    made = network(spec)
+    (x,) = inputs(10, 17)
+    with torch.no_grad(), few_rows:
+        together = made(x)
+        for k in range(MEMBERS):
+            alone = dense.Network(spec, made.parameters[k : k + 1].clone(), torch.ones(1, spec.row))
+            for shift in range(4):
+                moved = torch.empty(x[k].numel() + shift)[shift:].view(1, 10, 17).copy_(x[k])
+                assert torch.equal(alone(moved)[0], together[k])
+
+
+def test_it_sees_what_training_has_changed_and_results_are_the_callers(spec: MLP) -> None:
+    made = network(spec)
+    (x,) = inputs(10, 17)
+    with torch.no_grad(), few_rows:
+        first = made(x)
+        kept = first.clone()
+        made.parameters.mul_(0.5)
+        second = made(x)
+    assert torch.equal(first, kept)
+    torch.testing.assert_close(second, made(x).detach(), rtol=1e-5, atol=1e-6)
+    assert (second != first).any()
+
+
+def test_batches_that_need_no_filling_up_and_layer_normalization_stay_with_torch(small: list[int]) -> None:
+    with torch.no_grad(), few_rows:
+        network(SPECS["actor"])(*inputs(64, 17))
+        network(MLP((17, 16, 1), norm=True))(*inputs(10, 17))
+    assert not small
+
+
+def test_elsewhere_a_network_is_torchs(small: list[int]) -> None:
+    made, (x,) = network(SPECS["actor"]), inputs(10, 17)
+    with torch.no_grad():
+        found = made(x)
+    assert torch.equal(found, made(x))
+    assert not small

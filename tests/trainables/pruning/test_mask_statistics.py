@@ -1,0 +1,143 @@
+"""What a mask is said to be, on masks whose answer is counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.stacks import World, small_trial
+from tests.trainables.pruning.test_ranking import hand_made
+from trainables import plugins
+from trainables.pruning.mask_statistics import describe, jaccard, main, metrics, quantiles, read_masks, warnings
+from trainables.pruning.ranking import Mask
+from trainables.storage import paths
+from trainables.tensors.mlp import MLP
+from trainables.training import checkpoint
+
+SPEC = MLP((2, 3, 2, 1))
+
+
+def test_a_hand_made_mask() -> None:
+    """Kept: 2 of 6, 3 of 6, 1 of 2 weights. On a path: input 0 -> unit 0 -> unit 0 -> output."""
+    (found,) = describe(SPEC, hand_made(), ["height", "speed"])
+    assert found["layers"] == [
+        {"weights": 6, "kept": 2, "density": 2 / 6, "effective_density": 1 / 6, "units": 3, "live_units": 1},
+        {"weights": 6, "kept": 3, "density": 3 / 6, "effective_density": 1 / 6, "units": 2, "live_units": 1},
+        {"weights": 2, "kept": 1, "density": 1 / 2, "effective_density": 1 / 2, "units": 1, "live_units": 1},
+    ]
+    assert (found["kept"], found["density"], found["effective_density"]) == (6, 6 / 14, 3 / 14)
+    assert (found["live_inputs"], found["unseen_inputs"]) == (1, ["speed"])
+    assert (found["live_units"], found["fewest_live_units"], found["outputs_without_a_path"]) == (2, 1, [])
+    assert found["parameters"] == {"dense": 14 + 6, "nominal": 6 + 6, "effective": 3 + 3, "compact": 3 + 3}
+    assert found["bytes"] == {"dense": 80, "nominal": 48 + 2, "effective": 24 + 2, "compact": 24}
+    assert found["flops"] == {"dense": 28, "nominal": 12, "effective": 6, "compact": 6}
+
+
+def test_twin_heads_are_counted_together_and_compact_is_what_their_live_units_need() -> None:
+    two = [torch.cat([layer, torch.ones_like(layer)], dim=1) for layer in hand_made()]
+    (found,) = describe(MLP((2, 3, 2, 1), heads=2), two)
+    assert [layer["kept"] for layer in found["layers"]] == [8, 9, 3]
+    assert found["live_units"] == (1 + 1) + (3 + 2)
+    assert found["live_inputs"] == 2
+    assert found["parameters"]["compact"] == (1 + 1 + 1) + 3 + (6 + 6 + 2) + 6
+    assert found["unseen_inputs"] == []
+
+
+def test_a_compact_network_holds_the_product_of_live_units() -> None:
+    mask = [torch.ones(1, 1, 3, 2), torch.tensor([[[[1.0, 0, 0], [0, 1, 0]]]]), torch.ones(1, 1, 1, 2)]
+    (found,) = describe(SPEC, mask)
+    assert found["parameters"]["effective"] == 4 + 2 + 2 + (2 + 2 + 1)
+    assert found["parameters"]["compact"] == 2 * 2 + 2 * 2 + 2 + (2 + 2 + 1)
+
+
+@pytest.mark.parametrize("algorithm", plugins.names("algorithms"))
+def test_a_dense_network_has_as_many_parameters_as_it_trains(algorithm: str) -> None:
+    world = World([small_trial(algorithm)]).start()
+    for name, spec in world.agent.specs.items():
+        (found,) = describe(spec, world.masks[name])
+        assert set(found["parameters"].values()) == {spec.used}, name
+
+
+def test_gains_and_shifts_go_with_their_units_and_extras_stay() -> None:
+    """Two of five hidden units are live, and the output has neither gain nor shift."""
+    (found,) = describe(MLP((2, 3, 2, 1), norm=True, extra={"log_std": 7}), hand_made())
+    assert found["parameters"] == {"dense": 20 + 10 + 7, "nominal": 12 + 10 + 7, "effective": 6 + 4 + 7, "compact": 6 + 4 + 7}
+    assert found["bytes"]["compact"] == 4 * 17
+
+
+def test_few_metrics_leave_for_mlflow() -> None:
+    (about,) = describe(SPEC, hand_made())
+    assert metrics({"actor": about}) == pytest.approx(
+        {"mask/density/actor": 6 / 14, "mask/effective_density/actor": 3 / 14, "mask/live_units/actor": 2, "mask/live_inputs/actor": 1}
+    )
+
+
+def wide(first: int, outputs: int = 2) -> Mask:
+    """4 -> 16 -> 2: units up to `first` are wired from every input to the first `outputs` outputs."""
+    one, two = torch.zeros(1, 1, 16, 4), torch.zeros(1, 1, 2, 16)
+    one[:, :, :first], two[:, :, :outputs, :first] = 1, 1
+    return [one, two]
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (wide(16), []),
+        (wide(8), []),
+        (wide(7), ["actor: a hidden layer has 7 live units left"]),
+        (wide(16, 1), ["actor: no path leads to outputs [1], which are constants"]),
+    ],
+)
+def test_a_fragile_network_is_warned_about(mask: Mask, says: list[str]) -> None:
+    (about,) = describe(MLP((4, 16, 2)), mask)
+    assert warnings({"actor": about}) == says
+
+
+def test_weights_that_lie_on_no_path_are_warned_about() -> None:
+    mask = wide(8)
+    mask[0][:, :, 8:] = 1
+    mask[1][:, :, 0, :8] = 0
+    (about,) = describe(MLP((4, 16, 2)), mask)
+    assert warnings({"actor": about})[0] == "actor: no path leads to outputs [0], which are constants"
+    mask[1][:, :, :, 1:8] = 0
+    (about,) = describe(MLP((4, 16, 2)), mask)
+    assert warnings({"actor": about})[-1] == "actor: 92 % of the kept weights lie on no path"
+
+
+def test_quantiles_are_those_of_the_finite_scores() -> None:
+    scores = torch.tensor([4.0, 0, 1, 2, 3, -torch.inf])
+    assert quantiles(scores) == [0, 1, 2, 3, 4, 4]
+    assert quantiles(torch.tensor([-torch.inf])) == []
+
+
+def test_jaccard_counts_common_over_all() -> None:
+    a, b = torch.tensor([1.0, 1, 0, 0]), torch.tensor([1.0, 0, 1, 0])
+    assert jaccard([a], [b]) == 1 / 3
+    assert jaccard([a, b], [b, b]) == 3 / 5
+    assert jaccard([a], [a]) == jaccard([0 * a], [0 * a]) == 1
+
+
+def test_the_command_prints_the_overlap_of_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = World([small_trial("td3_bc", pruner, 0.5, seed) for seed, pruner in ((0, "snip"), (1, "snip"), (0, "random_erk"))]).start()
+    checkpoint.write_masks(tmp_path, world.stack, world.masks, [{}, {}, {}])
+    files = [paths.masks(tmp_path, trial.key) for trial in world.stack.trials]
+    for member, file in enumerate(files):
+        for name, mask in read_masks(file).items():
+            assert all(torch.equal(read[0], layer[member]) for read, layer in zip(mask, world.masks[name], strict=True))
+    assert main([str(file) for file in files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    own = [[layer[k : k + 1] for layer in world.masks["critic"]] for k in range(3)]
+    assert lines[0].endswith(f"critic {jaccard(own[0], own[1]):.3f}")
+    assert lines[1].endswith(f"critic {jaccard(own[0], own[2]):.3f}")
+
+
+def test_the_command_refuses_what_it_cannot_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x").write_text("nothing")
+    for given, says in (([], "two or more"), ([str(tmp_path / "x")] * 2, "is not a trial's masks.safetensors"), (["a", "b"], "a is not")):
+        assert main(given) == 2
+        err = capsys.readouterr().err
+        assert says in err
+        assert err.count("\n") == 1

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.stacks import World, small_trial
+from trainables.execution import dense
+from trainables.tensors.mlp import MLP, ROW_ALIGNMENT
+
+SPECS = [
+    MLP((3, 8, 7, 2), output="tanh", extra={"log_std": 2, "other": 3}),
+    MLP((5, 6, 1), heads=2),
+    MLP((4, 3)),
+    MLP((4, 8, 6, 1), heads=2, norm=True),
+]
+
+
+def random_rows(spec: MLP, members: int = 3) -> Tensor:
+    return torch.randn(members, spec.row, generator=torch.Generator().manual_seed(0))
+
+
+def plain(spec: MLP, rows: Tensor, member: int, head: int) -> nn.Sequential:
+    """The same network of torch's own layers."""
+    views = spec.views(rows)
+    layers: list[nn.Module] = []
+    for index, (n_in, n_out) in enumerate(spec.layers):
+        layer = nn.Linear(n_in, n_out, dtype=rows.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(views[f"weight.{index}"][member, head])
+            layer.bias.copy_(views[f"bias.{index}"][member, head])
+        layers += [layer, nn.ReLU()]
+        if spec.norm and index < len(spec.layers) - 1:
+            norm = nn.LayerNorm(n_out, eps=1e-6, dtype=rows.dtype)
+            with torch.no_grad():
+                norm.weight.copy_(1 + views[f"gain.{index}"][member, head])
+                norm.bias.copy_(views[f"shift.{index}"][member, head])
+            layers.append(norm)
+    layers.pop()
+    return nn.Sequential(*layers, nn.Tanh()) if spec.output == "tanh" else nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_segments_fill_the_row_without_gap_or_overlap(spec: MLP) -> None:
+    places = torch.zeros(spec.row, dtype=torch.int64)
+    for offset, shape in spec.segments.values():
+        places[offset : offset + math.prod(shape)] += 1
+    assert (places[: spec.used] == 1).all()
+    assert (places[spec.used :] == 0).all()
+    assert spec.row % ROW_ALIGNMENT == 0
+    assert 0 <= spec.row - spec.used < ROW_ALIGNMENT
+    assert sum(spec.weights_per_layer) == sum(math.prod(s) for n, (_, s) in spec.segments.items() if n.startswith("weight"))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_views_share_the_rows_memory(spec: MLP) -> None:
+    rows = random_rows(spec)
+    for view in spec.views(rows).values():
+        view.zero_()
+    assert (rows[:, : spec.used] == 0).all()
+    assert (rows[:, spec.used :] != 0).all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_dense_is_torchs_own_layers_for_every_member_and_head(spec: MLP) -> None:
+    rows = random_rows(spec).double()
+    network = dense.Network(spec, rows, torch.ones_like(rows))
+    x = torch.randn(3, 9, spec.sizes[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = network(x)
+    assert found.shape == ((3, 9, spec.sizes[-1]) if spec.heads == 1 else (3, spec.heads, 9, spec.sizes[-1]))
+    parts = network(x[..., :2], x[..., 2:])
+    assert torch.equal(parts, found)
+    for member in range(3):
+        for head in range(spec.heads):
+            wanted = plain(spec, rows, member, head)(x[member])
+            torch.testing.assert_close(found[member] if spec.heads == 1 else found[member, head], wanted, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(network(x, head=head)[member], wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_initial_bound_is_torchs_default(spec: MLP) -> None:
+    bound = random_rows(spec, 1)
+    spec.initial_bound(bound)
+    views = spec.views(bound)
+    for index, (n_in, _) in enumerate(spec.layers):
+        assert (views[f"weight.{index}"] == torch.tensor(1 / math.sqrt(n_in))).all()
+        assert (views[f"bias.{index}"] == torch.tensor(1 / math.sqrt(n_in))).all()
+    assert all((view == 0).all() for name, view in views.items() if not name.startswith(("weight", "bias")))
+    assert (bound[:, spec.used :] == 0).all()
+
+
+def test_initial_weights_are_distributed_as_torchs_and_differ_between_networks_heads_and_seeds() -> None:
+    world = World([small_trial("td3_bc", seed=0, hyper={"hidden": (64, 64)}), small_trial("td3_bc", seed=1, hyper={"hidden": (64, 64)})])
+    critic = world.agent.initial("critic")
+    views = world.agent.specs["critic"].views(critic)
+    for index, (n_in, n_out) in enumerate(world.agent.specs["critic"].layers):
+        weights = views[f"weight.{index}"]
+        bound = 1 / math.sqrt(n_in)
+        reference = nn.Linear(n_in, n_out).weight.detach()
+        assert weights.abs().max() <= bound
+        if n_out > 1:
+            assert weights.abs().max() > 0.98 * bound
+            assert weights.std() == pytest.approx(float(reference.std()), rel=0.15)
+        assert not torch.equal(weights[:, 0], weights[:, 1])
+        assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(critic, world.agent.initial("critic"))
+    assert torch.equal(critic[1:], World([small_trial("td3_bc", seed=1, hyper={"hidden": (64, 64)})]).agent.initial("critic"))
+    assert not torch.equal(critic[:, :64], world.agent.initial("actor")[:, :64])

@@ -1,0 +1,150 @@
+"""The command of one trial, in this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HOPPER
+from trainables import plugins
+from trainables.__main__ import main, parser
+from trainables.native import build
+from trainables.storage import paths
+from trainables.trial import Trial
+
+SMALL = ["--updates", "20", "--evaluations", "2", "--episodes", "2", "--calibration-size", "32"]
+HYPER = ["--hyper", "hidden=(16,16)", "batch_size=16"]
+GOOD = ["--dataset", HOPPER, "--algorithm", "td3_bc", "--pruner", "snip", "--sparsity", "0.5", *SMALL, *HYPER]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(hopper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_trial_runs_and_its_scores_are_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(GOOD) == 0
+    out, err = capsys.readouterr()
+    lines = out.strip().splitlines()
+    assert lines[0].startswith("td3_bc/hopper-random/snip@50+calibration_size=32/s0: actor.0 keeps ")
+    assert "critic.2 keeps" in lines[0]
+    scored = [line for line in lines if "normalized score" in line]
+    assert [line.split(" updates")[0] for line in scored] == ["after 10", "after 20"]
+    assert lines[-1].startswith("finished in 0:")
+    assert "execution" in lines[-1]
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == [], "no --storage, nothing written"
+
+
+def test_several_seeds_are_one_stack_and_the_storage_is_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    assert main([*GOOD, "--seed", "3", "4", "--storage", str(storage)]) == 0
+    assert "/s3: " in capsys.readouterr().out
+    hyper = {"hidden": (16, 16), "batch_size": 16}
+    for seed in (3, 4):
+        trial = Trial(
+            dataset=HOPPER, algorithm="td3_bc", pruner="snip", sparsity=0.5, seed=seed, updates=20, evaluations=2, episodes=2,
+            calibration_size=32, hyper=hyper,
+        )  # fmt: skip
+        assert paths.policy(storage, trial.key).exists()
+    assert main([*GOOD, "--seed", "3", "4", "--storage", str(storage)]) == 0
+    out = capsys.readouterr().out
+    assert "normalized score" not in out, "what is done is not done again"
+    assert "finished" in out
+
+
+def test_a_diverged_trial_is_said_and_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*GOOD, "learning_rate=1e30"]) == 1
+    assert "td3_bc/hopper-random/snip@50+calibration_size=32/s0 diverged: " in capsys.readouterr().out
+
+
+def test_without_a_compiler_a_pruned_trial_says_that_it_is_slow(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Path(os.environ["WINNOW_CACHE"])
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "tables").symlink_to(tables / "tables")
+    monkeypatch.setenv("CC", "no-such-cc")
+    build.library.cache_clear()
+    slow = "pruned weights cost as much as kept ones: no C compiler 'no-such-cc'"
+    assert main(GOOD) == 0
+    out = capsys.readouterr().out
+    assert out.count(slow) == 1
+    assert "(dense execution" in out
+    for arguments in ([*GOOD, "--execution", "dense"], [value if value != "0.5" else "0.05" for value in GOOD]):
+        assert main(arguments) == 0
+        assert slow not in capsys.readouterr().out
+
+
+def changed(name: str, *values: str) -> list[str]:
+    """GOOD with the values of an option replaced (or the option added)."""
+    given = list(GOOD)
+    if name not in given:
+        return [*given, name, *values]
+    start = given.index(name) + 1
+    stop = next((i for i in range(start, len(given)) if given[i].startswith("--")), len(given))
+    return given[:start] + list(values) + given[stop:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (changed("--pruner", "snap"), ["'snap'", *plugins.names("pruners")]),
+        (changed("--algorithm", "td4"), ["'td4'", *plugins.names("algorithms")]),
+        (changed("--dataset", "winnow/hopper/nowhere-v0"), ["'winnow/hopper/nowhere-v0'", HOPPER]),
+        (changed("--dataset", "hopper"), ["'hopper'", "-vN"]),
+        (changed("--dataset", "../etc-v0"), ["'../etc-v0'"]),
+        (changed("--sparsity", "1.5"), ["1.5", "[0, 1)"]),
+        (changed("--sparsity", "0"), ["'snip'", "'dense'"]),
+        (changed("--sparsity", "nan"), ["nan", "[0, 1)"]),
+        (changed("--pruner", "dense"), ["'dense'", "0.5", "snip"]),
+        (changed("--updates", "0"), ["updates 0"]),
+        (changed("--evaluations", "21"), ["evaluations 21", "updates 20"]),
+        (changed("--seed", "-1"), ["seed -1"]),
+        (changed("--seed", "1", "1"), ["twice"]),
+        (changed("--hyper", "alfa=1"), ["'alfa'", "alpha", "tau"]),
+        (changed("--hyper", "alpha"), ["'alpha'", "="]),
+        (changed("--hyper", "alpha=high"), ["alpha=high"]),
+        (changed("--hyper", "alpha='1'"), ["alpha '1'", "2.5"]),
+        (changed("--hyper", "batch_size=0"), ["batch_size 0"]),
+        (changed("--execution", "dens"), ["'dens'", "dense"]),
+        (changed("--device", "gpu"), ["'gpu'", "cpu"]),
+        ([*changed("--pruner", "magnitude"), "--sparsity", "0.97"], ["no path", "actor.1"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*arguments, "--storage", str(tmp_path / "storage")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    assert [action.dest for action in parser()._actions if not action.help] == []
+
+
+@pytest.mark.parametrize("arguments", [changed("--sparsity", "much"), changed("--updates", "many"), [*GOOD, "--sparsety", "1"], []])
+def test_arguments_that_cannot_be_read_are_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_storage_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([*GOOD, "--storage", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert str(tmp_path / "file") in err

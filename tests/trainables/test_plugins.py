@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from trainables import plugins
+from trainables.errors import UserError
+
+
+@pytest.mark.parametrize("folder", ["algorithms", "pruners", "environments"])
+def test_names_are_the_files_of_the_folder(folder: str) -> None:
+    found = {path.stem for path in (plugins.ROOT / folder).iterdir() if path.suffix == ".py" and path.stem[0] != "_"}
+    assert set(plugins.names(folder)) == found
+    assert list(plugins.names(folder)) == sorted(found)
+
+
+def test_what_the_first_release_promises_is_there() -> None:
+    assert {"bc", "td3_bc", "iql"} <= set(plugins.names("algorithms"))
+    assert {"dense", "random_uniform", "random_erk", "magnitude", "snip", "grasp", "synflow"} <= set(plugins.names("pruners"))
+
+
+@pytest.mark.parametrize("name", ["snap", "", "__init__", "../trial", "snip.py", "SNIP"])
+def test_a_wrong_name_is_answered_with_the_right_ones(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plugins.load("pruners", name)
+    assert repr(name) in str(caught.value)
+    assert all(right in str(caught.value) for right in plugins.names("pruners"))
+
+
+@pytest.mark.parametrize("name", plugins.names("algorithms"))
+def test_hyperparameters_read_from_the_source_are_those_of_the_class(name: str) -> None:
+    made = plugins.load("algorithms", name).Hyper()
+    assert plugins.hyper_defaults(name) == {field.name: getattr(made, field.name) for field in fields(made)}
+
+
+@pytest.mark.parametrize("name", plugins.names("algorithms"))
+def test_every_hyperparameter_names_its_source(name: str) -> None:
+    text = (plugins.ROOT / "algorithms" / f"{name}.py").read_text()
+    for line in text.split("class Hyper:")[1].split("\n\n\n")[0].strip().splitlines():
+        assert " # " in line, line

@@ -1,0 +1,373 @@
+"""run_stack on a small real dataset: reports, resuming, damage, divergence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import HOPPER
+from trainables import execution as executions
+from trainables.datasets.local import load_table
+from trainables.errors import UserError
+from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
+from trainables.run import run_stack
+from trainables.storage import paths
+from trainables.tensors.streams import key_of
+from trainables.training import checkpoint
+from trainables.trial import Stack, Trial
+
+EVERY = 7  # updates between checkpoints: no multiple of the evaluations'
+SMALL = {"hidden": (16, 16), "batch_size": 32}
+Whole = tuple[list[Report], dict[str, bytes]]
+
+
+def trial(seed: int = 0, pruner: str = "snip", sparsity: float = 0.5, algorithm: str = "td3_bc", **more: Any) -> Trial:
+    hyper = SMALL | more.pop("hyper", {})
+    given: dict[str, Any] = {"dataset": HOPPER, "updates": 30, "evaluations": 3, "episodes": 3, "calibration_size": 64}
+    return Trial(**(given | {"algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed, "hyper": hyper} | more))
+
+
+def run(trials: list[Trial], storage: Path | None = None, execution: str = "dense") -> Iterator[Report]:
+    return run_stack(Stack(tuple(trials)), storage, execution=execution, checkpoint_every=EVERY)
+
+
+def plain(report: Report, member: int | None = None) -> Any:
+    """A report without its times; of one member where asked."""
+
+    def own(values: list[Any]) -> Any:
+        return values if member is None else [values[member]]
+
+    match report:
+        case Pruned():
+            return "pruned", report.update, own(report.statistics), own(report.details), own(report.warnings)
+        case Trained():
+            return "trained", report.update, own(report.metrics)
+        case Evaluated():
+            return "evaluated", report.update, own(report.returns), own(report.scores), report.final
+        case Finished():
+            return "finished", report.update, report.execution
+        case _:
+            return report
+
+
+def result(storage: Path, one: Trial) -> dict[str, bytes]:
+    """The bytes of all that a trial leaves behind when it is done, its last checkpoint included."""
+    folder = paths.trial(storage, one.key)
+    names = ["policy.safetensors", "policy.json", "masks.safetensors", f"checkpoints/{one.updates:09d}.safetensors"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Whole:
+    """The reports and results of `trial()`, alone and never interrupted."""
+    storage = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(hopper_folder))
+        reports = list(run([trial()], storage))
+    return reports, result(storage, trial())
+
+
+pytestmark = pytest.mark.usefixtures("hopper")
+
+
+def test_reports_come_in_order_and_say_everything(undisturbed: Whole) -> None:
+    reports, _ = undisturbed
+    one = trial()
+    assert [type(r) for r in reports[:2]] == [Pruned, Checkpointed]
+    assert isinstance(reports[-1], Finished)
+    assert all(a.update <= b.update for a, b in pairwise(reports))
+    assert reports[-1].update == one.updates
+    assert reports[-1].execution == "dense"
+    assert [r.update for r in reports if isinstance(r, Checkpointed)] == [0, 7, 14, 21, 28, 30]
+    evaluated = [r for r in reports if isinstance(r, Evaluated)]
+    assert [r.update for r in evaluated] == [10, 20, 30] == list(one.evaluation_updates())
+    for r in evaluated:
+        returns = np.array(r.returns)
+        assert returns.shape == (1, one.episodes)
+        assert np.isfinite(returns).all()
+        assert np.allclose(r.scores, 100 * (returns + 20.272305) / (3234.3 + 20.272305), atol=1e-9)
+    trained = [r for r in reports if isinstance(r, Trained)]
+    assert [r.update for r in trained] == list(range(1, 31))
+    assert all(r.updates_per_second > 0 for r in trained)
+    assert all(name.startswith("train/") and math.isfinite(v) for r in trained for name, v in r.metrics[0].items())
+    assert {name for r in trained for name in r.metrics[0]} == {"train/critic_loss", "train/actor_loss"}
+    statistics = reports[0].statistics[0]
+    assert statistics["mask/density/actor"] == pytest.approx(0.5, abs=1e-3)
+    kinds = ("density", "effective_density", "live_units", "live_inputs")
+    assert statistics.keys() == {f"mask/{kind}/{network}" for kind in kinds for network in ("actor", "critic")}, "few"
+    assert all(isinstance(value, float) for value in statistics.values())
+
+
+def test_a_checkpoint_holds_what_was_reported_before_it(tmp_path: Path) -> None:
+    """When a report arrives, nothing after it is on disk: who takes reports may store them first."""
+    committed: list[int] = []
+    for report in run([trial()], tmp_path):
+        if isinstance(report, Checkpointed):
+            committed.append(report.update)
+        found = checkpoint.committed(tmp_path, trial())
+        assert max(found, default=-1) == max(committed, default=-1)
+    assert paths.policy(tmp_path, trial().key).exists()
+
+
+def test_without_a_storage_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Whole) -> None:
+    monkeypatch.chdir(tmp_path)
+    reports = list(run([trial()]))
+    assert list(tmp_path.iterdir()) == []
+    assert [plain(r) for r in reports] == [plain(r) for r in undisturbed[0] if not isinstance(r, Checkpointed)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 9, 10, 12, 24, -2])
+def test_stopped_anywhere_and_resumed_equals_uninterrupted(cut: int, tmp_path: Path, undisturbed: Whole) -> None:
+    whole, wanted = undisturbed
+    cut %= len(whole)
+    first = run([trial()], tmp_path)
+    seen = [plain(next(first)) for _ in range(cut)]
+    first.close()
+    assert seen == [plain(r) for r in whole[:cut]]
+    rest = list(run([trial()], tmp_path))
+
+    assert result(tmp_path, trial()) == wanted
+    last = max((i for i, r in enumerate(whole[:cut]) if isinstance(r, Checkpointed)), default=-1)
+    assert [plain(r) for r in rest] == [plain(r) for r in whole[last + 1 :]], "nothing committed is done or told again, the rest is"
+
+
+def test_a_finished_trial_is_only_told_to_be_finished(tmp_path: Path, undisturbed: Whole) -> None:
+    list(run([trial()], tmp_path))
+    (only,) = run([trial()], tmp_path)
+    assert isinstance(only, Finished)
+    assert result(tmp_path, trial()) == undisturbed[1]
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "td3_bc", "iql"])
+def test_a_trial_goes_on_alone_after_having_been_in_a_stack(algorithm: str, tmp_path: Path) -> None:
+    own, mate = trial(0, algorithm=algorithm), trial(1, "random_erk", 0.7, algorithm)
+    alone = list(run([own], tmp_path / "alone"))
+    for stop_at in (0, 7, 14, 28):
+        storage = tmp_path / str(stop_at)
+        reports: list[Report] = []
+        for report in (together := run([mate, own], storage)):
+            reports.append(report)
+            if report == Checkpointed(stop_at):
+                together.close()
+                break
+        rest = list(run([own], storage))
+        assert result(storage, own) == result(tmp_path / "alone", own)
+        assert [plain(r, 1) for r in reports] + [plain(r) for r in rest] == [plain(r) for r in alone]
+
+
+def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """The mask changes between checkpoints; auto goes from dense to sparse on the way."""
+    own = trial(0, "gmp", 0.9)
+    whole = list(run([own], tmp_path / "whole", "auto"))
+    assert len([r for r in whole if isinstance(r, Pruned)]) > 5
+    assert isinstance(whole[-1], Finished)
+    last = [r for r in whole if isinstance(r, Pruned)][-1]
+    assert last.statistics[0]["mask/density/actor"] == pytest.approx(0.1, abs=1e-3)
+    for layer in last.details[0]["actor"]["layers"]:  # |w| of what was left at the last change, from the smallest up
+        scores = layer["saliency_quantiles"]
+        assert 0 < scores[0] < scores[-1]
+        assert scores == sorted(scores)
+    for stop_at in (7, 14, 21):
+        storage = tmp_path / str(stop_at)
+        reports: list[Report] = []
+        for report in (first := run([own], storage, "auto")):
+            reports.append(report)
+            if report == Checkpointed(stop_at):
+                first.close()
+                break
+        rest = list(run([own], storage, "auto"))
+        assert [plain(r) for r in reports + rest] == [plain(r) for r in whole]
+        assert result(storage, own) == result(tmp_path / "whole", own)
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3])
+def test_gradual_pruning_ends_at_its_density_however_short_the_training(updates: int) -> None:
+    pruned = [r for r in run([trial(0, "gmp", 0.9, updates=updates, evaluations=1, episodes=1)]) if isinstance(r, Pruned)]
+    assert pruned[-1].statistics[0]["mask/density/actor"] == pytest.approx(0.1, abs=1e-3)
+
+
+@pytest.mark.parametrize("execution", [name for name in executions.CHOICES if name not in ("auto", "fused")])  # a GPU promises no bits
+def test_a_stack_tells_of_each_member_what_it_would_tell_alone(execution: str, tmp_path: Path) -> None:
+    """Evaluation included, whose batches are small and odd."""
+    trials = [
+        trial(0, "snip", 0.8), trial(1, "random_erk", 0.85, rescale="layer"), trial(2, "snip", 0.8, hyper={"alpha": 1.0}),
+        trial(0, "snip", 0.7, control="shuffle"), trial(0, "snip", 0.7, authors=True, target="effective", allow_disconnected=True),
+    ]  # fmt: skip
+    together = list(run(trials, tmp_path / "together", execution))
+    for member, one in enumerate(trials):
+        alone = list(run([one], tmp_path / "alone", execution))
+        assert [plain(r, member) for r in together] == [plain(r) for r in alone]
+        assert result(tmp_path / "together", one) == result(tmp_path / "alone", one)
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "torn":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["torn", "flipped"])
+@pytest.mark.parametrize("kind", ["json", "safetensors"])
+def test_damage_to_the_newest_checkpoint_costs_work_but_nothing_else(how: str, kind: str, tmp_path: Path, undisturbed: Whole) -> None:
+    reports = run([trial()], tmp_path)
+    while next(reports) != Checkpointed(21):
+        pass
+    reports.close()
+    damage(paths.checkpoints(tmp_path, trial().key) / f"000000021.{kind}", how)
+    rest = list(run([trial()], tmp_path))
+    assert rest[0].update == 15, "it goes on from the checkpoint before"
+    assert result(tmp_path, trial()) == undisturbed[1]
+
+
+def test_all_checkpoints_damaged_means_from_the_beginning(tmp_path: Path, undisturbed: Whole) -> None:
+    reports = run([trial()], tmp_path)
+    while next(reports) != Checkpointed(21):
+        pass
+    reports.close()
+    for path in paths.checkpoints(tmp_path, trial().key).iterdir():
+        damage(path, "torn")
+    assert [plain(r) for r in run([trial()], tmp_path)] == [plain(r) for r in undisturbed[0]]
+    assert result(tmp_path, trial()) == undisturbed[1]
+
+
+def test_a_diverged_member_harms_no_other(tmp_path: Path, undisturbed: Whole) -> None:
+    wild = trial(5, hyper={"learning_rate": 1e30})
+    reports = list(run([wild, trial()], tmp_path))
+    (diverged,) = [r for r in reports if isinstance(r, Diverged)]
+    assert diverged.member == 0
+    assert 0 < diverged.update < wild.updates
+    assert "finite" in diverged.reason
+    own = [plain(r, 1) for r in reports if not isinstance(r, Diverged)]
+    assert own == [plain(r) for r in undisturbed[0]]
+    assert result(tmp_path, trial()) == undisturbed[1]
+    after = [r for r in reports if isinstance(r, Evaluated) and r.update >= diverged.update]
+    assert after
+    assert all(math.isnan(value) for r in after for value in r.returns[0])
+
+
+def test_a_stack_of_which_all_diverged_ends_at_once(tmp_path: Path) -> None:
+    reports = list(run([trial(k, hyper={"learning_rate": 1e30}) for k in (0, 1)], tmp_path))
+    assert not any(isinstance(r, Finished) for r in reports)
+    assert {r.member for r in reports if isinstance(r, Diverged)} == {0, 1}
+    assert reports[-1].update < trial().updates
+
+
+def play(policy: Path, episodes: str, count: int) -> list[float]:
+    """Returns of episodes by a plain reading of a policy's file, with nothing of this project but the seeds."""
+    tensors = {name: tensor.double().numpy() for name, tensor in load_file(policy).items()}
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        h = tensors["observation_shift"] + tensors["observation_scale"] * observation
+        for i in range(2):
+            h = np.maximum(tensors[f"weight.{i}"][0] @ h + tensors[f"bias.{i}"][0], 0)
+        action = np.tanh(tensors["weight.2"][0] @ h + tensors["bias.2"][0])
+        return (action - tensors["action_shift"]) / tensors["action_scale"]
+
+    env = gymnasium.make("Hopper-v5")
+    found = []
+    for episode in range(count):
+        observation, _ = env.reset(seed=key_of(0, f"{episodes}/{episode}")[0])
+        total, over = 0.0, False
+        while not over:
+            observation, reward, terminated, truncated, _ = env.step(act(observation).astype(np.float32))
+            total, over = total + float(reward), terminated or truncated
+        found.append(total)
+    env.close()
+    return found
+
+
+def test_final_episodes_are_others_and_change_nothing_else(tmp_path: Path, undisturbed: Whole) -> None:
+    """Five, with three environments at hand."""
+    one = trial(final_episodes=5)
+    reports = list(run([one], tmp_path))
+    (final,) = (report for report in reports if isinstance(report, Evaluated) and report.final)
+    assert [plain(report) for report in reports if report is not final] == [plain(report) for report in undisturbed[0]]
+    assert reports.index(final) == reports.index(Checkpointed(one.updates)) - 1, "committed with the last checkpoint"
+    assert final.returns[0] == pytest.approx(play(paths.policy(tmp_path, one.key), "final", 5), rel=1e-2)
+    assert not any(isinstance(report, Evaluated) for report in run([one], tmp_path)), "not played again"
+
+
+def test_the_policy_file_acts_as_the_agent_did(tmp_path: Path, undisturbed: Whole) -> None:
+    """A plain reading of the file repeats the last evaluation."""
+    _, files = undisturbed
+    for name, content in files.items():
+        (tmp_path / Path(name).name).write_bytes(content)
+    tensors = load_file(tmp_path / "policy.safetensors")
+    about = json.loads((tmp_path / "policy.json").read_text())
+    assert about["key"] == trial().key
+    assert Trial.from_json(about["trial"]) == trial()
+    assert about["environment"] == "Hopper-v5"
+    assert about["dataset_hash"] == load_table(HOPPER).hash
+    assert about["sizes"] == [11, 16, 16, 3]
+    kept = sum(int((tensors[f"weight.{i}"] != 0).sum()) for i in range(3))
+    assert kept == round(0.5 * (11 * 16 + 16 * 16 + 16 * 3))
+    wanted = [r for r in undisturbed[0] if isinstance(r, Evaluated)][-1].returns[0]
+    assert play(tmp_path / "policy.safetensors", "evaluation", trial().episodes) == pytest.approx(wanted, rel=1e-2)
+
+
+def test_the_masks_file_and_the_first_report_agree(tmp_path: Path, undisturbed: Whole) -> None:
+    reports, files = undisturbed
+    (tmp_path / "m").write_bytes(files["masks.safetensors"])
+    for name, bits in load_file(tmp_path / "m").items():
+        assert int(np.unpackbits(bits.numpy()).sum()) == reports[0].details[0][name]["kept"]
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    """Behaviour cloning halves the part of its loss that can be learned: constant actions would not."""
+    reports = list(run([trial(algorithm="bc", pruner="dense", sparsity=0.0, updates=300, evaluations=1, hyper={"learning_rate": 3e-3})]))
+    losses = [r.metrics[0]["train/actor_loss"] for r in reports if isinstance(r, Trained)]
+    assert np.mean(losses[-10:]) < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("trials", "options", "words"),
+    [
+        ([replace(trial(), dataset="winnow/hopper/nowhere-v0")], {}, ["no dataset 'winnow/hopper/nowhere-v0'", HOPPER]),
+        ([replace(trial(), dataset="hopper")], {}, ["'hopper' is not a Minari id"]),
+        ([trial(0, "magnitude", 0.97)], {}, ["no path", "actor.1 keeps 0 of 256"]),
+        ([trial()], {"execution": "dens"}, ["no execution 'dens'", "dense"]),
+        ([trial()], {"device": "gpu"}, ["no device 'gpu'", "cpu"]),
+        ([trial()], {"device": "cuda:99"}, ["no device 'cuda:99'", "cpu"]),
+    ],
+)
+def test_bad_input_is_said_in_one_line_before_anything_is_written(
+    trials: list[Trial], options: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        list(run_stack(Stack(tuple(trials)), tmp_path, **options))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_that_does_not_fit_its_environment_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_table(HOPPER)
+    monkeypatch.setattr("trainables.run.load_table", lambda _: replace(table, environment="HalfCheetah-v5"))
+    with pytest.raises(UserError, match=r"\(11, 3\) numbers, HalfCheetah-v5 of \(17, 6\)"):
+        list(run([trial()], tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_thread_is_used() -> None:
+    reports = run([trial()])
+    next(reports)
+    reports.close()
+    assert torch.get_num_threads() == 1

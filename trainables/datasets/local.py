@@ -1,0 +1,68 @@
+"""Datasets: which ones lie on this machine (cheap, for planning) and `load_table`, which prepares one for training.
+
+This file imports neither torch, minari, gymnasium nor h5py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from trainables.datasets.table import Table
+
+OURS = "winnow/"  # ids under this name are recorded here (python -m trainables.datasets.collect), never downloaded
+_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
+
+
+def root() -> Path:
+    """Minari's folder of local datasets: MINARI_DATASETS_PATH, else ~/.minari/datasets (Minari's own rule)."""
+    given = os.environ.get("MINARI_DATASETS_PATH")
+    return Path(given) if given else Path.home() / ".minari" / "datasets"
+
+
+def folder(dataset: str) -> Path:
+    """Where the dataset lies, or would lie; raises UserError for an id that is not `name/name-vN` (it becomes a path)."""
+    if not _ID.fullmatch(dataset):
+        raise UserError(f"dataset {dataset!r} is not a Minari id such as winnow/halfcheetah/expert-v0 (names joined by '/', ending in -vN)")
+    return root() / dataset
+
+
+def exists(dataset: str) -> bool:
+    """Whether the dataset lies on this machine; False for a malformed id."""
+    return bool(_ID.fullmatch(dataset)) and (root() / dataset / "data" / "metadata.json").is_file()
+
+
+def local_datasets() -> list[str]:
+    """The ids of the datasets on this machine, sorted; folders whose name starts with '.' are not yet datasets."""
+    found, top = [], root()
+    for path, folders, _ in os.walk(top):
+        if (Path(path) / "data" / "metadata.json").is_file():
+            found.append(Path(path).relative_to(top).as_posix())
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(found)
+
+
+def missing(dataset: str, reason: str = "") -> UserError:
+    """The error for a dataset that is not here: the nearest ids that are, and how to get this one."""
+    folder(dataset)
+    local = local_datasets()
+    near = difflib.get_close_matches(dataset, local, n=len(local) or 1, cutoff=0.0)[:8]
+    if dataset.startswith(OURS):
+        get = f"record it: python -m trainables.datasets.collect record {dataset}"
+    else:
+        get = f"download it where there is a network: minari download {dataset}"
+    return UserError(f"no dataset {dataset!r} in {root()}{f' ({reason})' if reason else ''}; there are: {', '.join(near) or 'none'}; {get}")
+
+
+def load_table(dataset: str) -> Table:
+    """Open the dataset's prepared table; see `trainables.datasets.table.load_table`."""
+    from trainables.datasets import table
+
+    return table.load_table(dataset)

@@ -1,0 +1,172 @@
+"""The policy of every member in its own episodes: at once, or beside training in another process, so that a GPU never waits."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables import plugins
+from trainables.agent import Agent
+from trainables.datasets.local import load_table
+from trainables.datasets.minibatches import Scaling
+from trainables.datasets.table import Table
+from trainables.execution.dense import few_rows
+from trainables.pruning.prune import ones
+from trainables.pruning.ranking import Mask
+from trainables.reports import Report
+from trainables.simulation.evaluator import evaluator_of
+from trainables.tensors.streams import key_of
+from trainables.trial import Stack, Trial
+
+Returns = np.ndarray[Any, Any]
+BEHIND = 2  # evaluations that training may run ahead of: each holds back checkpoints, and so makes a crash cost more
+PART = 4  # members that one process evaluates: ten episodes of each take a second, and a large stack's go to many cores
+
+
+class Future(Protocol):
+    """A result that is being computed, as in concurrent.futures."""
+
+    def done(self) -> bool: ...
+    def result(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Done:
+    """A result that is there."""
+
+    value: Any = None
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Any:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Results [k, E] of parts of a stack, as one [K, E]."""
+
+    parts: Sequence[Future]
+
+    def done(self) -> bool:
+        return all(part.done() for part in self.parts)
+
+    def result(self) -> Returns:
+        return np.concatenate([part.result() for part in self.parts])
+
+
+Beside = Callable[..., Future]  # (function, *arguments) -> its result, computed in another process
+
+
+def evaluation_seeds(trial: Trial, count: int) -> list[int]:
+    """What resets the first `count` episodes of every evaluation of a trial."""
+    return [key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(count)]
+
+
+def final_seeds(trial: Trial, count: int) -> list[int]:
+    """What resets the first `count` final episodes: others than those in which a policy may have been chosen or stopped."""
+    return [key_of(trial.seed, f"final/{episode}")[0] for episode in range(count)]
+
+
+def act(agent: Agent, observations: Tensor) -> Tensor:
+    """What the policies do in evaluation: actions [K, E, A], scaled to [-1, 1], for observations [K, E, O] as the networks see them."""
+    with torch.no_grad(), few_rows:
+        actions: Tensor = agent.algorithm.act(agent, observations)
+    return actions
+
+
+class Evaluation:
+    """Undiscounted returns of the agent's policies, the same seeds at every evaluation; others in the `final` episodes."""
+
+    def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
+        self.agent, self.stack = agent, stack
+        self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
+        self.evaluator = evaluator_of(table, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
+
+    def __call__(self, final: bool = False) -> Returns:
+        """Returns [K, E], or [K, final_episodes]."""
+        with torch.no_grad(), few_rows:  # once, not at each of a thousand time steps
+            return self._final() if final else self.evaluator.run(self._act)
+
+    def _final(self) -> Returns:
+        """So many at a time as there are environments for; the last round is filled up with some that are not counted."""
+        wanted, at_once = self.stack.lead.final_episodes, self.stack.lead.episodes
+        seeds = [final_seeds(trial, at_once * -(-wanted // at_once)) for trial in self.stack.trials]
+        rounds = [[row[first : first + at_once] for row in seeds] for first in range(0, wanted, at_once)]
+        return np.concatenate([self.evaluator.run(self._act, each) for each in rounds], axis=1)[:, :wanted]
+
+    def begin(self, beside: Beside | None, masks: Mapping[str, Mask], final: bool = False) -> Future:
+        """The returns of the policies as they are now; from other processes with `beside`, while training goes on."""
+        if beside is None:
+            return Done(self(final))
+        names = getattr(self.agent.algorithm, "POLICY", ("actor",))
+        networks = {name: self.agent.networks[name] for name in names}
+        rows = {name: network.unpack(network.parameters.detach()).cpu().numpy() for name, network in networks.items()}
+        kept = {name: [layer.bool().cpu().numpy() for layer in masks[name]] for name in names}
+
+        def part(own: slice) -> Future:
+            trials = json.dumps([trial.to_json() for trial in self.stack.trials[own]])
+            masks_of = {name: [layer[own] for layer in layers] for name, layers in kept.items()}
+            return beside(elsewhere, trials, final, self.agent.update, {name: row[own] for name, row in rows.items()}, masks_of)
+
+        return Joined([part(slice(first, first + PART)) for first in range(0, len(self.stack), PART)])
+
+    def act(self, observations: Returns) -> Returns:
+        """Actions [K, E, A] of the environment for its observations [K, E, O]."""
+        with torch.no_grad(), few_rows:
+            return self._act(observations)
+
+    def _act(self, observations: Returns) -> Returns:
+        seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
+        return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
+
+
+def elsewhere(trials: str, final: bool, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
+    """Returns [K, episodes] of policies given by canonical rows [K, D] and masks, on a CPU, by a process that may not be the trainer's."""
+    torch.set_num_threads(1)
+    evaluation = _evaluation(trials)
+    agent = evaluation.agent
+    start = {name: torch.from_numpy(rows[name]) if name in rows else agent.initial(name) for name in agent.specs}
+    masks = {name: ones(spec, agent.size) for name, spec in agent.specs.items()}
+    masks |= {name: [torch.from_numpy(layer).float() for layer in layers] for name, layers in kept.items()}
+    agent.build("dense", start, masks)  # whatever the company: `auto` would choose by it, and round otherwise
+    agent.at(update)
+    return evaluation(final)
+
+
+@lru_cache(maxsize=4)
+def _evaluation(trials: str) -> Evaluation:
+    """Environments take longer to make than a short evaluation, so those of the last few parts are kept."""
+    stack = Stack(tuple(Trial.from_json(value) for value in json.loads(trials)))
+    table = load_table(stack.lead.dataset)
+    agent = Agent(plugins.load("algorithms", stack.lead.algorithm), stack, table.observation_size, table.action_size)
+    return Evaluation(agent, table, stack)
+
+
+class Told:
+    """Reports, and what is to be done between them, in their order while some wait for an evaluation that is not finished."""
+
+    def __init__(self) -> None:
+        self.queue: deque[tuple[Iterable[Report], Future]] = deque()
+
+    def later(self, reports: Iterable[Report], future: Future | None = None) -> None:
+        """`reports` are asked for when all before them were taken and `future` is done."""
+        self.queue.append((reports, future or Done()))
+
+    def ready(self, wait: bool = False) -> Iterator[Report]:
+        """What can be told now; all of it with `wait`, and more of it where too much is held back."""
+        while self.queue:
+            reports, future = self.queue[0]
+            if not (wait or future.done() or sum(not other.done() for _, other in self.queue) > BEHIND):
+                return
+            self.queue.popleft()
+            yield from reports

@@ -1,0 +1,125 @@
+"""A finished trial's policy in gymnasium's own environment, one episode after another, to watch and to check.
+
+The policy is computed as the trial's evaluations computed it: the same execution, the same batch of episodes (the others rest), the
+same seeds. So on the machine that trained it an episode has the return that the last evaluation had, to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from trainables import environments, execution, plugins
+from trainables.agent import Agent
+from trainables.datasets import local, minari_store
+from trainables.environments import Reference
+from trainables.errors import UserError
+from trainables.evaluation.evaluation import act, evaluation_seeds
+from trainables.policy.policy import SCALINGS
+from trainables.pruning.prune import ones
+from trainables.simulation.stepping import bounded
+from trainables.training.checkpoint import unpack_bits
+from trainables.trial import Stack, Trial
+
+Array = npt.NDArray[Any]
+FPS = 20  # pictures a second of an environment that does not say
+
+
+@dataclass(frozen=True)
+class Episode:
+    """`total` is the undiscounted return; `score` the normalized score, nan where no reference returns are known."""
+
+    seed: int
+    steps: int
+    total: float
+    score: float
+
+
+class Trained:
+    """The policy of a finished trial, from the files that it left in `folder`, for batches of at most `episodes` episodes."""
+
+    def __init__(self, folder: Path, trial: Trial, how: str) -> None:
+        """`how` is the execution that the trial was computed by, as its reports say it."""
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        tensors = load_file(folder / "policy.safetensors")
+        self.scaling = {name: tensors.pop(name) for name in SCALINGS}
+        sizes = len(self.scaling["observation_shift"]), len(self.scaling["action_shift"])
+        self.agent = Agent(plugins.load("algorithms", trial.algorithm), Stack((trial,)), *sizes)
+        self.batch = torch.zeros(1, trial.episodes, sizes[0])
+        self._build(tensors, load_file(folder / "masks.safetensors"), how)
+        self.agent.at(trial.updates - 1)  # what an algorithm draws to act is drawn as after the last update
+
+    def __call__(self, observation: Array, episode: int) -> Array:
+        """The action [A] for an observation [O] in an episode of the evaluation."""
+        row = episode % self.batch.shape[1]
+        self.batch[0, row] = torch.from_numpy(np.asarray(observation, np.float32))
+        seen = torch.addcmul(self.scaling["observation_shift"], self.batch, self.scaling["observation_scale"])
+        action = act(self.agent, seen)[0, row]
+        return ((action - self.scaling["action_shift"]) / self.scaling["action_scale"]).numpy()
+
+    def _build(self, tensors: dict[str, Tensor], packed: dict[str, Tensor], how: str) -> None:
+        """Only the networks that act are known; the others are as they were before training."""
+        agent, rows, masks = self.agent, {}, {}
+        acting = getattr(agent.algorithm, "POLICY", ("actor",))
+        for name, spec in agent.specs.items():
+            rows[name], masks[name] = agent.initial(name), ones(spec, 1)
+            if name in acting:
+                prefix = "" if name == "actor" else f"{name}/"
+                for part, view in spec.views(rows[name]).items():
+                    view.copy_(tensors[prefix + part].unsqueeze(0))
+                masks[name] = unpack_bits(spec, [packed[name]])
+        used = how.split(",")[0]
+        agent.build(used if used in execution.CHOICES else "auto", rows, masks)
+
+
+def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], None] | None = None) -> Iterator[Episode]:
+    """The first `count` episodes of the trial's evaluations; `frame` gets each picture [height, width, 3] and their number per second.
+
+    Raises UserError for an environment that cannot be made or drawn.
+    """
+    about = json.loads((folder / "policy.json").read_bytes())
+    policy = Trained(folder, trial, about["execution"])
+    environment, reference = about["environment"], reference_of(trial, about["environment"])
+    env = environments.make(environment, drawn=frame is not None)
+    if frame and (model := getattr(env.unwrapped, "model", None)):
+        model.vis.quality.shadowsize = 0  # without a GPU a picture with shadows takes seven times as long
+    try:
+        for number, seed in enumerate(evaluation_seeds(trial, count)):
+            total, steps, over = 0.0, 0, False
+            observation, _ = env.reset(seed=seed)
+            while not over:
+                if frame:
+                    frame(picture(env, environment), int(env.metadata.get("render_fps", FPS)))
+                (action,), (finite,) = bounded(policy(observation, number)[None], env.action_space)
+                if not finite:
+                    raise UserError(f"the policy of {trial.name} asks for an action that is not finite: {action.tolist()}")
+                observation, reward, terminated, truncated, _ = env.step(action)
+                total, steps, over = total + float(reward), steps + 1, terminated or truncated
+            yield Episode(seed, steps, total, float(reference.normalize(total)))
+    finally:
+        env.close()
+
+
+def reference_of(trial: Trial, environment: str) -> Reference:
+    """The reference returns that the dataset names where it is here, else the environment's."""
+    if local.exists(trial.dataset):
+        return minari_store.read_metadata(trial.dataset).reference
+    return environments.reference(environment) or environments.UNKNOWN
+
+
+def picture(env: Any, environment: str) -> Array:
+    """What the environment looks like now; raises UserError where it cannot be drawn."""
+    try:
+        return np.asarray(env.render(), np.uint8)
+    except Exception as error:  # every renderer has its own
+        raise UserError(f"environment {environment!r} cannot be drawn here ({environments.one_line(error)})") from None

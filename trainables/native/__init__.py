@@ -1,0 +1,1 @@
+"""C and CUDA sources, and the code that compiles and loads them."""

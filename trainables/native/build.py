@@ -1,0 +1,155 @@
+"""The C of `execution/native/`, compiled once per machine by its own C compiler, and its structures for ctypes. No torch.
+
+The library lies in `$WINNOW_CACHE` (default `~/.cache/winnow`), named by the hash of source and flags. `WINNOW_SIMD` is `auto`
+(the best this processor has), `avx2` or `generic` (what the compiler does without any flag).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+from trainables.errors import UserError, unknown
+
+NATIVE = Path(__file__).parent
+SOURCES = [NATIVE / name for name in ("kernels.c", "update.c", "simulate.c")]
+HEADERS = [NATIVE / "tile.h"]
+FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
+SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma")}
+
+
+def simd() -> str:
+    """The instruction set in use; UserError where `WINNOW_SIMD` names none."""
+    asked = os.environ.get("WINNOW_SIMD", "auto")
+    if asked == "auto":
+        return "avx2" if {"avx2", "fma"} <= _features() else "generic"
+    if asked not in SIMD:
+        raise unknown("WINNOW_SIMD", asked, ("auto", *SIMD))
+    return asked
+
+
+def _features() -> set[str]:
+    """What Linux says of this processor; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return {word for line in lines if line.startswith("flags") for word in line.split()}
+
+
+TILE = 64  # batch elements that go through the network together, as in tile.h
+
+
+class Layer(ctypes.Structure):
+    """As in tile.h."""
+
+    _fields_ = [(name, ctypes.c_int32) for name in ("inputs", "outputs")] + [
+        (name, ctypes.c_void_p) for name in ("start", "visit", "tstart")
+    ]
+
+
+class Network(ctypes.Structure):
+    """As in kernels.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int32) for name in ("members", "heads", "depth", "features", "outputs", "widest", "values", "tanh")]
+        + [("norm", ctypes.c_float)]
+        + [("tile", ctypes.c_int64)]
+        + [(name, ctypes.c_void_p) for name in ("column", "trow", "tvalue", "offset", "layers")]
+    )
+
+
+class Runner(ctypes.Structure):
+    """As in simulate.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int32) for name in ("controls", "positions", "velocities", "frames", "terminates", "padding")]
+        + [(name, ctypes.c_double) for name in ("seconds", "healthy_reward")]
+        + [(name, ctypes.c_double * 2) for name in ("height", "angle", "state")]
+        + [("velocity_limit", ctypes.c_double), ("control_cost", ctypes.c_float), ("unused", ctypes.c_float)]
+        + [(name, ctypes.c_void_p) for name in ("low", "high")]
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
+    found = _loaded(simd())
+    pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+    for name, arguments in {
+        "forward": [pointer, pointer, integer, pointer, integer, integer, integer, pointer, pointer, pointer],
+        "backward": [pointer, pointer, integer, pointer, integer, integer, pointer, pointer, pointer, pointer],
+        "input_gradient": [pointer, pointer, integer, integer, integer, pointer, pointer, pointer, pointer],
+        "input_gradient_backward": [pointer, pointer, integer, integer, integer, *[pointer] * 6],
+        "draw": [integer, pointer, long, integer, long, long, pointer, pointer],
+        "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
+        "adam": [integer, long, pointer, pointer, pointer, pointer, pointer, ctypes.c_float, double, double, double, long],
+        "track": [integer, long, pointer, pointer, pointer],
+        "simulate": [pointer, pointer, pointer, integer, *[pointer] * 10],
+    }.items():
+        function = getattr(found, f"winnow_{name}")
+        function.argtypes, function.restype = arguments, None
+    return found
+
+
+def reason() -> str:
+    """Why the kernels cannot run here, in one line; empty where they can."""
+    try:
+        library()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def available() -> bool:
+    """True if the kernels can run here: they are compiled already, or there is a C compiler."""
+    return not reason()
+
+
+def _loaded(level: str) -> ctypes.CDLL:
+    """The library in memory; a file that is damaged, or another system's, is compiled again, once."""
+    file = _compiled(level)
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    try:
+        return ctypes.CDLL(str(_compiled(level)))
+    except OSError as error:
+        told = str(error).removeprefix(f"{file}: ").splitlines()[0]
+        raise UserError(f"cannot load the sparse kernels {str(file)!r} ({told}); set WINNOW_CACHE, or use execution 'dense'") from None
+
+
+def _compiled(level: str) -> Path:
+    """The shared library's file. Processes that compile it at the same time do not disturb each other: the last rename stays."""
+    flags = (*FLAGS, *SIMD[level])
+    compiler = os.environ.get("CC", "cc")
+    contents = [file.read_bytes() for file in (*SOURCES, *HEADERS)]
+    digest = hashlib.sha256(b"\0".join([*contents, " ".join([*flags, platform.machine()]).encode()])).hexdigest()[:16]
+    folder = Path(os.environ.get("WINNOW_CACHE") or Path.home() / ".cache" / "winnow")
+    target = folder / f"kernels-{level}-{digest}.so"
+    if target.exists():
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / target.name
+            command = [*compiler.split(), *flags, *map(str, SOURCES), "-o", str(made), "-lm"]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            os.replace(made, target)
+    except FileNotFoundError:
+        raise UserError(f"no C compiler {compiler!r} to build the sparse kernels; install one, set CC, or use execution 'dense'") from None
+    except subprocess.CalledProcessError as error:
+        first = (error.stderr or "no message").strip().splitlines()[0]
+        raise UserError(f"{compiler!r} failed on the sparse kernels ({first}); set CC, or use execution 'dense'") from None
+    except OSError as error:
+        raise UserError(f"cannot write the sparse kernels to {str(folder)!r} ({error.strerror}); set WINNOW_CACHE") from None
+    return target

@@ -1,0 +1,75 @@
+/* What an update does beside its networks: draws, the minibatch, the optimizer, the targets. One pass over memory each. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* ---- Philox4x32-10 (Salmon et al. 2011) as in trainables/tensors/streams.py: counter (lane, update, update >> 32, 0), key per member ---- */
+
+enum { LANES = 16 }; /* counters that go together; word w of counter i is draw 4 i + w */
+
+static void philox(uint32_t lane, uint64_t update, const int64_t key[2], uint32_t word[4 * LANES]) {
+    uint32_t c0[LANES], c1[LANES], c2[LANES], c3[LANES], k0 = (uint32_t)key[0], k1 = (uint32_t)key[1];
+    for (int i = 0; i < LANES; i++) c0[i] = lane + i, c1[i] = (uint32_t)update, c2[i] = (uint32_t)(update >> 32), c3[i] = 0;
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9, k1 += 0xBB67AE85)
+        for (int i = 0; i < LANES; i++) {
+            const uint64_t p0 = (uint64_t)c0[i] * 0xD2511F53, p1 = (uint64_t)c2[i] * 0xCD9E8D57;
+            c0[i] = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0, c1[i] = (uint32_t)p1;
+            c2[i] = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1, c3[i] = (uint32_t)p0;
+        }
+    for (int i = 0; i < LANES; i++) word[4 * i] = c0[i], word[4 * i + 1] = c1[i], word[4 * i + 2] = c2[i], word[4 * i + 3] = c3[i];
+}
+
+/* [updates, members, count]: `below` > 0: integers in [0, below) to `integers`, else numbers in (0, 1) to `uniform`. */
+void winnow_draw(int members, const int64_t *keys, int64_t first, int updates, int64_t count, int64_t below, int64_t *integers, float *uniform) {
+    uint32_t word[4 * LANES];
+    for (int u = 0; u < updates; u++)
+        for (int k = 0; k < members; k++)
+            for (int64_t done = 0; done < count; done += 4 * LANES) {
+                const int length = count - done < 4 * LANES ? (int)(count - done) : 4 * LANES;
+                philox((uint32_t)(done / 4), (uint64_t)(first + u), keys + 2 * k, word);
+                if (below)
+                    for (int i = 0; i < length; i++) *integers++ = (int64_t)((word[i] * (uint64_t)below) >> 32);
+                else
+                    for (int i = 0; i < length; i++) *uniform++ = ((float)(int32_t)(word[i] >> 9) + 0.5f) * 0x1p-23f;
+            }
+}
+
+/* ---- the minibatch ---- */
+
+/* out[i] = shift + scale x rows[index[i]], the rows fetched ahead: they lie anywhere in a table larger than the caches. */
+void winnow_gather(int64_t count, const int64_t *index, int64_t width, const float *rows, const float *restrict shift, const float *restrict scale,
+                   float *restrict out) {
+    enum { AHEAD = 16, LINE = 16 };
+    for (int64_t i = 0; i < count; i++, out += width) {
+        if (i + AHEAD < count)
+            for (int64_t j = 0; j < width + LINE - 1; j += LINE) __builtin_prefetch(rows + index[i + AHEAD] * width + (j < width ? j : width - 1));
+        const float *row = rows + index[i] * width;
+        for (int64_t j = 0; j < width; j++) out[j] = shift[j] + scale[j] * row[j];
+    }
+}
+
+/* ---- optimizer and target tracking, rows [members, size] ---- */
+
+/* torch.optim.Adam: value -= rate (first / correction1) / (sqrt(second / correction2) + epsilon), with one division.
+   rate = `rate` [members] x `factor`. */
+void winnow_adam(int members, int64_t size, float *restrict value, const float *restrict gradient, float *restrict first, float *restrict second,
+                 const float *rate, float factor, double beta1, double beta2, double epsilon, int64_t update) {
+    const double root = sqrt(1 - pow(beta2, (double)update));
+    const float b1 = (float)(1 - beta1), b2 = (float)beta2, c2 = (float)(1 - beta2), small = (float)(epsilon * root);
+    for (int k = 0; k < members; k++, value += size, gradient += size, first += size, second += size) {
+        const float step = (float)(rate[k] * factor * root / (1 - pow(beta1, (double)update)));
+        for (int64_t i = 0; i < size; i++) {
+            const float g = gradient[i];
+            first[i] += b1 * (g - first[i]);
+            second[i] = b2 * second[i] + c2 * g * g;
+            value[i] -= step * first[i] / (sqrtf(second[i]) + small);
+        }
+    }
+}
+
+/* target += tau (online - target); `tau` [members]. */
+void winnow_track(int members, int64_t size, float *restrict target, const float *restrict online, const float *tau) {
+    for (int k = 0; k < members; k++, target += size, online += size)
+        for (int64_t i = 0; i < size; i++) target[i] += tau[k] * (online[i] - target[i]);
+}

@@ -1,0 +1,154 @@
+"""What a mask really is: densities, live units and inputs, size and cost, and how alike two masks are. Plain numbers, ready for JSON.
+
+    python -m trainables.pruning.mask_statistics MASKS.safetensors MASKS.safetensors ...     Jaccard overlap of every pair, per network
+
+Four ways to count a pruned network: `dense` as if nothing were pruned; `nominal` the kept weights; `effective` those that lie on a path
+from input to output; `compact` dense matrices between the units that do. Biases, gains and shifts of live units count as parameters,
+nominally those of all units; what belongs to no unit (a log standard deviation) always does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.errors import UserError
+from trainables.pruning.ranking import Mask, on_path
+from trainables.tensors.mlp import MLP
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
+FRAGILE = 8  # live units of a hidden layer: with fewer, each carries much
+WORD = 4  # bytes of a number
+
+
+def describe(spec: MLP, mask: Mask, inputs: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Per member, what a network's mask is; `inputs` are names of its inputs. Heads are counted together, an input is live if any head
+    sees it. A live unit lies on a path."""
+    path = on_path(mask)
+    names = list(inputs) or [str(i) for i in range(spec.sizes[0])]
+    return [_describe(spec, [m[k] for m in mask], [p[k] for p in path], names) for k in range(len(mask[0]))]
+
+
+def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, Any]:
+    """One member; layers [C, out, in]."""
+    kept, live = [int(layer.sum()) for layer in mask], [int(layer.sum()) for layer in path]
+    sees = path[0].sum((0, 1)) > 0
+    into = [(layer.sum(-2) > 0) for layer in path]  # [C, in]: the unit below, or the input, is live
+    out_of = path[-1].sum(-1) > 0  # [C, outputs]
+    units = [[int(head.sum()) for head in layer] for layer in (*into, out_of)]
+    compact = sum(a * b for heads in itertools.pairwise(units) for a, b in zip(*heads, strict=True))
+    beside, live_beside = _beside_weights(spec, [spec.heads * n for n in spec.sizes[1:]]), _beside_weights(spec, list(map(sum, units[1:])))
+    weights = {"dense": sum(spec.weights_per_layer), "nominal": sum(kept), "effective": sum(live), "compact": compact}
+    parameters = {name: count + (beside if name in ("dense", "nominal") else live_beside) for name, count in weights.items()}
+    bits = -(-weights["dense"] // 8)
+    layers = [
+        {
+            "weights": layer.numel(), "kept": kept[i], "density": kept[i] / layer.numel(), "effective_density": live[i] / layer.numel(),
+            "units": spec.heads * spec.sizes[i + 1], "live_units": sum(units[i + 1]),
+        }
+        for i, layer in enumerate(mask)
+    ]  # fmt: skip
+    return {
+        "density": weights["nominal"] / weights["dense"],
+        "effective_density": weights["effective"] / weights["dense"],
+        "kept": weights["nominal"],
+        "live_inputs": int(sees.sum()),
+        "unseen_inputs": [name for name, seen in zip(names, sees.tolist(), strict=True) if not seen],
+        "live_units": sum(sum(layer) for layer in units[1:-1]),
+        "outputs_without_a_path": [index for index, alive in enumerate(out_of.all(0).tolist()) if not alive],
+        "fewest_live_units": min((n for layer in units[1:-1] for n in layer), default=None),
+        "parameters": parameters,
+        "bytes": {
+            n: WORD * c + (bits if n in ("nominal", "effective") else 0) for n, c in parameters.items()
+        },  # values and one bit a weight
+        "flops": {name: 2 * count for name, count in weights.items()},  # of one observation: a multiplication and an addition a weight
+        "layers": layers,
+    }
+
+
+def _beside_weights(spec: MLP, units: Sequence[int]) -> int:
+    """Parameters that are no weights, with so many units per layer: a bias each, gain and shift of a normalized one, and the extras."""
+    return sum(units) + (2 * sum(units[:-1]) if spec.norm else 0) + sum(spec.extra.values())
+
+
+def metrics(described: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The scalars worth a curve and a column, by `mask/<what>/<network>`; all else is in the artifact masks.json."""
+    return {
+        f"mask/{what}/{network}": float(found[what])
+        for network, found in described.items()
+        for what in ("density", "effective_density", "live_units", "live_inputs")
+    }
+
+
+def warnings(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What makes a network fragile, a sentence each; none for most."""
+    found = []
+    for network, about in described.items():
+        if about["outputs_without_a_path"]:
+            found.append(f"{network}: no path leads to outputs {about['outputs_without_a_path']}, which are constants")
+        fewest = about["fewest_live_units"]
+        if fewest is not None and fewest < FRAGILE <= min(layer["units"] for layer in about["layers"][:-1]):
+            found.append(f"{network}: a hidden layer has {fewest} live units left")
+        if about["effective_density"] < 0.5 * about["density"]:
+            found.append(f"{network}: {100 * (1 - about['effective_density'] / about['density']):.0f} % of the kept weights lie on no path")
+    return found
+
+
+def quantiles(saliency: Tensor) -> list[float]:
+    """QUANTILES of a layer's finite scores."""
+    finite = saliency.flatten().double()
+    finite = finite[torch.isfinite(finite)].sort().values
+    return [float(finite[round(q * (len(finite) - 1))]) for q in QUANTILES] if len(finite) else []
+
+
+def jaccard(first: Mask, second: Mask) -> float:
+    """Weights that both keep over weights that either keeps; 1 for equal masks, about d / (2 - d) for random ones of density d."""
+    both = sum(float((a * b).sum()) for a, b in zip(first, second, strict=True))
+    either = sum(float(((a + b) > 0).sum()) for a, b in zip(first, second, strict=True))
+    return both / either if either else 1.0
+
+
+def read_masks(path: Path) -> dict[str, Mask]:
+    """The masks of a trial from its artifact, layers [1, C, out, in]; raises UserError for a file that is not one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = json.loads(file.metadata()["shapes"])
+            bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a trial's masks.safetensors: {error}") from None
+    found = {}
+    for name, own in shapes.items():
+        sizes = [c * n_out * n_in for c, n_out, n_in in own]
+        flat = torch.from_numpy(np.unpackbits(bits[name].numpy(), count=sum(sizes))).float()
+        found[name] = [part.reshape(1, *shape) for part, shape in zip(flat.split(sizes), own, strict=True)]
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the overlap of every pair of files, per network; exit code 2 for files that cannot be compared."""
+    try:
+        if len(arguments) < 2:
+            raise UserError("give two or more masks.safetensors files")
+        masks = [read_masks(Path(argument)) for argument in arguments]
+        for (first, a), (second, b) in itertools.combinations(zip(arguments, masks, strict=True), 2):
+            if {n: [m.shape for m in mask] for n, mask in a.items()} != {n: [m.shape for m in mask] for n, mask in b.items()}:
+                raise UserError(f"{first} and {second} are of different networks")
+            print(f"{first} {second}: " + "  ".join(f"{name} {jaccard(a[name], b[name]):.3f}" for name in a))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

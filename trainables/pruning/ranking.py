@@ -1,0 +1,174 @@
+"""From saliency to mask. A mask is a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from trainables.errors import UserError
+from trainables.tensors.mlp import MLP
+
+Mask = list[Tensor]
+Budgets = Callable[[MLP, float], list[int]]  # weights kept per layer at a density
+
+
+def kept(density: float, prunable: int) -> int:
+    """How many of `prunable` weights a density in (0, 1] keeps: round(d P)."""
+    return round(density * prunable)
+
+
+def threshold(saliency: Sequence[Tensor], keep: Sequence[int]) -> Mask:
+    """Keep exactly `keep[k]` weights of member k, those of highest saliency over all layers and heads together.
+
+    `saliency[l]` is [K, C, out, in]; -inf marks a weight that may not be kept. Ties go to the lower flat index (layer, head,
+    row, column), so the same saliency always gives the same mask. Raises UserError for a saliency that is not a number.
+    """
+    flat = torch.cat([layer.flatten(1) for layer in saliency], dim=1)
+    for member, row in enumerate(flat):
+        if torch.isnan(row).any():
+            raise UserError(f"the saliency of member {member} is not a number in {int(torch.isnan(row).sum())} places; nothing is pruned")
+    order = torch.sort(flat, dim=1, descending=True, stable=True).indices
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
+    chosen = (rank < torch.tensor(list(keep), device=flat.device).unsqueeze(1)).float()
+    split = chosen.split([layer[0].numel() for layer in saliency], dim=1)
+    return [part.reshape(layer.shape) for part, layer in zip(split, saliency, strict=True)]
+
+
+def threshold_in_layers(saliency: Sequence[Tensor], budgets: Sequence[Sequence[int]]) -> Mask:
+    """The same inside each layer and head alone: `budgets[k][l]` weights of member k's layer l, shared evenly by its heads."""
+    mask: Mask = []
+    for index, layer in enumerate(saliency):
+        heads = layer.shape[1]
+        parts = []
+        for head in range(heads):
+            share = [budget[index] // heads + (head < budget[index] % heads) for budget in budgets]
+            parts.append(threshold([layer[:, head : head + 1]], share)[0])
+        mask.append(torch.cat(parts, dim=1))
+    return mask
+
+
+def choose(
+    specs: Mapping[str, MLP],
+    saliency: Mapping[str, Sequence[Tensor]],
+    densities: Mapping[str, Sequence[float]],
+    scope: str = "network",
+    target: str = "nominal",
+    budgets: Budgets | None = None,
+) -> dict[str, Mask]:
+    """The masks of all networks from their saliencies; `densities[name][k]` is what member k keeps of a network.
+
+    `scope` says within what weights are ranked: "network", "joint" (all networks, by their raw scores) or "layer" (the same density in
+    each); `budgets(spec, density)` per layer goes before it. With the target "effective" the asked number of weights lies on a path:
+    the nearest number that the ranking allows, and those off every path are not kept.
+    """
+    if scope == "layer":
+        budgets = even
+    masks: dict[str, Mask] = {}
+    for names in [list(specs)] if scope == "joint" else [[name] for name in specs]:
+
+        def cut(asked: Mapping[str, Sequence[float]], names: list[str] = names) -> dict[str, Mask]:
+            if budgets:
+                return {name: threshold_in_layers(saliency[name], [budgets(specs[name], d) for d in asked[name]]) for name in names}
+            totals = [sum(specs[name].weights_per_layer) for name in names]
+            keep = [sum(map(kept, own, totals)) for own in zip(*(asked[name] for name in names), strict=True)]
+            layers = threshold([layer for name in names for layer in saliency[name]], keep)
+            return {name: [layers.pop(0) for _ in saliency[name]] for name in names}
+
+        own = {name: densities[name] for name in names}
+        masks |= cut(own) if target == "nominal" else on_paths(cut, own, {name: sum(specs[name].weights_per_layer) for name in names})
+    return masks
+
+
+def on_paths(
+    cut: Callable[[Mapping[str, Sequence[float]]], dict[str, Mask]], asked: Mapping[str, Sequence[float]], totals: Mapping[str, int]
+) -> dict[str, Mask]:
+    """Bisect on what `cut` keeps until as many weights as `asked` lie on a path, per member (Vysogorets & Kempe 2023)."""
+    members, total = range(len(next(iter(asked.values())))), sum(totals.values())
+    wanted = [sum(kept(asked[name][k], totals[name]) for name in totals) for k in members]
+
+    def live(counts: Sequence[int]) -> tuple[dict[str, Mask], list[int]]:
+        found = {name: on_path(mask) for name, mask in cut({name: [count / total for count in counts] for name in totals}).items()}
+        return found, [sum(int(layer[k].sum()) for mask in found.values() for layer in mask) for k in members]
+
+    low, high = list(wanted), [total] * len(wanted)
+    while low != high:  # the smallest count that leaves at least as many as wanted
+        middle = [(a + b) // 2 for a, b in zip(low, high, strict=True)]
+        enough = [count >= want for count, want in zip(live(middle)[1], wanted, strict=True)]
+        low = [a if ok else min(m + 1, b) for a, b, m, ok in zip(low, high, middle, enough, strict=True)]
+        high = [m if ok else b for b, m, ok in zip(high, middle, enough, strict=True)]
+    (above, more), (below, less) = live(high), live([max(1, count - 1) for count in high])
+    nearer = [k for k in members if abs(less[k] - wanted[k]) < abs(more[k] - wanted[k])]
+    for name, mask in above.items():
+        for layer, other in zip(mask, below[name], strict=True):
+            layer[nearer] = other[nearer]
+    return above
+
+
+def even(spec: MLP, density: float) -> list[int]:
+    """The same density in every layer, exactly round(density P) weights in all."""
+    return apportion([density * n for n in spec.weights_per_layer], kept(density, sum(spec.weights_per_layer)))
+
+
+def shuffled(layer: Tensor, random: Tensor) -> Tensor:
+    """A layer's mask [K, C, out, in] with its entries permuted within each head, in the order of `random`."""
+    order = random.flatten(2).argsort(dim=2, stable=True)
+    return layer.flatten(2).gather(2, order).reshape(layer.shape)
+
+
+def apportion(wanted: Sequence[float], total: int) -> list[int]:
+    """Whole numbers that sum to `total`, nearest to `wanted` (largest remainder, ties to the first)."""
+    counts = [math.floor(value) for value in wanted]
+    by_remainder = sorted(range(len(wanted)), key=lambda i: (counts[i] - wanted[i], i))
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
+
+
+def on_path(mask: Mask) -> Mask:
+    """The part of a mask that lies on some input-to-output path, counted per head (heads share no unit)."""
+    reached = [torch.ones_like(mask[0][..., 0, :])]  # [K, C, units] of the layer below: some input reaches the unit
+    for layer in mask:
+        reached.append(((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float())
+    useful = useful_units(mask)
+    return [layer * reached[i].unsqueeze(-2) * useful[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
+
+
+def useful_units(mask: Mask) -> list[Tensor]:
+    """Inputs, then per layer bool [K, C, units]: whether the unit reaches an output; inputs and outputs always count."""
+    useful = [torch.ones_like(mask[-1][..., :, 0], dtype=torch.bool)]
+    for layer in reversed(mask[1:]):
+        useful.insert(0, (layer * useful[0].unsqueeze(-1)).sum(-2) > 0)
+    return [torch.ones_like(mask[0][..., 0, :], dtype=torch.bool), *useful]
+
+
+def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
+    """Raise UserError, naming trial, network and layer, when a head of some member has no path from input to output."""
+    path = on_path(mask)
+    for member, name in enumerate(names):
+        for head in range(mask[0].shape[1]):
+            if any(layer[member, head].sum() == 0 for layer in path):
+                # No path: the narrowest layer is where it broke.
+                fewest = min(range(len(mask)), key=lambda i: float(mask[i][member, head].sum()))
+                count, total = int(mask[fewest][member, head].sum()), mask[fewest][member, head].numel()
+                raise UserError(
+                    f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{fewest} keeps {count} of "
+                    f"{total} weights; lower the sparsity or choose another pruner"
+                )
+
+
+def to_row(spec: MLP, mask: Mask) -> Tensor:
+    """Canonical mask rows [K, D]: the weights' masks, 1 on biases, extras and padding."""
+    row = torch.ones(mask[0].shape[0], spec.row, device=mask[0].device)
+    views = spec.views(row)
+    for index, layer in enumerate(mask):
+        views[f"weight.{index}"].copy_(layer)
+    return row
+
+
+def from_row(spec: MLP, row: Tensor) -> Mask:
+    """The weights' masks in canonical rows [K, D], as views."""
+    views = spec.views(row)
+    return [views[f"weight.{index}"] for index in range(len(spec.layers))]

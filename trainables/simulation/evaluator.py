@@ -1,0 +1,91 @@
+"""Evaluation: all episodes of all members of a stack in one loop, with one batched forward per time step.
+
+The environments are stepped without gymnasium's wrappers (their time limit is kept here), as trainables/simulation/stepping.py does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables import environments
+from trainables.errors import UserError
+from trainables.simulation.stepping import Gymnasium, Planar, Simulation
+
+if TYPE_CHECKING:
+    from trainables.datasets.table import Table
+
+Act = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
+
+
+class Evaluator:
+    """Plays E episodes for each of K members; `seeds[k][e]` resets episode e of member k, the same at each `run`.
+
+    An episode's return depends on its seed and its member's actions alone, not on which other members or episodes are there.
+    Raises UserError for an environment that has no time limit or whose observations or actions are not plain vectors.
+    """
+
+    def __init__(self, environment: str, seeds: Sequence[Sequence[int]]) -> None:
+        if not seeds or not seeds[0] or any(len(row) != len(seeds[0]) for row in seeds):
+            raise UserError(f"evaluation seeds must be K rows of E numbers each; there are rows of {[len(row) for row in seeds]}")
+        self.environment = environment
+        self._seeds = [[int(seed) for seed in row] for row in seeds]
+        first = environments.make(environment)
+        spec = first.spec
+        if spec is None or spec.max_episode_steps is None:
+            raise UserError(f"environment {environment!r} has no time limit (max_episode_steps), so its episodes need not end")
+        low, high = getattr(first.action_space, "low", None), getattr(first.action_space, "high", None)
+        shape = first.observation_space.shape
+        if low is None or high is None or low.ndim != 1 or shape is None or len(shape) != 1:
+            raise UserError(f"environment {environment!r} maps {first.observation_space} to {first.action_space}; both must be flat boxes")
+        self.horizon = spec.max_episode_steps
+        self.observation_size, self.action_size = shape[0], low.shape[0]
+        self.action_low, self.action_high = low, high
+        count, runner = len(seeds) * len(seeds[0]), environments.runner(environment)
+        self._simulation: Simulation = (
+            Planar(first, runner, count) if runner else Gymnasium(first, lambda: environments.make(environment), count)
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(K, E)."""
+        return len(self._seeds), len(self._seeds[0])
+
+    def run(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> npt.NDArray[np.float64]:
+        """Undiscounted returns [K, E] of one episode for each seed, its own or as many others.
+
+        `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
+        the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode
+        in which an action is not finite (a diverged member) has the return nan.
+        """
+        members, episodes = self.shape
+        count = members * episodes
+        observations = np.zeros((members, episodes, self.observation_size), np.float32)
+        rows = observations.reshape(count, -1)
+        self._simulation.reset([seed for row in seeds or self._seeds for seed in row], rows)
+        returns, alive = np.zeros(count), np.arange(count)
+        for _ in range(self.horizon):
+            rewards, ended = self._simulation.step(alive, np.asarray(act(observations)).reshape(count, -1), rows)
+            returns += rewards
+            if ended.any():
+                alive = alive[~ended[alive]]
+                if not len(alive):
+                    break
+        return returns.reshape(members, episodes)
+
+    def close(self) -> None:
+        """Free the environments."""
+        self._simulation.close()
+
+
+def evaluator_of(table: Table, seeds: Sequence[Sequence[int]]) -> Evaluator:
+    """An evaluator in the environment of a dataset; raises UserError where observations or actions of the two differ in size."""
+    evaluator = Evaluator(table.environment, seeds)
+    sizes, wanted = (table.observation_size, table.action_size), (evaluator.observation_size, evaluator.action_size)
+    if sizes != wanted:
+        evaluator.close()
+        raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
+    return evaluator

@@ -1,0 +1,190 @@
+"""Many environments of one kind, stepped in one loop. Two ways with the same numbers, to the last bit:
+
+Gymnasium   any environment, through its own `step`, which for MuJoCo's runners costs almost as much in Python as the physics
+Planar      gymnasium's planar runners straight on MuJoCo: physics one by one, observations and rewards of all at once
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.environments import Runner
+from trainables.native import build
+
+Array = npt.NDArray[Any]
+Advance = Callable[[Array, Array, Array], None]  # (indices of the states, actions, observations to fill): one time step
+
+
+class Simulation(Protocol):
+    """n environments; `rows` [n, O] float32 is the caller's and holds the last observation of each."""
+
+    def reset(self, seeds: Sequence[int], rows: Array) -> None:
+        """Begin an episode in each environment."""
+        ...
+
+    def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
+        """Take actions [n, A], clipped to the action space, in the environments `alive` (indices, int64).
+
+        Rewards float64 [n] and whether the episode ended [n]; 0 and False elsewhere. An action that is not finite is not taken: its
+        reward is nan and its episode ends."""
+        ...
+
+    def close(self) -> None:
+        """Free the environments."""
+        ...
+
+
+class Gymnasium:
+    """`make` builds an environment; the first one is there already."""
+
+    def __init__(self, first: Any, make: Callable[[], Any], count: int) -> None:
+        made = [first, *(make() for _ in range(count - 1))]
+        # Wrappers that an environment is registered with belong to it.
+        self.environments = [env if env.spec.additional_wrappers else env.unwrapped for env in made]
+        self.space = first.action_space
+        self.rewards, self.ended = np.zeros(count), np.zeros(count, np.bool_)
+
+    def reset(self, seeds: Sequence[int], rows: Array) -> None:
+        for row, environment, seed in zip(rows, self.environments, seeds, strict=True):
+            row[:] = environment.reset(seed=seed)[0]
+
+    def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
+        rewards, ended = self.rewards, self.ended
+        rewards[:], ended[:] = 0, False
+        actions, finite = bounded(actions, self.space)
+        for i in alive.tolist():
+            if finite[i]:
+                rows[i], rewards[i], terminated, truncated, _ = self.environments[i].step(actions[i])
+                ended[i] = terminated or truncated
+            else:
+                rewards[i], ended[i] = np.nan, True
+        return rewards, ended
+
+    def close(self) -> None:
+        for environment in self.environments:
+            environment.close()
+
+
+def bounded(actions: Array, space: Any) -> tuple[Array, Array]:
+    """Actions [n, A] in the space's type and bounds, and which of them are finite [n]."""
+    actions = np.asarray(actions, space.dtype)
+    finite: Any = np.isfinite(actions).all(1)
+    return np.minimum(np.maximum(actions, space.low), space.high), finite
+
+
+class Planar:
+    """One gymnasium environment draws the initial states; the episodes have a MuJoCo state each and share its model."""
+
+    def __init__(self, environment: Any, runner: Runner, count: int) -> None:
+        self.environment, self.runner = environment.unwrapped, runner
+        self.model, self.frames, self.seconds = self.environment.model, self.environment.frame_skip, self.environment.dt
+        self.states: list[Any] = []
+        self.now = np.zeros((count, self.model.nq + self.model.nv))  # positions and velocities, x first
+        self.rewards, self.ended = np.zeros(count), np.zeros(count, np.bool_)
+        self.advance: Advance | None = None
+
+    def reset(self, seeds: Sequence[int], rows: Array) -> None:
+        self.states.clear()
+        for i, seed in enumerate(seeds):
+            rows[i] = self.environment.reset(seed=seed)[0]
+            self.states.append(copy.copy(self.environment.data))
+        self.parts = [part for state in self.states for part in (state.qpos, state.qvel)]
+        self.look()
+        self.advance = _in_c(self)
+
+    def look(self) -> None:
+        """Positions and velocities of all states, as they are."""
+        np.concatenate(self.parts, out=self.now.reshape(-1))
+
+    def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
+        self.rewards[:], self.ended[:] = 0, False
+        if self.advance:
+            self.advance(alive, actions, rows)
+        else:
+            self._step(alive, *bounded(actions, self.environment.action_space), rows)
+        return self.rewards, self.ended
+
+    def _step(self, alive: Array, actions: Array, finite: Array, rows: Array) -> None:
+        """What simulate.c does, in Python."""
+        import mujoco
+
+        self.rewards[alive], self.ended[alive] = np.nan, True
+        alive, x_before = alive[finite[alive]], self.now[:, 0].copy()
+        for i in alive.tolist():
+            self.states[i].ctrl[:] = actions[i]
+            mujoco.mj_step(self.model, self.states[i], self.frames)
+        self.look()
+        rewards, ended = self._judge((self.now[:, 0] - x_before) / self.seconds, actions)
+        self.rewards[alive], self.ended[alive] = rewards[alive], ended[alive]
+        self._observe(rows)
+
+    def _observe(self, rows: Array) -> None:
+        """Everything but x, velocities clipped."""
+        positions, limit = self.model.nq, self.runner.velocity_limit
+        rows[:] = self.now[:, 1:]
+        if limit is not None:
+            rows[:, positions - 1 :] = self.now[:, positions:].clip(-limit, limit)
+
+    def _judge(self, velocity: Array, actions: Array) -> tuple[Array, Array]:
+        """Rewards for velocities along x [n] and actions [n, A], in the order in which gymnasium computes them; and the ends."""
+        runner = self.runner
+        cost = runner.control_cost * np.square(actions).sum(1)
+        if not runner.terminates:
+            return velocity - cost, np.zeros(len(self.now), np.bool_)
+        healthy = _inside(self.now[:, 1], runner.height) & _inside(self.now[:, 2], runner.angle)
+        if runner.state:
+            healthy &= _inside(self.now[:, 2:], runner.state).all(1)
+        return velocity + runner.healthy_reward * healthy - cost, ~healthy
+
+    def close(self) -> None:
+        self.environment.close()
+
+
+def _in_c(planar: Planar) -> Advance | None:
+    """simulate.c on the memory of the states: in Python, what is around the physics takes a quarter as long again. None where the
+    kernels or MuJoCo's library are not to be had."""
+    import mujoco
+
+    library = next(Path(mujoco.__file__).parent.glob("libmujoco.so*"), None)
+    if library is None or not build.available():
+        return None
+    own, model, space = planar.runner, planar.model, planar.environment.action_space
+    everything = (-math.inf, math.inf)
+    runner = build.Runner(
+        controls=model.nu, positions=model.nq, velocities=model.nv, frames=planar.frames, terminates=own.terminates, seconds=planar.seconds,
+        healthy_reward=own.healthy_reward, height=own.height, angle=own.angle, state=own.state or everything,
+        velocity_limit=own.velocity_limit or math.inf, control_cost=own.control_cost, low=space.low.ctypes.data,
+        high=space.high.ctypes.data,
+    )  # fmt: skip
+    states = planar.states
+    arrays = ([getattr(state, name).ctypes.data for state in states] for name in ("ctrl", "qpos", "qvel"))
+    tables = [np.array(addresses, np.uintp) for addresses in ([state._address for state in states], *arrays)]
+    step = ctypes.cast(ctypes.CDLL(str(library)).mj_step, ctypes.c_void_p)
+    simulate, first = build.library().winnow_simulate, (step, model._address, ctypes.addressof(runner))
+    pointers, results = [table.ctypes.data for table in tables], (planar.rewards.ctypes.data, planar.ended.ctypes.data)
+    now = planar.now.ctypes.data
+
+    taken = np.empty((len(states), model.nu), np.float32)
+    rest = (*pointers, taken.ctypes.data, now)
+    seen: list[Any] = [None, None, 0, 0]  # asking an array for its address takes longer than the call does, and they seldom change
+
+    def advanced(alive: Array, actions: Array, rows: Array) -> None:
+        taken[:] = actions
+        if alive is not seen[0] or rows is not seen[1]:
+            seen[:] = alive, rows, alive.ctypes.data, rows.ctypes.data
+        simulate(*first, len(alive), seen[2], *rest, seen[3], *results)
+
+    advanced.kept = tables, runner, space  # type: ignore[attr-defined]  # it works on their memory
+    return advanced
+
+
+def _inside(values: Array, bounds: tuple[float, float]) -> Array:
+    return (bounds[0] < values) & (values < bounds[1])

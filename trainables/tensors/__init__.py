@@ -1,0 +1,1 @@
+"""Tensors of K members: networks, optimizers, random streams, masks, and recorded updates."""

@@ -1,0 +1,95 @@
+"""The networks: what an MLP of K members looks like, and its canonical flat layout.
+
+Shapes, one legend for the whole project: K members, C critics (heads) of a member, B batch, O observation, A action,
+H hidden units, P prunable weights, D all parameters of a member (padded), V what an execution stores of them.
+
+A member's parameters lie in one row of a flat tensor [K, D], layer after layer, weights before biases, `extra` last:
+
+    | weight.0 [C, H, O] | bias.0 [C, H] | weight.1 [C, H, H] | bias.1 [C, H] | ... | extra | zeros up to a multiple of 16 |
+
+With layer normalization each hidden layer's bias is followed by `gain.i` and `shift.i` [C, H].
+
+The optimizer, target tracking, initialization and checkpoints work on such rows as a whole. An execution may store them otherwise
+(kept weights only) but packs and unpacks the canonical row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+NORM_EPSILON = 1e-6  # of layer normalization; flax's default, as in ReBRAC's code
+ROW_ALIGNMENT = 16  # floats; rows start at the same place of a SIMD register, so a member's arithmetic does not depend on its index
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A ReLU network `sizes[0] -> ... -> sizes[-1]` with `heads` independent copies that share their input.
+
+    `output` is "linear" or "tanh". `extra` names free parameter vectors that no mask touches (a log standard deviation); they
+    start at 0.
+
+    With `norm`, each hidden layer's activations x [H] become (x - mean) / deviation x (1 + gain) + shift, after the ReLU (as in
+    ReBRAC's code). Mean and deviation are over all H units, whatever the mask: a unit that lost its weights still counts with its
+    constant max(bias, 0), and one that feeds no weight still reaches the output by way of the mean. So it is the network that a
+    mask on a dense one gives, and mask statistics, which count paths along weights, count those units as dead all the same.
+    """
+
+    sizes: tuple[int, ...]
+    heads: int = 1
+    output: str = "linear"
+    extra: Mapping[str, int] = field(default_factory=dict)
+    norm: bool = False
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) per layer."""
+        return tuple(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+
+    @property
+    def weights_per_layer(self) -> tuple[int, ...]:
+        """Prunable weights per layer, all heads together."""
+        return tuple(self.heads * n_in * n_out for n_in, n_out in self.layers)
+
+    @property
+    def segments(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Name -> (offset in the row, shape): `weight.0`, `bias.0`, ... layer by layer, then the extras."""
+        found: dict[str, tuple[int, tuple[int, ...]]] = {}
+        offset = 0
+        for index, (n_in, n_out) in enumerate(self.layers):
+            shapes: dict[str, tuple[int, ...]] = {"weight": (self.heads, n_out, n_in), "bias": (self.heads, n_out)}
+            if self.norm and index < len(self.layers) - 1:
+                shapes |= {"gain": (self.heads, n_out), "shift": (self.heads, n_out)}
+            for name, shape in shapes.items():
+                found[f"{name}.{index}"] = (offset, shape)
+                offset += math.prod(shape)
+        for name, size in self.extra.items():
+            found[name] = (offset, (size,))
+            offset += size
+        return found
+
+    @property
+    def used(self) -> int:
+        """Length of a row without the padding."""
+        offset, shape = list(self.segments.values())[-1]
+        return offset + math.prod(shape)
+
+    @property
+    def row(self) -> int:
+        """D: length of a row, padded."""
+        return -(-self.used // ROW_ALIGNMENT) * ROW_ALIGNMENT
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """The named parameters [K, *shape] inside a canonical flat tensor [K, D], sharing its memory."""
+        return {name: flat[:, offset : offset + math.prod(shape)].unflatten(1, shape) for name, (offset, shape) in self.segments.items()}
+
+    def initial_bound(self, flat: Tensor) -> None:
+        """Fill a canonical row-set with torch.nn.Linear's default bound 1/sqrt(inputs) per weight and bias; all else 0."""
+        flat.zero_()
+        views = self.views(flat)
+        for index, (n_in, _) in enumerate(self.layers):
+            for name in (f"weight.{index}", f"bias.{index}"):
+                views[name].fill_(1 / math.sqrt(n_in))

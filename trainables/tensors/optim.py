@@ -1,0 +1,82 @@
+"""Adam over the rows of a network: every member its own learning rate and moments. In place; one pass in C where that can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trainables.native import cuda
+from trainables.tensors import native_ops, tape
+
+NativeUpdate = Callable[[Tensor, float, int], None]
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, which all reference codes use
+
+
+class Adam:
+    """Kingma & Ba 2015, torch.optim.Adam's arithmetic, on `parameters` [K, V] with a learning rate [K, 1].
+
+    Where it is `recorded` (trainables/training/updates.py), or the project's C does not run, a GPU's kernel does it, or torch's fused
+    one, member by member."""
+
+    def __init__(self, parameters: Tensor, learning_rate: Tensor, recorded: bool = False) -> None:
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self.first = torch.zeros_like(parameters)
+        self.second = torch.zeros_like(parameters)
+        self._count = 0
+        self._update = None
+        if native_ops.serves(parameters) and not recorded:
+            self._update = native_ops.adam(parameters, self.first, self.second, learning_rate, BETAS, EPSILON)
+        self._on_gpu = cuda.serves(parameters)
+        self._counts = torch.zeros((), device=parameters.device)
+        rates = learning_rate.flatten().tolist()
+        self._groups = [
+            (learning_rate[rates.index(rate), 0], [k for k, own in enumerate(rates) if own == rate]) for rate in dict.fromkeys(rates)
+        ]
+
+    @property
+    def count(self) -> int:
+        """Updates made."""
+        return self._count if self._update else int(self._counts)
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self._count = value
+        self._counts.fill_(value)
+
+    def _by_native(self, update: NativeUpdate, gradient: Tensor, factor: float | Tensor) -> None:
+        self._count += 1
+        update(gradient, float(factor), self._count)
+
+    def minimize(self, gradient: Tensor, factor: float | Tensor = 1.0) -> None:
+        """One update along `gradient` [K, V]; `factor` scales the learning rate (a schedule)."""
+        if self._update:
+            tape.do(self._by_native, (self._update, gradient, factor))
+            return
+        self._counts += 1
+        if self._on_gpu:
+            rates = (self.learning_rate * factor).to(torch.float32)
+            cuda.adam(self.parameters, gradient, self.first, self.second, rates, self._counts, BETAS, EPSILON)
+            return
+        for rate, members in self._groups:
+            values, gradients, first, second = ([rows[k] for k in members] for rows in (self.parameters, gradient, self.first, self.second))
+            rate_now = (rate * factor).squeeze().to(rate.dtype)  # CUDA's kernel reads a float, whatever it is given
+            # One kernel for all, where operations of torch would pass over memory nine times.
+            torch._fused_adam_(
+                values, gradients, first, second, [], [self._counts] * len(members), lr=rate_now, beta1=BETAS[0], beta2=BETAS[1],
+                weight_decay=0, eps=EPSILON, amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+
+class Polyak:
+    """Polyak averaging of rows [K, V]: target <- (1 - tau) target + tau online, with `tau` [K, 1]."""
+
+    def __init__(self, target: Tensor, online: Tensor, tau: Tensor) -> None:
+        self.target, self.online, self.tau = target, online, tau
+        self.update = native_ops.track(target, online, tau) if native_ops.serves(target) else self._update
+
+    def _update(self) -> None:
+        self.target.lerp_(self.online, self.tau)

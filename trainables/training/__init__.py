@@ -1,0 +1,1 @@
+"""Updates, checkpoints and memory: everything between the first update and the last."""

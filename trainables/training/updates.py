@@ -1,0 +1,151 @@
+"""Makes the updates of a stack: recorded once and repeated, where that is faster than making each anew.
+
+A 256-wide network leaves a GPU waiting for Python; a graph of the update's some hundred kernels is one launch. On a CPU half the time
+of a small sparse network's update is Python's and autograd's, which a tape (trainables/tensors/tape.py) leaves out. Either repeats the same
+operations on the same memory. What changes from update to update must not come from Python: on a GPU the number of the update, the
+draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape. What an algorithm does
+differently every few updates it asks by `agent.every`, and each pattern of answers is recorded by itself.
+
+A tape is compared with the update made anew before it is trusted, and again as it is used. An algorithm that a tape cannot follow, or
+that changes something of its own in Python (a counter), is made anew each time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainables.agent import Agent
+from trainables.datasets.minibatches import Minibatches
+from trainables.errors import UserError
+from trainables.tensors.tape import Tape
+from trainables.training.python_state import own_state
+
+WARM_UP = 3  # updates of a pattern made in the usual way before it is recorded: libraries choose their kernels in them
+COMPARE_EVERY = 400  # updates at least between two comparisons of a tape, each of which costs the time of up to five
+
+Losses = dict[str, Tensor]
+Pattern = tuple[bool, ...]
+Work = Callable[[], Losses]
+Repeat = Callable[[], None]
+Record = Callable[[Work], tuple[Repeat | None, Losses]]
+
+
+class Updates:
+    """The updates of an agent in training. `record` makes the work of an update and gives the function that repeats it (None: it cannot
+    be repeated), and what the work returned."""
+
+    def __init__(self, agent: Agent, data: Minibatches, record: Record | None = None) -> None:
+        self.agent, self.data, self.asked = agent, data, record
+        self.since = 0  # updates since tapes were compared
+        self._forget()
+
+    def run(self, first: int, stop: int) -> Losses:
+        """The updates from `first` until before `stop`; the newest losses [K] by name.
+
+        The last ones are compared with their tapes where that is due, so that nothing wrong is reported: raises UserError for an
+        algorithm that does something else by now."""
+        logged: Losses = {}
+        self.since += stop - first
+        compare_from = max(first, stop - max(self.agent.periods, default=1)) if self.since >= COMPARE_EVERY else stop
+        for update in range(first, stop):
+            self.agent.at(update)
+            if self.builds != self.agent.builds:  # other networks, other memory
+                self._forget()
+            if update == compare_from:
+                self.since = 0
+                self.trusted.clear()
+            logged |= self._repeated(self.record) if self.record else self._made()
+        return logged
+
+    def _forget(self) -> None:
+        self.builds = self.agent.builds
+        self.record = self.asked or recorder(self.agent)
+        self.recordings: dict[Pattern, tuple[Repeat | None, Losses]] = {}
+        self.seen: Counter[Pattern] = Counter()
+        self.since = 0
+        self.trusted: set[Pattern] = set()  # patterns whose tape needs no comparison for now
+
+    def _made(self) -> Losses:
+        agent = self.agent
+        losses: Losses = agent.algorithm.update(agent, self.data.draw(agent.streams, agent.hyper.batch_size))
+        # Without the graph they came from: its nodes would remember the stream on which they were made, and a CUDA graph be refused.
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _repeated(self, record: Record) -> Losses:
+        pattern = self.agent.pattern()
+        if pattern not in self.recordings:
+            self.seen[pattern] += 1
+            if self.seen[pattern] <= WARM_UP:
+                return self._made()
+            return self._recorded(pattern, record)
+        repeat, losses = self.recordings[pattern]
+        if repeat is None:
+            return self._made()
+        if record is taped and pattern not in self.trusted:
+            self.trusted.add(pattern)
+            return self._compared(pattern, repeat)
+        repeat()
+        return losses
+
+    def _recorded(self, pattern: Pattern, record: Record) -> Losses:
+        before = own_state(self.agent)
+        repeat, losses = record(self._made)
+        self.recordings[pattern] = repeat if own_state(self.agent) == before else None, losses
+        return losses
+
+    def _compared(self, pattern: Pattern, repeat: Repeat) -> Losses:
+        """The update made anew. If its repetition gives anything else, the tape is not used; if it has been, UserError."""
+        agent, state = self.agent, self.agent.tensors()
+        before, counts = [tensor.clone() for tensor in state], agent.counts()
+        repeat()
+        repeated = [tensor.clone() for tensor in state]
+        with torch.no_grad():
+            for tensor, value in zip(state, before, strict=True):
+                tensor.copy_(value)
+        for name, count in counts.items():
+            agent.optimizers[name].count = count
+        losses = self._made()
+        if not all(map(same, state, repeated)):
+            if self.seen[pattern] > WARM_UP + 1:
+                raise UserError(
+                    f"algorithm {agent.algorithm.__name__.rpartition('.')[2]!r} does something else in update {agent.update} than when "
+                    "it was recorded: something in Python has changed; ask agent.every(n) or agent.update for what is to change"
+                )
+            self.recordings[pattern] = None, losses
+        self.seen[pattern] += 1
+        return losses
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Bit by bit; a member that has diverged is NaN in both."""
+    bits = torch.equal(one.view(torch.int32), other.view(torch.int32))
+    return bits or torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def recorder(agent: Agent) -> Record | None:
+    """A graph on a GPU; on a CPU a tape where all networks are sparse: dense products take so long that memory in cache is worth more."""
+    if agent.recorded:
+        return cuda_graph
+    return taped if agent.execution == "sparse" else None
+
+
+def cuda_graph(work: Work) -> tuple[Repeat, Losses]:
+    """`work` as a CUDA graph."""
+    graph: Any = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # records, does not compute
+        losses = work()
+    graph.replay()
+    return graph.replay, losses
+
+
+def taped(work: Work) -> tuple[Repeat | None, Losses]:
+    """`work` as a tape; no function where something in it would be frozen."""
+    tape = Tape()
+    with tape:
+        losses = {name: loss.detach() for name, loss in work().items()}
+    return None if tape.frozen else tape.repeat, losses

@@ -1,0 +1,55 @@
+"""What hyperparameters may be, as intervals of mathematics: `(0, 1]` leaves 0 out; an end may be another hyperparameter's name.
+
+COMMON holds for every algorithm that has a hyperparameter of that name. A file of algorithms/ may add `RANGES = {"expectile": "(0, 1)"}`,
+which goes before; like Hyper it is read from the source, because planning must not import torch. What has no entry is only of its default's
+kind. Not what is wise, but what makes sense at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainables import plugins
+from trainables.errors import UserError
+
+COMMON = {
+    "batch_size": "[1, inf)",
+    "learning_rate": "[0, inf)",
+    "actor_learning_rate": "[0, inf)",
+    "critic_learning_rate": "[0, inf)",
+    "discount": "[0, 1]",
+    "tau": "[0, 1]",
+    "policy_noise": "[0, inf)",
+    "noise_clip": "[0, inf)",
+    "policy_delay": "[1, inf)",
+    "weight_cap": "(0, inf)",
+    "log_std_min": "(-inf, log_std_max)",
+}
+
+
+def check(algorithm: str, values: Mapping[str, Any]) -> None:
+    """Raise UserError, naming value and range, for the first of an algorithm's hyperparameters that is outside its range."""
+    for name, interval in (COMMON | plugins.ranges(algorithm)).items():
+        if name in values and not inside(values[name], interval, values):
+            raise UserError(f"{algorithm}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
+
+
+def inside(value: float, interval: str, values: Mapping[str, Any]) -> bool:
+    """Whether `interval` holds the value."""
+    low, high = (_end(end, values) for end in _ends(interval))
+    return (value >= low if interval[0] == "[" else value > low) and (value <= high if interval[-1] == "]" else value < high)
+
+
+def _ends(interval: str) -> list[str]:
+    return [end.strip() for end in interval[1:-1].split(",")]
+
+
+def _end(end: str, values: Mapping[str, Any]) -> float:
+    return float(values.get(end, end))
+
+
+def _with(interval: str, values: Mapping[str, Any]) -> str:
+    """The values of the hyperparameters that an interval names."""
+    named = [f"{end} {values[end]!r}" for end in _ends(interval) if end in values]
+    return f" with {', '.join(named)}" if named else ""

@@ -1,0 +1,54 @@
+"""Published hyperparameters that depend on the dataset: one table, applied only where asked for, and then visibly.
+
+`--published` of a trial or `published=1` of a sweep puts a dataset's entries into the trial's own `hyper`, where they are part of its
+key, name the run's parameters and can be overridden. Without it every algorithm uses its defaults on every dataset. All are D4RL's
+-v2 tasks; a dataset of another origin takes those of its environment and tier, which were never tuned for it.
+
+    ReBRAC   (actor_penalty, critic_penalty): Tarasov et al. 2023 (arXiv 2305.09836), appendix; tinkoff-ai/ReBRAC
+    EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
+    bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
+
+Updates are not part of it: a trial's default is 1,000,000, as in the papers or CORL for BC, TD3+BC, IQL, CQL, AWAC and ReBRAC. BCQ's own is
+500,000 (sfujim/BCQ) and EDAC's 3,000,000 (the paper): `--updates`, where one wants to repeat them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from trainables import plugins
+from trainables.errors import UserError
+
+_TIERS = ("random", "medium", "medium-replay", "medium-expert", "expert")
+_Table = dict[str, tuple[tuple[float, ...], ...]]  # family -> an entry for each tier
+_PENALTIES: _Table = {
+    "halfcheetah": ((0.001, 0.1), (0.001, 0.01), (0.01, 0.001), (0.01, 0.1), (0.01, 0.01)),
+    "hopper": ((0.001, 0.01), (0.01, 0.01), (0.05, 0.5), (0.1, 0.01), (0.1, 0.1)),
+    "walker2d": ((0.01, 0.0), (0.05, 0.1), (0.05, 0.01), (0.01, 0.01), (0.01, 0.5)),
+}
+_CRITICS: _Table = {
+    "halfcheetah": ((10, 0.0), (10, 1.0), (10, 1.0), (10, 5.0), (10, 1.0)),
+    "hopper": ((50, 0.0), (50, 1.0), (50, 1.0), (50, 1.0), (50, 1.0)),
+    "walker2d": ((10, 1.0), (10, 1.0), (10, 1.0), (10, 5.0), (10, 5.0)),
+}
+PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
+    "rebrac": (("actor_penalty", "critic_penalty"), _PENALTIES),
+    "edac": (("critics", "eta"), _CRITICS),
+}
+
+
+def published(algorithm: str, dataset: str) -> dict[str, Any]:
+    """The published hyperparameters of an algorithm for a dataset `.../<family>/<tier>-vN`; empty where the defaults are them.
+
+    Raises UserError, with the tasks that have an entry, where the algorithm's settings depend on the dataset and it has none."""
+    plugins.check("algorithms", algorithm)
+    if algorithm not in PUBLISHED:
+        return {}
+    names, table = PUBLISHED[algorithm]
+    parts = re.sub(r"-v\d+$", "", dataset.lower()).split("/")
+    family, tier = ("", *parts)[-2], parts[-1]
+    if family not in table or tier not in _TIERS:
+        tasks = ", ".join(f"{f}/{t}" for f in table for t in _TIERS)
+        raise UserError(f"{algorithm} has no published setting for {dataset!r}; there are: {tasks}; leave `published` away or give --hyper")
+    return dict(zip(names, table[family][_TIERS.index(tier)], strict=True))
