@@ -24,6 +24,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
+from service.storage import paths
 from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.local import load_table
@@ -33,7 +34,6 @@ from trainables.native import build
 from trainables.policy.onnx_export import to_onnx
 from trainables.policy.policy import FORMATS, Policy, load_policy, save_policy
 from trainables.pruning.prune import prune
-from trainables.storage import paths
 from trainables.training import checkpoint
 from trainables.trial import Stack, Trial
 

@@ -20,8 +20,8 @@ from service.results import controls
 from service.results.outcomes import DONE
 from service.results.quick_table import estimate
 from service.results.report.runs import read
+from service.storage import paths
 from service.tracking.runs import Tracking
-from trainables.storage import paths
 from trainables.trial import Trial
 
 FOUND = Path(__file__).with_suffix(".json")

@@ -24,8 +24,8 @@ from service.results.report.build import report
 from service.results.report.cells import CLAIM, CLAIMED_AT, tasks_of
 from service.results.report.runs import gather
 from service.results.report.style import saved, sheets
+from service.storage import paths
 from service.tracking.runs import Tracking
-from trainables.storage import paths
 
 SWEEPS = ("study", "study_grasp")
 LONGER = "study_longer"

@@ -20,8 +20,8 @@ from typing import Any
 
 from tables import fill, markdown
 
+from service.storage import paths
 from trainables.reports import Checkpointed, Evaluated
-from trainables.storage import paths
 from trainables.trial import Stack, Trial
 
 RESULTS = Path(__file__).with_suffix(".json")

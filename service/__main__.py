@@ -13,10 +13,10 @@ from pathlib import Path
 from search_spaces.sweep import Sweep
 from service.cli.completion import complete
 from service.cli.parser import parser
+from service.storage import paths
 from service.terminal.signals import INTERRUPTED, UNREAD, unread
 from service.terminal.waiting import waiting
 from trainables.errors import UserError
-from trainables.storage import paths
 
 # Which users can mend: a full, read-only or foreign storage, one that cannot be reached, and a path that is none.
 REFUSALS = (

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from search_spaces.sweep import Sweep, sweep_names
-from trainables.storage import paths
+from service.storage import paths
 
 Completer = Callable[..., Iterable[str]]
 

@@ -44,9 +44,9 @@ from ray._private.node import Node  # noqa: E402
 from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER  # noqa: E402
 
 from service.planning import devices  # noqa: E402
+from service.storage import paths  # noqa: E402
 from service.terminal.waiting import waiting  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
-from trainables.storage import paths  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
 from trainables.tune_trainable import StackTrainable  # noqa: E402
 

@@ -20,9 +20,8 @@ from typing import Any
 from service.ledger import manifest
 from service.ledger.manifest import Entry, Ledger, Manifest
 from service.spool import lines as spool
-from service.storage import trial_objects
+from service.storage import paths, trial_objects
 from trainables.errors import UserError, unknown
-from trainables.storage import paths
 from trainables.storage.files import write
 from trainables.trial import Trial
 

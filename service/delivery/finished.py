@@ -16,12 +16,11 @@ from service.inspection.status import run_of
 from service.ledger import manifest
 from service.ledger.manifest import Entry
 from service.spool import lines as spool
-from service.storage import trial_objects
+from service.storage import paths, trial_objects
 from service.terminal.waiting import waiting
 from service.tracking.runs import RunRow, Tracking
 from service.tracking.shipper import TAGS
 from trainables.errors import UserError, unknown
-from trainables.storage import paths
 from trainables.trial import Trial
 
 RUN_ID = r"[0-9a-f]{32}"

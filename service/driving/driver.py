@@ -15,8 +15,7 @@ from service.ledger.manifest import TERMINAL, Manifest
 from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.spool import lines
-from service.storage import trial_objects
-from trainables.storage import paths
+from service.storage import paths, trial_objects
 from trainables.trial import Stack, Trial, shape_of
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from service.planning.plan import Plan, as_trained, describe, make_plan
 from service.results.quick_table import show
 from service.search.findings import show as show_search
 from service.spool.lines import StackSpool
+from service.storage import paths
 from service.terminal.signals import INTERRUPTED, Leaving
 from service.terminal.waiting import waiting
 from service.tracking.connection import TrackingError
@@ -39,7 +40,6 @@ from trainables.datasets import local
 from trainables.errors import StoppedError, SupersededError, UserError
 from trainables.reports import Checkpointed, Diverged, Finished, Report
 from trainables.simulation.evaluator import evaluator_of
-from trainables.storage import paths
 from trainables.trial import Stack
 
 CHECKPOINT_EVERY = 5_000  # updates

@@ -17,9 +17,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
-from service.storage import guarantees, s3
+from service.storage import guarantees, paths, s3
 from service.tracking.connection import sqlite_file
-from trainables.storage import paths
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "ray", "mlflow", "optuna")

@@ -9,9 +9,8 @@ from typing import Any
 from service.ledger import manifest
 from service.ledger.manifest import Entry
 from service.spool import lines as spool
-from service.storage import trial_objects
+from service.storage import paths, trial_objects
 from trainables.errors import UserError
-from trainables.storage import paths
 
 PLACES = (paths.spool, paths.checkpoints, paths.masks, paths.policy)
 

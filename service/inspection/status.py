@@ -16,10 +16,9 @@ from service.ledger import lease, manifest
 from service.ledger.manifest import Entry, Ledger
 from service.planning.plan import duration
 from service.spool import lines as spool
-from service.storage import trial_objects
+from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
 from trainables.errors import UserError
-from trainables.storage import paths
 
 EVERY = 2.0  # seconds between two looks of `--watch`
 SHOWN = ("leased", "failed", "diverged")

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from service.inspection.status import journal_of
 from service.ledger import lease
-from service.storage import shared_files
+from service.storage import paths, shared_files
 from service.terminal.waiting import waiting
-from trainables.storage import paths
 
 PATIENCE = 30.0  # seconds that the driver is given
 

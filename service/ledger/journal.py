@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from service.storage import s3
+from service.storage import paths, s3
 from service.storage.s3 import Bucket
 from trainables.errors import SupersededError, UserError
-from trainables.storage import paths
 from trainables.storage.files import append, write
 
 

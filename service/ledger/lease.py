@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from service.storage import s3, shared_files
+from service.storage import paths, s3, shared_files
 from trainables.errors import SupersededError, UserError
-from trainables.storage import paths
 from trainables.storage.files import write
 
 if TYPE_CHECKING:

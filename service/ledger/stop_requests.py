@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trainables.storage import paths
+from service.storage import paths
 from trainables.storage.files import write
 
 

@@ -19,9 +19,8 @@ from service.planning import devices
 from service.planning.packing import pack
 from service.planning.update_cost import price
 from service.spool import lines as spool
-from service.storage import trial_objects
+from service.storage import paths, trial_objects
 from trainables.datasets import local
-from trainables.storage import paths
 from trainables.trial import Stack, Trial
 
 # Dense updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).

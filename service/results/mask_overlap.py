@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from service.ledger.manifest import Ledger
-from service.storage import trial_objects
+from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
 from trainables import plugins
 from trainables.pruning.mask_statistics import jaccard, read_masks
 from trainables.pruning.ranking import Mask
-from trainables.storage import paths
 from trainables.trial import CALIBRATION, CHOICES, Trial
 
 Masks = dict[str, Mask]  # of a trial, by network

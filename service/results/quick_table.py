@@ -14,11 +14,10 @@ from service.results import controls
 from service.results.outcomes import absence, has, metric_of
 from service.results.statistics import Estimate, interval, mean_of, ratio
 from service.spool.scores import SCORE
-from service.storage import shared_files
+from service.storage import paths, shared_files
 from service.terminal.columns import aligned
 from service.tracking import notes
 from service.tracking.runs import RunRow, Tracking
-from trainables.storage import paths
 from trainables.storage.files import write
 from trainables.trial import Trial, comparison
 

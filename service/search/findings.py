@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from service.results.quick_table import look
+from service.storage import paths
 from service.terminal.columns import aligned
 from service.tracking import notes
 from service.tracking.runs import Tracking
-from trainables.storage import paths
 from trainables.storage.files import write
 
 SHOWN = 10  # best suggestions of a single objective

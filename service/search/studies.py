@@ -30,9 +30,9 @@ from search_spaces.sweep import Sweep
 from service.ledger.manifest import TERMINAL, Ledger
 from service.search.findings import Finding, Try
 from service.spool import scores
+from service.storage import paths
 from service.tracking.connection import told
 from trainables.errors import UserError, unknown
-from trainables.storage import paths
 from trainables.trial import Trial
 
 KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed, with blanks between

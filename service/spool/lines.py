@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from service.spool.usage import Usage
+from service.storage import paths
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
-from trainables.storage import paths
 from trainables.storage.files import append, sync_folder, write
 from trainables.trial import Stack, Trial
 

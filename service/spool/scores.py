@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from service.spool import lines
-from trainables.storage import paths
+from service.storage import paths
 from trainables.trial import Trial
 
 SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return stands in where no reference returns are known

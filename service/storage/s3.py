@@ -15,8 +15,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from service.storage import paths
 from trainables.errors import UserError
-from trainables.storage import paths
 
 PATIENCE = 60.0  # seconds, for one call with all its tries
 FIRST = 10.0  # seconds, the same until the server has answered once: a wrong address is to be told soon

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.storage import s3
-from trainables.storage import paths
+from service.storage import paths, s3
 from trainables.storage.files import sync_folder, write
 
 

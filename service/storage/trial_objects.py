@@ -23,10 +23,10 @@ from typing import TypeVar
 from uuid import uuid4
 
 from service.ledger import lease
+from service.storage import paths
 from service.storage import s3 as objects
 from service.storage.s3 import THREADS, Bucket
 from trainables.errors import SupersededError
-from trainables.storage import paths
 from trainables.storage.files import write
 
 CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # only workers need them

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from service.storage import paths
 from service.tracking.connection import Telling, client_class, has_runs, make_database, sqlite_file, told_by_mlflow
 from trainables import plugins
 from trainables.errors import UserError
-from trainables.storage import paths
 from trainables.trial import Trial
 
 EXPERIMENT = "winnow"  # one per study; MLFLOW_EXPERIMENT_NAME names another

@@ -16,12 +16,11 @@ from pathlib import Path
 from service.ledger.manifest import TERMINAL, Entry, Event, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
-from service.storage import trial_objects
+from service.storage import paths, trial_objects
 from service.tracking import notes, plan_artifact
 from service.tracking.connection import TrackingError, refused, told
 from service.tracking.runs import MOST_METRICS, Point, Tracking, finite
 from trainables.errors import UserError
-from trainables.storage import paths
 from trainables.storage.files import write
 
 PERIOD = 2.0  # seconds between two passes

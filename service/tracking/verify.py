@@ -13,9 +13,9 @@ from typing import Any
 from service.ledger.manifest import Entry, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
+from service.storage import paths
 from service.tracking.runs import ABOUT, MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of
 from service.tracking.shipper import FILES, TAGS
-from trainables.storage import paths
 
 SHOWN = 3  # differing points named per run and side
 

@@ -19,7 +19,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from service.cluster.job import EXCLUDES
-from trainables.storage import paths
+from service.storage import paths
 
 from .twin import ROOT, read
 

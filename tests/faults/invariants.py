@@ -20,8 +20,8 @@ from safetensors.numpy import load
 from service.ledger import manifest
 from service.spool import lines as spool
 from service.spool.lines import Placed
+from service.storage import paths
 from service.tracking.runs import EXPERIMENT, STATUS
-from trainables.storage import paths
 
 SWEEP = "smoke"
 KEPT = 2  # checkpoints per trial

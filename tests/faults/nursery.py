@@ -1,8 +1,8 @@
 """A process that has imported everything and forks a child per command: the service without Ray, in half a second instead of ten.
 
 The commands are the real ones, `service.__main__.main`; only `service.cluster.ray_cluster.connect` gives a cluster that trains the
-stacks one after the other in the child itself, through the same trainable. A child can be made to die, to be refused by the disk and so on: see
-inject/switches.py.
+stacks one after the other in the child itself, through the same trainable. A child can be made to die, to be refused by the disk and so
+on: see inject/switches.py.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 
 from service.ledger import manifest
 from service.spool import lines
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import Fresh, Record, arguments
 from .harness import Jobs, Process, RayNode, descendants, driver, kill, node, raylet, title, wait_for, workers

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.spool import lines as spool
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
 from .invariants import Twin, redone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.ledger import manifest
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
 from .invariants import Twin, check, redone

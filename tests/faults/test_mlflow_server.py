@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import Fresh, Record, arguments
 from .harness import Process, free_ports, wait_for

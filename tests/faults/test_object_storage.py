@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from service.ledger.journal import ObjectJournal
-from service.storage import s3, trial_objects
+from service.storage import paths, s3, trial_objects
 from tests.s3 import SECRET, Server
-from trainables.storage import paths
 
 from .conftest import EVERY, SETTINGS, Record, arguments
 from .harness import Process, RayNode, driver, node, wait_for

@@ -14,7 +14,7 @@ import pytest
 
 from service.ledger import manifest
 from service.spool import lines
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import Fresh, Record, arguments
 from .harness import Process, descendants, driver, kill, open_to_others, title, wait_for

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import SETTINGS, Fresh, Record
 from .invariants import Twin, check, twin_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import QUICK, Fresh, arguments
 from .invariants import Twin, check

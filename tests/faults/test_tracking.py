@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import QUICK, Fresh, Record, arguments
 from .invariants import Twin, check

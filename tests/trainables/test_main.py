@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import plugins
 from trainables.__main__ import main, parser
 from trainables.native import build
-from trainables.storage import paths
 from trainables.trial import Trial
 
 SMALL = ["--updates", "20", "--evaluations", "2", "--episodes", "2", "--calibration-size", "32"]

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import execution as executions
 from trainables.datasets.local import load_table
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.run import run_stack
-from trainables.storage import paths
 from trainables.tensors.streams import key_of
 from trainables.training import checkpoint
 from trainables.trial import Stack, Trial

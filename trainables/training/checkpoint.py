@@ -24,7 +24,7 @@ from trainables.agent import Agent
 from trainables.datasets.minibatches import Scaling
 from trainables.pruning.mask_statistics import QUANTILES
 from trainables.pruning.ranking import Mask
-from trainables.storage import paths
+from trainables.storage import trial_files
 from trainables.storage.files import write
 from trainables.tensors.mlp import MLP
 from trainables.trial import Stack, Trial
@@ -70,7 +70,7 @@ def state_of(agent: Agent, masks: Mapping[str, Mask], update: int, details: Sequ
 def save(storage: Path, stack: Stack, state: Saved) -> None:
     """Commit every member's state and drop all its checkpoints but this one and the one before."""
     for member, trial in enumerate(stack.trials):
-        folder = paths.checkpoints(storage, trial.key)
+        folder = trial_files.checkpoints(storage, trial.key)
         tensors = {name: row[member].clone() for name, row in state.rows.items()}
         tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in state.masks.items()}
         content = dump_tensors(tensors)
@@ -88,7 +88,7 @@ def _tidy(storage: Path, trial: Trial, newest: int) -> None:
     Whole ones ahead are of another attempt that has come further, while this one was held up and does not know it yet."""
     kept = [f"{update:09d}" for update in [u for u in _updates(storage, trial) if u <= newest][:KEEP]]
     kept += [f"{update:09d}" for update in _updates(storage, trial) if update > newest and _read(storage, trial, update)]
-    for path in sorted(paths.checkpoints(storage, trial.key).iterdir()):  # the head before the tensors that it vouches for
+    for path in sorted(trial_files.checkpoints(storage, trial.key).iterdir()):  # the head before the tensors that it vouches for
         if path.stem not in kept:
             path.unlink(missing_ok=True)
 
@@ -121,12 +121,14 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
 
 
 def _updates(storage: Path, trial: Trial) -> list[int]:
-    return sorted((int(path.stem) for path in paths.checkpoints(storage, trial.key).glob("*.json") if path.stem.isdigit()), reverse=True)
+    return sorted(
+        (int(path.stem) for path in trial_files.checkpoints(storage, trial.key).glob("*.json") if path.stem.isdigit()), reverse=True
+    )
 
 
 def _read(storage: Path, trial: Trial, update: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Head and tensors of a checkpoint, or None unless both are whole and belong to the trial."""
-    path = paths.checkpoints(storage, trial.key) / f"{update:09d}.json"
+    path = trial_files.checkpoints(storage, trial.key) / f"{update:09d}.json"
     try:
         head = json.loads(path.read_bytes())
         content = path.with_suffix(".safetensors").read_bytes()
@@ -151,10 +153,10 @@ def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details:
         tensors = {name: pack_bits(mask, member) for name, mask in masks.items()}
         shapes = {name: [list(layer.shape[1:]) for layer in mask] for name, mask in masks.items()}
         # One entry: safetensors writes several in any order, and the same masks shall be the same bytes.
-        files = {paths.masks(storage, trial.key): dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)})}
+        files = {trial_files.masks(storage, trial.key): dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)})}
         calibration = {"seed": trial.seed, "batches": trial.calibration_batches, "size": trial.calibration_size}
         about = {"trial": trial.to_json(), "calibration": calibration, "quantiles": QUANTILES, "networks": details[member]}
-        files[paths.masks_json(storage, trial.key)] = json.dumps(about, indent=1).encode()
+        files[trial_files.masks_json(storage, trial.key)] = json.dumps(about, indent=1).encode()
         for path, content in files.items():
             if not path.exists() or path.read_bytes() != content:
                 write(path, content)
@@ -178,8 +180,8 @@ def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, 
             "action_shift": torch.from_numpy(scaling.action_shift),
             "action_scale": torch.from_numpy(scaling.action_scale),
         }
-        write(paths.policy(storage, trial.key), dump_tensors(tensors))
+        write(trial_files.policy(storage, trial.key), dump_tensors(tensors))
         actor = agent.specs["actor"]
         head = {"trial": trial.to_json(), "key": trial.key, "sizes": actor.sizes, "output": actor.output, **about}
         head |= {"others": {other: agent.specs[other].sizes for other in others}} if others else {}
-        write(paths.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())
+        write(trial_files.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())

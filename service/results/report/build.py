@@ -13,9 +13,9 @@ from service.results.report.cells import Task, tasks_of
 from service.results.report.page import page
 from service.results.report.runs import gather
 from service.results.report.style import Panel, saved, sheets
+from service.storage import paths
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
-from trainables.storage import paths
 from trainables.storage.files import write
 
 FIGURES: dict[str, Callable[[Sequence[Task]], list[Panel]]] = {

@@ -15,7 +15,7 @@ from service.delivery.archive import archive
 from service.ledger import manifest
 from service.ledger.manifest import Manifest
 from service.planning.plan import make_plan
-from trainables.storage import paths
+from service.storage import paths
 from trainables.trial import Trial
 
 from .trained import ship, train

@@ -19,6 +19,7 @@ import torch
 from service.__main__ import main
 from service.cli import parser
 from service.delivery import export
+from service.storage import paths
 from service.tracking.runs import Tracking
 from tests.conftest import HOPPER
 from trainables import plugins
@@ -27,7 +28,6 @@ from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Scaling
 from trainables.evaluation.evaluation import evaluation_seeds
 from trainables.policy.policy import load_policy
-from trainables.storage import paths
 from trainables.training import checkpoint
 from trainables.trial import Stack, Trial
 

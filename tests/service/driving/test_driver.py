@@ -13,7 +13,7 @@ from service.driving.driver import Driver
 from service.ledger.manifest import Manifest
 from service.planning.packing import RETRIES
 from service.planning.plan import make_plan
-from trainables.storage import paths
+from service.storage import paths
 from trainables.trial import Stack
 
 SETTINGS = ("datasets=test/hopper/random-v0", "pruners=snip", "seeds=0,1,2,3")

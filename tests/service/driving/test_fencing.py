@@ -8,10 +8,10 @@ import pytest
 
 from service.driving.session import Fenced
 from service.ledger.lease import Lease, Permit
+from service.storage import paths
 from trainables.errors import SupersededError
 from trainables.reports import Evaluated, Report, Trained
 from trainables.run import run_stack
-from trainables.storage import paths
 from trainables.trial import Stack, Trial
 
 

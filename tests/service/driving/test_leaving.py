@@ -15,7 +15,7 @@ import pytest
 from service.__main__ import main
 from service.ledger import lease, manifest
 from service.planning.plan import make_plan
-from trainables.storage import paths
+from service.storage import paths
 
 from .conftest import ROOT
 

@@ -20,8 +20,8 @@ from service.__main__ import main
 from service.ledger import manifest
 from service.spool import lines as spool
 from service.spool.lines import Placed
+from service.storage import paths
 from service.tracking.runs import EXPERIMENT, Tracking
-from trainables.storage import paths
 from trainables.trial import Trial
 
 from .conftest import ROOT, Command

@@ -22,10 +22,10 @@ from service.__main__ import main
 from service.ledger import manifest
 from service.spool import lines as spool
 from service.spool import scores
+from service.storage import paths
 from service.tracking.runs import Tracking
 from trainables.reports import Checkpointed
 from trainables.run import run_stack
-from trainables.storage import paths
 from trainables.trial import Stack
 
 from .conftest import ROOT, Command

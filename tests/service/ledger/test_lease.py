@@ -16,8 +16,8 @@ from service.ledger import lease, manifest
 from service.ledger.heartbeat import Heart
 from service.ledger.lease import Lease, Permit
 from service.ledger.manifest import Manifest
+from service.storage import paths
 from trainables.errors import SupersededError, UserError
-from trainables.storage import paths
 from trainables.trial import Trial
 
 TRIAL = Trial(dataset="test/hopper/random-v0", algorithm="bc")

@@ -9,8 +9,8 @@ import pytest
 
 from service.ledger import manifest
 from service.ledger.manifest import TRANSITIONS, Event, IllegalTransitionError, Ledger, Manifest, StaleEpochError
+from service.storage import paths
 from trainables.errors import UserError
-from trainables.storage import paths
 from trainables.trial import Trial
 
 TRIALS = tuple(Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=seed) for seed in range(3))

@@ -13,11 +13,11 @@ import pytest
 from search_spaces.sweep import expand, load_sweep, override
 from service.__main__ import main
 from service.driving.session import Session
+from service.storage import paths
 from service.tracking.connection import TrackingError
 from service.tracking.runs import Tracking
 from tests.conftest import HOPPER
 from tests.service.trained import ship, train
-from trainables.storage import paths
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 SETTINGS = [f"--set=datasets={HOPPER}", "--set=controls=true", "--set=updates=20", "--set=evaluations=1"]

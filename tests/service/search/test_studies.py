@@ -26,8 +26,8 @@ from service.search import studies as adaptive
 from service.search.findings import table
 from service.search.studies import Adaptive, findings, open_database
 from service.spool import scores
+from service.storage import paths
 from trainables.errors import UserError
-from trainables.storage import paths
 from trainables.trial import Stack, Trial
 
 NAME = "td3bc_adaptive"

@@ -8,9 +8,9 @@ import pytest
 
 from service.spool import lines as spool
 from service.spool.lines import StackSpool
+from service.storage import paths
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
-from trainables.storage import paths
 from trainables.trial import Stack, Trial
 
 STACK = Stack(tuple(Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=seed, updates=40, evaluations=2) for seed in (0, 1)))

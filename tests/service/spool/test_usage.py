@@ -12,9 +12,9 @@ import pytest
 
 from service.spool import lines as spool
 from service.spool.usage import CPU, GPU, MEMORY, Usage
+from service.storage import paths
 from tests.faults.invariants import story
 from tests.service.spool.test_spool import KEY, listen, reports
-from trainables.storage import paths
 
 from .conftest import ROOT
 

@@ -17,11 +17,10 @@ from service.driving.session import studies_of
 from service.ledger import lease, manifest
 from service.ledger.lease import Lease, Permit
 from service.ledger.manifest import Manifest
-from service.storage import s3, trial_objects
+from service.storage import paths, s3, trial_objects
 from service.storage.trial_objects import Attempt
 from tests.s3 import SECRET, Server
 from trainables.errors import SupersededError, UserError
-from trainables.storage import paths
 from trainables.trial import Trial
 
 TRIAL = Trial(dataset="test/hopper/random-v0", algorithm="bc")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from service.ledger.manifest import Event
+from service.storage import paths
 from service.tracking import notes
 from service.tracking.runs import EXPERIMENT, NOTE, Tracking
 from service.tracking.shipper import Shipper
 from trainables.__main__ import assignment, parser
-from trainables.storage import paths
 from trainables.trial import MAPPINGS, Trial
 
 from .test_shipper import DATASET, ledger_of, runs, ship, shipped, write

@@ -15,11 +15,11 @@ import pytest
 from service.ledger.manifest import Event, Ledger
 from service.spool import lines as spool
 from service.spool.lines import StackSpool
+from service.storage import paths
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
 from trainables.errors import SupersededError, UserError
 from trainables.reports import Checkpointed, Evaluated, Finished, Pruned, Trained
-from trainables.storage import paths
 from trainables.trial import Stack, Trial
 
 DATASET = "test/hopper/random-v0"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import plugins
 from trainables.agent import Agent
@@ -26,7 +27,6 @@ from trainables.policy import forward
 from trainables.policy.onnx_export import to_onnx
 from trainables.policy.policy import FORMATS, SCALINGS, Policy, compact, load_policy, save_policy
 from trainables.run import run_stack
-from trainables.storage import paths
 from trainables.training import checkpoint
 from trainables.trial import Stack, Trial
 

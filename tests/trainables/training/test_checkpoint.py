@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from service.storage import paths
 from tests.stacks import World, assert_same, member_of, small_trial
-from trainables.storage import paths
 from trainables.storage.files import write as write_file
 from trainables.training import checkpoint
 from trainables.training.checkpoint import unpack_bits

@@ -18,9 +18,9 @@ from service.results.report.cells import tasks_of
 from service.results.report.page import ABOUT, style
 from service.results.report.runs import Run
 from service.results.report.style import COLOURS, Panel, sheets
+from service.storage import paths
 from service.tracking.runs import Tracking
 from tests.service.results.report.conftest import trial
-from trainables.storage import paths
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 

@@ -9,12 +9,12 @@ import pytest
 
 from service.ledger.manifest import Manifest
 from service.results.report.runs import Gathered, gather
+from service.storage import paths
 from service.tracking import plan_artifact
 from service.tracking.runs import Tracking
 from tests.service.results.report.conftest import scores, trial
 from tests.service.results.report.study import ship, spool
 from trainables.errors import UserError
-from trainables.storage import paths
 from trainables.trial import Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy

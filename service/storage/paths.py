@@ -1,4 +1,4 @@
-"""Every path that is ever written under a storage root; nothing else joins path names. No torch.
+"""Every path that is written under a storage root; nothing else joins path names. No torch.
 
 storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  masks.json  policy.safetensors  policy.json
 storage/trials/<key>/attempt   the worker that may write the trial's files
@@ -18,8 +18,10 @@ import re
 from pathlib import Path
 
 from trainables.errors import UserError
+from trainables.storage.trial_files import KEY, checked, checkpoints, masks, masks_json, policy, policy_json, trial, trials
 
-KEY = r"[0-9a-f]{16}"
+__all__ = ["checkpoints", "masks", "masks_json", "policy", "policy_json", "trial", "trials"]  # named with the rest, for one import
+
 S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._=-]*)*/?"
 MARK = "s3~"  # begins the name of the folder that stands for a bucket and prefix
 
@@ -48,15 +50,6 @@ def remote(path: Path) -> tuple[str, str]:
 def shown(storage: Path) -> str:
     """The storage as users named it."""
     return remote(storage)[0] or str(storage)
-
-
-def trials(storage: Path) -> Path:
-    return storage / "trials"
-
-
-def trial(storage: Path, key: str) -> Path:
-    """The folder of a trial; `key` is `Trial.key`."""
-    return trials(storage) / _checked("trial key", key, KEY)
 
 
 def trial_json(storage: Path, key: str) -> Path:
@@ -91,35 +84,13 @@ def attempts(storage: Path) -> Path:
     return storage / "attempts"
 
 
-def checkpoints(storage: Path, key: str) -> Path:
-    return trial(storage, key) / "checkpoints"
-
-
-def masks(storage: Path, key: str) -> Path:
-    """The masks, one bit per prunable weight."""
-    return trial(storage, key) / "masks.safetensors"
-
-
-def masks_json(storage: Path, key: str) -> Path:
-    """What the masks are: densities, live units and inputs, sizes, saliency quantiles."""
-    return trial(storage, key) / "masks.json"
-
-
-def policy(storage: Path, key: str) -> Path:
-    return trial(storage, key) / "policy.safetensors"
-
-
-def policy_json(storage: Path, key: str) -> Path:
-    return trial(storage, key) / "policy.json"
-
-
 def sweeps(storage: Path) -> Path:
     return storage / "sweeps"
 
 
 def sweep(storage: Path, name: str) -> Path:
     """The folder of a sweep; `name` is that of its file in search_spaces/."""
-    return sweeps(storage) / _checked("sweep name", name, r"[A-Za-z0-9][A-Za-z0-9_]*")
+    return sweeps(storage) / checked("sweep name", name, r"[A-Za-z0-9][A-Za-z0-9_]*")
 
 
 def manifest(storage: Path, name: str) -> Path:
@@ -152,7 +123,7 @@ def study(storage: Path, name: str) -> Path:
 
 def stopped(storage: Path, name: str, key: str) -> Path:
     """Asks whoever trains the trial for this sweep to stop it at the next checkpoint, and says why."""
-    return sweep(storage, name) / "stopped" / _checked("trial key", key, KEY)
+    return sweep(storage, name) / "stopped" / checked("trial key", key, KEY)
 
 
 def table(storage: Path, name: str) -> Path:
@@ -165,7 +136,7 @@ def figure(storage: Path, name: str) -> Path:
 
 def report(storage: Path, name: str) -> Path:
     """The folder of a report over one sweep or several."""
-    return storage / "reports" / _checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+]*")
+    return storage / "reports" / checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+]*")
 
 
 def mlflow_db(storage: Path) -> Path:
@@ -189,9 +160,3 @@ def _folder_of(url: str) -> Path:
     cache = Path(os.environ.get("WINNOW_CACHE") or Path.home() / ".cache" / "winnow").expanduser().absolute()
     name = MARK + url.removeprefix("s3://").strip("/").replace("/", "~")
     return cache / "s3" / hashlib.sha256(endpoint.encode()).hexdigest()[:8] / name
-
-
-def _checked(kind: str, name: str, pattern: str) -> str:
-    if not re.fullmatch(pattern, name):
-        raise UserError(f"{kind} {name!r} is not of the form {pattern}")
-    return name
