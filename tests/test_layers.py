@@ -31,10 +31,10 @@ def test_the_science_runs_where_ray_and_mlflow_cannot_be_imported(hopper: str) -
 import sys
 for name in ("ray", "mlflow", "optuna"):
     sys.modules[name] = None
-from trainables import registry, run
+from trainables import plugins, run
 for folder in ("algorithms", "pruners", "environments"):
-    for name in registry.names(folder):
-        registry.load(folder, name)
+    for name in plugins.names(folder):
+        plugins.load(folder, name)
 from trainables.__main__ import main
 sys.exit(main("--dataset {hopper} --algorithm bc --pruner snip --sparsity 0.5 --updates 4 --evaluations 1 --episodes 1".split()))
 """
@@ -44,13 +44,15 @@ sys.exit(main("--dataset {hopper} --algorithm bc --pruner snip --sparsity 0.5 --
 def test_planning_imports_nothing_heavy() -> None:
     program = """
 import sys
-from trainables import datasets, environments, paths, registry, reports
+from trainables import environments, plugins, reports
+from trainables.datasets import local
+from trainables.storage import trial_files
 from trainables.__main__ import parser
 from search_spaces.sweep import expand, load_sweep, sweep_names
 counts = {name: len(expand(load_sweep(name))) for name in sweep_names()}
 parser()
 environments.reference("HalfCheetah-v5")
-datasets.local_datasets()
+local.local_datasets()
 heavy = {"torch", "ray", "mlflow", "numpy", "gymnasium", "minari", "h5py", "mujoco", "optuna", "matplotlib"} & sys.modules.keys()
 assert not heavy, f"imported: {sorted(heavy)}"
 print(counts)

@@ -1,4 +1,4 @@
-"""The C of `execution/native/`, compiled once per machine by its own C compiler, and its structures for ctypes. No torch.
+"""The C of `trainables/native/`, compiled once per machine by its own C compiler, and its structures for ctypes. No torch.
 
 The library lies in `$WINNOW_CACHE` (default `~/.cache/winnow`), named by the hash of source and flags. `WINNOW_SIMD` is `auto`
 (the best this processor has), `avx2` or `generic` (what the compiler does without any flag).

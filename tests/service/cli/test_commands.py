@@ -18,9 +18,8 @@ from service.__main__ import main
 from service.cli import parser as commands
 from service.delivery import export
 from service.ledger.manifest import Manifest
+from tests.service.conftest import ROOT
 from trainables.trial import Trial
-
-from .conftest import ROOT
 
 
 def every(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

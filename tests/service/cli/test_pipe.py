@@ -11,10 +11,9 @@ import pytest
 
 from service.ledger.manifest import Manifest
 from service.spool.lines import StackSpool
+from tests.service.conftest import ROOT, Command
 from trainables.reports import Checkpointed, Trained
 from trainables.trial import Stack, Trial
-
-from .conftest import ROOT, Command
 
 
 def told(arguments: list[str], service: Command, out: int) -> subprocess.Popen[bytes]:

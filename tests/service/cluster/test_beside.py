@@ -10,7 +10,7 @@ from tests.service.conftest import ROOT, Command
 
 PROGRAM = """
 import json
-from service.cluster import connect
+from service.cluster.ray_cluster import connect
 from trainables.reports import Evaluated
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from .conftest import ROOT, Command
+from tests.service.conftest import ROOT, Command
 
 PROGRAM = """
 import contextlib, gc, sys, threading
-from service import cluster
+from service.cluster import ray_cluster as cluster
 
 if sys.argv[1] == "collecting":
     cluster._no_collection = contextlib.nullcontext

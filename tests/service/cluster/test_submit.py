@@ -15,10 +15,9 @@ import pytest
 
 from service.cluster.job import environment, next_id, submit
 from service.ledger import manifest
+from tests.service.cli.test_bad_input import refused as refused
+from tests.service.conftest import Command
 from trainables.errors import UserError
-
-from .conftest import Command
-from .test_bad_input import refused as refused
 
 
 def free_ports(count: int) -> list[int]:

@@ -16,9 +16,8 @@ from service.ledger import manifest
 from service.ledger.manifest import Manifest
 from service.planning.plan import make_plan
 from service.storage import paths
+from tests.service.trained import ship, train
 from trainables.trial import Trial
-
-from .trained import ship, train
 
 SETTINGS = ("datasets=test/hopper/random-v0", "pruners=dense,snip", "sparsities=0.5", "seeds=0,1", "updates=10", "evaluations=1",
             "episodes=1", "hyper.hidden=(16, 16)")  # fmt: skip

@@ -22,6 +22,7 @@ from service.delivery import export
 from service.storage import paths
 from service.tracking.runs import Tracking
 from tests.conftest import HOPPER
+from tests.service.trained import ship, train
 from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.local import load_table
@@ -30,8 +31,6 @@ from trainables.evaluation.evaluation import evaluation_seeds
 from trainables.policy.policy import load_policy
 from trainables.training import checkpoint
 from trainables.trial import Stack, Trial
-
-from .trained import ship, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 

@@ -20,13 +20,13 @@ from service.inspection.status import journal_of
 from service.tracking.runs import Tracking
 from service.tracking.verify import differences
 from tests.conftest import HOPPER
+from tests.service.trained import ship, train
 from trainables import plugins
 from trainables.datasets.local import load_table
 from trainables.evaluation.evaluation import evaluation_seeds
 from trainables.trial import Trial
 
 from .test_export import as_trained, trial_of
-from .trained import ship, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 

@@ -16,16 +16,15 @@ from service.__main__ import main
 from service.ledger import lease, manifest
 from service.planning.plan import make_plan
 from service.storage import paths
-
-from .conftest import ROOT
+from tests.service.conftest import ROOT
 
 SETTINGS = ("datasets=test/hopper/random-v0",)
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from service import lease
-from service.plan import make_plan
-from service.run import Session
+from service.ledger import lease
+from service.planning.plan import make_plan
+from service.driving.session import Session
 from trainables.trial import Stack
 lease.BEAT = 0.05
 storage = Path(sys.argv[1])
@@ -107,7 +106,7 @@ def test_one_that_does_not_come_back_is_ended_after_its_last_words(driver, tmp_p
 
 
 def test_one_whose_storage_hangs_leaves_in_time_without_last_words(driver, tmp_path: Path) -> None:
-    hang = "from service import journal\njournal.os.fsync = lambda file: __import__('time').sleep(60)\n"
+    hang = "from service.ledger import journal\njournal.os.fsync = lambda file: __import__('time').sleep(60)\n"
     process = driver(f"exec({hang!r}); print('ready', flush=True); time.sleep(60)")
     process.send_signal(signal.SIGTERM)
     code, _, err = end(process)
@@ -129,7 +128,7 @@ def test_stop_ends_a_driver_of_this_host(driver, tmp_path: Path, capsys: pytest.
 
 
 def test_stop_ends_a_driver_of_another_host_by_a_file(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    process = driver(before="from service import lease\nlease.kernel = lambda: 'another'\nlease.owner = lambda: 'elsewhere:1'\n")
+    process = driver(before="from service.ledger import lease\nlease.kernel = lambda: 'another'\nlease.owner = lambda: 'elsewhere:1'\n")
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
     assert "elsewhere:1 has left" in capsys.readouterr().out
     assert end(process) == (0, "left: asked to stop\n", "")
@@ -137,7 +136,7 @@ def test_stop_ends_a_driver_of_another_host_by_a_file(driver, tmp_path: Path, ca
 
 
 def test_a_driver_that_slept_through_a_takeover_leaves_without_a_word_in_the_journal(driver, tmp_path: Path) -> None:
-    process = driver(before="from service import lease\nlease.kernel = lambda: 'another'\n")
+    process = driver(before="from service.ledger import lease\nlease.kernel = lambda: 'another'\n")
     process.send_signal(signal.SIGSTOP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lease, "flock", lambda path: lease.os.open(path, lease.os.O_RDWR))  # not to be relied on across hosts

@@ -22,9 +22,8 @@ from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
 from service.tracking.runs import EXPERIMENT, Tracking
+from tests.service.conftest import ROOT, Command
 from trainables.trial import Trial
-
-from .conftest import ROOT, Command
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 

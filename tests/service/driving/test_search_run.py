@@ -24,11 +24,10 @@ from service.spool import lines as spool
 from service.spool import scores
 from service.storage import paths
 from service.tracking.runs import Tracking
+from tests.service.conftest import ROOT, Command
 from trainables.reports import Checkpointed
 from trainables.run import run_stack
 from trainables.trial import Stack
-
-from .conftest import ROOT, Command
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 

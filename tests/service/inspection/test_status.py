@@ -10,9 +10,8 @@ import pytest
 from service.__main__ import main
 from service.ledger.manifest import Manifest
 from service.tracking.runs import Tracking
+from tests.service.trained import ship, train
 from trainables.trial import Trial
-
-from .trained import ship, train
 
 SMALL = {"updates": 4, "evaluations": 1, "episodes": 1, "hyper": {"hidden": (8, 8), "batch_size": 8}}
 

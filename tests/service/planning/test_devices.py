@@ -13,17 +13,16 @@ import pytest
 from service.__main__ import main
 from service.cluster import ray_cluster
 from service.planning import devices
+from tests.service.conftest import ROOT, Command
 from trainables.errors import UserError
-
-from .conftest import ROOT, Command
 
 PROGRAM = """
 import json, sys
 from functools import partial
 from pathlib import Path
 import ray
-from service import cluster
-from trainables import memory
+from service.cluster import ray_cluster as cluster
+from trainables.training import memory
 from trainables.reports import Finished
 from trainables.trial import Stack, Trial
 

@@ -10,10 +10,9 @@ from service.ledger.manifest import Manifest
 from service.planning.plan import Plan, describe, duration, make_plan
 from service.planning.update_cost import FIXED, KEPT, price
 from service.spool.lines import StackSpool
+from tests.service.conftest import ROOT, Command
 from trainables.reports import Checkpointed
 from trainables.trial import Stack, Trial
-
-from .conftest import ROOT, Command
 
 SMALL = ("datasets=test/hopper/random-v0",)
 

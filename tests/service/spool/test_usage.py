@@ -14,13 +14,12 @@ from service.spool import lines as spool
 from service.spool.usage import CPU, GPU, MEMORY, Usage
 from service.storage import paths
 from tests.faults.invariants import story
+from tests.service.conftest import ROOT
 from tests.service.spool.test_spool import KEY, listen, reports
-
-from .conftest import ROOT
 
 PROGRAM = """
 import json, time
-from service.usage import Usage
+from service.spool.usage import Usage
 usage = Usage()
 end = time.process_time() + 0.2
 while time.process_time() < end:

@@ -193,7 +193,7 @@ PROGRAM = """
 import sys
 sys.modules["torch"] = None
 import numpy as np
-from trainables.policy import load_policy
+from trainables.policy.policy import load_policy
 policy = load_policy(sys.argv[1])
 np.save(sys.argv[2], policy(np.ones((5, 17))))
 print(type(policy._forward).__name__)

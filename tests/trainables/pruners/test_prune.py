@@ -13,8 +13,9 @@ from torch.nn import functional
 from tests.stacks import World, small_trial
 from trainables.datasets.minibatches import Minibatches
 from trainables.errors import UserError
+from trainables.pruners import synflow
 from trainables.pruning import prune as pruners
-from trainables.pruning.prune import prune, synflow
+from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
 from trainables.tensors.streams import Streams
 
