@@ -16,7 +16,7 @@ from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table
 from trainables.environments import Reference
 from trainables.pruning.prune import prune
-from trainables.pruning.ranking import Mask
+from trainables.tensors.mask import Mask
 from trainables.trial import Stack, Trial
 
 Rows = dict[str, Tensor]

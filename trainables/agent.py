@@ -23,8 +23,8 @@ from torch import Tensor
 from trainables import execution as executions
 from trainables import plugins
 from trainables.execution import Network
-from trainables.pruning.ranking import Mask, to_row
 from trainables.tensors import tape
+from trainables.tensors.mask import Mask, to_row
 from trainables.tensors.mlp import MLP
 from trainables.tensors.optim import Adam, Polyak
 from trainables.tensors.streams import Streams

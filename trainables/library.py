@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.pruning.prune import Scored, schedule_of
-from trainables.pruning.ranking import Mask, kept, threshold, threshold_in_layers
+from trainables.pruning.ranking import kept, threshold, threshold_in_layers
+from trainables.tensors.mask import Mask
 
 Modules = nn.Module | Sequence[nn.Module]
 Loss = Callable[[Any], Tensor]  # batch -> a scalar that is differentiable in the network's weights

@@ -22,9 +22,9 @@ from trainables.execution import missed
 from trainables.pruning import mask_statistics
 from trainables.pruning.gradual import change, changes_of
 from trainables.pruning.prune import Quantiles, prune
-from trainables.pruning.ranking import Mask
 from trainables.pruning.starting_weights import starting_rows
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
+from trainables.tensors.mask import Mask
 from trainables.training import checkpoint
 from trainables.training.checkpoint import Saved
 from trainables.training.updates import Updates

@@ -15,7 +15,7 @@ from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
 from trainables import plugins
 from trainables.pruning.mask_statistics import jaccard, read_masks
-from trainables.pruning.ranking import Mask
+from trainables.tensors.mask import Mask
 from trainables.trial import CALIBRATION, CHOICES, Trial
 
 Masks = dict[str, Mask]  # of a trial, by network

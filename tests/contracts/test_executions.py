@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables import execution as executions
 from trainables.errors import UserError
 from trainables.execution import Network
-from trainables.pruning.ranking import to_row
+from trainables.tensors.mask import to_row
 from trainables.tensors.mlp import MLP
 
 EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")

@@ -11,7 +11,8 @@ from tests.stacks import World, small_trial
 from trainables import plugins
 from trainables.pruning.gradual import change, changes_of
 from trainables.pruning.prune import Scored, prune
-from trainables.pruning.ranking import Mask, kept, on_path, to_row
+from trainables.pruning.ranking import kept
+from trainables.tensors.mask import Mask, on_path, to_row
 from trainables.trial import Trial, options_of
 
 ALL = plugins.names("pruners")

@@ -19,10 +19,9 @@ from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Scaling
 from trainables.datasets.table import Table
 from trainables.execution.dense import few_rows
-from trainables.pruning.prune import ones
-from trainables.pruning.ranking import Mask
 from trainables.reports import Report
 from trainables.simulation.evaluator import evaluator_of
+from trainables.tensors.mask import Mask, ones
 from trainables.tensors.streams import key_of
 from trainables.trial import Stack, Trial
 

@@ -25,8 +25,8 @@ from trainables.environments import Reference
 from trainables.errors import UserError
 from trainables.evaluation.evaluation import act, evaluation_seeds
 from trainables.policy.policy import SCALINGS
-from trainables.pruning.prune import ones
 from trainables.simulation.stepping import bounded
+from trainables.tensors.mask import ones
 from trainables.training.checkpoint import unpack_bits
 from trainables.trial import Stack, Trial
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.native import build as kernels
-from trainables.pruning.ranking import Mask
 from trainables.tensors import native_ops
+from trainables.tensors.mask import Mask
 from trainables.tensors.mlp import MLP
 from trainables.trial import BREAK_EVEN
 

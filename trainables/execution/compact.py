@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainables.execution import dense
-from trainables.pruning.ranking import from_row, useful_units
+from trainables.tensors.mask import from_row, useful_units
 from trainables.tensors.mlp import MLP, ROW_ALIGNMENT
 
 CLASSES = sorted({base * 2**power for base in (16, 24) for power in range(16)})  # 16, 24, 32, 48, 64, 96, ...: at most half too wide

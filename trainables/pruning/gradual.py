@@ -10,7 +10,8 @@ from trainables import plugins
 from trainables.agent import Agent
 from trainables.pruning import mask_statistics
 from trainables.pruning.prune import Quantiles, Scored
-from trainables.pruning.ranking import Mask, threshold_in_layers
+from trainables.pruning.ranking import threshold_in_layers
+from trainables.tensors.mask import Mask
 from trainables.trial import Stack
 
 

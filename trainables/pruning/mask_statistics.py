@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables.errors import UserError
-from trainables.pruning.ranking import Mask, on_path
+from trainables.tensors.mask import Mask, on_path
 from trainables.tensors.mlp import MLP
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -27,7 +27,8 @@ from trainables import plugins
 from trainables.agent import Agent, Batch
 from trainables.execution.dense import Network as Reference
 from trainables.pruning import mask_statistics
-from trainables.pruning.ranking import Mask, check_connected, choose, shuffled
+from trainables.pruning.ranking import check_connected, choose, shuffled
+from trainables.tensors.mask import Mask, ones
 from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import Streams
 from trainables.trial import Stack, Trial
@@ -88,11 +89,6 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
         refusing = [member for member, trial in enumerate(stack.trials) if not trial.allow_disconnected]
         check_connected(name, [layer[refusing] for layer in mask], [stack.trials[member].name for member in refusing])
     return masks
-
-
-def ones(spec: MLP, members: int, device: str | torch.device = "cpu") -> Mask:
-    """The mask that keeps everything."""
-    return [torch.ones(members, spec.heads, n_out, n_in, device=device) for n_in, n_out in spec.layers]
 
 
 def _prune(agent: Agent, stack: Stack, batches: Batches) -> tuple[dict[str, Mask], dict[str, list[Tensor]]]:

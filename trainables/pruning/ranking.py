@@ -1,4 +1,4 @@
-"""From saliency to mask. A mask is a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept."""
+"""From saliency to mask: which weights to keep."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from trainables.errors import UserError
+from trainables.tensors.mask import Mask, on_path
 from trainables.tensors.mlp import MLP
 
-Mask = list[Tensor]
 Budgets = Callable[[MLP, float], list[int]]  # weights kept per layer at a density
 
 
@@ -127,23 +127,6 @@ def apportion(wanted: Sequence[float], total: int) -> list[int]:
     return counts
 
 
-def on_path(mask: Mask) -> Mask:
-    """The part of a mask that lies on some input-to-output path, counted per head (heads share no unit)."""
-    reached = [torch.ones_like(mask[0][..., 0, :])]  # [K, C, units] of the layer below: some input reaches the unit
-    for layer in mask:
-        reached.append(((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float())
-    useful = useful_units(mask)
-    return [layer * reached[i].unsqueeze(-2) * useful[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
-
-
-def useful_units(mask: Mask) -> list[Tensor]:
-    """Inputs, then per layer bool [K, C, units]: whether the unit reaches an output; inputs and outputs always count."""
-    useful = [torch.ones_like(mask[-1][..., :, 0], dtype=torch.bool)]
-    for layer in reversed(mask[1:]):
-        useful.insert(0, (layer * useful[0].unsqueeze(-1)).sum(-2) > 0)
-    return [torch.ones_like(mask[0][..., 0, :], dtype=torch.bool), *useful]
-
-
 def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
     """Raise UserError, naming trial, network and layer, when a head of some member has no path from input to output."""
     path = on_path(mask)
@@ -157,18 +140,3 @@ def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
                     f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{fewest} keeps {count} of "
                     f"{total} weights; lower the sparsity or choose another pruner"
                 )
-
-
-def to_row(spec: MLP, mask: Mask) -> Tensor:
-    """Canonical mask rows [K, D]: the weights' masks, 1 on biases, extras and padding."""
-    row = torch.ones(mask[0].shape[0], spec.row, device=mask[0].device)
-    views = spec.views(row)
-    for index, layer in enumerate(mask):
-        views[f"weight.{index}"].copy_(layer)
-    return row
-
-
-def from_row(spec: MLP, row: Tensor) -> Mask:
-    """The weights' masks in canonical rows [K, D], as views."""
-    views = spec.views(row)
-    return [views[f"weight.{index}"] for index in range(len(spec.layers))]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainables.agent import Agent
-from trainables.pruning.ranking import Mask
+from trainables.tensors.mask import Mask
 from trainables.trial import Stack
 
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from trainables.agent import Agent
 from trainables.datasets.minibatches import Scaling
 from trainables.pruning.mask_statistics import QUANTILES
-from trainables.pruning.ranking import Mask
 from trainables.storage import trial_files
 from trainables.storage.files import write
+from trainables.tensors.mask import Mask
 from trainables.tensors.mlp import MLP
 from trainables.trial import Stack, Trial
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from trainables.execution import compact, dense
-from trainables.pruning.ranking import to_row
+from trainables.tensors.mask import to_row
 from trainables.tensors.mlp import MLP
 
 SPEC = MLP((11, 64, 128, 3), heads=2, extra={"log_std": 3})

@@ -15,7 +15,8 @@ from trainables.errors import UserError
 from trainables.execution import dense
 from trainables.pruners import Scored, grasp, magnitude, random_erk, random_uniform, snip, synflow
 from trainables.pruning.mask_statistics import describe
-from trainables.pruning.ranking import check_connected, kept, on_path, threshold, threshold_in_layers
+from trainables.pruning.ranking import check_connected, kept, threshold, threshold_in_layers
+from trainables.tensors.mask import on_path
 from trainables.tensors.mlp import MLP
 
 TWIN = MLP((6, 9, 8, 3), heads=2)

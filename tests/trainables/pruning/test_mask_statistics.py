@@ -9,10 +9,10 @@ import torch
 
 from service.storage import paths
 from tests.stacks import World, small_trial
-from tests.trainables.pruning.test_ranking import hand_made
+from tests.trainables.tensors.test_mask import hand_made
 from trainables import plugins
 from trainables.pruning.mask_statistics import describe, jaccard, main, metrics, quantiles, read_masks, warnings
-from trainables.pruning.ranking import Mask
+from trainables.tensors.mask import Mask
 from trainables.tensors.mlp import MLP
 from trainables.training import checkpoint
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from service.storage import paths
 from tests.stacks import World, assert_same, member_of, small_trial
+from tests.trainables.tensors.test_mask import SPEC, random_mask
 from trainables.storage.files import write as write_file
 from trainables.training import checkpoint
-from trainables.training.checkpoint import unpack_bits
+from trainables.training.checkpoint import pack_bits, unpack_bits
 from trainables.trial import Stack, Trial
 
 
@@ -221,3 +222,12 @@ def test_a_worker_that_was_held_up_takes_nothing_from_the_one_that_has_passed_it
     assert not (late / "000000090.json").exists()
     save(world, tmp_path, 100)
     assert checkpoint.committed(tmp_path, world.stack.lead) == [100, 80]
+
+
+@pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
+def test_bits_survive_packing(density: float) -> None:
+    mask = random_mask(density)
+    packed = [pack_bits(mask, member) for member in range(3)]
+    assert all(len(bits) == -(-sum(SPEC.weights_per_layer) // 8) for bits in packed)
+    for found, wanted in zip(unpack_bits(SPEC, packed), mask, strict=True):
+        assert torch.equal(found, wanted)

@@ -17,8 +17,8 @@ from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper
 from trainables.environments import halfcheetah, hopper, walker2d
 from trainables.pruning import mask_statistics
-from trainables.pruning.ranking import Mask
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Trained
+from trainables.tensors.mask import Mask
 from trainables.tensors.mlp import MLP
 from trainables.training import checkpoint
 from trainables.trial import Stack, Trial

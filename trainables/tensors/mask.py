@@ -1,0 +1,47 @@
+"""A mask: a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept. How it is built, laid out as rows and followed along paths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainables.tensors.mlp import MLP
+
+Mask = list[Tensor]
+
+
+def ones(spec: MLP, members: int, device: str | torch.device = "cpu") -> Mask:
+    """The mask that keeps everything."""
+    return [torch.ones(members, spec.heads, n_out, n_in, device=device) for n_in, n_out in spec.layers]
+
+
+def to_row(spec: MLP, mask: Mask) -> Tensor:
+    """Canonical mask rows [K, D]: the weights' masks, 1 on biases, extras and padding."""
+    row = torch.ones(mask[0].shape[0], spec.row, device=mask[0].device)
+    views = spec.views(row)
+    for index, layer in enumerate(mask):
+        views[f"weight.{index}"].copy_(layer)
+    return row
+
+
+def from_row(spec: MLP, row: Tensor) -> Mask:
+    """The weights' masks in canonical rows [K, D], as views."""
+    views = spec.views(row)
+    return [views[f"weight.{index}"] for index in range(len(spec.layers))]
+
+
+def on_path(mask: Mask) -> Mask:
+    """The part of a mask that lies on some input-to-output path, counted per head (heads share no unit)."""
+    reached = [torch.ones_like(mask[0][..., 0, :])]  # [K, C, units] of the layer below: some input reaches the unit
+    for layer in mask:
+        reached.append(((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float())
+    useful = useful_units(mask)
+    return [layer * reached[i].unsqueeze(-2) * useful[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
+
+
+def useful_units(mask: Mask) -> list[Tensor]:
+    """Inputs, then per layer bool [K, C, units]: whether the unit reaches an output; inputs and outputs always count."""
+    useful = [torch.ones_like(mask[-1][..., :, 0], dtype=torch.bool)]
+    for layer in reversed(mask[1:]):
+        useful.insert(0, (layer * useful[0].unsqueeze(-1)).sum(-2) > 0)
+    return [torch.ones_like(mask[0][..., 0, :], dtype=torch.bool), *useful]
