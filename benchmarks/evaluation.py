@@ -28,9 +28,8 @@ import torch
 
 from trainables import environments, plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Minibatches
-from trainables.datasets.table import Table
+from trainables.datasets.table import Table, load_table
 from trainables.evaluation.evaluation import Evaluation
 from trainables.pruning.prune import prune
 from trainables.trial import Stack, Trial

@@ -23,9 +23,8 @@ import torch
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Minibatches
-from trainables.datasets.table import Table
+from trainables.datasets.table import Table, load_table
 from trainables.errors import UserError
 from trainables.pruning.prune import prune
 from trainables.run import usable

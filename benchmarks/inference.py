@@ -27,9 +27,8 @@ import torch
 from service.storage import paths
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Minibatches, Scaling
-from trainables.datasets.table import Table
+from trainables.datasets.table import Table, load_table
 from trainables.native import build
 from trainables.policy.onnx_export import to_onnx
 from trainables.policy.policy import FORMATS, Policy, load_policy, save_policy

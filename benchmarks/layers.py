@@ -14,8 +14,8 @@ from tables import fill, markdown
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets import local
 from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.table import load_table
 from trainables.pruning.prune import prune
 from trainables.trial import Stack, Trial
 
@@ -29,7 +29,7 @@ PAPER = {"snip": (14.7, 3.3, 45.4), "grasp": (20.9, 3.3, 35.5)}  # read off a ba
 
 def measure() -> list[dict[str, Any]]:
     """A row for each algorithm, pruner and seed: the percentage that each of the actor's layers keeps."""
-    table = local.load_table(DATASET)
+    table = load_table(DATASET)
     rows = []
     for algorithm in ALGORITHMS:
         module = plugins.load("algorithms", algorithm)

@@ -26,9 +26,9 @@ import torch
 from tables import fill, markdown
 from updates import save
 
-from trainables.datasets import local
+from trainables.datasets.table import load_table
+from trainables.datasets.table_evaluator import evaluator_of
 from trainables.evaluation.evaluation import evaluation_seeds
-from trainables.simulation.evaluator import evaluator_of
 from trainables.trial import Trial
 
 FOUND = Path(__file__).with_suffix(".json")
@@ -46,7 +46,7 @@ def wanted() -> Iterator[dict[str, Any]]:
 
 def peer(row: dict[str, Any]) -> dict[str, Any]:
     """d3rlpy's score and seconds for one of our trials."""
-    table = local.load_table(row["dataset"])
+    table = load_table(row["dataset"])
     with tempfile.TemporaryDirectory() as folder:
         save(table, Path(folder) / "table.npz")
         trial = Trial(dataset=row["dataset"], algorithm=row["algorithm"], seed=row["seed"], hyper=row.get("hyper", {}))

@@ -22,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from updates import Ours
 
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
 
 PARTS = {
     "winnow_forward": "networks forward (C)",

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from trainables import environments, plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Minibatches
-from trainables.datasets.table import Table
+from trainables.datasets.table import Table, load_table
 from trainables.errors import UserError
 from trainables.evaluation.evaluation import Beside, Evaluation, Future, Told
 from trainables.execution import missed

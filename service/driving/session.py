@@ -37,9 +37,10 @@ from service.tracking.connection import TrackingError
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
 from trainables.datasets import local
+from trainables.datasets.table import load_table
+from trainables.datasets.table_evaluator import evaluator_of
 from trainables.errors import StoppedError, SupersededError, UserError
 from trainables.reports import Checkpointed, Diverged, Finished, Report
-from trainables.simulation.evaluator import evaluator_of
 from trainables.trial import Stack
 
 CHECKPOINT_EVERY = 5_000  # updates
@@ -254,7 +255,7 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
         if not local.exists(id) and id.startswith(local.OURS):
             record(id)
         with waiting(f"reading {id}"):  # the first time it is prepared, or downloaded
-            table = local.load_table(id)
+            table = load_table(id)
         evaluator_of(table, [[0]]).close()
         if table.note:
             print(f"note: {id}: {table.note}", file=sys.stderr)

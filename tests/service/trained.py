@@ -9,7 +9,7 @@ from service.ledger.manifest import Manifest
 from service.spool.lines import StackSpool
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
 from trainables.reports import Finished
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial

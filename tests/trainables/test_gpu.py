@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.stacks import Rows, World, assert_same, small_trial
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.table import load_table
 from trainables.native import cuda
 from trainables.reports import Evaluated, Finished, Report
 from trainables.run import run_stack

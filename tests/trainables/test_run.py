@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import execution as executions
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.run import run_stack

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.datasets import local
+from trainables.datasets.collect.record_command import add_arguments, record
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     command("list", "the datasets on this machine, and those that can be recorded here", _list, "")
 
     text = "record datasets with the policies that ship with the code; one that exists is kept"
-    add_recording(command("collect", text, _collect, "winnow/hopper/medium-v0 --transitions 20000"))
+    add_arguments(command("collect", text, record, "winnow/hopper/medium-v0 --transitions 20000"))
 
     text = "read datasets as a trial would, and their environments; prepares their tables"
     command("check", text, _check, "winnow/hopper/medium-v0").add_argument("datasets", nargs="+", metavar="ID")
@@ -63,21 +64,6 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     take.add_argument("--name", required=True, metavar="ID", help="such as d4rl/halfcheetah/medium-v2")
     take.add_argument("--force", action="store_true", help="replace the dataset if it exists")
-
-
-def add_recording(parser: argparse.ArgumentParser) -> None:
-    """What to record, and how much of it."""
-    parser.add_argument("datasets", nargs="*", metavar="ID", help="such as winnow/halfcheetah/expert-v0")
-    parser.add_argument("--all", action="store_true", help="every dataset that can be recorded")
-    parser.add_argument("--transitions", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--force", action="store_true", help="replace the dataset if it exists")
-
-
-def _collect(given: argparse.Namespace) -> int:
-    from trainables.datasets.collect.__main__ import record
-
-    return record(given)
 
 
 def _list(given: argparse.Namespace) -> None:
@@ -100,10 +86,11 @@ def _list(given: argparse.Namespace) -> None:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from trainables.simulation.evaluator import evaluator_of
+    from trainables.datasets.table import load_table
+    from trainables.datasets.table_evaluator import evaluator_of
 
     for name in given.datasets:
-        table = local.load_table(name)
+        table = load_table(name)
         evaluator_of(table, [[0]]).close()
         print(summary(table))
 
@@ -111,10 +98,11 @@ def _check(given: argparse.Namespace) -> None:
 def _import(given: argparse.Namespace) -> None:
     from trainables import environments
     from trainables.datasets import d4rl
+    from trainables.datasets.table import load_table
 
     environment = environments.written(*environments.read(f"{given.environment} {given.environment_kwargs}".strip()))
     d4rl.import_file(given.file, environment, given.name, given.force)
-    print(summary(local.load_table(given.name)))
+    print(summary(load_table(given.name)))
 
 
 def summary(table: Table) -> str:

@@ -1,7 +1,4 @@
-"""Datasets: which ones lie on this machine (cheap, for planning) and `load_table`, which prepares one for training.
-
-This file imports neither torch, minari, gymnasium nor h5py.
-"""
+"""Which datasets are on this machine: cheap enough for planning, since it imports neither torch, minari, gymnasium nor h5py."""
 
 from __future__ import annotations
 
@@ -9,12 +6,8 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trainables.errors import UserError
-
-if TYPE_CHECKING:
-    from trainables.datasets.table import Table
 
 OURS = "winnow/"  # ids under this name are recorded here (python -m trainables.datasets.collect), never downloaded
 _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
@@ -59,10 +52,3 @@ def missing(dataset: str, reason: str = "") -> UserError:
     else:
         get = f"download it where there is a network: minari download {dataset}"
     return UserError(f"no dataset {dataset!r} in {root()}{f' ({reason})' if reason else ''}; there are: {', '.join(near) or 'none'}; {get}")
-
-
-def load_table(dataset: str) -> Table:
-    """Open the dataset's prepared table; see `trainables.datasets.table.load_table`."""
-    from trainables.datasets import table
-
-    return table.load_table(dataset)

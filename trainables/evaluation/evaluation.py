@@ -15,12 +15,11 @@ from torch import Tensor
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Scaling
-from trainables.datasets.table import Table
+from trainables.datasets.table import Table, load_table
+from trainables.datasets.table_evaluator import evaluator_of
 from trainables.execution.dense import few_rows
 from trainables.reports import Report
-from trainables.simulation.evaluator import evaluator_of
 from trainables.tensors.mask import Mask, ones
 from trainables.tensors.streams import key_of
 from trainables.trial import Stack, Trial

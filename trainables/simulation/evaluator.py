@@ -6,7 +6,7 @@ The environments are stepped without gymnasium's wrappers (their time limit is k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ import numpy.typing as npt
 from trainables import environments
 from trainables.errors import UserError
 from trainables.simulation.stepping import Gymnasium, Planar, Simulation
-
-if TYPE_CHECKING:
-    from trainables.datasets.table import Table
 
 Act = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
 
@@ -79,13 +76,3 @@ class Evaluator:
     def close(self) -> None:
         """Free the environments."""
         self._simulation.close()
-
-
-def evaluator_of(table: Table, seeds: Sequence[Sequence[int]]) -> Evaluator:
-    """An evaluator in the environment of a dataset; raises UserError where observations or actions of the two differ in size."""
-    evaluator = Evaluator(table.environment, seeds)
-    sizes, wanted = (table.observation_size, table.action_size), (evaluator.observation_size, evaluator.action_size)
-    if sizes != wanted:
-        evaluator.close()
-        raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
-    return evaluator

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.table import load_table
 from trainables.trial import Stack, Trial, shape_of
 
 MOST = 128  # members; an H100 is busy with fewer

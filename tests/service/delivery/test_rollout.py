@@ -22,7 +22,7 @@ from service.tracking.verify import differences
 from tests.conftest import HOPPER
 from tests.service.trained import ship, train
 from trainables import plugins
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
 from trainables.evaluation.evaluation import evaluation_seeds
 from trainables.trial import Trial
 

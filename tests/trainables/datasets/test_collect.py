@@ -19,7 +19,7 @@ from trainables.datasets.collect import policy, tiers
 from trainables.datasets.collect.__main__ import main
 from trainables.datasets.collect.record import record
 from trainables.datasets.collect.ship import ship
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
 from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[3]

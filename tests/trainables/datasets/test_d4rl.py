@@ -11,7 +11,7 @@ import pytest
 
 from trainables.datasets import local
 from trainables.datasets.__main__ import main
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
 
 O, A = 11, 3  # noqa: E741 - the shape legend's letters, Hopper's sizes
 NAME = "d4rl/hopper/test-v2"

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import HOPPER
 from tests.trainables.datasets.hub import Hub
 from trainables.datasets import local
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
 from trainables.errors import UserError
 
 DATA = f"/data/{HOPPER}/data/main_data.hdf5"

@@ -16,9 +16,9 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from trainables.datasets import local
-from trainables.datasets.local import load_table
+from trainables.datasets.table import load_table
+from trainables.datasets.table_evaluator import evaluator_of
 from trainables.errors import UserError
-from trainables.simulation.evaluator import evaluator_of
 
 ROOT = Path(__file__).parents[3]
 O, A = 11, 3  # noqa: E741 - the shape legend's letters, Hopper's sizes
@@ -202,7 +202,7 @@ def test_a_torn_cache_is_prepared_again(make: Make, tmp_path: Path) -> None:
 
 def test_two_processes_may_prepare_at_once(make: Make, tmp_path: Path) -> None:
     make(episodes=[episode(400, "truncation", i) for i in range(20)])
-    program = "from trainables.datasets.local import load_table; t = load_table('test/hopper/small-v0'); print(t.hash, float(t.rows.sum()))"
+    program = "from trainables.datasets.table import load_table; t = load_table('test/hopper/small-v0'); print(t.hash, float(t.rows.sum()))"
     children = [subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {child.communicate()[0] for child in children}
     table = load_table("test/hopper/small-v0")
@@ -214,10 +214,10 @@ def test_opening_a_prepared_table_imports_neither_minari_nor_gymnasium_nor_torch
     make()
     load_table("test/hopper/small-v0")
     program = (
-        "import sys, trainables.datasets.local as d\n"
-        "assert d.local_datasets() == ['test/hopper/small-v0'] and d.exists('test/hopper/small-v0')\n"
+        "import sys; from trainables.datasets import local\n"
+        "assert local.local_datasets() == ['test/hopper/small-v0'] and local.exists('test/hopper/small-v0')\n"
         "print(*sorted({'numpy', 'h5py', 'minari', 'gymnasium', 'torch'} & set(sys.modules)))\n"
-        "d.load_table('test/hopper/small-v0')\n"
+        "from trainables.datasets.table import load_table; load_table('test/hopper/small-v0')\n"
         "print(*sorted({'h5py', 'minari', 'gymnasium', 'torch'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -19,8 +19,8 @@ from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.local import load_table
 from trainables.datasets.minibatches import Scaling
+from trainables.datasets.table import load_table
 from trainables.errors import UserError
 from trainables.native import build
 from trainables.policy import forward

@@ -1,0 +1,64 @@
+"""The command that records datasets, as `python -m trainables.datasets` and `python -m trainables.datasets.collect` both have it.
+
+Importing this file imports neither numpy nor torch: a parser is built with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from trainables.datasets import local
+from trainables.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to record, and how much of it."""
+    parser.add_argument("datasets", nargs="*", metavar="ID", help="such as winnow/halfcheetah/expert-v0")
+    parser.add_argument("--all", action="store_true", help="every dataset that can be recorded")
+    parser.add_argument("--transitions", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--force", action="store_true", help="replace the dataset if it exists")
+
+
+def record(given: argparse.Namespace) -> int:
+    """Record the datasets that the arguments name, with a line about each; returns the exit code."""
+    from trainables.datasets.collect import policy, tiers
+    from trainables.datasets.collect.record import record as write
+    from trainables.datasets.table import load_table
+
+    names = tiers.all_ids() if given.all else given.datasets
+    if not names:
+        raise UserError(f"no dataset given; there are: {', '.join(tiers.all_ids())}, or --all")
+    if given.seed < 0:
+        raise UserError(f"seed {given.seed} is not an integer >= 0")
+    for name in names:  # all are checked before the first is recorded
+        tiers.segments(tiers.parse(name)[1], policy.card(tiers.parse(name)[0]), given.transitions)
+    for name in names:
+        kept = local.exists(name) and not given.force
+        write(name, given.transitions, given.seed, given.force, None if kept else _Line(name))
+        table = load_table(name)
+        mean = float(table.episode_returns.mean())
+        print(
+            f"{name}: {'kept' if kept else 'recorded'}, {len(table)} transitions in {len(table.episode_returns)} episodes, "
+            f"mean return {mean:.0f}, normalized {table.reference.normalize(mean):.1f}, hash {table.hash[:12]}"
+            + (f" ({table.note})" if table.note else "")
+        )
+    return 0
+
+
+class _Line:
+    """A progress line on stderr for waits over two seconds, once a second, in place on a terminal."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.started, self.said = name, time.monotonic(), 1.0
+
+    def __call__(self, done: int, total: int) -> None:
+        took = time.monotonic() - self.started
+        every = 1.0 if sys.stderr.isatty() else 10.0
+        if took - self.said >= every or (done == total and self.said > 1.0):
+            self.said = took
+            end = "\r" if sys.stderr.isatty() and done < total else "\n"
+            left = took * (total - done) / done
+            print(f"{self.name}: {done} of {total} transitions, {left:.0f} s left ", end=end, file=sys.stderr, flush=True)
