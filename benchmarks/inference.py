@@ -27,13 +27,14 @@ import torch
 from service.storage import paths
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches, Scaling
+from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.scaling import Scaling
 from trainables.datasets.table import Table, load_table
 from trainables.native import build
 from trainables.policy.onnx_export import to_onnx
 from trainables.policy.policy import FORMATS, Policy, load_policy, save_policy
 from trainables.pruning.prune import prune
-from trainables.training import checkpoint
+from trainables.training import files_of_trial
 from trainables.trial import Stack, Trial
 
 Act = Callable[[npt.NDArray[np.float32]], Any]
@@ -50,7 +51,7 @@ def pruned(table: Table, pruner: str, sparsity: float) -> Policy:
     masks = prune(agent, stack, Minibatches(table, algorithm.NORMALIZE).draw)
     agent.build("dense", {name: agent.initial(name) for name in agent.specs}, masks)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.write_policies(Path(folder), stack, agent, Scaling(table, algorithm.NORMALIZE), {})
+        files_of_trial.write_policies(Path(folder), stack, agent, Scaling(table, algorithm.NORMALIZE), {})
         return load_policy(paths.trial(Path(folder), stack.lead.key))
 
 

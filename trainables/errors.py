@@ -21,3 +21,9 @@ def unknown(kind: str, value: object, choices: Iterable[object]) -> UserError:
     """`no pruner 'snap'; there are: dense, erk, ...`"""
     listed = ", ".join(str(choice) for choice in choices) or "none"
     return UserError(f"no {kind} {str(value)!r}; there are: {listed}")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text on one line, without its colour codes and at most 200 characters."""
+    text = " ".join(str(error).replace("\x1b[0m", "").split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

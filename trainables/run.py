@@ -16,7 +16,9 @@ from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table, load_table
 from trainables.errors import UserError
-from trainables.evaluation.evaluation import Beside, Evaluation, Future, Told
+from trainables.evaluation.evaluation import Evaluation
+from trainables.evaluation.futures import Beside, Future
+from trainables.evaluation.report_queue import ReportQueue
 from trainables.execution import missed
 from trainables.pruning import mask_statistics
 from trainables.pruning.gradual import change, changes_of
@@ -24,7 +26,7 @@ from trainables.pruning.prune import Quantiles, prune
 from trainables.pruning.starting_weights import starting_rows
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.tensors.mask import Mask
-from trainables.training import checkpoint
+from trainables.training import checkpoint, files_of_trial
 from trainables.training.checkpoint import Saved
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
@@ -68,7 +70,7 @@ def run_stack(
     def keep(masks: dict[str, Mask], details: Sequence[Mapping[str, Any]]) -> None:
         if storage:
             before_write()
-            checkpoint.write_masks(storage, stack, masks, details)
+            files_of_trial.write_masks(storage, stack, masks, details)
 
     def evaluated(update: int, future: Future, final: bool = False) -> Iterator[Report]:
         returns = future.result()
@@ -97,7 +99,7 @@ def run_stack(
         yield from masked(report, masks)
         yield from commit(checkpoint.state_of(agent, masks, 0, details))
 
-    make, changes, told = Updates(agent, data), changes_of(stack), Told()
+    make, changes, told = Updates(agent, data), changes_of(stack), ReportQueue()
     healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
     for stop in (stop for stop in stops(lead, checkpoint_every) if stop > update):
         if not any(healthy):
@@ -138,7 +140,7 @@ def run_stack(
     if storage:
         before_write()
         about = {"environment": table.environment, "dataset_hash": table.hash, "execution": executed}
-        checkpoint.write_policies(storage, stack, agent, evaluate.scaling, about)
+        files_of_trial.write_policies(storage, stack, agent, evaluate.scaling, about)
         checkpoint.tidy(storage, stack, update)
     yield Finished(update, time.monotonic() - started, executed)
 

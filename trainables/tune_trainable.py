@@ -97,7 +97,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 class Task:
-    """A function at work in another process of this node or another; a future as in trainables/evaluation/evaluation.py.
+    """A function at work in another process of this node or another; a future as in trainables/evaluation/futures.py.
 
     It asks Ray for no CPU: a trainer that waits for it would otherwise hold the one it needs on a full cluster."""
 

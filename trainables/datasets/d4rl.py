@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.datasets import local
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
@@ -87,7 +87,7 @@ def read(file: Path) -> Fields:
                 raise UserError(f"{file} is not a D4RL file: an HDF5 group, not an array, is its {', '.join(groups)}")
             raw = {name: np.asarray(opened[name][()]) for name in (*NEEDED, *OPTIONAL) if name in opened}
     except OSError as error:
-        raise UserError(f"{file} cannot be read as HDF5 ({environments.one_line(error)})") from None
+        raise UserError(f"{file} cannot be read as HDF5 ({one_line(error)})") from None
     return {name: _checked(file, name, value) for name, value in _equally_long(file, raw).items()}
 
 

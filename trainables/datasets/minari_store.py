@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.datasets import local
-from trainables.environments import Reference, one_line
-from trainables.errors import UserError
+from trainables.environments import Reference
+from trainables.errors import UserError, one_line
 
 Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 Bounds = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]

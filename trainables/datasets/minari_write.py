@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainables import environments
 from trainables.datasets import local
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
@@ -37,7 +36,7 @@ def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[Epis
         if not local.exists(dataset):  # another process may have written it meanwhile
             data.parent.rename(target)
     except OSError as error:
-        raise UserError(f"dataset {dataset!r} cannot be written below {local.root()}: {environments.one_line(error)}") from None
+        raise UserError(f"dataset {dataset!r} cannot be written below {local.root()}: {one_line(error)}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from trainables.datasets import local, minari_store
 from trainables.datasets.minari_store import Metadata
-from trainables.environments import Reference, one_line
-from trainables.errors import UserError
+from trainables.environments import Reference
+from trainables.errors import UserError, one_line
 
 FORMAT = 1  # of the cache; raise it when rows would come out differently
 

@@ -24,7 +24,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from trainables import plugins
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import gymnasium
@@ -150,9 +150,3 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
         if not settings:
             raise
         raise UserError(f"environment {environment!r} cannot be made with the settings {settings}: {one_line(error)}") from None
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's text on one line, without its colour codes and at most 200 characters."""
-    text = " ".join(str(error).replace("\x1b[0m", "").split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,54 +13,17 @@ from torch import Tensor
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Scaling
+from trainables.datasets.scaling import Scaling
 from trainables.datasets.table import Table, load_table
 from trainables.datasets.table_evaluator import evaluator_of
+from trainables.evaluation.futures import Beside, Done, Future, Joined
 from trainables.execution.dense import few_rows
-from trainables.reports import Report
 from trainables.tensors.mask import Mask, ones
 from trainables.tensors.streams import key_of
 from trainables.trial import Stack, Trial
 
 Returns = np.ndarray[Any, Any]
-BEHIND = 2  # evaluations that training may run ahead of: each holds back checkpoints, and so makes a crash cost more
 PART = 4  # members that one process evaluates: ten episodes of each take a second, and a large stack's go to many cores
-
-
-class Future(Protocol):
-    """A result that is being computed, as in concurrent.futures."""
-
-    def done(self) -> bool: ...
-    def result(self) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Done:
-    """A result that is there."""
-
-    value: Any = None
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> Any:
-        return self.value
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Results [k, E] of parts of a stack, as one [K, E]."""
-
-    parts: Sequence[Future]
-
-    def done(self) -> bool:
-        return all(part.done() for part in self.parts)
-
-    def result(self) -> Returns:
-        return np.concatenate([part.result() for part in self.parts])
-
-
-Beside = Callable[..., Future]  # (function, *arguments) -> its result, computed in another process
 
 
 def evaluation_seeds(trial: Trial, count: int) -> list[int]:
@@ -148,23 +109,3 @@ def _evaluation(trials: str) -> Evaluation:
     table = load_table(stack.lead.dataset)
     agent = Agent(plugins.load("algorithms", stack.lead.algorithm), stack, table.observation_size, table.action_size)
     return Evaluation(agent, table, stack)
-
-
-class Told:
-    """Reports, and what is to be done between them, in their order while some wait for an evaluation that is not finished."""
-
-    def __init__(self) -> None:
-        self.queue: deque[tuple[Iterable[Report], Future]] = deque()
-
-    def later(self, reports: Iterable[Report], future: Future | None = None) -> None:
-        """`reports` are asked for when all before them were taken and `future` is done."""
-        self.queue.append((reports, future or Done()))
-
-    def ready(self, wait: bool = False) -> Iterator[Report]:
-        """What can be told now; all of it with `wait`, and more of it where too much is held back."""
-        while self.queue:
-            reports, future = self.queue[0]
-            if not (wait or future.done() or sum(not other.done() for _, other in self.queue) > BEHIND):
-                return
-            self.queue.popleft()
-            yield from reports

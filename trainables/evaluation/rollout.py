@@ -22,12 +22,11 @@ from trainables import environments, execution, plugins
 from trainables.agent import Agent
 from trainables.datasets import local, minari_store
 from trainables.environments import Reference
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 from trainables.evaluation.evaluation import act, evaluation_seeds
 from trainables.policy.policy import SCALINGS
 from trainables.simulation.stepping import bounded
-from trainables.tensors.mask import ones
-from trainables.training.checkpoint import unpack_bits
+from trainables.tensors.mask import ones, unpack_bits
 from trainables.trial import Stack, Trial
 
 Array = npt.NDArray[Any]
@@ -44,7 +43,7 @@ class Episode:
     score: float
 
 
-class Trained:
+class TrainedPolicy:
     """The policy of a finished trial, from the files that it left in `folder`, for batches of at most `episodes` episodes."""
 
     def __init__(self, folder: Path, trial: Trial, how: str) -> None:
@@ -88,7 +87,7 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
     Raises UserError for an environment that cannot be made or drawn.
     """
     about = json.loads((folder / "policy.json").read_bytes())
-    policy = Trained(folder, trial, about["execution"])
+    policy = TrainedPolicy(folder, trial, about["execution"])
     environment, reference = about["environment"], reference_of(trial, about["environment"])
     env = environments.make(environment, drawn=frame is not None)
     if frame and (model := getattr(env.unwrapped, "model", None)):
@@ -122,4 +121,4 @@ def picture(env: Any, environment: str) -> Array:
     try:
         return np.asarray(env.render(), np.uint8)
     except Exception as error:  # every renderer has its own
-        raise UserError(f"environment {environment!r} cannot be drawn here ({environments.one_line(error)})") from None
+        raise UserError(f"environment {environment!r} cannot be drawn here ({one_line(error)})") from None

@@ -138,7 +138,7 @@ def load_policy(path: str | Path) -> Policy:
 
 
 def _from_trial(tensors: Mapping[str, npt.NDArray[Any]], head: Mapping[str, Any]) -> Policy:
-    """From the canonical tensors of trainables/training/checkpoint.py and the JSON beside them.
+    """From the canonical tensors of trainables/training/files_of_trial.py and the JSON beside them.
 
     How the network's output becomes an action is seen from its shape: tanh where the network ends in it; else A outputs are
     clipped, and of 2 A outputs, the mean and the log deviation of a squashed Gaussian, the mean's are taken and squashed.

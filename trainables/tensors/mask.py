@@ -1,7 +1,11 @@
-"""A mask: a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept. How it is built, laid out as rows and followed along paths."""
+"""A mask: a list over layers of {0, 1} tensors [K, C, out, in], 1 = kept. How it is laid out as rows and
+as bits, and which of it lies on a path from an input to an output."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +32,19 @@ def from_row(spec: MLP, row: Tensor) -> Mask:
     """The weights' masks in canonical rows [K, D], as views."""
     views = spec.views(row)
     return [views[f"weight.{index}"] for index in range(len(spec.layers))]
+
+
+def pack_bits(mask: Mask, member: int) -> Tensor:
+    """One bit per prunable weight of a member, layer after layer, uint8."""
+    flat = np.concatenate([layer[member].flatten().cpu().numpy().astype(bool) for layer in mask])
+    return torch.from_numpy(np.packbits(flat))
+
+
+def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
+    """The mask [K, C, out, in] per layer from K packed members."""
+    flat = torch.stack([torch.from_numpy(np.unpackbits(bits.numpy(), count=sum(spec.weights_per_layer))) for bits in packed]).float()
+    parts = flat.split(spec.weights_per_layer, dim=1)
+    return [part.unflatten(1, (spec.heads, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
 
 
 def on_path(mask: Mask) -> Mask:

@@ -1,4 +1,4 @@
-"""What is on disk of a trial: checkpoints, the packed mask and the finished policy. Atomic, hashed, one folder per trial.
+"""Checkpoints: the state of each trial on disk, atomic and hashed, in a folder per trial.
 
 A checkpoint is two files, `<update>.safetensors` and then `<update>.json`, which holds the hash of both: a torn or altered
 one is not a checkpoint and the one before it counts. Tensors are canonical rows, so a trial may go on in another stack or
@@ -14,18 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Scaling
-from trainables.pruning.mask_statistics import QUANTILES
 from trainables.storage import trial_files
 from trainables.storage.files import write
-from trainables.tensors.mask import Mask
+from trainables.tensors.mask import Mask, pack_bits, unpack_bits
 from trainables.tensors.mlp import MLP
 from trainables.trial import Stack, Trial
 
@@ -46,19 +43,6 @@ class Saved:
         """The same on another device."""
         rows = {name: row.to(device) for name, row in self.rows.items()}
         return replace(self, rows=rows, masks={name: [layer.to(device) for layer in mask] for name, mask in self.masks.items()})
-
-
-def pack_bits(mask: Mask, member: int) -> Tensor:
-    """One bit per prunable weight of a member, layer after layer, uint8."""
-    flat = np.concatenate([layer[member].flatten().cpu().numpy().astype(bool) for layer in mask])
-    return torch.from_numpy(np.packbits(flat))
-
-
-def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
-    """The mask [K, C, out, in] per layer from K packed members."""
-    flat = torch.stack([torch.from_numpy(np.unpackbits(bits.numpy(), count=sum(spec.weights_per_layer))) for bits in packed]).float()
-    parts = flat.split(spec.weights_per_layer, dim=1)
-    return [part.unflatten(1, (spec.heads, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
 
 
 def state_of(agent: Agent, masks: Mapping[str, Mask], update: int, details: Sequence[Mapping[str, Any]] = ()) -> Saved:
@@ -143,45 +127,3 @@ def _read(storage: Path, trial: Trial, update: int) -> tuple[dict[str, Any], dic
 def _hash(head: Mapping[str, Any], content: bytes) -> str:
     """Covers both files, so that a flipped bit in the counts is found as well."""
     return hashlib.sha256(json.dumps(head, sort_keys=True).encode() + content).hexdigest()
-
-
-def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details: Sequence[Mapping[str, Any]]) -> None:
-    """The masks of each trial as artifacts: one bit per prunable weight with shapes in the header, and what they are in JSON.
-
-    A file that is as it should be is left alone."""
-    for member, trial in enumerate(stack.trials):
-        tensors = {name: pack_bits(mask, member) for name, mask in masks.items()}
-        shapes = {name: [list(layer.shape[1:]) for layer in mask] for name, mask in masks.items()}
-        # One entry: safetensors writes several in any order, and the same masks shall be the same bytes.
-        files = {trial_files.masks(storage, trial.key): dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)})}
-        calibration = {"seed": trial.seed, "batches": trial.calibration_batches, "size": trial.calibration_size}
-        about = {"trial": trial.to_json(), "calibration": calibration, "quantiles": QUANTILES, "networks": details[member]}
-        files[trial_files.masks_json(storage, trial.key)] = json.dumps(about, indent=1).encode()
-        for path, content in files.items():
-            if not path.exists() or path.read_bytes() != content:
-                write(path, content)
-
-
-def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:
-    """The actor of each member that did not diverge, with all that is needed to act: the scaling of observations and actions too,
-    and the other networks of the algorithm's POLICY, their tensors under `<network>/`."""
-    others = [name for name in getattr(agent.algorithm, "POLICY", ()) if name != "actor"]
-    rows = {name: agent.networks[name].unpack(agent.networks[name].parameters.detach()).cpu() for name in ("actor", *others)}
-    finite = agent.finite()
-    for member, trial in enumerate(stack.trials):
-        if not finite[member]:
-            continue
-        tensors = {name: view[member].clone() for name, view in agent.specs["actor"].views(rows["actor"]).items()}
-        for other in others:
-            tensors |= {f"{other}/{name}": view[member].clone() for name, view in agent.specs[other].views(rows[other]).items()}
-        tensors |= {
-            "observation_shift": torch.from_numpy(scaling.observation_shift),
-            "observation_scale": torch.from_numpy(scaling.observation_scale),
-            "action_shift": torch.from_numpy(scaling.action_shift),
-            "action_scale": torch.from_numpy(scaling.action_scale),
-        }
-        write(trial_files.policy(storage, trial.key), dump_tensors(tensors))
-        actor = agent.specs["actor"]
-        head = {"trial": trial.to_json(), "key": trial.key, "sizes": actor.sizes, "output": actor.output, **about}
-        head |= {"others": {other: agent.specs[other].sizes for other in others}} if others else {}
-        write(trial_files.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())

@@ -297,6 +297,7 @@ def no_rename() -> None:
             file.write(content[len(content) // 2 :])
 
     _when_imported("trainables.training.checkpoint", change)
+    _when_imported("trainables.training.files_of_trial", change)
 
 
 def no_tidy() -> None:

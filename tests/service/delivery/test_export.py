@@ -25,7 +25,7 @@ from tests.conftest import HOPPER
 from tests.service.trained import ship, train
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Scaling
+from trainables.datasets.scaling import Scaling
 from trainables.datasets.table import load_table
 from trainables.evaluation.evaluation import evaluation_seeds
 from trainables.policy.policy import load_policy

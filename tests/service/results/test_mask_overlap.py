@@ -12,7 +12,7 @@ from service.ledger.manifest import Manifest
 from service.results.mask_overlap import by_chance, overlaps
 from tests.stacks import World, small_trial
 from trainables.pruning.mask_statistics import jaccard
-from trainables.training import checkpoint
+from trainables.training import files_of_trial
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def swept(tmp_path: Path) -> tuple[Path, World]:
         small_trial("td3_bc", "random_erk", 0.5, s) for s in (0, 1)
     ]
     world = World([*trials, small_trial("td3_bc")]).start()
-    checkpoint.write_masks(tmp_path, world.stack, world.masks, [{}] * 6)
+    files_of_trial.write_masks(tmp_path, world.stack, world.masks, [{}] * 6)
     small = World([small_trial("td3_bc", "small_dense", 0.5, seed) for seed in (0, 1)]).start()
-    checkpoint.write_masks(tmp_path, small.stack, small.masks, [{}] * 2)
+    files_of_trial.write_masks(tmp_path, small.stack, small.masks, [{}] * 2)
     journal = Manifest(tmp_path, "smoke")
     journal.plan([*small.stack.trials, *world.stack.trials, small_trial("td3_bc", "snip", 0.5, 7)])
     journal.close()

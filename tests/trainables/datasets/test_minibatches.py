@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.stacks import made_up_table
-from trainables.datasets.minibatches import Minibatches, Scaling
+from trainables.datasets.minibatches import Minibatches
 from trainables.tensors.streams import Streams
 
 
@@ -36,17 +36,3 @@ def test_members_with_one_seed_see_the_same_transitions_and_others_do_not() -> N
     batch = Minibatches(made_up_table(), True).draw(Streams([3, 3, 4]), 64)
     assert torch.equal(batch.observations[0], batch.observations[1])
     assert not torch.equal(batch.observations[0], batch.observations[2])
-
-
-def test_the_policys_scaling_is_that_of_the_minibatches() -> None:
-    table = replace(made_up_table(), std=np.array([1, 1e-4, 2, 1, 1], np.float32), action_low=np.array([0, -1], np.float32))
-    scaling = Scaling(table, normalize=True)
-    rows = torch.from_numpy(table.rows)
-    index = Streams([0]).integers("minibatch", 64, len(table))[0]
-    batch = Minibatches(table, True).draw(Streams([0]), 64)
-    seen = scaling.observation(rows[index, :5])
-    assert torch.equal(seen, batch.observations[0])
-    wanted = (rows[index, 1].double() - float(table.mean[1])) / (1e-4 + 1e-3)
-    torch.testing.assert_close(seen[:, 1].double(), wanted, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(scaling.action(batch.actions[0].numpy()), rows[index, 5:7], atol=1e-5)
-    assert scaling.action(np.array([-1.0, 1.0])).tolist() == pytest.approx([0.0, 2.0], abs=1e-6)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +10,9 @@ import pytest
 import torch
 
 from trainables.evaluation import evaluation
-from trainables.evaluation.evaluation import BEHIND, Told
-from trainables.reports import Checkpointed, Evaluated, Report, Trained
+from trainables.reports import Evaluated, Trained
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial
-
-
-def test_reports_keep_their_order_while_an_evaluation_is_not_finished() -> None:
-    told, future = Told(), Future[None]()
-    first, second, third = (Checkpointed(update) for update in (1, 2, 3))
-    told.later([first])
-    told.later([second], future)
-    told.later([third])
-    assert list(told.ready()) == [first]
-    assert list(told.ready()) == []
-    future.set_result(None)
-    assert list(told.ready()) == [second, third]
-
-
-def test_training_does_not_run_ahead_of_many_evaluations() -> None:
-    told, futures = Told(), [Future[None]() for _ in range(BEHIND + 2)]
-
-    def waits(place: int) -> Iterator[Report]:
-        futures[place].set_result(None)  # as if result() had waited for it
-        yield Checkpointed(place)
-
-    for place, future in enumerate(futures):
-        told.later(waits(place), future)
-    assert list(told.ready()) == [Checkpointed(0), Checkpointed(1)]
-    assert list(told.ready(wait=True)) == [Checkpointed(place) for place in range(2, BEHIND + 2)]
 
 
 @pytest.fixture(scope="module")

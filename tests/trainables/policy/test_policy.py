@@ -19,7 +19,7 @@ from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Scaling
+from trainables.datasets.scaling import Scaling
 from trainables.datasets.table import load_table
 from trainables.errors import UserError
 from trainables.native import build

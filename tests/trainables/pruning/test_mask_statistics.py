@@ -14,7 +14,7 @@ from trainables import plugins
 from trainables.pruning.mask_statistics import describe, jaccard, main, metrics, quantiles, read_masks, warnings
 from trainables.tensors.mask import Mask
 from trainables.tensors.mlp import MLP
-from trainables.training import checkpoint
+from trainables.training import files_of_trial
 
 SPEC = MLP((2, 3, 2, 1))
 
@@ -121,7 +121,7 @@ def test_jaccard_counts_common_over_all() -> None:
 
 def test_the_command_prints_the_overlap_of_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = World([small_trial("td3_bc", pruner, 0.5, seed) for seed, pruner in ((0, "snip"), (1, "snip"), (0, "random_erk"))]).start()
-    checkpoint.write_masks(tmp_path, world.stack, world.masks, [{}, {}, {}])
+    files_of_trial.write_masks(tmp_path, world.stack, world.masks, [{}, {}, {}])
     files = [paths.masks(tmp_path, trial.key) for trial in world.stack.trials]
     for member, file in enumerate(files):
         for name, mask in read_masks(file).items():

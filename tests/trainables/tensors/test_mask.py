@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from trainables.tensors.mask import Mask, from_row, on_path, ones, to_row, useful_units
+from trainables.tensors.mask import Mask, from_row, on_path, ones, pack_bits, to_row, unpack_bits, useful_units
 from trainables.tensors.mlp import MLP
 
 SPEC = MLP((3, 4, 4, 2), heads=2, extra={"log_std": 2})
@@ -69,4 +69,13 @@ def test_rows_hold_the_masks_where_the_weights_are_and_ones_elsewhere() -> None:
     assert (views["log_std"] == 1).all()
     assert float(row.sum()) == sum(float(layer.sum()) for layer in mask) + 3 * (SPEC.row - sum(SPEC.weights_per_layer))
     for found, wanted in zip(from_row(SPEC, row), mask, strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
+def test_bits_survive_packing(density: float) -> None:
+    mask = random_mask(density)
+    packed = [pack_bits(mask, member) for member in range(3)]
+    assert all(len(bits) == -(-sum(SPEC.weights_per_layer) // 8) for bits in packed)
+    for found, wanted in zip(unpack_bits(SPEC, packed), mask, strict=True):
         assert torch.equal(found, wanted)

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from service.storage import paths
 from tests.stacks import World, assert_same, member_of, small_trial
-from tests.trainables.tensors.test_mask import SPEC, random_mask
 from trainables.storage.files import write as write_file
 from trainables.training import checkpoint
-from trainables.training.checkpoint import pack_bits, unpack_bits
 from trainables.trial import Stack, Trial
 
 
@@ -195,22 +191,6 @@ def test_tensors_come_before_the_head_that_vouches_for_them(world: World, tmp_pa
     assert written == [".safetensors", ".json"] * 2
 
 
-def test_the_mask_artifact_is_one_bit_per_weight_with_shapes(world: World, tmp_path: Path) -> None:
-    checkpoint.write_masks(tmp_path, world.stack, world.masks, [{}, {}, {}])
-    for member, trial in enumerate(world.stack.trials):
-        path = paths.masks(tmp_path, trial.key)
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            shapes = json.loads(file.metadata()["shapes"])
-        for name, mask in world.masks.items():
-            spec = world.agent.specs[name]
-            assert tensors[name].dtype == torch.uint8
-            assert tensors[name].numel() == -(-sum(spec.weights_per_layer) // 8)
-            assert shapes[name] == [list(layer.shape[1:]) for layer in mask]
-            for found, wanted in zip(unpack_bits(spec, [tensors[name]]), mask, strict=True):
-                assert torch.equal(found[0], wanted[member])
-
-
 def test_a_worker_that_was_held_up_takes_nothing_from_the_one_that_has_passed_it(world: World, tmp_path: Path) -> None:
     """It slept within a save while a newer attempt went on: its late files change nothing, and what is whole ahead of them stays."""
     for update in (3, 60, 80):
@@ -222,12 +202,3 @@ def test_a_worker_that_was_held_up_takes_nothing_from_the_one_that_has_passed_it
     assert not (late / "000000090.json").exists()
     save(world, tmp_path, 100)
     assert checkpoint.committed(tmp_path, world.stack.lead) == [100, 80]
-
-
-@pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
-def test_bits_survive_packing(density: float) -> None:
-    mask = random_mask(density)
-    packed = [pack_bits(mask, member) for member in range(3)]
-    assert all(len(bits) == -(-sum(SPEC.weights_per_layer) // 8) for bits in packed)
-    for found, wanted in zip(unpack_bits(SPEC, packed), mask, strict=True):
-        assert torch.equal(found, wanted)

@@ -16,7 +16,7 @@ from trainables.datasets.collect import policy
 from trainables.datasets.collect.policy import Policy
 from trainables.datasets.collect.record import from_unit
 from trainables.environments import Reference
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 from trainables.simulation.evaluator import Evaluator
 
 MEDIUM_SCORE = 45.0  # normalized; D4RL's medium sets: halfcheetah 40.7, hopper 44.3, walker2d 62
@@ -118,7 +118,7 @@ def _read(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         lines = (run / "curve.jsonl").read_text().splitlines()
         return settings, [json.loads(line) for line in lines if line.endswith("}")]  # the last line may still be being written
     except (OSError, ValueError) as error:
-        raise UserError(f"{run} is not the folder of a training ({environments.one_line(error)})") from None
+        raise UserError(f"{run} is not the folder of a training ({one_line(error)})") from None
 
 
 def _half(path: Path) -> dict[str, Any]:

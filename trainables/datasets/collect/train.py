@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.datasets.collect.policy import Policy
-from trainables.errors import UserError, unknown
+from trainables.errors import UserError, one_line, unknown
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -66,7 +66,7 @@ def train(environment: str, algorithm: str, steps: int, seed: int, folder: Path)
     try:
         start = builders[algorithm](environment, steps, seed, folder)
     except ImportError as error:
-        raise UserError(f"training needs the extra: pip install 'winnow[collect]' ({environments.one_line(error)})") from None
+        raise UserError(f"training needs the extra: pip install 'winnow[collect]' ({one_line(error)})") from None
     model, tensors, save = start
     _forget_after(folder / "curve.jsonl", model.num_timesteps)
     if model.num_timesteps < steps:

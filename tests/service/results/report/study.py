@@ -20,7 +20,7 @@ from trainables.pruning import mask_statistics
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Trained
 from trainables.tensors.mask import Mask
 from trainables.tensors.mlp import MLP
-from trainables.training import checkpoint
+from trainables.training import files_of_trial
 from trainables.trial import Stack, Trial
 
 ORIGIN = {"dataset_hash": "ab" * 32, "dataset_score": "90.00", "reference": "made up", "revision": "abc123"}
@@ -36,7 +36,7 @@ def spool(storage: Path, trial: Trial, scores: Scores, rate: float = 100.0, hidd
     listener = StackSpool(Stack((trial,)), storage, {trial.dataset: ORIGIN}, trial.updates)
     mask, described = masks(trial, hidden)
     listener(Pruned(0, [mask_statistics.metrics(described)], [described], [[]]))
-    checkpoint.write_masks(storage, Stack((trial,)), {"actor": mask}, [described])
+    files_of_trial.write_masks(storage, Stack((trial,)), {"actor": mask}, [described])
     listener(Checkpointed(0))
     state = "leased"
     for update, episodes in scores.items():
