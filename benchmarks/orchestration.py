@@ -32,7 +32,8 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from search_spaces.sweep import expand, load_sweep, override  # noqa: E402
 from service.ledger import manifest  # noqa: E402
-from service.ledger.manifest import Ledger, Manifest  # noqa: E402
+from service.ledger.ledger import Ledger  # noqa: E402
+from service.ledger.manifest import Manifest  # noqa: E402
 from service.planning.plan import make_plan  # noqa: E402
 from trainables.datasets.collect.record import record  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402

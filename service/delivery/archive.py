@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from service.ledger import manifest
-from service.ledger.manifest import Entry, Ledger, Manifest
+from service.ledger.ledger import Entry, Ledger
+from service.ledger.manifest import Manifest
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from trainables.errors import UserError, unknown

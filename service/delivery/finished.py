@@ -14,7 +14,7 @@ from typing import Any
 
 from service.inspection.status import run_of
 from service.ledger import manifest
-from service.ledger.manifest import Entry
+from service.ledger.ledger import Entry
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.terminal.waiting import waiting

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from service.driving.live_line import Display, Progress
 from service.ledger import stop_requests
-from service.ledger.manifest import TERMINAL, Manifest
+from service.ledger.ledger import TERMINAL
+from service.ledger.manifest import Manifest
 from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.spool import lines

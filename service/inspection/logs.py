@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.ledger import manifest
-from service.ledger.manifest import Entry
+from service.ledger.ledger import Entry
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from trainables.errors import UserError

@@ -13,7 +13,7 @@ from typing import Any
 
 from search_spaces.sweep import load_sweep
 from service.ledger import lease, manifest
-from service.ledger.manifest import Entry, Ledger
+from service.ledger.ledger import Entry, Ledger
 from service.planning.plan import duration
 from service.spool import lines as spool
 from service.storage import paths, trial_objects

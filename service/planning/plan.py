@@ -14,7 +14,7 @@ from search_spaces.ranges import Range
 from search_spaces.space import spaces
 from search_spaces.sweep import Sweep, expand, load_sweep, override
 from service.ledger import manifest
-from service.ledger.manifest import Ledger
+from service.ledger.ledger import TERMINAL, Ledger
 from service.planning import devices
 from service.planning.packing import pack
 from service.planning.update_cost import price
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def todo(self) -> list[Trial]:
-        return [trial for trial in self.trials if self.state[trial.key] not in manifest.TERMINAL]
+        return [trial for trial in self.trials if self.state[trial.key] not in TERMINAL]
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def make_plan(
     if sweep.search:
         trials, left = suggested(sweep, name, own)
     state = {t.key: _state(own.state(t.key), t.key in elsewhere, retry) for t in trials}
-    todo = [t for t in trials if state[t.key] not in manifest.TERMINAL]
+    todo = [t for t in trials if state[t.key] not in TERMINAL]
     device = devices.local(device)
     slots = slots or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     size = size or stack_size(device, 0 if sweep.search else len(todo), slots)

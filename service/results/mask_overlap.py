@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
-from service.ledger.manifest import Ledger
+from service.ledger.ledger import Ledger
 from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
 from trainables import plugins

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.ranges import Range, Search
 from search_spaces.space import Label, Space, spaces
 from search_spaces.sweep import Sweep
-from service.ledger.manifest import TERMINAL, Ledger
+from service.ledger.ledger import TERMINAL, Ledger
 from service.search.findings import Finding, Try
 from service.spool import scores
 from service.storage import paths

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from service.ledger.manifest import Event
+from service.ledger.ledger import Event
 from trainables.trial import MAPPINGS, Trial
 
 Line = Mapping[str, Any]

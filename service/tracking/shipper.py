@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from service.ledger.manifest import TERMINAL, Entry, Event, Ledger
+from service.ledger.ledger import TERMINAL, Entry, Event, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths, trial_objects

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.ledger.manifest import Entry, Ledger
+from service.ledger.ledger import Entry, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.ledger import manifest
-from service.ledger.manifest import TRANSITIONS, Event, IllegalTransitionError, Ledger, Manifest, StaleEpochError
+from service.ledger.errors import IllegalTransitionError, StaleEpochError
+from service.ledger.ledger import TRANSITIONS, Event, Ledger
+from service.ledger.manifest import Manifest
 from service.storage import paths
 from trainables.errors import UserError
 from trainables.trial import Trial

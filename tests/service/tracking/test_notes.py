@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger.manifest import Event
+from service.ledger.ledger import Event
 from service.storage import paths
 from service.tracking import notes
 from service.tracking.runs import EXPERIMENT, NOTE, Tracking

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger.manifest import Event, Ledger
+from service.ledger.ledger import Event, Ledger
 from service.spool import lines as spool
 from service.spool.lines import StackSpool
 from service.storage import paths

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from service.ledger.manifest import Event, Ledger
+from service.ledger.ledger import Event, Ledger
 from service.spool.lines import StackSpool
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper

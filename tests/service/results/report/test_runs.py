@@ -107,7 +107,7 @@ def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_plan_is_told_again_when_it_has_grown(tracking: Tracking) -> None:
-    from service.ledger.manifest import Event
+    from service.ledger.ledger import Event
     from service.tracking.shipper import Shipper
     from tests.service.tracking.test_shipper import ledger_of
 
