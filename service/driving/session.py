@@ -22,8 +22,8 @@ from search_spaces.sweep import Sweep
 from service.driving.driver import Driver
 from service.driving.live_line import Display
 from service.ledger import stop_requests
+from service.ledger.claims import Permit
 from service.ledger.heartbeat import Heart
-from service.ledger.lease import Permit
 from service.ledger.manifest import Manifest
 from service.planning import devices
 from service.planning.plan import Plan, as_trained, describe, make_plan

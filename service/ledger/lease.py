@@ -7,24 +7,18 @@ S3: one request) to know. docs/decisions/006-lease.md.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from service.storage import paths, s3, shared_files
+from service.storage.locks import flock
 from trainables.errors import SupersededError, UserError
-from trainables.storage.files import write
-
-if TYPE_CHECKING:
-    from service.storage.trial_objects import Attempt
 
 BEAT = 2.0  # seconds between two heartbeats
 BOUND = 20.0  # seconds without a heartbeat, by the watcher's own clock, after which a driver of another host is taken for dead
@@ -51,7 +45,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise SupersededError unless this driver may still write: one `stat`."""
-        check(self._folder, self.epoch)
+        check_epoch(self._folder, self.epoch)
 
     def beat(self) -> None:
         """Show life: the file changes, which is all that a watcher compares."""
@@ -76,54 +70,7 @@ class Lease:
         return self._lock is not None
 
 
-@dataclass(frozen=True)
-class Permit:
-    """What a driver gives its workers: the right to write in its epoch. `claim` makes it one worker's for a stack's trials."""
-
-    storage: Path
-    name: str
-    epoch: int
-
-    def claim(self, keys: Iterable[str]) -> Claim | Attempt:
-        """From now on this attempt alone may write the trials' files; an older one that still lives is fenced off."""
-        if bucket := s3.of(self.storage):
-            from service.storage.trial_objects import Attempt
-
-            return Attempt(bucket, self.name, self.epoch, keys)
-        check(paths.leases(self.storage, self.name), self.epoch)
-        token = f"{self.name} {self.epoch} {owner()} {uuid4().hex}".encode()
-        files = tuple(paths.attempt(self.storage, key) for key in keys)
-        for file in files:
-            write(file, token)
-        return Claim(self.storage, paths.leases(self.storage, self.name), self.epoch, files, token)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One attempt's right to write into `storage`."""
-
-    storage: Path
-    folder: Path
-    epoch: int
-    files: tuple[Path, ...]
-    token: bytes
-
-    def check(self) -> None:
-        """Raise SupersededError where the epoch is over or another attempt has the trial: a `stat` and K small reads."""
-        check(self.folder, self.epoch)
-        for file in self.files:
-            found = file.read_bytes() if file.exists() else b"nobody"
-            if found != self.token:
-                raise SupersededError(f"{file.parent.name} is trained by {' '.join(found.decode(errors='replace').split()[:3])}")
-
-    def commit(self) -> None:
-        """What is written is where it belongs."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-def check(folder: Path, epoch: int) -> None:
+def check_epoch(folder: Path, epoch: int) -> None:
     """Raise SupersededError where `epoch` is over."""
     after = _file(folder, epoch + 1)
     if shared_files.exists(after):
@@ -228,17 +175,6 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 def _file(folder: Path, epoch: int) -> Path:
     return folder / f"{epoch:06d}.json"
-
-
-def flock(path: Path) -> int | None:
-    """A lock that the kernel drops with the process, so a killed driver never leaves one behind; None where another has it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
 
 
 def _held(name: str, about: dict[str, Any]) -> UserError:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.driving.session import Fenced
-from service.ledger.lease import Lease, Permit
+from service.ledger.claims import Permit
+from service.ledger.lease import Lease
 from service.storage import paths
 from trainables.errors import SupersededError
 from trainables.reports import Evaluated, Report, Trained

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from service.ledger import lease, manifest
+from service.ledger.claims import Permit
 from service.ledger.heartbeat import Heart
-from service.ledger.lease import Lease, Permit
+from service.ledger.lease import Lease
 from service.ledger.manifest import Manifest
 from service.storage import paths
 from trainables.errors import SupersededError, UserError

@@ -15,10 +15,10 @@ from search_spaces.sweep import load_sweep, override
 from service.__main__ import main
 from service.driving.session import studies_of
 from service.ledger import lease, manifest
-from service.ledger.lease import Lease, Permit
+from service.ledger.claims import BucketClaim, Permit
+from service.ledger.lease import Lease
 from service.ledger.manifest import Manifest
 from service.storage import paths, s3, trial_objects
-from service.storage.trial_objects import Attempt
 from tests.s3 import SECRET, Server
 from trainables.errors import SupersededError, UserError
 from trainables.trial import Trial
@@ -58,16 +58,16 @@ def on_host(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     return move
 
 
-def write_trial(attempt: Attempt, **files: str) -> None:
+def write_trial(attempt: BucketClaim, **files: str) -> None:
     for name, text in files.items():
         path = paths.trial(attempt.storage, KEY) / {"spool": "spool.jsonl", "one": "checkpoints/000000001.json"}.get(name, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
 
-def begin(storage: Path, epoch: int = 0) -> Attempt:
+def begin(storage: Path, epoch: int = 0) -> BucketClaim:
     found = Permit(storage, "smoke", epoch).claim([KEY])
-    assert isinstance(found, Attempt)
+    assert isinstance(found, BucketClaim)
     return found
 
 
