@@ -149,7 +149,7 @@ def points(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _spooled(folder: Path, journal: Manifest, count: int) -> tuple[Trial, ...]:
     """Trials that are done, with 100 reports of four losses and their speed each."""
-    from service.spool.lines import StackSpool
+    from service.spool.writer import StackSpool
     from trainables.reports import Finished, Trained
 
     trials = make_plan(
@@ -227,7 +227,7 @@ def _drain(work: Callable[[Iterable[Trial]], None], queue: Any) -> None:
 
 
 def _bare_noop(folder: Path, seconds: float, trials: Iterable[Trial]) -> None:
-    from service.spool.lines import StackSpool
+    from service.spool.writer import StackSpool
 
     for trial in trials:
         listener = StackSpool(Stack((trial,)), folder, {trial.dataset: {}}, trial.updates)
@@ -237,7 +237,7 @@ def _bare_noop(folder: Path, seconds: float, trials: Iterable[Trial]) -> None:
 
 
 def _bare_training(folder: Path, trials: Iterable[Trial]) -> None:
-    from service.spool.lines import StackSpool
+    from service.spool.writer import StackSpool
     from trainables.run import run_stack
 
     for trial in trials:

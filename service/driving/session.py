@@ -29,7 +29,7 @@ from service.planning import devices
 from service.planning.plan import Plan, as_trained, describe, make_plan
 from service.results.quick_table import show
 from service.search.findings import show as show_search
-from service.spool.lines import StackSpool
+from service.spool.writer import StackSpool
 from service.storage import paths
 from service.terminal.signals import INTERRUPTED, Leaving
 from service.terminal.waiting import waiting

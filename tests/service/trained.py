@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.ledger.manifest import Manifest
-from service.spool.lines import StackSpool
+from service.spool.writer import StackSpool
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper
 from trainables.datasets.table import load_table

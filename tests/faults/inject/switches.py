@@ -332,7 +332,7 @@ def no_cut() -> None:
     def change(module: Any) -> None:
         module.os = _With(os, ftruncate=lambda *_: None)
 
-    _when_imported("service.spool.lines", change)
+    _when_imported("service.spool.writer", change)
 
 
 def ship_uncommitted() -> None:
@@ -407,7 +407,7 @@ def _after(moment: str, act: Callable[[], None]) -> None:
 
         module.StackSpool.__call__ = taken
 
-    _when_imported("service.spool.lines", change)
+    _when_imported("service.spool.writer", change)
 
 
 class _With:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger.manifest import Manifest
-from service.spool.lines import StackSpool
+from service.spool.writer import StackSpool
 from tests.service.conftest import ROOT, Command
 from trainables.reports import Checkpointed, Trained
 from trainables.trial import Stack, Trial

@@ -9,7 +9,7 @@ import pytest
 from service.ledger.manifest import Manifest
 from service.planning.plan import Plan, describe, duration, make_plan
 from service.planning.update_cost import FIXED, KEPT, price
-from service.spool.lines import StackSpool
+from service.spool.writer import StackSpool
 from tests.service.conftest import ROOT, Command
 from trainables.reports import Checkpointed
 from trainables.trial import Stack, Trial

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.spool import lines as spool
-from service.spool.lines import StackSpool
+from service.spool.writer import StackSpool
 from service.storage import paths
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained

@@ -14,7 +14,7 @@ import pytest
 
 from service.ledger.ledger import Event, Ledger
 from service.spool import lines as spool
-from service.spool.lines import StackSpool
+from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from service.ledger.ledger import Event, Ledger
-from service.spool.lines import StackSpool
+from service.spool.writer import StackSpool
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper
 from trainables.environments import halfcheetah, hopper, walker2d
