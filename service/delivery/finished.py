@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.inspection.status import run_of
 from service.ledger import manifest
 from service.ledger.ledger import Entry
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.terminal.waiting import waiting
 from service.tracking.runs import RunRow, Tracking
-from service.tracking.shipper import TAGS
+from service.tracking.shipper import TAGS, run_id_of
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
@@ -102,7 +101,7 @@ def _here(key: str, entry: Entry, storage: Path) -> Finished:
     lines = spool.read(paths.spool(storage, key))
     begun = [placed.line for placed in lines if placed.line["kind"] == "attempt"]
     origin = {name: str(begun[-1][name]) for name in TAGS if name in begun[-1]} if begun else {}
-    return Finished(entry.trial, paths.trial(storage, key), run_of(storage, key), origin, spool.evaluations(lines))
+    return Finished(entry.trial, paths.trial(storage, key), run_id_of(storage, key), origin, spool.evaluations(lines))
 
 
 def _in_mlflow(wanted: str, here: Mapping[str, str], storage: Path, folder: Path) -> Finished:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from service.planning.plan import duration
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
+from service.tracking.shipper import run_id_of
 from trainables.errors import UserError
 
 EVERY = 2.0  # seconds between two looks of `--watch`
@@ -115,7 +115,7 @@ def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
     detail = entry.detail
     found: dict[str, Any] = {"key": key, "name": entry.trial.name, "state": entry.state, "updates": entry.trial.updates}
     found |= {name: str(detail[name]) for name in ("reason", "message") if detail.get(name)}
-    found["run"] = run_of(storage, key)
+    found["run"] = run_id_of(storage, key)
     if entry.reused:
         return Row(**found, update=entry.trial.updates, by=str(detail["sweep"]))
     if entry.state == "done":
@@ -141,14 +141,6 @@ def _cells(row: Row) -> tuple[str, ...]:
     age = f"{duration(row.age)} ago" if row.age is not None else ""
     told = "  ".join([*([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
     return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}", told
-
-
-def run_of(storage: Path, key: str) -> str:
-    """The id of a trial's MLflow run, as the shipper noted it; empty where nothing is shipped yet."""
-    try:
-        return str(json.loads(paths.shipped(storage, key).read_bytes())["run_id"])
-    except (OSError, ValueError, KeyError):
-        return ""
 
 
 def warnings_in(lines: list[spool.Placed]) -> tuple[str, ...]:

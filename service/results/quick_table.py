@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from service.results import controls
 from service.results.outcomes import absence, has, metric_of
@@ -17,6 +16,7 @@ from service.spool.scores import SCORE
 from service.storage import paths, shared_files
 from service.terminal.columns import aligned
 from service.tracking import notes
+from service.tracking.links import look
 from service.tracking.runs import RunRow, Tracking
 from trainables.storage.files import write
 from trainables.trial import Trial, comparison
@@ -195,15 +195,6 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     tracking.set_state(
         parent, "failed" if absent else "done", {"message": f"{absent} of {len(trials)} trials have no score"} if absent else {}
     )
-
-
-def look(uri: str, page: str = "") -> str:
-    """How to open MLflow, at one page of it; a password in the address is not shown."""
-    if uri.startswith("sqlite:"):
-        return f"all curves: mlflow ui --backend-store-uri {uri}" + (f"\n  and then: http://127.0.0.1:5000/{page}" if page else "")
-    parts = urlsplit(uri)
-    place = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
-    return f"all curves: {place.rstrip('/')}/{page}" if page else f"all curves: {place}"
 
 
 def _study(group: Sequence[Trial], rows: Mapping[str, RunRow]) -> Study:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from service.results.quick_table import look
 from service.storage import paths
 from service.terminal.columns import aligned
 from service.tracking import notes
+from service.tracking.links import look
 from service.tracking.runs import Tracking
 from trainables.storage.files import write
 

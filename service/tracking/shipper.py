@@ -217,6 +217,14 @@ class ShipperThread:
         return True
 
 
+def run_id_of(storage: Path, key: str) -> str:
+    """The id of a trial's MLflow run, as the shipper noted it; empty where nothing is shipped yet."""
+    try:
+        return str(json.loads(paths.shipped(storage, key).read_bytes())["run_id"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
 def _chunks(lines: Sequence[Placed]) -> list[list[Placed]]:
     """Lines in groups of at most about one batch of points."""
     chunks: list[list[Placed]] = []

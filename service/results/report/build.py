@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from service.results.quick_table import look
 from service.results.report import costs, figures, sizes, tables
 from service.results.report.cells import Task, tasks_of
 from service.results.report.page import page
 from service.results.report.runs import gather
 from service.results.report.style import Panel, saved, sheets
 from service.storage import paths
+from service.tracking.links import look
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
 from trainables.storage.files import write

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from service.results.outcomes import outcome
-from service.results.quick_table import estimate, figure, look, studies, text_of
+from service.results.quick_table import estimate, figure, studies, text_of
 from service.tracking.runs import RunRow
 from trainables.trial import Trial
 
@@ -94,11 +94,3 @@ def test_the_interval_is_the_bootstraps_and_always_the_same() -> None:
 def test_the_figure_is_a_picture_also_of_an_unfinished_sweep() -> None:
     for rows in (found(), {}):
         assert figure(studies(TRIALS, rows)).startswith(b"\x89PNG")
-
-
-def test_a_password_in_the_address_is_not_shown() -> None:
-    assert look("https://me:secret@mlflow.example:5000/x", "#/runs") == "all curves: https://mlflow.example:5000/x/#/runs"
-    assert look("sqlite:////data/mlflow.db", "#/runs").splitlines() == [
-        "all curves: mlflow ui --backend-store-uri sqlite:////data/mlflow.db",
-        "  and then: http://127.0.0.1:5000/#/runs",
-    ]
