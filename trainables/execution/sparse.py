@@ -57,7 +57,7 @@ class Network:
                 to[k, : len(index)] = index
         heights = [1 + max(g.heights[layer] for g in groups) + 2 * spec.norm for layer in range(depth)]  # rows of a tile
         offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.heads)]) * TILE
-        layers = (build.Layer * (self.members * spec.heads * depth))()
+        layers = (build.LayerStruct * (self.members * spec.heads * depth))()
         self.kept_alive = [indices, offset := offset.astype(np.int32), layers, [g.layers for g in groups]]
         for layer, arrays in zip(layers, itertools.chain.from_iterable(g.layers for g in groups), strict=True):
             layer.outputs, layer.inputs = len(arrays["start"]) - 1, len(arrays["visit"])
@@ -65,7 +65,7 @@ class Network:
         self.tile = int(offset[-1])
         widest = max(heights)
         self.scratch = torch.empty((1 + spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
-        self.network = build.Network(
+        self.network = build.NetworkStruct(
             self.members, spec.heads, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
             NORM_EPSILON if spec.norm else 0, self.tile, *(index.ctypes.data for index in indices), offset.ctypes.data,
             ctypes.addressof(layers),

@@ -47,7 +47,7 @@ def _features() -> set[str]:
 TILE = 64  # batch elements that go through the network together, as in tile.h
 
 
-class Layer(ctypes.Structure):
+class LayerStruct(ctypes.Structure):
     """As in tile.h."""
 
     _fields_ = [(name, ctypes.c_int32) for name in ("inputs", "outputs")] + [
@@ -55,7 +55,7 @@ class Layer(ctypes.Structure):
     ]
 
 
-class Network(ctypes.Structure):
+class NetworkStruct(ctypes.Structure):
     """As in kernels.c."""
 
     _fields_ = (
@@ -66,7 +66,7 @@ class Network(ctypes.Structure):
     )
 
 
-class Runner(ctypes.Structure):
+class RunnerStruct(ctypes.Structure):
     """As in simulate.c."""
 
     _fields_ = (

@@ -43,10 +43,10 @@ class Kept:
         self.starts = [(end + np.concatenate([[0], mask.sum(1).cumsum()])).astype(np.int32) for end, mask in zip(ends, kept, strict=False)]
         self.offset = (np.cumsum([1 + self.inputs, *(1 + len(bias) for _, bias in layers)]) * build.TILE).astype(np.int32)
         self.tile = np.zeros(self.offset[-1], np.float32)
-        self.layers = (build.Layer * len(layers))()
+        self.layers = (build.LayerStruct * len(layers))()
         for layer, start in zip(self.layers, self.starts, strict=True):
             layer.outputs, layer.start = len(start) - 1, start.ctypes.data
-        self.network = build.Network(
+        self.network = build.NetworkStruct(
             members=1, heads=1, depth=len(layers), features=self.inputs, outputs=self.outputs, values=len(self.values),
             tanh=output == "tanh", tile=len(self.tile), column=self.column.ctypes.data, offset=self.offset.ctypes.data,
             layers=ctypes.addressof(self.layers),

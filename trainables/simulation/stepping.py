@@ -158,7 +158,7 @@ def _in_c(planar: Planar) -> Advance | None:
         return None
     own, model, space = planar.runner, planar.model, planar.environment.action_space
     everything = (-math.inf, math.inf)
-    runner = build.Runner(
+    runner = build.RunnerStruct(
         controls=model.nu, positions=model.nq, velocities=model.nv, frames=planar.frames, terminates=own.terminates, seconds=planar.seconds,
         healthy_reward=own.healthy_reward, height=own.height, angle=own.angle, state=own.state or everything,
         velocity_limit=own.velocity_limit or math.inf, control_cost=own.control_cost, low=space.low.ctypes.data,
