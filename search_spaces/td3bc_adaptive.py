@@ -1,7 +1,6 @@
 """How sparse may TD3+BC get before its score falls, when sparsity, criterion and alpha may move together? Hours on two cores."""
 
-from search_spaces.ranges import LogRange, Range, Search
-from search_spaces.sweep import Sweep
+from search_spaces.sweep import LogRange, Range, Search, Sweep
 
 SWEEP = Sweep(
     datasets=("winnow/halfcheetah/medium-v0",),

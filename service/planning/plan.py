@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from search_spaces.ranges import Range
-from search_spaces.space import spaces
 from search_spaces.sweep import Sweep, expand, load_sweep, override
+from search_spaces.sweep.ranges import Range
+from search_spaces.sweep.space import spaces
 from service.ledger import manifest
 from service.ledger.ledger import TERMINAL, Ledger
 from service.planning import devices

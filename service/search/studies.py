@@ -24,9 +24,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.ranges import Range, Search
-from search_spaces.space import Label, Space, spaces
 from search_spaces.sweep import Sweep
+from search_spaces.sweep.ranges import Range, Search
+from search_spaces.sweep.space import Label, Space, spaces
 from service.ledger.ledger import TERMINAL, Ledger
 from service.search.findings import Finding, Try
 from service.spool import scores

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from search_spaces import sweep as sweeps
-from search_spaces.ranges import LogRange, Range, Search
-from search_spaces.space import spaces
 from search_spaces.sweep import Sweep, expand, load_sweep, override, sweep_names
+from search_spaces.sweep import sweep as sweeps
+from search_spaces.sweep.ranges import LogRange, Range, Search
+from search_spaces.sweep.space import spaces
 from trainables.errors import UserError
 
 DATA = ("winnow/halfcheetah/expert-v0", "winnow/hopper/medium-v0")
@@ -126,7 +126,7 @@ def test_a_wrong_name_is_answered_with_the_right_ones(name: str) -> None:
 )
 def test_a_file_that_declares_no_sweep_is_told(text: str, says: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(text)
-    monkeypatch.setattr(sweeps, "__file__", str(tmp_path / "sweep.py"))
+    monkeypatch.setattr(sweeps, "__file__", str(tmp_path / "sweep" / "sweep.py"))
     monkeypatch.setattr("search_spaces.__path__", [str(tmp_path)])
     monkeypatch.delitem(__import__("sys").modules, "search_spaces.mine", raising=False)
     with pytest.raises(UserError, match=says):

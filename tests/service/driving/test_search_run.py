@@ -16,8 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search_spaces.space import spaces
 from search_spaces.sweep import load_sweep, override
+from search_spaces.sweep.space import spaces
 from service.__main__ import main
 from service.ledger import manifest
 from service.spool import lines as spool

@@ -15,8 +15,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.space import spaces
 from search_spaces.sweep import load_sweep, override
+from search_spaces.sweep.space import spaces
 from service.driving.driver import Driver
 from service.driving.session import studies_of
 from service.ledger import stop_requests

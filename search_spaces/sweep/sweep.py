@@ -10,15 +10,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from search_spaces.ranges import Range, Search, values_of
-from search_spaces.space import spaces
+from search_spaces.sweep.ranges import Range, Search, values_of
+from search_spaces.sweep.space import spaces
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, UNCONTROLLED, Trial, options_of
 from trainables.trial.published import published
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
-NOT_SWEEPS = ("ranges", "space", "sweep", "__init__")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +114,7 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
 
 def sweep_names() -> tuple[str, ...]:
     """The files of search_spaces/, sorted."""
-    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_SWEEPS))
+    return tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py") if path.stem != "__init__"))
 
 
 def load_sweep(name: str) -> Sweep:
