@@ -7,15 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search_spaces.sweep.ranges import Range, values_of
+from search_spaces.sweep.sweep import Sweep
 from trainables import plugins
 from trainables.trial import Trial
 from trainables.trial.published import published
-
-if TYPE_CHECKING:
-    from search_spaces.sweep.sweep import Sweep
 
 Label = bool | int | float | str
 SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else hyperparameters are

@@ -1,0 +1,82 @@
+"""The trials of a grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from search_spaces.sweep.ranges import Range, values_of
+from search_spaces.sweep.space import spaces
+from search_spaces.sweep.sweep import Sweep
+from trainables import plugins
+from trainables.errors import UserError, unknown
+from trainables.trial import CHOICES, UNCONTROLLED, Trial, options_of
+from trainables.trial.published import published
+
+
+def expand(sweep: Sweep) -> tuple[Trial, ...]:
+    """All trials of the grid, without duplicates, seed by seed and dense first: the early ones span the grid.
+
+    Of an adaptive sweep none is known before it runs, so there are none. Raises UserError, with the value and the choices, where a
+    cell makes no sense.
+    """
+    _check_hyper(sweep)
+    _check_options(sweep)
+    if spaces(sweep):
+        return ()
+    plain = sweep.plain()
+    trials: dict[str, Trial] = {}
+    for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
+        settings = published(algorithm, dataset) if sweep.published else {}
+        for hyper in _hyper_cells(sweep, algorithm):
+            hyper = settings | hyper
+            cell: dict[str, Any] = {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
+            trial = Trial(**(cell | plain | sweep.options(pruner, algorithm)), hyper=hyper)
+            for one in (trial, *(trial.controls().values() if sweep.controls else ())):
+                trials.setdefault(one.key, one)
+    return tuple(trials.values())
+
+
+def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
+    """(pruner, sparsity) pairs, dense first: sparsity 0 of any pruner is the dense cell."""
+    assert not isinstance(sweep.sparsities, Range), "an adaptive sweep has spaces, not cells"
+    for pruner in sweep.pruners:
+        plugins.check("pruners", pruner)
+    if "dense" in sweep.pruners or 0 in sweep.sparsities:
+        yield "dense", 0.0
+    yield from ((pruner, s) for s in sweep.sparsities if s != 0 for pruner in sweep.pruners if pruner != "dense")
+
+
+def _hyper_cells(sweep: Sweep, algorithm: str) -> Iterator[dict[str, Any]]:
+    """Every combination of the hyperparameters that `algorithm` has."""
+    defaults = plugins.hyper_defaults(algorithm)
+    own = {name: values_of(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
+    for combination in itertools.product(*own.values()):
+        yield dict(zip(own, combination, strict=True))
+
+
+def _check_hyper(sweep: Sweep) -> None:
+    known = {name for algorithm in sweep.algorithms for name in plugins.hyper_defaults(algorithm)}
+    for name in sweep.hyper:
+        if name not in known:
+            raise unknown(f"hyperparameter of {', '.join(sweep.algorithms)}", name, sorted(known))
+
+
+def _check_options(sweep: Sweep) -> None:
+    """Raise UserError for a value that is no choice, and for an option that means nothing to any pruner of the sweep."""
+    if not isinstance(sweep.controls, bool):
+        raise unknown("controls", sweep.controls, (False, True))
+    for option, value in UNCONTROLLED if sweep.controls else ():
+        if getattr(sweep, option) == value:
+            raise UserError(
+                f"controls with {option} {value!r}: how many weights each network keeps is known only once it is pruned, so random masks "
+                "and small networks cannot be planned to match; leave one of the two away"
+            )
+    taken = set().union(*(options_of(pruner, algorithm) for pruner in sweep.pruners for algorithm in sweep.algorithms))
+    for option, choices in CHOICES.items():
+        value = getattr(sweep, option)
+        if value not in choices:
+            raise unknown(option, value, choices)
+        if value != choices[0] and option not in taken:
+            raise UserError(f"{option} {value!r} means nothing to {', '.join(sweep.pruners)} with {', '.join(sweep.algorithms)}")

@@ -1,0 +1,58 @@
+"""A sweep changed from the command line: `--set seeds=0,1,2`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+from search_spaces.sweep.sweep import AXES, Sweep
+from trainables.errors import UserError, unknown
+from trainables.trial import MAPPINGS
+
+
+def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
+    """The sweep with `seeds=0,1,2`, `updates=50000` or `hyper.alpha=1,2.5` put in place of its own values.
+
+    Raises UserError for an unknown name (with the right ones) and for a value of the wrong type.
+    """
+    changes: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+    mappings = {name: dict(getattr(sweep, name)) for name in MAPPINGS}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals:
+            raise UserError(f"--set {setting!r} is not of the form name=value, e.g. seeds=0,1,2")
+        mapping, dot, key = name.partition(".")
+        if dot and mapping in MAPPINGS:
+            mappings[mapping][key] = _literal(name, text)
+        elif name in AXES:
+            changes[name] = tuple(_parse(name, part.strip(), AXES[name]) for part in text.split(",") if part.strip())
+        elif name in (choices := [f.name for f in fields(sweep) if f.name not in (*MAPPINGS, "search")]):
+            changes[name] = _parse(name, text.strip(), type(getattr(sweep, name)))
+        elif name in (searched := [f"search.{f.name}" for f in fields(sweep.search)] if sweep.search else []):
+            search[name.removeprefix("search.")] = _parse(name, text.strip(), type(getattr(sweep.search, name.removeprefix("search."))))
+        else:
+            raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
+    return replace(sweep, **(changes | mappings), search=replace(sweep.search, **search) if sweep.search else None)
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise unknown(name, text, ("true", "false"))
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        words = {int: "an integer", float: "a number"}
+        raise UserError(f"{name} {text!r} is not {words.get(kind, 'valid')}") from None
+
+
+def _literal(name: str, text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f"{name} {text!r} is not a number, nor numbers with commas between") from None

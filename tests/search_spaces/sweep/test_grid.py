@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+
+from search_spaces.sweep import expand, override
+from tests.search_spaces.sweep.small import DATA, small
+from trainables.errors import UserError
+
+
+def test_the_grid_has_every_cell_once_and_dense_is_one_cell() -> None:
+    trials = expand(small())
+    cells = [(t.dataset, t.algorithm, t.pruner, t.sparsity, t.seed) for t in trials]
+    assert len(set(cells)) == len(cells) == 2 * 2 * (1 + 2 * 2) * 3
+    assert sum(t.pruner == "dense" for t in trials) == 2 * 2 * 3
+    assert len({t.key for t in trials}) == len(trials)
+    assert all(t.updates == 100 for t in trials)
+
+
+def test_the_first_trials_span_the_grid() -> None:
+    trials = expand(small())
+    one_seed = trials[: len(trials) // 3]
+    assert {t.seed for t in one_seed} == {0}
+    assert {(t.dataset, t.algorithm, t.pruner, t.sparsity) for t in one_seed} == {
+        (t.dataset, t.algorithm, t.pruner, t.sparsity) for t in trials
+    }
+    assert [t.pruner for t in trials[:4]] == ["dense"] * 4
+    assert expand(small()) == trials
+
+
+def test_sparsity_zero_is_the_dense_cell() -> None:
+    trials = expand(small(pruners=("snip",), sparsities=(0.0, 0.5), seeds=(0,), datasets=DATA[:1], algorithms=("bc",)))
+    assert [(t.pruner, t.sparsity) for t in trials] == [("dense", 0.0), ("snip", 0.5)]
+
+
+def test_a_hyperparameter_goes_to_the_algorithms_that_have_it_and_a_tuple_is_an_axis() -> None:
+    trials = expand(small(hyper={"alpha": (1, 2.5)}, pruners=("dense",), seeds=(0,)))
+    assert [(t.algorithm, t.hyper_values().get("alpha")) for t in trials if t.dataset == DATA[0]] == [
+        ("bc", None), ("td3_bc", 1.0), ("td3_bc", 2.5),
+    ]  # fmt: skip
+
+
+def test_one_and_one_point_nought_are_the_same_trial() -> None:
+    assert expand(small(hyper={"alpha": 1})) == expand(small(hyper={"alpha": 1.0}))
+    assert len(expand(small(hyper={"alpha": (1, 1.0)}))) == len(expand(small()))
+
+
+def test_a_hyperparameter_that_is_a_tuple_is_one_value() -> None:
+    one = expand(small(hyper={"hidden": (64, 64)}, seeds=(0,)))
+    two = expand(small(hyper={"hidden": ((64, 64), (128,))}, seeds=(0,)))
+    assert {t.hyper["hidden"] for t in one} == {(64, 64)}
+    assert len(two) == 2 * len(one)
+
+
+@pytest.mark.parametrize("axis", ["datasets", "algorithms", "pruners", "sparsities", "seeds"])
+def test_an_axis_without_values_is_an_empty_grid(axis: str) -> None:
+    with pytest.raises(UserError, match=f"the grid is empty: {axis}"):
+        small(**{axis: ()})
+
+
+def test_pruners_without_a_sparsity_to_prune_to_still_give_the_dense_cell_only() -> None:
+    assert {t.pruner for t in expand(small(sparsities=(0.0,)))} == {"dense"}
+
+
+def test_a_string_for_a_tuple_is_refused() -> None:
+    with pytest.raises(UserError, match="not a tuple"):
+        small(datasets=DATA[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"pruners": ("snap",)}, "no pruner 'snap'; there are: dense, "),
+        ({"algorithms": ("sac",)}, "no algorithm 'sac'; there are: awac, bc, "),
+        ({"sparsities": (1.0,)}, "sparsity 1.0 is outside"),
+        ({"sparsities": (-0.1,)}, "sparsity -0.1 is outside"),
+        ({"seeds": (-1,)}, "seed -1 is not"),
+        ({"updates": 0}, "updates 0 is not"),
+        ({"hyper": {"alhpa": 1.0}}, "'alhpa'; there are: "),
+        ({"hyper": {"alpha": ()}}, "empty"),
+    ],
+)
+def test_a_cell_that_makes_no_sense_is_told_with_its_value(changes: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        expand(small(**changes))
+
+
+def test_controls_add_to_each_pruned_trial_what_tells_whether_its_mask_did_anything() -> None:
+    given = {"pruners": ("dense", "snip", "grasp", "random_erk", "gmp"), "sparsities": (0.9,), "seeds": (0,), "datasets": DATA[:1]}
+    plain, with_controls = expand(small(**given)), expand(override(small(**given), ["controls=true"]))
+    assert {t.key for t in plain} < {t.key for t in with_controls}
+    cells = [t.cell for t in with_controls if t.algorithm == "bc"]
+    assert sorted(cells) == sorted([
+        "dense", "snip@90", "snip@90+shuffle", "snip@90+reinit", "grasp@90", "grasp@90+shuffle", "grasp@90+reinit", "random_erk@90",
+        "small_dense@90", "gmp@90",
+    ]), "one ERK and one small dense network serve all pruners"  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "value"), [("scope", "joint"), ("target", "effective")])
+def test_controls_are_refused_where_their_density_would_not_be_the_masks(option: str, value: str) -> None:
+    sweep = small(algorithms=("bc",), pruners=("snip",), sparsities=(0.9,), **{option: value})
+    assert not expand(sweep)[0].controls()
+    with pytest.raises(UserError, match=f"^controls with {option} '{value}': how many weights .* leave one of the two away$"):
+        expand(override(sweep, ["controls=true"]))
+
+
+def test_calibration_goes_to_the_pruners_that_ask_for_losses() -> None:
+    """A random mask, a dense network and a control of the same are trained once, whatever data SNIP is scored on."""
+    given = {"algorithms": ("bc",), "pruners": ("dense", "snip", "random_erk", "synflow", "gmp"), "sparsities": (0.9,), "controls": True}
+    plain, calibrated = (expand(small(**given, seeds=(0,), calibration_size=size)) for size in (256, 4096))
+    changed = {t.cell for t in calibrated} - {t.cell for t in plain}
+    assert changed == {f"snip@90{control}+calibration_size=4096" for control in ("", "+shuffle", "+reinit")}
+    assert {t.key for t in calibrated if t.cell not in changed} == {t.key for t in plain if not t.cell.startswith("snip")}
+
+
+def test_an_option_goes_to_the_pruners_that_it_means_something_to() -> None:
+    settings = ["rescale=layer", "scope=layer", "authors=true", "sparsity_of.critic=0.5"]
+    trials = expand(
+        override(small(algorithms=("td3_bc",), pruners=("dense", "snip", "random_erk"), seeds=(0,), sparsities=(0.9,)), settings)
+    )
+    found = {t.pruner: (t.rescale, t.scope, t.authors, dict(t.sparsity_of)) for t in trials}
+    assert found == {
+        "dense": ("none", "network", False, {}),
+        "snip": ("layer", "layer", True, {"critic": 0.5}),
+        "random_erk": ("layer", "network", False, {"critic": 0.5}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("controls=maybe", "controls 'maybe'; there are: true, false"),
+        ("rescale=much", "rescale 'much'; there are: none, layer, unit"),
+        ("scope=1", "scope '1'; there are: network, joint, layer"),
+        ("sparsity_of.critic=high", "sparsity_of.critic 'high' is not a number"),
+        ("sparsity_of.value=0.5", "'value'; there are: "),
+        ("sparsity_off.value=0.5", "sparsity_of.<name>"),
+    ],
+)
+def test_bad_options_of_pruning_are_told_with_their_choices(setting: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        expand(override(small(), [setting]))
+
+
+def test_an_option_that_means_nothing_to_any_pruner_is_refused() -> None:
+    with pytest.raises(UserError, match="authors True means nothing to dense, snip with bc"):
+        expand(small(algorithms=("bc",), pruners=("dense", "snip"), authors=True))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from search_spaces.sweep import override
+from tests.search_spaces.sweep.small import small
+from trainables.errors import UserError
+
+
+def test_overrides_replace_values_and_keep_their_types() -> None:
+    changed = override(small(), ["seeds=3, 4", "updates=50_000", "sparsities=0.5", "datasets=bench/a/b-v0", "hyper.alpha=1,2.5"])
+    assert changed.seeds == (3, 4)
+    assert changed.updates == 50_000
+    assert changed.sparsities == (0.5,)
+    assert changed.datasets == ("bench/a/b-v0",)
+    assert changed.hyper == {"alpha": (1, 2.5)}
+    assert changed.pruners == small().pruners
+
+
+def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
+    changed = override(small(hyper={"alpha": 4.0, "tau": 0.01}), ["hyper.alpha=2.0", "hyper.hidden=(64,64),(32,)"])
+    assert changed.hyper == {"alpha": 2.0, "tau": 0.01, "hidden": ((64, 64), (32,))}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("seed=0", r"no override 'seed'; there are: datasets, .*seeds, .*updates, .*hyper\.<name>"),
+        ("hyper=1", "no override 'hyper'"),
+        ("seeds", "not of the form name=value"),
+        ("seeds=a", "seeds 'a' is not an integer"),
+        ("seeds=0.5", "seeds '0.5' is not an integer"),
+        ("updates=1e5", "updates '1e5' is not an integer"),
+        ("sparsities=high", "sparsities 'high' is not a number"),
+        ("seeds=", "the grid is empty: seeds"),
+        ("search.stop=asha", "no override 'search.stop'"),
+        ("hyper.alpha=high", "hyper.alpha 'high' is not a number"),
+    ],
+)
+def test_a_wrong_override_is_told_with_its_value(setting: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        override(small(), [setting])
