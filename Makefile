@@ -1,31 +1,34 @@
-# The same targets as .ci/run. Everything they need is installed into .venv from constraints.txt.
+# `make help` lists the targets; CI (.ci/run) runs lint and test. A target first installs what it needs into .venv, from constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: sweep test test-faults test-stack test-gpu test-pages docs lint bench clean
+.PHONY: sweep help test test-faults test-stack test-gpu test-pages docs lint bench clean
 
-sweep: .venv/installed  ## record the default dataset if absent, run search_spaces/quickstart.py, show the results
+sweep: .venv/installed  ## install, record the default dataset if it is missing, run search_spaces/quickstart.py and show the results
 	@$(BIN)/python -m service run quickstart
 
-test: .venv/installed-dev .venv-peer/installed  ## the whole test suite, on two cores
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+test: .venv/installed-dev .venv-peer/installed  ## the whole test suite, on two cores; sets up everything it needs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-faults: .venv/installed-dev  ## all fault tests, half an hour: real Ray and MLflow servers killed; renews tests/faults/survived.md
+test-faults: .venv/installed-dev  ## all fault tests (half an hour): kills real Ray and MLflow servers; rewrites tests/faults/survived.md
 	FAULT_TABLE=tests/faults/survived.md $(BIN)/python -m pytest tests/faults -m "" -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
-test-stack: .venv/installed-dev  ## docker/compose.yaml's services as plain processes, and a sweep on them by `ray job submit`; needs PostgreSQL
+test-stack: .venv/installed-dev  ## the services of docker/compose.yaml as plain processes, and a sweep on them by `ray job submit`; needs PostgreSQL
 	$(BIN)/python -m tests.docker.stack
 
-test-gpu: .venv/installed-dev  ## what only a GPU can show; fails without one, where `make test` skips it
+test-gpu: .venv/installed-dev  ## the tests that need a GPU; fails without one, where `make test` skips them
 	@$(BIN)/python -c "import torch; torch.cuda.is_available() or exit('no GPU that the installed torch can use')"
 	$(BIN)/python -m pytest tests/trainables/test_gpu.py
 
-test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at a desk's and a phone's width; needs Chromium (Debian: chromium)
+test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at desktop and phone width; needs Chromium (Debian: chromium)
 	$(BIN)/python -m pytest tests/service/report -m browser
 
-docs: .venv/installed-dev  ## what README and docs say is so: links, commands, files; `make test` does it too
+docs: .venv/installed-dev  ## check the documents: links, commands, file names; `make test` does this too
 	$(BIN)/python -m tests.documents
 
 lint: .venv/installed-dev  ## formatting, style, types, direction of imports
@@ -34,7 +37,7 @@ lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: .venv/installed-dev .venv-peer/installed  ## every claim about speed, each beside its peer (benchmarks/README.md)
+bench: .venv/installed-dev .venv-peer/installed  ## measure every claim about speed beside its peer (benchmarks/README.md)
 	$(BIN)/python -m trainables.datasets.collect record winnow/halfcheetah/expert-v0
 	$(BIN)/python benchmarks/updates.py
 	$(BIN)/python benchmarks/update_profile.py --to benchmarks/update_profile.json
@@ -42,14 +45,14 @@ bench: .venv/installed-dev .venv-peer/installed  ## every claim about speed, eac
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/inference.py
 
-# The peer pins another gymnasium, so it has an environment of its own.
+# d3rlpy pins another version of gymnasium, so it gets a separate environment.
 .venv-peer/installed:
 	@$(PYTHON) -m venv .venv-peer
 	@.venv-peer/bin/pip install --quiet torch==2.13.0
 	@.venv-peer/bin/pip install --quiet torch==2.13.0 d3rlpy==2.8.1
 	@touch $@
 
-# torch first and by its exact version: anything else that asks for torch then takes the one that is there.
+# torch comes first, at its exact version: whatever else asks for torch then keeps the installed one.
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes)"
@@ -61,5 +64,5 @@ bench: .venv/installed-dev .venv-peer/installed  ## every claim about speed, eac
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-clean:  ## remove the environment; sweeps in storage/ and datasets stay
+clean:  ## remove .venv; sweeps in storage/ and datasets stay
 	rm -rf .venv
