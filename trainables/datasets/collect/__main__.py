@@ -45,14 +45,15 @@ def _parser() -> argparse.ArgumentParser:
     ship = commands.add_parser("ship", help="choose snapshots of a training and write the shipped files")
     ship.add_argument("runs", nargs="+", type=Path, metavar="DIR")
     ship.add_argument("--to", type=Path, default=None, metavar="DIR", help="default: the package's folder of policies")
+    ship.add_argument("--version", type=int, default=0, metavar="N", help="of the datasets; from 1 on with the learner's own buffer")
     ship.set_defaults(act=_ship)
     return parser
 
 
 def _list(given: argparse.Namespace) -> None:
     for name in tiers.all_ids():
-        family, tier = tiers.parse(name)
-        known = policy.card(family)["tiers"].get(tier, {}).get("returns", {}).get("sampled")
+        family, tier, version = tiers.parse(name)
+        known = policy.card(family, version)["tiers"].get(tier, {}).get("returns", {}).get("sampled")
         score = f"return {known['mean']:7.0f} +- {known['std']:5.0f}, normalized {known['normalized']:5.1f}" if known else "a mixture"
         print(f"{name:38} {'here' if local.exists(name) else '-':6} {score}")
 
@@ -67,7 +68,7 @@ def _ship(given: argparse.Namespace) -> None:
     from trainables.datasets.collect.ship import ship
 
     for run in given.runs:
-        path = ship(run, given.to)
+        path = ship(run, given.to, given.version)
         size = path.with_suffix(".safetensors").stat().st_size
         print(f"{run} -> {path} and {path.with_suffix('.safetensors').name} ({size / 1e6:.2f} MB)")
 

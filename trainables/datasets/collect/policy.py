@@ -55,26 +55,36 @@ class Policy:
         return np.tanh(action)
 
 
-def families() -> tuple[str, ...]:
+def folder(version: int = 0) -> Path:
+    """Where the policies of a version of the datasets lie; version 0 is beside the folders of the later ones."""
+    return FOLDER / f"v{version}" if version else FOLDER
+
+
+def versions() -> tuple[int, ...]:
+    """The versions of datasets that can be recorded, ascending."""
+    return (0, *sorted(int(path.name[1:]) for path in FOLDER.glob("v[1-9]*")))
+
+
+def families(version: int = 0) -> tuple[str, ...]:
     """The environments' families for which policies are shipped."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+    return tuple(sorted(path.stem for path in folder(version).glob("*.json")))
 
 
-def card(family: str) -> dict[str, Any]:
+def card(family: str, version: int = 0) -> dict[str, Any]:
     """What is known about a family's shipped policies: learner, settings, training curve, and for each tier its snapshot and returns."""
-    if family not in families():
-        raise unknown("shipped policy for", family, families())
-    value = json.loads((FOLDER / f"{family}.json").read_text())
+    if family not in families(version):
+        raise unknown("shipped policy for", family, families(version))
+    value = json.loads((folder(version) / f"{family}.json").read_text())
     if not isinstance(value, dict):
-        raise UserError(f"{FOLDER / family}.json is not a JSON object")
+        raise UserError(f"{folder(version) / family}.json is not a JSON object")
     return value
 
 
-def load(family: str) -> dict[int, Policy]:
+def load(family: str, version: int = 0) -> dict[int, Policy]:
     """The shipped snapshots of a family's learner, by the environment step after which each was taken."""
     from safetensors.numpy import load_file
 
-    path = FOLDER / f"{family}.safetensors"
+    path = folder(version) / f"{family}.safetensors"
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors has an exception of its own

@@ -16,6 +16,7 @@ from trainables import environments
 from trainables.datasets import local, minari_write
 from trainables.datasets.collect import policy, tiers
 from trainables.datasets.collect.policy import Array, Policy
+from trainables.datasets.collect.replay import Replay
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
@@ -25,9 +26,11 @@ Progress = Callable[[int, int], None]  # transitions recorded, transitions in al
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """Observations [T+1, O], actions [T, A], rewards [T]; `snapshot` played it from `seed`; it ended by itself if `terminated`."""
+    """Observations [T+1, O], actions [T, A], rewards [T]; `snapshot` played it from `seed`; it ended by itself if `terminated`.
 
-    seed: int
+    An episode of a replay buffer has neither seed nor snapshot."""
+
+    seed: int | None
     snapshot: int | None
     observations: Array
     actions: Array
@@ -36,20 +39,33 @@ class Episode:
 
 
 def record(dataset: str, transitions: int = 100_000, seed: int = 0, force: bool = False, progress: Progress | None = None) -> Path:
-    """Record `winnow/<family>/<tier>-v0` below Minari's local root and return its folder.
+    """Record `winnow/<family>/<tier>-v<version>` below Minari's local root and return its folder.
 
     A dataset that is there is kept unless `force`. Half a dataset is never found: it grows under a hidden name and is renamed.
     Raises UserError for an id that cannot be recorded, or a folder that cannot be written.
     """
-    family, tier = tiers.parse(dataset)
-    card = policy.card(family)
+    family, tier, version = tiers.parse(dataset)
+    card = policy.card(family, version)
     parts = tiers.segments(tier, card, transitions)
     if local.exists(dataset) and not force:
         return local.folder(dataset)
     env = environments.make(card["environment"])
+    if name := tiers.replay_of(tier, card):
+        replay = Replay.load(policy.folder(version) / name).thinned(transitions)
+        about = _about("replay", card, {"tier": tier, "transitions": int(replay.lengths.sum())})
+        return minari_write.write(dataset, env, about, _buffers(_replayed(env.unwrapped, replay, progress)), force)
     rng = np.random.default_rng([seed, zlib.crc32(dataset.encode())])
     about = _about(tier, card, {"tier": tier, "seed": seed, "segments": tiers.to_json(parts)})
-    return minari_write.write(dataset, env, about, _buffers(_play(env, parts, policy.load(family), rng, progress)), force)
+    return minari_write.write(dataset, env, about, _buffers(_play(env, parts, policy.load(family, version), rng, progress)), force)
+
+
+def _replayed(env: Any, replay: Replay, progress: Progress | None) -> Iterator[Episode]:
+    done, total = 0, int(replay.lengths.sum())
+    for observations, actions, rewards, terminated in replay.play(env):
+        done += len(actions)
+        if progress is not None:
+            progress(done, total)
+        yield Episode(None, None, observations, actions, rewards, terminated)
 
 
 def _play(
@@ -97,13 +113,13 @@ def from_unit(actions: Array, low: npt.NDArray[Any], high: npt.NDArray[Any]) -> 
     return np.asarray(low + (high - low) * (actions + 1) / 2, np.float32)
 
 
-def _about(tier: str, card: dict[str, Any], behaviour: dict[str, Any]) -> dict[str, Any]:
+def _about(meaning: str, card: dict[str, Any], behaviour: dict[str, Any]) -> dict[str, Any]:
     """The dataset's metadata: Minari's own fields, and `behaviour`, from which it can be recorded again."""
-    reference = environments.reference(card["environment"])
+    reference, tier = environments.reference(card["environment"]), behaviour["tier"]
     assert reference is not None  # policies are shipped for families only, and each family has a file
     return {
-        "algorithm_name": "uniform" if tier == "random" else f"{card['algorithm']} ({card['library']})",
-        "description": f"{card['environment']}, tier {tier}: {tiers.MEANING[tier]}. Not D4RL's or Farama's data: other policies.",
+        "algorithm_name": "uniform" if meaning == "random" else f"{card['algorithm']} ({card['library']})",
+        "description": f"{card['environment']}, tier {tier}: {tiers.MEANING[meaning]}. Not D4RL's or Farama's data: other policies.",
         "requirements": [f"{name}=={importlib.metadata.version(name)}" for name in ("gymnasium", "mujoco")],
         "ref_min_score": reference.random,
         "ref_max_score": reference.expert,

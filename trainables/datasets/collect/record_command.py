@@ -34,7 +34,8 @@ def record(given: argparse.Namespace) -> int:
     if given.seed < 0:
         raise UserError(f"seed {given.seed} is not an integer >= 0")
     for name in names:  # all are checked before the first is recorded
-        tiers.segments(tiers.parse(name)[1], policy.card(tiers.parse(name)[0]), given.transitions)
+        family, tier, version = tiers.parse(name)
+        tiers.segments(tier, policy.card(family, version), given.transitions)
     for name in names:
         kept = local.exists(name) and not given.force
         write(name, given.transitions, given.seed, given.force, None if kept else _Line(name))

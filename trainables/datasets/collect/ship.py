@@ -15,23 +15,28 @@ from trainables import environments
 from trainables.datasets.collect import policy
 from trainables.datasets.collect.policy import Policy
 from trainables.datasets.collect.record import from_unit
+from trainables.datasets.collect.replay import of_buffer
+from trainables.datasets.collect.train import FIRST_REPLAY
 from trainables.environments import Reference
 from trainables.errors import UserError, one_line
 from trainables.simulation.evaluator import Evaluator
 
-MEDIUM_SCORE = 45.0  # normalized; D4RL's medium sets: halfcheetah 40.7, hopper 44.3, walker2d 62
+MEDIUM_SCORE = 45.0  # normalized, of version 0; D4RL's medium sets: halfcheetah 40.7, hopper 44.3, walker2d 62
+MEDIUM_SHARE = 0.42  # of the expert's normalized score, from version 1 on: between a third and a half
+REPLAY_TRANSITIONS = 100_000  # at most, of a shipped replay buffer: 4 MB
 CANDIDATES = 6  # snapshots measured for each choice; the curve's five deterministic episodes only shortlist them
 REPLAY_SNAPSHOTS = 18  # at most, for medium-replay; 20 snapshots of 40 kB stay under 1 MB
 EPISODES = 20
 
 
-def ship(run: Path, folder: Path | None = None) -> Path:
+def ship(run: Path, folder: Path | None = None, version: int = 0) -> Path:
     """Write `<family>.safetensors` and `<family>.json` from the snapshots that a training has left in `run` so far.
 
-    Medium is the snapshot whose measured score is nearest to MEDIUM_SCORE among those taken before the expert; the expert is the
-    one with the highest measured return. Raises UserError where the run holds too little.
+    The expert is the snapshot with the highest measured return. Medium is the one whose measured score is nearest to MEDIUM_SCORE, from
+    version 1 on to MEDIUM_SHARE of the expert's, among those taken before the expert. From version 1 on medium-replay is the learner's
+    own buffer up to the medium snapshot, read from `run`. Raises UserError where the run holds too little.
     """
-    folder = folder or policy.FOLDER
+    folder = folder or policy.folder(version)
     settings, curve = _read(run)
     environment = settings["env"]
     family, reference = environments.family_of(environment), environments.reference(environment)
@@ -48,9 +53,17 @@ def ship(run: Path, folder: Path | None = None) -> Path:
     shortlist = sorted(score, key=lambda step: -score[step])[:CANDIDATES]
     expert = max((step for step in shortlist if step != min(score)), key=lambda step: measured(step)["sampled"]["mean"])
     before = [step for step in score if step < expert]
-    near = sorted(before, key=lambda step: abs(score[step] - MEDIUM_SCORE))[:CANDIDATES]
-    medium = min(near, key=lambda step: abs(measured(step)["sampled"]["normalized"] - MEDIUM_SCORE))
-    replay = _thin([step for step in sorted(score) if step <= medium], REPLAY_SNAPSHOTS)
+    goal = MEDIUM_SHARE * measured(expert)["sampled"]["normalized"] if version else MEDIUM_SCORE
+    near = sorted(before, key=lambda step: abs(score[step] - goal))[:CANDIDATES]
+    medium = min(near, key=lambda step: abs(measured(step)["sampled"]["normalized"] - goal))
+    shown = [] if version else _thin([step for step in sorted(score) if step <= medium], REPLAY_SNAPSHOTS)
+    replay: dict[str, Any] = {"snapshots": shown}
+    if version:
+        path = next((path for path in (run / FIRST_REPLAY, run / "replay.pkl") if path.exists()), None)
+        if path is None:
+            raise UserError(f"run {run} holds no replay.pkl, of which medium-replay is made; only TQC leaves one")
+        buffer = of_buffer(path, environments.make(environment).unwrapped, medium).thinned(REPLAY_TRANSITIONS)
+        replay = {"replay": f"{family}-replay.safetensors", "transitions": int(buffer.spans.sum()), "episodes": len(buffer.episodes)}
 
     card = {
         "environment": environment,
@@ -63,17 +76,19 @@ def ship(run: Path, folder: Path | None = None) -> Path:
         "tiers": {
             "random": {"returns": {"sampled": measured(None)["sampled"]}},
             "medium": {"snapshot": medium, "returns": measured(medium)},
-            "medium-replay": {"snapshots": replay},
+            "medium-replay": replay,
             "expert": {"snapshot": expert, "returns": measured(expert)},
         },
         "curve": [{"steps": row["steps"], "returns": [round(value, 2) for value in row["returns"]]} for row in curve],
     }
     from safetensors.numpy import save
 
-    kept = sorted({*replay, medium, expert})
+    kept = sorted({*shown, medium, expert})
     shipped = {f"{step:08d}/{name}": value for step in kept for name, value in tensors[step].items()}
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / f"{family}.safetensors", save(shipped))
+    if version:
+        _replace(folder / replay["replay"], save(buffer.tensors()))
     text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), json.dumps(card, indent=1))  # lists on one line
     _replace(folder / f"{family}.json", (text + "\n").encode())
     evaluator.close()

@@ -20,6 +20,10 @@ MEANING = {
         "the order of training, each for the share of environment steps it is nearest to, actions sampled as in training. It is not the "
         "replay buffer itself: the policy changes between snapshots only, and episodes are fresh"
     ),
+    "replay": (
+        "the learner's own replay buffer up to the medium snapshot: whole episodes, evenly spread over the training, "
+        "simulated again from their starts and actions"
+    ),
     "medium-expert": "half medium, half expert, recorded anew",
     "expert": "the best snapshot of the learner; actions sampled as in training",
 }
@@ -33,17 +37,23 @@ class Segment:
     transitions: int
 
 
-def parse(dataset: str) -> tuple[str, str]:
-    """(family, tier) of an id `winnow/<family>/<tier>-v0`; raises UserError with all ids that can be recorded."""
-    match = re.fullmatch(r"winnow/([\w-]+)/([\w-]+)-v0", dataset)
-    if not match or match[1] not in policy.families() or match[2] not in TIERS:
+def parse(dataset: str) -> tuple[str, str, int]:
+    """(family, tier, version) of an id `winnow/<family>/<tier>-v<version>`; raises UserError with all ids that can be recorded."""
+    match = re.fullmatch(r"winnow/([\w-]+)/([\w-]+)-v(\d+)", dataset)
+    if not match or dataset not in all_ids():
         raise unknown("dataset to record", dataset, all_ids())
-    return match[1], match[2]
+    return match[1], match[2], int(match[3])
 
 
 def all_ids() -> list[str]:
-    """Every dataset that the shipped policies can record."""
-    return [f"winnow/{family}/{tier}-v0" for family in policy.families() for tier in TIERS]
+    """Every dataset that the shipped policies can record; random actions have no second version."""
+    return [
+        f"winnow/{family}/{tier}-v{version}"
+        for version in policy.versions()
+        for family in policy.families(version)
+        for tier in TIERS
+        if not (version and tier == "random")
+    ]
 
 
 def segments(tier: str, card: dict[str, Any], transitions: int) -> list[Segment]:
@@ -52,6 +62,8 @@ def segments(tier: str, card: dict[str, Any], transitions: int) -> list[Segment]
         raise UserError(f"transitions {transitions} is not an integer >= 1")
     medium, expert = card["tiers"]["medium"]["snapshot"], card["tiers"]["expert"]["snapshot"]
     half = transitions // 2
+    if replay_of(tier, card):
+        return []
     if tier == "medium-replay":
         start, shown = card["settings"].get("learning_starts", 0), card["tiers"]["medium-replay"]["snapshots"]
         # A snapshot stands for the environment steps that it is nearest to, the last one up to the medium policy.
@@ -66,6 +78,11 @@ def segments(tier: str, card: dict[str, Any], transitions: int) -> list[Segment]
             "expert": [Segment(expert, transitions)],
         }[tier]
     return [segment for segment in found if segment.transitions > 0]
+
+
+def replay_of(tier: str, card: dict[str, Any]) -> str:
+    """The file of the learner's own replay buffer, where a tier is made of it; empty where it is played by snapshots."""
+    return str(card["tiers"].get(tier, {}).get("replay", ""))
 
 
 def to_json(found: list[Segment]) -> list[dict[str, Any]]:

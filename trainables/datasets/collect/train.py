@@ -50,6 +50,7 @@ ENVIRONMENTS = 8
 SNAPSHOT_EVERY = {"tqc": 20_000, "ppo": 100_000}
 SAVE_EVERY = 100_000  # all that resuming needs
 TEST_EPISODES = 5
+FIRST_REPLAY = "replay-first.pkl"
 
 
 def train(environment: str, algorithm: str, steps: int, seed: int, folder: Path) -> None:
@@ -95,6 +96,8 @@ def _tqc(environment: str, steps: int, seed: int, folder: Path) -> tuple[Any, Ca
     def save(model: Any) -> None:
         model.save_replay_buffer(folder / "replay.tmp.pkl")
         model.save(folder / "model.tmp.zip")
+        if model.replay_buffer.full and (folder / "replay.pkl").exists() and not (folder / FIRST_REPLAY).exists():
+            os.replace(folder / "replay.pkl", folder / FIRST_REPLAY)  # the last one that begins with the first step
         os.replace(folder / "replay.tmp.pkl", folder / "replay.pkl")
         os.replace(folder / "model.tmp.zip", folder / "model.zip")
 
