@@ -1,4 +1,4 @@
-"""The one exception that means "you can mend this": commands print it as a single line and leave with code 2."""
+"""UserError, which commands print as one line before they exit with code 2, and the two errors that end the work on a stack."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input, said in one line that shows the value and the choices."""
+    """Bad input. The message is one line that shows the value and the choices."""
 
 
 class SupersededError(RuntimeError):
-    """Somebody else has taken over the work, so whoever meets this may write nothing more."""
+    """Another worker has taken over the work: nothing more may be written."""
 
 
 class StoppedError(RuntimeError):
-    """Members of the stack are asked to stop; the others go on, without them, from the checkpoint that was just written."""
+    """Some members were asked to stop; the others continue without them from the checkpoint that was just written."""
 
 
 def unknown(kind: str, value: object, choices: Iterable[object]) -> UserError:

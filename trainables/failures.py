@@ -1,4 +1,4 @@
-"""The class of a failure, on which hangs what may be tried again, and what the manifest keeps of it. Imports neither ray nor torch."""
+"""Classes of failures, which decide what is retried, and what is recorded of a failure. Imports neither ray nor torch."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import traceback
 
 from trainables.errors import StoppedError, SupersededError, UserError
 
-MOST_TRACEBACK = 4000  # characters
-# CUDA's words, and torch's on a CPU in two versions.
+TRACEBACK_LIMIT = 4000  # characters
+# CUDA's wording, and torch's on a CPU in two versions.
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")
-BROKEN = ("cuda error", "cuda driver error")  # of the card or its driver: a worker that begins anew, perhaps elsewhere, may do better
+BROKEN = ("cuda error", "cuda driver error")  # of the GPU or its driver: a fresh worker, perhaps on another node, may succeed
 
 
 def failure(error: Exception) -> dict[str, str]:
-    """What the manifest keeps of it: class, one line, and the end of the traceback where it tells more than the line."""
+    """What is recorded of a failure: its class, one line, and the end of the traceback where that adds something."""
     why = reason(error)
-    told = {"reason": why, "message": one_line(error, named=why != "user_error")}
-    return told if why in ("user_error", "stopped") else told | {"traceback": traceback.format_exc()[-MOST_TRACEBACK:]}
+    recorded = {"reason": why, "message": one_line(error, named=why != "user_error")}
+    return recorded if why in ("user_error", "stopped") else recorded | {"traceback": traceback.format_exc()[-TRACEBACK_LIMIT:]}
 
 
 def reason(error: BaseException) -> str:
-    """The class of a failure: what may be tried again, and how, hangs on it."""
+    """The class of a failure. It decides whether and how the work is retried."""
     text = str(error).lower()
     if isinstance(error, UserError):
         return "user_error"
@@ -30,7 +30,7 @@ def reason(error: BaseException) -> str:
         return "stopped"
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return "out_of_memory"
-    # Ray's own errors are of its processes and nodes; a RayTaskError stands for what the function itself raised.
+    # Ray's own errors concern its processes and nodes; a RayTaskError wraps what the function itself raised.
     ray = type(error).__module__.startswith("ray.") and not type(error).__name__.startswith("RayTaskError")
     broken = isinstance(error, OSError) or ray or any(words in text for words in BROKEN)
     return "infrastructure" if broken else "error"

@@ -16,10 +16,10 @@ from trainables.trial.published import published
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
-    """All trials of the grid, without duplicates, seed by seed and dense first: the early ones span the grid.
+    """All trials of the grid, without duplicates, seed by seed and dense first, so that the early ones span the grid.
 
-    Of an adaptive sweep none is known before it runs, so there are none. Raises UserError, with the value and the choices, where a
-    cell makes no sense.
+    An adaptive sweep has none: its trials are not known before it runs. Raises UserError, with the value and the choices, for an
+    invalid cell.
     """
     _check_hyper(sweep)
     _check_options(sweep)
@@ -64,7 +64,7 @@ def _check_hyper(sweep: Sweep) -> None:
 
 
 def _check_options(sweep: Sweep) -> None:
-    """Raise UserError for a value that is no choice, and for an option that means nothing to any pruner of the sweep."""
+    """Raise UserError for an invalid value, and for an option that none of the sweep's pruners uses."""
     if not isinstance(sweep.controls, bool):
         raise unknown("controls", sweep.controls, (False, True))
     for option, value in UNCONTROLLED if sweep.controls else ():

@@ -1,4 +1,4 @@
-"""What makes a sweep adaptive: a Range is searched where a tuple is chosen from, and Search says for what, how often and by what."""
+"""What makes a sweep adaptive: a Range in place of a tuple of values, and Search, the settings of the search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Range:
-    """All numbers from `low` to `high`, ends included; raises UserError where they are none or the wrong way round."""
+    """All numbers from `low` to `high`, ends included; raises UserError for ends that are not numbers or in the wrong order."""
 
     low: float
     high: float
@@ -29,7 +29,7 @@ class Range:
         for end in (self.low, self.high):
             if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
                 raise UserError(f"the end {end!r} of a range is not a number")
-        object.__setattr__(self, "low", float(self.low))  # what is drawn is never an integer, so no integer may be asked for
+        object.__setattr__(self, "low", float(self.low))  # draws are never integers, so neither are the ends
         object.__setattr__(self, "high", float(self.high))
         if self.low >= self.high:
             raise UserError(f"{self}: the low end {self.low:g} is not below the high end {self.high:g}")
@@ -41,16 +41,17 @@ class Range:
 
 
 class LogRange(Range):
-    """A Range searched evenly in the logarithm: each factor of ten alike."""
+    """A Range searched evenly in the logarithm: every factor of ten gets the same share."""
 
     log = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How an adaptive sweep searches; raises UserError, with the choices, where that makes no sense.
+    """How an adaptive sweep searches; raises UserError, with the choices, for invalid settings.
 
-    For each dataset and algorithm `suggestions` are tried, each with every seed; `objective`, `sampler` and `stop` are told in CHOICES.
+    For each dataset and algorithm `suggestions` are tried, each with every seed; the values of
+    `objective`, `sampler` and `stop` are in CHOICES.
     No member is stopped before its evaluation number `grace`. The same `seed` draws the same suggestions from the same results.
     """
 

@@ -13,7 +13,7 @@ from trainables.trial import MAPPINGS
 
 
 def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
-    """The sweep with `seeds=0,1,2`, `updates=50000` or `hyper.alpha=1,2.5` put in place of its own values.
+    """The sweep with `seeds=0,1,2`, `updates=50000` or `hyper.alpha=1,2.5` in place of its own values.
 
     Raises UserError for an unknown name (with the right ones) and for a value of the wrong type.
     """

@@ -21,7 +21,8 @@ SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else h
 
 @dataclass(frozen=True)
 class Space:
-    """One study. Scores on two datasets are not comparable, and one wants each algorithm's own best, so each pair has its own."""
+    """One study. Each pair of dataset and algorithm has its own: scores on two datasets are not comparable, and each algorithm's best is
+    of interest."""
 
     sweep: Sweep
     dataset: str
@@ -29,21 +30,21 @@ class Space:
 
     @cached_property
     def dimensions(self) -> dict[str, Range | dict[Label, Any]]:
-        """What there is to choose, `pruner` first: a range, or values by their label, which is the value itself where that is plain."""
+        """What is chosen, `pruner` first: from a range, or from values by label (a plain value is its own label)."""
         defaults = plugins.hyper_defaults(self.algorithm)
-        own = {f"hyper.{name}": self._axis(value, defaults[name]) for name, value in self.sweep.hyper.items() if name in defaults}
-        found = {"pruner": self.sweep.pruners, "sparsity": self.sweep.sparsities, **own}
-        return {name: v if isinstance(v, Range) else {_label(value): value for value in v} for name, v in found.items()}
+        hyper = {f"hyper.{name}": self._axis(value, defaults[name]) for name, value in self.sweep.hyper.items() if name in defaults}
+        searched = {"pruner": self.sweep.pruners, "sparsity": self.sweep.sparsities, **hyper}
+        return {name: v if isinstance(v, Range) else {_label(value): value for value in v} for name, v in searched.items()}
 
     def needs(self, name: str, chosen: Mapping[str, Label]) -> bool:
-        """Whether a suggestion that has `chosen` so far has to choose `name`: not where there is one value, nor the sparsity of dense."""
+        """Whether a suggestion with `chosen` so far must choose `name`: not if there is only one value, and not the sparsity of dense."""
         values = self.dimensions[name]
         if name == "sparsity" and self._value("pruner", chosen) == "dense":
             return False
         return isinstance(values, Range) or len(values) > 1
 
     def trials(self, chosen: Mapping[str, Label]) -> tuple[Trial, ...]:
-        """A suggestion's trials, one per seed. Raises UserError where they make no sense."""
+        """A suggestion's trials, one per seed. Raises UserError for invalid ones."""
         pruner, sparsity = self._value("pruner", chosen), self._value("sparsity", chosen)
         if pruner == "dense" or sparsity == 0:
             pruner, sparsity = "dense", 0.0
@@ -54,7 +55,8 @@ class Space:
         return tuple(Trial(**given, seed=seed) for seed in self.sweep.seeds)
 
     def study(self, sweep: str) -> str:
-        """The name of the study of sweep `sweep`: what may not be mixed in one is hashed into it, so that another budget begins another."""
+        """The study's name in sweep `sweep`. Everything that makes scores incomparable is hashed into it, so another budget starts another
+        study."""
         about = self.sweep.plain() | {"seeds": self.sweep.seeds, "published": self.sweep.published}
         about["options"] = {pruner: self.sweep.options(pruner, self.algorithm) for pruner in self.sweep.pruners}
         about["objective"] = self.sweep.search.objective if self.sweep.search else ""
@@ -63,7 +65,7 @@ class Space:
         return f"{sweep}/{self.algorithm}/{'-'.join(self.dataset.rsplit('-v', 1)[0].split('/')[-2:])}/{mark}"
 
     def check(self) -> None:
-        """Raise UserError where a value or an end of a range makes no trial."""
+        """Raise UserError if a value or an end of a range makes no valid trial."""
         for name, values in self.dimensions.items():
             for value in (values.low, values.high) if isinstance(values, Range) else values:
                 for pruner in self.sweep.pruners if name == "sparsity" else ():
@@ -74,7 +76,7 @@ class Space:
         return value if isinstance(value, Range) else values_of(value, default)
 
     def _value(self, name: str, chosen: Mapping[str, Label]) -> Any:
-        """What is chosen for `name`, else its first value."""
+        """The value chosen for `name`, else its first value."""
         values = self.dimensions[name]
         if isinstance(values, Range):
             return chosen.get(name, values.low)

@@ -19,8 +19,8 @@ class Sweep:
     """A grid: every combination of the tuples, each trained with the plain fields (those of `Trial`).
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter;
-    a tuple of values is one more axis; an option of pruning goes to the pruners that it means something to. `controls` adds to each
-    pruned trial those that tell whether its mask did anything (Trial.controls). `published` (0 or 1) puts the papers' settings for
+    a tuple of values is one more axis; an option of pruning goes to the pruners that use it. `controls` adds to each
+    pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts the papers' settings for
     each dataset under `hyper` (trainables/trial/published.py). With `search` the sweep is adaptive: `sparsities` and numbers in
     `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty or not a tuple.
     """
@@ -75,9 +75,9 @@ class Sweep:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
     def options(self, pruner: str, algorithm: str) -> dict[str, Any]:
-        """The options of pruning that mean something to a pruner; calibration, where it means nothing, at its default."""
+        """The options that a pruner uses; calibration at its default for a pruner that does not calibrate."""
         taken = options_of(pruner, algorithm)
-        own: dict[str, Any] = {option: getattr(self, option) for option in CHOICES if option in taken}
+        used: dict[str, Any] = {option: getattr(self, option) for option in CHOICES if option in taken}
         if not plugins.needs_loss(pruner):  # a random mask has one key, whatever data the others are scored on
-            own |= {name: default for name, default in CALIBRATION.items() if getattr(self, name) != default}
-        return own | {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}
+            used |= {name: default for name, default in CALIBRATION.items() if getattr(self, name) != default}
+        return used | {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}

@@ -1,8 +1,8 @@
 """One file = one algorithm, always in this order, so that the difference of two files is the difference of two papers:
 
 Hyper                    its numbers, each with its source; floats reach the code as [K, 1], so members may differ in them
-RANGES                   optional: name -> interval of what a number may be, beside those of _ranges.py
-NORMALIZE                whether observations are normalized by the dataset's mean and standard deviation
+RANGES                   optional: name -> interval of valid values, beside those in trainables/trial/hyper_ranges.py
+NORMALIZE                whether observations are normalized with the dataset's mean and standard deviation
 NEXT_ACTIONS             optional: True where minibatches carry the data's next actions too
 POLICY                   optional: the networks that `act` needs, where it needs more than the actor
 networks(O, A, hyper)    name -> MLP

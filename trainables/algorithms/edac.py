@@ -20,8 +20,8 @@ class Hyper:
     learning_rate: float = 3e-4  # the paper, appendix; CORL: actor, critics and the entropy's weight
     discount: float = 0.99  # the paper, appendix
     tau: float = 0.005  # the paper, appendix
-    critics: int = 10  # the paper, appendix: halfcheetah and walker2d; hopper 50 (algorithms/_published.py)
-    eta: float = 1.0  # the paper, appendix: weight of the diversity, by dataset (algorithms/_published.py)
+    critics: int = 10  # the paper, appendix: halfcheetah and walker2d; hopper 50 (trial/published.py)
+    eta: float = 1.0  # the paper, appendix: weight of the diversity, by dataset (trial/published.py)
     log_std_min: float = -5.0  # CORL
     log_std_max: float = 2.0  # CORL
 

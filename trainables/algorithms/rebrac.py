@@ -19,7 +19,7 @@ class Hyper:
     learning_rate: float = 1e-3  # the paper, appendix: MuJoCo, actor and critic
     discount: float = 0.99  # the paper, section 3
     tau: float = 0.005  # tinkoff-ai/ReBRAC
-    actor_penalty: float = 0.01  # the paper, appendix: by dataset (algorithms/_published.py); here the most frequent of MuJoCo's
+    actor_penalty: float = 0.01  # the paper, appendix: by dataset (trial/published.py); here the most frequent of MuJoCo's
     critic_penalty: float = 0.01  # the same
     policy_noise: float = 0.2  # tinkoff-ai/ReBRAC
     noise_clip: float = 0.5  # tinkoff-ai/ReBRAC

@@ -1,1 +1,1 @@
-"""Datasets: which ones lie on this machine, how they are read, recorded and imported, and the minibatches drawn from them."""
+"""Datasets: which ones are on this machine, how they are read, recorded and imported, and the minibatches drawn from them."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 2 for input that the user can mend (said in one line on stderr)."""
+    """Run one command; returns 0, or 2 after an error of the user, which is one line on stderr."""
     given = _parser().parse_args(arguments)
     try:
         return int(given.act(given) or 0)
@@ -38,14 +38,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
-    """The commands about datasets, each with the function that does it as `act`; imports neither numpy nor torch."""
+    """Add the commands about datasets, each with its function as `act`. Imports neither numpy nor torch."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, act: Callable[[argparse.Namespace], int | None], example: str) -> argparse.ArgumentParser:
         epilog, raw = f"example:\n  {parser.prog} {name} {example}".rstrip(), argparse.RawDescriptionHelpFormatter
-        found = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
-        found.set_defaults(act=act)
-        return found
+        added = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
+        added.set_defaults(act=act)
+        return added
 
     command("list", "the datasets on this machine, and those that can be recorded here", _list, "")
 

@@ -52,7 +52,7 @@ def import_file(file: Path, environment: str, dataset: str, force: bool = False)
         raise UserError(f"dataset {dataset!r}: names under {local.OURS} are recorded here; take another, e.g. d4rl/hopper/medium-v2")
     local.folder(dataset)
     if local.exists(dataset) and not force:
-        raise UserError(f"dataset {dataset!r} is there already; --force replaces it")
+        raise UserError(f"dataset {dataset!r} exists already; --force replaces it")
     env = environments.make(environment)
     fields = read(file)
     check_fit(file, fields, env, environment)

@@ -20,30 +20,30 @@ def root() -> Path:
 
 
 def folder(dataset: str) -> Path:
-    """Where the dataset lies, or would lie; raises UserError for an id that is not `name/name-vN` (it becomes a path)."""
+    """The dataset's folder, which need not exist; raises UserError for an id that is not `name/name-vN` (it becomes a path)."""
     if not _ID.fullmatch(dataset):
         raise UserError(f"dataset {dataset!r} is not a Minari id such as winnow/halfcheetah/expert-v0 (names joined by '/', ending in -vN)")
     return root() / dataset
 
 
 def exists(dataset: str) -> bool:
-    """Whether the dataset lies on this machine; False for a malformed id."""
+    """Whether the dataset is on this machine; False for a malformed id."""
     return bool(_ID.fullmatch(dataset)) and (root() / dataset / "data" / "metadata.json").is_file()
 
 
 def local_datasets() -> list[str]:
     """The ids of the datasets on this machine, sorted; folders whose name starts with '.' are not yet datasets."""
-    found, top = [], root()
+    ids, top = [], root()
     for path, folders, _ in os.walk(top):
         if (Path(path) / "data" / "metadata.json").is_file():
-            found.append(Path(path).relative_to(top).as_posix())
+            ids.append(Path(path).relative_to(top).as_posix())
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return sorted(found)
+    return sorted(ids)
 
 
 def missing(dataset: str, reason: str = "") -> UserError:
-    """The error for a dataset that is not here: the nearest ids that are, and how to get this one."""
+    """The error for a dataset that is not on this machine. It names the closest ids that are, and how to get this one."""
     folder(dataset)
     local = local_datasets()
     near = difflib.get_close_matches(dataset, local, n=len(local) or 1, cutoff=0.0)[:8]

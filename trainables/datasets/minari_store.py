@@ -26,7 +26,7 @@ Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArra
 Bounds = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
-# Minari's client as a program, since its search has no time limit but being killed. Its last line on stderr says what went wrong.
+# Minari's client, run as a program because its search has no time limit except being killed. The last line on stderr is the error.
 _CLIENT = """\
 import sys
 name, ours, sys.stdout = sys.argv[1], sys.stdout, sys.stderr
@@ -51,7 +51,7 @@ COSMETIC = {"render_mode", "width", "height", "camera_id", "camera_name", "defau
 
 @dataclass(frozen=True, eq=False)
 class Metadata:
-    """What metadata.json says, checked: sizes O and A, the box of actions [A], the environment and the reference returns."""
+    """The checked contents of metadata.json: sizes O and A, the box of actions [A], the environment and the reference returns."""
 
     dataset: str
     path: Path
@@ -152,7 +152,7 @@ def download(dataset: str) -> None:
 
 
 def _fetch(dataset: str, scratch: Path) -> str:
-    """Let Minari's client download into `scratch`/datasets, in a process of its own; returns why it could not, or ''."""
+    """Download into `scratch`/datasets with Minari's client, in a process of its own; returns why that failed, or ''."""
     own = {
         "MINARI_DATASETS_PATH": str(scratch / "datasets"),
         "HF_HUB_CACHE": str(scratch / "hub"),  # nothing stays in anyone's home, and no older copy answers for the hub
@@ -169,7 +169,7 @@ def _fetch(dataset: str, scratch: Path) -> str:
     alarm = threading.Timer(SEARCH_SECONDS, child.kill)
     try:
         assert child.stdout is not None
-        child.stdout.readline()  # what the imports take is not the hub's silence
+        child.stdout.readline()  # the time that imports take does not count as the hub's
         alarm.start()
         found = child.stdout.readline() == "found\n"
         alarm.cancel()
@@ -187,12 +187,12 @@ def _fetch(dataset: str, scratch: Path) -> str:
 
 
 def unreadable(dataset: str, path: Path, error: BaseException) -> UserError:
-    """The error for a file of a dataset that is torn or not what it should be."""
+    """The error for a damaged file of a dataset."""
     return UserError(f"dataset {dataset!r}: {path} cannot be read ({type(error).__name__}: {one_line(error)})")
 
 
 def _box(dataset: str, environment: str, kind: str, given: dict[str, Any] | None) -> Bounds:
-    """Bounds of a flat Box space, from the metadata or, where they say nothing, from the environment."""
+    """Bounds of a flat Box space, from the metadata or from the environment if it has none."""
     if given is None:
         space = getattr(environments.make(environment), f"{kind}_space")
         given = {"type": type(space).__name__, "shape": space.shape, "low": getattr(space, "low", 0), "high": getattr(space, "high", 0)}
@@ -218,7 +218,7 @@ def _environment(dataset: str, spec: dict[str, Any]) -> str:
     `module:Name-v0`, so that it is registered first, where it is not gymnasium's own."""
     name = str(spec.get("id") or "")
     if not name:
-        raise UserError(f"dataset {dataset!r} does not say its environment (env_spec), so its policies cannot be evaluated")
+        raise UserError(f"dataset {dataset!r} names no environment (env_spec), so policies trained on it cannot be evaluated")
     module = str(spec.get("entry_point") or "").partition(":")[0]
     name = name if ":" in name or module.partition(".")[0] in ("", "gymnasium") else f"{module}:{name}"
     settings = {kind: value for kind, value in (spec.get("kwargs") or {}).items() if kind not in COSMETIC}

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[EpisodeBuffer], force: bool = False) -> Path:
     """Write float32 episodes recorded in `env` and return the dataset's folder; `about` goes into its metadata.
 
-    Half a dataset is never found: it grows under a hidden name and is renamed. One that is there is replaced only with `force`.
+    No partial dataset is ever visible: it is written under a hidden name and then renamed. An existing one is replaced only with
+    `force`.
     Raises UserError for a folder that cannot be written."""
     target = local.folder(dataset)
     scratch = local.root() / f".writing-{uuid.uuid4().hex}"

@@ -34,7 +34,7 @@ class Minibatches:
         if self.picked is None:
             return Batch(*self._columns(streams.integers("minibatch", size, len(self.rows))))
         index = self.picked[streams.integers("minibatch", size, len(self.picked))]
-        # After a terminal the row below is another episode's, or there is none: any will do.
+        # After a terminal the next row is of another episode or absent; any will do.
         following = self._columns((index + 1).clamp_(max=len(self.rows) - 1))
         return Batch(*self._columns(index), next_actions=following[1])
 

@@ -127,7 +127,7 @@ def _index_key(metadata: Metadata) -> str:
 
 
 def _open(key: str) -> tuple[str, npt.NDArray[np.float32], dict[str, Any]] | None:
-    """What the index points to; None where it has no such entry or a file is gone or torn."""
+    """What the index points to; None if it has no such entry or a file is missing or damaged."""
     try:
         digest = json.loads((cache() / "index" / f"{key}.json").read_text())["digest"]
         with np.load(cache() / f"{digest}.npz") as file:
@@ -186,10 +186,10 @@ def _fill(rows: npt.NDArray[np.float32], metadata: Metadata) -> tuple[list[int],
             if shapes != [(steps + 1, size), (steps, metadata.action_size), (steps,), (steps,)]:
                 raise UserError(
                     f"dataset {metadata.dataset!r}, episode {len(lengths)}: observations, actions, rewards and terminations have shapes "
-                    f"{shapes}; O = {size} and A = {metadata.action_size} ask for [(T+1, O), (T, A), (T,), (T,)]"
+                    f"{shapes}; O = {size} and A = {metadata.action_size} require [(T+1, O), (T, A), (T,), (T,)]"
                 )
             if start + steps > len(rows):
-                raise UserError(f"dataset {metadata.dataset!r} holds more than the {len(rows)} transitions that its metadata tells")
+                raise UserError(f"dataset {metadata.dataset!r} has more than the {len(rows)} transitions in its metadata")
             part = rows[start : start + steps]
             part[:, :size] = observations[:-1]
             part[:, size:actions_end] = actions
@@ -207,7 +207,7 @@ def _fill(rows: npt.NDArray[np.float32], metadata: Metadata) -> tuple[list[int],
     except Exception as error:  # h5py, pyarrow and minari each have their own for a torn file
         raise minari_store.unreadable(metadata.dataset, metadata.path, error) from None
     if start != len(rows):
-        raise UserError(f"dataset {metadata.dataset!r} holds {start} transitions, its metadata tells {len(rows)}")
+        raise UserError(f"dataset {metadata.dataset!r} has {start} transitions, its metadata {len(rows)}")
     return lengths, returns
 
 

@@ -1,13 +1,13 @@
 """Environments: one file per family, a module with
 
     IDS                             its gymnasium ids
-    RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for; left out where they are not known
+    RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for; left out if unknown
     SOURCE                          optional: where the two come from; D4RL's constants otherwise
     OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
     RUNNER                          optional: then its v5 episodes are played without gymnasium's `step`, bit-equal, in half the time
 
 `make` builds any id that gymnasium knows or can import (`module:Name-v0`). An environment with settings of its own is written as its id
-and a JSON object, `Ant-v4 {"use_contact_forces": true}`: one text says wherever it goes what is played.
+and a JSON object, `Ant-v4 {"use_contact_forces": true}`: this one text names the environment everywhere.
 
 Importing this package, and asking for a reference, imports no gymnasium: planning needs both at once.
 """
@@ -48,7 +48,7 @@ class Reference:
         return 100.0 * (returns - self.random) / (self.expert - self.random)
 
 
-# Settings that change what is observed, not what an episode returns. (Contact forces cost D4RL's Ant, too, which its constants are of.)
+# Settings that change what is observed, not what an episode returns. (Contact forces cost D4RL's Ant too, but its constants include that.)
 OBSERVED = {"include_cfrc_ext_in_observation", "exclude_current_positions_from_observation", "use_contact_forces"}
 
 UNKNOWN = Reference(math.nan, math.nan, "none known")
@@ -58,8 +58,8 @@ UNKNOWN = Reference(math.nan, math.nan, "none known")
 class Runner:
     """Gymnasium's planar runners (v5): the defaults of one, from its file in gymnasium/envs/mujoco.
 
-    A healthy one gets `healthy_reward` at each time step, and `terminates` says that the others' episodes end: those whose height,
-    angle or any state (position or velocity, x and height apart) is not strictly inside its range.
+    A runner is healthy while its height, its angle and every other state (positions and velocities but x) are strictly inside their
+    ranges. It then gets `healthy_reward` at each time step; with `terminates` its episode ends when it is not.
     """
 
     control_cost: float
@@ -100,7 +100,7 @@ def family_of(environment: str) -> str | None:
 
 
 def reference(environment: str) -> Reference | None:
-    """Random and expert returns of the environment's family; None where no file says them, or for settings that may change returns."""
+    """Random and expert returns of the environment's family; None if no file has them, or for settings that may change returns."""
     family = family_of(environment)
     if family is None or read(environment)[1].keys() - OBSERVED:
         return None
@@ -112,24 +112,25 @@ def reference(environment: str) -> Reference | None:
 
 
 def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
-    """The names of the `size` dimensions of an observation; None where the environment has no file, or other dimensions than it says."""
+    """The names of the `size` dimensions of an observation; None if the environment has no file, or has more dimensions than it."""
     family = None if read(environment)[1] else family_of(environment)
     names = () if family is None else tuple(getattr(plugins.load("environments", family), "OBSERVATION_NAMES", ()))
     return names[:size] if 0 < size <= len(names) else None
 
 
 def runner(environment: str) -> Runner | None:
-    """How to observe and reward a v5 environment straight from MuJoCo's state; None where its family's file does not say, and
-    for one with settings of its own."""
+    """How to observe and reward a v5 environment straight from MuJoCo's state; None if its family's file has
+    no RUNNER, and for an environment with settings of its own."""
     family = family_of(environment)
     return getattr(plugins.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
 
 
 def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
-    """Build the environment without a word on the terminal, with gymnasium's defaults but for what its text says (`written`).
+    """Build the environment without printing anything, with gymnasium's defaults except for the settings in its text (`written`).
 
-    `drawn`: its `render` gives pictures. `module:Name-v0` imports the module first, which is to register the id. Raises UserError, with
-    the nearest ids, for an id that gymnasium does not know or cannot build, and for settings that the environment does not take.
+    With `drawn`, its `render` returns pictures. `module:Name-v0` imports the module first, which must register the id. Raises
+    UserError, with the nearest ids, for an id that gymnasium does not know or cannot build, and for settings that the environment
+    does not take.
     """
     import gymnasium
 
@@ -141,9 +142,9 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
-        own = [name for ids in families().values() for name in ids]
+        ours = [name for ids in families().values() for name in ids]
         near = difflib.get_close_matches(environment, [*gymnasium.registry], n=4, cutoff=0.5)
-        choices = ", ".join(name for name in dict.fromkeys([*near, *own]) if name != environment)
+        choices = ", ".join(name for name in dict.fromkeys([*near, *ours]) if name != environment)
         others = "all others of gymnasium, and your own as module:Name-v0"
         raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, {others}") from None
     except Exception as error:

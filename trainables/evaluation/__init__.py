@@ -1,1 +1,1 @@
-"""How policies are scored: during training, beside it in another process, and afterwards in gymnasium's own environment."""
+"""How policies are scored: during training, in another process beside it, and afterwards in gymnasium's own environment."""

@@ -1,4 +1,4 @@
-"""The policy of every member in its own episodes: at once, or beside training in another process, so that a GPU never waits."""
+"""Evaluation: each member's policy plays its own episodes, either at once or in another process while training goes on."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from trainables.tensors.streams import key_of
 from trainables.trial import Stack, Trial
 
 Returns = np.ndarray[Any, Any]
-PART = 4  # members that one process evaluates: ten episodes of each take a second, and a large stack's go to many cores
+PART = 4  # members per process: ten episodes of each take a second, so a large stack is spread over many cores
 
 
 def evaluation_seeds(trial: Trial, count: int) -> list[int]:
-    """What resets the first `count` episodes of every evaluation of a trial."""
+    """The reset seeds of the first `count` episodes of every evaluation of a trial."""
     return [key_of(trial.seed, f"evaluation/{episode}")[0] for episode in range(count)]
 
 
 def final_seeds(trial: Trial, count: int) -> list[int]:
-    """What resets the first `count` final episodes: others than those in which a policy may have been chosen or stopped."""
+    """The reset seeds of the first `count` final episodes. They differ from those by which a policy may have been chosen or stopped."""
     return [key_of(trial.seed, f"final/{episode}")[0] for episode in range(count)]
 
 
 def act(agent: Agent, observations: Tensor) -> Tensor:
-    """What the policies do in evaluation: actions [K, E, A], scaled to [-1, 1], for observations [K, E, O] as the networks see them."""
+    """The actions [K, E, A] of evaluation, scaled to [-1, 1], for observations [K, E, O] as the networks see them."""
     with torch.no_grad(), few_rows:
         actions: Tensor = agent.algorithm.act(agent, observations)
     return actions
 
 
 class Evaluation:
-    """Undiscounted returns of the agent's policies, the same seeds at every evaluation; others in the `final` episodes."""
+    """Undiscounted returns of the agent's policies: the same seeds at every evaluation, other seeds in the `final` episodes."""
 
     def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
         self.agent, self.stack = agent, stack
@@ -57,14 +57,14 @@ class Evaluation:
             return self._final() if final else self.evaluator.run(self._act)
 
     def _final(self) -> Returns:
-        """So many at a time as there are environments for; the last round is filled up with some that are not counted."""
+        """Plays as many episodes at a time as there are environments; surplus episodes of the last round are dropped."""
         wanted, at_once = self.stack.lead.final_episodes, self.stack.lead.episodes
         seeds = [final_seeds(trial, at_once * -(-wanted // at_once)) for trial in self.stack.trials]
         rounds = [[row[first : first + at_once] for row in seeds] for first in range(0, wanted, at_once)]
         return np.concatenate([self.evaluator.run(self._act, each) for each in rounds], axis=1)[:, :wanted]
 
     def begin(self, beside: Beside | None, masks: Mapping[str, Mask], final: bool = False) -> Future:
-        """The returns of the policies as they are now; from other processes with `beside`, while training goes on."""
+        """The returns of the current policies. With `beside`, other processes compute them while training goes on."""
         if beside is None:
             return Done(self(final))
         names = getattr(self.agent.algorithm, "POLICY", ("actor",))
@@ -72,10 +72,10 @@ class Evaluation:
         rows = {name: network.unpack(network.parameters.detach()).cpu().numpy() for name, network in networks.items()}
         kept = {name: [layer.bool().cpu().numpy() for layer in masks[name]] for name in names}
 
-        def part(own: slice) -> Future:
-            trials = json.dumps([trial.to_json() for trial in self.stack.trials[own]])
-            masks_of = {name: [layer[own] for layer in layers] for name, layers in kept.items()}
-            return beside(elsewhere, trials, final, self.agent.update, {name: row[own] for name, row in rows.items()}, masks_of)
+        def part(members: slice) -> Future:
+            trials = json.dumps([trial.to_json() for trial in self.stack.trials[members]])
+            masks_of = {name: [layer[members] for layer in layers] for name, layers in kept.items()}
+            return beside(evaluate_rows, trials, final, self.agent.update, {name: row[members] for name, row in rows.items()}, masks_of)
 
         return Joined([part(slice(first, first + PART)) for first in range(0, len(self.stack), PART)])
 
@@ -89,22 +89,22 @@ class Evaluation:
         return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
 
 
-def elsewhere(trials: str, final: bool, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
-    """Returns [K, episodes] of policies given by canonical rows [K, D] and masks, on a CPU, by a process that may not be the trainer's."""
+def evaluate_rows(trials: str, final: bool, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
+    """Returns [K, episodes] of the policies in canonical rows [K, D] and masks. Runs on a CPU, in another process than training."""
     torch.set_num_threads(1)
     evaluation = _evaluation(trials)
     agent = evaluation.agent
     start = {name: torch.from_numpy(rows[name]) if name in rows else agent.initial(name) for name in agent.specs}
     masks = {name: ones(spec, agent.size) for name, spec in agent.specs.items()}
     masks |= {name: [torch.from_numpy(layer).float() for layer in layers] for name, layers in kept.items()}
-    agent.build("dense", start, masks)  # whatever the company: `auto` would choose by it, and round otherwise
+    agent.build("dense", start, masks)  # `auto` would choose by the stack-mates, and another execution rounds differently
     agent.at(update)
     return evaluation(final)
 
 
 @lru_cache(maxsize=4)
 def _evaluation(trials: str) -> Evaluation:
-    """Environments take longer to make than a short evaluation, so those of the last few parts are kept."""
+    """Making environments takes longer than a short evaluation, so the last few parts keep theirs."""
     stack = Stack(tuple(Trial.from_json(value) for value in json.loads(trials)))
     table = load_table(stack.lead.dataset)
     agent = Agent(plugins.load("algorithms", stack.lead.algorithm), stack, table.observation_size, table.action_size)

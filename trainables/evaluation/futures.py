@@ -1,4 +1,4 @@
-"""Results that are being computed elsewhere, and results that are there already, behind one protocol."""
+"""Results that another process is computing and results that are known already, behind one protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Future(Protocol):
 
 @dataclass(frozen=True)
 class Done:
-    """A result that is there."""
+    """A result that is known already."""
 
     value: Any = None
 

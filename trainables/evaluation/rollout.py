@@ -1,7 +1,7 @@
-"""A finished trial's policy in gymnasium's own environment, one episode after another, to watch and to check.
+"""Plays a finished trial's policy in gymnasium's own environment, one episode after another, to watch it and to check its returns.
 
-The policy is computed as the trial's evaluations computed it: the same execution, the same batch of episodes (the others rest), the
-same seeds. So on the machine that trained it an episode has the return that the last evaluation had, to the last bit.
+The policy is computed as in the trial's evaluations: same execution, same batch size (the other rows are idle), same seeds. So on the
+machine that trained it, an episode's return equals that of the last evaluation bit for bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trainables.tensors.mask import ones, unpack_bits
 from trainables.trial import Stack, Trial
 
 Array = npt.NDArray[Any]
-FPS = 20  # pictures a second of an environment that does not say
+FPS = 20  # frames per second, where the environment gives none
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainedPolicy:
     """The policy of a finished trial, from the files that it left in `folder`, for batches of at most `episodes` episodes."""
 
     def __init__(self, folder: Path, trial: Trial, how: str) -> None:
-        """`how` is the execution that the trial was computed by, as its reports say it."""
+        """`how` is the execution that computed the trial, as its reports name it."""
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         tensors = load_file(folder / "policy.safetensors")
@@ -67,7 +67,7 @@ class TrainedPolicy:
         return ((action - self.scaling["action_shift"]) / self.scaling["action_scale"]).numpy()
 
     def _build(self, tensors: dict[str, Tensor], packed: dict[str, Tensor], how: str) -> None:
-        """Only the networks that act are known; the others are as they were before training."""
+        """Only the networks that act were saved; the others get their initial weights."""
         agent, rows, masks = self.agent, {}, {}
         acting = getattr(agent.algorithm, "POLICY", ("actor",))
         for name, spec in agent.specs.items():
@@ -82,7 +82,7 @@ class TrainedPolicy:
 
 
 def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], None] | None = None) -> Iterator[Episode]:
-    """The first `count` episodes of the trial's evaluations; `frame` gets each picture [height, width, 3] and their number per second.
+    """The first `count` episodes of the trial's evaluations; `frame` receives each picture [height, width, 3] and the frame rate.
 
     Raises UserError for an environment that cannot be made or drawn.
     """
@@ -101,7 +101,7 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
                     frame(picture(env, environment), int(env.metadata.get("render_fps", FPS)))
                 (action,), (finite,) = bounded(policy(observation, number)[None], env.action_space)
                 if not finite:
-                    raise UserError(f"the policy of {trial.name} asks for an action that is not finite: {action.tolist()}")
+                    raise UserError(f"the policy of {trial.name} returns an action that is not finite: {action.tolist()}")
                 observation, reward, terminated, truncated, _ = env.step(action)
                 total, steps, over = total + float(reward), steps + 1, terminated or truncated
             yield Episode(seed, steps, total, float(reference.normalize(total)))
@@ -110,15 +110,15 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
 
 
 def reference_of(trial: Trial, environment: str) -> Reference:
-    """The reference returns that the dataset names where it is here, else the environment's."""
+    """The dataset's reference returns if it is on this machine, else the environment's."""
     if local.exists(trial.dataset):
         return minari_store.read_metadata(trial.dataset).reference
     return environments.reference(environment) or environments.UNKNOWN
 
 
 def picture(env: Any, environment: str) -> Array:
-    """What the environment looks like now; raises UserError where it cannot be drawn."""
+    """A picture [height, width, 3] of the environment; raises UserError if it cannot be drawn here."""
     try:
         return np.asarray(env.render(), np.uint8)
-    except Exception as error:  # every renderer has its own
+    except Exception as error:  # every renderer has exceptions of its own
         raise UserError(f"environment {environment!r} cannot be drawn here ({one_line(error)})") from None

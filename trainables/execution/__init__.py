@@ -1,8 +1,8 @@
-"""How a masked network is computed. One contract test holds every execution equal to `dense`, the reference.
+"""How a masked network is computed. A contract test checks that every execution equals `dense`, the reference.
 
 One file = one execution, a module with `class Network` that fulfils the protocol below, and optionally `cannot(spec)`: why it cannot
-compute a network, empty where it can; and `DEVICES`, where not all will do. Algorithms, the optimizer and target tracking see nothing
-else; `build` chooses.
+compute a network, empty where it can; and `DEVICES`, if it does not run on all. Algorithms, the optimizer and target tracking use the
+protocol only; `build` chooses.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def cannot(execution: str, spec: MLP, device: str = "cpu") -> str:
 
 
 def missed(masks: Iterable[Mask], device: str) -> str:
-    """What keeps `auto` from computing pruned networks sparsely, as a sentence; empty where nothing does or there are none."""
+    """Why `auto` cannot compute pruned networks sparsely, as a sentence; empty if it can, or if no network is pruned."""
     pruned = any(sum(float(layer.sum()) for layer in mask) <= BREAK_EVEN * sum(layer.numel() for layer in mask) for mask in masks)
     reason = kernels.reason() if pruned and device == "cpu" else ""
     return f"pruned weights cost as much as kept ones: {reason}" if reason else ""

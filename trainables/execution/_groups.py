@@ -20,7 +20,7 @@ class Groups:
 
     place [V]      canonical position of every value, in the order of storage
     column, trow, tvalue, layers   as in kernels.c, `layers` head after head
-    heights        units of each layer, the most of any head
+    heights        units of each layer, the maximum over heads
     """
 
     def __init__(self, spec: MLP, mask: Tensor) -> None:
@@ -66,7 +66,7 @@ def _starts(first: int, counts: Ints) -> NDArray[np.int32]:
 
 
 def live(weights: list[NDArray[np.bool_]], every: bool) -> list[Ints]:
-    """The inputs, then per layer its units that reach an output (or `every` one), those with most weights first (outputs in order)."""
+    """The inputs, then each layer's units that reach an output (or `every` unit), most weights first (outputs in order)."""
     units: list[Ints] = [np.arange(weights[-1].shape[0])]
     for below, weight in zip(reversed(weights[:-1]), reversed(weights[1:]), strict=True):
         found = np.arange(len(below)) if every else np.flatnonzero(weight[units[0]].any(0))

@@ -1,12 +1,12 @@
 """Dead units left out, the rest computed densely: exact, and the way for GPUs, which do not like scattered weights.
 
-A unit from which no path leads to an output never gets a gradient and changes nothing, so it goes. A unit that no input reaches
+A unit from which no path leads to an output never gets a gradient and changes nothing, so it is left out. A unit that no input reaches
 but that reaches an output is a trainable constant and stays. Hidden widths are rounded up to a size class, by each member's own
-mask, so that a member computes the same alone and in any company; neighbours in the stack of one class go through it together.
+mask, so that a member computes the same whatever its stack-mates; neighbours of one class are computed together.
 
     canonical row [D]  --place-->  row [V]: | extras | the smaller network's row | idle | padding      `place` = D means padding
 
-What was kept of dead units is idle: no gradient reaches it, and it is there so that a checkpoint is the same in every execution.
+Kept weights of dead units are idle: no gradient reaches them, and they are stored so that a checkpoint is the same in every execution.
 """
 
 from __future__ import annotations

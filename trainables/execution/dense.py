@@ -18,8 +18,8 @@ BATCH_ALIGNMENT = 32
 
 
 class FewRows(threading.local):
-    """`with few_rows:`: networks on a CPU take batches that would have to be filled up by numpy. Their results cannot be differentiated,
-    and are not to the last bit those of torch."""
+    """`with few_rows:` networks on a CPU compute batches that torch would have to pad with numpy instead. The results cannot be
+    differentiated, and their last bits differ from torch's."""
 
     entered = False
 
@@ -74,10 +74,10 @@ class Network:
 
 
 class Small:
-    """A few rows through the network by numpy, a member and a head at a time: evaluation's way on a CPU.
+    """Computes a few rows with numpy, one member and one head at a time, for evaluation on a CPU.
 
-    Torch's own work takes longer than ten rows do, and would be done for the rows that fill a batch up. Activations are [H, B] here, for
-    which BLAS takes weights as they lie. All members go through the same memory, so it finds each where it would find it alone."""
+    Torch's overhead takes longer than ten rows do, and it would compute the padding rows too. Activations are [H, B] here, so BLAS reads
+    the weights in place. All members use the same memory, so alignment does not depend on the stack."""
 
     def __init__(self, spec: MLP, weights: list[Tensor], biases: list[Tensor]) -> None:
         self.spec = spec
@@ -163,7 +163,7 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The output and its gradient by `inputs[by]`, for a network of one linear output without normalization.
 
-    Written out, not asked of autograd: a ReLU's gate is constant, so the gradient is a chain of the same products as backward's, and
+    Written out instead of left to autograd: a ReLU's gate is constant, so the gradient is a chain of the same products as backward's, and
     differentiating it by the weights is ordinary."""
     if spec.norm or spec.output != "linear" or spec.sizes[-1] != 1:
         raise ValueError(f"{spec} is not a network of one linear output without normalization")

@@ -37,7 +37,7 @@ def cannot(spec: MLP) -> str:
 
 
 def multiples(spec: MLP, live: Sequence[int]) -> tuple[int, ...]:
-    """Hidden widths for `live` units per hidden layer, of which some may have none: products of no numbers are nothing for a GPU."""
+    """Hidden widths for `live` units per hidden layer; at least COLUMNS, since a GPU cannot multiply empty matrices."""
     return tuple(min(full, -(-max(n, 1) // COLUMNS) * COLUMNS) for n, full in zip(live, spec.sizes[1:-1], strict=True))
 
 
@@ -193,8 +193,8 @@ def rectified(x: Tensor, bias: Tensor) -> Tensor:
 
 
 def through(gradient: Tensor, weight: Tensor, y: Tensor, sums: Tensor | None) -> Tensor:
-    """The gradient [N, B, H] ahead of the ReLU whose results y [N, B, H] are, given that behind the layer of `weight` [N, out, H] which
-    takes them; its sums over B, the biases' gradient, go into `sums` [N, H]."""
+    """Backpropagate `gradient` [N, B, out] through the layer of `weight` [N, out, H] and the ReLU below it, whose results are y [N, B, H];
+    the sums over B, which are the biases' gradient, go into `sums` [N, H]."""
     if cuda.serves(y, weight, *([] if sums is None else [sums])):
         if weight.shape[1] == 1:
             return cuda.gate_outer(gradient, weight, y, sums)

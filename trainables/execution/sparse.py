@@ -7,7 +7,7 @@ A member's row of `parameters` [K, V] holds the extras, then one group of values
 Only units that reach the output have a group (the others cannot change it, now or later); what was kept of the others is idle:
 its gradient is 0. With layer normalization every unit reaches the output by way of the mean, and after a hidden layer's groups come
 its units' gains, then their shifts. Within a layer the unit with the most weights comes first: rows of equal length follow each
-other, so the processor foresees where they end. Backward goes by the transposed groups, which are indices into the same values.
+other, so the processor predicts where they end. Backward goes by the transposed groups, which are indices into the same values.
 """
 
 from __future__ import annotations
@@ -132,14 +132,14 @@ class Network:
         return out
 
     def borrow(self, tiles: int) -> Tensor:
-        """Room for the activations of so many tiles; whoever is done with it puts it back into the pool."""
+        """Memory for the activations of `tiles` tiles; the caller puts it back into the pool after use."""
         pool = self.pool.setdefault(tiles, [])
         return pool.pop() if pool else torch.empty(tiles * self.tile)
 
 
 class _Call:
-    """What backward needs of one call. The room for its activations goes back to the pool when the graph that holds it is gone
-    (not after backward: it may run twice)."""
+    """What backward needs of one call. The memory of its activations goes back to the pool when the graph that holds it is freed
+    (not after backward, which may run twice)."""
 
     __slots__ = ("head", "need", "network", "rooms", "shapes", "tiles", "version")
 
@@ -225,6 +225,6 @@ class _GradientNode(torch.autograd.Function):
         return (None, None, core, *inputs)
 
 
-# Past a wrapper in Python that serves torch.func.
+# Bypasses a wrapper in Python that only torch.func needs.
 _apply: Any = super(torch.autograd.Function, _Node).apply
 _apply_gradient: Any = super(torch.autograd.Function, _GradientNode).apply

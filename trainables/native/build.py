@@ -1,6 +1,6 @@
-"""The C of `trainables/native/`, compiled once per machine by its own C compiler, and its structures for ctypes. No torch.
+"""Compiles the C of `trainables/native/`, once per machine and with its C compiler, and declares its structs for ctypes. No torch.
 
-The library lies in `$WINNOW_CACHE` (default `~/.cache/winnow`), named by the hash of source and flags. `WINNOW_SIMD` is `auto`
+The library is stored in `$WINNOW_CACHE` (default `~/.cache/winnow`), named by the hash of source and flags. `WINNOW_SIMD` is `auto`
 (the best this processor has), `avx2` or `generic` (what the compiler does without any flag).
 """
 
@@ -27,16 +27,16 @@ SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma")}
 
 def simd() -> str:
     """The instruction set in use; UserError where `WINNOW_SIMD` names none."""
-    asked = os.environ.get("WINNOW_SIMD", "auto")
-    if asked == "auto":
+    level = os.environ.get("WINNOW_SIMD", "auto")
+    if level == "auto":
         return "avx2" if {"avx2", "fma"} <= _features() else "generic"
-    if asked not in SIMD:
-        raise unknown("WINNOW_SIMD", asked, ("auto", *SIMD))
-    return asked
+    if level not in SIMD:
+        raise unknown("WINNOW_SIMD", level, ("auto", *SIMD))
+    return level
 
 
 def _features() -> set[str]:
-    """What Linux says of this processor; nothing elsewhere."""
+    """Linux's description of this processor; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -114,7 +114,7 @@ def available() -> bool:
 
 
 def _loaded(level: str) -> ctypes.CDLL:
-    """The library in memory; a file that is damaged, or another system's, is compiled again, once."""
+    """The loaded library; a file that is damaged or from another system is compiled again, once."""
     file = _compiled(level)
     try:
         return ctypes.CDLL(str(file))
@@ -124,8 +124,8 @@ def _loaded(level: str) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(_compiled(level)))
     except OSError as error:
-        told = str(error).removeprefix(f"{file}: ").splitlines()[0]
-        raise UserError(f"cannot load the sparse kernels {str(file)!r} ({told}); set WINNOW_CACHE, or use execution 'dense'") from None
+        message = str(error).removeprefix(f"{file}: ").splitlines()[0]
+        raise UserError(f"cannot load the sparse kernels {str(file)!r} ({message}); set WINNOW_CACHE, or use execution 'dense'") from None
 
 
 def _compiled(level: str) -> Path:

@@ -1,6 +1,6 @@
-"""A GPU's kernels for what an update does besides matrix products: kernels.cu, compiled by CUDA's run-time compiler, which torch brings.
+"""GPU kernels for what an update computes besides matrix products: kernels.cu, compiled by CUDA's run-time compiler, part of torch.
 
-Torch's own operations do the same in more passes over memory; they serve where these cannot be compiled.
+Where they cannot be compiled, torch's own operations do the same in more passes over memory.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _kernel(name: str, device: int) -> Any:
 
 @cache
 def _nothing(device: int) -> Tensor:
-    """What is a null pointer to a kernel."""
+    """An empty tensor, which a kernel gets as a null pointer."""
     return torch.empty(0, device=f"cuda:{device}")
 
 

@@ -1,4 +1,4 @@
-"""The trained policy without torch: numpy, and the C kernels where only the kept weights are to be computed.
+"""Runs a trained policy without torch: with numpy, or with the C kernels where only the kept weights are computed.
 
     act = load_policy("storage/trials/3f0c9d2e5a7b1c48")   # the folder of a finished trial, or a file of save_policy
     action = act(observation)                              # the environment's own units; one observation or a batch of them
@@ -53,7 +53,7 @@ class Policy:
         """Actions, float32. Raises ValueError for observations of another size."""
         seen = np.asarray(observation, np.float32)
         if seen.ndim not in (1, 2) or seen.shape[-1] != self.sizes[0]:
-            raise ValueError(f"an observation [{self.sizes[0]}] or a batch [B, {self.sizes[0]}] is wanted; got {list(seen.shape)}")
+            raise ValueError(f"an observation [{self.sizes[0]}] or a batch [B, {self.sizes[0]}] expected, got {list(seen.shape)}")
         scaled = seen * self.scaling["observation_scale"]
         scaled += self.scaling["observation_shift"]
         action = self._forward(scaled if seen.ndim == 2 else scaled[None])
@@ -108,10 +108,10 @@ def save_policy(policy: Policy, path: str | Path, format: str | None = None) -> 
 
 
 def write(path: str | Path, content: bytes) -> None:
-    """Write a file whole or not at all; UserError where that is impossible."""
+    """Write a file whole or not at all; raises UserError if it cannot be written."""
     path = Path(path)
     try:
-        path.parent.stat()  # a missing folder may be a slip of the pen: it is not made
+        path.parent.stat()  # a missing folder may be a typo, so it is not created
         files.write(path, content)
     except OSError as error:
         raise UserError(f"cannot write the policy to {str(path)!r} ({error.strerror})") from None
@@ -147,7 +147,7 @@ def _from_trial(tensors: Mapping[str, npt.NDArray[Any]], head: Mapping[str, Any]
     observation_size, action_size = len(scaling["observation_shift"]), len(scaling["action_shift"])
     trial, sizes = head["trial"]["algorithm"], head["sizes"]
     if "gain.0" in tensors:
-        raise UserError(f"{trial}'s actor has layer normalization; only plain ReLU networks can leave torch")
+        raise UserError(f"{trial}'s actor has layer normalization; only plain ReLU networks can be exported")
     if head.get("others") or sizes[0] != observation_size or sizes[-1] not in (action_size, 2 * action_size):
         raise UserError(f"{trial}'s policy is more than a network from {observation_size} observations to {action_size} actions: {sizes}")
     layers = [(tensors[f"weight.{i}"][0], tensors[f"bias.{i}"][0]) for i in range(len(sizes) - 1)]

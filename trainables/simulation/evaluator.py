@@ -52,7 +52,7 @@ class Evaluator:
         return len(self._seeds), len(self._seeds[0])
 
     def run(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> npt.NDArray[np.float64]:
-        """Undiscounted returns [K, E] of one episode for each seed, its own or as many others.
+        """Undiscounted returns [K, E] of one episode per seed: its own seeds, or as many others in `seeds`.
 
         `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
         the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode

@@ -1,4 +1,4 @@
-"""Many environments of one kind, stepped in one loop. Two ways with the same numbers, to the last bit:
+"""Many environments of one kind, stepped in one loop. Two implementations give the same numbers bit for bit:
 
 Gymnasium   any environment, through its own `step`, which for MuJoCo's runners costs almost as much in Python as the physics
 Planar      gymnasium's planar runners straight on MuJoCo: physics one by one, observations and rewards of all at once
@@ -43,7 +43,7 @@ class Simulation(Protocol):
 
 
 class Gymnasium:
-    """`make` builds an environment; the first one is there already."""
+    """`make` builds an environment; `first` is one that exists already."""
 
     def __init__(self, first: Any, make: Callable[[], Any], count: int) -> None:
         made = [first, *(make() for _ in range(count - 1))]
@@ -101,7 +101,7 @@ class Planar:
         self.advance = _in_c(self)
 
     def look(self) -> None:
-        """Positions and velocities of all states, as they are."""
+        """Read the positions and velocities of all states."""
         np.concatenate(self.parts, out=self.now.reshape(-1))
 
     def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
@@ -113,7 +113,7 @@ class Planar:
         return self.rewards, self.ended
 
     def _step(self, alive: Array, actions: Array, finite: Array, rows: Array) -> None:
-        """What simulate.c does, in Python."""
+        """simulate.c in Python."""
         import mujoco
 
         self.rewards[alive], self.ended[alive] = np.nan, True
@@ -149,20 +149,20 @@ class Planar:
 
 
 def _in_c(planar: Planar) -> Advance | None:
-    """simulate.c on the memory of the states: in Python, what is around the physics takes a quarter as long again. None where the
-    kernels or MuJoCo's library are not to be had."""
+    """simulate.c, working on the memory of the states: Python around the physics would add a quarter to its time. None where the
+    kernels or MuJoCo's library are not available."""
     import mujoco
 
     library = next(Path(mujoco.__file__).parent.glob("libmujoco.so*"), None)
     if library is None or not build.available():
         return None
-    own, model, space = planar.runner, planar.model, planar.environment.action_space
+    settings, model, space = planar.runner, planar.model, planar.environment.action_space
     everything = (-math.inf, math.inf)
     runner = build.RunnerStruct(
-        controls=model.nu, positions=model.nq, velocities=model.nv, frames=planar.frames, terminates=own.terminates, seconds=planar.seconds,
-        healthy_reward=own.healthy_reward, height=own.height, angle=own.angle, state=own.state or everything,
-        velocity_limit=own.velocity_limit or math.inf, control_cost=own.control_cost, low=space.low.ctypes.data,
-        high=space.high.ctypes.data,
+        controls=model.nu, positions=model.nq, velocities=model.nv, frames=planar.frames, seconds=planar.seconds,
+        terminates=settings.terminates, healthy_reward=settings.healthy_reward, control_cost=settings.control_cost,
+        height=settings.height, angle=settings.angle, state=settings.state or everything,
+        velocity_limit=settings.velocity_limit or math.inf, low=space.low.ctypes.data, high=space.high.ctypes.data,
     )  # fmt: skip
     states = planar.states
     arrays = ([getattr(state, name).ctypes.data for state in states] for name in ("ctrl", "qpos", "qvel"))

@@ -1,4 +1,4 @@
-"""Files that a crash leaves whole or absent, and no litter."""
+"""Files that a crash leaves whole or absent, with no temporary files left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def append(file: int, content: bytes) -> None:
-    """Add to the end of an open file, all or nothing: what a full disk cut short is taken back, or the next line would go on from it."""
+    """Append to an open file, all or nothing: a write that a full disk cut short is undone, or the next line would be joined to it."""
     start = os.lseek(file, 0, os.SEEK_END)
     try:
         while content:
@@ -34,7 +34,7 @@ def append(file: int, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
+    """Flush the names in a folder to disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -1,4 +1,4 @@
-"""Where the files that training leaves of a trial lie under a storage root. No torch.
+"""Where training puts the files of a trial under a storage root. No torch.
 
 <storage>/trials/<key>/    checkpoints/  masks.safetensors  masks.json  policy.safetensors  policy.json
 

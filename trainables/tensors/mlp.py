@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 NORM_EPSILON = 1e-6  # of layer normalization; flax's default, as in ReBRAC's code
-ROW_ALIGNMENT = 16  # floats; rows start at the same place of a SIMD register, so a member's arithmetic does not depend on its index
+ROW_ALIGNMENT = 16  # floats; rows start at the same offset in a SIMD register, so a member's arithmetic does not depend on its index
 
 
 @dataclass(frozen=True)

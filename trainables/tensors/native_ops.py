@@ -1,4 +1,4 @@
-"""What the C library does for torch tensors besides networks; whether it can. Compiling is `trainables/native/build.py`'s."""
+"""The C library's operations on torch tensors other than networks, and whether they can run; trainables/native/build.py compiles it."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def gather(rows: Tensor, shift: Tensor, scale: Tensor) -> Callable[[Tensor], Ten
     width = rows.shape[1]
     table, affine = _pointers(rows), _pointers(shift, scale)
     if shift.numel() != width:
-        raise ValueError(f"{width} shifts are wanted; got {shift.numel()}")
+        raise ValueError(f"{width} shifts expected, got {shift.numel()}")
     call = library().winnow_gather
 
     def gathered(index: Tensor) -> Tensor:
         if index.dtype != torch.int64 or not index.is_contiguous():
-            raise ValueError(f"contiguous int64 indices are wanted; got {index.dtype}")
+            raise ValueError(f"contiguous int64 indices expected, got {index.dtype}")
         out = torch.empty(*index.shape, width)
         tape.do(call, (index.numel(), index.data_ptr(), width, *table, *affine, out.data_ptr()), (index, out))
         return out
@@ -78,7 +78,7 @@ def adam(
 
     def update(gradient: Tensor, factor: float, count: int) -> None:
         if gradient.shape != (members, size) or gradient.dtype != torch.float32 or not gradient.is_contiguous():
-            raise ValueError(f"a float32 gradient {[members, size]} is wanted; got {gradient.dtype} {list(gradient.shape)}")
+            raise ValueError(f"a float32 gradient {[members, size]} expected, got {gradient.dtype} {list(gradient.shape)}")
         call(members, size, value, gradient.data_ptr(), *moments, rates, factor, *betas, epsilon, count)
         increment(parameters)
 

@@ -1,4 +1,4 @@
-"""Adam over the rows of a network: every member its own learning rate and moments. In place; one pass in C where that can run."""
+"""Adam over the rows of a network, with a learning rate and moments for each member; in place, and one pass in C where that runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, which all re
 class Adam:
     """Kingma & Ba 2015, torch.optim.Adam's arithmetic, on `parameters` [K, V] with a learning rate [K, 1].
 
-    Where it is `recorded` (trainables/training/updates.py), or the project's C does not run, a GPU's kernel does it, or torch's fused
-    one, member by member."""
+    If updates are `recorded` (trainables/training/updates.py), or the project's C does not run, a GPU kernel computes it, or torch's fused
+    kernel member by member."""
 
     def __init__(self, parameters: Tensor, learning_rate: Tensor, recorded: bool = False) -> None:
         self.parameters = parameters
@@ -63,7 +63,7 @@ class Adam:
             return
         for rate, members in self._groups:
             values, gradients, first, second = ([rows[k] for k in members] for rows in (self.parameters, gradient, self.first, self.second))
-            rate_now = (rate * factor).squeeze().to(rate.dtype)  # CUDA's kernel reads a float, whatever it is given
+            rate_now = (rate * factor).squeeze().to(rate.dtype)  # CUDA's kernel reads a float, whatever the type
             # One kernel for all, where operations of torch would pass over memory nine times.
             torch._fused_adam_(
                 values, gradients, first, second, [], [self._counts] * len(members), lr=rate_now, beta1=BETAS[0], beta2=BETAS[1],

@@ -18,7 +18,7 @@ from trainables.tensors import native_ops, tape
 
 WORD = 0xFFFFFFFF
 BLOCK = 64  # updates drawn at once: one update's draw is too small to be worth twenty torch calls
-BLOCK_WORDS = 2**18  # but no more words of a member than this: an initialization is needed once, not for 64 updates
+BLOCK_WORDS = 2**18  # but at most this many words per member: an initialization is needed once, not for 64 updates
 
 
 def key_of(seed: int, purpose: str) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def to_integers(drawn: Tensor, below: int) -> Tensor:
 
 
 class Streams:
-    """The draws of K members at the current update; algorithms ask by purpose and shape."""
+    """The draws of K members at the current update; algorithms name a purpose and a shape."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu", phase: str = "", clock: Tensor | None = None) -> None:
         """`phase` sets the purposes of another phase apart: calibration draws other minibatches than training. `clock` is an int64

@@ -1,12 +1,12 @@
 """An update as a list of calls on fixed memory: on a CPU, what a CUDA graph is on a GPU.
 
 Half of the update of a small pruned network is torch's and Python's own work: each operation is looked up, allocates its result, makes
-views, and leaves a node that autograd's engine visits later. A tape notes operations below autograd as they are made, and makes them
-again: same operations, same numbers, results where they were, no views and no graph. What is no operation of torch says itself that it
-belongs to an update, by `do` and `fresh`: the project's C, the optimizers, the draws.
+views, and leaves a node that autograd's engine visits later. A tape notes operations below autograd as they run, and runs them again:
+same operations, same numbers, same memory for results, no views and no graph. What is not an operation of torch (the project's C, the
+optimizers, the draws) registers itself with `do` and `fresh`.
 
-What an update takes from Python beside that would be frozen, so reading a number out of a tensor or asking for the agent's update
-makes a tape `frozen`: it must not be repeated.
+Anything else that an update takes from Python would keep its first value. So reading a number out of a tensor or asking for the
+agent's update makes a tape `frozen`: it must not be repeated.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def do(function: Callable[..., object], arguments: Sequence[Any], memory: Sequen
 
 
 def fresh(make: Callable[[], Tensor]) -> Tensor:
-    """What `make` returns: in every repetition what it returns then, in the same memory."""
+    """What `make` returns; every repetition calls it again and writes the result to the same memory."""
     return _entered.tape.fresh(make) if _entered.tape else make()
 
 
 def freeze(what: str) -> None:
-    """Say that the update depends on `what`, which a repetition would not see change."""
+    """Note that the update depends on `what`, whose changes a repetition would not see."""
     if _entered.tape and not _entered.tape.silent:
         _entered.tape.frozen.append(what)
 

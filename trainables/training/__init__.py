@@ -1,1 +1,1 @@
-"""Updates, checkpoints and memory: everything between the first update and the last."""
+"""From the first update to the last: updates, checkpoints, the files of a trial, and the memory that a stack needs."""

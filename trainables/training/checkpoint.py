@@ -31,7 +31,7 @@ KEEP = 2  # the newest may be torn; the one before it is then used
 
 @dataclass(frozen=True)
 class Saved:
-    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, and per member what the masks are."""
+    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, details of each member's masks."""
 
     update: int
     rows: dict[str, Tensor]
@@ -46,7 +46,7 @@ class Saved:
 
 
 def state_of(agent: Agent, masks: Mapping[str, Mask], update: int, details: Sequence[Mapping[str, Any]] = ()) -> Saved:
-    """What a checkpoint after `update` holds, on the CPU: training may go on before it is saved."""
+    """The state to checkpoint after `update`, on the CPU, so that training may go on before it is saved."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
     return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, agent.counts(), details)
 
@@ -67,18 +67,18 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
 
 
 def _tidy(storage: Path, trial: Trial, newest: int) -> None:
-    """Leave the newest two up to update `newest`, and whole ones ahead of it: what a kill left half done, or damaged ahead, goes as well.
+    """Keep the newest two checkpoints up to update `newest`, and intact ones ahead of it; half-written and damaged ones go.
 
-    Whole ones ahead are of another attempt that has come further, while this one was held up and does not know it yet."""
+    Intact ones ahead were written by another attempt, which got further while this one was held up."""
     kept = [f"{update:09d}" for update in [u for u in _updates(storage, trial) if u <= newest][:KEEP]]
     kept += [f"{update:09d}" for update in _updates(storage, trial) if update > newest and _read(storage, trial, update)]
-    for path in sorted(trial_files.checkpoints(storage, trial.key).iterdir()):  # the head before the tensors that it vouches for
+    for path in sorted(trial_files.checkpoints(storage, trial.key).iterdir()):  # the head goes before the tensors that it vouches for
         if path.stem not in kept:
             path.unlink(missing_ok=True)
 
 
 def tidy(storage: Path, stack: Stack, newest: int) -> None:
-    """Leave what `save` leaves after update `newest`: a kill behind the last checkpoint of all comes between writing and that."""
+    """Tidy as `save` does after update `newest`: a process killed after its last write has not got that far."""
     for trial in stack.trials:
         _tidy(storage, trial, newest)
 
@@ -125,5 +125,5 @@ def _read(storage: Path, trial: Trial, update: int) -> tuple[dict[str, Any], dic
 
 
 def _hash(head: Mapping[str, Any], content: bytes) -> str:
-    """Covers both files, so that a flipped bit in the counts is found as well."""
+    """Covers both files, so that a flipped bit in the counts is noticed as well."""
     return hashlib.sha256(json.dumps(head, sort_keys=True).encode() + content).hexdigest()

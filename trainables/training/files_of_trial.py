@@ -20,13 +20,13 @@ from trainables.trial import Stack
 
 
 def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details: Sequence[Mapping[str, Any]]) -> None:
-    """The masks of each trial as artifacts: one bit per prunable weight with shapes in the header, and what they are in JSON.
+    """Write the masks of each trial: one bit per prunable weight with the shapes in the header, and their details as JSON.
 
-    A file that is as it should be is left alone."""
+    A file that has the right content already is left alone."""
     for member, trial in enumerate(stack.trials):
         tensors = {name: pack_bits(mask, member) for name, mask in masks.items()}
         shapes = {name: [list(layer.shape[1:]) for layer in mask] for name, mask in masks.items()}
-        # One entry: safetensors writes several in any order, and the same masks shall be the same bytes.
+        # One entry: safetensors writes several in any order, and equal masks should give equal bytes.
         files = {trial_files.masks(storage, trial.key): dump_tensors(tensors, metadata={"shapes": json.dumps(shapes)})}
         calibration = {"seed": trial.seed, "batches": trial.calibration_batches, "size": trial.calibration_size}
         about = {"trial": trial.to_json(), "calibration": calibration, "quantiles": QUANTILES, "networks": details[member]}
@@ -37,8 +37,8 @@ def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details:
 
 
 def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:
-    """The actor of each member that did not diverge, with all that is needed to act: the scaling of observations and actions too,
-    and the other networks of the algorithm's POLICY, their tensors under `<network>/`."""
+    """Write the policy of each member that did not diverge: the actor, the scaling of observations and actions, and the other networks
+    of the algorithm's POLICY, whose tensors are named `<network>/...`."""
     others = [name for name in getattr(agent.algorithm, "POLICY", ()) if name != "actor"]
     rows = {name: agent.networks[name].unpack(agent.networks[name].parameters.detach()).cpu() for name in ("actor", *others)}
     finite = agent.finite()

@@ -1,4 +1,4 @@
-"""What an algorithm keeps in Python from one update to the next: a recording would not see it change (trainables/training/updates.py)."""
+"""An algorithm's Python state, which it keeps between updates. A recorded update (updates.py) would not see it change."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trainables.agent import Agent
 DEPTH = 6  # of values within values
 
 
-def own_state(agent: Agent) -> Any:
-    """The values in the algorithm's file and those that it put on the agent, to be compared with what they are later."""
+def python_state(agent: Agent) -> Any:
+    """The values in the algorithm's file and those it put on the agent, in a form that can be compared later."""
     put = {name: value for name, value in vars(agent).items() if name not in agent.attributes}
     return _plain([vars(agent.algorithm), vars(agent.hyper), put], DEPTH)
 

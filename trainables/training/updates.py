@@ -1,13 +1,13 @@
-"""Makes the updates of a stack: recorded once and repeated, where that is faster than making each anew.
+"""Runs the updates of a stack. An update is recorded once and repeated, where that is faster than running it anew each time.
 
 A 256-wide network leaves a GPU waiting for Python; a graph of the update's some hundred kernels is one launch. On a CPU half the time
 of a small sparse network's update is Python's and autograd's, which a tape (trainables/tensors/tape.py) leaves out. Either repeats the same
 operations on the same memory. What changes from update to update must not come from Python: on a GPU the number of the update, the
 draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape. What an algorithm does
-differently every few updates it asks by `agent.every`, and each pattern of answers is recorded by itself.
+differently every few updates it asks `agent.every`, and each pattern of answers has a recording of its own.
 
-A tape is compared with the update made anew before it is trusted, and again as it is used. An algorithm that a tape cannot follow, or
-that changes something of its own in Python (a counter), is made anew each time.
+A tape is compared with the update run anew before it is trusted, and from time to time after that. An algorithm that a tape cannot
+follow, or that changes Python state of its own (a counter), is run anew each time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.errors import UserError
 from trainables.tensors.tape import Tape
-from trainables.training.python_state import own_state
+from trainables.training.python_state import python_state
 
-WARM_UP = 3  # updates of a pattern made in the usual way before it is recorded: libraries choose their kernels in them
+WARM_UP = 3  # updates of a pattern that run unrecorded first: libraries choose their kernels in them
 COMPARE_EVERY = 400  # updates at least between two comparisons of a tape, each of which costs the time of up to five
 
 Losses = dict[str, Tensor]
@@ -36,8 +36,8 @@ Record = Callable[[Work], tuple[Repeat | None, Losses]]
 
 
 class Updates:
-    """The updates of an agent in training. `record` makes the work of an update and gives the function that repeats it (None: it cannot
-    be repeated), and what the work returned."""
+    """The updates of an agent in training. `record` runs an update and returns the function that repeats it (None if it cannot be
+    repeated), and the update's losses."""
 
     def __init__(self, agent: Agent, data: Minibatches, record: Record | None = None) -> None:
         self.agent, self.data, self.asked = agent, data, record
@@ -93,9 +93,9 @@ class Updates:
         return losses
 
     def _recorded(self, pattern: Pattern, record: Record) -> Losses:
-        before = own_state(self.agent)
+        before = python_state(self.agent)
         repeat, losses = record(self._made)
-        self.recordings[pattern] = repeat if own_state(self.agent) == before else None, losses
+        self.recordings[pattern] = repeat if python_state(self.agent) == before else None, losses
         return losses
 
     def _compared(self, pattern: Pattern, repeat: Repeat) -> Losses:
@@ -114,7 +114,7 @@ class Updates:
             if self.seen[pattern] > WARM_UP + 1:
                 raise UserError(
                     f"algorithm {agent.algorithm.__name__.rpartition('.')[2]!r} does something else in update {agent.update} than when "
-                    "it was recorded: something in Python has changed; ask agent.every(n) or agent.update for what is to change"
+                    "it was recorded, because Python state has changed; ask agent.every(n) or agent.update for what should change"
                 )
             self.recordings[pattern] = None, losses
         self.seen[pattern] += 1

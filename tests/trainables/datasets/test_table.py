@@ -305,7 +305,11 @@ def test_damaged_files_are_refused(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"total_steps": 13}, "more than the 13"), ({"total_steps": 15}, "tells 15"), ({"total_episodes": 6}, "cannot be read")],
+    [
+        ({"total_steps": 13}, "more than the 13"),
+        ({"total_steps": 15}, "has 14 transitions, its metadata 15"),
+        ({"total_episodes": 6}, "cannot be read"),
+    ],
 )
 def test_metadata_that_contradicts_the_data_is_refused(make: Make, changed: dict[str, int], said: str) -> None:
     edit(make(), **changed)

@@ -14,7 +14,7 @@ from trainables.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 2 for input that the user can mend (said in one line on stderr)."""
+    """Run one command; returns 0, or 2 after an error of the user, which is one line on stderr."""
     given = _parser().parse_args(arguments)
     try:
         return int(given.act(given) or 0)

@@ -22,9 +22,9 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Hidden ReLU layers [(weights, bias)] and the mean's head; then one of two Gaussians, as the learner explored with.
+    """Hidden ReLU layers [(weights, bias)] and the mean's output layer; then one of two Gaussians, the one that the learner explored with.
 
-    TQC and SAC squash a sample by tanh and have a second head for the log standard deviation; PPO clips a sample to [-1, 1] and
+    TQC and SAC squash a sample by tanh and have a second output layer for the log standard deviation; PPO clips a sample to [-1, 1] and
     has one log standard deviation [A] for all observations.
     """
 
@@ -87,7 +87,7 @@ def load(family: str, version: int = 0) -> dict[int, Policy]:
     path = folder(version) / f"{family}.safetensors"
     try:
         tensors = load_file(path)
-    except Exception as error:  # safetensors has an exception of its own
+    except Exception as error:  # safetensors raises an exception of its own
         raise unreadable(family, path, error) from None
     steps = sorted({int(name.split("/")[0]) for name in tensors})
     return {

@@ -41,7 +41,7 @@ class Episode:
 def record(dataset: str, transitions: int = 100_000, seed: int = 0, force: bool = False, progress: Progress | None = None) -> Path:
     """Record `winnow/<family>/<tier>-v<version>` below Minari's local root and return its folder.
 
-    A dataset that is there is kept unless `force`. Half a dataset is never found: it grows under a hidden name and is renamed.
+    An existing dataset is kept unless `force`. No partial dataset is ever visible: it is written under a hidden name, then renamed.
     Raises UserError for an id that cannot be recorded, or a folder that cannot be written.
     """
     family, tier, version = tiers.parse(dataset)

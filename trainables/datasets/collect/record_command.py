@@ -53,13 +53,13 @@ class _Line:
     """A progress line on stderr for waits over two seconds, once a second, in place on a terminal."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.started, self.said = name, time.monotonic(), 1.0
+        self.name, self.started, self.shown = name, time.monotonic(), 1.0  # seconds from the start to the last line shown
 
     def __call__(self, done: int, total: int) -> None:
         took = time.monotonic() - self.started
         every = 1.0 if sys.stderr.isatty() else 10.0
-        if took - self.said >= every or (done == total and self.said > 1.0):
-            self.said = took
+        if took - self.shown >= every or (done == total and self.shown > 1.0):
+            self.shown = took
             end = "\r" if sys.stderr.isatty() and done < total else "\n"
             left = took * (total - done) / done
             print(f"{self.name}: {done} of {total} transitions, {left:.0f} s left ", end=end, file=sys.stderr, flush=True)

@@ -45,7 +45,7 @@ def ship(run: Path, folder: Path | None = None, version: int = 0) -> Path:
     snapshots = {int(path.stem.removeprefix("actor-")): path for path in sorted(run.glob("actor-*.npz"))}
     score = {row["steps"]: float(reference.normalize(np.mean(row["returns"]))) for row in curve if row["steps"] in snapshots}
     if len(score) < 2:
-        raise UserError(f"run {run} has {len(score)} snapshots with a place in curve.jsonl; shipping needs at least 2")
+        raise UserError(f"run {run} has {len(score)} snapshots with a line in curve.jsonl; shipping needs at least 2")
 
     evaluator = Evaluator(environment, [[1_000_000 + i for i in range(EPISODES)]])
     tensors = {step: _half(path) for step, path in snapshots.items()}
@@ -141,11 +141,11 @@ def _half(path: Path) -> dict[str, Any]:
         return {name.removeprefix("params/"): file[name].astype(np.float16) for name in file.files}
 
 
-def _thin(steps: list[int], most: int) -> list[int]:
-    """At most `most` of the steps, evenly spread, the last one among them."""
-    if len(steps) <= most:
+def _thin(steps: list[int], limit: int) -> list[int]:
+    """At most `limit` of the steps, evenly spread, the last one among them."""
+    if len(steps) <= limit:
         return steps
-    return [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]
+    return [steps[i] for i in np.linspace(0, len(steps) - 1, limit).round().astype(int)]
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -111,8 +111,13 @@ def _ppo(environment: str, steps: int, seed: int, folder: Path) -> tuple[Any, Ca
 
     torch.set_num_threads(1)
     shape = {"net_arch": [128, 128], "log_std_init": LOG_STD_INIT}
-    said = {"schedule": "linear to 0", "total": steps, "activation": "relu", "normalize": "VecNormalize(observations and rewards, clip 10)"}
-    _settle(folder, "PPO", "stable-baselines3", environment, seed, PPO | shape | said)
+    fixed = {
+        "schedule": "linear to 0",
+        "total": steps,
+        "activation": "relu",
+        "normalize": "VecNormalize(observations and rewards, clip 10)",
+    }
+    _settle(folder, "PPO", "stable-baselines3", environment, seed, PPO | shape | fixed)
     venv = DummyVecEnv([lambda: environments.make(environment)] * ENVIRONMENTS)
     if (folder / "model.zip").exists():
         model = stable_baselines3.PPO.load(folder / "model.zip", env=VecNormalize.load(str(folder / "normalize.pkl"), venv), device="cpu")
@@ -197,8 +202,8 @@ def _settle(folder: Path, algorithm: str, package: str, environment: str, seed: 
         known = json.loads(path.read_text())
         differing = [name for name in settings if known.get(name) != settings[name]]
         if differing:
-            said = ", ".join(f"{name} {known.get(name)!r} there, {settings[name]!r} here" for name in differing)
-            raise UserError(f"{folder} holds another training ({said}); give another folder")
+            differences = ", ".join(f"{name} {known.get(name)!r} there, {settings[name]!r} here" for name in differing)
+            raise UserError(f"{folder} holds another training ({differences}); give another folder")
     path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
