@@ -34,7 +34,7 @@ from trainables.trial import Stack, Trial
 CELLS = [("dense", 0.0), ("snip", 0.95)]
 # Weights of a network are multiplied so often in an update: forward 1, and 2 more for its gradient and its inputs' each.
 PASSES = {
-    "td3_bc": {"actor": 1 + 3 / 2, "critic": 1 + 3 + 2 / 4},  # target; own, the critic's first head for the actor, every 2nd update
+    "td3_bc": {"actor": 1 + 3 / 2, "critic": 1 + 3 + 2 / 4},  # target; own, the critic's first copy for the actor, every 2nd update
     "iql": {"actor": 3, "critic": 1 + 3, "value": 1 + 3},
 }
 
@@ -69,7 +69,7 @@ def flop(updates: Updates, algorithm: str) -> float:
     """Floating point operations of one update of one member, biases and elementwise work left out."""
     agent = updates.agent
     held = {
-        name: network.spec.heads * sum(n_in * n_out for n_in, n_out in pairwise(network.sizes)) for name, network in agent.networks.items()
+        name: network.spec.copies * sum(n_in * n_out for n_in, n_out in pairwise(network.sizes)) for name, network in agent.networks.items()
     }
     return sum(2 * agent.hyper.batch_size * held[name] * times for name, times in PASSES[algorithm].items())
 

@@ -1,7 +1,7 @@
 """K members of one algorithm: networks, targets, optimizers, draws and hyperparameters, behind the words that papers use.
 
 agent.actor(observations)            a network, [K, B, A]
-agent.critic.frozen(s, a, head=0)    its values with no gradient to its own parameters
+agent.critic.frozen(s, a, copy=0)    its values with no gradient to its own parameters
 agent.target.critic(s, a)            a target network: never differentiated, carries the online mask
 agent.hyper.alpha                    a number of the algorithm's Hyper, [K, 1]
 agent.noise("target policy", B, A)   standard normals of this update, [K, B, A]; agent.uniform: numbers in (0, 1)

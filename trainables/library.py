@@ -211,7 +211,7 @@ class _Shapes:
     """What layer budgets need of a network: (inputs, outputs) per layer; a convolution's kernel counts as inputs."""
 
     layers: tuple[tuple[int, int], ...]
-    heads: int = 1
+    copies: int = 1
 
     @property
     def weights_per_layer(self) -> tuple[int, ...]:

@@ -18,11 +18,11 @@ EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")
 MEMBERS = 3
 SPECS = {
     "actor": MLP((5, 16, 16, 2), output="tanh", extra={"log_std": 2}),
-    "critic": MLP((7, 16, 16, 1), heads=2),
+    "critic": MLP((7, 16, 16, 1), copies=2),
     "shallow": MLP((6, 3)),
-    "deep": MLP((6, 20, 9, 30, 4), heads=3, output="tanh"),
-    "wide": MLP((23, 256, 256, 1), heads=2),
-    "normalized": MLP((7, 24, 11, 20, 2), heads=2, norm=True, extra={"scale": 3}),
+    "deep": MLP((6, 20, 9, 30, 4), copies=3, output="tanh"),
+    "wide": MLP((23, 256, 256, 1), copies=2),
+    "normalized": MLP((7, 24, 11, 20, 2), copies=2, norm=True, extra={"scale": 3}),
 }
 BATCHES = {"actor": 33, "critic": 1, "shallow": 8, "deep": 65, "wide": 256, "normalized": 70}
 each_execution = pytest.mark.parametrize("execution", EXECUTIONS)
@@ -42,7 +42,7 @@ def material(name: str) -> tuple[MLP, Tensor, Tensor, Tensor]:
         if part.startswith(("gain", "shift")):
             view.uniform_(-0.5, 0.5, generator=made)
     density = torch.tensor([0.5 if name != "wide" else 0.05, 1.0, 0.3 if name != "wide" else 0.02]).reshape(-1, 1, 1, 1)
-    mask = [(torch.rand(MEMBERS, spec.heads, o, i, generator=made) < density).float() for i, o in spec.layers]
+    mask = [(torch.rand(MEMBERS, spec.copies, o, i, generator=made) < density).float() for i, o in spec.layers]
     if len(mask) > 1:
         mask[0][0, :, 1] = 0  # a unit with no live input is a trainable constant
         mask[1][0, :, :, 2] = 0  # a unit that feeds nothing
@@ -54,10 +54,10 @@ def build(execution: str, spec: MLP, rows: Tensor, mask: Tensor) -> Network:
     return executions.build(execution, spec, rows.clone(), mask.clone())
 
 
-def gradients(network: Network, inputs: Sequence[Tensor], head: int | None = None, passes: int = 1) -> tuple[Tensor, Tensor, list[Tensor]]:
+def gradients(network: Network, inputs: Sequence[Tensor], copy: int | None = None, passes: int = 1) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Output, canonical gradient rows and input gradients of a loss that weighs every output (and extra) differently."""
     inputs = [x.clone().requires_grad_() for x in inputs]
-    outputs = [network(*(x * 0.7**n for x in inputs), head=head) for n in range(passes)]
+    outputs = [network(*(x * 0.7**n for x in inputs), copy=copy) for n in range(passes)]
     weight = torch.linspace(-1, 2, outputs[0][0].numel()).reshape(outputs[0][0].shape)
     loss = torch.stack([(weight * out + out.square()).flatten(1).mean(1) for out in outputs]).sum(0)
     for extra in network.extra.values():
@@ -81,9 +81,9 @@ def test_outputs_and_gradients_are_denses(execution: str, name: str) -> None:
     network, reference = build(execution, spec, rows, mask), build("dense", spec, rows, mask)
     cut = spec.sizes[0] // 3
     for inputs in ([x], [x[..., :cut], x[..., cut:]]):
-        for head in (None, *range(spec.heads)):
+        for copy in (None, *range(spec.copies)):
             for passes in (1, 2):
-                found, wanted = gradients(network, inputs, head, passes), gradients(reference, inputs, head, passes)
+                found, wanted = gradients(network, inputs, copy, passes), gradients(reference, inputs, copy, passes)
                 assert_close(found[0], wanted[0], "output")
                 assert_close(found[1], wanted[1], "gradient")
                 assert (found[1][mask == 0] == 0).all()
@@ -96,15 +96,15 @@ def test_frozen_gives_the_same_values_and_moves_only_the_inputs(execution: str, 
     spec, rows, mask, x = material(name)
     network, reference = build(execution, spec, rows, mask), build("dense", spec, rows, mask)
     x = x.clone().requires_grad_()
-    output = network.frozen(x, head=0)
-    assert torch.equal(output, network(x, head=0))
+    output = network.frozen(x, copy=0)
+    assert torch.equal(output, network(x, copy=0))
     with torch.no_grad():
-        assert torch.equal(output, network(x, head=0))
-        assert torch.equal(output, network.frozen(x, head=0))
+        assert torch.equal(output, network(x, copy=0))
+        assert torch.equal(output, network.frozen(x, copy=0))
     # The leaf's share would be an error here, since frozen's graph does not reach it.
     unused = torch.autograd.grad(output.square().sum(), [*network.leaves, x], allow_unused=True)
     assert all(gradient is None for gradient in unused[:-1])
-    assert_close(unused[-1], torch.autograd.grad(reference(x, head=0).square().sum(), x)[0], "input gradient")
+    assert_close(unused[-1], torch.autograd.grad(reference(x, copy=0).square().sum(), x)[0], "input gradient")
 
 
 @each_case
@@ -186,14 +186,14 @@ def test_inputs_need_not_lie_in_order_in_memory(execution: str) -> None:
     assert torch.equal(network(x[:, :1].expand(-1, 6, -1)), network(x[:, :1].repeat(1, 6, 1)))
 
 
-@pytest.mark.parametrize("heads", [1, 5])
+@pytest.mark.parametrize("copies", [1, 5])
 @pytest.mark.parametrize("hidden", [(16,), (16, 12, 20)])
 @each_execution
-def test_the_gradient_by_an_input_is_autograds_and_can_be_differentiated(execution: str, hidden: tuple[int, ...], heads: int) -> None:
-    spec = MLP((7, *hidden, 1), heads=heads)
+def test_the_gradient_by_an_input_is_autograds_and_can_be_differentiated(execution: str, hidden: tuple[int, ...], copies: int) -> None:
+    spec = MLP((7, *hidden, 1), copies=copies)
     made = torch.Generator().manual_seed(0)
     rows = torch.randn(MEMBERS, spec.row, generator=made) / 3
-    mask = to_row(spec, [(torch.rand(MEMBERS, heads, o, i, generator=made) < 0.7).float() for i, o in spec.layers])
+    mask = to_row(spec, [(torch.rand(MEMBERS, copies, o, i, generator=made) < 0.7).float() for i, o in spec.layers])
     x = torch.randn(MEMBERS, 33, 7, generator=made)
     network, reference = build(execution, spec, rows, mask), build("dense", spec, rows, mask)
 
@@ -204,11 +204,11 @@ def test_the_gradient_by_an_input_is_autograds_and_can_be_differentiated(executi
         value, gradient = network.input_gradient(x[..., :4], x[..., 4:], by=by)
         assert torch.equal(value, network(x))
         total = torch.zeros(())
-        for head in range(heads):
+        for copy in range(copies):
             given = x.clone().requires_grad_()
-            output = reference(given, head=head)
+            output = reference(given, copy=copy)
             (wanted,) = torch.autograd.grad(output.sum(), given, create_graph=True)
-            torch.testing.assert_close(gradient if heads == 1 else gradient[:, head], wanted[..., part], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(gradient if copies == 1 else gradient[:, copy], wanted[..., part], rtol=1e-5, atol=1e-6)
             total = total + wanted[..., part].square().sum() + output.sum()
         found, twice = differentiated(network, gradient.square().sum() + value.sum()), differentiated(reference, total)
         assert (found[mask == 0] == 0).all()

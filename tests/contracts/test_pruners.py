@@ -48,7 +48,7 @@ def test_exactly_the_asked_number_of_weights_is_kept_in_every_network(pruner: st
     assert masks.keys() == world.agent.specs.keys()
     for name, mask in masks.items():
         spec = world.agent.specs[name]
-        assert [tuple(layer.shape) for layer in mask] == [(3, spec.heads, n_out, n_in) for n_in, n_out in spec.layers]
+        assert [tuple(layer.shape) for layer in mask] == [(3, spec.copies, n_out, n_in) for n_in, n_out in spec.layers]
         assert all(((layer == 0) | (layer == 1)).all() for layer in mask)
         counts = [sum(int(layer[k].sum()) for layer in mask) for k in range(3)]
         assert counts == [kept(trial.density, sum(spec.weights_per_layer)) for trial in trials]
@@ -221,6 +221,6 @@ def test_a_smaller_network_has_about_as_many_weights(pruner: str, algorithm: str
     assert all((layer == 1).all() for mask in masks_of(trial).values() for layer in mask)
     for name, spec in world.agent.specs.items():
         large = dense.agent.specs[name]
-        assert (spec.sizes[0], spec.sizes[-1], spec.heads) == (large.sizes[0], large.sizes[-1], large.heads)
+        assert (spec.sizes[0], spec.sizes[-1], spec.copies) == (large.sizes[0], large.sizes[-1], large.copies)
         assert all(width % 4 == 0 for width in spec.sizes[1:-1])
         assert sum(spec.weights_per_layer) == pytest.approx((1 - sparsity) * sum(large.weights_per_layer), rel=0.04)

@@ -33,7 +33,7 @@ NORMALIZE = True  # CORL
 def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
     return {
         "actor": MLP((observation_size, *hyper.hidden, action_size), extra={"log_std": action_size}),
-        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), heads=2),
+        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), copies=2),
     }
 
 

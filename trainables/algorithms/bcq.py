@@ -40,7 +40,7 @@ def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) ->
     both, latent = observation_size + action_size, 2 * action_size  # sfujim/BCQ: two latents for each dimension of the action
     return {
         "actor": MLP((both, *hyper.hidden, action_size), output="tanh"),
-        "critic": MLP((both, *hyper.hidden, 1), heads=2),
+        "critic": MLP((both, *hyper.hidden, 1), copies=2),
         "encoder": MLP((both, *hyper.model_hidden, 2 * latent)),
         "decoder": MLP((observation_size + latent, *hyper.model_hidden, action_size), output="tanh"),
     }
@@ -93,7 +93,7 @@ def actor_loss(agent: Agent, batch: Batch) -> Tensor:
         size = batch.actions.shape[-1]
         generated = generate(agent, batch.observations, agent.noise("own latents", batch.actions.shape[1], 2 * size))
     actions = perturb(agent, agent.actor, batch.observations, generated)
-    return (-agent.critic.frozen(batch.observations, actions, head=0).squeeze(-1)).mean(1)
+    return (-agent.critic.frozen(batch.observations, actions, copy=0).squeeze(-1)).mean(1)
 
 
 LOSSES = {"actor": actor_loss, "critic": critic_loss, "encoder": model_loss, "decoder": model_loss}
@@ -118,5 +118,5 @@ def act(agent: Agent, observations: Tensor) -> Tensor:
     noise = agent.noise("evaluation", episodes, samples, 2 * size).flatten(1, 2)
     repeated = observations.repeat_interleave(samples, dim=1)  # [K, E N, O]
     actions = perturb(agent, agent.actor, repeated, generate(agent, repeated, noise))
-    best = agent.critic(repeated, actions, head=0).unflatten(1, (episodes, samples)).argmax(2, keepdim=True)  # [K, E, 1, 1]
+    best = agent.critic(repeated, actions, copy=0).unflatten(1, (episodes, samples)).argmax(2, keepdim=True)  # [K, E, 1, 1]
     return actions.unflatten(1, (episodes, samples)).take_along_dim(best, dim=2).squeeze(2)

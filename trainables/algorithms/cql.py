@@ -37,7 +37,7 @@ NORMALIZE = True  # CORL
 def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
     return {
         "actor": MLP((observation_size, *hyper.hidden, 2 * action_size), extra={"log_entropy_weight": 1}),
-        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), heads=2),
+        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), copies=2),
     }
 
 

@@ -32,7 +32,7 @@ NORMALIZE = True  # the paper, section 4
 def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
     return {
         "actor": MLP((observation_size, *hyper.hidden, action_size), output="tanh"),
-        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), heads=2),
+        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), copies=2),
     }
 
 
@@ -56,7 +56,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
 def actor_loss(agent: Agent, batch: Batch) -> Tensor:
     """-lambda Q1(s, pi(s)) + (pi(s) - a)^2 with lambda = alpha / mean |Q1| of the member's own batch, [K]."""
     actions = agent.actor(batch.observations)
-    q = agent.critic.frozen(batch.observations, actions, head=0).squeeze(-1)  # [K, B]
+    q = agent.critic.frozen(batch.observations, actions, copy=0).squeeze(-1)  # [K, B]
     weight = agent.hyper.alpha / q.detach().abs().mean(1, keepdim=True)
     return (-weight * q).mean(1) + (actions - batch.actions).square().mean((1, 2))
 
@@ -64,7 +64,7 @@ def actor_loss(agent: Agent, batch: Batch) -> Tensor:
 def contaminated_critic_loss(agent: Agent, batch: Batch) -> Tensor:
     """The critic's loss plus the actor's as the critic sees it, [K]: in SaminYeasar/sparse_reg the critic is scored after both backward
     passes, so its saliency holds the actor's leftover gradient. For comparison with that code only."""
-    q = agent.critic(batch.observations, agent.actor(batch.observations), head=0).squeeze(-1)
+    q = agent.critic(batch.observations, agent.actor(batch.observations), copy=0).squeeze(-1)
     weight = agent.hyper.alpha / q.detach().abs().mean(1, keepdim=True)
     return critic_loss(agent, batch) + (-weight * q).mean(1)
 

@@ -37,17 +37,17 @@ class Network(Protocol):
     leaves: Sequence[Tensor]
     extra: dict[str, Tensor]
 
-    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
-        """Inputs [K, B, n] are concatenated along n; result [K, B, out], or [K, C, B, out] for a network of several heads
-        unless one `head` is asked for. Differentiable in the inputs and the leaves."""
+    def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
+        """Inputs [K, B, n] are concatenated along n; result [K, B, out], or [K, C, B, out] for a network of several copies
+        unless `copy` selects one. Differentiable in the inputs and the leaves."""
         ...
 
-    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+    def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         """The same values, differentiable in the inputs only."""
         ...
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
-        """The output q [K, C, B, 1] and dq/d inputs[by] [K, C, B, n], each head's own (no C where there is one head): both
+        """The output q [K, C, B, 1] and dq/d inputs[by] [K, C, B, n], for each copy by itself (no C where there is one copy): both
         differentiable in the leaves, and q in the inputs. For one linear output without normalization, else ValueError."""
         ...
 

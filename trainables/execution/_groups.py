@@ -19,8 +19,8 @@ class Groups:
     """The index of one member, from its row [D] of the mask.
 
     place [V]      canonical position of every value, in the order of storage
-    column, trow, tvalue, layers   as in kernels.c, `layers` head after head
-    heights        units of each layer, the maximum over heads
+    column, trow, tvalue, layers   as in kernels.c, `layers` copy after copy
+    heights        units of each layer, the maximum over copies
     """
 
     def __init__(self, spec: MLP, mask: Tensor) -> None:
@@ -33,13 +33,13 @@ class Groups:
         tvalue: list[Ints] = []
         self.layers: list[dict[str, NDArray[np.int32]]] = []
         self.heights = [0] * len(spec.layers)
-        for head in range(spec.heads):
-            weights = [kept[f"weight.{i}"][head] for i in range(len(spec.layers))]
+        for copy in range(spec.copies):
+            weights = [kept[f"weight.{i}"][copy] for i in range(len(spec.layers))]
             for i, (inputs, units) in enumerate(itertools.pairwise(live(weights, spec.norm))):
                 chosen = np.ix_(units, inputs)
                 weight = weights[i][chosen]
                 group = np.insert(weight, 0, True, axis=1)  # column 0: the bias
-                place.append(np.insert(canonical[f"weight.{i}"][head][chosen], 0, canonical[f"bias.{i}"][head][units], axis=1)[group])
+                place.append(np.insert(canonical[f"weight.{i}"][copy][chosen], 0, canonical[f"bias.{i}"][copy][units], axis=1)[group])
                 column.append(group.nonzero()[1] * TILE)
                 stored = np.zeros(group.shape, int)
                 stored[group] = at + np.arange(group.sum())
@@ -52,7 +52,7 @@ class Groups:
                 self.heights[i] = max(self.heights[i], len(units))
                 at, transposed = int(starts["start"][-1]), int(starts["tstart"][-1])
                 if f"gain.{i}" in kept:
-                    place += [canonical[f"{name}.{i}"][head][units] for name in ("gain", "shift")]
+                    place += [canonical[f"{name}.{i}"][copy][units] for name in ("gain", "shift")]
                     column.append(np.zeros(2 * len(units), int))
                     at += 2 * len(units)
         idle = mask[: spec.used].numpy().copy()

@@ -47,11 +47,11 @@ class Network:
         self.extra = {name: self.parameters[:, a:b].detach().requires_grad_() for name, (a, b) in self.spans.items()}
         self.leaves = [*self.extra.values(), *itertools.chain.from_iterable(part.bind(self.parameters) for part in self.parts)]
 
-    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
-        return self._joined([part(inputs, head) for part in self.parts])
+    def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
+        return self._joined([part(inputs, copy) for part in self.parts])
 
-    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
-        return self._joined([part(inputs, head, frozen=True) for part in self.parts])
+    def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
+        return self._joined([part(inputs, copy, frozen=True) for part in self.parts])
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
         values, found = zip(*(part.value_and_gradient(inputs, by) for part in self.parts), strict=True)
@@ -103,11 +103,11 @@ class _Part:
         self.biases = [view for name, view in views.items() if name.startswith("bias.")]
         return self.leaves
 
-    def __call__(self, inputs: Sequence[Tensor], head: int | None, frozen: bool = False) -> Tensor:
+    def __call__(self, inputs: Sequence[Tensor], copy: int | None, frozen: bool = False) -> Tensor:
         weights, biases = self.weights, self.biases
         if frozen:
             weights, biases = [w.detach() for w in weights], [b.detach() for b in biases]
-        return dense.forward(self.small, weights, biases, [], tuple(x[self.members] for x in inputs), head)
+        return dense.forward(self.small, weights, biases, [], tuple(x[self.members] for x in inputs), copy)
 
     def value_and_gradient(self, inputs: Sequence[Tensor], by: int) -> tuple[Tensor, Tensor]:
         return dense.value_and_gradient(self.small, self.weights, self.biases, tuple(x[self.members] for x in inputs), by)
@@ -141,13 +141,13 @@ def shrink(spec: MLP, mask: Tensor, widths: Callable[[MLP, Sequence[int]], tuple
     alive = [layer.gather(-1, index) for layer, index in zip(useful, order, strict=True)]
     place = torch.full((len(mask), small.row), spec.row, device=mask.device)
     to, source = small.views(place), spec.segments
-    head = torch.arange(spec.heads, device=mask.device).reshape(1, -1, 1)
+    copy = torch.arange(spec.copies, device=mask.device).reshape(1, -1, 1)
     for index, (n_in, n_out) in enumerate(spec.layers):
         rows, columns = order[index + 1], order[index]  # [K, C, units]
-        weight = source[f"weight.{index}"][0] + ((head * n_out + rows) * n_in).unsqueeze(-1) + columns.unsqueeze(-2)
+        weight = source[f"weight.{index}"][0] + ((copy * n_out + rows) * n_in).unsqueeze(-1) + columns.unsqueeze(-2)
         both = alive[index + 1].unsqueeze(-1) & alive[index].unsqueeze(-2)
         to[f"weight.{index}"].copy_(torch.where(both, weight, spec.row))
-        bias = source[f"bias.{index}"][0] + head * n_out + rows
+        bias = source[f"bias.{index}"][0] + copy * n_out + rows
         to[f"bias.{index}"].copy_(torch.where(alive[index + 1], bias, spec.row))
     return small, place
 

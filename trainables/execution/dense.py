@@ -50,14 +50,14 @@ class Network:
         self.norms = [(views[f"gain.{i}"], views[f"shift.{i}"]) for i in depth[:-1]] if spec.norm else []
         self.small = Small(spec, self.weights, self.biases) if flat.is_cpu and not spec.norm else None
 
-    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+    def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         if few_rows.entered and self.small and inputs[0].shape[1] % BATCH_ALIGNMENT:
-            return self.small(inputs, head)
-        return forward(self.spec, self.weights, self.biases, self.norms, inputs, head)
+            return self.small(inputs, copy)
+        return forward(self.spec, self.weights, self.biases, self.norms, inputs, copy)
 
-    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+    def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         norms = [(gain.detach(), shift.detach()) for gain, shift in self.norms]
-        return forward(self.spec, [w.detach() for w in self.weights], [b.detach() for b in self.biases], norms, inputs, head)
+        return forward(self.spec, [w.detach() for w in self.weights], [b.detach() for b in self.biases], norms, inputs, copy)
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
         return value_and_gradient(self.spec, self.weights, self.biases, inputs, by)
@@ -74,7 +74,7 @@ class Network:
 
 
 class Small:
-    """Computes a few rows with numpy, one member and one head at a time, for evaluation on a CPU.
+    """Computes a few rows with numpy, one member and one copy at a time, for evaluation on a CPU.
 
     Torch's overhead takes longer than ten rows do, and it would compute the padding rows too. Activations are [H, B] here, so BLAS reads
     the weights in place. All members use the same memory, so alignment does not depend on the stack."""
@@ -85,17 +85,17 @@ class Small:
         self.layers = [(weight.detach().numpy(), bias.detach().unsqueeze(-1).numpy()) for weight, bias in pairs]
         self.room: dict[int, list[np.ndarray]] = {}  # by the number of rows: what goes into each layer, and what comes out
 
-    def __call__(self, inputs: tuple[Tensor, ...], head: int | None) -> Tensor:
+    def __call__(self, inputs: tuple[Tensor, ...], copy: int | None) -> Tensor:
         tape.freeze("numpy")
         x = np.concatenate([x.numpy() for x in inputs], axis=-1) if len(inputs) > 1 else inputs[0].numpy()
-        heads = range(self.spec.heads) if head is None else (head,)
-        out = torch.empty(len(x), len(heads), x.shape[1], self.spec.sizes[-1], dtype=inputs[0].dtype)
+        copies = range(self.spec.copies) if copy is None else (copy,)
+        out = torch.empty(len(x), len(copies), x.shape[1], self.spec.sizes[-1], dtype=inputs[0].dtype)
         for member, results in enumerate(out.numpy()):
-            for result, own in zip(results, heads, strict=True):
+            for result, own in zip(results, copies, strict=True):
                 result[:] = self._one(x[member], member, own)
-        return out if len(heads) > 1 else out.squeeze(1)
+        return out if len(copies) > 1 else out.squeeze(1)
 
-    def _one(self, x: np.ndarray, member: int, head: int) -> np.ndarray:
+    def _one(self, x: np.ndarray, member: int, copy: int) -> np.ndarray:
         """The output [B, out] for the inputs [B, in] of a member, in memory that the next call uses again."""
         if len(x) not in self.room:
             # Of torch, because its memory starts at a cache line.
@@ -103,8 +103,8 @@ class Small:
         room = self.room[len(x)]
         room[0][:] = x.T
         for index, (weight, bias) in enumerate(self.layers):
-            y = np.matmul(weight[member, head], room[index], out=room[index + 1])
-            y += bias[member, head]
+            y = np.matmul(weight[member, copy], room[index], out=room[index + 1])
+            y += bias[member, copy]
             if index < len(self.layers) - 1:
                 np.maximum(y, 0, out=y)
         return (np.tanh(y, out=y) if self.spec.output == "tanh" else y).T
@@ -116,10 +116,10 @@ def forward(
     biases: list[Tensor],
     norms: list[tuple[Tensor, Tensor]],
     inputs: tuple[Tensor, ...],
-    head: int | None,
+    copy: int | None,
     hidden: list[Tensor] | None = None,
 ) -> Tensor:
-    """The network's output [K, B, out], or [K, C, B, out] where `spec.heads` > 1 and no head is chosen.
+    """The network's output [K, B, out], or [K, C, B, out] where `spec.copies` > 1 and no copy is chosen.
 
     `weights[l]` is [K, C, out, in], `biases[l]` [K, C, out], and so are gain and shift in `norms[l]`. K and C are one batch axis of
     the matrix products. `hidden` takes up the activations [K C, B, H] (B filled up) of each hidden layer, before normalization."""
@@ -127,20 +127,20 @@ def forward(
     batch = x.shape[1]
     if batch % BATCH_ALIGNMENT:
         x = torch.nn.functional.pad(x, (0, 0, 0, -batch % BATCH_ALIGNMENT))
-    if head is not None:
-        chosen = slice(head, head + 1)
+    if copy is not None:
+        chosen = slice(copy, copy + 1)
         weights, biases = [w[:, chosen] for w in weights], [b[:, chosen] for b in biases]
         norms = [(gain[:, chosen], shift[:, chosen]) for gain, shift in norms]
-    members, heads = weights[0].shape[:2]
-    if heads > 1:
-        x = x.unsqueeze(1).expand(-1, heads, -1, -1).flatten(0, 1)  # [K C, B, in]
+    members, copies = weights[0].shape[:2]
+    if copies > 1:
+        x = x.unsqueeze(1).expand(-1, copies, -1, -1).flatten(0, 1)  # [K C, B, in]
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if spec.norm and index:  # gain and shift of the layer below go into the weights: there are fewer of them than activations
             gain, shift = (v.unsqueeze(-2) for v in norms[index - 1])
             bias = bias + (weight * shift).sum(-1)
             weight = weight * (1 + gain)
         w, b = weight.flatten(0, 1), bias.flatten(0, 1).unsqueeze(1)
-        if heads == w.shape[1] == 1:
+        if copies == w.shape[1] == 1:
             # BLAS rounds one matrix times one vector otherwise than several of them, so it is given two columns.
             x = torch.baddbmm(b, x, w.expand(-1, 2, -1).transpose(1, 2))[..., :1]
         else:
@@ -155,7 +155,7 @@ def forward(
         x = torch.tanh(x)
     if batch % BATCH_ALIGNMENT:
         x = x[:, :batch]
-    return x.unflatten(0, (members, heads)) if heads > 1 else x
+    return x.unflatten(0, (members, copies)) if copies > 1 else x
 
 
 def value_and_gradient(
@@ -174,5 +174,5 @@ def value_and_gradient(
     gradient = weights[-1].flatten(0, 1)  # [K C, 1, H]
     for weight, unit in zip([*weights[-2:0:-1], first], reversed(hidden), strict=True):
         gradient = torch.bmm(gradient * (unit > 0), weight.flatten(0, 1))  # [K C, B, in]
-    gradient = gradient[:, : value.shape[-2]].unflatten(0, (-1, spec.heads))
-    return value, gradient if spec.heads > 1 else gradient.squeeze(1)
+    gradient = gradient[:, : value.shape[-2]].unflatten(0, (-1, spec.copies))
+    return value, gradient if spec.copies > 1 else gradient.squeeze(1)

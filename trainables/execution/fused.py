@@ -2,15 +2,15 @@
 
 Dead units (no path to the output) are left out, and all members are as wide as the widest of them: a GPU wants few large kernels, and
 a size class of its own for every member (compact.py) made 3,500 for an update of 64 members. Left to autograd, a third of an update
-would be copies of biases, of several heads' weights and of their transposed gradients; here products read weights and write gradients
+would go into copying biases, the weights of several copies and their transposed gradients; here products read weights and write gradients
 where they lie, and what is left is one pass over memory (native/kernels.cu).
 
-A member's row of `parameters` [K, V] holds one equal part per head, so that members and heads are one batch axis of the products:
+A member's row of `parameters` [K, V] holds one equal part per copy, so that members and copies are one batch axis of the products:
 
-    | head 0: weight.0 | bias.0 | weight.1 | bias.1 | ... | extras | idle | zeros | head 1: ... |
+    | copy 0: weight.0 | bias.0 | weight.1 | bias.1 | ... | extras | idle | zeros | copy 1: ... |
 
 `weight.0` has columns of zeros up to a multiple of 8, and so have inputs: matrix units read 16 bytes at once. Idle is what was kept of
-dead units: its gradient is 0. Only head 0's extras are used.
+dead units: its gradient is 0. Only copy 0's extras are used.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Network:
         self.filling: dict[torch.Size, Tensor] = {}
 
     def _layout(self, mask: Tensor) -> Tensor:
-        """The canonical place of each number of the rows [K, V] (`spec.row`: there is none); sets the sizes of a head's part."""
+        """The canonical place of each number of the rows [K, V] (`spec.row`: there is none); sets the sizes of a copy's part."""
         spec = self.spec
         small, place = shrink(spec, mask, multiples)
         views = small.views(place)
@@ -69,37 +69,37 @@ class Network:
         parts = [view.flatten(2) for view in views.values()]
         self.used = sum(part.shape[2] for part in parts)
         self.segments = [part.shape[2] for part in parts]
-        extras = torch.full((len(mask), spec.heads, sum(spec.extra.values())), spec.row, device=mask.device)
+        extras = torch.full((len(mask), spec.copies, sum(spec.extra.values())), spec.row, device=mask.device)
         extras[:, 0] = torch.arange(spec.used - extras.shape[2], spec.used, device=mask.device)
         rest = idle(spec, mask, place)
-        rest = torch.nn.functional.pad(rest, (0, -rest.shape[1] % spec.heads), value=spec.row).unflatten(1, (spec.heads, -1))
+        rest = torch.nn.functional.pad(rest, (0, -rest.shape[1] % spec.copies), value=spec.row).unflatten(1, (spec.copies, -1))
         row = torch.cat([*parts, extras, rest], dim=2)
         self.width = -(-row.shape[2] // ROW_ALIGNMENT) * ROW_ALIGNMENT
         return torch.nn.functional.pad(row, (0, self.width - row.shape[2]), value=spec.row).flatten(1)
 
-    def layers(self, rows: Tensor, head: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Weights [N, out, in] and biases [N, out] of each layer inside `rows` [K, V]; N is K C, or K where one head is asked for."""
-        heads = rows.view(self.members, self.spec.heads, self.width)
-        own = heads[:, head] if head is not None else heads.view(-1, self.width)
+    def layers(self, rows: Tensor, copy: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Weights [N, out, in] and biases [N, out] of each layer inside `rows` [K, V]; N is K C, or K where one copy is asked for."""
+        copies = rows.view(self.members, self.spec.copies, self.width)
+        own = copies[:, copy] if copy is not None else copies.view(-1, self.width)
         parts = own[:, : self.used].split(self.segments, dim=1)
         return [(w.unflatten(1, (n, -1)), b) for w, b, n in zip(parts[::2], parts[1::2], self.sizes[1:], strict=True)]
 
-    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
-        return self._call(self.core, inputs, head)
+    def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
+        return self._call(self.core, inputs, copy)
 
-    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
-        return self._call(None, inputs, head)
+    def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
+        return self._call(None, inputs, copy)
 
-    def _call(self, core: Tensor | None, inputs: Sequence[Tensor], head: int | None) -> Tensor:
-        head = head if self.spec.heads > 1 else None
+    def _call(self, core: Tensor | None, inputs: Sequence[Tensor], copy: int | None) -> Tensor:
+        copy = copy if self.spec.copies > 1 else None
         if torch.is_grad_enabled():
-            out: Tensor = _apply(self, head, core, *inputs)
+            out: Tensor = _apply(self, copy, core, *inputs)
         else:
-            out = self.forward(self.gathered(inputs, head), head)[-1]
-        return out.unflatten(0, (self.members, -1)) if self.spec.heads > 1 and head is None else out
+            out = self.forward(self.gathered(inputs, copy), copy)[-1]
+        return out.unflatten(0, (self.members, -1)) if self.spec.copies > 1 and copy is None else out
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
-        shape = self.members, self.spec.heads
+        shape = self.members, self.spec.copies
         layers = [(weight.unflatten(0, shape), bias.unflatten(0, shape)) for weight, bias in self.layers(self.core)]
         weights, biases = [weight for weight, _ in layers], [bias for _, bias in layers]
         weights[0] = weights[0][..., : self.spec.sizes[0]]
@@ -118,7 +118,7 @@ class Network:
         whole = packed.new_zeros(self.members, self.spec.row + 1).scatter_(1, self.place, packed.masked_fill(self.mask == 0, 0))
         return whole[:, :-1].contiguous()
 
-    def gathered(self, inputs: Sequence[Tensor], head: int | None) -> Tensor:
+    def gathered(self, inputs: Sequence[Tensor], copy: int | None) -> Tensor:
         """The inputs side by side and filled up, [N, B, in]."""
         missing = self.sizes[0] - self.spec.sizes[0]
         if missing:
@@ -127,13 +127,13 @@ class Network:
                 self.filling[shape] = inputs[0].new_zeros(*shape, missing)
             inputs = [*inputs, self.filling[shape]]
         x = torch.cat(list(inputs), dim=-1)
-        if self.spec.heads > 1 and head is None:
-            x = x.unsqueeze(1).expand(-1, self.spec.heads, -1, -1).flatten(0, 1)
+        if self.spec.copies > 1 and copy is None:
+            x = x.unsqueeze(1).expand(-1, self.spec.copies, -1, -1).flatten(0, 1)
         return x
 
-    def forward(self, x: Tensor, head: int | None) -> list[Tensor]:
+    def forward(self, x: Tensor, copy: int | None) -> list[Tensor]:
         """The activations [N, B, .] of all layers, the inputs `x` first and the output last."""
-        found, layers = [x], self.layers(self.parameters, head)
+        found, layers = [x], self.layers(self.parameters, copy)
         for weight, bias in layers[:-1]:
             found.append(rectified(torch.bmm(found[-1], weight.transpose(1, 2)), bias))
         weight, bias = layers[-1]
@@ -141,17 +141,17 @@ class Network:
         return [*found, out.tanh_() if self.spec.output == "tanh" else out]
 
     def backward(
-        self, gradient: Tensor, activations: Sequence[Tensor], head: int | None, widths: Sequence[int], need: Sequence[bool]
+        self, gradient: Tensor, activations: Sequence[Tensor], copy: int | None, widths: Sequence[int], need: Sequence[bool]
     ) -> tuple[Tensor | None, ...]:
         """The gradients of `core` and of the inputs, whose `widths` are given, where there is `need`."""
         *below, out = activations
         if self.spec.output == "tanh":
             gradient = torch.ops.aten.tanh_backward(gradient, out)
-        layers, core = self.layers(self.parameters, head), None
+        layers, core = self.layers(self.parameters, copy), None
         if need[0]:
-            core = torch.empty_like(self.parameters) if head is None else torch.zeros_like(self.parameters)
+            core = torch.empty_like(self.parameters) if copy is None else torch.zeros_like(self.parameters)
             core.view(-1, self.width)[:, self.used :] = 0
-            to = self.layers(core, head)
+            to = self.layers(core, copy)
             torch.sum(gradient, 1, out=to[-1][1])
         for index in reversed(range(len(layers))):
             if need[0]:
@@ -171,9 +171,9 @@ class _Node(torch.autograd.Function):
     """`core` is the network's leaf of all values, or None where only the inputs are differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, network: Network, head: int | None, core: Tensor | None, *inputs: Tensor) -> Tensor:
-        activations = network.forward(network.gathered(inputs, head), head)
-        ctx.network, ctx.head, ctx.widths = network, head, [x.shape[-1] for x in inputs]
+    def forward(ctx: Any, network: Network, copy: int | None, core: Tensor | None, *inputs: Tensor) -> Tensor:
+        activations = network.forward(network.gathered(inputs, copy), copy)
+        ctx.network, ctx.copy, ctx.widths = network, copy, [x.shape[-1] for x in inputs]
         ctx.save_for_backward(network.core, *activations)  # the core, so that autograd refuses one that was changed in between
         return activations[-1]
 
@@ -181,7 +181,7 @@ class _Node(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         _, *activations = ctx.saved_tensors
-        return None, None, *ctx.network.backward(gradient, activations, ctx.head, ctx.widths, ctx.needs_input_grad[2:])
+        return None, None, *ctx.network.backward(gradient, activations, ctx.copy, ctx.widths, ctx.needs_input_grad[2:])
 
 
 _apply: Any = _Node.apply

@@ -2,7 +2,7 @@
 
 A member's row of `parameters` [K, V] holds the extras, then one group of values per unit, the unit's bias first:
 
-    | extras | head 0: layer 0: b w w w | b w | b w w | layer 1: ... | head 1: ... | idle | zeros up to a multiple of 16 |
+    | extras | copy 0: layer 0: b w w w | b w | b w w | layer 1: ... | copy 1: ... | idle | zeros up to a multiple of 16 |
 
 Only units that reach the output have a group (the others cannot change it, now or later); what was kept of the others is idle:
 its gradient is 0. With layer normalization every unit reaches the output by way of the mean, and after a hidden layer's groups come
@@ -56,8 +56,8 @@ class Network:
             for to, index in zip(indices, (g.column, g.trow, g.tvalue), strict=True):
                 to[k, : len(index)] = index
         heights = [1 + max(g.heights[layer] for g in groups) + 2 * spec.norm for layer in range(depth)]  # rows of a tile
-        offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.heads)]) * TILE
-        layers = (build.LayerStruct * (self.members * spec.heads * depth))()
+        offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.copies)]) * TILE
+        layers = (build.LayerStruct * (self.members * spec.copies * depth))()
         self.kept_alive = [indices, offset := offset.astype(np.int32), layers, [g.layers for g in groups]]
         for layer, arrays in zip(layers, itertools.chain.from_iterable(g.layers for g in groups), strict=True):
             layer.outputs, layer.inputs = len(arrays["start"]) - 1, len(arrays["visit"])
@@ -66,21 +66,21 @@ class Network:
         widest = max(heights)
         self.scratch = torch.empty((1 + spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
         self.network = build.NetworkStruct(
-            self.members, spec.heads, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
+            self.members, spec.copies, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
             NORM_EPSILON if spec.norm else 0, self.tile, *(index.ctypes.data for index in indices), offset.ctypes.data,
             ctypes.addressof(layers),
         )  # fmt: skip
         self.address = ctypes.addressof(self.network)
 
-    def __call__(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+    def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         if torch.is_grad_enabled():
-            return _apply(self, head, self.core, *inputs)
-        return self.forward(inputs, head, None)
+            return _apply(self, copy, self.core, *inputs)
+        return self.forward(inputs, copy, None)
 
-    def frozen(self, *inputs: Tensor, head: int | None = None) -> Tensor:
+    def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         if torch.is_grad_enabled():
-            return _apply(self, head, None, *inputs)
-        return self.forward(inputs, head, None)
+            return _apply(self, copy, None, *inputs)
+        return self.forward(inputs, copy, None)
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
         if self.spec.norm or self.spec.output != "linear" or self.spec.sizes[-1] != 1:
@@ -100,7 +100,7 @@ class Network:
     def unpack(self, packed: Tensor) -> Tensor:
         return packed.new_zeros(self.members, self.spec.row + 1).scatter_(1, self.place, packed)[:, :-1].contiguous()
 
-    def forward(self, inputs: Sequence[Tensor], head: int | None, tiles: Tensor | None) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor], copy: int | None, tiles: Tensor | None) -> Tensor:
         """The output; the activations stay in `tiles` if backward is to follow."""
         members, batch, _ = inputs[0].shape
         parts: list[int] = []
@@ -108,7 +108,7 @@ class Network:
         for x in inputs:
             (k, b, size), (by_member, by_row, step) = x.shape, x.stride()
             if step != 1 and size != 1:
-                return self.forward([x.contiguous() for x in inputs], head, tiles)
+                return self.forward([x.contiguous() for x in inputs], copy, tiles)
             if k != self.members or b != batch or x.dtype != torch.float32:
                 width = -1
                 break
@@ -117,13 +117,13 @@ class Network:
         if width != self.spec.sizes[0]:
             given = [(tuple(x.shape), x.dtype) for x in inputs]
             raise ValueError(f"inputs {given} are not float32 [{self.members}, B, n] whose n add up to {self.spec.sizes[0]}")
-        heads, last = self.spec.heads, self.spec.sizes[-1]
-        if head is not None and not 0 <= head < heads:
-            raise ValueError(f"head {head} is not one of {heads}")
-        out = torch.empty((members, batch, last) if head is not None or heads == 1 else (members, heads, batch, last))
+        copies, last = self.spec.copies, self.spec.sizes[-1]
+        if copy is not None and not 0 <= copy < copies:
+            raise ValueError(f"copy {copy} is not one of {copies}")
+        out = torch.empty((members, batch, last) if copy is not None or copies == 1 else (members, copies, batch, last))
         room = self.borrow(1) if tiles is None else tiles
         arguments = (
-            self.address, self.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch, -1 if head is None else head,
+            self.address, self.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch, -1 if copy is None else copy,
             tiles is not None, room.data_ptr(), out.data_ptr(), self.scratch.data_ptr(),
         )  # fmt: skip
         tape.do(self.library.winnow_forward, arguments, (inputs, room, out))
@@ -141,10 +141,10 @@ class _Call:
     """What backward needs of one call. The memory of its activations goes back to the pool when the graph that holds it is freed
     (not after backward, which may run twice)."""
 
-    __slots__ = ("head", "need", "network", "rooms", "shapes", "tiles", "version")
+    __slots__ = ("copy", "need", "network", "rooms", "shapes", "tiles", "version")
 
-    def __init__(self, network: Network, head: int | None, need: Sequence[bool], inputs: Sequence[Tensor], adjoints: bool = False) -> None:
-        self.network, self.head, self.need, self.shapes = network, head, need, [x.shape for x in inputs]
+    def __init__(self, network: Network, copy: int | None, need: Sequence[bool], inputs: Sequence[Tensor], adjoints: bool = False) -> None:
+        self.network, self.copy, self.need, self.shapes = network, copy, need, [x.shape for x in inputs]
         self.version = network.parameters._version
         self.tiles = network.members * -(-self.shapes[0][1] // TILE)
         self.rooms = [network.borrow(self.tiles) for _ in range(1 + adjoints)]
@@ -164,7 +164,7 @@ class _Call:
             parts += 0 if x is None else x.data_ptr(), batch * size, size, size
         arguments = (
             network.address, network.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch,
-            -1 if self.head is None else self.head, self.rooms[0].data_ptr(), gradient.data_ptr(),
+            -1 if self.copy is None else self.copy, self.rooms[0].data_ptr(), gradient.data_ptr(),
             core if core is None else core.data_ptr(), network.scratch.data_ptr(),
         )  # fmt: skip
         tape.do(network.library.winnow_backward, arguments, (inputs, self.rooms, gradient, core))
@@ -181,12 +181,12 @@ class _Node(torch.autograd.Function):
     """The network as one node: `core` is its leaf of all values, or None where only the inputs are differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, network: Network, head: int | None, core: Tensor | None, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, network: Network, copy: int | None, core: Tensor | None, *inputs: Tensor) -> Tensor:
         need = ctx.needs_input_grad[2:]
         if not any(need):
-            return network.forward(inputs, head, None)
-        ctx.call = _Call(network, head, need, inputs)
-        return network.forward(inputs, head, ctx.call.rooms[0])
+            return network.forward(inputs, copy, None)
+        ctx.call = _Call(network, copy, need, inputs)
+        return network.forward(inputs, copy, ctx.call.rooms[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:

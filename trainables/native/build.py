@@ -59,7 +59,7 @@ class NetworkStruct(ctypes.Structure):
     """As in kernels.c."""
 
     _fields_ = (
-        [(name, ctypes.c_int32) for name in ("members", "heads", "depth", "features", "outputs", "widest", "values", "tanh")]
+        [(name, ctypes.c_int32) for name in ("members", "copies", "depth", "features", "outputs", "widest", "values", "tanh")]
         + [("norm", ctypes.c_float)]
         + [("tile", ctypes.c_int64)]
         + [(name, ctypes.c_void_p) for name in ("column", "trow", "tvalue", "offset", "layers")]

@@ -24,14 +24,14 @@
 #include "tile.h"
 
 typedef struct {
-    int32_t members, heads, depth, features, outputs, widest, values, tanh;
+    int32_t members, copies, depth, features, outputs, widest, values, tanh;
     float norm;            /* added to the variance in layer normalization; 0: there is none */
     int64_t tile;          /* floats of a tile's activations */
     const int32_t *column; /* [members, values] */
     const int32_t *trow;   /* [members, values] the row of dy each transposed value multiplies (times 64) ... */
     const int32_t *tvalue; /* ... and where that value stands in the member's values */
-    const int32_t *offset; /* [heads, depth] where a layer's output begins in a tile */
-    const Layer *layers;   /* [members, heads, depth] */
+    const int32_t *offset; /* [copies, depth] where a layer's output begins in a tile */
+    const Layer *layers;   /* [members, copies, depth] */
 } Network;
 
 typedef struct { /* one of the tensors [members, batch, size] that make up the input together */
@@ -47,10 +47,10 @@ typedef struct { /* one member's part of a Network */
 
 static Member member(const Network *net, int k) {
     const int64_t at = (int64_t)k * net->values;
-    return (Member){net->layers + k * net->heads * net->depth, net->column + at, net->trow + at, net->tvalue + at};
+    return (Member){net->layers + k * net->copies * net->depth, net->column + at, net->trow + at, net->tvalue + at};
 }
 
-/* What the products multiply, for the heads [first, last): `values`, or in `room` these with each gain and shift in the next layer. */
+/* What the products multiply, for the copies [first, last): `values`, or in `room` these with each gain and shift in the next layer. */
 static const float *folded(const Network *net, Member m, int first, int last, const float *values, float *room) {
     if (!net->norm) return values;
     memcpy(room, values, sizeof(float) * net->values);
@@ -94,11 +94,11 @@ static void transpose(const Network *net, Member m, int first, int last, const f
     for (int p = m.layers[first * net->depth].tstart[0]; p < end->tstart[end->inputs]; p++) transposed[p] = values[m.tvalue[p]];
 }
 
-/* `tiles`: activations, kept for backward when `save`, else one tile is used again and again. `head` < 0: all heads.
+/* `tiles`: activations, kept for backward when `save`, else one tile is used again and again. `copy` < 0: all copies.
    `scratch`: (1 + features + 2 x widest layer) x TILE + 2 x values + 8 floats, here and below. */
-void winnow_forward(const Network *net, const float *values, int parts, const Part *inputs, int batch, int head, int save, float *tiles, float *out,
+void winnow_forward(const Network *net, const float *values, int parts, const Part *inputs, int batch, int copy, int save, float *tiles, float *out,
                     float *scratch) {
-    const int first = head < 0 ? 0 : head, last = head < 0 ? net->heads : head + 1;
+    const int first = copy < 0 ? 0 : copy, last = copy < 0 ? net->copies : copy + 1;
     for (int k = 0; k < net->members; k++, values += net->values) {
         const Member m = member(net, k);
         const float *weights = folded(net, m, first, last, values, scratch);
@@ -129,9 +129,9 @@ void winnow_forward(const Network *net, const float *values, int parts, const Pa
 }
 
 /* `gradient` [members, values] or NULL. */
-void winnow_backward(const Network *net, const float *values, int parts, const Part *dinputs, int batch, int head, const float *tiles,
+void winnow_backward(const Network *net, const float *values, int parts, const Part *dinputs, int batch, int copy, const float *tiles,
                      const float *dout, float *gradient, float *scratch) {
-    const int first = head < 0 ? 0 : head, last = head < 0 ? net->heads : head + 1;
+    const int first = copy < 0 ? 0 : copy, last = copy < 0 ? net->copies : copy + 1;
     float *dx0 = scratch, *ping = dx0 + net->features * TILE, *pong = ping + net->widest * TILE, *transposed = pong + net->widest * TILE,
           *fresh = transposed + net->values;
     if (gradient) memset(gradient, 0, sizeof(float) * net->members * net->values);
@@ -174,16 +174,16 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
 
 /* ---- the gradient by the inputs [from, to), for networks of one linear output without normalization ---- */
 
-/* After a forward of all heads: out [members, heads, batch, to - from]; `adjoints`, laid out as `tiles`: dq/dy of every layer. */
+/* After a forward of all copies: out [members, copies, batch, to - from]; `adjoints`, laid out as `tiles`: dq/dy of every layer. */
 void winnow_input_gradient(const Network *net, const float *values, int from, int to, int batch, const float *tiles, float *adjoints, float *out,
                            float *scratch) {
     float *dx0 = scratch, *transposed = dx0 + net->features * TILE;
     for (int k = 0; k < net->members; k++, values += net->values) {
         const Member m = member(net, k);
-        transpose(net, m, 0, net->heads, values, transposed);
+        transpose(net, m, 0, net->copies, values, transposed);
         for (int b = 0; b < batch; b += TILE, tiles += net->tile, adjoints += net->tile) {
             const int count = batch - b < TILE ? batch - b : TILE, n = whole(count) / LANES;
-            for (int h = 0; h < net->heads; h++) {
+            for (int h = 0; h < net->copies; h++) {
                 const int32_t *offset = net->offset + h * net->depth;
                 const Layer *layer = m.layers + (h + 1) * net->depth - 1;
                 float *dy = adjoints + offset[net->depth - 1] + TILE;
@@ -194,7 +194,7 @@ void winnow_input_gradient(const Network *net, const float *values, int from, in
                     dy = dx;
                 }
                 columns(n, layer, from, to, transposed, m.trow, dy, NULL, dx0, 0);
-                batch_from(dx0 + from * TILE, to - from, to - from, count, out + (((int64_t)k * net->heads + h) * batch + b) * (to - from));
+                batch_from(dx0 + from * TILE, to - from, to - from, count, out + (((int64_t)k * net->copies + h) * batch + b) * (to - from));
             }
         }
     }
@@ -211,8 +211,8 @@ void winnow_input_gradient_backward(const Network *net, const float *values, int
         const Member m = member(net, k);
         for (int b = 0; b < batch; b += TILE, tiles += net->tile, adjoints += net->tile) {
             const int count = batch - b < TILE ? batch - b : TILE, lanes = whole(count), n = lanes / LANES;
-            for (int h = 0; h < net->heads; h++) {
-                const int64_t at = ((int64_t)k * net->heads + h) * batch + b;
+            for (int h = 0; h < net->copies; h++) {
+                const int64_t at = ((int64_t)k * net->copies + h) * batch + b;
                 memset(m0, 0, sizeof(float) * (1 + net->features) * TILE);
                 tile_from(dvalue + at, 1, 1, count, m0);
                 tile_from(dout + at * (to - from), to - from, to - from, count, m0 + (1 + from) * TILE);

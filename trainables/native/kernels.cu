@@ -1,5 +1,5 @@
 // What an update on a GPU does besides matrix products, each in one pass over memory. Four numbers at a time: rows and columns are
-// multiples of 4. Strides and sizes are in floats; blockIdx.y is the matrix (a member, or a member's head).
+// multiples of 4. Strides and sizes are in floats; blockIdx.y is the matrix (a member, or a member's copy).
 
 __device__ float rectified(float x) { return x < 0 ? 0 : x; }  // NaN stays
 __device__ float gated(float g, float y) { return y <= 0 ? 0 : g; }

@@ -19,7 +19,7 @@ typedef int32_t bits8 __attribute__((vector_size(32)));
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-typedef struct { /* one layer of one head of one member, live units only */
+typedef struct { /* one layer of one copy of one member, live units only */
     int32_t inputs, outputs;
     const int32_t *start;  /* [outputs + 1] into the member's values */
     const int32_t *visit;  /* [inputs] the order in which backward visits the inputs */

@@ -47,7 +47,7 @@ class Kept:
         for layer, start in zip(self.layers, self.starts, strict=True):
             layer.outputs, layer.start = len(start) - 1, start.ctypes.data
         self.network = build.NetworkStruct(
-            members=1, heads=1, depth=len(layers), features=self.inputs, outputs=self.outputs, values=len(self.values),
+            members=1, copies=1, depth=len(layers), features=self.inputs, outputs=self.outputs, values=len(self.values),
             tanh=output == "tanh", tile=len(self.tile), column=self.column.ctypes.data, offset=self.offset.ctypes.data,
             layers=ctypes.addressof(self.layers),
         )  # fmt: skip

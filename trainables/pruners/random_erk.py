@@ -29,4 +29,4 @@ def budgets(spec: MLP, density: float) -> list[int]:
             break
         full |= over
     wanted = [sizes[i] if i in full else epsilon * raw[i] * sizes[i] for i in range(len(sizes))]
-    return apportion([spec.heads * w for w in wanted], kept(density, sum(spec.weights_per_layer)))
+    return apportion([spec.copies * w for w in wanted], kept(density, sum(spec.weights_per_layer)))

@@ -29,4 +29,4 @@ def shrink(spec: MLP, density: float) -> MLP:
 
 
 def _weights(spec: MLP, hidden: list[float] | list[int]) -> float:
-    return spec.heads * sum(a * b for a, b in itertools.pairwise((spec.sizes[0], *hidden, spec.sizes[-1])))
+    return spec.copies * sum(a * b for a, b in itertools.pairwise((spec.sizes[0], *hidden, spec.sizes[-1])))

@@ -18,9 +18,9 @@ def schedule(density: float) -> list[float]:
 
 
 def saliency(network: Scored) -> list[Tensor]:
-    """|w| dR/d|w| / R with R = sum of a head's outputs for an input of ones, of the linear network of absolute weights, biases left out.
+    """|w| dR/d|w| / R with R = sum of a copy's outputs for an input of ones, of the linear network of absolute weights, biases left out.
 
-    A head is a network of its own. Ranked by their flows as they are, the one with the most would take the weights of all others,
+    Each copy is a network of its own. Ranked by their flows as they are, the one with the most would take the weights of all others,
     round after round; in shares of its own flow each keeps about as many."""
     weights = [weight.detach().abs().double().requires_grad_() for weight in network.weights]  # double: a product over layers
     signal = torch.ones_like(weights[0][..., 0, :])

@@ -30,7 +30,7 @@ WORD = 4  # bytes of a number
 
 
 def describe(spec: MLP, mask: Mask, inputs: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Per member, what a network's mask is; `inputs` are names of its inputs. Heads are counted together, an input is live if any head
+    """Per member, what a network's mask is; `inputs` are names of its inputs. Copies are counted together, an input is live if any copy
     sees it. A live unit lies on a path."""
     path = on_path(mask)
     names = list(inputs) or [str(i) for i in range(spec.sizes[0])]
@@ -43,16 +43,16 @@ def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, 
     sees = path[0].sum((0, 1)) > 0
     into = [(layer.sum(-2) > 0) for layer in path]  # [C, in]: the unit below, or the input, is live
     out_of = path[-1].sum(-1) > 0  # [C, outputs]
-    units = [[int(head.sum()) for head in layer] for layer in (*into, out_of)]
-    compact = sum(a * b for heads in itertools.pairwise(units) for a, b in zip(*heads, strict=True))
-    beside, live_beside = _beside_weights(spec, [spec.heads * n for n in spec.sizes[1:]]), _beside_weights(spec, list(map(sum, units[1:])))
+    units = [[int(copy.sum()) for copy in layer] for layer in (*into, out_of)]
+    compact = sum(a * b for copies in itertools.pairwise(units) for a, b in zip(*copies, strict=True))
+    beside, live_beside = _beside_weights(spec, [spec.copies * n for n in spec.sizes[1:]]), _beside_weights(spec, list(map(sum, units[1:])))
     weights = {"dense": sum(spec.weights_per_layer), "nominal": sum(kept), "effective": sum(live), "compact": compact}
     parameters = {name: count + (beside if name in ("dense", "nominal") else live_beside) for name, count in weights.items()}
     bits = -(-weights["dense"] // 8)
     layers = [
         {
             "weights": layer.numel(), "kept": kept[i], "density": kept[i] / layer.numel(), "effective_density": live[i] / layer.numel(),
-            "units": spec.heads * spec.sizes[i + 1], "live_units": sum(units[i + 1]),
+            "units": spec.copies * spec.sizes[i + 1], "live_units": sum(units[i + 1]),
         }
         for i, layer in enumerate(mask)
     ]  # fmt: skip

@@ -8,7 +8,7 @@
     during(updates) -> {update: share removed}                 optional, with budgets: prunes while training goes on (gradual.py)
     shrink(spec, density) -> MLP                               optional, in place of all others: no mask but a smaller network
 
-Ranking is within each network (twin critic heads pooled), separately for actor, critic and value, which is the protocol of the authors'
+Ranking is within each network (twin critic copies pooled), separately for actor, critic and value, which is the protocol of the authors'
 later code (SaminYeasar/sparse_reg); biases and extras are never pruned, output layers are. Which loss scores a network is said by the
 algorithm's LOSSES and nothing else adds to its gradient; AUTHORS_LOSSES, where an algorithm has them, repeat what that code does.
 """

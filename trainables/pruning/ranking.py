@@ -21,9 +21,9 @@ def kept(density: float, prunable: int) -> int:
 
 
 def threshold(saliency: Sequence[Tensor], keep: Sequence[int]) -> Mask:
-    """Keep exactly `keep[k]` weights of member k, those of highest saliency over all layers and heads together.
+    """Keep exactly `keep[k]` weights of member k, those of highest saliency over all layers and copies together.
 
-    `saliency[l]` is [K, C, out, in]; -inf marks a weight that may not be kept. Ties go to the lower flat index (layer, head,
+    `saliency[l]` is [K, C, out, in]; -inf marks a weight that may not be kept. Ties go to the lower flat index (layer, copy,
     row, column), so the same saliency always gives the same mask. Raises UserError for a saliency that is not a number.
     """
     flat = torch.cat([layer.flatten(1) for layer in saliency], dim=1)
@@ -38,14 +38,14 @@ def threshold(saliency: Sequence[Tensor], keep: Sequence[int]) -> Mask:
 
 
 def threshold_in_layers(saliency: Sequence[Tensor], budgets: Sequence[Sequence[int]]) -> Mask:
-    """The same inside each layer and head alone: `budgets[k][l]` weights of member k's layer l, shared evenly by its heads."""
+    """The same inside each layer and copy alone: `budgets[k][l]` weights of member k's layer l, shared evenly by its copies."""
     mask: Mask = []
     for index, layer in enumerate(saliency):
-        heads = layer.shape[1]
+        copies = layer.shape[1]
         parts = []
-        for head in range(heads):
-            share = [budget[index] // heads + (head < budget[index] % heads) for budget in budgets]
-            parts.append(threshold([layer[:, head : head + 1]], share)[0])
+        for copy in range(copies):
+            share = [budget[index] // copies + (copy < budget[index] % copies) for budget in budgets]
+            parts.append(threshold([layer[:, copy : copy + 1]], share)[0])
         mask.append(torch.cat(parts, dim=1))
     return mask
 
@@ -113,7 +113,7 @@ def even(spec: MLP, density: float) -> list[int]:
 
 
 def shuffled(layer: Tensor, random: Tensor) -> Tensor:
-    """A layer's mask [K, C, out, in] with its entries permuted within each head, in the order of `random`."""
+    """A layer's mask [K, C, out, in] with its entries permuted within each copy, in the order of `random`."""
     order = random.flatten(2).argsort(dim=2, stable=True)
     return layer.flatten(2).gather(2, order).reshape(layer.shape)
 
@@ -128,14 +128,14 @@ def apportion(wanted: Sequence[float], total: int) -> list[int]:
 
 
 def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
-    """Raise UserError, naming trial, network and layer, when a head of some member has no path from input to output."""
+    """Raise UserError, naming trial, network and layer, when a copy of some member has no path from input to output."""
     path = on_path(mask)
     for member, name in enumerate(names):
-        for head in range(mask[0].shape[1]):
-            if any(layer[member, head].sum() == 0 for layer in path):
+        for copy in range(mask[0].shape[1]):
+            if any(layer[member, copy].sum() == 0 for layer in path):
                 # No path: the narrowest layer is where it broke.
-                fewest = min(range(len(mask)), key=lambda i: float(mask[i][member, head].sum()))
-                count, total = int(mask[fewest][member, head].sum()), mask[fewest][member, head].numel()
+                fewest = min(range(len(mask)), key=lambda i: float(mask[i][member, copy].sum()))
+                count, total = int(mask[fewest][member, copy].sum()), mask[fewest][member, copy].numel()
                 raise UserError(
                     f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{fewest} keeps {count} of "
                     f"{total} weights; lower the sparsity or choose another pruner"

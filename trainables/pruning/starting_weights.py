@@ -1,7 +1,7 @@
 """The weights that training starts from, once the masks are known: as drawn, drawn again, or rescaled.
 
 torch draws the weights of a layer of n inputs from U(-1/sqrt(n), 1/sqrt(n)). With a share d of them kept, a unit's input has d times the
-variance, layer after layer; dividing the kept weights by sqrt(d) puts it back. `layer` takes d of the whole layer (per head), which is
+variance, layer after layer; dividing the kept weights by sqrt(d) puts it back. `layer` takes d of the whole layer (per copy), which is
 what a random mask needs; `unit` takes each unit's own share, so that units that keep little are raised more. Biases stay as they are.
 """
 

@@ -16,7 +16,7 @@ Mask = list[Tensor]
 
 def ones(spec: MLP, members: int, device: str | torch.device = "cpu") -> Mask:
     """The mask that keeps everything."""
-    return [torch.ones(members, spec.heads, n_out, n_in, device=device) for n_in, n_out in spec.layers]
+    return [torch.ones(members, spec.copies, n_out, n_in, device=device) for n_in, n_out in spec.layers]
 
 
 def to_row(spec: MLP, mask: Mask) -> Tensor:
@@ -44,11 +44,11 @@ def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
     """The mask [K, C, out, in] per layer from K packed members."""
     flat = torch.stack([torch.from_numpy(np.unpackbits(bits.numpy(), count=sum(spec.weights_per_layer))) for bits in packed]).float()
     parts = flat.split(spec.weights_per_layer, dim=1)
-    return [part.unflatten(1, (spec.heads, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
+    return [part.unflatten(1, (spec.copies, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
 
 
 def on_path(mask: Mask) -> Mask:
-    """The part of a mask that lies on some input-to-output path, counted per head (heads share no unit)."""
+    """The part of a mask that lies on some input-to-output path, counted per copy (copies share no unit)."""
     reached = [torch.ones_like(mask[0][..., 0, :])]  # [K, C, units] of the layer below: some input reaches the unit
     for layer in mask:
         reached.append(((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float())

@@ -1,6 +1,6 @@
 """The networks: what an MLP of K members looks like, and its canonical flat layout.
 
-Shapes, one legend for the whole project: K members, C critics (heads) of a member, B batch, O observation, A action,
+Shapes, one legend for the whole project: K members, C copies of a network (twin critics), B batch, O observation, A action,
 H hidden units, P prunable weights, D all parameters of a member (padded), V what an execution stores of them.
 
 A member's parameters lie in one row of a flat tensor [K, D], layer after layer, weights before biases, `extra` last:
@@ -27,7 +27,7 @@ ROW_ALIGNMENT = 16  # floats; rows start at the same offset in a SIMD register, 
 
 @dataclass(frozen=True)
 class MLP:
-    """A ReLU network `sizes[0] -> ... -> sizes[-1]` with `heads` independent copies that share their input.
+    """A ReLU network `sizes[0] -> ... -> sizes[-1]` `copies` times: separate networks on the same input.
 
     `output` is "linear" or "tanh". `extra` names free parameter vectors that no mask touches (a log standard deviation); they
     start at 0.
@@ -39,7 +39,7 @@ class MLP:
     """
 
     sizes: tuple[int, ...]
-    heads: int = 1
+    copies: int = 1
     output: str = "linear"
     extra: Mapping[str, int] = field(default_factory=dict)
     norm: bool = False
@@ -51,8 +51,8 @@ class MLP:
 
     @property
     def weights_per_layer(self) -> tuple[int, ...]:
-        """Prunable weights per layer, all heads together."""
-        return tuple(self.heads * n_in * n_out for n_in, n_out in self.layers)
+        """Prunable weights per layer, all copies together."""
+        return tuple(self.copies * n_in * n_out for n_in, n_out in self.layers)
 
     @property
     def segments(self) -> dict[str, tuple[int, tuple[int, ...]]]:
@@ -60,9 +60,9 @@ class MLP:
         found: dict[str, tuple[int, tuple[int, ...]]] = {}
         offset = 0
         for index, (n_in, n_out) in enumerate(self.layers):
-            shapes: dict[str, tuple[int, ...]] = {"weight": (self.heads, n_out, n_in), "bias": (self.heads, n_out)}
+            shapes: dict[str, tuple[int, ...]] = {"weight": (self.copies, n_out, n_in), "bias": (self.copies, n_out)}
             if self.norm and index < len(self.layers) - 1:
-                shapes |= {"gain": (self.heads, n_out), "shift": (self.heads, n_out)}
+                shapes |= {"gain": (self.copies, n_out), "shift": (self.copies, n_out)}
             for name, shape in shapes.items():
                 found[f"{name}.{index}"] = (offset, shape)
                 offset += math.prod(shape)

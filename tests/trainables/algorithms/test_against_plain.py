@@ -28,18 +28,18 @@ Losses = list[dict[str, float]]  # of each update
 class Net(nn.Module):
     """A ReLU network with masked weights, made from a member's canonical row."""
 
-    def __init__(self, world: World, name: str, head: int = 0) -> None:
+    def __init__(self, world: World, name: str, copy: int = 0) -> None:
         super().__init__()
         spec = world.agent.specs[name]
         views = spec.views(world.agent.initial(name))
         self.tanh = spec.output == "tanh"
         self.layers = nn.ModuleList()
-        self.masks = [layer[0, head] for layer in world.masks[name]]
+        self.masks = [layer[0, copy] for layer in world.masks[name]]
         for index, mask in enumerate(self.masks):
             layer = nn.Linear(mask.shape[1], mask.shape[0])
             with torch.no_grad():
-                layer.weight.copy_(views[f"weight.{index}"][0, head] * mask)
-                layer.bias.copy_(views[f"bias.{index}"][0, head])
+                layer.weight.copy_(views[f"weight.{index}"][0, copy] * mask)
+                layer.bias.copy_(views[f"bias.{index}"][0, copy])
             self.layers.append(layer)
         self.norms = nn.ModuleList(nn.LayerNorm(m.shape[0], eps=1e-6) for m in self.masks[:-1] if spec.norm)
         self.extras = nn.ParameterDict({extra: torch.zeros(size) for extra, size in spec.extra.items()})
@@ -395,19 +395,19 @@ def test_five_updates_equal_a_plain_implementation(algorithm: str, pruner: str) 
 
     assert {name.rsplit("/", 1)[0] for name in nets} == {name for name in rows if not name.startswith("adam")}
     for name, net in nets.items():
-        place, network, head = name.split("/")
+        place, network, copy = name.split("/")
         views = world.agent.specs[network].views(rows[f"{place}/{network}"])
-        start = Net(alone, network, int(head))
+        start = Net(alone, network, int(copy))
         for index, (layer, before) in enumerate(zip(net.layers, start.layers, strict=True)):
             for kind in ("weight", "bias"):
-                found, wanted, began = views[f"{kind}.{index}"][0, int(head)], getattr(layer, kind).detach(), getattr(before, kind).detach()
+                found, wanted, began = views[f"{kind}.{index}"][0, int(copy)], getattr(layer, kind).detach(), getattr(before, kind).detach()
                 moved = (wanted - began).abs().max()
                 assert moved > 1e-5
                 assert (found - wanted).abs().max() < 5e-3 * moved, f"{name} {kind}.{index} moved by {float(moved):.1e}"
                 assert (found - wanted).abs().max() < 1e-5
         for index, norm in enumerate(net.norms):
-            assert (views[f"gain.{index}"][0, int(head)] - (norm.weight.detach() - 1)).abs().max() < 1e-5
-            assert (views[f"shift.{index}"][0, int(head)] - norm.bias.detach()).abs().max() < 1e-5
+            assert (views[f"gain.{index}"][0, int(copy)] - (norm.weight.detach() - 1)).abs().max() < 1e-5
+            assert (views[f"shift.{index}"][0, int(copy)] - norm.bias.detach()).abs().max() < 1e-5
             assert norm.bias.detach().abs().max() > 1e-4
             assert (norm.weight.detach() - 1).abs().max() > 1e-4
         for extra, value in net.extras.items():

@@ -8,21 +8,21 @@ from trainables.execution import compact, dense
 from trainables.tensors.mask import to_row
 from trainables.tensors.mlp import MLP
 
-SPEC = MLP((11, 64, 128, 3), heads=2, extra={"log_std": 3})
+SPEC = MLP((11, 64, 128, 3), copies=2, extra={"log_std": 3})
 
 
 def material(live: list[tuple[int, int]], density: float = 0.2) -> tuple[Tensor, Tensor]:
     """Rows and mask rows (float64) of members that have so many live units in each hidden layer, scattered over it."""
     made = torch.Generator().manual_seed(0)
-    mask = [(torch.rand(len(live), SPEC.heads, o, i, generator=made) < density).double() for i, o in SPEC.layers]
+    mask = [(torch.rand(len(live), SPEC.copies, o, i, generator=made) < density).double() for i, o in SPEC.layers]
     for k, counts in enumerate(live):
         for layer, count in zip((2, 1), reversed(counts), strict=True):
-            for head in range(SPEC.heads):
+            for copy in range(SPEC.copies):
                 alive = torch.zeros(SPEC.sizes[layer], dtype=torch.bool)
                 alive[torch.randperm(len(alive), generator=made)[:count]] = True
-                mask[layer][k, head][:, ~alive] = 0
-                above = 0 if layer == 2 else int(mask[2][k, head].sum(0).argmax())  # some unit that is itself alive
-                mask[layer][k, head, above, alive] = 1
+                mask[layer][k, copy][:, ~alive] = 0
+                above = 0 if layer == 2 else int(mask[2][k, copy].sum(0).argmax())  # some unit that is itself alive
+                mask[layer][k, copy, above, alive] = 1
     rows = torch.randn(len(live), SPEC.row, generator=made, dtype=torch.float64)
     rows[:, SPEC.used :] = 0
     return rows, to_row(SPEC, mask).double()

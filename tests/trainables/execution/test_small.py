@@ -11,7 +11,7 @@ from trainables.tensors.mlp import MLP
 
 SPECS = {
     "actor": MLP((17, 64, 48, 6), output="tanh"),
-    "critic": MLP((17, 64, 48, 1), heads=2),
+    "critic": MLP((17, 64, 48, 1), copies=2),
     "deviation": MLP((17, 20, 12), extra={"log_std": 6}),
 }
 MEMBERS = 3
@@ -36,19 +36,19 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of rows that went by numpy."""
     seen: list[int] = []
     plain = dense.Small.__call__
-    monkeypatch.setattr(dense.Small, "__call__", lambda self, x, head: (seen.append(x[0].shape[1]), plain(self, x, head))[1])
+    monkeypatch.setattr(dense.Small, "__call__", lambda self, x, copy: (seen.append(x[0].shape[1]), plain(self, x, copy))[1])
     return seen
 
 
 @pytest.mark.parametrize("batch", [1, 10, 33])
-@pytest.mark.parametrize("head", [None, 0, -1])
-def test_it_is_the_network(spec: MLP, batch: int, head: int | None, small: list[int]) -> None:
+@pytest.mark.parametrize("copy", [None, 0, -1])
+def test_it_is_the_network(spec: MLP, batch: int, copy: int | None, small: list[int]) -> None:
     made = network(spec)
-    head = spec.heads - 1 if head == -1 else head
+    copy = spec.copies - 1 if copy == -1 else copy
     for x in (inputs(batch, 17), inputs(batch, 11, 6)):
         with torch.no_grad(), few_rows:
-            found = made(*x, head=head)
-        wanted = made(*x, head=head)
+            found = made(*x, copy=copy)
+        wanted = made(*x, copy=copy)
         assert found.shape == wanted.shape
         torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6)
         assert wanted.requires_grad

@@ -26,9 +26,9 @@ from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import key_of, to_integers, to_uniform, words
 
 QUICK = tuple(flag for flag in build.FLAGS if flag != "-O3")  # where only the compiling is tested
-TWIN = MLP((23, 256, 256, 1), heads=2)
-CRITIC = MLP((23, 256, 256, 256, 1), heads=2)
-NORMALIZED = MLP((23, 256, 256, 256, 1), heads=2, norm=True)
+TWIN = MLP((23, 256, 256, 1), copies=2)
+CRITIC = MLP((23, 256, 256, 256, 1), copies=2)
+NORMALIZED = MLP((23, 256, 256, 256, 1), copies=2, norm=True)
 ACTOR = MLP((17, 256, 256, 6), output="tanh", extra={"log_std": 6, "temperature": 1})
 
 
@@ -84,10 +84,10 @@ def batch(spec: MLP, members: int, size: int, parts: int) -> list[Tensor]:
     return [part.clone() for part in x.tensor_split(parts, dim=2)]
 
 
-def differentiate(net: dense.Network | sparse.Network, inputs: list[Tensor], head: int | None, frozen: bool) -> list[Tensor]:
+def differentiate(net: dense.Network | sparse.Network, inputs: list[Tensor], copy: int | None, frozen: bool) -> list[Tensor]:
     """Output, input gradients and canonical parameter gradients of a loss that weighs every output differently, in float64."""
     inputs = [x.to(net.parameters.dtype).requires_grad_() for x in inputs]
-    out = (net.frozen if frozen else net)(*inputs, head=head)
+    out = (net.frozen if frozen else net)(*inputs, copy=copy)
     weights = torch.arange(1, out[0].numel() + 1, dtype=out.dtype).sin().view(out.shape[1:])
     loss = (out * weights).sum() + sum((extra**2).sum() for extra in net.extra.values())
     wanted = [*inputs] if frozen else [*inputs, *net.leaves]
@@ -96,29 +96,29 @@ def differentiate(net: dense.Network | sparse.Network, inputs: list[Tensor], hea
     return [t.detach().double() for t in (out, *found[: len(inputs)], *parameters)]
 
 
-def assert_same(spec: MLP, members: int, size: int, density: float, parts: int, head: int | None, frozen: bool) -> None:
+def assert_same(spec: MLP, members: int, size: int, density: float, parts: int, copy: int | None, frozen: bool) -> None:
     inputs = batch(spec, members, size, parts)
     for seed in itertools.count():
         flat, mask = network(spec, members, density, seed)
         if not spec.norm or from_the_edge(spec, flat, mask, inputs) > 5e-6:
             break
-    expected = differentiate(dense.Network(spec, flat.double(), mask.double()), inputs, head, frozen)
+    expected = differentiate(dense.Network(spec, flat.double(), mask.double()), inputs, copy, frozen)
     error = 1e-5 if spec.norm else 3e-6
-    for ours, reference in zip(differentiate(sparse.Network(spec, flat, mask), inputs, head, frozen), expected, strict=True):
+    for ours, reference in zip(differentiate(sparse.Network(spec, flat, mask), inputs, copy, frozen), expected, strict=True):
         assert ours.shape == reference.shape
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=error * max(1.0, reference.abs().max().item()))
 
 
 SHAPES = [
     MLP((1, 1)),
-    MLP((5, 3), heads=2),
+    MLP((5, 3), copies=2),
     MLP((5, 1, 2), output="tanh"),
-    MLP((3, 32, 5, 4), heads=3, extra={"scale": 2}),
+    MLP((3, 32, 5, 4), copies=3, extra={"scale": 2}),
     MLP((8, 5, 32, 32, 2)),
     MLP((5, 3), norm=True),
     MLP((5, 1, 2), output="tanh", norm=True),
-    MLP((4, 33, 1), heads=2, norm=True),
-    MLP((3, 32, 11, 4), heads=3, extra={"scale": 2}, norm=True),
+    MLP((4, 33, 1), copies=2, norm=True),
+    MLP((3, 32, 11, 4), copies=3, extra={"scale": 2}, norm=True),
     MLP((8, 13, 32, 32, 2), norm=True),
 ]
 
@@ -129,7 +129,7 @@ SHAPES = [
 def test_small_networks_equal_the_reference(spec: MLP, members: int, size: int) -> None:
     for density in (0.2, 1.0):
         assert_same(spec, members, size, density, 1, None, frozen=False)
-        assert_same(spec, members, size, density, min(3, spec.sizes[0]), spec.heads - 1, frozen=False)
+        assert_same(spec, members, size, density, min(3, spec.sizes[0]), spec.copies - 1, frozen=False)
         assert_same(spec, members, size, density, min(2, spec.sizes[0]), None, frozen=True)
         assert_same(spec, members, size, density, 1, 0, frozen=True)
 
@@ -138,7 +138,7 @@ def test_small_networks_equal_the_reference(spec: MLP, members: int, size: int) 
 @pytest.mark.parametrize("density", [0.01, 0.05, 0.2, 1.0])
 def test_real_networks_equal_the_reference(spec: MLP, density: float) -> None:
     assert_same(spec, 2, 256, density, 2, None, False)
-    assert_same(spec, 2, 100, density, 2, spec.heads - 1, True)
+    assert_same(spec, 2, 100, density, 2, spec.copies - 1, True)
 
 
 @pytest.mark.parametrize("density", [0.01, 0.05, 1.0])
@@ -155,9 +155,9 @@ def by_input(net: dense.Network | sparse.Network, inputs: list[Tensor], by: int)
         value, gradient = net.input_gradient(*inputs, by=by)
     else:
         value = net(*inputs)
-        heads = [net(*inputs, head=head).sum() for head in range(net.spec.heads)]
-        gradient = torch.stack([torch.autograd.grad(q, inputs[by], create_graph=True)[0] for q in heads], 1)
-        gradient = gradient if net.spec.heads > 1 else gradient.squeeze(1)
+        copies = [net(*inputs, copy=copy).sum() for copy in range(net.spec.copies)]
+        gradient = torch.stack([torch.autograd.grad(q, inputs[by], create_graph=True)[0] for q in copies], 1)
+        gradient = gradient if net.spec.copies > 1 else gradient.squeeze(1)
     weights = [torch.arange(1, t[0].numel() + 1, dtype=t.dtype).sin().view(t.shape[1:]) for t in (value, gradient)]
     loss = (value * weights[0]).sum() + (gradient * weights[1]).sum() + gradient.square().sum() / 8
     found = torch.autograd.grad(loss, [*inputs, *net.leaves], materialize_grads=True)
@@ -167,8 +167,8 @@ def by_input(net: dense.Network | sparse.Network, inputs: list[Tensor], by: int)
 
 INPUT_SHAPES = [
     MLP((5, 1)),
-    MLP((5, 3, 1), heads=3, extra={"scale": 2}),
-    MLP((3, 32, 5, 1), heads=2),
+    MLP((5, 3, 1), copies=3, extra={"scale": 2}),
+    MLP((3, 32, 5, 1), copies=2),
     MLP((40, 5, 32, 9, 1)),
 ]
 
@@ -225,9 +225,9 @@ def test_only_gradients_that_are_needed_are_made() -> None:
     flat, mask = network(TWIN, 1, 0.1)
     net = sparse.Network(TWIN, flat, mask)
     observation, action = torch.randn(1, 70, 17), torch.randn(1, 70, 6, requires_grad=True)
-    (gradient,) = torch.autograd.grad(net.frozen(observation, action, head=1).sum(), [action])
+    (gradient,) = torch.autograd.grad(net.frozen(observation, action, copy=1).sum(), [action])
     both = observation.clone().requires_grad_()
-    assert torch.equal(gradient, torch.autograd.grad(net.frozen(both, action, head=1).sum(), [both, action])[1])
+    assert torch.equal(gradient, torch.autograd.grad(net.frozen(both, action, copy=1).sum(), [both, action])[1])
     assert not net.frozen(observation, action.detach()).requires_grad
     with torch.no_grad():
         assert not net(observation, action).requires_grad
@@ -276,7 +276,7 @@ def test_a_nan_stays_with_its_member(spec: MLP) -> None:
         assert not found[1].isnan().any()
 
 
-@pytest.mark.parametrize("spec", [ACTOR, MLP((17, 40, 24, 6), heads=2, extra={"scale": 3}, norm=True)], ids=["actor", "normalized"])
+@pytest.mark.parametrize("spec", [ACTOR, MLP((17, 40, 24, 6), copies=2, extra={"scale": 3}, norm=True)], ids=["actor", "normalized"])
 def test_pruned_weights_stay_zero_and_rows_round_trip(spec: MLP) -> None:
     flat, mask = network(spec, 3, 0.1)
     net = sparse.Network(spec, flat, mask)
@@ -336,9 +336,9 @@ def test_misuse_is_refused() -> None:
             net(*[torch.randn(shape) for shape in shapes])
     with pytest.raises(ValueError, match="float32"):
         net(torch.randn(1, 5, 23).double())
-    for head in (-1, 2):
-        with pytest.raises(ValueError, match="head"):
-            net(torch.randn(1, 5, 23), head=head)
+    for copy in (-1, 2):
+        with pytest.raises(ValueError, match="copy"):
+            net(torch.randn(1, 5, 23), copy=copy)
 
 
 def test_on_another_device_it_is_refused_in_one_line() -> None:

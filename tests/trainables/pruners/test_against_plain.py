@@ -19,11 +19,11 @@ SEED, ROWS = 3, 64
 PROSPR_STEPS, PROSPR_RATE = 3, 0.1
 
 
-def parameters(world: World, network: str, head: int = 0) -> tuple[list[Tensor], list[Tensor]]:
-    """Initial weights and biases of one head, as float64 leaves."""
+def parameters(world: World, network: str, copy: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+    """Initial weights and biases of one copy, as float64 leaves."""
     views = world.agent.specs[network].views(world.agent.initial(network))
     layers = range(len(world.agent.specs[network].layers))
-    weights, biases = ([views[f"{kind}.{i}"][0, head].double().requires_grad_() for i in layers] for kind in ("weight", "bias"))
+    weights, biases = ([views[f"{kind}.{i}"][0, copy].double().requires_grad_() for i in layers] for kind in ("weight", "bias"))
     return weights, biases
 
 
@@ -113,7 +113,7 @@ def test_the_authors_td3_bc_critic_mask_is_the_plain_one() -> None:
     trial = small_trial("td3_bc", "snip", 0.6, SEED, authors=True)
     world, hyper = World([trial]), trial.hyper_values()
     s, a, r, s2, terminal, streams = calibration(world, 0)
-    actor, critics = parameters(world, "actor"), [parameters(world, "critic", head) for head in range(2)]
+    actor, critics = parameters(world, "actor"), [parameters(world, "critic", copy) for copy in range(2)]
 
     def q(critic: tuple[list[Tensor], list[Tensor]], observations: Tensor, actions: Tensor) -> Tensor:
         return forward(torch.cat([observations, actions], 1), *critic).squeeze(1)

@@ -19,7 +19,7 @@ from trainables.pruning.ranking import check_connected, kept, threshold, thresho
 from trainables.tensors.mask import on_path
 from trainables.tensors.mlp import MLP
 
-TWIN = MLP((6, 9, 8, 3), heads=2)
+TWIN = MLP((6, 9, 8, 3), copies=2)
 SINGLE = MLP((5, 12, 10, 2), output="tanh")
 LINEAR = MLP((5, 3))
 MEMBERS, BATCH = 2, 40
@@ -45,7 +45,7 @@ def network_of(spec: MLP, seed: int = 0) -> dense.Network:
 
 
 def loss_of(output: Tensor, target: Tensor) -> Tensor:
-    """1/2 the squared error summed over outputs (and heads), mean over the batch, [K]."""
+    """1/2 the squared error summed over outputs (and copies), mean over the batch, [K]."""
     if output.dim() == 4:
         target = target.unsqueeze(1)
     return (output - target).square().flatten(1).sum(1) / (2 * BATCH)
@@ -64,13 +64,13 @@ def no_random(layer: int) -> Tensor:
 
 
 def plain_loss(spec: MLP, weights: list[Tensor], biases: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """loss_of, member by member and head by head with torch's own functions; summed over members."""
+    """loss_of, member by member and copy by copy with torch's own functions; summed over members."""
     total = torch.zeros((), dtype=torch.float64)
     for k in range(MEMBERS):
-        for head in range(spec.heads):
+        for copy in range(spec.copies):
             h = x[k]
             for index in range(len(spec.layers)):
-                h = torch.nn.functional.linear(h, weights[index][k, head], biases[index][k, head])
+                h = torch.nn.functional.linear(h, weights[index][k, copy], biases[index][k, copy])
                 if index < len(spec.layers) - 1:
                     h = torch.nn.functional.relu(h)
             h = torch.tanh(h) if spec.output == "tanh" else h
@@ -193,19 +193,19 @@ def test_removing_the_highest_minus_w_hg_raises_gradient_flow_and_the_lowest_low
 
 
 @both
-def test_every_layer_of_synflow_has_the_whole_flow_of_each_head(spec: MLP) -> None:
+def test_every_layer_of_synflow_has_the_whole_flow_of_each_copy(spec: MLP) -> None:
     network = network_of(spec)
     for layer in synflow.saliency(scored(network, [])):
-        torch.testing.assert_close(layer.sum((2, 3)), torch.ones(MEMBERS, spec.heads).double(), rtol=1e-14, atol=0)
+        torch.testing.assert_close(layer.sum((2, 3)), torch.ones(MEMBERS, spec.copies).double(), rtol=1e-14, atol=0)
         assert (layer > 0).all()
 
 
-def test_synflow_leaves_twin_heads_about_as_many_weights() -> None:
-    """By their flows as they are, one head takes all: with these sizes at 75 %, within a few rounds."""
+def test_synflow_leaves_twin_copies_about_as_many_weights() -> None:
+    """By their flows as they are, one copy takes all: with these sizes at 75 %, within a few rounds."""
     world = World([small_trial("td3_bc", "synflow", 0.75, seed=seed, hyper={"hidden": (16, 16, 16)}) for seed in range(4)])
     world.start()
-    heads = sum(layer.sum((2, 3)) for layer in world.masks["critic"])
-    assert (heads.amin(1) > 0.6 * heads.amax(1)).all(), heads
+    copies = sum(layer.sum((2, 3)) for layer in world.masks["critic"])
+    assert (copies.amin(1) > 0.6 * copies.amax(1)).all(), copies
 
 
 def test_synflow_of_a_hand_made_network() -> None:
@@ -294,7 +294,7 @@ def test_erk_budgets_are_the_published_rule(sizes: tuple[int, ...], density: flo
     found = random_erk.budgets(spec, density)
     assert sum(found) == kept(density, sum(spec.weights_per_layer))
     assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) <= 2
-    twin = random_erk.budgets(MLP(sizes, heads=2), density)
+    twin = random_erk.budgets(MLP(sizes, copies=2), density)
     assert max(abs(a - 2 * b) for a, b in zip(twin, wanted, strict=True)) <= 4
 
 
@@ -313,7 +313,7 @@ def test_erk_gives_one_density_rule_to_all_layers_that_are_not_full(density: flo
 
 @pytest.mark.parametrize("density", [0.5, 0.05, 0.0123])
 def test_uniform_gives_every_layer_the_same_density(density: float) -> None:
-    spec = MLP((17, 64, 256, 6), heads=2)
+    spec = MLP((17, 64, 256, 6), copies=2)
     found = random_uniform.budgets(spec, density)
     assert sum(found) == kept(density, sum(spec.weights_per_layer))
     assert all(abs(budget - density * total) < 1 for budget, total in zip(found, spec.weights_per_layer, strict=True))

@@ -20,14 +20,14 @@ from trainables.pruning.ranking import kept
 from trainables.tensors.streams import Streams
 
 
-def mlp(views: dict[str, torch.Tensor], layers: int, head: int, tanh: bool) -> nn.Sequential:
+def mlp(views: dict[str, torch.Tensor], layers: int, copy: int, tanh: bool) -> nn.Sequential:
     parts: list[nn.Module] = []
     for index in range(layers):
-        weight = views[f"weight.{index}"][0, head]
+        weight = views[f"weight.{index}"][0, copy]
         layer = nn.Linear(weight.shape[1], weight.shape[0])
         with torch.no_grad():
             layer.weight.copy_(weight)
-            layer.bias.copy_(views[f"bias.{index}"][0, head])
+            layer.bias.copy_(views[f"bias.{index}"][0, copy])
         parts += [layer, nn.ReLU()]
     return nn.Sequential(*parts[:-1], *([nn.Tanh()] if tanh else []))
 
@@ -42,7 +42,7 @@ def test_td3_bcs_networks_are_scored_each_by_its_own_loss_on_calibration_data(ba
     specs = world.agent.specs
     views = {name: spec.views(world.agent.initial(name)) for name, spec in specs.items()}
     actor = mlp(views["actor"], 3, 0, tanh=True)
-    critics = [mlp(views["critic"], 3, head, tanh=False) for head in range(2)]
+    critics = [mlp(views["critic"], 3, copy, tanh=False) for copy in range(2)]
     hyper = trial.hyper_values()
     scores: dict[str, list[list[torch.Tensor]]] = {"actor": [], "critic": []}
     for index in range(batches):
@@ -55,9 +55,9 @@ def test_td3_bcs_networks_are_scored_each_by_its_own_loss_on_calibration_data(ba
             s2a2 = torch.cat([s2, (actor(s2) + noise).clamp(-1, 1)], 1)
             target = r + (1 - t) * hyper["discount"] * torch.minimum(*(critic(s2a2).squeeze(1) for critic in critics))
         critic_loss = sum(functional.mse_loss(critic(torch.cat([s, a], 1)).squeeze(1), target) for critic in critics)
-        heads = [[layer.weight for layer in critic if isinstance(layer, nn.Linear)] for critic in critics]
-        flat = torch.autograd.grad(critic_loss, heads[0] + heads[1])
-        scores["critic"].append([torch.stack([flat[i] * heads[0][i], flat[i + 3] * heads[1][i]]) for i in range(3)])
+        copies = [[layer.weight for layer in critic if isinstance(layer, nn.Linear)] for critic in critics]
+        flat = torch.autograd.grad(critic_loss, copies[0] + copies[1])
+        scores["critic"].append([torch.stack([flat[i] * copies[0][i], flat[i + 3] * copies[1][i]]) for i in range(3)])
         q = critics[0](torch.cat([s, actor(s)], 1)).squeeze(1)
         actor_loss = -hyper["alpha"] / q.abs().mean().detach() * q.mean() + functional.mse_loss(actor(s), a)
         weights = [layer.weight for layer in actor if isinstance(layer, nn.Linear)]
@@ -170,6 +170,6 @@ def test_the_authors_critic_score_holds_the_actors_leftover_gradient() -> None:
     world = World([pure, contaminated])
     masks = prune(world.agent, world.stack, world.data.draw)
     assert all(torch.equal(layer[0], layer[1]) for layer in masks["actor"])
-    first, second = ([float((layer[0, head] != layer[1, head]).sum()) for layer in masks["critic"]] for head in range(2))
+    first, second = ([float((layer[0, copy] != layer[1, copy]).sum()) for layer in masks["critic"]] for copy in range(2))
     assert sum(first) > 0, "only the first critic is in the actor's loss"
     assert sum(first) + sum(second) > 4

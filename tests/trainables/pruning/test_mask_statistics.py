@@ -35,9 +35,9 @@ def test_a_hand_made_mask() -> None:
     assert found["flops"] == {"dense": 28, "nominal": 12, "effective": 6, "compact": 6}
 
 
-def test_twin_heads_are_counted_together_and_compact_is_what_their_live_units_need() -> None:
+def test_twin_copies_are_counted_together_and_compact_is_what_their_live_units_need() -> None:
     two = [torch.cat([layer, torch.ones_like(layer)], dim=1) for layer in hand_made()]
-    (found,) = describe(MLP((2, 3, 2, 1), heads=2), two)
+    (found,) = describe(MLP((2, 3, 2, 1), copies=2), two)
     assert [layer["kept"] for layer in found["layers"]] == [8, 9, 3]
     assert found["live_units"] == (1 + 1) + (3 + 2)
     assert found["live_inputs"] == 2

@@ -12,7 +12,7 @@ from trainables.tensors.mlp import MLP
 
 def random_saliency(spec: MLP = SPEC, members: int = 3, seed: int = 0) -> list[torch.Tensor]:
     made = torch.Generator().manual_seed(seed)
-    return [torch.randn(members, spec.heads, n_out, n_in, generator=made) for n_in, n_out in spec.layers]
+    return [torch.randn(members, spec.copies, n_out, n_in, generator=made) for n_in, n_out in spec.layers]
 
 
 def flat(mask: Mask, member: int) -> list[float]:
@@ -27,7 +27,7 @@ def test_kept_is_the_rounded_product(density: float, prunable: int, count: int) 
     assert ranking.kept(density, prunable) == count
 
 
-def test_threshold_keeps_exactly_the_highest_of_all_layers_and_heads() -> None:
+def test_threshold_keeps_exactly_the_highest_of_all_layers_and_copies() -> None:
     saliency = random_saliency()
     for keep in ([0, 1, 72], [5, 36, 71]):
         mask = ranking.threshold(saliency, keep)
@@ -65,16 +65,16 @@ def test_a_saliency_that_is_not_a_number_is_refused() -> None:
         ranking.threshold(saliency, [5, 5, 5])
 
 
-def test_threshold_in_layers_keeps_its_budget_in_every_layer_and_head() -> None:
+def test_threshold_in_layers_keeps_its_budget_in_every_layer_and_copy() -> None:
     saliency = random_saliency()
     budgets = [[3, 8, 16], [24, 0, 1], [1, 7, 2]]
     mask = ranking.threshold_in_layers(saliency, budgets)
     for member, budget in enumerate(budgets):
         for layer, count in enumerate(budget):
-            per_head = mask[layer][member].flatten(1).sum(1).tolist()
-            assert per_head == [count // 2 + count % 2, count // 2]
-            for head in range(2):
-                scores, kept = saliency[layer][member, head].flatten(), mask[layer][member, head].flatten().bool()
+            per_copy = mask[layer][member].flatten(1).sum(1).tolist()
+            assert per_copy == [count // 2 + count % 2, count // 2]
+            for copy in range(2):
+                scores, kept = saliency[layer][member, copy].flatten(), mask[layer][member, copy].flatten().bool()
                 if kept.any() and not kept.all():
                     assert scores[kept].min() > scores[~kept].max()
 
@@ -95,11 +95,11 @@ def test_apportion_sums_to_the_total_and_is_nearest(wanted: list[float], total: 
 
 @pytest.mark.parametrize("density", [0.15, 0.3, 0.6])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_network_is_connected_where_every_head_has_a_path(density: float, seed: int) -> None:
+def test_a_network_is_connected_where_every_copy_has_a_path(density: float, seed: int) -> None:
     mask = random_mask(density, seed=seed)
     for member in range(3):
         own = [layer[member : member + 1] for layer in mask]
-        if all(any(head == index[0] for index in path_weights(mask, member)[0]) for head in range(2)):
+        if all(any(copy == index[0] for index in path_weights(mask, member)[0]) for copy in range(2)):
             ranking.check_connected("critic", own, ["a"])
         else:
             with pytest.raises(UserError):
@@ -108,7 +108,7 @@ def test_a_network_is_connected_where_every_head_has_a_path(density: float, seed
 
 def test_the_random_masks_above_hold_both_connected_and_disconnected_ones() -> None:
     connected = [
-        all(any(head == index[0] for index in path_weights(random_mask(density, seed=seed), member)[0]) for head in range(2))
+        all(any(copy == index[0] for index in path_weights(random_mask(density, seed=seed), member)[0]) for copy in range(2))
         for density in (0.15, 0.3, 0.6) for seed in range(4) for member in range(3)
     ]  # fmt: skip
     assert 5 < sum(connected) < len(connected) - 5
@@ -135,7 +135,7 @@ def test_a_network_with_weights_in_every_layer_but_no_path_is_refused() -> None:
         ranking.check_connected("value", mask, ["a"])
 
 
-def test_one_dead_head_is_enough_to_refuse() -> None:
+def test_one_dead_copy_is_enough_to_refuse() -> None:
     mask = [torch.cat([torch.ones_like(layer), layer * 0], dim=1) for layer in hand_made()]
     with pytest.raises(UserError, match="critic"):
         ranking.check_connected("critic", mask, ["a"])

@@ -57,7 +57,7 @@ def test_members_without_options_start_from_the_plain_initialization_bit_for_bit
         assert torch.equal(starting_rows(alone.agent, alone.stack, own)["actor"][0], rows[k])
 
 
-def test_a_shuffled_mask_keeps_every_layers_and_heads_count_and_nothing_else() -> None:
+def test_a_shuffled_mask_keeps_the_count_of_every_layer_and_copy_and_nothing_else() -> None:
     trials = [small_trial("td3_bc", "snip", 0.7), small_trial("td3_bc", "snip", 0.7, control="shuffle")]
     world = World(trials)
     for mask in prune(world.agent, world.stack, world.data.draw).values():

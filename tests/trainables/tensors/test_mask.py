@@ -8,28 +8,28 @@ import torch
 from trainables.tensors.mask import Mask, from_row, on_path, ones, pack_bits, to_row, unpack_bits, useful_units
 from trainables.tensors.mlp import MLP
 
-SPEC = MLP((3, 4, 4, 2), heads=2, extra={"log_std": 2})
+SPEC = MLP((3, 4, 4, 2), copies=2, extra={"log_std": 2})
 
 
 def random_mask(density: float, spec: MLP = SPEC, members: int = 3, seed: int = 0) -> Mask:
     made = torch.Generator().manual_seed(seed)
-    return [(torch.rand(members, spec.heads, n_out, n_in, generator=made) < density).float() for n_in, n_out in spec.layers]
+    return [(torch.rand(members, spec.copies, n_out, n_in, generator=made) < density).float() for n_in, n_out in spec.layers]
 
 
 def path_weights(mask: Mask, member: int) -> list[set[tuple[int, ...]]]:
-    """Per layer the (head, row, column) of weights on a path, by walking every path from an input to an output."""
+    """Per layer the (copy, row, column) of weights on a path, by walking every path from an input to an output."""
     found: list[set[tuple[int, ...]]] = [set() for _ in mask]
     units = [mask[0].shape[-1], *(layer.shape[-2] for layer in mask)]
-    for head in range(mask[0].shape[1]):
+    for copy in range(mask[0].shape[1]):
         for path in itertools.product(*(range(n) for n in units)):
-            if all(mask[i][member, head, path[i + 1], path[i]] for i in range(len(mask))):
+            if all(mask[i][member, copy, path[i + 1], path[i]] for i in range(len(mask))):
                 for i in range(len(mask)):
-                    found[i].add((head, path[i + 1], path[i]))
+                    found[i].add((copy, path[i + 1], path[i]))
     return found
 
 
 def hand_made() -> Mask:
-    """2 -> 3 -> 2 -> 1, one head. Kept: input 0 to units 0 and 1; input 1 to none; unit 0 to unit 0; unit 2 (not fed) to unit 0 and
+    """2 -> 3 -> 2 -> 1, one copy. Kept: input 0 to units 0 and 1; input 1 to none; unit 0 to unit 0; unit 2 (not fed) to unit 0 and
     unit 1; unit 0 to the output. On a path: input 0 -> 0 -> 0 -> output."""
     first = torch.tensor([[1.0, 0], [1, 0], [0, 0]])
     second = torch.tensor([[1.0, 0, 1], [0, 0, 1]])

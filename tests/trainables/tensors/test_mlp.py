@@ -12,9 +12,9 @@ from trainables.tensors.mlp import MLP, ROW_ALIGNMENT
 
 SPECS = [
     MLP((3, 8, 7, 2), output="tanh", extra={"log_std": 2, "other": 3}),
-    MLP((5, 6, 1), heads=2),
+    MLP((5, 6, 1), copies=2),
     MLP((4, 3)),
-    MLP((4, 8, 6, 1), heads=2, norm=True),
+    MLP((4, 8, 6, 1), copies=2, norm=True),
 ]
 
 
@@ -22,21 +22,21 @@ def random_rows(spec: MLP, members: int = 3) -> Tensor:
     return torch.randn(members, spec.row, generator=torch.Generator().manual_seed(0))
 
 
-def plain(spec: MLP, rows: Tensor, member: int, head: int) -> nn.Sequential:
+def plain(spec: MLP, rows: Tensor, member: int, copy: int) -> nn.Sequential:
     """The same network of torch's own layers."""
     views = spec.views(rows)
     layers: list[nn.Module] = []
     for index, (n_in, n_out) in enumerate(spec.layers):
         layer = nn.Linear(n_in, n_out, dtype=rows.dtype)
         with torch.no_grad():
-            layer.weight.copy_(views[f"weight.{index}"][member, head])
-            layer.bias.copy_(views[f"bias.{index}"][member, head])
+            layer.weight.copy_(views[f"weight.{index}"][member, copy])
+            layer.bias.copy_(views[f"bias.{index}"][member, copy])
         layers += [layer, nn.ReLU()]
         if spec.norm and index < len(spec.layers) - 1:
             norm = nn.LayerNorm(n_out, eps=1e-6, dtype=rows.dtype)
             with torch.no_grad():
-                norm.weight.copy_(1 + views[f"gain.{index}"][member, head])
-                norm.bias.copy_(views[f"shift.{index}"][member, head])
+                norm.weight.copy_(1 + views[f"gain.{index}"][member, copy])
+                norm.bias.copy_(views[f"shift.{index}"][member, copy])
             layers.append(norm)
     layers.pop()
     return nn.Sequential(*layers, nn.Tanh()) if spec.output == "tanh" else nn.Sequential(*layers)
@@ -64,19 +64,19 @@ def test_views_share_the_rows_memory(spec: MLP) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_dense_is_torchs_own_layers_for_every_member_and_head(spec: MLP) -> None:
+def test_dense_is_torchs_own_layers_for_every_member_and_copy(spec: MLP) -> None:
     rows = random_rows(spec).double()
     network = dense.Network(spec, rows, torch.ones_like(rows))
     x = torch.randn(3, 9, spec.sizes[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = network(x)
-    assert found.shape == ((3, 9, spec.sizes[-1]) if spec.heads == 1 else (3, spec.heads, 9, spec.sizes[-1]))
+    assert found.shape == ((3, 9, spec.sizes[-1]) if spec.copies == 1 else (3, spec.copies, 9, spec.sizes[-1]))
     parts = network(x[..., :2], x[..., 2:])
     assert torch.equal(parts, found)
     for member in range(3):
-        for head in range(spec.heads):
-            wanted = plain(spec, rows, member, head)(x[member])
-            torch.testing.assert_close(found[member] if spec.heads == 1 else found[member, head], wanted, rtol=1e-10, atol=1e-10)
-            torch.testing.assert_close(network(x, head=head)[member], wanted, rtol=1e-10, atol=1e-10)
+        for copy in range(spec.copies):
+            wanted = plain(spec, rows, member, copy)(x[member])
+            torch.testing.assert_close(found[member] if spec.copies == 1 else found[member, copy], wanted, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(network(x, copy=copy)[member], wanted, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -91,7 +91,7 @@ def test_the_initial_bound_is_torchs_default(spec: MLP) -> None:
     assert (bound[:, spec.used :] == 0).all()
 
 
-def test_initial_weights_are_distributed_as_torchs_and_differ_between_networks_heads_and_seeds() -> None:
+def test_initial_weights_are_distributed_as_torchs_and_differ_between_networks_copies_and_seeds() -> None:
     world = World([small_trial("td3_bc", seed=0, hyper={"hidden": (64, 64)}), small_trial("td3_bc", seed=1, hyper={"hidden": (64, 64)})])
     critic = world.agent.initial("critic")
     views = world.agent.specs["critic"].views(critic)
