@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
             note = "required" if required else f"default {field.default}"
             note += f"; one of {', '.join(CHOICES[field.name])}" if field.name in CHOICES else ""
             found.add_argument(option, type=kind, required=required, default=field.default, help=note)
-    found.add_argument("--published", action="store_true", help="the papers' settings for this dataset (algorithms/_published.py)")
+    found.add_argument("--published", action="store_true", help="the papers' settings for this dataset (trial/published.py)")
     found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
     found.add_argument("--device", default="cpu", help="as torch names it, such as cuda:0 (default cpu)")
     found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")

@@ -47,6 +47,12 @@ def defines(folder: str, name: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
+def title(folder: str, name: str) -> str:
+    """A plug-in's name as papers write it, from the TITLE in its file; the file's name where it has none."""
+    return str(_assigned(folder, name, "TITLE", name))
+
+
 def needs_loss(pruner: str) -> bool:
     """Whether a pruner's scores come from losses on calibration data: all do but those that say WITHOUT_LOSS or score nothing at once."""
     return not {"WITHOUT_LOSS", "during", "shrink"} & defines("pruners", pruner)
@@ -55,19 +61,24 @@ def needs_loss(pruner: str) -> bool:
 @cache
 def networks(algorithm: str) -> tuple[str, ...]:
     """The names of the algorithm's networks, from its LEARNING_RATES."""
-    for node in _body("algorithms", algorithm):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "LEARNING_RATES":
-            return tuple(ast.literal_eval(node.value))
-    raise UserError(f"algorithms/{algorithm}.py has no LEARNING_RATES")
+    rates = _assigned("algorithms", algorithm, "LEARNING_RATES")
+    if rates is None:
+        raise UserError(f"algorithms/{algorithm}.py has no LEARNING_RATES")
+    return tuple(rates)
 
 
 @cache
 def ranges(algorithm: str) -> dict[str, str]:
-    """The algorithm's own RANGES (algorithms/_ranges.py), from the source; empty where it has none."""
-    for node in _body("algorithms", algorithm):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "RANGES":
-            return dict(ast.literal_eval(node.value))
-    return {}
+    """The algorithm's own RANGES (trainables/trial/hyper_ranges.py), read from the source; empty where it has none."""
+    return dict(_assigned("algorithms", algorithm, "RANGES", {}))
+
+
+def _assigned(folder: str, name: str, constant: str, default: Any = None) -> Any:
+    """The literal that a plug-in's file assigns to `constant`; `default` where it assigns none."""
+    for node in _body(folder, name):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == constant:
+            return ast.literal_eval(node.value)
+    return default
 
 
 def _body(folder: str, name: str) -> list[ast.stmt]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,26 @@ def test_a_wrong_name_is_answered_with_the_right_ones(name: str) -> None:
         plugins.load("pruners", name)
     assert repr(name) in str(caught.value)
     assert all(right in str(caught.value) for right in plugins.names("pruners"))
+
+
+@pytest.mark.parametrize("folder", ["algorithms", "pruners"])
+def test_titles_are_read_from_the_source_and_no_two_are_alike(folder: str) -> None:
+    titles = {name: plugins.title(folder, name) for name in plugins.names(folder)}
+    assert titles == {name: plugins.load(folder, name).TITLE for name in titles}
+    assert len(set(titles.values())) == len(titles)
+
+
+def test_papers_names_are_the_titles() -> None:
+    assert [plugins.title("algorithms", name) for name in ("td3_bc", "rebrac")] == ["TD3+BC", "ReBRAC"]
+    assert [plugins.title("pruners", name) for name in ("grasp", "random_erk")] == ["GraSP", "Random (ERK)"]
+
+
+def test_a_plug_in_without_a_title_goes_by_its_files_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pruners").mkdir()
+    (tmp_path / "pruners" / "untitled.py").write_text("def saliency(network): ...\n")
+    monkeypatch.setattr(plugins, "ROOT", tmp_path)
+    monkeypatch.setattr(plugins, "names", lambda folder: ("untitled",))
+    assert plugins.title("pruners", "untitled") == "untitled"
 
 
 @pytest.mark.parametrize("name", plugins.names("algorithms"))

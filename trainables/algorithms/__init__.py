@@ -1,5 +1,6 @@
 """One file = one algorithm, always in this order, so that the difference of two files is the difference of two papers:
 
+TITLE                    its name as papers write it; optional, the file's name without it
 Hyper                    its numbers, each with its source; floats reach the code as [K, 1], so members may differ in them
 RANGES                   optional: name -> interval of valid values, beside those in trainables/trial/hyper_ranges.py
 NORMALIZE                whether observations are normalized with the dataset's mean and standard deviation

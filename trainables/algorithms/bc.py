@@ -10,6 +10,8 @@ from torch import Tensor
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
 
+TITLE = "BC"
+
 
 @dataclass(frozen=True)
 class Hyper:

@@ -12,6 +12,8 @@ from trainables.agent import Agent, Batch
 from trainables.execution import Network
 from trainables.nn import MLP
 
+TITLE = "BCQ"
+
 
 @dataclass(frozen=True)
 class Hyper:

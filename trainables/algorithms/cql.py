@@ -13,6 +13,8 @@ from trainables.agent import Agent, Batch
 from trainables.nn import MLP
 from trainables.tensors.gaussian import squashed
 
+TITLE = "CQL"
+
 
 @dataclass(frozen=True)
 class Hyper:

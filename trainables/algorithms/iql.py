@@ -12,6 +12,8 @@ from trainables.agent import Agent, Batch
 from trainables.nn import MLP
 from trainables.tensors.gaussian import log_prob
 
+TITLE = "IQL"
+
 
 @dataclass(frozen=True)
 class Hyper:

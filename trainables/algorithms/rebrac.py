@@ -11,6 +11,8 @@ from torch import Tensor
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
 
+TITLE = "ReBRAC"
+
 
 @dataclass(frozen=True)
 class Hyper:

@@ -11,6 +11,8 @@ from torch import Tensor
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
 
+TITLE = "TD3+BC"
+
 
 @dataclass(frozen=True)
 class Hyper:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from trainables.pruners import Scored
 
+TITLE = "Dense"
 WITHOUT_LOSS = True
 
 

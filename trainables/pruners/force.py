@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trainables.pruners import Scored, iterative_snip
 
+TITLE = "FORCE"
 REGROWS = True
 schedule = iterative_snip.schedule
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trainables.pruners import Scored, random_erk
 
+TITLE = "GMP"
 BEGIN, END, EVENTS = 0.2, 0.8, 100  # of the updates; between them the mask changes so many times
 
 budgets = random_erk.budgets

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from trainables.pruners import Scored
 
+TITLE = "GraSP"
+
 
 def saliency(network: Scored) -> list[Tensor]:
     """w (H g), signed: removing w changes g'g by about -2 w (H g), so the highest -w (H g) go first."""

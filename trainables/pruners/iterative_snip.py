@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trainables.pruners import Scored, snip
 
+TITLE = "Iterative SNIP"
 ROUNDS = 30
 
 

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from trainables.pruners import Scored
 
+TITLE = "Magnitude"
 WITHOUT_LOSS = True
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainables.pruners import Scored
 
+TITLE = "ProsPr"
 STEPS = 3
 LEARNING_RATE = 0.1
 

@@ -6,6 +6,7 @@ from trainables.nn import MLP
 from trainables.pruners import Scored
 from trainables.pruning.ranking import apportion, kept
 
+TITLE = "Random (ERK)"
 WITHOUT_LOSS = True
 
 

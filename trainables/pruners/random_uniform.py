@@ -5,8 +5,9 @@ from torch import Tensor
 from trainables.pruners import Scored
 from trainables.pruning import ranking
 
-budgets = ranking.even
+TITLE = "Random (uniform)"
 WITHOUT_LOSS = True
+budgets = ranking.even
 
 
 def saliency(network: Scored) -> list[Tensor]:

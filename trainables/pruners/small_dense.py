@@ -9,6 +9,7 @@ from dataclasses import replace
 from trainables.nn import MLP
 from trainables.pruning.ranking import kept
 
+TITLE = "Small dense"
 STEP = 4
 
 

@@ -4,6 +4,8 @@ from torch import Tensor
 
 from trainables.pruners import Scored
 
+TITLE = "SNIP"
+
 
 def saliency(network: Scored) -> list[Tensor]:
     """|w dL/dw|, the gradient by the mask at mask = 1."""

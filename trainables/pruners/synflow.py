@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trainables.pruners import Scored
 
+TITLE = "SynFlow"
 ROUNDS = 100
 WITHOUT_LOSS = True
 
