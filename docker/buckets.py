@@ -1,4 +1,4 @@
-"""Make the buckets that are named and not there yet: python buckets.py winnow mlflow. The server is that of $AWS_ENDPOINT_URL."""
+"""Create the named buckets that do not exist yet on the server at $AWS_ENDPOINT_URL: python buckets.py winnow mlflow."""
 
 import sys
 
@@ -7,11 +7,11 @@ import boto3
 
 def main(names: list[str]) -> None:
     client = boto3.client("s3")
-    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+    existing = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
     for name in names:
-        if name not in there:
+        if name not in existing:
             client.create_bucket(Bucket=name)
-        print(f"{name}: {'was there' if name in there else 'made'}")
+        print(f"{name}: {'exists already' if name in existing else 'created'}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Prune d3rlpy's TD3+BC before its own training: pruning at initialization goes into any offline-RL code without touching its objective.
+"""Prune d3rlpy's TD3+BC before d3rlpy trains it: pruning at initialization works with any offline-RL code and leaves its objective alone.
 
-    make .venv-peer/installed                                   # d3rlpy 2.8.1 in a virtual environment of its own
+    make .venv-peer/installed                                   # d3rlpy 2.8.1 in a separate virtual environment
     PYTHONPATH=. .venv-peer/bin/python examples/d3rlpy_td3_bc.py --density 0.05 --updates 2000
 
-Only `prune_at_init` is ours; the losses that score the networks are d3rlpy's, and so is everything that follows. The data are random
-actions in Pendulum-v1, so that the example needs nothing else: put your own MDPDataset there.
+Only `prune_at_init` comes from Winnow. The losses that score the networks are d3rlpy's, and so is the training. The data are random
+actions in Pendulum-v1, so that the example needs no download: replace them by your MDPDataset.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def main() -> None:
         now = kept(module)
         print(f"{name} keeps {now} of {weights(module)} weights ({100 * now / weights(module):.2f} %), before training {before[name]}")
         if now > before[name]:
-            raise SystemExit(f"{name} grew back")
-    print(f"asked: actor {100 * masks.density('actor'):.2f} %, critic {100 * masks.density('critic'):.2f} %")
+            raise SystemExit(f"removed weights of {name} grew back")
+    print(f"masks: actor {100 * masks.density('actor'):.2f} %, critic {100 * masks.density('critic'):.2f} %")
 
 
 def pendulum(episodes: int) -> d3rlpy.dataset.MDPDataset:
-    """Random actions for 200 time steps an episode."""
+    """Random actions, 200 time steps per episode."""
     env = gymnasium.make("Pendulum-v1")
     env.action_space.seed(0)
     observations, actions, rewards, timeouts = [], [], [], []
@@ -90,7 +90,7 @@ def layers(module: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def kept(module: torch.nn.Module) -> int:
-    """Weights that are not 0."""
+    """The number of weights that are not 0."""
     return sum(int((weight != 0).sum()) for weight in layers(module))
 
 

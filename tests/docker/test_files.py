@@ -66,7 +66,7 @@ def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     assert sorted(kept) == sorted(
-        ["README.md", "constraints.txt", "docker/buckets.py", "pyproject.toml", *(name.rstrip("*") for name in packages)]
+        ["LICENSE", "README.md", "constraints.txt", "docker/buckets.py", "pyproject.toml", *(name.rstrip("*") for name in packages)]
     )
     assert all((ROOT / name).exists() for name in kept)
 
