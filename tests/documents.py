@@ -1,6 +1,6 @@
-"""What the documents say is so: links and anchors lead somewhere, commands parse, files that are named are there.
+"""Checks documents: links and anchors lead somewhere, commands parse, files that are named exist.
 
-python -m tests.documents          (`make docs`) prints what is wrong, a line each
+python -m tests.documents          (`make docs`) prints one line per problem
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from search_spaces.sweep import load_sweep, override, sweep_names
@@ -26,8 +26,8 @@ PATH = re.compile(r"(?:[\w.-]+/)+(?:[\w.-]+\.(?:py|md|json|yaml|c|h|npz|css|toml
 BARE = re.compile(r"[\w-]+\.(?:py|md|c|yaml)")
 DECISION = re.compile(r"decisions/[\w.-]+\.md")
 OURS = ("trainables/", "search_spaces/", "service/", "tests/", "docs/", "docker/", "benchmarks/", "examples/")
-# A page may give a file's text: `its/path.py`: and then the block.
-GIVEN = re.compile(r"`([\w./-]+\.py)`:\n\n```python\n(.*?)^```", re.M | re.S)
+# A page may contain a whole file: `its/path.py`: and then the block.
+FILE = re.compile(r"`([\w./-]+\.py)`:\n\n```python\n(.*?)^```", re.M | re.S)
 PARSERS = {
     "service": "service.__main__:parser",
     "trainables": "trainables.__main__:parser",
@@ -37,35 +37,35 @@ PARSERS = {
 
 
 def documents(root: Path = ROOT) -> list[Path]:
-    """Every page for people."""
-    return [root / "README.md", *sorted((root / "docs").rglob("*.md")), *sorted(root.glob("[!.]*/**/README.md"))]
+    """Every page for readers."""
+    return [*sorted(root.glob("*.md")), *sorted((root / "docs").rglob("*.md")), *sorted(root.glob("[!.]*/**/README.md"))]
 
 
 def problems(page: Path, root: Path = ROOT) -> list[str]:
-    """What is wrong on a page, a line each."""
+    """What is wrong on a page, one line per problem."""
     text = page.read_text()
-    made = [path for path, _ in GIVEN.findall(text)]
+    contained = [path for path, _ in FILE.findall(text)]
     prose = BLOCK.sub("", text)
-    found = [f"link {target}" for target in LINK.findall(prose) if not _leads(page, target)]
-    found += [f"no file {path}" for path in _named(prose) if path not in made and not _there(path, page, root)]
+    lines = [f"link {target}" for target in LINK.findall(prose) if not _leads(page, target)]
+    lines += [f"no file {path}" for path in _named(prose) if path not in contained and not _exists(path, page, root)]
     for command in commands(text):
-        if wrong := fault(command, {Path(path).stem for path in made}, root):
-            found.append(f"{command}: {wrong}")
-    return [f"{page.relative_to(root)}: {line}" for line in found]
+        if problem := fault(command, {Path(path).stem for path in contained}, root):
+            lines.append(f"{command}: {problem}")
+    return [f"{page.relative_to(root)}: {line}" for line in lines]
 
 
 def commands(text: str) -> list[str]:
     """Commands of shell blocks, those after `$ ` in recordings, and those in the prose."""
-    found: list[str] = []
+    typed: list[str] = []
     for kind, block in BLOCK.findall(text):
         lines = block.replace("\\\n", " ").splitlines()
-        found += lines if kind == "sh" else [line[2:] for line in lines if line.startswith("$ ")]
-    found += [span for span in SPAN.findall(BLOCK.sub("", text)) if re.match(r"(python|make) ", span)]
-    return [shown for line in found if (shown := line.split("  #")[0].split(" # ")[0].strip(" &"))]
+        typed += lines if kind == "sh" else [line[2:] for line in lines if line.startswith("$ ")]
+    typed += [span for span in SPAN.findall(BLOCK.sub("", text)) if re.match(r"(python|make) ", span)]
+    return [command for line in typed if (command := line.split("  #")[0].split(" # ")[0].strip(" &"))]
 
 
 def fault(command: str, own: set[str], root: Path = ROOT) -> str:
-    """Why a command would not be understood, else nothing; `own` are files that its page gives. Others' programs are not looked at."""
+    """Why a command would be refused, or "". `own` are the files that its page contains. Programs of other projects are not checked."""
     words = shlex.split(command)
     if "--" in words and words[:3] == ["ray", "job", "submit"]:
         words = words[words.index("--") + 1 :]
@@ -108,28 +108,27 @@ def _leads(page: Path, target: str) -> bool:
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub makes of headings."""
     heads = re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.M)
     return {re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", head)).strip().lower().replace(" ", "-") for head in heads}
 
 
 def _named(text: str) -> Iterator[str]:
-    """Paths of ours and names of files in code spans, but for those with a gap to fill in; decisions wherever they are named."""
+    """Project paths and file names in code spans, except those with a placeholder; decisions wherever they are named."""
     yield from (span for span in SPAN.findall(text) if BARE.fullmatch(span) or (PATH.fullmatch(span) and span.startswith(OURS)))
     yield from DECISION.findall(text)
 
 
-def _there(path: str, page: Path, root: Path) -> bool:
+def _exists(path: str, page: Path, root: Path) -> bool:
     if "/" not in path:
-        return any(next(folder.glob(f"**/{path}"), None) for folder in (root / name for name in OURS))
-    return any((place / path).exists() for place in (root, root / "docs", page.parent))
+        return (root / path).exists() or any(next((root / folder).glob(f"**/{path}"), None) for folder in OURS)
+    return any((folder / path).exists() for folder in (root, root / "docs", page.parent))
 
 
-def main(told: Callable[[str], None] = print) -> int:
-    found = [line for page in documents() for line in problems(page)]
-    for line in found:
-        told(line)
-    return 1 if found else 0
+def main() -> int:
+    lines = [line for page in documents() for line in problems(page)]
+    print(*lines, sep="\n", end="\n" if lines else "")
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

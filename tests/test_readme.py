@@ -1,4 +1,4 @@
-"""The README's commands work; its links are tests/test_documents.py's."""
+"""The README's commands work. tests/test_documents.py checks its links."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces.sweep import sweep_names
-from service.__main__ import parser
+from service.cli.parser import parser
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -22,12 +22,12 @@ COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.spl
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Recorded datasets (few transitions) and the storage in temporary folders."""
+    """A recorded dataset of few transitions, and the storage, in temporary folders."""
     folder = tmp_path_factory.mktemp("readme")
-    places = {"MINARI_DATASETS_PATH": str(folder / "minari"), "WINNOW_STORAGE": str(folder / "storage")}
-    found = os.environ | places
-    run([sys.executable, "-m", "trainables.datasets.collect", "record", "winnow/halfcheetah/expert-v0", "--transitions", "2000"], found)
-    return found
+    folders = {"MINARI_DATASETS_PATH": str(folder / "minari"), "WINNOW_STORAGE": str(folder / "storage")}
+    variables = os.environ | folders
+    run([sys.executable, "-m", "trainables.datasets.collect", "record", "winnow/halfcheetah/expert-v0", "--transitions", "2000"], variables)
+    return variables
 
 
 def run(command: list[str], environment: dict[str, str]) -> str:
@@ -38,8 +38,8 @@ def run(command: list[str], environment: dict[str, str]) -> str:
 
 def of_module(module: str) -> list[str]:
     """The README's commands that call `python -m module`, also inside `ray job submit ... --`."""
-    found = [command.split(" -- ")[-1] for command in COMMANDS]
-    return [command for command in found if command.startswith(f"python -m {module} ")]
+    inner = [command.split(" -- ")[-1] for command in COMMANDS]
+    return [command for command in inner if command.startswith(f"python -m {module} ")]
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
@@ -59,7 +59,7 @@ def test_the_one_trial_command(environment: dict[str, str]) -> None:
     assert "after 6 updates: return" in out
 
 
-PLANNED = re.compile(" (plan|run|resume) ")  # what these would do, `plan` tells
+PLANNED = re.compile(" (plan|run|resume) ")  # `plan` shows what these would do
 DATASETS = [command for command in of_module("service") if " datasets " in command]
 
 
@@ -83,5 +83,5 @@ def test_the_dataset_commands(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
-def test_the_make_targets_are_there(command: str) -> None:
+def test_the_make_targets_exist(command: str) -> None:
     run([*shlex.split(command), "--dry-run"], dict(os.environ))
