@@ -118,11 +118,11 @@ def stop(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def sync(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.inspection.status import journal_of
+    from service.inspection.status import ledger_of
     from service.tracking.runs import Tracking
     from service.tracking.shipper import Shipper
 
-    ledger = journal_of(arguments.sweep, storage)
+    ledger = ledger_of(arguments.sweep, storage)
     with waiting("shipping to MLflow"):
         shipped = Shipper(storage, arguments.sweep, ledger, Tracking(storage)).ship()
     _show(arguments, f"{shipped} points shipped; MLflow holds all that is committed", {"points": shipped})
@@ -130,10 +130,10 @@ def sync(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def verify(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.inspection.status import journal_of
+    from service.inspection.status import ledger_of
     from service.tracking.verify import describe, differences
 
-    ledger = journal_of(arguments.sweep, storage)
+    ledger = ledger_of(arguments.sweep, storage)
     with waiting("comparing with MLflow"):
         found = differences(arguments.sweep, ledger, storage)
     _show(arguments, describe(ledger, found), {"trials": len(ledger.entries), "differences": found})
@@ -142,14 +142,14 @@ def verify(arguments: argparse.Namespace, storage: Path) -> int:
 
 def results(arguments: argparse.Namespace, storage: Path) -> int:
     from search_spaces.sweep import expand, load_sweep, override
-    from service.inspection.status import journal_of
+    from service.inspection.status import ledger_of
     from service.planning.plan import as_trained
     from service.results import quick_table as scores
     from service.tracking.runs import Tracking
     from service.tracking.shipper import Shipper
 
     sweep = override(load_sweep(arguments.sweep), arguments.settings)
-    grid, ledger = expand(sweep), journal_of(arguments.sweep, storage)
+    grid, ledger = expand(sweep), ledger_of(arguments.sweep, storage)
     if sweep.search:
         return _search_results(arguments, sweep, storage)
     trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
@@ -187,10 +187,10 @@ def report(arguments: argparse.Namespace, storage: Path) -> int:
 
 
 def overlap(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.inspection.status import journal_of
+    from service.inspection.status import ledger_of
     from service.results.mask_overlap import describe, overlaps, to_json  # imports torch
 
-    found = overlaps(journal_of(arguments.sweep, storage), storage)
+    found = overlaps(ledger_of(arguments.sweep, storage), storage)
     _show(arguments, describe(found), to_json(found))
     return 0
 
@@ -223,7 +223,7 @@ def rollout(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.rollout import rollout as play
 
     tell = print if not arguments.json else lambda _: None
-    found = play(arguments.trial, storage, episodes=arguments.episodes, video=arguments.video, sweep=arguments.sweep, tell=tell)
+    found = play(arguments.trial, storage, episodes=arguments.episodes, video=arguments.video, sweep=arguments.sweep, output=tell)
     if arguments.json:
         _show(arguments, "", found)
     return 0

@@ -1,1 +1,1 @@
-"""Trained policies and finished trials for use elsewhere: export, rollout, registry, archives."""
+"""Finished trials and their policies, for use elsewhere: export, rollout, registry, archives."""

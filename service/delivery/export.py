@@ -1,10 +1,10 @@
-"""`service export`: a finished trial's policy as a folder that people without Winnow can use.
+"""`service export`: a finished trial's policy as a folder that works without Winnow.
 
 policy.safetensors or policy.onnx   the network with its scaling of observations and actions
 winnow_policy.py                    loads it (not for ONNX)
-normalizer.json  masks.json         that scaling as numbers; what the masks are
+normalizer.json  masks.json         the scaling as numbers; statistics of the masks
 lineage.json                        the trial, the dataset and its hash, seeds, code, scores, the files' hashes
-README.md                           three lines that use it
+README.md                           three lines of code that use it
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from service.delivery import standalone
 from service.delivery.export_readme import readme
-from service.delivery.finished import Finished, find, means
+from service.delivery.finished import FinishedTrial, find, means
 from service.terminal.waiting import waiting
 from trainables.errors import UserError
 from trainables.policy.onnx_export import to_onnx
@@ -29,40 +29,40 @@ from trainables.policy.policy import SCALINGS, Policy, load_policy, save_policy
 from trainables.storage.files import write
 
 LINEAGE, LOADER = "lineage.json", "winnow_policy.py"
-NOT_OURS = ("__pycache__",)  # what using an export leaves in it
+IGNORED = ("__pycache__",)  # created by using an export
 
 
 def export(wanted: str, to: Path, storage: Path, *, format: str = "compact", sweep: str | None = None) -> Path:
-    """Write the folder `to`, whole or not at all, in place of an older export there; returns it.
+    """Write the folder `to` atomically, replacing an older export; returns it.
 
     Raises UserError for a trial that is unknown or not done, a policy that is more than one plain network, and a folder that holds
     anything but an export.
     """
     to = to.expanduser().absolute()
     _check(to)
-    with find(wanted, storage, sweep) as found, NewFolder(to) as folder:
-        policy = load_policy(found.folder)
+    with find(wanted, storage, sweep) as finished, NewFolder(to) as folder:
+        policy = load_policy(finished.folder)
         with waiting(f"writing {to}"):
             WRITERS[format](policy, folder)
-            shutil.copyfile(found.folder / "masks.json", folder / "masks.json")
+            shutil.copyfile(finished.folder / "masks.json", folder / "masks.json")
             write(folder / "normalizer.json", json.dumps({name: policy.scaling[name].tolist() for name in SCALINGS}, indent=1).encode())
-            described = lineage(found)
+            described = lineage(finished)
             write(folder / "README.md", readme(described, policy, format).encode())
             files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
             write(folder / LINEAGE, json.dumps(described | {"export": {"format": format, "files": files}}, indent=1).encode())
     return to
 
 
-def lineage(found: Finished) -> dict[str, Any]:
-    """All that the policy comes from, and what it scored."""
+def lineage(finished: FinishedTrial) -> dict[str, Any]:
+    """The provenance of a policy, and its scores."""
     from trainables.evaluation.evaluation import evaluation_seeds  # imports torch
 
-    trial, origin, about = found.trial, found.origin, found.about
+    trial, origin, about = finished.trial, finished.origin, finished.about
     calibration = {"rows": trial.calibration_batches * trial.calibration_size, "seed": trial.seed}
     return {
         "name": trial.name,
         "key": trial.key,
-        "mlflow_run": found.run_id,
+        "mlflow_run": finished.run_id,
         "trial": trial.to_json() | {"hyper": trial.hyper_values()},
         "dataset": {"id": trial.dataset, "sha256": about["dataset_hash"], "mean_score": origin.get("dataset_score")},
         "environment": about["environment"],
@@ -70,18 +70,18 @@ def lineage(found: Finished) -> dict[str, Any]:
         "calibration": calibration | {"batches": trial.calibration_batches, "batch_size": trial.calibration_size},
         "seeds": {"trial": trial.seed, "evaluation": evaluation_seeds(trial, trial.episodes)},
         "code": {"revision": origin.get("revision"), "execution": about["execution"]},
-        "scores": {"last": means(found.last), "final": means(found.final), "evaluations": list(found.evaluations)},
+        "scores": {"last": means(finished.last), "final": means(finished.final), "evaluations": list(finished.evaluations)},
     }
 
 
 def compact_file(policy: Policy, path: Path) -> None:
-    """Without dead units; of the two ways to store that, kept weights alone or all, the smaller one."""
-    other = path.with_suffix(".other")
+    """Write the policy without dead units, with kept weights only or all weights, whichever is smaller."""
+    dense = path.with_suffix(".dense")
     save_policy(policy, path, "csr")
-    save_policy(policy, other, "compact")
-    if other.stat().st_size < path.stat().st_size:
-        other.rename(path)
-    other.unlink(missing_ok=True)
+    save_policy(policy, dense, "compact")
+    if dense.stat().st_size < path.stat().st_size:
+        dense.rename(path)
+    dense.unlink(missing_ok=True)
 
 
 def _compact(policy: Policy, folder: Path) -> None:
@@ -94,7 +94,7 @@ def _onnx(policy: Policy, folder: Path) -> None:
 
 
 def _torch(policy: Policy, folder: Path) -> None:
-    """The state of standalone/torch_policy.py's module: every layer whole, with zeros."""
+    """The state dict of standalone/torch_policy.py's module: full layers, removed weights as zeros."""
     from safetensors.numpy import save
 
     state = {name: policy.scaling[name] for name in SCALINGS}
@@ -112,22 +112,22 @@ def _copy(folder: Path, loader: str) -> None:
 
 
 def _check(to: Path) -> None:
-    """Raise UserError where `to` holds anything that an export did not put there."""
+    """Raise UserError if `to` holds anything that no export wrote."""
     if not to.exists():
         return
     if not to.is_dir():
         raise UserError(f"{str(to)!r} is a file; give a folder")
-    there = {path.name for path in to.iterdir()} - set(NOT_OURS)
+    present = {path.name for path in to.iterdir()} - set(IGNORED)
     try:
-        own = {LINEAGE, *json.loads((to / LINEAGE).read_bytes())["export"]["files"]}
+        exported = {LINEAGE, *json.loads((to / LINEAGE).read_bytes())["export"]["files"]}
     except (OSError, ValueError, KeyError, TypeError):
-        own = set()
-    if there - own:
-        raise UserError(f"{str(to)!r} holds {', '.join(sorted(there - own)[:3])}, which no export wrote; give another folder")
+        exported = set()
+    if present - exported:
+        raise UserError(f"{str(to)!r} holds {', '.join(sorted(present - exported)[:3])}, which no export wrote; give another folder")
 
 
 class NewFolder:
-    """A folder beside `to` that takes its place when the `with` ends well, and is gone when it does not."""
+    """A temporary folder that replaces `to` when the `with` succeeds and is deleted when it fails."""
 
     def __init__(self, to: Path) -> None:
         self.to = to
@@ -149,7 +149,7 @@ class NewFolder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _replace(self) -> None:
-        _check(self.to)  # somebody may have written there meanwhile
+        _check(self.to)  # it may have changed meanwhile
         old = self.folder.with_suffix(".old")
         try:
             if self.to.exists():
@@ -165,6 +165,6 @@ class NewFolder:
 
 
 def _umask() -> int:
-    now = os.umask(0)
-    os.umask(now)
-    return now
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,4 +1,4 @@
-"""The README of an exported policy: what it is, three lines that use it, what else lies there."""
+"""The README of an exported policy: what it is, three lines of code that use it, the other files."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ FILES = {
 
 
 def readme(lineage: Mapping[str, Any], policy: Policy, format: str) -> str:
-    """Markdown; its one ```python block is run by the tests as it stands."""
+    """Markdown; the tests run its one ```python block."""
     trial, scores = lineage["trial"], lineage["scores"]
     kept, total = sum(int((weight != 0).sum()) for weight, _ in policy.layers), sum(weight.size for weight, _ in policy.layers)
-    final = f", and of {trial['final_episodes']} final episodes: {_told(scores['final'])}" if scores["final"] else ""
-    needs, lines = USES[format]
+    final = f", and of {trial['final_episodes']} final episodes: {_listed(scores['final'])}" if scores["final"] else ""
+    needs, code = USES[format]
     return f"""# {lineage["name"]}
 
 A policy for {lineage["environment"]}, trained by {trial["algorithm"]} on `{trial["dataset"]}` for {trial["updates"]:,} updates.
 {kept:,} of its {total:,} weights are not zero ({100 * kept / total:.3g} %; pruner: {trial["pruner"]}). Last evaluation, mean of
-{trial["episodes"]} episodes: {_told(scores["last"]) or "not evaluated"}{final}.
+{trial["episodes"]} episodes: {_listed(scores["last"]) or "not evaluated"}{final}.
 
 Run this in the folder, or with the folder on `PYTHONPATH`. {needs}
 
 ```python
-{lines}
+{code}
 ```
 
 Observations ({policy.sizes[0]} numbers) and actions ({policy.sizes[-1]}) are in the environment's own units: the scaling is part of the
@@ -61,5 +61,5 @@ Made by Winnow from trial {lineage["key"]}, code {lineage["code"]["revision"]}.
 """
 
 
-def _told(means: Mapping[str, float]) -> str:
+def _listed(means: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in means.items())

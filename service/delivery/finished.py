@@ -1,4 +1,4 @@
-"""Finished trials by what people call them: an MLflow run's id, a trial's key or its name; where the policy lies, and how it came to be."""
+"""Finds finished trials by MLflow run id, trial key or trial name: their policies and provenance."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SHOWN = 8  # choices named in an error
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A trial that is done. `folder` holds its FILES; `run_id` is its MLflow run's, empty where it was never shipped.
+class FinishedTrial:
+    """A trial that is done. `folder` holds its FILES; `run_id` is that of its MLflow run, empty if it was never shipped.
 
-    origin        dataset_hash, dataset_score, reference, revision, host: what the worker that began it said, as text
-    evaluations   each with `update`, `returns` and `scores` of all its episodes, ascending; the final episodes', if any, last and `final`
+    origin        dataset_hash, dataset_score, reference, revision, host, as text, from the worker's last attempt
+    evaluations   each with `update`, `returns` and `scores` of all episodes, ascending; the final one, if any, last and `final`
     """
 
     trial: Trial
@@ -43,32 +43,32 @@ class Finished:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What policy.json says: the environment, how layers were computed, sizes."""
+        """The content of policy.json: environment, execution, sizes."""
         return dict(json.loads((self.folder / "policy.json").read_bytes()))
 
     @property
     def last(self) -> Mapping[str, Any]:
-        """The last evaluation, empty where there was none."""
-        return next((one for one in reversed(self.evaluations) if not one.get("final")), {})
+        """The last evaluation; empty if there was none."""
+        return next((each for each in reversed(self.evaluations) if not each.get("final")), {})
 
     @property
     def final(self) -> Mapping[str, Any]:
-        """That of the final episodes, empty where there were none."""
-        return next((one for one in self.evaluations if one.get("final")), {})
+        """The evaluation of the final episodes; empty if there were none."""
+        return next((each for each in self.evaluations if each.get("final")), {})
 
 
 def means(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Over the episodes of an evaluation: `return`, and `normalized_score` where references are known."""
+    """Means over the episodes of an evaluation: `return` and, if reference scores are known, `normalized_score`."""
     named = {"return": evaluation.get("returns"), "normalized_score": evaluation.get("scores")}
     return {name: sum(values) / len(values) for name, values in named.items() if values}
 
 
 @contextlib.contextmanager
-def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[Finished]:
-    """The finished trial that `wanted` names, of one sweep or of all; its folder is there until the end of the `with`.
+def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[FinishedTrial]:
+    """The finished trial that `wanted` names, of one sweep or of any; its folder exists until the end of the `with`.
 
-    It is looked for in the storage's sweeps, then in MLflow, from which its files are then fetched. Raises UserError, with the
-    nearest choices, where there is none or more than one.
+    Searches the storage, then MLflow, from which it downloads the files. Raises UserError, with the nearest choices, unless one
+    trial matches.
     """
     trial_objects.pull(storage)
     ledgers = manifest.read_all(storage)
@@ -77,56 +77,56 @@ def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[Finis
     entries = {key: entry for name, ledger in ledgers.items() if sweep in (None, name) for key, entry in ledger.entries.items()}
     names = {key: entry.trial.name for key, entry in entries.items()}
     if key := _choose(wanted, names, {key for key, entry in entries.items() if entry.state == "done"}):
-        yield _here(key, entries[key], storage)
+        yield _in_storage(key, entries[key], storage)
         return
     with tempfile.TemporaryDirectory() as folder:
         yield _in_mlflow(wanted, names, storage, Path(folder))
 
 
 def _choose(wanted: str, names: Mapping[str, str], done: set[str]) -> str | None:
-    """The key of the trial with this key, name or beginning of a key; of several, those that are done come first."""
-    found = [key for key, name in names.items() if wanted in (key, name)]
-    found = found or [key for key in names if wanted and key.startswith(wanted)]
-    found = [key for key in found if key in done] or found
-    if len(found) > 1:
-        some = ", ".join(f"{key} ({names[key]})" for key in found[:SHOWN])
-        raise UserError(f"{wanted!r} fits {len(found)} trials: {some}{', ...' if len(found) > SHOWN else ''}; give a key, or --sweep")
-    return found[0] if found else None
+    """The key of the trial with this key, name or beginning of a key; done trials take precedence."""
+    keys = [key for key, name in names.items() if wanted in (key, name)]
+    keys = keys or [key for key in names if wanted and key.startswith(wanted)]
+    keys = [key for key in keys if key in done] or keys
+    if len(keys) > 1:
+        some = ", ".join(f"{key} ({names[key]})" for key in keys[:SHOWN])
+        raise UserError(f"{wanted!r} matches {len(keys)} trials: {some}{', ...' if len(keys) > SHOWN else ''}; give a key, or --sweep")
+    return keys[0] if keys else None
 
 
-def _here(key: str, entry: Entry, storage: Path) -> Finished:
+def _in_storage(key: str, entry: Entry, storage: Path) -> FinishedTrial:
     if entry.state != "done" or not paths.policy(storage, key).exists():
-        why = entry.state if entry.state != "done" else "done, but its policy is not there"
-        raise UserError(f"trial {key} ({entry.trial.name}) is {why}; a trial has a policy when it is done")
+        why = entry.state if entry.state != "done" else "done, but its policy is missing"
+        raise UserError(f"trial {key} ({entry.trial.name}) is {why}; a trial has a policy once it is done")
     lines = spool.read(paths.spool(storage, key))
-    begun = [placed.line for placed in lines if placed.line["kind"] == "attempt"]
-    origin = {name: str(begun[-1][name]) for name in TAGS if name in begun[-1]} if begun else {}
-    return Finished(entry.trial, paths.trial(storage, key), run_id_of(storage, key), origin, spool.evaluations(lines))
+    attempts = [placed.line for placed in lines if placed.line["kind"] == "attempt"]
+    origin = {name: str(attempts[-1][name]) for name in TAGS if name in attempts[-1]} if attempts else {}
+    return FinishedTrial(entry.trial, paths.trial(storage, key), run_id_of(storage, key), origin, spool.evaluations(lines))
 
 
-def _in_mlflow(wanted: str, here: Mapping[str, str], storage: Path, folder: Path) -> Finished:
-    """Its files, fetched into `folder`."""
+def _in_mlflow(wanted: str, names: Mapping[str, str], storage: Path, folder: Path) -> FinishedTrial:
+    """A trial found in MLflow; downloads its files into `folder`."""
     tracking = Tracking(storage)
     with waiting("asking MLflow"):
         rows = tracking.all_trials()
         row = _row(wanted, rows)
         if row is None:
-            known = {**here, **{row.tags.get("winnow.trial_key", ""): row.tags.get("mlflow.runName", "") for row in rows.values()}}
-            raise _nobody(wanted, known, storage)
+            known = {**names, **{row.tags.get("winnow.trial_key", ""): row.tags.get("mlflow.runName", "") for row in rows.values()}}
+            raise _no_match(wanted, known, storage)
         tracking.fetch(row.run_id, (*FILES, "evaluations.json"), folder)
     if row.status != "FINISHED" or not (folder / "policy.json").exists():
         state = row.tags.get("winnow.state") or row.status.lower()
         raise UserError(
-            f"run {row.run_id} ({row.tags.get('mlflow.runName')}) is {state} and holds no policy; a trial has one when it is done"
+            f"run {row.run_id} ({row.tags.get('mlflow.runName')}) is {state} and holds no policy; a trial has one once it is done"
         )
     trial = Trial.from_json(json.loads((folder / "policy.json").read_bytes())["trial"])
     origin = {name: row.tags[f"winnow.{name}"] for name in TAGS if f"winnow.{name}" in row.tags}
     evaluations = folder / "evaluations.json"
-    return Finished(trial, folder, row.run_id, origin, json.loads(evaluations.read_bytes()) if evaluations.exists() else ())
+    return FinishedTrial(trial, folder, row.run_id, origin, json.loads(evaluations.read_bytes()) if evaluations.exists() else ())
 
 
 def _row(wanted: str, rows: Mapping[str, RunRow]) -> RunRow | None:
-    """By run id, else as trials are found, among the runs that MLflow holds."""
+    """The run with this id, else that of the trial that `wanted` names."""
     if wanted in rows:
         return rows[wanted]
     by_key = {row.tags.get("winnow.trial_key", ""): row for row in rows.values()}
@@ -135,7 +135,7 @@ def _row(wanted: str, rows: Mapping[str, RunRow]) -> RunRow | None:
     return by_key[key] if key else None
 
 
-def _nobody(wanted: str, names: Mapping[str, str], storage: Path) -> UserError:
+def _no_match(wanted: str, names: Mapping[str, str], storage: Path) -> UserError:
     what = "run" if re.fullmatch(RUN_ID, wanted) else "trial"
     near = difflib.get_close_matches(wanted, [*names.values(), *names], n=SHOWN, cutoff=0.3) or list(names.values())[:SHOWN]
     listed = ", ".join(dict.fromkeys(near)) or "none"

@@ -1,4 +1,4 @@
-"""`service rollout`: a finished trial's policy plays, and says how it did; with a video where asked."""
+"""`service rollout`: plays episodes with a finished trial's policy, and optionally films them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def rollout(
     episodes: int = 1,
     video: Path | None = None,
     sweep: str | None = None,
-    tell: Callable[[str], None] = print,
+    output: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Play, `tell` a line for each episode and the mean; the same as values, each with the return of the trial's own last evaluation.
+    """Play episodes; passes a line for each, and their mean, to `output`. Returns the episodes, each with the return that it had in the
+    trial's last evaluation.
 
-    Raises UserError for a trial that is unknown or not done and, before anything is played, for a video that cannot be made.
+    Raises UserError for a trial that is unknown or not done and, before the first episode, for a video that cannot be written.
     """
-    with find(wanted, storage, sweep) as found, contextlib.ExitStack() as stack:
+    with find(wanted, storage, sweep) as finished, contextlib.ExitStack() as stack:
         recording = stack.enter_context(Video(video)) if video else None
         with waiting("loading the policy"):
             from trainables.evaluation.rollout import play  # imports torch
-        own = found.last.get("returns", [])[:episodes]
-        tell(f"{found.trial.key}  {found.trial.name} in {found.about['environment']}")
+        evaluated = finished.last.get("returns", [])[:episodes]
+        output(f"{finished.trial.key}  {finished.trial.name} in {finished.about['environment']}")
         display, rows, pictures = Display(sys.stderr), [], 0
 
         def frame(picture: Any, fps: int) -> None:
@@ -48,25 +49,25 @@ def rollout(
             if pictures % 100 == 0:
                 display.show(f"{pictures:,} pictures drawn")
 
-        for number, episode in enumerate(play(found.folder, found.trial, episodes, frame if recording else None)):
-            known = own[number] if number < len(own) else None
+        for number, episode in enumerate(play(finished.folder, finished.trial, episodes, frame if recording else None)):
+            known = evaluated[number] if number < len(evaluated) else None
             rows.append(asdict(episode) | {"episode": number, "evaluated": known})
-            tell(line(number, episode, known))
+            output(line(number, episode, known))
     if episodes > 1:
         mean = sum(row["total"] for row in rows) / episodes
         scores = [row["score"] for row in rows]
-        tell(
+        output(
             f"mean of {episodes}: return {mean:.2f}" + ("" if math.isnan(scores[0]) else f", normalized score {sum(scores) / episodes:.2f}")
         )
     if recording:
-        tell(f"video: {recording.path}")
+        output(f"video: {recording.path}")
     return rows
 
 
 def line(number: int, episode: Episode, known: float | None) -> str:
     """`episode 0 (seed 12): return 3.14, normalized score 2.71, 1,000 steps; as in the last evaluation`."""
     score = "" if math.isnan(episode.score) else f", normalized score {episode.score:.2f}"
-    told = f"episode {number} (seed {episode.seed}): return {episode.total:.2f}{score}, {episode.steps:,} steps"
+    text = f"episode {number} (seed {episode.seed}): return {episode.total:.2f}{score}, {episode.steps:,} steps"
     if known is None:
-        return told
-    return f"{told}; " + ("as in the last evaluation" if known == episode.total else f"the last evaluation had {known:.2f}")
+        return text
+    return f"{text}; " + ("as in the last evaluation" if known == episode.total else f"the last evaluation had {known:.2f}")

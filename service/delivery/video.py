@@ -1,4 +1,4 @@
-"""Episodes as an MP4 file, on machines with or without a screen or a GPU."""
+"""Episodes as an MP4 file, also without a screen or a GPU."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from service.terminal.waiting import waiting
 from trainables.errors import UserError
 
 PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).close()"
-INSTALL = "EGL draws without a screen: apt-get install libegl1 libgl1-mesa-dri; or osmesa: apt-get install libosmesa6"
+INSTALL = "EGL renders without a screen: apt-get install libegl1 libgl1-mesa-dri; or osmesa: apt-get install libosmesa6"
 
 
 def choose_renderer() -> str:
-    """A value of MUJOCO_GL that works here, and set for this process: the one that is set, else the first of EGL, OSMesa and, where
-    there is a screen, GLFW. Raises UserError, with what to install, where none does."""
+    """Find a value of MUJOCO_GL that works and set it: the present one, else the first of EGL, OSMesa and, with a screen, GLFW. Raises
+    UserError, with what to install, if none works."""
     given = os.environ.get("MUJOCO_GL", "")
     tried = [given] if given else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
     with waiting("looking for a renderer"):
@@ -26,14 +26,14 @@ def choose_renderer() -> str:
             if done.returncode == 0:
                 os.environ["MUJOCO_GL"] = name
                 return name
-    raise UserError(f"nothing can draw MuJoCo here ({'MUJOCO_GL=' + given if given else 'tried ' + ', '.join(tried)}); {INSTALL}")
+    raise UserError(f"no renderer works for MuJoCo here ({'MUJOCO_GL=' + given if given else 'tried ' + ', '.join(tried)}); {INSTALL}")
 
 
 class Video:
-    """Frames into `path`, which is there when all went well, and not at all otherwise."""
+    """Writes frames to `path`, which appears only when the `with` succeeds."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError, before anything is played, where such a file cannot be made."""
+        """Raises UserError if such a file cannot be written."""
         self.path = path.expanduser().absolute()
         if self.path.suffix != ".mp4":
             raise UserError(f"video {str(path)!r} does not end in .mp4")
@@ -48,13 +48,13 @@ class Video:
         self._encoder: Any = None
 
     def frame(self, picture: Any, fps: int) -> None:
-        """Add a picture [height, width, 3], uint8."""
+        """Add a frame [height, width, 3], uint8."""
         import imageio_ffmpeg
         import numpy as np
 
         if self._encoder is None:
             size = picture.shape[1], picture.shape[0]
-            self._encoder = imageio_ffmpeg.write_frames(self._temporary, size, fps=fps, macro_block_size=2)  # H.264 wants even sizes
+            self._encoder = imageio_ffmpeg.write_frames(self._temporary, size, fps=fps, macro_block_size=2)  # H.264 needs even sizes
             self._encoder.send(None)
         self._encoder.send(np.ascontiguousarray(picture))
 

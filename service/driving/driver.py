@@ -122,7 +122,7 @@ class Driver:
         for trial in stack.trials:
             if self._journal.ledger.state(trial.key) != "leased":  # its worker died before it could begin
                 events.append((trial.key, "leased", {"size": len(stack)}))
-            end = lines.outcome(lines.read(paths.spool(self._storage, trial.key)))
+            end = lines.end_line(lines.read(paths.spool(self._storage, trial.key)))
             if trial.key in asked:
                 events.append((trial.key, "stopped", self._stopped(trial.key, asked[trial.key])))
             elif end is None and failure["reason"] == "stopped":
@@ -183,12 +183,12 @@ class Driver:
     def _hear(self, stack: Stack) -> None:
         """What the newest scores of a stack mean for its members, and for others with the same settings."""
         if self._adaptive:
-            stop_requests.request(self._storage, self.plan.name, self._adaptive.heard(trial.key for trial in stack.trials))
+            stop_requests.request(self._storage, self.plan.name, self._adaptive.trials_to_stop(trial.key for trial in stack.trials))
 
     def _asked_to_stop(self, stack: Stack) -> dict[str, dict[str, str]]:
         """The members that the search wants stopped, with reason and message; one that has ended meanwhile is none of them."""
         asked = stop_requests.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials]) if self._adaptive else {}
-        return {key: why for key, why in asked.items() if lines.outcome(lines.read(paths.spool(self._storage, key))) is None}
+        return {key: why for key, why in asked.items() if lines.end_line(lines.read(paths.spool(self._storage, key))) is None}
 
     def _stop(self, asked: Mapping[str, Mapping[str, str]]) -> None:
         """Stop trials that nobody trains now."""
@@ -223,7 +223,7 @@ class Driver:
         """The failure, and with it, so that no crash comes between, the next try where there is one."""
         reached = lines.committed_update(lines.read(paths.spool(self._storage, trial.key)))
         failure = {**failure, "update": max(0, reached)}
-        failures = self._journal.ledger.entries[trial.key].failures(failure["reason"], reached)
+        failures = self._journal.ledger.entries[trial.key].failures_without_progress(failure["reason"], reached)
         events: list[tuple[str, str, Mapping[str, Any]]] = [(trial.key, "failed", failure)]
         again = retry(size, failure["reason"], failures)
         if again:

@@ -23,7 +23,7 @@ from service.driving.driver import Driver
 from service.driving.live_line import Display
 from service.ledger import stop_requests
 from service.ledger.claims import Permit
-from service.ledger.heartbeat import Heart
+from service.ledger.heartbeat import Heartbeat
 from service.ledger.manifest import Manifest
 from service.planning import devices
 from service.planning.plan import Plan, as_trained, describe, make_plan
@@ -115,7 +115,7 @@ class Session:
         self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, self._journal.ledger, self._tracking, self._own))
         self._inside = contextlib.ExitStack()
         self._inside.enter_context(self.leaving.installed())
-        self._inside.enter_context(Heart(self._journal.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now))
+        self._inside.enter_context(Heartbeat(self._journal.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

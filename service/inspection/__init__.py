@@ -1,1 +1,1 @@
-"""Questions about a sweep or a machine: status, logs, stop, doctor."""
+"""Commands about a running sweep or this machine: status, logs, stop, doctor."""

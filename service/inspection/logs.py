@@ -1,4 +1,4 @@
-"""`service logs`: what happened to one trial, and where its files lie."""
+"""`service logs`: the history of one trial and its files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from trainables.errors import UserError
 
-PLACES = (paths.spool, paths.checkpoints, paths.masks, paths.policy)
+FILES = (paths.spool, paths.checkpoints, paths.masks, paths.policy)
 
 
 def story(wanted: str, storage: Path) -> dict[str, Any]:
-    """All that manifests and spool tell of the trial `wanted`: a key, the beginning of one, or a name. Raises UserError otherwise."""
+    """Everything in manifests and spool about the trial `wanted`: a key, the beginning of one, or a name. Raises UserError for others."""
     trial_objects.pull(storage)
     ledgers = manifest.read_all(storage)
     entries = {key: entry for ledger in ledgers.values() for key, entry in ledger.entries.items()}
@@ -25,7 +25,7 @@ def story(wanted: str, storage: Path) -> dict[str, Any]:
         {"sweep": name, "state": event.state, "time": event.time, "epoch": event.epoch, **_without_trial(event.detail)}
         for name, ledger in ledgers.items()
         if key in ledger.entries
-        for event in ledger.entries[key].story
+        for event in ledger.entries[key].events
     ]
     lines = spool.read(paths.spool(storage, key))
     return {
@@ -35,34 +35,34 @@ def story(wanted: str, storage: Path) -> dict[str, Any]:
         "manifest": sorted(events, key=lambda event: float(event["time"])),
         "committed_update": spool.committed_update(lines),
         "spool": [placed.line for placed in lines],
-        "files": [str(place(storage, key)) for place in PLACES if place(storage, key).exists()],
+        "files": [str(path_of(storage, key)) for path_of in FILES if path_of(storage, key).exists()],
     }
 
 
-def describe(found: dict[str, Any]) -> str:
-    """The story as people read it: events by time, the spool in brief, the traceback of the last failure."""
-    lines = [f"{found['key']}  {found['name']}", "", "manifest"]
-    for event in found["manifest"]:
+def describe(story: dict[str, Any]) -> str:
+    """The story as text: events by time, the spool in brief, the traceback of the last failure."""
+    lines = [f"{story['key']}  {story['name']}", "", "manifest"]
+    for event in story["manifest"]:
         about = ", ".join(f"{name} {event[name]}" for name in event if name not in ("state", "time", "traceback"))
         lines.append(f"  {_when(event['time'])}  {event['state']:<9}{about}")
-    lines += ["", f"spool ({found['committed_update']:,} updates committed)"]
-    lines += [f"  {_when(line['time'] / 1000)}  {line['kind']:<13}{_brief(line)}" for line in found["spool"]]
-    tracebacks = [event["traceback"] for event in found["manifest"] if "traceback" in event]
+    lines += ["", f"spool ({story['committed_update']:,} updates committed)"]
+    lines += [f"  {_when(line['time'] / 1000)}  {line['kind']:<13}{_brief(line)}" for line in story["spool"]]
+    tracebacks = [event["traceback"] for event in story["manifest"] if "traceback" in event]
     if tracebacks:
         lines += ["", "the last failure", *(f"  {line}" for line in tracebacks[-1].rstrip().splitlines())]
-    lines += ["", "files", *(f"  {file}" for file in found["files"])]
+    lines += ["", "files", *(f"  {file}" for file in story["files"])]
     return "\n".join(lines)
 
 
 def _find(wanted: str, entries: dict[str, Entry], storage: Path) -> str:
-    found = [key for key, entry in entries.items() if key == wanted or entry.trial.name == wanted]
-    found = found or [key for key in entries if wanted and key.startswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; `python -m service status SWEEP` shows those there are")
-    some = ", ".join(f"{key} ({entries[key].trial.name})" for key in found[:5])
-    raise UserError(f"{wanted!r} fits {len(found)} trials: {some}{', ...' if len(found) > 5 else ''}")
+    keys = [key for key, entry in entries.items() if key == wanted or entry.trial.name == wanted]
+    keys = keys or [key for key in entries if wanted and key.startswith(wanted)]
+    if len(keys) == 1:
+        return keys[0]
+    if not keys:
+        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; `python -m service status SWEEP` lists the trials of a sweep")
+    some = ", ".join(f"{key} ({entries[key].trial.name})" for key in keys[:5])
+    raise UserError(f"{wanted!r} matches {len(keys)} trials: {some}{', ...' if len(keys) > 5 else ''}")
 
 
 def _without_trial(detail: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _without_trial(detail: Any) -> dict[str, Any]:
 
 
 def _brief(line: dict[str, Any]) -> str:
-    """The line without what stands before it, its numbers shortened."""
+    """The line without its time and kind, with rounded numbers."""
     values = {n: v for n, v in line.items() if n not in ("time", "kind", "metrics", "returns", "scores")} | line.get("metrics", {})
     return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
 

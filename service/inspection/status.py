@@ -1,4 +1,4 @@
-"""The state of a sweep as its journal, its lease and its spools tell it."""
+"""`service status`: the state of a sweep, from its journal, its lease and its spools."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from service.terminal.columns import aligned
 from service.tracking.shipper import run_id_of
 from trainables.errors import UserError
 
-EVERY = 2.0  # seconds between two looks of `--watch`
+EVERY = 2.0  # seconds between two updates of `--watch`
 SHOWN = ("leased", "failed", "diverged")
-RUNS_SHOWN = 3  # of the reused ones
-HEAD = ("state", "stack", "update", "of", "updates/s", "last report", "trial", "")
+RUNS_SHOWN = 3  # runs named for each sweep whose trials are reused
+COLUMNS = ("state", "stack", "update", "of", "updates/s", "last report", "trial", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One trial: `stack` members train together; `rate` in updates per second and `age` of the newest report in seconds.
+    """One trial: `stack` members train together; `rate` in updates per second, `age` of the newest report in seconds.
 
-    `run` is the id of its MLflow run, empty where nothing of it is shipped yet; `by` the other sweep that did it, where it is reused."""
+    `run` is the id of its MLflow run, empty if nothing has been shipped; `by` is the other sweep that trained it, if it is reused."""
 
     key: str
     name: str
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep: who runs it, `""` where nobody does, and its trials in the order of the plan."""
+    """A sweep: its driver, `""` if none runs, and its trials in the order of the plan."""
 
     sweep: str
     driver: str
@@ -65,8 +65,8 @@ class Status:
         return {"sweep": self.sweep, "driver": self.driver, "since": self.since, "counts": self.counts, "trials": rows}
 
 
-def journal_of(name: str, storage: Path) -> Ledger:
-    """The ledger of a sweep that has been run; raises UserError for one that has not."""
+def ledger_of(name: str, storage: Path) -> Ledger:
+    """The ledger of a sweep. Raises UserError if it has never been run."""
     load_sweep(name)
     trial_objects.pull(storage)
     ledger = manifest.read(storage, name)
@@ -78,8 +78,8 @@ def journal_of(name: str, storage: Path) -> Ledger:
 
 
 def read(name: str, storage: Path) -> Status:
-    """The sweep as it is now; raises UserError for one that was never run."""
-    ledger = journal_of(name, storage)
+    """The current state of a sweep. Raises UserError if it has never been run."""
+    ledger = ledger_of(name, storage)
     about = lease.holder(storage, name) if lease.alive(storage, name) else {}
     begun = {folder.name for folder in paths.trials(storage).glob("*")}
     rows = tuple(_row(key, entry, storage, key in begun) for key, entry in ledger.entries.items())
@@ -87,13 +87,13 @@ def read(name: str, storage: Path) -> Status:
 
 
 def describe(status: Status) -> str:
-    """Counts first, then a line for each trial that is under way, waits for another try or ended badly."""
+    """Counts first, then a line for each trial that is training, waits to be retried, or failed."""
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
     driver = f"run by {status.driver} since {status.since}" if status.driver else "nobody runs it now"
     lines = [f"{status.sweep}: {counts}; {driver}"]
     rows = [row for row in status.rows if row.state in SHOWN or (row.state == "planned" and (row.update or row.reason))]
     if rows:
-        lines.append(aligned([HEAD, *map(_cells, rows)]))
+        lines.append(aligned([COLUMNS, *map(_cells, rows)]))
     for other in dict.fromkeys(row.by for row in status.rows if row.by):
         runs = [row.run for row in status.rows if row.by == other]
         named = ", ".join(run for run in runs[:RUNS_SHOWN] if run) + (", ... (all: --json)" if len(runs) > RUNS_SHOWN else "")
@@ -102,48 +102,48 @@ def describe(status: Status) -> str:
 
 
 def watch(name: str, storage: Path) -> None:
-    """The status again and again, in place on a terminal, until no trial is left to do."""
+    """Print the status repeatedly, in place on a terminal, until no trial is left to train."""
     while True:
         status = read(name, storage)
         print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + describe(status), flush=True)
         if not status.counts.keys() & {"planned", "leased"} and not (load_sweep(name).search and status.driver):
-            return  # but a search has trials that nobody knows yet
+            return  # a running search may still suggest trials
         time.sleep(EVERY)
 
 
 def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
     detail = entry.detail
-    found: dict[str, Any] = {"key": key, "name": entry.trial.name, "state": entry.state, "updates": entry.trial.updates}
-    found |= {name: str(detail[name]) for name in ("reason", "message") if detail.get(name)}
-    found["run"] = run_id_of(storage, key)
+    columns: dict[str, Any] = {"key": key, "name": entry.trial.name, "state": entry.state, "updates": entry.trial.updates}
+    columns |= {name: str(detail[name]) for name in ("reason", "message") if detail.get(name)}
+    columns["run"] = run_id_of(storage, key)
     if entry.reused:
-        return Row(**found, update=entry.trial.updates, by=str(detail["sweep"]))
+        return Row(**columns, update=entry.trial.updates, by=str(detail["sweep"]))
     if entry.state == "done":
-        return Row(**found, update=entry.trial.updates, rate=detail.get("updates_per_second"))
+        return Row(**columns, update=entry.trial.updates, rate=detail.get("updates_per_second"))
     if begun:
         lines = spool.read(paths.spool(storage, key))
-        found |= {**_at(lines, entry.state), "warnings": warnings_in(lines)}
-    return Row(**found, stack=detail.get("size") if entry.state == "leased" else None)
+        columns |= {**_at(lines, entry.state), "warnings": warnings_in(lines)}
+    return Row(**columns, stack=detail.get("size") if entry.state == "leased" else None)
 
 
 def _at(lines: list[spool.Placed], state: str) -> Mapping[str, Any]:
-    """How far the trial is: its newest report where it trains, else what is committed."""
+    """How far the trial is: its newest report while it trains, else its last committed update."""
     if state != "leased" or not lines:
         return {"update": max(0, spool.committed_update(lines))}
     rates = [placed.line["metrics"].get("speed/updates_per_second") for placed in lines if placed.line["kind"] == "trained"]
     newest = max(lines, key=lambda placed: placed.line.get("time", 0))
-    age = max(0.0, time.time() - newest.line["time"] / 1000)  # of another host's clock perhaps: for people, nothing hangs on it
+    age = max(0.0, time.time() - newest.line["time"] / 1000)  # perhaps by another host's clock; only shown
     return {"update": max(0, *(placed.update for placed in lines)), "rate": rates[-1] if rates else None, "age": round(age, 1)}
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     rate = f"{row.rate:,.0f}" if row.rate is not None else ""
     age = f"{duration(row.age)} ago" if row.age is not None else ""
-    told = "  ".join([*([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
-    return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}", told
+    notes = "  ".join([*([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
+    return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}", notes
 
 
 def warnings_in(lines: list[spool.Placed]) -> tuple[str, ...]:
-    """What a trial's newest report on its masks warns of."""
-    told = [placed.line["warnings"] for placed in lines if placed.line.get("warnings") is not None]
-    return tuple(told[-1]) if told else ()
+    """The warnings of a trial's newest report on its masks."""
+    warnings = [placed.line["warnings"] for placed in lines if placed.line.get("warnings") is not None]
+    return tuple(warnings[-1]) if warnings else ()

@@ -1,4 +1,4 @@
-"""`service stop`: the driver of a sweep leaves, wherever it runs."""
+"""`service stop`: asks the driver of a sweep to leave, on any host."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import sys
 import time
 from pathlib import Path
 
-from service.inspection.status import journal_of
+from service.inspection.status import ledger_of
 from service.ledger import lease
 from service.storage import paths, shared_files
 from service.terminal.waiting import waiting
 
-PATIENCE = 30.0  # seconds that the driver is given
+PATIENCE = 30.0  # seconds to wait for the driver to leave
 
 
 def stop(name: str, storage: Path) -> int:
-    """Ask the driver to leave and wait until it has; 0 where no driver is left, else 1. Raises UserError for an unknown sweep.
+    """Ask the driver to leave and wait until it has; returns 0 if no driver is left, else 1. Raises UserError for an unknown sweep.
 
-    The request is a file, which the driver sees within a heartbeat on whatever host it is; on this host a signal is faster.
+    The request is a file, which the driver reads at its next heartbeat on any host; on this host it also gets a signal, which is faster.
     """
-    journal_of(name, storage)
+    ledger_of(name, storage)
     if not lease.alive(storage, name):
         print(f"nobody runs sweep {name!r}")
         return 0
     about = lease.holder(storage, name)
     host, _, pid = str(about.get("owner", "")).rpartition(":")
     shared_files.put(paths.stop_request(storage, name), b"")
-    if about.get("kernel") == lease.place(storage, name) and host == platform.node() and pid.isdigit() and is_driver(int(pid)):
+    if about.get("kernel") == lease.lock_scope(storage, name) and host == platform.node() and pid.isdigit() and is_driver(int(pid)):
         os.kill(int(pid), signal.SIGTERM)
     until = time.monotonic() + PATIENCE
     with waiting(f"waiting for {about['owner']} to leave"):
@@ -44,7 +44,7 @@ def stop(name: str, storage: Path) -> int:
 
 
 def is_driver(pid: int) -> bool:
-    """Whether the process is one of ours: numbers are used again, and containers count for themselves."""
+    """Whether the process is a driver: pids are reused, and containers have pids of their own."""
     try:
         return b"service" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

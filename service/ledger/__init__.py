@@ -1,1 +1,1 @@
-"""What has happened to the trials of a sweep, and which driver may write it down."""
+"""The state of each trial, its journal, and who may write: one driver per sweep (lease), one worker per trial (claim)."""

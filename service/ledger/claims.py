@@ -1,4 +1,4 @@
-"""Claims: which worker may write a trial's files, in a folder that all hosts share or on S3."""
+"""Claims: which worker may write the files of a trial, in a shared folder or on S3."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Claim(Protocol):
 
 @dataclass(frozen=True)
 class Permit:
-    """What a driver gives its workers: the right to write in its epoch. `claim` makes it one worker's for a stack's trials."""
+    """A driver's permission for its workers to write during its epoch; a worker turns it into a claim on the trials of its stack."""
 
     storage: Path
     name: str
     epoch: int
 
     def claim(self, keys: Iterable[str]) -> Claim:
-        """From now on this attempt alone may write the trials' files; an older one that still lives is fenced off."""
-        if bucket := s3.of(self.storage):
+        """Make the caller the only writer of the trials' files; fences off an older worker that is still alive."""
+        if bucket := s3.bucket_of(self.storage):
             return BucketClaim(bucket, self.name, self.epoch, keys)
         check_epoch(paths.leases(self.storage, self.name), self.epoch)
         token = f"{self.name} {self.epoch} {lease.owner()} {uuid4().hex}".encode()
@@ -60,54 +60,54 @@ class Permit:
 
 @dataclass(frozen=True)
 class FolderClaim:
-    """One attempt's right to write into `storage`."""
+    """A claim in a shared folder: each trial's `attempt` file holds the token of the newest claim."""
 
     storage: Path
-    folder: Path
+    leases: Path
     epoch: int
     files: tuple[Path, ...]
     token: bytes
 
     def check(self) -> None:
-        """Raise SupersededError where the epoch is over or another attempt has the trial: a `stat` and K small reads."""
-        check_epoch(self.folder, self.epoch)
+        """Costs a `stat` and K small reads."""
+        check_epoch(self.leases, self.epoch)
         for file in self.files:
-            found = file.read_bytes() if file.exists() else b"nobody"
-            if found != self.token:
-                raise SupersededError(f"{file.parent.name} is trained by {' '.join(found.decode(errors='replace').split()[:3])}")
+            token = file.read_bytes() if file.exists() else b"nobody"
+            if token != self.token:
+                raise SupersededError(f"{file.parent.name} is trained by {_holder(token.decode(errors='replace'))}")
 
     def commit(self) -> None:
-        """What is written is where it belongs."""
+        """Nothing to do: workers write into the storage itself."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 class BucketClaim:
-    """One worker's right to write a stack's trials, from its claim on; `storage` is a folder that is nobody else's."""
+    """A claim on S3: the worker trains in a private folder and uploads it with each commit; a trial's head names the newest claim."""
 
     def __init__(self, bucket: Bucket, name: str, epoch: int, keys: Iterable[str]) -> None:
-        """Claim the trials, which fences off older attempts, and fetch their newest state. Raises SupersededError."""
+        """Claim the trials, which fences off older workers, and download their newest state. Raises SupersededError."""
         self._bucket, self._epoch = bucket, epoch
         home = paths.root(bucket.url)
         self._leases = paths.leases(home, name)
         check_epoch(self._leases, epoch)
         self._token = uuid4().hex
         self._owner = f"{name} {epoch} {lease.owner()} {self._token}"
-        self._lock, self.storage = _own_folder(paths.attempts(home), self._token)
+        self._lock, self.storage = _private_folder(paths.attempts(home), self._token)
         try:
-            self._heads: dict[str, Head] = dict(trial_objects.each(lambda key: (key, self._claim(key)), keys))
+            self._heads: dict[str, Head] = dict(trial_objects.in_parallel(lambda key: (key, self._claim(key)), keys))
         except BaseException:
             self.close()
             raise
 
     def check(self) -> None:
-        """Between commits nothing is written that anybody else could see."""
+        """Nothing to check: between commits nothing is written that others could see."""
 
     def commit(self) -> None:
-        """Upload what has changed of each trial and put its head in place. Raises SupersededError, and OSError where S3 is away."""
+        """Upload each trial's changed files, then replace its head. Raises SupersededError, and OSError if S3 does not answer."""
         check_epoch(self._leases, self._epoch)
-        self._heads |= dict(trial_objects.each(lambda key: (key, self._push(key)), self._heads))
+        self._heads |= dict(trial_objects.in_parallel(lambda key: (key, self._push(key)), self._heads))
 
     def close(self) -> None:
         shutil.rmtree(self.storage, ignore_errors=True)
@@ -116,16 +116,16 @@ class BucketClaim:
 
     def _claim(self, key: str) -> Head:
         while True:
-            # Listed before the claim: what is there now and in no head belongs to attempts that can commit no more.
-            left = set(self._bucket.list(f"trials/{key}/"))
+            # Listed before the claim: objects that no head names belong to workers that can no longer commit.
+            uploaded = set(self._bucket.list(f"trials/{key}/"))
             before = trial_objects.read_head(self._bucket, key)
             try:
                 head = self._replace(key, before, before.files)
                 break
             except FileExistsError:
-                continue  # another attempt claims it at this moment: the last one has it
+                continue  # another worker is claiming it at the same moment; the last one wins
         trial_objects.fetch(self._bucket, head.files, paths.trial(self.storage, key), key)
-        self._bucket.delete(left - head.objects)
+        self._bucket.delete(uploaded - head.objects)
         return head
 
     def _push(self, key: str) -> Head:
@@ -145,31 +145,35 @@ class BucketClaim:
         try:
             head = self._replace(key, before, files)
         except FileExistsError:
-            raise SupersededError(
-                f"{key} is trained by {' '.join(trial_objects.read_head(self._bucket, key).attempt.split()[:3])}"
-            ) from None
-        with contextlib.suppress(OSError):  # the next attempt's claim does it, too
+            winner = trial_objects.read_head(self._bucket, key).attempt
+            raise SupersededError(f"{key} is trained by {_holder(winner)}") from None
+        with contextlib.suppress(OSError):  # else the next claim deletes them
             self._bucket.delete(before.objects - head.objects)
         return head
 
     def _replace(self, key: str, before: Head, files: Mapping[str, tuple[str, str]]) -> Head:
-        """Put a head of ours in the place of `before`; raises FileExistsError where that is not the newest."""
+        """Replace the head `before` by one of ours. Raises FileExistsError if `before` is no longer the newest."""
         content = json.dumps({"attempt": self._owner, "files": files}, indent=1).encode()
-        at = trial_objects.address(key)
-        etag = self._bucket.replace(at, content, before.etag) if before.etag else self._bucket.create(at, content)
+        name = trial_objects.head_name(key)
+        etag = self._bucket.replace(name, content, before.etag) if before.etag else self._bucket.create(name, content)
         return Head(self._owner, files, etag)
 
 
-def _own_folder(folder: Path, token: str) -> tuple[int, Path]:
-    """A new folder with the lock that says that its owner lives; those of the dead are removed."""
+def _holder(token: str) -> str:
+    """Sweep, epoch and `host:pid` of a token, without its random part."""
+    return " ".join(token.split()[:3])
+
+
+def _private_folder(folder: Path, token: str) -> tuple[int, Path]:
+    """A new folder, and the lock that shows that its owner is alive; removes the folders of dead owners."""
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("*.lock"):
-        if (lock := flock(left)) is not None:
-            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-            left.unlink(missing_ok=True)
+    for path in folder.glob("*.lock"):
+        if (lock := flock(path)) is not None:
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink(missing_ok=True)
             os.close(lock)
     lock = flock(folder / f"{token}.lock")
     if lock is None:
-        raise OSError(errno.EAGAIN, "another process tidies it; try again", str(folder))
+        raise OSError(errno.EAGAIN, "another process is cleaning it up; try again", str(folder))
     (folder / token).mkdir()
     return lock, folder / token

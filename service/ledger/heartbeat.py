@@ -1,4 +1,4 @@
-"""The driver's heartbeat: shows life, and sees that another driver has taken over or that somebody asks it to leave."""
+"""The driver's heartbeat: renews its lease, and notices a takeover or a request to stop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from service.storage import shared_files
 from trainables.errors import SupersededError, UserError
 
 
-class Heart:
-    """Beats inside `with`; calls `leave(why)`, once, where the driver has to go."""
+class Heartbeat:
+    """A thread that beats inside `with`; calls `leave(why)` once, when the driver has to leave."""
 
     def __init__(self, held: Lease, stop_request: Path, leave: Callable[[str], None]) -> None:
         self._lease, self._request, self._leave, self._over = held, stop_request, leave, threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 
@@ -30,7 +30,7 @@ class Heart:
 
     def _run(self) -> None:
         while not self._over.wait(lease.BEAT):
-            # A disk or S3 that is full or away for a while, credentials that are renewed: away for long, another driver takes over.
+            # A full disk, an unreachable S3 or expired credentials may recover; if they do not, another driver takes over.
             with contextlib.suppress(OSError, UserError):
                 try:
                     self._lease.check()

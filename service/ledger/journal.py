@@ -1,4 +1,4 @@
-"""Where a sweep's journal lies: a file that is appended to, or on S3 numbered parts, each of which is made once, by one driver."""
+"""The journal of a sweep: a file that is appended to, or numbered parts on S3, each of which is created once, by one driver."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from trainables.storage.files import append, write
 
 
 class Journal(Protocol):
-    """`where` is for people."""
+    """Append-only storage for the lines of a sweep; `where` names it in messages."""
 
     where: str
-    length: int  # of what has been written to last, in bytes or parts
+    length: int  # what is safely written, in bytes or parts
 
     def content(self) -> bytes: ...
-    def begin(self, good: int) -> None:
-        """Write after the first `good` bytes: what follows them was torn by a crash."""
+    def begin(self, valid: int) -> None:
+        """Start writing after the first `valid` bytes; what follows them was torn by a crash."""
 
     def append(self, content: bytes) -> None:
-        """All of it or nothing, to last; raises UserError where it cannot be, SupersededError where another driver has written."""
+        """Append durably, all or nothing. Raises UserError if that fails, SupersededError if another driver has written."""
 
     def close(self) -> None: ...
 
@@ -36,20 +36,20 @@ class FileJournal:
     def content(self) -> bytes:
         return self._path.read_bytes() if self._path.exists() else b""
 
-    def begin(self, good: int) -> None:
+    def begin(self, valid: int) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.ftruncate(self._file, good)
-        self.length = good
+        os.ftruncate(self._file, valid)
+        self.length = valid
 
     def append(self, content: bytes) -> None:
         try:
             append(self._file, content)
             os.fsync(self._file)
-        except BaseException as error:  # a signal, too: all of it or nothing
-            with contextlib.suppress(OSError):  # what is left of a torn line the next replay cuts off
+        except BaseException as error:  # signals included
+            with contextlib.suppress(OSError):  # else the next replay cuts off the torn line
                 os.ftruncate(self._file, self.length)
             if isinstance(error, OSError):
-                raise cannot(self.where, error) from error
+                raise _unwritable(self.where, error) from error
             raise
         self.length += len(content)
 
@@ -58,23 +58,23 @@ class FileJournal:
 
 
 class ObjectJournal:
-    """The parts are kept on this host as well, since they never change."""
+    """Parts never change, so this host keeps a copy of each."""
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         self._bucket, self._folder, self.where = bucket, folder, f"{bucket.url}/{paths.remote(folder)[1]}"
         self.length = 0
 
     def content(self) -> bytes:
-        """All parts; those that are not here yet are fetched."""
-        there = sorted(key for key in self._bucket.list(f"{paths.remote(self._folder)[1]}/") if key.endswith(".jsonl"))
-        for key in there:
+        """The content of all parts; fetches those that are not on this host yet."""
+        keys = sorted(key for key in self._bucket.list(f"{paths.remote(self._folder)[1]}/") if key.endswith(".jsonl"))
+        for key in keys:
             if not (path := self._folder / Path(key).name).exists():
                 write(path, (self._bucket.get(key) or (b"", ""))[0])
-        self.length = len(there)
-        return b"".join((self._folder / Path(key).name).read_bytes() for key in there)
+        self.length = len(keys)
+        return b"".join((self._folder / Path(key).name).read_bytes() for key in keys)
 
-    def begin(self, good: int) -> None:
-        """A part is whole or not there."""
+    def begin(self, valid: int) -> None:
+        """Nothing to cut off: a part exists whole or not at all."""
 
     def append(self, content: bytes) -> None:
         path = self._folder / f"{self.length + 1:08d}.jsonl"
@@ -83,28 +83,28 @@ class ObjectJournal:
         except FileExistsError:
             raise SupersededError(f"another driver has written part {self.length + 1} of {self.where}") from None
         except OSError as error:
-            raise cannot(self.where, error) from error
+            raise _unwritable(self.where, error) from error
         self.length += 1
         write(path, content)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 def of(storage: Path, name: str) -> Journal:
     """The journal of a sweep."""
-    if bucket := s3.of(storage):
+    if bucket := s3.bucket_of(storage):
         return ObjectJournal(bucket, paths.manifest_parts(storage, name))
     return FileJournal(paths.manifest(storage, name))
 
 
 def names(storage: Path) -> list[str]:
     """The sweeps that have a journal."""
-    if bucket := s3.of(storage):
+    if bucket := s3.bucket_of(storage):
         keys = (key.split("/") for key in bucket.list("sweeps/"))
         return sorted({parts[1] for parts in keys if len(parts) == 4 and parts[2] == "manifest"})
     return sorted(path.parent.name for path in paths.sweeps(storage).glob("*/manifest.jsonl"))
 
 
-def cannot(where: str, error: OSError) -> UserError:
-    return UserError(f"{where} cannot be written ({error.strerror}); nothing is lost, mend that and run again")
+def _unwritable(where: str, error: OSError) -> UserError:
+    return UserError(f"{where} cannot be written ({error.strerror}); nothing is lost: fix that and run again")

@@ -13,14 +13,14 @@ from service.ledger.errors import IllegalTransitionError, StaleEpochError
 from trainables.errors import UserError
 from trainables.trial import Trial
 
-# state now -> states that may follow. Anything else is a fault of the service, and raises with the trial's story.
+# Current state -> states that may follow. Anything else is a fault of the service and raises, with all events of the trial.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
     "": ("planned",),
-    "planned": ("leased", "done", "stopped"),  # done at once: another sweep of this storage did it; stopped: before it was its turn
-    "leased": ("leased", "planned", "done", "failed", "diverged", "stopped"),  # leased again, by a later driver; planned: given back
+    "planned": ("leased", "done", "stopped"),  # done at once: by another sweep of this storage; stopped: before training
+    "leased": ("leased", "planned", "done", "failed", "diverged", "stopped"),  # leased again: by a later driver; planned: given back
     "failed": ("planned",),
     "diverged": ("planned",),
-    "stopped": ("planned",),  # another sweep has done it since
+    "stopped": ("planned",),  # another sweep has finished it since
     "done": (),
 }
 TERMINAL = ("done", "failed", "diverged", "stopped")
@@ -28,7 +28,7 @@ TERMINAL = ("done", "failed", "diverged", "stopped")
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One line of the journal: a trial enters a state. `epoch` is that of the driver's lease, higher for each later driver."""
+    """One line of the journal: a trial enters a state. `epoch` numbers the leases of the sweep; each later driver has a higher one."""
 
     key: str
     state: str
@@ -39,44 +39,44 @@ class Event:
 
 @dataclass
 class Entry:
-    """What the journal says about one trial, the newest event last."""
+    """The events of one trial, the newest last."""
 
     trial: Trial
-    story: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     @property
     def state(self) -> str:
-        return self.story[-1].state if self.story else ""
+        return self.events[-1].state if self.events else ""
 
     @property
     def detail(self) -> Mapping[str, Any]:
-        return self.story[-1].detail if self.story else {}
+        return self.events[-1].detail if self.events else {}
 
     @property
     def reused(self) -> bool:
-        """Whether another sweep did the trial."""
+        """Whether another sweep trained the trial."""
         return self.state == "done" and "sweep" in self.detail
 
     def tries(self) -> list[Event]:
-        """What has happened since a person last asked for the trial: the first planning, or `resume`."""
-        asked = max((i for i, event in enumerate(self.story) if event.detail.get("resumed")), default=0)
-        return self.story[asked:]
+        """The events since a user last asked for the trial: since the first plan or the last `resume`."""
+        start = max((i for i, event in enumerate(self.events) if event.detail.get("resumed")), default=0)
+        return self.events[start:]
 
-    def failures(self, reason: str, reached: int) -> int:
-        """How often the trial has failed for `reason` at its committed update `reached`, this time counted, without getting any further.
+    def failures_without_progress(self, reason: str, committed: int) -> int:
+        """How often the trial has failed for `reason` in a row without progress past update `committed`, this failure included.
 
-        Those before a person last asked for it do not count, nor those before it last came further: it is making its way."""
+        Failures before the user's last `resume` do not count, nor do those before it last made progress."""
         count = 1
         for detail in (
             event.detail for event in reversed(self.tries()) if event.state == "failed" and event.detail.get("reason") == reason
         ):
-            if detail.get("update", 0) < max(0, reached):
+            if detail.get("update", 0) < max(0, committed):
                 break
             count += 1
         return count
 
-    def size(self) -> int | None:
-        """The largest stack that it may be tried in, where a failure has set one."""
+    def stack_limit(self) -> int | None:
+        """The largest stack that failures still allow; None without such a failure."""
         return min((event.detail["size"] for event in self.tries() if event.state == "planned" and "size" in event.detail), default=None)
 
 
@@ -89,7 +89,7 @@ class Ledger:
         self.owner = ""
 
     def apply(self, event: Event) -> None:
-        """Take in an event; raises IllegalTransitionError or StaleEpochError, and then changes nothing."""
+        """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing."""
         if event.epoch < self.epoch:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
         if event.state == "opened":
@@ -98,20 +98,20 @@ class Ledger:
         entry = self.entries.get(event.key)
         now = entry.state if entry else ""
         if event.state not in TRANSITIONS[now]:
-            raise IllegalTransitionError(f"{event.key} cannot become {event.state!r}: {_story(entry)}")
+            raise IllegalTransitionError(f"{event.key} cannot become {event.state!r}: {_history(entry)}")
         if entry is None:
             entry = self.entries[event.key] = Entry(Trial.from_json(event.detail["trial"]))
-        entry.story.append(event)
+        entry.events.append(event)
 
-    def take_back(self, event: Event) -> None:
-        """Undo the last `apply`, which was of `event`, a trial's."""
+    def undo(self, event: Event) -> None:
+        """Undo the last `apply`, of `event`, which must belong to a trial."""
         entry = self.entries[event.key]
-        entry.story.pop()
-        if not entry.story:
+        entry.events.pop()
+        if not entry.events:
             del self.entries[event.key]
 
     def state(self, key: str) -> str:
-        """`""` for a trial that the journal does not know."""
+        """`""` for a trial that was never planned."""
         return self.entries[key].state if key in self.entries else ""
 
     def keys_in(self, *states: str) -> list[str]:
@@ -119,27 +119,27 @@ class Ledger:
 
 
 def replay(content: bytes, where: str) -> tuple[Ledger, int]:
-    """The ledger that a journal's lines make, and the length up to its last whole line: a crash may have torn the one after.
+    """The ledger after all whole lines of a journal, and their length in bytes; a crash may have left half a line after them.
 
-    Raises UserError, with `where` and the line's number, for a damaged line.
+    Raises UserError, which names `where` and the line number, for a damaged line.
     """
-    ledger, good = Ledger(), 0
+    ledger, length = Ledger(), 0
     for number, raw in enumerate(content.splitlines(keepends=True), start=1):
         if not raw.endswith(b"\n"):
             break
         try:
-            with contextlib.suppress(StaleEpochError):  # slipped through between a superseded driver's check and its write: not an event
+            with contextlib.suppress(StaleEpochError):  # written after a takeover, between the old driver's check and its write
                 ledger.apply(Event(**json.loads(raw)))
-        except UserError as error:  # a whole line, of a trial that this code cannot make
-            raise UserError(f"{where} line {number}: {error}; put back what the trial needs, or remove its lines") from error
+        except UserError as error:  # a valid line, but of a trial that this code cannot construct
+            raise UserError(f"{where} line {number}: {error}; restore what the trial needs, or remove its lines") from error
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise UserError(f"{where} line {number} is damaged ({error}); mend or remove that line") from error
-        good += len(raw)
-    return ledger, good
+            raise UserError(f"{where} line {number} is damaged ({error}); repair or remove that line") from error
+        length += len(raw)
+    return ledger, length
 
 
-def _story(entry: Entry | None) -> str:
+def _history(entry: Entry | None) -> str:
     if entry is None:
         return "it was never planned"
-    steps = (f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(e.time))} {e.state} (epoch {e.epoch})" for e in entry.story)
+    steps = (f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(e.time))} {e.state} (epoch {e.epoch})" for e in entry.events)
     return f"{entry.trial.name}: " + " -> ".join(steps)

@@ -1,6 +1,6 @@
-"""The manifest: one append-only journal per sweep, the truth about what is planned, leased, done, failed, diverged or stopped.
+"""The manifest: the journal of a sweep, opened for writing by the driver that holds its lease. Readers get a `Ledger`.
 
-`Manifest` is that journal opened for writing by the driver that holds the sweep's lease; whoever only reads gets a Ledger.
+The journal is append-only and the only record of which trials are planned, leased, done, failed, diverged or stopped.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from trainables.trial import Trial
 
 
 class Manifest:
-    """The journal opened for writing by the one driver of a sweep; every recorded event is on disk when record() returns."""
+    """The journal of a sweep, open for its driver. An event is on disk when `record` returns. Recording is thread-safe."""
 
     def __init__(self, storage: Path, name: str) -> None:
-        """Take the lease, replay, begin a new epoch; raises UserError where another driver holds the lease."""
+        """Take the lease, replay the journal, begin a new epoch. Raises UserError if another driver holds the lease."""
         self.lease = Lease(storage, name)
         self._journal, self.closed = journal.of(storage, name), False
         self._writing = threading.Lock()
         while True:
-            self.ledger, good = _replay(self._journal)
-            self._journal.begin(good)
+            self.ledger, length = _replay(self._journal)
+            self._journal.begin(length)
             try:
                 self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail={"owner": self.lease.owner})])
                 break
             except SupersededError:
-                self.lease.check()  # else the last words of the driver before this one came between
+                self.lease.check()  # raises if superseded; otherwise the previous driver wrote in between, so replay again
 
     def record(self, state: str, details: Mapping[str, Mapping[str, Any]]) -> None:
-        """Each trial key of `details` enters `state`; one fsync for all. Raises SupersededError where another driver took over."""
+        """Each trial key of `details` enters `state`; one fsync for all. Raises SupersededError after a takeover."""
         self.record_all((key, state, detail) for key, detail in details.items())
 
     def record_all(self, events: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
-        """(key, state, detail) in order, all of them or none on disk; one fsync."""
+        """Record (key, state, detail) in order, atomically; one fsync."""
         now, epoch = time.time(), self.ledger.epoch
         self._record([Event(key=key, state=state, epoch=epoch, time=now, detail=detail) for key, state, detail in events])
 
     def plan(self, trials: Iterable[Trial]) -> None:
-        """Trials that the journal does not know yet become planned."""
+        """Record trials that are new to the journal as planned."""
         self.record("planned", {t.key: {"trial": t.to_json()} for t in trials if t.key not in self.ledger.entries})
 
     def close(self) -> None:
-        """End the epoch and the writing; twice is once."""
+        """End the epoch and close the journal. Idempotent."""
         self.lease.release()
         if not self.closed:
             self._journal.close()
@@ -62,7 +62,7 @@ class Manifest:
     def _record(self, events: Sequence[Event]) -> None:
         if not events:
             return
-        with self._writing:  # a signal's last words may come from another thread
+        with self._writing:  # a signal may make another thread record the driver's exit
             self.lease.check()
             applied, before = [], self._journal.length
             try:
@@ -71,10 +71,10 @@ class Manifest:
                     applied.append(event)
                 self._append("".join(json.dumps(asdict(event)) + "\n" for event in events).encode())
             except BaseException:
-                # What is not on disk has not happened: the next event would else follow a state that no replay will find.
+                # Undo events that are not on disk; else the next one would follow a state that no replay reaches.
                 if self._journal.length == before:
                     for event in reversed([event for event in applied if event.state != "opened"]):
-                        self.ledger.take_back(event)
+                        self.ledger.undo(event)
                 raise
 
     def _append(self, content: bytes) -> None:
@@ -82,25 +82,25 @@ class Manifest:
 
 
 def read(storage: Path, name: str) -> Ledger:
-    """The ledger of a sweep, empty where there is none yet; raises UserError for a damaged journal."""
+    """The ledger of a sweep, empty if it has no journal yet. Raises UserError for a damaged journal."""
     return _replay(journal.of(storage, name))[0]
 
 
-def read_all(storage: Path, own: str | None = None) -> dict[str, Ledger]:
+def read_all(storage: Path, required: str | None = None) -> dict[str, Ledger]:
     """The ledgers of all sweeps of a storage, by name.
 
-    One that cannot be read holds up nobody but its `own` sweep, for which UserError is raised: the others are told on stderr, and left out.
+    A journal that cannot be read is reported on stderr and skipped, unless it is that of the sweep `required`: then UserError is raised.
     """
-    found = {}
+    ledgers = {}
     for name in journal.names(storage):
         try:
-            found[name] = read(storage, name)
+            ledgers[name] = read(storage, name)
         except UserError as error:
-            if name == own:
+            if name == required:
                 raise
-            print(f"sweep {name!r} is left out: {error}", file=sys.stderr)
-    return found
+            print(f"sweep {name!r} is skipped: {error}", file=sys.stderr)
+    return ledgers
 
 
-def _replay(where: Journal) -> tuple[Ledger, int]:
-    return replay(where.content(), where.where)
+def _replay(source: Journal) -> tuple[Ledger, int]:
+    return replay(source.content(), source.where)

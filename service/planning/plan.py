@@ -84,7 +84,7 @@ def make_plan(
     sweep = override(load_sweep(name), settings)
     absent = absent_datasets(sweep.datasets)
     trial_objects.pull(storage)
-    ledgers = manifest.read_all(storage, own=name)
+    ledgers = manifest.read_all(storage, required=name)
     own, elsewhere = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name)
     trials = tuple(as_trained(trial, name, own, fresh) for trial in expand(sweep))
     left = 0
@@ -118,7 +118,7 @@ def suggested(sweep: Sweep, name: str, own: Ledger) -> tuple[tuple[Trial, ...], 
     studies: dict[str, set[str]] = {space.study(name): set() for space in spaces(sweep)}
     keys: dict[str, None] = {}
     for entry in own.entries.values():
-        detail = entry.story[0].detail
+        detail = entry.events[0].detail
         if detail.get("study") in studies:
             studies[detail["study"]].add(" ".join(detail["keys"]))
             keys |= dict.fromkeys(detail["keys"])
@@ -137,7 +137,7 @@ def as_trained(trial: Trial, name: str, own: Ledger, fresh: bool = False) -> Tri
 
 def limits(ledger: Ledger, trials: Sequence[Trial]) -> dict[str, int]:
     """The largest stack that failures have left to a trial, by key."""
-    known = ((trial.key, ledger.entries[trial.key].size()) for trial in trials if trial.key in ledger.entries)
+    known = ((trial.key, ledger.entries[trial.key].stack_limit()) for trial in trials if trial.key in ledger.entries)
     return {key: size for key, size in known if size}
 
 

@@ -16,7 +16,7 @@ from service.spool.scores import SCORE
 from service.storage import paths, shared_files
 from service.terminal.columns import aligned
 from service.tracking import notes
-from service.tracking.links import look
+from service.tracking.links import how_to_open
 from service.tracking.runs import RunRow, Tracking
 from trainables.storage.files import write
 from trainables.trial import Trial, comparison
@@ -178,7 +178,7 @@ def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     text = "\n\n".join(part for part in (text_of(found), controls.text_of(controls.compare(trials, outcomes))) if part)
     write(paths.table(storage, name), text.encode() + b"\n")
     write(paths.figure(storage, name), figure(found))
-    print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{look(tracking.uri, tracking.page)}")
+    print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{how_to_open(tracking.uri, tracking.page)}")
     return found, text
 
 

@@ -1,1 +1,1 @@
-"""Adaptive search: Optuna's studies, and what they found."""
+"""Adaptive search: Optuna's studies and their results."""

@@ -11,7 +11,7 @@ from typing import Any
 from service.storage import paths
 from service.terminal.columns import aligned
 from service.tracking import notes
-from service.tracking.links import look
+from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.storage.files import write
 
@@ -71,7 +71,7 @@ def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     """Print the tables, leave them in the sweep's folder, and say how to see the rest; MLflow is only read."""
     text = "\n\n".join(table(each) for each in found)
     write(paths.table(storage, name), text.encode() + b"\n")
-    print(f"\n{text}\n\n{look(tracking.uri, tracking.page)}")
+    print(f"\n{text}\n\n{how_to_open(tracking.uri, tracking.page)}")
     if paths.study(storage, name).exists():
         print(f"the search: optuna-dashboard {paths.study(storage, name)}")
     return text

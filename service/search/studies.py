@@ -1,7 +1,7 @@
-"""Adaptive search: what to try next, learned by Optuna from the scores so far. The only file that imports optuna.
+"""Adaptive search: Optuna suggests what to train next, from the scores so far. The only file that imports optuna.
 
-The manifest is the truth and the studies follow it: a suggestion is planned there first, with all that makes it one of Optuna's trials,
-and told when the manifest knows how it ended. So a study can be lost, or be begun elsewhere, and is made again from the manifest.
+The studies follow the manifest: a suggestion is planned there first, with everything needed to rebuild it, and Optuna is told its result
+once the manifest has recorded the end. So a lost study, or one in a new database, is rebuilt from the manifest.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from service.ledger.ledger import TERMINAL, Ledger
 from service.search.findings import Finding, Try
 from service.spool import scores
 from service.storage import paths
-from service.tracking.connection import told
+from service.tracking.connection import one_line
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
-KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed, with blanks between
-MOST_AGAIN = 50  # suggestions in a row that were made before: then the space is taken for exhausted
+KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed, separated by blanks
+REPEAT_LIMIT = 50  # repeated suggestions in a row after which the space counts as exhausted
 STATES = {TrialState.RUNNING: "under way", TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
-REDUCTION = 3  # ASHA lets a third of the members pass each rung
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of a database that fails are many lines; ours is one
+REDUCTION = 3  # ASHA: one in three passes each rung
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing database gives many lines of warnings; we report it in one
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One of Optuna's trials in our words: `params` of a study, tried with every seed."""
+    """One of Optuna's trials: `params` of a study, trained with every seed."""
 
     study: str
     params: Mapping[str, Label]
@@ -55,26 +55,26 @@ class Suggestion:
         return " ".join(trial.key for trial in self.trials)
 
     def detail(self) -> dict[str, Any]:
-        """What the manifest keeps with the trials, so that the study can be made again."""
+        """What the manifest stores with the trials to rebuild the study."""
         return {"study": self.study, "params": dict(self.params), "keys": self.key.split()}
 
 
-def findings(name: str, sweep: Sweep, storage: Path, place: BaseStorage | None) -> list[Finding]:
-    """What the studies of a sweep have found, for anybody: nothing is written. Raises UserError where they have not been begun."""
+def findings(name: str, sweep: Sweep, storage: Path, database: BaseStorage | None) -> list[Finding]:
+    """The results of a sweep's studies, without writing anything. Raises UserError if they have not been started."""
     assert sweep.search is not None
     file = paths.study(storage, name)
-    if place is None and not file.exists():
-        raise UserError(f"sweep {name!r} has no study in {file}; give --study-storage where it was run with one")
-    place = place or JournalStorage(JournalFileBackend(str(file)))
+    if database is None and not file.exists():
+        raise UserError(f"sweep {name!r} has no study in {file}; if it was run with --study-storage, give that")
+    database = database or JournalStorage(JournalFileBackend(str(file)))
     wanted = [space.study(name) for space in spaces(sweep)]
-    there = {study.study_name for study in optuna.get_all_study_summaries(place)}
-    if absent := [study for study in wanted if study not in there]:
-        raise unknown("study", absent[0], sorted(there))
-    return [_finding(optuna.load_study(study_name=study, storage=place), sweep.search.objective) for study in wanted]
+    existing = {study.study_name for study in optuna.get_all_study_summaries(database)}
+    if absent := [study for study in wanted if study not in existing]:
+        raise unknown("study", absent[0], sorted(existing))
+    return [_finding(optuna.load_study(study_name=study, storage=database), sweep.search.objective) for study in wanted]
 
 
 class Adaptive:
-    """The studies of a sweep, opened for writing by its one driver."""
+    """The studies of a sweep, opened for writing by its driver."""
 
     def __init__(
         self,
@@ -82,23 +82,23 @@ class Adaptive:
         sweep: Sweep,
         storage: Path,
         ledger: Ledger,
-        place: BaseStorage | None = None,
-        own: Callable[[Trial], Trial] = lambda trial: trial,
+        database: BaseStorage | None = None,
+        as_trained: Callable[[Trial], Trial] = lambda trial: trial,
     ) -> None:
-        """`place`: an open database, used instead of a file in the sweep's folder; `own` makes a trial the sweep's own (as_trained)."""
+        """`database` replaces the file in the sweep's folder; `as_trained` maps a suggested trial to the one that the sweep trains."""
         assert sweep.search is not None
-        self._search, self._storage, self._ledger, self._own = sweep.search, storage, ledger, own
+        self._search, self._storage, self._ledger, self._as_trained = sweep.search, storage, ledger, as_trained
         self._spaces = {space.study(name): space for space in spaces(sweep)}
-        where = "the study database" if place else str(paths.study(storage, name))
-        self._place = cast(BaseStorage, _Guarded(place or open_file(paths.study(storage, name)), where, name))
+        where = "the study database" if database else str(paths.study(storage, name))
+        self._database = cast(BaseStorage, _Guarded(database or open_file(paths.study(storage, name)), where, name))
         self._studies = {study: self._open(study, space) for study, space in self._spaces.items()}
 
     def restore(self) -> list[Trial]:
-        """Bring the studies up to the manifest after a crash, a loss or `resume`; returns the trials that are under way."""
-        planned = {tuple(d["keys"]): d for e in self._ledger.entries.values() if (d := e.story[0].detail).get("study") in self._spaces}
+        """Update the studies from the manifest after a crash, a loss or `resume`; returns the unfinished trials."""
+        planned = {tuple(d["keys"]): d for e in self._ledger.entries.values() if (d := e.events[0].detail).get("study") in self._spaces}
         for keys, detail in planned.items():
-            there = [trial.state for trial in self._of(detail["study"]) if _keys(trial) == [*keys]]
-            if not there or (TrialState.RUNNING not in there and self._under_way(keys)):
+            states = [trial.state for trial in self._of(detail["study"]) if _keys(trial) == [*keys]]
+            if not states or (TrialState.RUNNING not in states and self._under_way(keys)):
                 self.add([Suggestion(detail["study"], detail["params"], tuple(self._ledger.entries[key].trial for key in keys))])
         self.settle()
         open_keys = dict.fromkeys(key for study in self._studies for trial in self._of(study, TrialState.RUNNING) for key in _keys(trial))
@@ -106,57 +106,57 @@ class Adaptive:
 
     @property
     def left(self) -> int:
-        """How many suggestions are still to be made."""
+        """The number of suggestions still to come."""
         return sum(self._left(study) for study in self._studies)
 
     def ask(self, count: int) -> list[Suggestion]:
-        """The next `count` suggestions, for the study that has had the fewest; fewer where its budget ends, none where all do.
+        """The next `count` suggestions, for the study with the largest remaining budget; fewer if that ends, none if all have ended.
 
-        A suggestion that repeats one is among them but not counted: it is told the result of the other. Nothing is stored yet: `add`.
+        Repeated suggestions are included but not counted; they get the result of the first one. `add` stores suggestions.
         """
         name = max(self._studies, key=self._left)
         space, seen = self._spaces[name], {trial.user_attrs[KEY] for trial in self._of(name)}
-        # Sampled in a copy: what is stored is then whole, in one write, with its key.
+        # Sampled in a copy, so that `add` stores a suggestion with its key in one write.
         copy = optuna.create_study(directions=_directions(self._search))
         copy.add_trials(self._of(name))
-        found: list[Suggestion] = []
-        new, again = 0, self._again(name)
-        while new < min(count, self._left(name)) and again < MOST_AGAIN:
+        suggestions: list[Suggestion] = []
+        new, repeats = 0, self._repeats(name)
+        while new < min(count, self._left(name)) and repeats < REPEAT_LIMIT:
             copy.sampler = _sampler(self._search, len(copy.get_trials(deepcopy=False)))
             params = _choose(space, copy.ask())
-            found.append(Suggestion(name, params, tuple(self._own(trial) for trial in space.trials(params))))
-            new, again = (new, again + 1) if found[-1].key in seen else (new + 1, 0)
-            seen.add(found[-1].key)
-        return found
+            suggestions.append(Suggestion(name, params, tuple(self._as_trained(trial) for trial in space.trials(params))))
+            new, repeats = (new, repeats + 1) if suggestions[-1].key in seen else (new + 1, 0)
+            seen.add(suggestions[-1].key)
+        return suggestions
 
     def add(self, suggestions: Iterable[Suggestion]) -> None:
-        """Store suggestions that the manifest knows."""
+        """Store suggestions that the manifest has recorded."""
         for each in suggestions:
             axes = {name: _distribution(self._spaces[each.study].dimensions[name]) for name in each.params}
             about = {KEY: each.key, "trial": each.trials[0].name}
-            given = optuna.trial.create_trial(
+            trial = optuna.trial.create_trial(
                 state=TrialState.RUNNING, params=dict(each.params), distributions=axes, user_attrs=about
             )  # fmt: skip
-            self._studies[each.study].add_trial(given)
+            self._studies[each.study].add_trial(trial)
 
-    def heard(self, keys: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Take in the newest scores of trials; returns which are to stop, with reason and message, where the search stops any."""
+    def trials_to_stop(self, keys: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Store the newest scores of trials; returns those to stop early, with reason and message."""
         stops: dict[str, dict[str, str]] = {}
         if self._search.objective != "score":
-            return stops  # Optuna keeps no scores on the way to several objectives
+            return stops  # Optuna stores no intermediate scores for several objectives
         wanted = set(keys)
         for name, study in self._studies.items():
             touched = [trial for trial in self._of(name, TrialState.RUNNING) if wanted & set(_keys(trial))]
             for update, trials in self._note(touched).items():
                 for trial in trials:
-                    now = self._place.get_trial(trial._trial_id)
+                    now = self._database.get_trial(trial._trial_id)
                     if update < self._trials(trial)[0].updates and study.pruner.prune(study, now):
                         message = f"score {now.intermediate_values[update]:.1f} after update {update:,} is not enough to go on"
                         stops |= {key: {"reason": self._search.stop, "message": message} for key in _keys(trial)}
         return {key: why for key, why in stops.items() if self._ledger.state(key) not in TERMINAL}
 
     def settle(self) -> None:
-        """Tell the studies what has ended; what was told is not told again."""
+        """Tell the studies about suggestions that have ended. Idempotent."""
         for name, study in self._studies.items():
             for trial in self._of(name, TrialState.RUNNING):
                 if self._under_way(_keys(trial)):
@@ -167,32 +167,32 @@ class Adaptive:
                 study.tell(trial.number, values, state=TrialState.COMPLETE if values else self._unfinished(_keys(trial)))
 
     def _note(self, trials: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
-        """Store scores on the way that are not stored yet; returns by update, ascending, whom they belong to."""
-        found: dict[int, list[FrozenTrial]] = {}
+        """Store new intermediate scores; returns the trials that have one, by update, ascending."""
+        scored: dict[int, list[FrozenTrial]] = {}
         for trial in trials:
             for update, score in scores.curve(self._storage, self._trials(trial)).items():
                 if update not in trial.intermediate_values:
-                    found.setdefault(update, []).append(trial)
-                    self._place.set_trial_intermediate_value(trial._trial_id, update, score)
-        return dict(sorted(found.items()))
+                    scored.setdefault(update, []).append(trial)
+                    self._database.set_trial_intermediate_value(trial._trial_id, update, score)
+        return dict(sorted(scored.items()))
 
     def findings(self) -> list[Finding]:
-        """What each study has found, from the file or the database."""
+        """The results of each study."""
         return [_finding(study, self._search.objective) for study in self._studies.values()]
 
     def _values(self, trial: FrozenTrial) -> list[float] | None:
-        """The objectives, where every seed is done and has them."""
+        """The objectives; None unless every seed is done and has them."""
         trials = self._trials(trial)
         if any(self._ledger.state(each.key) != "done" for each in trials):
             return None
-        found = [scores.last(self._storage, trials)]
+        objectives = [scores.last(self._storage, trials)]
         if self._search.objective == "pareto":
-            found.append(scores.effective_density(self._storage, trials))
-        values = [value for value in found if value is not None and math.isfinite(value)]
-        return values if len(values) == len(found) else None
+            objectives.append(scores.effective_density(self._storage, trials))
+        values = [value for value in objectives if value is not None and math.isfinite(value)]
+        return values if len(values) == len(objectives) else None
 
     def _unfinished(self, keys: Iterable[str]) -> TrialState:
-        """In Optuna's words: a stopped member is 'pruned', which a sampler learns from; of a failure it learns nothing."""
+        """Optuna's state: its samplers learn from stopped trials, which it calls 'pruned', but not from failed ones."""
         states = {self._ledger.state(key) for key in keys}
         return TrialState.PRUNED if "stopped" in states else TrialState.FAIL
 
@@ -203,15 +203,15 @@ class Adaptive:
         return tuple(self._ledger.entries[key].trial for key in _keys(trial))
 
     def _of(self, study: str, *states: TrialState) -> list[FrozenTrial]:
-        """Optuna's trials that are ours, in order."""
+        """The trials of a study that we added, in order."""
         return [trial for trial in self._studies[study].get_trials(deepcopy=False, states=states or None) if KEY in trial.user_attrs]
 
     def _left(self, study: str) -> int:
         made = len({trial.user_attrs[KEY] for trial in self._of(study)})
-        return 0 if self._again(study) >= MOST_AGAIN else max(0, self._search.suggestions - made)
+        return 0 if self._repeats(study) >= REPEAT_LIMIT else max(0, self._search.suggestions - made)
 
-    def _again(self, study: str) -> int:
-        """How many suggestions in a row, up to the newest, were made before."""
+    def _repeats(self, study: str) -> int:
+        """How many of the newest suggestions in a row are repeats."""
         seen: set[str] = set()
         count = 0
         for trial in self._of(study):
@@ -223,13 +223,13 @@ class Adaptive:
         evaluations = space.trials({})[0].evaluation_updates()
         first = evaluations[min(self._search.grace, len(evaluations)) - 1]
         return optuna.create_study(
-            storage=self._place, study_name=name, directions=_directions(self._search), pruner=_pruner(self._search.stop, first),
+            storage=self._database, study_name=name, directions=_directions(self._search), pruner=_pruner(self._search.stop, first),
             load_if_exists=True,
         )  # fmt: skip
 
 
 def open_file(file: Path) -> BaseStorage:
-    """The studies in a file, for the holder of the lease: what a killed driver may have left, its lock and half a line, is taken away.
+    """The studies in a file; removes the lock and the half line that a killed driver may have left. Only for the holder of the lease.
 
     Raises UserError for a damaged file.
     """
@@ -241,39 +241,39 @@ def open_file(file: Path) -> BaseStorage:
     try:
         return JournalStorage(JournalFileBackend(str(file)))
     except (ValueError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({error}); remove it and run again: it is made anew from the manifest") from error
+        raise UserError(f"{file} is damaged ({error}); remove it and run again: it is rebuilt from the manifest") from error
 
 
 def open_database(url: str) -> BaseStorage:
-    """The studies in a database. Raises UserError, without what the address may hold of passwords, where it cannot be opened."""
+    """The studies in a database. Raises UserError, which shows no password of the address, if it cannot be opened."""
     try:
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # connections that a restarted server has cut are made anew
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # reconnects after a restart of the server
     except Exception as error:  # whatever SQLAlchemy and the database's driver raise
-        raise UserError(f"the study storage cannot be opened ({told(error)})") from None
+        raise UserError(f"the study storage cannot be opened ({one_line(error)})") from None
 
 
 class _Guarded:
-    """Optuna's storage, whose failures are told in one line: it may be lost, locked or cut off at any moment of a sweep."""
+    """Wraps Optuna's storage: calls that fail raise UserError in one line, as a database may be lost or locked at any time."""
 
-    def __init__(self, place: BaseStorage, where: str, sweep: str) -> None:
-        self._place, self._where, self._sweep = get_storage(place), where, sweep
+    def __init__(self, database: BaseStorage, where: str, sweep: str) -> None:
+        self._database, self._where, self._sweep = get_storage(database), where, sweep
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._place, name)
-        return partial(self._call, found) if callable(found) else found
+        attribute = getattr(self._database, name)
+        return partial(self._call, attribute) if callable(attribute) else attribute
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         try:
             return method(*arguments, **named)
         except DuplicatedStudyError:
-            raise  # which `load_if_exists` asks for
+            raise  # `load_if_exists` handles it
         except Exception as error:  # whatever SQLAlchemy, a database's driver, the journal and the disk raise
-            again = f"`python -m service run {self._sweep}` goes on, and makes the study again from the manifest where it is gone"
-            raise UserError(f"{self._where} fails ({told(_first(error))}); nothing is lost: {again}") from error
+            remedy = f"`python -m service run {self._sweep}` goes on, and rebuilds the study from the manifest if it is gone"
+            raise UserError(f"{self._where} fails ({one_line(_first(error))}); nothing is lost: {remedy}") from error
 
 
 def _first(error: BaseException) -> Exception:
-    """The error that the others were raised from."""
+    """The first error of a chain of causes."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return cast(Exception, error)
@@ -295,7 +295,7 @@ def _directions(search: Search) -> list[StudyDirection]:
 
 
 def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
-    """A sampler for the suggestion with this number alone, so that a driver that was killed in between goes on with the same draws."""
+    """A sampler seeded by the number of the suggestion, so that a restarted driver draws the same."""
     seed = zlib.crc32(f"{search.seed} {number}".encode())
     if search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -303,7 +303,7 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(stop: str, first: int) -> optuna.pruners.BasePruner:
-    """Optuna's rule by our name; nobody is stopped before update `first`."""
+    """Optuna's early-stopping rule of this name; it stops nothing before update `first`."""
     if stop == "asha":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION)
     return optuna.pruners.MedianPruner(n_warmup_steps=first) if stop == "median" else optuna.pruners.NopPruner()

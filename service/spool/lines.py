@@ -1,7 +1,7 @@
-"""The spool: an append-only file of JSON lines per trial, from which MLflow is filled. Trainers write it and make no network call.
+"""Reads the spool, the append-only log of JSON lines that each trial has and that MLflow is populated from.
 
-A point is committed when a checkpoint at or past its update is on disk, which a later line says. Only committed points are ever
-shipped, so a resumed trial may write the others again: the first report after a resume cuts off what it is about to repeat.
+A point is committed once a checkpoint at or after its update is on disk, which a later line records. Only committed points are shipped, so
+a resumed trial may repeat the others: its first report cuts off the lines that it will write again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from trainables.errors import UserError
 
 Line = dict[str, Any]
-COMMITS = ("checkpointed", "diverged", "finished")  # nothing up to such a line's update will be computed again
+COMMITS = ("checkpointed", "diverged", "finished")  # updates up to that of such a line will not be repeated
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A line of the spool, the update it belongs to and the byte offsets where it starts and ends."""
+    """A line of the spool with its position in the file, in bytes."""
 
     line: Line
     start: int
@@ -36,7 +36,7 @@ class Placed:
 
 
 def read(path: Path, offset: int = 0) -> list[Placed]:
-    """The whole lines from byte `offset` on; a torn last line, left by a crash, is not one. Raises UserError for a damaged file."""
+    """The lines from byte `offset` on, without a last line torn by a crash. Raises UserError for a damaged file."""
     if not path.exists():
         return []
     with path.open("rb") as file:
@@ -48,24 +48,24 @@ def read(path: Path, offset: int = 0) -> list[Placed]:
 
 
 def committed(lines: Sequence[Placed]) -> list[Placed]:
-    """The lines up to and with the last one that commits."""
+    """The lines up to and including the last one that commits."""
     last = max((i for i, placed in enumerate(lines) if placed.commits), default=-1)
     return list(lines[: last + 1])
 
 
 def committed_update(lines: Sequence[Placed]) -> int:
-    """The update up to which nothing will be computed again; -1 where nothing is committed."""
+    """The last committed update; -1 if there is none."""
     return max((placed.update for placed in lines if placed.commits), default=-1)
 
 
-def outcome(lines: Sequence[Placed]) -> Line | None:
-    """The line that says how the trial ended, `diverged` before `finished`; None where it has not."""
+def end_line(lines: Sequence[Placed]) -> Line | None:
+    """The line that ended the trial; `diverged` takes precedence over `finished`. None if it has not ended."""
     ends = {placed.line["kind"]: placed.line for placed in lines if placed.line["kind"] in ("diverged", "finished")}
     return ends.get("diverged") or ends.get("finished")
 
 
 def points(lines: Sequence[Placed]) -> list[tuple[str, float, int, int]]:
-    """(metric, value, milliseconds since 1970, update) of every number in the lines."""
+    """(metric, value, milliseconds since 1970, update) of every metric in the lines."""
     return [
         (name, float(value), int(placed.line["time"]), placed.update)
         for placed in lines
@@ -74,7 +74,7 @@ def points(lines: Sequence[Placed]) -> list[tuple[str, float, int, int]]:
 
 
 def evaluations(lines: Sequence[Placed]) -> list[Line]:
-    """Every evaluation with all its episodes; that of the final ones, if there is one, comes last and says that it is `final`."""
+    """Every evaluation with all its episodes; the one of the final episodes, if any, comes last and is marked `final`."""
     return [
         {name: placed.line[name] for name in ("update", "returns", "scores")} | ({"final": True} if placed.line["kind"] == "final" else {})
         for placed in lines

@@ -1,4 +1,4 @@
-"""What trials have scored so far, and how dense their actors are, read from their spools: the numbers that a search learns from."""
+"""Scores and actor densities of trials, read from their spools: the objectives of a search."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from service.spool import lines
 from service.storage import paths
 from trainables.trial import Trial
 
-SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return stands in where no reference returns are known
-FINAL_SCORE, FINAL_RETURN = "final/normalized_score", "final/return"  # of the final episodes, where a trial has some
+SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return is used where no reference returns are known
+FINAL_SCORE, FINAL_RETURN = "final/normalized_score", "final/return"  # of the final episodes, if a trial has any
 DENSITY = "mask/effective_density/actor"
 
 
 def curve(storage: Path, trials: Sequence[Trial]) -> dict[int, float]:
-    """Mean score of the trials by update, ascending, of the evaluations that all of them have had."""
-    own = [_curve(storage, trial) for trial in trials]
-    return {update: fmean(scores[update] for scores in own) for update in sorted(set.intersection(*map(set, own)))}
+    """Mean score of the trials by update, ascending, at the evaluations that all of them have reached."""
+    curves = [_curve(storage, trial) for trial in trials]
+    return {update: fmean(scores[update] for scores in curves) for update in sorted(set.intersection(*map(set, curves)))}
 
 
 def last(storage: Path, trials: Sequence[Trial]) -> float | None:
-    """Mean score of the trials after their last update; None where one has none."""
+    """Mean score of the trials after their last update; None unless all have one."""
     return curve(storage, trials).get(trials[0].updates)
 
 
 def effective_density(storage: Path, trials: Sequence[Trial]) -> float | None:
-    """Mean share of the actor's weights that lie on a path, by the newest masks; None where one has none."""
+    """Mean effective density of the actors, by their newest masks; None unless all have masks."""
     masks = [[placed.line["metrics"] for placed in _lines(storage, trial) if placed.line["kind"] == "pruned"] for trial in trials]
-    return fmean(own[-1][DENSITY] for own in masks) if all(masks) else None
+    return fmean(metrics[-1][DENSITY] for metrics in masks) if all(masks) else None
 
 
 def _curve(storage: Path, trial: Trial) -> dict[int, float]:
-    told = [(placed.update, placed.line["metrics"]) for placed in _lines(storage, trial) if placed.line["kind"] == "evaluated"]
-    return {update: metrics.get(SCORE, metrics.get(RETURN)) for update, metrics in told if SCORE in metrics or RETURN in metrics}
+    evaluations = [(placed.update, placed.line["metrics"]) for placed in _lines(storage, trial) if placed.line["kind"] == "evaluated"]
+    return {update: metrics.get(SCORE, metrics.get(RETURN)) for update, metrics in evaluations if SCORE in metrics or RETURN in metrics}
 
 
 def _lines(storage: Path, trial: Trial) -> list[lines.Placed]:

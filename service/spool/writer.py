@@ -1,4 +1,4 @@
-"""The writers of spools, for trainers: a trial's lines, and a listener that splits a stack's reports among its members. No network call."""
+"""Writes spools while a stack trains: each member's share of a report goes to the member's own spool. Makes no network call."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from trainables.trial import Stack, Trial
 
 
 class TrialSpool:
-    """The writer of one trial's spool. It opens lazily: until the first report says where the trial goes on, nothing is written."""
+    """The writer of one trial's spool. Writes nothing before the first report, whose update says where training resumes."""
 
     def __init__(self, storage: Path, trial: Trial, origin: Mapping[str, str]) -> None:
         self._storage, self._trial, self._origin, self._file = storage, trial, origin, -1
-        self._committed, self._over, self._finished = -1, False, False
+        self._committed, self._diverged, self._finished = -1, False, False
 
     def write(self, update: int, kind: str, **content: Any) -> None:
-        """Append a line; one that repeats a committed update is dropped: it is in the file already, with the same values."""
+        """Append a line. Drops lines of committed updates, which the file already holds with the same values."""
         if self._file < 0:
-            # Training that goes on from its last checkpoint has nothing to tell but its end: what led there is not computed again.
+            # After resuming from its last checkpoint a trial only reports its end; earlier lines will not be written again.
             self._open(update + 1 if kind == "finished" else update)
-        if self._over and kind not in ("checkpointed", "finished"):
-            return  # diverged before: whatever its place in the stack still computes is no result
+        if self._diverged and kind not in ("checkpointed", "finished"):
+            return  # what the stack still computes for this member is meaningless
         if update <= self._committed and (kind != "finished" or self._finished):
             return
         self._append({"update": update, "kind": kind, "time": _now(), **content})
         if kind in COMMITS:
-            self._committed, self._over, self._finished = update, self._over or kind == "diverged", kind == "finished"
+            self._committed, self._diverged, self._finished = update, self._diverged or kind == "diverged", kind == "finished"
 
     def sync(self) -> None:
         if self._file >= 0:
@@ -50,13 +50,13 @@ class TrialSpool:
             self._file = -1
 
     def _open(self, update: int) -> None:
-        """Cut off a torn line and the uncommitted lines that are now computed again, those at or past `update`."""
+        """Open for appending; cuts off a torn line and the uncommitted lines from `update` on, which will be written again."""
         path = paths.spool(self._storage, self._trial.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         write(paths.trial_json(self._storage, self._trial.key), json.dumps(self._trial.to_json(), indent=1).encode())
         lines = read(path)
         self._committed = committed_update(lines)
-        self._over, self._finished = (any(placed.line["kind"] == kind for placed in lines) for kind in ("diverged", "finished"))
+        self._diverged, self._finished = (any(placed.line["kind"] == kind for placed in lines) for kind in ("diverged", "finished"))
         kept = len(committed(lines))
         while kept < len(lines) and lines[kept].update < update:
             kept += 1
@@ -70,9 +70,9 @@ class TrialSpool:
 
 
 class StackSpool:
-    """Listens to a stack's reports and writes each member's share to the member's spool.
+    """Writes the reports of a stack to its members' spools.
 
-    `origin` says where the numbers come from, by dataset id: the dataset's hash, the code's revision and so on, as text.
+    `origin`, by dataset id, is the provenance of the numbers as text: the dataset's hash, the code's revision and so on.
     """
 
     def __init__(self, stack: Stack, storage: Path, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int) -> None:
@@ -82,12 +82,12 @@ class StackSpool:
 
     def __call__(self, report: Report) -> None:
         match report:
-            case Pruned(update=update, statistics=rows, warnings=told):
-                self._each(update, "pruned", ({"metrics": row, "warnings": own} for row, own in zip(rows, told, strict=True)))
+            case Pruned(update=update, statistics=rows, warnings=warnings):
+                self._each(update, "pruned", ({"metrics": row, "warnings": texts} for row, texts in zip(rows, warnings, strict=True)))
             case Trained(update=update, metrics=rows, updates_per_second=rate):
-                # All members make `own` updates a second at the price of one process: `speed/stack` tells what share of it is each one's.
-                own = {"speed/updates_per_second": rate / len(rows), "speed/stack": float(len(rows))} | self._usage()
-                self._each(update, "trained", ({"metrics": row | own} for row in rows))
+                # A member's speed is its share of the stack's: all members train in one process; `speed/stack` is their number.
+                speed = {"speed/updates_per_second": rate / len(rows), "speed/stack": float(len(rows))} | self._usage()
+                self._each(update, "trained", ({"metrics": row | speed} for row in rows))
             case Evaluated(update=update, returns=returns, scores=scores, final=final):
                 kind, group = ("final", "final") if final else ("evaluated", "eval")
                 self._each(update, kind, (_evaluation(group, r, s) for r, s in zip(returns, scores, strict=True)))
@@ -98,7 +98,7 @@ class StackSpool:
             case Finished(update=update, seconds=seconds, execution=execution):
                 self._each(update, "finished", ({"seconds": seconds, "execution": execution} for _ in self._spools))
         if report.update % self._every == 0 or report.update == self._last:
-            self.sync()  # a checkpoint follows: what it commits must be on disk before it
+            self.sync()  # a checkpoint follows, and the lines that it commits must be on disk first
 
     def sync(self) -> None:
         for spool in self._spools:
@@ -114,11 +114,11 @@ class StackSpool:
 
 
 def _evaluation(group: str, returns: list[float], scores: list[float]) -> dict[str, Any]:
-    """Means and the spread over the E episodes as metrics, and all of them as they are: statistics can be chosen later."""
+    """Mean and standard deviation over the E episodes as metrics, and the episodes themselves for later statistics."""
     if not returns:
         return {"metrics": {}}
     if all(math.isnan(score) and not math.isnan(total) for score, total in zip(scores, returns, strict=True)):
-        return {"metrics": {f"{group}/return": sum(returns) / len(returns)}, "returns": returns, "scores": []}  # no reference is known
+        return {"metrics": {f"{group}/return": sum(returns) / len(returns)}, "returns": returns, "scores": []}  # no reference scores
     mean = sum(scores) / len(scores)
     spread = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
     metrics = {"return": sum(returns) / len(returns), "normalized_score": mean, "normalized_score_std": spread}
@@ -126,5 +126,5 @@ def _evaluation(group: str, returns: list[float], scores: list[float]) -> dict[s
 
 
 def _now() -> int:
-    """Milliseconds since 1970: the source's time, which makes shipping a point twice harmless."""
+    """Milliseconds since 1970. Points keep this time, which makes shipping idempotent."""
     return time.time_ns() // 1_000_000

@@ -1,1 +1,1 @@
-"""Where files lie: on a shared folder or on S3."""
+"""Files of a sweep: in a shared folder or on S3."""

@@ -1,4 +1,4 @@
-"""What a storage must promise so that two drivers cannot write at the same time, and whether it keeps it."""
+"""What a storage must guarantee so that two drivers cannot write at the same time, and tests of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.storage import s3
 
 
 def _exclusive(folder: Path) -> bool:
-    """A file is made once: the lease."""
+    """Only one caller can create a file; the lease relies on it."""
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
     os.close(os.open(folder / "once", flags))
     try:
@@ -23,7 +23,7 @@ def _exclusive(folder: Path) -> bool:
 
 
 def _locked(folder: Path) -> bool:
-    """A lock keeps others out: the drivers of a host."""
+    """A lock excludes others; drivers of one host rely on it."""
     with (folder / "lock").open("w") as first, (folder / "lock").open("w") as second:
         fcntl.flock(first, fcntl.LOCK_EX)
         try:
@@ -34,34 +34,34 @@ def _locked(folder: Path) -> bool:
 
 
 def _renamed(folder: Path) -> bool:
-    """A file takes another one's place: checkpoints."""
+    """Renaming replaces a file; checkpoints rely on it."""
     (folder / "old").write_text("old")
     (folder / "new").write_text("new")
     os.replace(folder / "new", folder / "old")
     return (folder / "old").read_text() == "new" and not (folder / "new").exists()
 
 
-PROMISES: dict[str, Callable[[Path], bool]] = {"O_EXCL": _exclusive, "flock": _locked, "rename": _renamed}
+GUARANTEES: dict[str, Callable[[Path], bool]] = {"O_EXCL": _exclusive, "flock": _locked, "rename": _renamed}
 
 
-def broken(folder: Path) -> list[str]:
-    """The promises that the file system of `folder` does not keep; writes into the folder."""
-    found = []
-    for name, holds in PROMISES.items():
+def missing_guarantees(folder: Path) -> list[str]:
+    """The guarantees that the file system of `folder` does not give; writes into the folder."""
+    missing = []
+    for name, holds in GUARANTEES.items():
         try:
-            kept = holds(folder)
+            given = holds(folder)
         except OSError:  # e.g. flock on a mount without locks
-            kept = False
-        if not kept:
-            found.append(name)
-    return found
+            given = False
+        if not given:
+            missing.append(name)
+    return missing
 
 
-def prove(bucket: s3.Bucket) -> None:
-    """Raises UserError or OSError where the bucket is not as the service needs it."""
+def check_bucket(bucket: s3.Bucket) -> None:
+    """Test a bucket; raises UserError or OSError if it does not give what the service needs."""
     key = f"doctor/{uuid4().hex}"
-    bucket.create(key, b"doctor", patience=s3.FIRST)
+    bucket.create(key, b"doctor", patience=s3.FIRST_PATIENCE)
     try:
-        bucket.prove_conditions(key)
+        bucket.check_conditions(key)
     finally:
         bucket.delete([key])

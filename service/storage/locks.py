@@ -1,4 +1,4 @@
-"""Locks among the processes of one kernel."""
+"""File locks; reliable among processes of one kernel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def flock(path: Path) -> int | None:
-    """A lock that the kernel drops with the process, so a killed driver never leaves one behind; None where another has it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """Lock a file; None if another process holds the lock. The kernel releases it when the process ends, even by SIGKILL."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(lock)
+        os.close(file)
         return None
-    return lock
+    return file

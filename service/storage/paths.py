@@ -1,12 +1,12 @@
-"""Every path that is written under a storage root; nothing else joins path names. No torch.
+"""Every path under a storage root; no other file joins path names. Imports no torch.
 
 storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  masks.json  policy.safetensors  policy.json
-storage/trials/<key>/attempt   the worker that may write the trial's files
+storage/trials/<key>/attempt   which worker may write the trial's files
 storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png  study.log  stopped/
 storage/reports/<name>/   page.html  table.txt  table.tex  cells.csv  trials.csv  curves.csv  (and .parquet)  figures/
 storage/mlflow.db  storage/artifacts/  storage/ray/
 
-A storage on S3 has the same names in a folder of this host, and what all hosts share in the bucket (docs/decisions/009-object-storage.md):
+A storage on S3 uses the same names in a folder of this host; the bucket holds what hosts share (docs/decisions/009-object-storage.md):
 heads/<key>.json  trials/<key>/...  sweeps/<name>/manifest/<number>.jsonl  sweeps/<name>/lease/  sweeps/<name>/stop
 """
 
@@ -20,16 +20,16 @@ from pathlib import Path
 from trainables.errors import UserError
 from trainables.storage.trial_files import KEY, checked, checkpoints, masks, masks_json, policy, policy_json, trial, trials
 
-__all__ = ["checkpoints", "masks", "masks_json", "policy", "policy_json", "trial", "trials"]  # named with the rest, for one import
+__all__ = ["checkpoints", "masks", "masks_json", "policy", "policy_json", "trial", "trials"]  # re-exported, so that callers need one import
 
 S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._=-]*)*/?"
-MARK = "s3~"  # begins the name of the folder that stands for a bucket and prefix
+MARK = "s3~"  # first letters of the local folder for a bucket and prefix
 
 
 def root(given: str | Path | None = None) -> Path:
-    """The storage root, absolute: `given`, else $WINNOW_STORAGE, else ./storage; for `s3://bucket/prefix` this host's folder for it.
+    """The absolute storage root: `given`, else $WINNOW_STORAGE, else ./storage. For `s3://bucket/prefix` it is a folder on this host.
 
-    A driver that Ray's job server started works in a temporary copy of the code, where nothing would last: there it is ~/winnow-storage.
+    A driver started by Ray's job server runs in a temporary copy of the code, so its default is ~/winnow-storage.
     """
     chosen = given or os.environ.get("WINNOW_STORAGE")
     if not chosen:
@@ -40,7 +40,7 @@ def root(given: str | Path | None = None) -> Path:
 
 
 def remote(path: Path) -> tuple[str, str]:
-    """`("s3://bucket/prefix", "sweeps/x/stop")` for a path under the folder of an S3 storage; `("", "")` for any other."""
+    """`("s3://bucket/prefix", "sweeps/x/stop")` for a path under the local folder of an S3 storage, else `("", "")`."""
     for depth, name in enumerate(path.parts):
         if name.startswith(MARK):
             return f"s3://{name.removeprefix(MARK).replace('~', '/')}", "/".join(path.parts[depth + 1 :])
@@ -48,7 +48,7 @@ def remote(path: Path) -> tuple[str, str]:
 
 
 def shown(storage: Path) -> str:
-    """The storage as users named it."""
+    """The storage as the user named it."""
     return remote(storage)[0] or str(storage)
 
 
@@ -66,12 +66,12 @@ def shipped(storage: Path, key: str) -> Path:
 
 
 def attempt(storage: Path, key: str) -> Path:
-    """Names the worker that trains the trial now; any other finds here that it may write no more."""
+    """Names the one worker that may write the trial's files."""
     return trial(storage, key) / "attempt"
 
 
 def head(storage: Path, key: str) -> Path:
-    """What a trial on S3 consists of: the one object that a commit replaces."""
+    """The list of a trial's objects on S3: the one object that a commit replaces."""
     return heads(storage) / f"{trial(storage, key).name}.json"
 
 
@@ -80,7 +80,7 @@ def heads(storage: Path) -> Path:
 
 
 def attempts(storage: Path) -> Path:
-    """A folder per worker of this host that trains for a storage on S3."""
+    """A private folder for each worker of this host that trains for a storage on S3."""
     return storage / "attempts"
 
 
@@ -98,7 +98,7 @@ def manifest(storage: Path, name: str) -> Path:
 
 
 def manifest_parts(storage: Path, name: str) -> Path:
-    """The journal of a sweep on S3, which cannot append: numbered objects, each made once."""
+    """The journal of a sweep on S3, which cannot append: numbered objects, each created once."""
     return sweep(storage, name) / "manifest"
 
 
@@ -107,22 +107,22 @@ def lock(storage: Path, name: str) -> Path:
 
 
 def leases(storage: Path, name: str) -> Path:
-    """One file per epoch; the highest one says which driver may write."""
+    """One file per epoch; the highest one names the driver that may write."""
     return sweep(storage, name) / "lease"
 
 
 def stop_request(storage: Path, name: str) -> Path:
-    """Asks the driver to leave, wherever it runs."""
+    """Requests that the driver leave, on any host."""
     return sweep(storage, name) / "stop"
 
 
 def study(storage: Path, name: str) -> Path:
-    """What Optuna remembers of an adaptive sweep."""
+    """The Optuna studies of an adaptive sweep."""
     return sweep(storage, name) / "study.log"
 
 
-def stopped(storage: Path, name: str, key: str) -> Path:
-    """Asks whoever trains the trial for this sweep to stop it at the next checkpoint, and says why."""
+def trial_stop_request(storage: Path, name: str, key: str) -> Path:
+    """Requests that a trial of this sweep stop at its next checkpoint; holds the reason."""
     return sweep(storage, name) / "stopped" / checked("trial key", key, KEY)
 
 
@@ -135,7 +135,7 @@ def figure(storage: Path, name: str) -> Path:
 
 
 def report(storage: Path, name: str) -> Path:
-    """The folder of a report over one sweep or several."""
+    """The folder of a report on one or more sweeps."""
     return storage / "reports" / checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+]*")
 
 
@@ -148,12 +148,12 @@ def mlflow_artifacts(storage: Path) -> Path:
 
 
 def ray_results(storage: Path) -> Path:
-    """Ray Tune's own bookkeeping; nothing is ever read back from it."""
+    """Ray Tune's bookkeeping, which is never read back."""
     return storage / "ray"
 
 
 def _folder_of(url: str) -> Path:
-    """This host's folder for an S3 storage. Another endpoint is another storage, whatever its buckets are called."""
+    """This host's folder for an S3 storage; differs by endpoint, even for buckets of the same name."""
     if not re.fullmatch(S3, url) or len(url) > 200:
         raise UserError(f"storage {re.sub('//.*@', '//', url)!r} is not of the form s3://bucket or s3://bucket/some/prefix")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")

@@ -1,8 +1,8 @@
-"""An S3 bucket as this service uses it: whole objects, conditional writes, bounded patience. The only file that knows boto3.
+"""An S3 bucket: whole objects, conditional writes, retries with a time limit. The only file that imports boto3.
 
-Everything is tried again, with growing pauses, while the server does not answer or is at fault; then it is an OSError, which is
-infrastructure to whoever trains. What the server refuses (keys, bucket, rights) is a UserError at once. Credentials and endpoint come
-from the usual AWS_* variables and are never shown.
+Calls are retried with growing pauses while the server does not answer or reports a fault of its own; after that they raise OSError, which
+trainers treat as an infrastructure failure. What the server refuses (keys, bucket, permissions) raises UserError at once. Credentials and
+endpoint come from the usual AWS_* variables and are never shown.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from service.storage import paths
 from trainables.errors import UserError
 
-PATIENCE = 60.0  # seconds, for one call with all its tries
-FIRST = 10.0  # seconds, the same until the server has answered once: a wrong address is to be told soon
-CONNECT, READ = 5.0, 10.0  # seconds, for one try
-LONGEST_PAUSE = 8.0  # seconds between two tries
-THREADS = 8  # calls at a time where there is much to copy
-MINE = (
+PATIENCE = 60.0  # seconds, for one call with all its retries
+FIRST_PATIENCE = 10.0  # seconds, the same before the server's first answer, so that a wrong address is reported soon
+CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 10.0  # seconds, for one request
+LONGEST_PAUSE = 8.0  # seconds between two requests
+THREADS = 8  # parallel calls
+CONFIGURATION_ERRORS = (
     "NoCredentialsError",
     "PartialCredentialsError",
     "CredentialRetrievalError",
@@ -43,7 +43,7 @@ class Bucket:
         self._client, self._answered = _client(url), False
 
     def get(self, key: str, etag: str = "", *, patience: float = PATIENCE) -> tuple[bytes, str] | None:
-        """Content and etag; None where it still has `etag`. Raises FileNotFoundError."""
+        """Content and etag; None if the object still has `etag`. Raises FileNotFoundError."""
         unless = {"IfNoneMatch": etag} if etag else {}
 
         def read() -> tuple[bytes, str]:
@@ -56,11 +56,11 @@ class Bucket:
         self._call(partial(self._client.put_object, **self._at(key), Body=content), key, patience)
 
     def create(self, key: str, content: bytes, *, patience: float = PATIENCE) -> str:
-        """Make an object that is not there yet; the etag. Raises FileExistsError where another one is."""
+        """Create an object; returns its etag. Raises FileExistsError if it exists with other content."""
         return self._put_if(key, content, patience, IfNoneMatch="*")
 
     def replace(self, key: str, content: bytes, etag: str, *, patience: float = PATIENCE) -> str:
-        """Put `content` in the place of the version `etag`; the new etag. Raises FileExistsError where it is another one by now."""
+        """Replace the version `etag` of an object; returns the new etag. Raises FileExistsError if the version has changed."""
         return self._put_if(key, content, patience, IfMatch=etag)
 
     def exists(self, key: str, *, patience: float = PATIENCE) -> bool:
@@ -72,24 +72,24 @@ class Bucket:
 
     def list(self, prefix: str, *, patience: float = PATIENCE) -> dict[str, str]:
         """The etags of all objects whose keys begin with `prefix`, by key."""
-        found: dict[str, str] = {}
+        etags: dict[str, str] = {}
         more: dict[str, str] = {}
         while True:
-            given = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
-            page = self._call(partial(self._client.list_objects_v2, **given), prefix, patience)
-            found |= {item["Key"].removeprefix(self._prefix): item["ETag"] for item in page.get("Contents", [])}
+            query = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
+            page = self._call(partial(self._client.list_objects_v2, **query), prefix, patience)
+            etags |= {item["Key"].removeprefix(self._prefix): item["ETag"] for item in page.get("Contents", [])}
             if not page.get("IsTruncated"):
-                return found
+                return etags
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, keys: Iterable[str], *, patience: float = PATIENCE) -> None:
         for key in keys:
             self._call(partial(self._client.delete_object, **self._at(key)), key, patience)
 
-    def prove_conditions(self, key: str) -> None:
-        """Raise UserError where the server lets through what a condition forbids: then nothing would keep two drivers apart.
+    def check_conditions(self, key: str) -> None:
+        """Raise UserError if the server ignores conditions of a PUT; then two drivers could write at the same time.
 
-        The object `key` must be there; it keeps its content if the server is at fault, too.
+        The object `key` must exist; it keeps its content in any case.
         """
         content, _ = self.get(key) or (b"", "")
         for condition in ({"IfNoneMatch": "*"}, {"IfMatch": '"0123456789abcdef0123456789abcdef"'}):
@@ -103,25 +103,25 @@ class Bucket:
         try:
             return self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, patience)["ETag"]
         except FileExistsError:
-            # Perhaps by ourselves, in a try whose answer was lost: every content that is put here is its writer's alone.
-            found = self.get(key, patience=patience)
-            if found and found[0] == content:
-                return found[1]
+            # Perhaps created by our own request whose answer was lost; each writer's content is unique.
+            current = self.get(key, patience=patience)
+            if current and current[0] == content:
+                return current[1]
             raise
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
     def _call(self, call: Callable[[], Any], key: str, patience: float) -> Any:
-        """What `call` returns, tried again for `patience` seconds; None for "not modified"."""
+        """The result of `call`, retried for up to `patience` seconds; None for "not modified"."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        until, pause = time.monotonic() + (patience if self._answered else min(FIRST, patience)), 0.2
+        until, pause = time.monotonic() + (patience if self._answered else min(FIRST_PATIENCE, patience)), 0.2
         while True:
             try:
-                found = call()
+                result = call()
                 self._answered = True
-                return found
+                return result
             except ClientError as error:
                 self._answered = True
                 status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -132,37 +132,37 @@ class Bucket:
                     raise self._refusal(status, trouble, key) from None
             except (BotoCoreError, OSError) as error:
                 trouble = type(error).__name__
-                if trouble in MINE:
+                if trouble in CONFIGURATION_ERRORS:
                     raise UserError(f"{self.url}: {trouble}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION") from None
             if time.monotonic() + pause > until:
-                raise OSError(errno.EHOSTUNREACH, f"the server does not answer ({trouble}); AWS_ENDPOINT_URL says where it is", self.url)
+                raise OSError(errno.EHOSTUNREACH, f"the server does not answer ({trouble}); check AWS_ENDPOINT_URL", self.url)
             time.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
     def _unsafe(self, condition: str) -> UserError:
-        return UserError(f"the server of {self.url} does not heed {condition} of a PUT; Winnow needs that to keep two drivers apart")
+        return UserError(f"the server of {self.url} ignores {condition} on PUT; without it two drivers could write at the same time")
 
     def _refusal(self, status: int, code: str, key: str) -> Exception:
         if code == "NoSuchBucket":
-            return UserError(f"{self.url}: there is no such bucket; make it first, or set AWS_ENDPOINT_URL to the server that has it")
+            return UserError(f"{self.url}: there is no such bucket; create it, or set AWS_ENDPOINT_URL to the server that has it")
         if status == 404:
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
         if status == 412:
             return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{self.url}/{key}")
         if status == 501:
             return self._unsafe("a condition")
-        return UserError(f"{self.url}: refused ({code}); look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket")
+        return UserError(f"{self.url}: refused ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the permissions on the bucket")
 
 
-def of(path: Path) -> Bucket | None:
-    """The bucket that a path under a storage root stands for; None where the storage is a folder."""
+def bucket_of(path: Path) -> Bucket | None:
+    """The bucket behind a path under a storage root; None if the storage is a folder."""
     url = paths.remote(path)[0]
     return _bucket(url, os.getpid()) if url else None
 
 
 @cache
 def _bucket(url: str, pid: int) -> Bucket:
-    """One per process: connections do not survive a fork."""
+    """Cached per process, since connections do not survive a fork."""
     return Bucket(url)
 
 
@@ -173,10 +173,10 @@ def _client(url: str) -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError:
         raise UserError(f"storage {url} needs boto3: pip install winnow[s3]") from None
-    once = {"total_max_attempts": 1}  # tried again by us, who know for how long
-    options = Config(connect_timeout=CONNECT, read_timeout=READ, retries=once, max_pool_connections=2 * THREADS)
+    once = {"total_max_attempts": 1}  # `_call` retries
+    options = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=once, max_pool_connections=2 * THREADS)
     region = None if os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") else "us-east-1"
     try:
         return boto3.session.Session().client("s3", config=options, region_name=region)
     except (BotoCoreError, ValueError) as error:
-        raise UserError(f"{url}: {type(error).__name__}; AWS_ENDPOINT_URL or AWS_PROFILE is not usable") from None
+        raise UserError(f"{url}: {type(error).__name__}; AWS_ENDPOINT_URL or AWS_PROFILE is invalid") from None

@@ -1,4 +1,4 @@
-"""Small files by which drivers and commands on several hosts speak to each other (leases, requests to stop): in a folder, or on S3."""
+"""Small files that coordinate drivers and commands across hosts (leases, stop requests): in a shared folder or on S3."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trainables.storage.files import sync_folder, write
 
 
 def create(path: Path, content: bytes) -> None:
-    """Make a file, for one caller only, whatever the host; FileExistsError for all others."""
-    if bucket := s3.of(path):
+    """Create a file. Exactly one caller succeeds, across hosts; the others get FileExistsError."""
+    if bucket := s3.bucket_of(path):
         bucket.create(paths.remote(path)[1], content)
         return
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -24,8 +24,8 @@ def create(path: Path, content: bytes) -> None:
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    """Change a file of the same length: in place, so that it needs no room on a full disk."""
-    if bucket := s3.of(path):
+    """Overwrite a file by content of the same length, in place, so that it works on a full disk."""
+    if bucket := s3.bucket_of(path):
         bucket.put(paths.remote(path)[1], content)
         return
     file = os.open(path, os.O_WRONLY)
@@ -37,35 +37,36 @@ def overwrite(path: Path, content: bytes) -> None:
 
 
 def put(path: Path, content: bytes) -> None:
-    if bucket := s3.of(path):
+    """Create or replace a file."""
+    if bucket := s3.bucket_of(path):
         bucket.put(paths.remote(path)[1], content)
     else:
         write(path, content)
 
 
 def exists(path: Path) -> bool:
-    if bucket := s3.of(path):
+    if bucket := s3.bucket_of(path):
         return bucket.exists(paths.remote(path)[1])
     return path.exists()
 
 
 def read(path: Path) -> bytes:
     """Raises FileNotFoundError."""
-    if bucket := s3.of(path):
+    if bucket := s3.bucket_of(path):
         return (bucket.get(paths.remote(path)[1]) or (b"", ""))[0]
     return path.read_bytes()
 
 
 def remove(path: Path) -> None:
-    """There or not."""
-    if bucket := s3.of(path):
+    """Delete a file if it exists."""
+    if bucket := s3.bucket_of(path):
         bucket.delete([paths.remote(path)[1]])
     else:
         path.unlink(missing_ok=True)
 
 
 def names(folder: Path) -> list[str]:
-    """The files' names."""
-    if bucket := s3.of(folder):
+    """The names of the files in a folder."""
+    if bucket := s3.bucket_of(folder):
         return [key.rpartition("/")[2] for key in bucket.list(f"{paths.remote(folder)[1]}/")]
     return [path.name for path in folder.glob("*")]

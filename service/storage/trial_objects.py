@@ -1,8 +1,8 @@
-"""Trials on S3. The bucket is the truth; a worker trains in a folder of its own and commits that, commands read a copy.
+"""Trials on S3, which commands read through a copy on this host (docs/decisions/009-object-storage.md). Workers: ledger/claims.py.
 
-`heads/<key>.json` says of which objects a trial consists, with their hashes, and which attempt may write it. Objects are never changed:
-a commit uploads new ones and then replaces the head on condition that it is still the one that this attempt wrote. So a trial is
-always one whole state, and of two attempts only the newer one can commit. docs/decisions/009-object-storage.md.
+`heads/<key>.json` lists the objects of a trial with their hashes, and the worker that may write it. Objects never change: a commit
+uploads new ones, then replaces the head if it is still the one that this worker wrote. So a trial is always in one consistent state, and
+of two workers only the newer one can commit.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from service.storage import paths
-from service.storage import s3 as objects
+from service.storage import paths, s3
 from service.storage.s3 import THREADS, Bucket
 from trainables.storage.files import write
 
-CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # only workers need them
+CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # needed only by workers
 NAMES = rf"{CHECKPOINT}|spool\.jsonl|(trial|masks|policy)\.json|(masks|policy)\.safetensors"
-MANY = 50  # heads that are asked for one by one; of more, those that are new are found by listing all
+ONE_BY_ONE = 50  # for more heads than this, one listing finds those that have changed
 _pulling = threading.Lock()
 K = TypeVar("K")
 V = TypeVar("V")
@@ -33,7 +32,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Head:
-    """The files of a trial: name -> (object's key, sha256). `attempt` names who may replace it; `etag` is its version."""
+    """The files of a trial: name -> (object, sha256). `attempt` names the worker that may replace it; `etag` is its version."""
 
     attempt: str = "nobody"
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -45,22 +44,22 @@ class Head:
 
 
 def pull(storage: Path) -> None:
-    """Bring this host's copy of all trials up to date, without checkpoints; nothing to do where the storage is a folder."""
-    if bucket := objects.of(storage):
-        found = bucket.list("heads/")
-        refresh(storage, [Path(name).stem for name, etag in found.items() if _known(storage, Path(name).stem).etag != etag])
+    """Update this host's copy of all trials, without checkpoints. Does nothing if the storage is a folder."""
+    if bucket := s3.bucket_of(storage):
+        etags = bucket.list("heads/")
+        refresh(storage, [Path(name).stem for name, etag in etags.items() if _known(storage, Path(name).stem).etag != etag])
 
 
 def refresh(storage: Path, keys: Sequence[str]) -> None:
-    """The same for some trials: each spool is then as it was when this was called, or newer."""
-    bucket = objects.of(storage)
+    """Update the copies of some trials; each is then at least as new as the bucket was at the call."""
+    bucket = s3.bucket_of(storage)
     if bucket is None:
         return
-    if len(keys) > MANY:
-        found = bucket.list("heads/")
-        keys = [key for key in keys if _known(storage, key).etag != found.get(address(key), "")]
+    if len(keys) > ONE_BY_ONE:
+        etags = bucket.list("heads/")
+        keys = [key for key in keys if _known(storage, key).etag != etags.get(head_name(key), "")]
     with _pulling:
-        each(lambda key: _refresh(bucket, storage, key), keys)
+        in_parallel(lambda key: _refresh(bucket, storage, key), keys)
 
 
 def _refresh(bucket: Bucket, storage: Path, key: str) -> None:
@@ -73,29 +72,29 @@ def _refresh(bucket: Bucket, storage: Path, key: str) -> None:
         try:
             fetch(bucket, changed, paths.trial(storage, key), key)
         except FileNotFoundError:
-            continue  # a commit has come between
+            continue  # a commit came in between
         write(paths.head(storage, key), json.dumps(asdict(head)).encode())
         return
-    raise OSError(errno.EIO, "its objects vanish while they are read", f"{bucket.url}/{address(key)}")
+    raise OSError(errno.EIO, "its objects keep changing while they are read", f"{bucket.url}/{head_name(key)}")
 
 
 def read_head(bucket: Bucket, key: str, etag: str = "") -> Head:
-    """The head as it is now, an empty one where there is none; with nothing but `etag` where it still is that version."""
+    """The current head; empty if there is none, and with nothing but `etag` if it is still that version."""
     try:
-        found = bucket.get(address(key), etag)
+        answer = bucket.get(head_name(key), etag)
     except FileNotFoundError:
         return Head()
-    if found is None:
+    if answer is None:
         return Head(etag=etag)
     try:
-        about = json.loads(found[0])
-        return Head(str(about["attempt"]), {name: (str(at), str(digest)) for name, (at, digest) in about["files"].items()}, found[1])
+        about = json.loads(answer[0])
+        return Head(str(about["attempt"]), {name: (str(at), str(digest)) for name, (at, digest) in about["files"].items()}, answer[1])
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise OSError(errno.EIO, "it is damaged", f"{bucket.url}/{address(key)}") from None
+        raise OSError(errno.EIO, "it is damaged", f"{bucket.url}/{head_name(key)}") from None
 
 
 def _known(storage: Path, key: str) -> Head:
-    """The head that this host's copy of a trial was made from."""
+    """The head of this host's copy of a trial; empty if there is no copy."""
     try:
         about = json.loads(paths.head(storage, key).read_bytes())
         return Head(about["attempt"], {name: (at, digest) for name, (at, digest) in about["files"].items()}, about["etag"])
@@ -104,11 +103,11 @@ def _known(storage: Path, key: str) -> Head:
 
 
 def fetch(bucket: Bucket, files: Mapping[str, tuple[str, str]], folder: Path, key: str) -> None:
-    """Write the files as their hashes say. A damaged checkpoint is left out, the one before it counts; anything else is an OSError."""
+    """Download files and verify their hashes. Skips a damaged checkpoint, as the previous one remains; raises OSError for other damage."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (at, digest) in files.items():
         if not re.fullmatch(NAMES, name) or not at.startswith(f"trials/{key}/"):
-            raise OSError(errno.EIO, f"it names {name!r}, which is no file of a trial", f"{bucket.url}/{address(key)}")
+            raise OSError(errno.EIO, f"it names {name!r}, which is not a file of a trial", f"{bucket.url}/{head_name(key)}")
         content = (bucket.get(at) or (b"", ""))[0]
         if digest_of(content) == digest:
             write(folder / name, content)
@@ -116,13 +115,14 @@ def fetch(bucket: Bucket, files: Mapping[str, tuple[str, str]], folder: Path, ke
             raise OSError(errno.EIO, "it is damaged", f"{bucket.url}/{at}")
 
 
-def each(call: Callable[[K], V], items: Iterable[K]) -> list[V]:
-    """`call` of every item, some at a time; the first error is raised when all have ended."""
+def in_parallel(call: Callable[[K], V], items: Iterable[K]) -> list[V]:
+    """Call `call` on every item, in parallel; raises the first error when all have finished."""
     with ThreadPoolExecutor(THREADS) as threads:
         return [future.result() for future in [threads.submit(call, item) for item in items]]
 
 
-def address(key: str) -> str:
+def head_name(key: str) -> str:
+    """The object that holds the head of a trial."""
     return f"heads/{key}.json"
 
 

@@ -1,1 +1,1 @@
-"""MLflow: runs, the shipper that fills them, and the check that nothing is missing."""
+"""MLflow: the runs of trials, the shipper that populates them, and a check that nothing is missing."""

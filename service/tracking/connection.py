@@ -1,4 +1,4 @@
-"""How MLflow is reached: its client, imported late, the embedded database, and whatever goes wrong there in one line."""
+"""The connection to MLflow: its client, imported late, the embedded database, and errors in one line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from trainables.errors import UserError
 
 
 class TrackingError(UserError):
-    """MLflow does not answer, or will not have this; `why` is what it said, in one line."""
+    """MLflow does not answer or refuses a call; `why` is its error in one line."""
 
     def __init__(self, error: Exception) -> None:
-        self.why, self.error_code = told(error), getattr(error, "error_code", "")
+        self.why, self.error_code = one_line(error), getattr(error, "error_code", "")
         super().__init__(f"MLflow does not answer as it should ({self.why})")
 
 
-class Telling:
-    """A client whose every call raises TrackingError where it fails."""
+class OneLineErrors:
+    """Wraps a client: calls that fail raise TrackingError."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -33,16 +33,16 @@ class Telling:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
 
-        def call(*given: Any, **named: Any) -> Any:
-            with told_by_mlflow():
-                return method(*given, **named)
+        def call(*arguments: Any, **named: Any) -> Any:
+            with mlflow_errors():
+                return method(*arguments, **named)
 
         return call
 
 
 @contextlib.contextmanager
-def told_by_mlflow() -> Iterator[None]:
-    """Whatever MLflow, its database or the network raises, as a TrackingError."""
+def mlflow_errors() -> Iterator[None]:
+    """Turn errors of MLflow, its database and the network into TrackingError."""
     try:
         yield
     except UserError:
@@ -52,13 +52,13 @@ def told_by_mlflow() -> Iterator[None]:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an sqlite address; None for any other, and for one in memory."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return Path(found[1]) if found else None
+    """The file of an sqlite address; None for other addresses and for a database in memory."""
+    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    return Path(match[1]) if match else None
 
 
 def has_runs(file: Path) -> bool:
-    """Whether an sqlite file is MLflow's; True also where that cannot be told, as MLflow will say why."""
+    """Whether an sqlite file is MLflow's; True also if it cannot be read, as MLflow then reports why."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
             return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchall())
@@ -67,8 +67,8 @@ def has_runs(file: Path) -> bool:
 
 
 def client_class() -> Any:
-    """MlflowClient; importing it takes seconds."""
-    # MLflow's own retries would hold a call for minutes; whoever calls here tries again later.
+    """MlflowClient, whose import takes seconds."""
+    # MLflow's own retries would block for minutes; our callers retry later.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -82,25 +82,25 @@ def client_class() -> Any:
 
 
 def make_database(file: Path, client: Any) -> None:
-    """Make the embedded database beside its place and then put it there: MLflow alters it in many steps and cannot go on from a half."""
+    """Create the embedded database under a temporary name, then link it: MLflow cannot continue from a half-migrated one."""
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    half.unlink(missing_ok=True)
-    client(tracking_uri=f"sqlite:///{half}").search_experiments()
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    client(tracking_uri=f"sqlite:///{temporary}").search_experiments()
     with contextlib.suppress(FileExistsError):  # another process was faster
-        os.link(half, file)
-    half.unlink()
+        os.link(temporary, file)
+    temporary.unlink()
 
 
 def refused(error: Exception) -> bool:
-    """Whether MLflow is there and will not have this, now or later."""
+    """Whether MLflow answers and refuses the call for good."""
     return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 
 
-def told(error: Exception) -> str:
-    """An error in one line, without what an address in it may hold of users and passwords."""
+def one_line(error: Exception) -> str:
+    """An error in one line, without users and passwords of addresses in it."""
     line = (str(error).strip().splitlines() or [""])[0]
     line = line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
     return re.sub(r"(?<=://)[^/\s]*@", "", line)[:300]

@@ -1,12 +1,12 @@
-"""How people open MLflow's page."""
+"""How users open MLflow."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 
-def look(uri: str, page: str = "") -> str:
-    """How to open MLflow, at one page of it; a password in the address is not shown."""
+def how_to_open(uri: str, page: str = "") -> str:
+    """The command or address that opens MLflow, at `page` of it; without a password in the address."""
     if uri.startswith("sqlite:"):
         return f"all curves: mlflow ui --backend-store-uri {uri}" + (f"\n  and then: http://127.0.0.1:5000/{page}" if page else "")
     parts = urlsplit(uri)

@@ -11,15 +11,15 @@ from service.ledger.ledger import Event
 from trainables.trial import MAPPINGS, Trial
 
 Line = Mapping[str, Any]
-WORDS = {"leased": "in training", "planned": "waiting"}  # the manifest's words, for people
-ABOUT = ("reason", "message")
+WORDS = {"leased": "in training", "planned": "waiting"}  # for states of the ledger
+DETAILS = ("reason", "message")
 
 
 def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
-    """`event` is the manifest's newest, `lines` are those of the spool; nothing in the text depends on when it is written."""
+    """`event` is the trial's newest, `lines` are those of its spool; the text does not depend on the time of writing."""
     pruned = "dense" if trial.pruner == "dense" else f"pruned by {trial.method} to {100 * trial.sparsity:g} %"
-    what = f"**{trial.algorithm}, {pruned}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
-    warned = [f"Warning: {text}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
+    title = f"**{trial.algorithm}, {pruned}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
+    warnings = [f"Warning: {text}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
     revision = next((str(line["revision"]) for line in reversed(lines) if "revision" in line), "unknown")
     commands = [f"{command_of(trial)}  # again, with code {revision}"]
     if event.state == "done":
@@ -32,7 +32,7 @@ def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
         ]
     else:
         commands.insert(0, f"python -m service logs {trial.key}  # what happened")
-    return "\n\n".join([what, _result(event, lines), *warned, "\n".join(["```sh", *commands, "```"])])
+    return "\n\n".join([title, _result(event, lines), *warnings, "\n".join(["```sh", *commands, "```"])])
 
 
 def of_sweep(name: str, trials: Sequence[Trial], table: str = "") -> str:
@@ -55,7 +55,7 @@ def command_of(trial: Trial) -> str:
     for field in fields(Trial):
         value, option = getattr(trial, field.name), f"--{field.name.replace('_', '-')}"
         if field.name in MAPPINGS:
-            words += [option, *(f"{name}={given}".replace(" ", "") for name, given in value.items())] if value else []
+            words += [option, *(f"{name}={setting}".replace(" ", "") for name, setting in value.items())] if value else []
         elif value is True:
             words.append(option)
         elif value != field.default:
@@ -64,12 +64,12 @@ def command_of(trial: Trial) -> str:
 
 
 def _result(event: Event, lines: Sequence[Line]) -> str:
-    about = ": ".join([WORDS.get(event.state, event.state), *(str(event.detail[name]) for name in ABOUT if event.detail.get(name))])
+    state = ": ".join([WORDS.get(event.state, event.state), *(str(event.detail[name]) for name in DETAILS if event.detail.get(name))])
     evaluated = {line["kind"]: line for line in lines if line.get("returns")}  # the last of each kind
     if not evaluated or event.state == "leased":
-        return f"State: {about}."
-    told = {"evaluated": "Last evaluation", "final": "Final episodes"}
-    return " ".join([f"State: {about}.", *(f"{what}: {_scored(evaluated[kind])}." for kind, what in told.items() if kind in evaluated)])
+        return f"State: {state}."
+    titles = {"evaluated": "Last evaluation", "final": "Final episodes"}
+    return " ".join([f"State: {state}.", *(f"{title}: {_scored(evaluated[kind])}." for kind, title in titles.items() if kind in evaluated)])
 
 
 def _scored(evaluation: Line) -> str:

@@ -1,7 +1,7 @@
-"""The plan of a sweep as an artifact of its parent run: a report on another host then knows what should be there.
+"""The plan of a sweep as an artifact of its parent run, so that a report on any host knows which trials should exist.
 
-planned.json      {"trials": {key: the fields of the trial that are not at their default}}
-planned.json.gz   the same, where it is large
+planned.json      {"trials": {key: the fields of the trial that differ from their default}}
+planned.json.gz   the same, if it is large
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from service.tracking.runs import Tracking
 from trainables.errors import UserError
 from trainables.trial import MAPPINGS, Trial
 
-NAMES = ("planned.json.gz", "planned.json")  # a plan only grows: the large one is the newer
+NAMES = ("planned.json.gz", "planned.json")  # plans only grow, so the compressed one is newer
 LARGE = 100_000  # bytes
 
 
 def to_file(trials: Iterable[Trial]) -> tuple[str, bytes]:
-    """Name and content; the same trials give the same bytes."""
+    """Name and content of the artifact; deterministic."""
     content = json.dumps({"trials": {trial.key: _compact(trial) for trial in trials}}, separators=(",", ":")).encode()
     return (NAMES[0], gzip.compress(content, mtime=0)) if len(content) > LARGE else (NAMES[1], content)
 
 
 def from_file(name: str, content: bytes) -> tuple[dict[str, Trial], list[str]]:
-    """The trials by key, and in a line each why others are not among them: this code does not know their pruner, say."""
+    """The trials by key, and one line for each trial that this code cannot construct, e.g. for want of its pruner."""
     value: Mapping[str, Any] = json.loads(gzip.decompress(content) if name.endswith(".gz") else content)["trials"]
-    found, unknown = {}, []
-    for key, given in value.items():
+    trials, unknown = {}, []
+    for key, settings in value.items():
         try:
-            found[key] = Trial.from_json(given)
+            trials[key] = Trial.from_json(settings)
         except (UserError, TypeError) as error:
             unknown.append(f"{key}: {error}")
-    return found, unknown
+    return trials, unknown
 
 
 def read(tracking: Tracking, parent: str) -> tuple[dict[str, Trial], list[str]] | None:
-    """The plan that the parent run of a sweep holds; None where it holds none, as those of older code."""
+    """The plan on the parent run of a sweep; None if it has none, as runs of older code."""
     for name in NAMES:
         if (content := tracking.read_bytes(parent, name)) is not None:
             return from_file(name, content)
@@ -47,6 +47,10 @@ def read(tracking: Tracking, parent: str) -> tuple[dict[str, Trial], list[str]] 
 
 
 def _compact(trial: Trial) -> dict[str, Any]:
-    given = {field.name: getattr(trial, field.name) for field in fields(Trial)}
-    kept = {f.name: given[f.name] for f in fields(Trial) if f.name not in MAPPINGS and (f.default is MISSING or given[f.name] != f.default)}
-    return kept | {name: dict(given[name]) for name in MAPPINGS if given[name]}
+    values = {field.name: getattr(trial, field.name) for field in fields(Trial)}
+    kept = {
+        field.name: values[field.name]
+        for field in fields(Trial)
+        if field.name not in MAPPINGS and (field.default is MISSING or values[field.name] != field.default)
+    }
+    return kept | {name: dict(values[name]) for name in MAPPINGS if values[name]}

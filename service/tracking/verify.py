@@ -1,4 +1,4 @@
-"""`service verify`: proves that MLflow holds exactly what the trials wrote; each difference is a line."""
+"""`service verify`: checks that MLflow holds exactly what the trials wrote; one line per difference."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from service.ledger.ledger import Entry, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
-from service.tracking.runs import ABOUT, MOST_PARAM, MOST_TAG, STATUS, Point, Tracking, finite, params_of
+from service.tracking.runs import DETAILS, PARAM_LENGTH, STATUS, TAG_LENGTH, Point, Tracking, finite, params_of
 from service.tracking.shipper import FILES, TAGS
 
-SHOWN = 3  # differing points named per run and side
+SHOWN = 3  # differing points listed per run and direction
 
 
 def differences(name: str, ledger: Ledger, storage: Path) -> list[str]:
-    """What MLflow lacks, has too much, or has otherwise, over all trials of the ledger; raises UserError where MLflow does not answer."""
+    """What MLflow lacks, has in excess or has different, for all trials of the ledger. Raises UserError if MLflow does not answer."""
     tracking = Reader(storage)
     runs = tracking.runs()
     return [line for key, entry in ledger.entries.items() for line in _of_trial(name, key, entry, runs.get(key, []), tracking, storage)]
 
 
-def describe(ledger: Ledger, found: Sequence[str]) -> str:
-    if not found:
+def describe(ledger: Ledger, differing: Sequence[str]) -> str:
+    if not differing:
         return f"{len(ledger.entries)} trials: MLflow holds exactly what they wrote"
-    return "\n".join([*found, f"{len(found)} differences; `sync` ships what is missing"])
+    return "\n".join([*differing, f"{len(differing)} differences; `sync` ships what is missing"])
 
 
 class Reader(Tracking):
-    """Tracking with what only a proof needs."""
+    """Tracking, and reads that only `verify` needs."""
 
     def runs(self) -> dict[str, list[Any]]:
-        """All runs of trials that are not deleted, by trial key."""
-        found: dict[str, list[Any]] = {}
+        """All runs of trials, by trial key, without deleted ones."""
+        runs: dict[str, list[Any]] = {}
         for run in self._search("tags.`winnow.kind` = 'trial'"):
-            found.setdefault(run.data.tags.get("winnow.trial_key", ""), []).append(run)
-        return found
+            runs.setdefault(run.data.tags.get("winnow.trial_key", ""), []).append(run)
+        return runs
 
     def points(self, run: Any) -> list[Point]:
         """Every point of a run."""
@@ -51,35 +51,35 @@ class Reader(Tracking):
     def files(self, run: Any, names: Iterable[str]) -> dict[str, bytes]:
         """Those of `names` that the run has as artifacts, with their content."""
         client, id = self._connected(), run.info.run_id
-        there = {file.path for file in client.list_artifacts(id)}
+        existing = {file.path for file in client.list_artifacts(id)}
         with tempfile.TemporaryDirectory() as folder:
-            return {name: Path(client.download_artifacts(id, name, folder)).read_bytes() for name in names if name in there}
+            return {name: Path(client.download_artifacts(id, name, folder)).read_bytes() for name in names if name in existing}
 
 
 def _of_trial(name: str, key: str, entry: Entry, runs: Sequence[Any], tracking: Reader, storage: Path) -> Iterator[str]:
     lines = spool.committed(spool.read(paths.spool(storage, key)))
-    who = f"{key} {entry.trial.name}"
+    label = f"{key} {entry.trial.name}"
     if not runs and not lines and entry.state == "planned":
         return
     if len(runs) != 1:
-        yield f"{who}: {len(runs)} runs, not one"
+        yield f"{label}: {len(runs)} runs, not one"
         return
     run = runs[0]
-    yield from (f"{who}: {text}" for text in _points(lines, tracking.points(run)))
+    yield from (f"{label}: {text}" for text in _points(lines, tracking.points(run)))
     yield from (
-        f"{who}: {text}" for text in _pairs("param", {n: v[:MOST_PARAM] for n, v in params_of(entry.trial).items()}, run.data.params)
+        f"{label}: {text}" for text in _pairs("param", {n: v[:PARAM_LENGTH] for n, v in params_of(entry.trial).items()}, run.data.params)
     )
-    yield from (f"{who}: {text}" for text in _pairs("tag", _tags(name, entry, lines), run.data.tags))
+    yield from (f"{label}: {text}" for text in _pairs("tag", _tags(name, entry, lines), run.data.tags))
     status = STATUS[entry.state]
     if run.info.status != status:
-        yield f"{who}: status {run.info.status}, not {status}"
-    yield from (f"{who}: {text}" for text in _files(key, lines, run, tracking, storage))
+        yield f"{label}: status {run.info.status}, not {status}"
+    yield from (f"{label}: {text}" for text in _files(key, lines, run, tracking, storage))
 
 
-def _points(lines: Sequence[Placed], found: Sequence[Point]) -> Iterator[str]:
-    """Points are compared as a multiset: each exactly once, with its value, its time and its update. NaN equals NaN."""
+def _points(lines: Sequence[Placed], shipped: Sequence[Point]) -> Iterator[str]:
+    """Compares points as multisets, with value, time and update. NaN equals NaN."""
     wanted = finite(spool.points(lines))
-    want, have = Counter(map(repr, wanted)), Counter(repr((n, float(v), int(t), int(s))) for n, v, t, s in found)
+    want, have = Counter(map(repr, wanted)), Counter(repr((n, float(v), int(t), int(s))) for n, v, t, s in shipped)
     for what, points in (("lacks", want - have), ("has too much", have - want)):
         if points:
             named = ", ".join(sorted(points)[:SHOWN])
@@ -87,7 +87,7 @@ def _points(lines: Sequence[Placed], found: Sequence[Point]) -> Iterator[str]:
 
 
 def _tags(name: str, entry: Entry, lines: Sequence[Placed]) -> dict[str, str]:
-    """The tags that the newest attempt and the manifest's newest state ask for."""
+    """The tags that follow from the newest attempt and the newest state."""
     wanted = {"winnow.trial_key": entry.trial.key, "winnow.kind": "trial"}
     for line in (placed.line for placed in lines):
         if line["kind"] == "attempt":
@@ -97,35 +97,35 @@ def _tags(name: str, entry: Entry, lines: Sequence[Placed]) -> dict[str, str]:
     if entry.reused:
         wanted[f"winnow.sweep.{name}"] = "reused"
     else:
-        wanted |= {f"winnow.{tag}": str(entry.detail.get(tag, "")) for tag in ABOUT}
-    return {tag: value[:MOST_TAG] for tag, value in (wanted | {"winnow.state": entry.state}).items()}
+        wanted |= {f"winnow.{tag}": str(entry.detail.get(tag, "")) for tag in DETAILS}
+    return {tag: value[:TAG_LENGTH] for tag, value in (wanted | {"winnow.state": entry.state}).items()}
 
 
-def _pairs(kind: str, wanted: dict[str, str], found: dict[str, str]) -> Iterator[str]:
+def _pairs(kind: str, wanted: dict[str, str], present: dict[str, str]) -> Iterator[str]:
     for name, value in wanted.items():
-        if found.get(name) != value:
-            yield f"{kind} {name} is {found.get(name)!r}, not {value!r}"
+        if present.get(name) != value:
+            yield f"{kind} {name} is {present.get(name)!r}, not {value!r}"
 
 
 def _files(key: str, lines: Sequence[Placed], run: Any, tracking: Reader, storage: Path) -> Iterator[str]:
-    """Artifacts by hash; those that the committed lines speak of must be there."""
+    """Compares artifacts by hash; those that committed lines report must exist."""
     kinds = {placed.line["kind"] for placed in lines}
-    here = [place(storage, key) for kind, places in FILES.items() if kind in kinds for place in places]
-    wanted = {file.name: file for file in here if file.exists()}
-    found = tracking.files(run, wanted)
+    local = [path_of(storage, key) for kind, files in FILES.items() if kind in kinds for path_of in files]
+    wanted = {file.name: file for file in local if file.exists()}
+    artifacts = tracking.files(run, wanted)
     for name, file in wanted.items():
-        if name not in found:
+        if name not in artifacts:
             yield f"artifact {name} is missing"
-        elif (a := _hash(found[name])) != (b := _hash(file.read_bytes())):
+        elif (a := _hash(artifacts[name])) != (b := _hash(file.read_bytes())):
             yield f"artifact {name} has hash {a}, not {b}"
     if "finished" in kinds:
         yield from _evaluations(lines, tracking.files(run, ["evaluations.json"]).get("evaluations.json"))
 
 
-def _evaluations(lines: Sequence[Placed], found: bytes | None) -> Iterator[str]:
-    if found is None:
+def _evaluations(lines: Sequence[Placed], artifact: bytes | None) -> Iterator[str]:
+    if artifact is None:
         yield "artifact evaluations.json is missing"
-    elif found.decode() != json.dumps(spool.evaluations(lines)):
+    elif artifact.decode() != json.dumps(spool.evaluations(lines)):
         yield "artifact evaluations.json is not what was evaluated"
 
 

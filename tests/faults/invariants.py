@@ -128,7 +128,7 @@ def _manifest(storage: Path, twin: Twin) -> Iterator[str]:
     for key, wanted in twin.states.items():
         if ledger.state(key) != wanted:
             yield f"manifest: {key} is {ledger.state(key)!r}, the twin's is {wanted!r}"
-        end = (spool.outcome(spool.read(paths.spool(storage, key))) or {"kind": "failed"})["kind"]
+        end = (spool.end_line(spool.read(paths.spool(storage, key))) or {"kind": "failed"})["kind"]
         if {"finished": "done"}.get(end, end) != ledger.state(key):
             yield f"manifest: {key} is {ledger.state(key)!r}, its spool says {end!r}"
 

@@ -80,7 +80,7 @@ def test_a_raylet_and_then_the_head_die(
     second = node(environment | faults(place) | off, place / "a2.log", started, number=2, address=head.address)
     wait_for(lambda: any(a.first >= 0 for a in attempts(place / "work") if a.pid in descendants(second.pid)), run)
     (key,) = attempts(place / "work")[0].keys
-    wait_for(lambda: "infrastructure" in [event.detail.get("reason") for event in manifest.read(place, SWEEP).entries[key].story], run)
+    wait_for(lambda: "infrastructure" in [event.detail.get("reason") for event in manifest.read(place, SWEEP).entries[key].events], run)
     record("raylet SIGKILL, another takes its place; then head and node; tokens off", kills=3)
     for other in (head, second):
         other.kill()

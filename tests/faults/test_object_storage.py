@@ -90,7 +90,7 @@ def test_a_killed_driver_s_sweep_goes_on_on_another_host(
     assert "leased" in second("status").out
     ended = second("run", faults=(f"work={tmp_path / 'work'}",))
     assert ended.code == 0, ended.out
-    assert "watching for" in ended.out
+    assert "for a sign of life" in ended.out
     assert check(folder_of(), twin, mlflow_of(tmp_path / "b")) == []
     assert 0 < redone(tmp_path / "work") <= EVERY
     (key, *_) = twin.states

@@ -88,7 +88,7 @@ def test_24_workers_killed_at_random_moments(
             break
     assert code == 0, run.out
     assert killed.total() >= 20
-    tried = [event.detail for entry in manifest.read(place, SWEEP).entries.values() for event in entry.story if event.detail.get("retry")]
+    tried = [event.detail for entry in manifest.read(place, SWEEP).entries.values() for event in entry.events if event.detail.get("retry")]
     assert sum("resumed" not in detail for detail in tried) > killed.total() / 2  # by the driver itself, not by being run again
     assert check(place, big) == []
     most = redone(place / "work")

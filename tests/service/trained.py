@@ -34,8 +34,8 @@ def train(storage: Path, sweep: str, trials: Sequence[Trial], planned: Sequence[
 
 def ship(storage: Path, sweep: str) -> Tracking:
     """Everything into the storage's own MLflow."""
-    from service.inspection.status import journal_of
+    from service.inspection.status import ledger_of
 
     tracking = Tracking(storage)
-    Shipper(storage, sweep, journal_of(sweep, storage), tracking).ship()
+    Shipper(storage, sweep, ledger_of(sweep, storage), tracking).ship()
     return tracking

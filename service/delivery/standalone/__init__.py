@@ -1,4 +1,4 @@
-"""Files that go to people who have no Winnow: beside an exported policy, and into a model of MLflow's registry."""
+"""Files that run without Winnow; copied into exported policies and registered models."""
 
 from pathlib import Path
 

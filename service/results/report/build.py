@@ -13,7 +13,7 @@ from service.results.report.page import page
 from service.results.report.runs import gather
 from service.results.report.style import Panel, saved, sheets
 from service.storage import paths
-from service.tracking.links import look
+from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
 from trainables.storage.files import write
@@ -64,7 +64,7 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
     print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}", flush=True)
     for parent in found.parents.values():
         tracking.log_artifacts(parent, [folder / file for file in files], "report")
-    print(f"{look(tracking.uri)} (artifact report/page.html)")
+    print(f"{how_to_open(tracking.uri)} (artifact report/page.html)")
     return 0
 
 

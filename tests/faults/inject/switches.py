@@ -252,7 +252,7 @@ def watches(seconds: str) -> None:
 
 def s3_reads_within(seconds: str) -> None:
     """How long one try of a call to S3 waits for its answer."""
-    _when_imported("service.storage.s3", lambda module: setattr(module, "READ", float(seconds)))
+    _when_imported("service.storage.s3", lambda module: setattr(module, "READ_TIMEOUT", float(seconds)))
 
 
 def ships_every(seconds: str) -> None:
@@ -371,7 +371,7 @@ def no_cursor_reset() -> None:
     def change(module: Any) -> None:
         def trusting(shipper: Any, key: str) -> Any:
             cursor = module.Cursor(**json.loads(module.paths.shipped(shipper._storage, key).read_bytes()))
-            return module.Cursor(shipper._place, shipper._tracking.trial_run(shipper._ledger.entries[key].trial, ""), cursor.offset, "")
+            return module.Cursor(shipper._mlflow, shipper._tracking.trial_run(shipper._ledger.entries[key].trial, ""), cursor.offset, "")
 
         module.Shipper._stored = trusting
 

@@ -72,7 +72,9 @@ def test_twice_is_once_and_an_archive_of_adopted_trials_is_the_same_file(trained
     journal = paths.manifest(second, "smoke")
     entries = manifest.read(second, "smoke").entries
     main(["adopt", str(file), "--storage", str(second)])
-    assert {key: len(e.story) for key, e in manifest.read(second, "smoke").entries.items()} == {k: len(e.story) for k, e in entries.items()}
+    assert {key: len(e.events) for key, e in manifest.read(second, "smoke").entries.items()} == {
+        k: len(e.events) for k, e in entries.items()
+    }
     assert journal.exists()
     archive(["smoke"], tmp_path / "again.zip", second)
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
@@ -89,7 +91,7 @@ def test_a_trial_that_has_begun_here_goes_on_here(trained: Path, tmp_path: Path,
     begun.parent.mkdir(parents=True)
     begun.write_text('{"kind": "attempt"}\n')
     assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 0
-    assert "1 trials adopted, 1 have begun here and go on" in capsys.readouterr().out
+    assert "1 trials adopted, 1 have begun here and were skipped" in capsys.readouterr().out
     assert begun.read_text() == '{"kind": "attempt"}\n'
     ledger = manifest.read(second, "smoke")
     assert (ledger.state(first.key), ledger.state(other.key)) == ("leased", "done")

@@ -176,7 +176,7 @@ def test_what_cannot_be_exported_is_said_and_nothing_written(tmp_path: Path, cap
     to = ("--to", str(tmp_path / "policy"))
     assert f"the nearest: {PRUNED.name}" in refused(capsys, PRUNED.name.replace("snip", "snap"), *to)
     assert f"no run '{'ab' * 16}'" in refused(capsys, "ab" * 16, *to)
-    assert f"trial {WAITING.key} ({WAITING.name}) is planned; a trial has a policy when it is done" in refused(capsys, WAITING.name, *to)
+    assert f"trial {WAITING.key} ({WAITING.name}) is planned; a trial has a policy once it is done" in refused(capsys, WAITING.name, *to)
     assert "bcq's policy is more than a network" in refused(capsys, NORMED.name, *to)
     assert "no sweep in" in (said := refused(capsys, PRUNED.name, "--sweep", "smok", *to))
     assert said.endswith("there are: quickstart, smoke")
@@ -186,7 +186,7 @@ def test_what_cannot_be_exported_is_said_and_nothing_written(tmp_path: Path, cap
 def test_of_two_trials_with_one_name_the_sweep_or_the_key_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to = str(tmp_path / "policy")
     said = refused(capsys, DENSE.name, "--to", to)
-    assert f"{DENSE.name!r} fits 2 trials: " in said
+    assert f"{DENSE.name!r} matches 2 trials: " in said
     assert DENSE.key in said
     assert TWIN.key in said
     for arguments, wanted in (

@@ -16,7 +16,7 @@ import pytest
 
 from service.__main__ import main
 from service.delivery.video import PROBE
-from service.inspection.status import journal_of
+from service.inspection.status import ledger_of
 from service.tracking.runs import Tracking
 from service.tracking.verify import differences
 from tests.conftest import HOPPER
@@ -118,7 +118,10 @@ def test_a_film_has_a_picture_for_each_step_or_the_package_is_named(tmp_path: Pa
 def test_without_a_renderer_people_are_told_what_to_install(renderer: str, tmp_path: Path) -> None:
     done = rolled("--video", str(tmp_path / "hopper.mp4"), MUJOCO_GL=renderer)
     assert done.returncode == 2
-    assert f"error: nothing can draw MuJoCo here (MUJOCO_GL={renderer}); EGL draws without a screen: apt-get install libegl1" in done.stderr
+    assert (
+        f"error: no renderer works for MuJoCo here (MUJOCO_GL={renderer}); EGL renders without a screen: apt-get install libegl1"
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert "episode" not in done.stdout
     assert list(tmp_path.iterdir()) == []
@@ -183,7 +186,7 @@ def test_mlflow_serves_what_was_promoted(trained: Path, tmp_path: Path, capsys: 
     assert pinned == [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "numpy", "safetensors")]
     assert (folder / "input_example.json").exists()
     assert '"shape": [-1, 11]' in (folder / "MLmodel").read_text()
-    assert differences("smoke", journal_of("smoke", trained), trained) == [], "the run is as the trial wrote it"
+    assert differences("smoke", ledger_of("smoke", trained), trained) == [], "the run is as the trial wrote it"
 
 
 def test_promoting_again_says_so_and_makes_nothing(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +203,7 @@ def test_promoting_again_says_so_and_makes_nothing(trained: Path, capsys: pytest
 
 def test_what_cannot_be_promoted_is_said(trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, said in {
-        ("promote", PRUNED.key, "--name", "a/b"): "model name 'a/b' may hold none of",
+        ("promote", PRUNED.key, "--name", "a/b"): "model name 'a/b' must not contain /",
         ("promote", TRIALS["bcq"].key): "bcq's policy is more than a network",
         ("promote", "nobody"): "no trial 'nobody'",
     }.items():

@@ -130,7 +130,7 @@ def test_a_worker_that_dies_before_it_begins_is_a_failure_like_any_other(tmp_pat
     assert stack is not None
     driver.ended(stack, {"failure": {"reason": "infrastructure", "message": "the node is gone"}})
     assert [len(stack) for stack in [driver.next()] if stack] == [4]
-    story = [event.state for event in next(iter(journal.ledger.entries.values())).story]
+    story = [event.state for event in next(iter(journal.ledger.entries.values())).events]
     assert story == ["planned", "leased", "failed", "planned"]
     journal.close()
 

@@ -131,7 +131,7 @@ def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
     assert code == 130, out
     assert "interrupted (SIGTERM); `python -m service run smoke` goes on from the checkpoints" in out
     assert "Traceback" not in out
-    begun = [key for key, lines in before.items() if lines and spool.outcome(lines) is None]
+    begun = [key for key, lines in before.items() if lines and spool.end_line(lines) is None]
     assert any(spool.committed_update(before[key]) >= 100 for key in begun)
     for key, lines in before.items():
         after = spool.read(paths.spool(storage, key))
@@ -158,7 +158,7 @@ def test_good_trials_end_well_beside_bad_ones_and_the_exit_code_tells(first: sub
 
 
 def test_a_killed_worker_is_an_infrastructure_failure_and_is_tried_again(first: subprocess.CompletedProcess[str], storage: Path) -> None:
-    story = manifest.read(storage, "smoke").entries[trials()["good dense"].key].story
+    story = manifest.read(storage, "smoke").entries[trials()["good dense"].key].events
     assert [event.state for event in story][-4:] == ["failed", "planned", "leased", "done"]
     assert story[-4].detail["reason"] == "infrastructure"
     assert "worker process has died" in story[-4].detail["message"]

@@ -117,7 +117,7 @@ def test_those_that_go_on_in_a_smaller_stack_end_as_undisturbed_ones(
     first: subprocess.CompletedProcess[str], here, storage: Path, tmp_path: Path
 ) -> None:
     ledger = manifest.read(storage, NAME)
-    shrunk = [key for key, entry in ledger.entries.items() if any(event.detail.get("reason") == "stack shrinks" for event in entry.story)]
+    shrunk = [key for key, entry in ledger.entries.items() if any(event.detail.get("reason") == "stack shrinks" for event in entry.events)]
     assert shrunk
     trial = ledger.entries[shrunk[0]].trial
     end = spool.committed_update(spool.read(paths.spool(storage, trial.key)))

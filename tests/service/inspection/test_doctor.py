@@ -1,4 +1,4 @@
-"""`service doctor`: what is well is said, what is not is named with how to mend it, and nothing stays behind."""
+"""`service doctor` reports what works and, for what does not, the fix; it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 
 from service.__main__ import main
 from service.inspection import checks
-from service.inspection.checks import Finding
-from service.inspection.doctor import describe, findings
+from service.inspection.checks import CheckResult
+from service.inspection.doctor import check_all, describe
 from tests.s3 import Server
 from trainables.native import build
 
-Examine = Callable[[str], list[Finding]]
+Examine = Callable[[str], list[CheckResult]]
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hopper_folder: Path) 
 
 @pytest.fixture
 def ask(place: Path, monkeypatch: pytest.MonkeyPatch) -> Examine:
-    """`ask("storage")`: the findings of one check."""
+    """`ask("storage")`: the results of one check."""
 
-    def asked(name: str) -> list[Finding]:
+    def asked(name: str) -> list[CheckResult]:
         monkeypatch.setattr("service.inspection.doctor.CHECKS", (getattr(checks, name),))
-        return list(findings(place))
+        return list(check_all(place))
 
     return asked
 
@@ -62,7 +62,7 @@ def test_all_is_well_and_nothing_stays(place: Path, capsys: pytest.CaptureFixtur
         "Ray",
         "ports",
     }
-    assert f"storage: {place} can be written and heeds O_EXCL, flock, rename" in "\n".join(lines)
+    assert f"storage: {place} is writable and supports O_EXCL, flock, rename" in "\n".join(lines)
     assert list(place.parent.parent.iterdir()) == []
 
 
@@ -82,10 +82,10 @@ def test_versions(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(checks, "PACKAGES", ("ray", "mujoco", "no-such-package"))
     other, missing, good = ask("versions")
     assert describe(other).startswith("warn  versions: ray is 2.")
-    assert other.mend == "pip install ray==1.2.3"
-    assert (missing.state, missing.told) == ("fail", "no-such-package is not installed")
-    assert "mujoco 3.3.7" in good.told
-    assert "ray" not in good.told
+    assert other.fix == "pip install ray==1.2.3"
+    assert (missing.state, missing.message) == ("fail", "no-such-package is not installed")
+    assert "mujoco 3.3.7" in good.message
+    assert "ray" not in good.message
 
 
 def test_no_compiler(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_no_compiler(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     build.library.cache_clear()
     (found,) = ask("kernels")
     assert found.state == "warn"
-    assert "no C compiler 'no-such-compiler'" in found.told
+    assert "no C compiler 'no-such-compiler'" in found.message
 
 
 @pytest.mark.parametrize(("name", "promise"), [("flock", "flock"), ("replace", "rename"), ("open", "O_EXCL")])
@@ -108,15 +108,15 @@ def test_a_file_system_that_does_not_keep_its_word(name: str, promise: str, ask:
     monkeypatch.setattr(module, name, lie)
     (found,) = ask("storage")
     assert found.state == "fail"
-    assert found.told.endswith(f"does not heed {promise}")
+    assert found.message.endswith(f"does not support {promise}")
 
 
 def test_a_storage_that_cannot_be_written(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "existing", lambda _: Path("/proc"))
     (found,) = ask("storage")
     assert found.state == "fail"
-    assert found.told.startswith("/proc: ")
-    assert "WINNOW_STORAGE" in found.mend
+    assert found.message.startswith("/proc: ")
+    assert "WINNOW_STORAGE" in found.fix
 
 
 def test_little_room(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,12 +124,12 @@ def test_little_room(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {found.state for found in ask("disk")} == {"warn"}
     monkeypatch.setattr(checks, "TOO_LITTLE", 1 << 60)
     assert {found.state for found in ask("disk")} == {"fail"}
-    assert [found.mend.rpartition(" ")[2] for found in ask("disk")] == ["WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH"]
+    assert [found.fix.rpartition(" ")[2] for found in ask("disk")] == ["WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH"]
 
 
 def test_the_datasets(ask: Examine) -> None:
     (found,) = ask("minari")
-    assert (found.state, found.told.split()[0]) == ("ok", "1")
+    assert (found.state, found.message.split()[0]) == ("ok", "1")
 
 
 def test_threads(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_threads(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     (found,) = ask("threads")
     assert found.state == "warn"
-    assert "OMP_NUM_THREADS=8" in found.told
+    assert "OMP_NUM_THREADS=8" in found.message
 
 
 def test_a_port_that_is_taken(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_a_port_that_is_taken(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> 
         port = server.getsockname()[1]
         monkeypatch.setattr(checks, "PORTS", {port: "MLflow (--port)"})
         (found,) = ask("ports")
-    assert (found.state, found.told) == ("warn", f"{port} is in use here")
+    assert (found.state, found.message) == ("warn", f"{port} is in use here")
     assert ask("ports")[0].state == "ok"
 
 
@@ -188,26 +188,26 @@ def test_an_mlflow_server_that_will_not_do(ask: Examine, server: HTTPServer, mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{place}/")
     server.answers = {"/health": (200, b"OK"), "/version": (403, b"Invalid Host header")}  # type: ignore[attr-defined]
     (found,) = ask("mlflow")
-    assert (found.state, found.mend) == ("fail", f"start it with --allowed-hosts {place}")
+    assert (found.state, found.fix) == ("fail", f"start it with --allowed-hosts {place}")
     server.answers = {"/health": (200, b"OK"), "/version": (200, b"2.9.0")}  # type: ignore[attr-defined]
     (found,) = ask("mlflow")
     assert found.state == "warn"
-    assert "is version 2.9.0" in found.told
+    assert "is version 2.9.0" in found.message
 
 
 @pytest.mark.parametrize(
     ("uri", "state", "said"),
     [
-        ("sqlite:///{place}/there.db", "ok", "is there"),
-        ("sqlite:///{place}/new.db", "ok", "will be made"),
+        ("sqlite:///{place}/there.db", "ok", "exists"),
+        ("sqlite:///{place}/new.db", "ok", "will be created"),
         ("sqlite:///{place}/no/such/folder/new.db", "fail", "there is no folder {place}/no/such/folder"),
         ("sqlite:///{place}", "fail", "cannot be written"),
         ("sqlite://", "fail", "names no file"),
-        ("./mlruns", "fail", "is a folder, which MLflow no longer keeps runs in"),
-        ("file:///{place}/mlruns", "fail", "is a folder, which MLflow no longer keeps runs in"),
-        ("htp://127.0.0.1:5000", "fail", "is no address that MLflow knows"),
-        ("databricks", "warn", "cannot be looked at from here"),
-        ("databricks://profile", "warn", "cannot be looked at from here"),
+        ("./mlruns", "fail", "is a folder, which MLflow no longer supports"),
+        ("file:///{place}/mlruns", "fail", "is a folder, which MLflow no longer supports"),
+        ("htp://127.0.0.1:5000", "fail", "is not an address that MLflow knows"),
+        ("databricks", "warn", "cannot be checked from here"),
+        ("databricks://profile", "warn", "cannot be checked from here"),
         ("postgresql+nosuchdriver://127.0.0.1:1/x", "fail", "needs the package nosuchdriver"),
     ],
 )
@@ -215,7 +215,7 @@ def test_where_runs_would_go(uri: str, state: str, said: str, ask: Examine, tmp_
     (tmp_path / "there.db").write_bytes(b"")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(place=tmp_path))
     found = ask("mlflow")[0]
-    assert (found.state, found.told.count(said.format(place=tmp_path))) == (state, 1), found.told
+    assert (found.state, found.message.count(said.format(place=tmp_path))) == (state, 1), found.message
     assert not (tmp_path / "new.db").exists()
 
 
@@ -241,14 +241,14 @@ def test_auto_means_a_cluster_of_this_host(ask: Examine, tmp_path: Path, monkeyp
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     (found,) = ask("ray")
-    assert (found.state, found.told) == ("fail", "RAY_ADDRESS=auto, and no cluster runs on this host")
+    assert (found.state, found.message) == ("fail", "RAY_ADDRESS=auto, and no cluster runs on this host")
     with socket.create_server(("127.0.0.1", 0)) as server:
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{server.getsockname()[1]}")
         assert [found.state for found in ask("ray")] == ["ok"]
     assert [found.state for found in ask("ray")] == ["fail"]
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert [found.told for found in ask("ray")] == ["embedded, on loopback"]
+    assert [found.message for found in ask("ray")] == ["embedded, on loopback"]
 
 
 def test_no_password_is_shown(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_a_bucket(place: Path, store: Server, capsys: pytest.CaptureFixture[str]
     url = store.bucket("doctor-test")
     assert main(["doctor", "--storage", f"{url}/some"]) == 0
     out = capsys.readouterr().out
-    assert "ok    storage: s3://doctor-test/some can be written and heeds conditions" in out
+    assert "ok    storage: s3://doctor-test/some is writable and supports conditional writes" in out
     assert "warn  MLflow: embedded, so each host has its own" in out
     assert store.client().list_objects_v2(Bucket="doctor-test")["KeyCount"] == 0
     assert main(["doctor", "--storage", "s3://no-such-bucket"]) == 1

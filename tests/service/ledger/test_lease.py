@@ -14,7 +14,7 @@ import pytest
 
 from service.ledger import lease, manifest
 from service.ledger.claims import Permit
-from service.ledger.heartbeat import Heart
+from service.ledger.heartbeat import Heartbeat
 from service.ledger.lease import Lease
 from service.ledger.manifest import Manifest
 from service.storage import paths
@@ -165,16 +165,16 @@ def test_of_two_attempts_at_a_trial_the_older_may_write_no_more(tmp_path: Path) 
 def test_two_drivers_that_take_over_at_once_get_different_epochs(tmp_path: Path) -> None:
     folder = paths.leases(tmp_path, "smoke")
     folder.mkdir(parents=True)
-    lease._claim(folder, 1, {"state": "held", "owner": "a:1"})
+    lease._create(folder, 1, {"state": "held", "owner": "a:1"})
     with pytest.raises(FileExistsError):
-        lease._claim(folder, 1, {"state": "held", "owner": "b:1"})
+        lease._create(folder, 1, {"state": "held", "owner": "b:1"})
     assert lease.holder(tmp_path, "smoke")["owner"] == "a:1"
 
 
 def test_a_heart_does_not_take_its_own_release_for_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT", 0.01)
     held, told = Lease(tmp_path, "smoke"), []
-    with Heart(held, paths.stop_request(tmp_path, "smoke"), told.append):
+    with Heartbeat(held, paths.stop_request(tmp_path, "smoke"), told.append):
         held.release()
         time.sleep(0.3)
     assert told == []

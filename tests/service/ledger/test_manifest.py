@@ -88,7 +88,7 @@ def test_each_opening_is_a_higher_epoch_and_only_new_trials_are_planned(tmp_path
         journal.close()
     ledger = manifest.read(tmp_path, "smoke")
     assert ledger.epoch == 3, "the release of the first was epoch 2"
-    assert [event.epoch for key in (A, B) for event in ledger.entries[key].story] == [1, 3]
+    assert [event.epoch for key in (A, B) for event in ledger.entries[key].events] == [1, 3]
 
 
 def test_a_torn_last_line_is_forgotten_and_cut_off_before_the_next_is_written(tmp_path: Path) -> None:
@@ -173,9 +173,9 @@ def test_a_sweep_whose_trials_need_a_plug_in_that_is_gone_holds_up_no_other(tmp_
         journal.close()
     path = paths.manifest(tmp_path, "quickstart")
     path.write_text(path.read_text().replace('"dense"', '"mine"'))
-    assert list(manifest.read_all(tmp_path, own="smoke")) == ["smoke"]
+    assert list(manifest.read_all(tmp_path, required="smoke")) == ["smoke"]
     said = capsys.readouterr().err
-    assert "sweep 'quickstart' is left out" in said
+    assert "sweep 'quickstart' is skipped" in said
     assert "no pruner 'mine'" in said
-    with pytest.raises(UserError, match=r"line 2: no pruner 'mine'.*put back what the trial needs"):
-        manifest.read_all(tmp_path, own="quickstart")
+    with pytest.raises(UserError, match=r"line 2: no pruner 'mine'.*restore what the trial needs"):
+        manifest.read_all(tmp_path, required="quickstart")

@@ -436,7 +436,7 @@ def test_each_dataset_and_algorithm_has_a_study_of_its_own(tmp_path: Path) -> No
     studies = {name: adaptive._directions(run.plan.sweep.search) for name in run.adaptive._studies}
     assert len(studies) == 2
     for space in spaces(run.plan.sweep):
-        study = optuna.load_study(study_name=space.study(NAME), storage=run.adaptive._place)
+        study = optuna.load_study(study_name=space.study(NAME), storage=run.adaptive._database)
         algorithms = {run.journal.ledger.entries[key].trial.algorithm for trial in study.trials for key in trial.user_attrs["key"].split()}
         assert algorithms == {space.algorithm}
         assert len(study.trials) == 2

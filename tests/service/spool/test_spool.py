@@ -150,11 +150,11 @@ def test_a_diverged_member_gets_nothing_more_and_its_mate_goes_on(tmp_path: Path
     listen(tmp_path, given)
     listen(tmp_path, [Diverged(30, 0, "again, after a resume"), *reports(first=20)])
     lines = spool.read(paths.spool(tmp_path, KEY))
-    end = spool.outcome(lines)
+    end = spool.end_line(lines)
     assert end is not None
     assert (end["kind"], end["update"]) == ("diverged", 20)
     assert not [update for update, _ in points(tmp_path) if update > 20]
-    mate = spool.outcome(spool.read(paths.spool(tmp_path, STACK.trials[1].key)))
+    mate = spool.end_line(spool.read(paths.spool(tmp_path, STACK.trials[1].key)))
     assert mate is not None
     assert mate["kind"] == "finished"
 

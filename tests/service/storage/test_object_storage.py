@@ -113,14 +113,14 @@ def test_a_writer_whose_answer_was_lost_knows_its_own_object(bucket: s3.Bucket, 
 
 def test_a_server_that_does_not_heed_conditions_is_refused(on_host: Callable[[str], Path]) -> None:
     storage = on_host("a")
-    bucket = s3.of(storage)
+    bucket = s3.bucket_of(storage)
     assert bucket
 
     def strip(params: dict[str, Any], **_: Any) -> None:
         params["headers"].pop("If-None-Match", None)
 
     bucket._client.meta.events.register("before-call.s3.PutObject", strip)
-    with pytest.raises(UserError, match="does not heed IfNoneMatch of a PUT"):
+    with pytest.raises(UserError, match="ignores IfNoneMatch on PUT"):
         Lease(storage, "smoke")
 
 
@@ -213,7 +213,7 @@ def test_a_head_cannot_name_files_elsewhere(name: str, on_host: Callable[[str], 
     bucket.put(f"trials/{KEY}/x", b"")
     digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     bucket.put(f"heads/{KEY}.json", json.dumps({"attempt": "x", "files": {name: [f"trials/{KEY}/x", digest]}}).encode())
-    with pytest.raises(OSError, match="no file of a trial"):
+    with pytest.raises(OSError, match="not a file of a trial"):
         trial_objects.pull(on_host("a"))
 
 
@@ -288,7 +288,7 @@ REFUSED = {
     "no such bucket": ("s3://not-there/x", {}, "there is no such bucket"),
     "no credentials": ("s3://some-bucket", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "NoCredentialsError; set AWS_"),
     "nobody there": ("s3://some-bucket", {"AWS_ENDPOINT_URL": "http://user:hunter2@127.0.0.1:9"}, "the server does not answer"),
-    "no address": ("s3://some-bucket", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL or AWS_PROFILE is not usable"),
+    "no address": ("s3://some-bucket", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL or AWS_PROFILE is invalid"),
     "no bucket": ("s3://", {}, "'s3://' is not of the form s3://bucket"),
     "a password": ("s3://key:hunter2@bucket/x", {}, "'s3://bucket/x' is not of the form"),
     "a way out": ("s3://bucket/../x", {}, "is not of the form"),
@@ -309,7 +309,7 @@ def test_a_storage_that_cannot_be_used_is_one_line(
     address, changes, says = REFUSED[case]
     for name, value in (server.environment | {"WINNOW_CACHE": str(tmp_path)} | changes).items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(s3, "FIRST", 0.5)
+    monkeypatch.setattr(s3, "FIRST_PATIENCE", 0.5)
     s3._bucket.cache_clear()
     assert main([command, "smoke", f"--storage={address}"]) == 2
     out, err = capsys.readouterr()

@@ -270,23 +270,23 @@ class Slow(Shipper):
     """Takes `seconds` for each of ten notes of how far it is; `stuck` for ever with the third."""
 
     def __init__(self, seconds: float, stuck: bool = False) -> None:
-        self.noted, self._seconds, self._stuck, self._over = 0, seconds, stuck, threading.Event()
+        self.stored, self._seconds, self._stuck, self._over = 0, seconds, stuck, threading.Event()
 
     def ship(self) -> int:
-        while self.noted < 10 and not self._over.wait(60 if self._stuck and self.noted == 3 else self._seconds):
-            self.noted += 1
-        return self.noted
+        while self.stored < 10 and not self._over.wait(60 if self._stuck and self.stored == 3 else self._seconds):
+            self.stored += 1
+        return self.stored
 
 
 def test_the_end_waits_as_long_as_mlflow_gets_on_and_no_longer() -> None:
     slow = Slow(0.2)
     assert ShipperThread(slow).finish(1.5, while_it_gets_on=True)
-    assert slow.noted == 10
+    assert slow.stored == 10
     for shipper, on in ((Slow(0.2), False), (Slow(0.2, stuck=True), True)):
         thread = ShipperThread(shipper)
         assert not thread.finish(1.5, while_it_gets_on=on)
         assert thread.trouble == "MLflow does not answer"
-        assert shipper.noted < 10
+        assert shipper.stored < 10
         shipper._over.set()
 
 

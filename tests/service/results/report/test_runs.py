@@ -33,7 +33,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     states = [(each, spool(storage, each, scores(50.0))) for each in done]
     ship(storage, "planned", [*states, (trial("snip", 0.99, 3, "winnow/walker2d/medium-v0"), "planned")], found)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.tracking.shipper.Shipper._tell_plan", lambda _: None)
+        patch.setattr("service.tracking.shipper.Shipper._ship_plan", lambda _: None)
         ship(storage, "old", [(OLD, spool(storage, OLD, scores(50.0)))], found)
     return found
 
