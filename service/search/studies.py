@@ -31,7 +31,7 @@ from service.ledger.ledger import TERMINAL, Ledger
 from service.search.findings import Finding, Try
 from service.spool import scores
 from service.storage import paths
-from service.tracking.connection import one_line
+from service.tracking.connection import redacted
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
@@ -249,7 +249,7 @@ def open_database(url: str) -> BaseStorage:
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # reconnects after a restart of the server
     except Exception as error:  # whatever SQLAlchemy and the database's driver raise
-        raise UserError(f"the study storage cannot be opened ({one_line(error)})") from None
+        raise UserError(f"the study storage cannot be opened ({redacted(error)})") from None
 
 
 class _Guarded:
@@ -269,7 +269,7 @@ class _Guarded:
             raise  # `load_if_exists` handles it
         except Exception as error:  # whatever SQLAlchemy, a database's driver, the journal and the disk raise
             remedy = f"`python -m service run {self._sweep}` goes on, and rebuilds the study from the manifest if it is gone"
-            raise UserError(f"{self._where} fails ({one_line(_first(error))}); nothing is lost: {remedy}") from error
+            raise UserError(f"{self._where} fails ({redacted(_first(error))}); nothing is lost: {remedy}") from error
 
 
 def _first(error: BaseException) -> Exception:

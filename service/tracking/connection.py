@@ -20,7 +20,7 @@ class TrackingError(UserError):
     """MLflow does not answer or refuses a call; `why` is its error in one line."""
 
     def __init__(self, error: Exception) -> None:
-        self.why, self.error_code = one_line(error), getattr(error, "error_code", "")
+        self.why, self.error_code = redacted(error), getattr(error, "error_code", "")
         super().__init__(f"MLflow does not answer as it should ({self.why})")
 
 
@@ -99,8 +99,8 @@ def refused(error: Exception) -> bool:
     return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 
 
-def one_line(error: Exception) -> str:
-    """An error in one line, without users and passwords of addresses in it."""
+def redacted(error: Exception) -> str:
+    """The first line of an error, with its class unless it is a UserError, and without users and passwords of addresses in it."""
     line = (str(error).strip().splitlines() or [""])[0]
     line = line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
     return re.sub(r"(?<=://)[^/\s]*@", "", line)[:300]

@@ -18,7 +18,7 @@ from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths, trial_objects
 from service.tracking import notes, plan_artifact
-from service.tracking.connection import TrackingError, one_line, refused
+from service.tracking.connection import TrackingError, redacted, refused
 from service.tracking.runs import METRICS_PER_CALL, Point, Tracking, finite
 from trainables.errors import UserError
 from trainables.storage.files import write
@@ -70,7 +70,7 @@ class Shipper:
                 shipped += self._ship_trial(key, entry) if entry.events else 0
             except Exception as error:
                 # Damaged files and what MLflow refuses concern one trial; any other error would hit the rest, too.
-                trouble = trouble or one_line(error)
+                trouble = trouble or redacted(error)
                 if not isinstance(error, UserError) or (isinstance(error, TrackingError) and not refused(error)):
                     break
         if trouble:
@@ -211,7 +211,7 @@ class ShipperThread:
         try:
             self._shipper.ship()
         except Exception as error:
-            self.trouble = one_line(error)
+            self.trouble = redacted(error)
             return False
         self.trouble = ""
         return True

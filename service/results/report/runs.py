@@ -14,7 +14,7 @@ from service.results.outcomes import MISSING, metric_of, outcome
 from service.spool.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE
 from service.storage import trial_objects
 from service.tracking import plan_artifact as plans
-from service.tracking.connection import TrackingError, one_line
+from service.tracking.connection import TrackingError, redacted
 from service.tracking.runs import RunRow, Tracking, trial_of
 from trainables import plugins
 from trainables.errors import UserError, unknown
@@ -100,7 +100,7 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
     known = tracking.sweeps()
     for sweep in sweeps:
         if sweep not in known:
-            raise unknown(f"sweep in {one_line(UserError(tracking.uri))}, experiment {tracking.experiment!r},", sweep, known)
+            raise unknown(f"sweep in {redacted(UserError(tracking.uri))}, experiment {tracking.experiment!r},", sweep, known)
     rows = {row.tags["winnow.trial_key"]: row for sweep in sweeps for row in tracking.sweep_rows(sweep, known[sweep])}
     plan: dict[str, Trial] = {}
     notes: list[str] = []
