@@ -67,7 +67,7 @@ def folder_of(server: Server, url: str, tmp_path: Path, monkeypatch: pytest.Monk
         storage, bucket = tmp_path / "fetched" / str(time.monotonic_ns()), s3.Bucket(url)
         for name in bucket.list("heads/"):
             key = Path(name).stem
-            trial_objects._fetch(bucket, trial_objects._head(bucket, key).files, paths.trial(storage, key), key)
+            trial_objects.fetch(bucket, trial_objects.read_head(bucket, key).files, paths.trial(storage, key), key)
         manifest = paths.manifest(storage, SWEEP)
         manifest.parent.mkdir(parents=True)
         manifest.write_bytes(ObjectJournal(bucket, paths.manifest_parts(paths.root(url), SWEEP)).content())

@@ -12,8 +12,7 @@ import pytest
 
 from service.__main__ import main
 from service.delivery.archive import archive
-from service.ledger import manifest
-from service.ledger.manifest import Manifest
+from service.ledger.manifest import Manifest, read
 from service.planning.plan import make_plan
 from service.storage import paths
 from tests.service.trained import ship, train
@@ -61,8 +60,8 @@ def test_adopted_trials_are_done_and_in_mlflow_as_in_the_first_storage(
     assert {key: there[key] for key in done} == {key: here[key] for key in done}
     assert main(["verify", "smoke", "--storage", str(second)]) == 0
     for key in done:
-        end = manifest.read(second, "smoke").entries[key].detail
-        assert end == manifest.read(trained, "smoke").entries[key].detail
+        end = read(second, "smoke").entries[key].detail
+        assert end == read(trained, "smoke").entries[key].detail
         assert paths.masks_json(second, key).read_bytes() == paths.masks_json(trained, key).read_bytes()
 
 
@@ -70,11 +69,9 @@ def test_twice_is_once_and_an_archive_of_adopted_trials_is_the_same_file(trained
     file, second = tmp_path / "smoke.zip", tmp_path / "second"
     main(["adopt", str(file), "--storage", str(second)])
     journal = paths.manifest(second, "smoke")
-    entries = manifest.read(second, "smoke").entries
+    entries = read(second, "smoke").entries
     main(["adopt", str(file), "--storage", str(second)])
-    assert {key: len(e.events) for key, e in manifest.read(second, "smoke").entries.items()} == {
-        k: len(e.events) for k, e in entries.items()
-    }
+    assert {key: len(e.events) for key, e in read(second, "smoke").entries.items()} == {k: len(e.events) for k, e in entries.items()}
     assert journal.exists()
     archive(["smoke"], tmp_path / "again.zip", second)
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
@@ -83,17 +80,17 @@ def test_twice_is_once_and_an_archive_of_adopted_trials_is_the_same_file(trained
 def test_a_trial_that_has_begun_here_goes_on_here(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     second = tmp_path / "second"
     first, other = trials(trained)[:2]
-    journal = Manifest(second, "smoke")
-    journal.plan([first])
-    journal.record("leased", {first.key: {}})
-    journal.close()
+    manifest = Manifest(second, "smoke")
+    manifest.plan([first])
+    manifest.record("leased", {first.key: {}})
+    manifest.close()
     begun = paths.spool(second, first.key)
     begun.parent.mkdir(parents=True)
     begun.write_text('{"kind": "attempt"}\n')
     assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 0
     assert "1 trials adopted, 1 have begun here and were skipped" in capsys.readouterr().out
     assert begun.read_text() == '{"kind": "attempt"}\n'
-    ledger = manifest.read(second, "smoke")
+    ledger = read(second, "smoke")
     assert (ledger.state(first.key), ledger.state(other.key)) == ("leased", "done")
 
 

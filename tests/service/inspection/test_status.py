@@ -22,10 +22,10 @@ def test_reused_trials_are_told_with_the_sweep_and_the_run_that_has_them(
     trials = [Trial(dataset=hopper, algorithm="bc", seed=seed, **SMALL) for seed in (0, 1)]
     train(tmp_path, "quickstart", trials[:1])
     ship(tmp_path, "quickstart")
-    journal = Manifest(tmp_path, "smoke")
-    journal.plan(trials)
-    journal.record("done", {trials[0].key: {"sweep": "quickstart"}})
-    journal.close()
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(trials)
+    manifest.record("done", {trials[0].key: {"sweep": "quickstart"}})
+    manifest.close()
     (run,) = [row.run_id for row in Tracking(tmp_path).all_trials().values()]
     assert main(["status", "smoke", "--storage", str(tmp_path)]) == 0
     assert f"1 reused of sweep quickstart; MLflow runs: {run}\n" in capsys.readouterr().out

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger import lease, manifest
+from service.ledger import lease
 from service.ledger.claims import Permit
 from service.ledger.heartbeat import Heartbeat
 from service.ledger.lease import Lease
-from service.ledger.manifest import Manifest
+from service.ledger.manifest import Manifest, read
 from service.storage import paths
 from trainables.errors import SupersededError, UserError
 from trainables.trial import Trial
@@ -117,17 +117,17 @@ def test_clocks_do_not_matter(tmp_path: Path, another_host, beating, monkeypatch
 
 def test_what_a_superseded_driver_still_got_into_the_journal_is_no_event(tmp_path: Path) -> None:
     """Between its check and its write a driver can be stopped for any time; whoever reads then knows by the epoch."""
-    journal = Manifest(tmp_path, "smoke")
-    journal.plan([TRIAL])
-    journal.close()
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan([TRIAL])
+    manifest.close()
     late = paths.manifest(tmp_path, "smoke").read_text().splitlines()[-1].replace('"planned"', '"leased"')
     Manifest(tmp_path, "smoke").close()
     with paths.manifest(tmp_path, "smoke").open("a") as file:
         file.write(late + "\n")
-    assert manifest.read(tmp_path, "smoke").state(TRIAL.key) == "planned"
-    journal = Manifest(tmp_path, "smoke")
-    journal.record("leased", {TRIAL.key: {}})
-    journal.close()
+    assert read(tmp_path, "smoke").state(TRIAL.key) == "planned"
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.record("leased", {TRIAL.key: {}})
+    manifest.close()
 
 
 def test_a_killed_driver_of_this_host_leaves_nothing_to_wait_for(tmp_path: Path) -> None:

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger import manifest
-from service.ledger.errors import IllegalTransitionError, StaleEpochError
-from service.ledger.ledger import TRANSITIONS, Event, Ledger
-from service.ledger.manifest import Manifest
+from service.ledger.manifest import Manifest, read, read_all
 from service.storage import paths
 from trainables.errors import UserError
 from trainables.trial import Trial
@@ -19,62 +16,14 @@ TRIALS = tuple(Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=seed)
 A, B, C = (trial.key for trial in TRIALS)
 
 
-def planned(trial: Trial = TRIALS[0], epoch: int = 1) -> Event:
-    return Event(key=trial.key, state="planned", epoch=epoch, detail={"trial": trial.to_json()})
-
-
-def opened(epoch: int, owner: str = "here") -> Event:
-    return Event(key="", state="opened", epoch=epoch, detail={"owner": owner})
-
-
-def ledger_in(state: str) -> Ledger:
-    """A ledger that knows one trial in a state, by the shortest way there."""
-    ways = {"": [], "planned": [], "leased": ["leased"], "done": ["leased", "done"], "failed": ["leased", "failed"]}
-    ledger = Ledger()
-    ledger.apply(opened(1))
-    if state:
-        ledger.apply(planned())
-    for step in ways.get(state, ["leased", state]):
-        ledger.apply(Event(key=A, state=step, epoch=1))
-    return ledger
-
-
-@pytest.mark.parametrize("before", TRANSITIONS)
-@pytest.mark.parametrize("after", ["planned", "leased", "done", "failed", "diverged"])
-def test_exactly_the_transitions_of_the_table_are_possible(before: str, after: str) -> None:
-    ledger = ledger_in(before)
-    event = planned() if after == "planned" else Event(key=A, state=after, epoch=1)
-    if after in TRANSITIONS[before]:
-        ledger.apply(event)
-        assert ledger.state(A) == after
-    else:
-        with pytest.raises(IllegalTransitionError, match=f"cannot become '{after}'"):
-            ledger.apply(event)
-        assert ledger.state(A) == before
-
-
-def test_an_illegal_transition_tells_the_trials_story() -> None:
-    with pytest.raises(IllegalTransitionError, match=r"bc/hopper-random/dense/s0: .*planned.* -> .*leased.* -> .*done \(epoch 1\)"):
-        ledger_in("done").apply(Event(key=A, state="leased", epoch=1))
-
-
-def test_a_driver_that_was_superseded_can_write_nothing() -> None:
-    ledger = ledger_in("leased")
-    ledger.apply(opened(2, "elsewhere"))
-    with pytest.raises(StaleEpochError, match="elsewhere took over with 2"):
-        ledger.apply(Event(key=A, state="done", epoch=1))
-    assert ledger.state(A) == "leased"
-    ledger.apply(Event(key=A, state="leased", epoch=2))
-
-
 def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
-    journal = Manifest(tmp_path, "smoke")
-    journal.plan(TRIALS)
-    journal.record("leased", {A: {"size": 1}, B: {"size": 1}})
-    journal.record("done", {A: {"seconds": 2.5}})
-    journal.record("failed", {B: {"reason": "out_of_memory"}})
-    journal.close()
-    ledger = manifest.read(tmp_path, "smoke")
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(TRIALS)
+    manifest.record("leased", {A: {"size": 1}, B: {"size": 1}})
+    manifest.record("done", {A: {"seconds": 2.5}})
+    manifest.record("failed", {B: {"reason": "out_of_memory"}})
+    manifest.close()
+    ledger = read(tmp_path, "smoke")
     assert {key: ledger.state(key) for key in (A, B, C)} == {A: "done", B: "failed", C: "planned"}
     assert ledger.entries[A].detail["seconds"] == 2.5
     assert [entry.trial for entry in ledger.entries.values()] == list(TRIALS)
@@ -83,40 +32,40 @@ def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
 
 def test_each_opening_is_a_higher_epoch_and_only_new_trials_are_planned(tmp_path: Path) -> None:
     for count in (1, 3):
-        journal = Manifest(tmp_path, "smoke")
-        journal.plan(TRIALS[:count])
-        journal.close()
-    ledger = manifest.read(tmp_path, "smoke")
+        manifest = Manifest(tmp_path, "smoke")
+        manifest.plan(TRIALS[:count])
+        manifest.close()
+    ledger = read(tmp_path, "smoke")
     assert ledger.epoch == 3, "the release of the first was epoch 2"
     assert [event.epoch for key in (A, B) for event in ledger.entries[key].events] == [1, 3]
 
 
 def test_a_torn_last_line_is_forgotten_and_cut_off_before_the_next_is_written(tmp_path: Path) -> None:
-    journal = Manifest(tmp_path, "smoke")
-    journal.plan(TRIALS[:1])
-    journal.close()
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(TRIALS[:1])
+    manifest.close()
     path = paths.manifest(tmp_path, "smoke")
     whole = path.read_bytes()
     for cut in (1, 20, 60):
         path.write_bytes(whole + json.dumps({"key": A, "state": "leased", "epoch": 1, "detail": {}, "time": 0.0}).encode()[:cut])
-        assert manifest.read(tmp_path, "smoke").state(A) == "planned"
-    journal = Manifest(tmp_path, "smoke")
-    journal.record("leased", {A: {}})
-    journal.close()
-    assert manifest.read(tmp_path, "smoke").state(A) == "leased"
+        assert read(tmp_path, "smoke").state(A) == "planned"
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.record("leased", {A: {}})
+    manifest.close()
+    assert read(tmp_path, "smoke").state(A) == "leased"
     assert path.read_bytes().startswith(whole)
 
 
 def test_a_damaged_line_in_the_middle_is_told(tmp_path: Path) -> None:
-    journal = Manifest(tmp_path, "smoke")
-    journal.plan(TRIALS)
-    journal.close()
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(TRIALS)
+    manifest.close()
     path = paths.manifest(tmp_path, "smoke")
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = b"@" + lines[1][1:]
     path.write_bytes(b"".join(lines))
     with pytest.raises(UserError, match=r"manifest\.jsonl line 2 is damaged"):
-        manifest.read(tmp_path, "smoke")
+        read(tmp_path, "smoke")
 
 
 def test_a_second_driver_is_told_who_runs_the_sweep(tmp_path: Path) -> None:
@@ -134,7 +83,7 @@ def test_a_second_driver_is_told_who_runs_the_sweep(tmp_path: Path) -> None:
     holder.kill()
     holder.communicate()
     Manifest(tmp_path, "smoke").close()  # a killed driver leaves no lock behind
-    assert manifest.read(tmp_path, "smoke").epoch == 2
+    assert read(tmp_path, "smoke").epoch == 2
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "a b"])
@@ -147,8 +96,8 @@ def test_a_name_that_is_no_sweeps_name_never_becomes_a_path(name: str, tmp_path:
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_an_event_that_could_not_be_written_has_not_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """A disk that is full for a moment, a signal within the write: what is recorded next must follow what is on disk."""
-    journal = Manifest(tmp_path, "smoke")
-    journal.plan(TRIALS[:2])
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(TRIALS[:2])
     before = paths.manifest(tmp_path, "smoke").read_bytes()
 
     def fail(file: int) -> None:
@@ -157,25 +106,25 @@ def test_an_event_that_could_not_be_written_has_not_happened(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr("service.ledger.journal.os.fsync", fail)
         with pytest.raises((UserError, KeyboardInterrupt)):
-            journal.record_all([(A, "leased", {}), (C, "planned", {"trial": TRIALS[2].to_json()}), (C, "leased", {})])
+            manifest.record_all([(A, "leased", {}), (C, "planned", {"trial": TRIALS[2].to_json()}), (C, "leased", {})])
     assert paths.manifest(tmp_path, "smoke").read_bytes() == before
-    assert [journal.ledger.state(key) for key in (A, B, C)] == ["planned", "planned", ""]
-    journal.record("leased", {B: {}})
-    journal.close()
-    ledger = manifest.read(tmp_path, "smoke")
+    assert [manifest.ledger.state(key) for key in (A, B, C)] == ["planned", "planned", ""]
+    manifest.record("leased", {B: {}})
+    manifest.close()
+    ledger = read(tmp_path, "smoke")
     assert [ledger.state(key) for key in (A, B, C)] == ["planned", "leased", ""]
 
 
 def test_a_sweep_whose_trials_need_a_plug_in_that_is_gone_holds_up_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("smoke", "quickstart"):
-        journal = Manifest(tmp_path, name)
-        journal.plan(TRIALS[:1])
-        journal.close()
+        manifest = Manifest(tmp_path, name)
+        manifest.plan(TRIALS[:1])
+        manifest.close()
     path = paths.manifest(tmp_path, "quickstart")
     path.write_text(path.read_text().replace('"dense"', '"mine"'))
-    assert list(manifest.read_all(tmp_path, required="smoke")) == ["smoke"]
+    assert list(read_all(tmp_path, required="smoke")) == ["smoke"]
     said = capsys.readouterr().err
     assert "sweep 'quickstart' is skipped" in said
     assert "no pruner 'mine'" in said
     with pytest.raises(UserError, match=r"line 2: no pruner 'mine'.*restore what the trial needs"):
-        manifest.read_all(tmp_path, required="quickstart")
+        read_all(tmp_path, required="quickstart")

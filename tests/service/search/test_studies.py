@@ -43,9 +43,9 @@ class Run:
     def __init__(self, storage: Path, *settings: str, size: int = 4, place: Any = None, **more: Any) -> None:
         self.storage = storage
         self.plan = make_plan(NAME, (*SETTINGS, *settings), storage=storage, device="cpu", size=size, **more)
-        self.journal = Manifest(storage, NAME)
-        self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.journal.ledger, place)
-        self.driver = Driver(self.plan, self.journal, storage, size, self.adaptive)
+        self.manifest = Manifest(storage, NAME)
+        self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.manifest.ledger, place)
+        self.driver = Driver(self.plan, self.manifest, storage, size, self.adaptive)
         self.driver.prepare()
         self.driver.begin("cpu", 1)
 
@@ -74,7 +74,7 @@ class Run:
 
     def leave(self) -> None:
         self.driver.leave()
-        self.journal.close()
+        self.manifest.close()
 
 
 def quality(trial: Trial, update: int) -> float:
@@ -127,7 +127,7 @@ def test_suggestions_fill_stacks_and_are_told_the_mean_of_their_seeds(tmp_path: 
     study = study_of(tmp_path, run.plan)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     for trial in study.trials:
-        own = [run.journal.ledger.entries[key].trial for key in trial.user_attrs["key"].split()]
+        own = [run.manifest.ledger.entries[key].trial for key in trial.user_attrs["key"].split()]
         assert [each.seed for each in own] == [0, 1]
         assert {(each.pruner, each.sparsity, each.hyper["alpha"]) for each in own} == {
             (trial.params["pruner"], trial.params["sparsity"], trial.params["hyper.alpha"])
@@ -299,7 +299,7 @@ def test_a_suggestion_made_before_is_told_its_result_and_not_counted(tmp_path: P
     run = Run(tmp_path, *CHOICES, size=1)
     run.finish()
     study = study_of(tmp_path, run.plan)
-    assert len(run.journal.ledger.entries) == 2, "each trial once, and no endless search for a third"
+    assert len(run.manifest.ledger.entries) == 2, "each trial once, and no endless search for a third"
     assert run.adaptive.left == 0
     assert len(study.trials) > 2
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
@@ -314,12 +314,12 @@ def test_what_another_sweep_has_done_is_reused(tmp_path: Path) -> None:
     run = Run(tmp_path, *CHOICES, size=1)
     run.finish()
     run.leave()
-    done = [run.journal.ledger.entries[key].trial for key in run.journal.ledger.entries]
+    done = [run.manifest.ledger.entries[key].trial for key in run.manifest.ledger.entries]
     paths.sweep(tmp_path, NAME).rename(paths.sweep(tmp_path, "quickstart"))
     run = Run(tmp_path, *CHOICES, size=1)
     assert run.finish() == []
-    assert run.journal.ledger.keys_in("done") == sorted((t.key for t in done), key=run.journal.ledger.keys_in("done").index)
-    assert {entry.detail["sweep"] for entry in run.journal.ledger.entries.values()} == {"quickstart"}
+    assert run.manifest.ledger.keys_in("done") == sorted((t.key for t in done), key=run.manifest.ledger.keys_in("done").index)
+    assert {entry.detail["sweep"] for entry in run.manifest.ledger.entries.values()} == {"quickstart"}
     assert {trial.value for trial in study_of(tmp_path, run.plan).trials} == {quality(done[0], 400)}
 
 
@@ -344,7 +344,7 @@ def test_a_failed_suggestion_is_told_as_such_and_tried_again_when_asked(tmp_path
 def test_the_front_of_score_against_effective_density(tmp_path: Path) -> None:
     run = Run(tmp_path, "search.objective=pareto", "search.suggestions=12")
     run.finish()
-    trials = [run.journal.ledger.entries[each.user_attrs["key"].split()[0]].trial for each in study_of(tmp_path, run.plan).trials]
+    trials = [run.manifest.ledger.entries[each.user_attrs["key"].split()[0]].trial for each in study_of(tmp_path, run.plan).trials]
     points = [(quality(trial, 400) + 2.5, trial.density / 2) for trial in trials]
     front = {i for i, (s, d) in enumerate(points) if not any(a >= s and b <= d and (a, b) != (s, d) for a, b in points)}
     (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
@@ -378,7 +378,7 @@ def test_members_that_fall_behind_stop_and_the_others_go_on_without_them(stop: s
     assert [order[key] for key in asked] == ([1, 2, 3, 4, 5] if stop == "asha" else [0, 2, 4])
     run.train(stack, until=200, score=score)
     run.driver.ended(stack, {"failure": {"reason": "stopped", "message": ""}})
-    ledger = run.journal.ledger
+    ledger = run.manifest.ledger
     for key in asked:
         assert ledger.state(key) == "stopped"
         assert ledger.entries[key].detail["reason"] == stop
@@ -407,7 +407,7 @@ def test_a_request_outlives_the_driver_and_ends_trials_that_nobody_trains(tmp_pa
     stop_requests.request(tmp_path, NAME, {stack.lead.key: {"reason": "asha", "message": "second"}})
     run = Run(tmp_path, size=4)
     assert [trial.key for trial in run.next().trials] == [trial.key for trial in stack.trials[1:]]
-    assert run.journal.ledger.entries[stack.lead.key].detail == {"reason": "asha", "message": "first", "stopped_at": 0}
+    assert run.manifest.ledger.entries[stack.lead.key].detail == {"reason": "asha", "message": "first", "stopped_at": 0}
 
 
 def test_a_request_that_comes_too_late_changes_nothing(tmp_path: Path) -> None:
@@ -420,7 +420,7 @@ def test_a_request_that_comes_too_late_changes_nothing(tmp_path: Path) -> None:
     again = run.next()
     assert again.trials == stack.trials
     run.driver.ended(again, {})
-    assert {run.journal.ledger.state(trial.key) for trial in stack.trials} == {"done"}
+    assert {run.manifest.ledger.state(trial.key) for trial in stack.trials} == {"done"}
 
 
 def test_a_search_without_stopping_stops_nobody(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_each_dataset_and_algorithm_has_a_study_of_its_own(tmp_path: Path) -> No
     assert len(studies) == 2
     for space in spaces(run.plan.sweep):
         study = optuna.load_study(study_name=space.study(NAME), storage=run.adaptive._database)
-        algorithms = {run.journal.ledger.entries[key].trial.algorithm for trial in study.trials for key in trial.user_attrs["key"].split()}
+        algorithms = {run.manifest.ledger.entries[key].trial.algorithm for trial in study.trials for key in trial.user_attrs["key"].split()}
         assert algorithms == {space.algorithm}
         assert len(study.trials) == 2
 
