@@ -36,7 +36,7 @@ def stop(name: str, storage: Path) -> int:
         while time.monotonic() < until:
             now = lease.holder(storage, name)
             if now.get("epoch") != about["epoch"]:
-                print(f"{about['owner']} has left; `python -m service run {name}` goes on from the checkpoints")
+                print(f"{about['owner']} has left; `python -m service run {name}` continues from the checkpoints")
                 return 0
             time.sleep(0.1)
     print(f"{about['owner']} has not left within {PATIENCE:g} s; the request stands", file=sys.stderr)

@@ -30,7 +30,7 @@ class Claim(Protocol):
     @property
     def storage(self) -> Path: ...
     def check(self) -> None:
-        """Raise SupersededError where the epoch is over or another worker has claimed a trial."""
+        """Raise SupersededError if the epoch is over or another worker has claimed a trial."""
 
     def commit(self) -> None:
         """Publish what was written since the last commit."""

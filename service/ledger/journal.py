@@ -98,8 +98,8 @@ def of(storage: Path, name: str) -> Journal:
     return FileJournal(paths.manifest(storage, name))
 
 
-def names(storage: Path) -> list[str]:
-    """The sweeps that have a journal."""
+def sweep_names(storage: Path) -> list[str]:
+    """The names of the sweeps that have a journal."""
     if bucket := s3.bucket_of(storage):
         keys = (key.split("/") for key in bucket.list("sweeps/"))
         return sorted({parts[1] for parts in keys if len(parts) == 4 and parts[2] == "manifest"})

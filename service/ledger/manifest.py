@@ -92,7 +92,7 @@ def read_all(storage: Path, required: str | None = None) -> dict[str, Ledger]:
     A journal that cannot be read is reported on stderr and skipped, unless it is that of the sweep `required`: then UserError is raised.
     """
     ledgers = {}
-    for name in journal.names(storage):
+    for name in journal.sweep_names(storage):
         try:
             ledgers[name] = read(storage, name)
         except UserError as error:

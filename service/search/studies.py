@@ -151,7 +151,7 @@ class Adaptive:
                 for trial in trials:
                     now = self._database.get_trial(trial._trial_id)
                     if update < self._trials(trial)[0].updates and study.pruner.prune(study, now):
-                        message = f"score {now.intermediate_values[update]:.1f} after update {update:,} is not enough to go on"
+                        message = f"score {now.intermediate_values[update]:.1f} after update {update:,} is not enough to continue"
                         stops |= {key: {"reason": self._search.stop, "message": message} for key in _keys(trial)}
         return {key: why for key, why in stops.items() if self._ledger.state(key) not in TERMINAL}
 
@@ -268,7 +268,7 @@ class _Guarded:
         except DuplicatedStudyError:
             raise  # `load_if_exists` handles it
         except Exception as error:  # whatever SQLAlchemy, a database's driver, the journal and the disk raise
-            remedy = f"`python -m service run {self._sweep}` goes on, and rebuilds the study from the manifest if it is gone"
+            remedy = f"`python -m service run {self._sweep}` continues and rebuilds the study from the manifest if it is gone"
             raise UserError(f"{self._where} fails ({redacted(_first(error))}); nothing is lost: {remedy}") from error
 
 

@@ -198,7 +198,7 @@ class Tracking:
             return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
     def _note(self, run_id: str, text: str, *, first: bool = False) -> dict[str, str]:
-        """The tags that make a note; none where `describe` has to keep the present one."""
+        """The tags that make a note; none if `describe` has to keep the present one."""
         tags, text = self._connected().get_run(run_id).data.tags, text[:TAG_LENGTH]
         ours = digest(tags.get(NOTE, "")) in (tags.get("winnow.note"), digest(""))
         return {NOTE: text, "winnow.note": digest(text)} if ours and not (first and NOTE in tags) else {}

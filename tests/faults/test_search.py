@@ -45,7 +45,7 @@ def test_a_study_lost_on_the_way(nursery: Nursery, fresh: Fresh, searched: Twin,
     ended = search(nursery, storage, f"{fault}=Trained@50:{file}", database=database)
     assert ended.code == 2, ended.out
     (error,) = [line for line in ended.out.splitlines() if line.startswith("error: ")]
-    assert "nothing is lost: `python -m service run td3bc_adaptive` goes on" in error
+    assert "nothing is lost: `python -m service run td3bc_adaptive` continues" in error
     assert "Traceback" not in ended.out
     again = search(nursery, storage, database=database)
     assert again.code == 0, again.out

@@ -121,7 +121,7 @@ def test_stop_ends_a_driver_of_this_host(driver, tmp_path: Path, capsys: pytest.
     process = driver()
     owner = lease.holder(tmp_path, "smoke")["owner"]
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{owner} has left; `python -m service run smoke` goes on from the checkpoints\n"
+    assert capsys.readouterr().out == f"{owner} has left; `python -m service run smoke` continues from the checkpoints\n"
     assert end(process)[0] == 0
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nobody runs sweep 'smoke'\n"

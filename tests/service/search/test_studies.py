@@ -276,7 +276,7 @@ def test_studies_that_are_lost_on_the_way_are_told_in_one_line_and_nothing_is_lo
     with pytest.raises(UserError) as error:
         go_on()
     assert ("the study database" if database else str(file)) in str(error.value)
-    assert f"`python -m service run {NAME}` goes on" in str(error.value)
+    assert f"`python -m service run {NAME}` continues" in str(error.value)
     assert "\n" not in str(error.value)
     run.leave()
     for connection in filter(None, held):
