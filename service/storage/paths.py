@@ -18,6 +18,7 @@ import re
 from pathlib import Path
 
 from trainables.errors import UserError
+from trainables.storage import cache
 from trainables.storage.trial_files import KEY, checked, checkpoints, masks, masks_json, policy, policy_json, trial, trials
 
 __all__ = ["checkpoints", "masks", "masks_json", "policy", "policy_json", "trial", "trials"]  # re-exported, so that callers need one import
@@ -157,6 +158,5 @@ def _folder_of(url: str) -> Path:
     if not re.fullmatch(S3, url) or len(url) > 200:
         raise UserError(f"storage {re.sub('//.*@', '//', url)!r} is not of the form s3://bucket or s3://bucket/some/prefix")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    cache = Path(os.environ.get("WINNOW_CACHE") or Path.home() / ".cache" / "winnow").expanduser().absolute()
     name = MARK + url.removeprefix("s3://").strip("/").replace("/", "~")
-    return cache / "s3" / hashlib.sha256(endpoint.encode()).hexdigest()[:8] / name
+    return cache.root() / "s3" / hashlib.sha256(endpoint.encode()).hexdigest()[:8] / name

@@ -1,31 +1,23 @@
-"""A dataset as one memory-mapped float32 table, prepared once per machine and shared by all trials that train on it.
+"""A dataset as one memory-mapped float32 table, prepared once per machine (table_cache.py) and shared by all trials that train on it.
 
-Cache (WINNOW_CACHE, default ~/.cache/winnow/tables):
-    <digest>.npy      rows [N, O+A+1+O+1], named by the hash of what the two files hold
-    <digest>.npz      mean, std, episode_returns, episode_lengths
-    index/<key>.json  digest of the dataset files with this path, size and modification time: so opening hashes nothing
-Everything else (spaces, reference returns, environment) is read from the dataset's metadata.json each time.
+Rows and episodes come from the cache; spaces, reference returns and the environment are read from the dataset's metadata.json each time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trainables.datasets import local, minari_store
+from trainables.datasets import local, minari_store, table_cache
 from trainables.datasets.minari_store import Metadata
+from trainables.datasets.table_cache import Arrays, Prepared, Rows
 from trainables.environments import Reference
 from trainables.errors import UserError, one_line
-
-FORMAT = 1  # of the cache; raise it when rows would come out differently
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +49,10 @@ class Table:
         return int(self.rows.shape[0])
 
 
-def load_table(dataset: str) -> Table:
+def load_table(dataset: str, verify: bool = False) -> Table:
     """Open the dataset's table, preparing it on first use and downloading the dataset from Minari's hub where it is absent.
+
+    A prepared table that was altered is prepared again; with `verify` its hash is compared even if nothing shows that it was.
 
     Raises UserError, in one line, for a dataset that is missing, unreadable, empty, not finite, or of shapes that do not fit.
     """
@@ -66,40 +60,24 @@ def load_table(dataset: str) -> Table:
         minari_store.download(dataset)
     metadata = minari_store.read_metadata(dataset)
     key = _index_key(metadata)
-    opened = _open(key)
-    if opened is None:
-        try:
-            _prepare(metadata, key)
-        except OSError as error:
-            where = f"below {cache()} (WINNOW_CACHE)"
-            raise UserError(f"the prepared table of {dataset!r} cannot be written {where}: {one_line(error)}") from None
-        opened = _open(key)
-        if opened is None:
-            raise UserError(f"the prepared table of {dataset!r} below {cache()} (WINNOW_CACHE) was removed while it was being opened")
-    digest, rows, extra = opened
+    prepared = table_cache.load(key, verify) or _prepare(metadata, key)
     return Table(
         dataset=dataset,
-        rows=rows,
+        rows=prepared.rows,
         observation_size=metadata.observation_size,
         action_size=metadata.action_size,
         action_low=metadata.action_low,
         action_high=metadata.action_high,
-        mean=extra["mean"],
-        std=extra["std"],
+        mean=prepared.arrays["mean"],
+        std=prepared.arrays["std"],
         environment=metadata.environment,
         horizon=metadata.horizon,
         reference=metadata.reference,
-        episode_returns=extra["episode_returns"],
-        episode_lengths=extra["episode_lengths"],
-        hash=_content_hash(metadata, digest),
+        episode_returns=prepared.arrays["episode_returns"],
+        episode_lengths=prepared.arrays["episode_lengths"],
+        hash=_content_hash(metadata, prepared.digest),
         note=metadata.note,
     )
-
-
-def cache() -> Path:
-    """The folder of prepared tables."""
-    given = os.environ.get("WINNOW_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "winnow" / "tables"
 
 
 def _content_hash(metadata: Metadata, digest: str) -> str:
@@ -116,7 +94,7 @@ def _content_hash(metadata: Metadata, digest: str) -> str:
 
 def _index_key(metadata: Metadata) -> str:
     """Changes whenever a file of the dataset is written again."""
-    seen: list[Any] = [FORMAT, metadata.dataset, str(metadata.path.resolve()), metadata.transitions, metadata.episodes]
+    seen: list[Any] = [table_cache.FORMAT, metadata.dataset, str(metadata.path.resolve()), metadata.transitions, metadata.episodes]
     try:
         for path in sorted(p for p in metadata.path.rglob("*") if p.is_file() and p.name != "metadata.json"):
             stat = path.stat()
@@ -126,51 +104,30 @@ def _index_key(metadata: Metadata) -> str:
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
 
 
-def _open(key: str) -> tuple[str, npt.NDArray[np.float32], dict[str, Any]] | None:
-    """What the index points to; None if it has no such entry or a file is missing or damaged."""
+def _prepare(metadata: Metadata, key: str) -> Prepared:
+    """Write the dataset's table into the cache and open it."""
+    shape = metadata.transitions, 2 * metadata.observation_size + metadata.action_size + 2
+    where = f"below {table_cache.folder()} (WINNOW_CACHE)"
     try:
-        digest = json.loads((cache() / "index" / f"{key}.json").read_text())["digest"]
-        with np.load(cache() / f"{digest}.npz") as file:
-            extra = {name: file[name] for name in file.files}
-        # Private copy-on-write: torch wants writable memory, the pages stay shared.
-        return digest, np.load(cache() / f"{digest}.npy", mmap_mode="c"), extra
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
+        table_cache.prepare(key, {"dataset": metadata.dataset, "path": str(metadata.path)}, shape, lambda rows: _summed_up(rows, metadata))
+    except OSError as error:
+        raise UserError(f"the prepared table of {metadata.dataset!r} cannot be written {where}: {one_line(error)}") from None
+    prepared = table_cache.load(key)
+    if prepared is None:
+        raise UserError(f"the prepared table of {metadata.dataset!r} {where} was removed or altered while it was being opened")
+    return prepared
 
 
-def _prepare(metadata: Metadata, key: str) -> None:
-    """Write the table and then its index entry; two processes may do this at once, each renames complete files into place."""
-    (cache() / "index").mkdir(parents=True, exist_ok=True)
-    scratch = cache() / f".{uuid.uuid4().hex}.npy"
-    try:
-        shape = (metadata.transitions, 2 * metadata.observation_size + metadata.action_size + 2)
-        rows = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=shape)
-        lengths, returns = _fill(rows, metadata)
-        observations = rows[:, : metadata.observation_size]
-        extra: dict[str, npt.NDArray[Any]] = {
-            "mean": observations.mean(axis=0, dtype=np.float64).astype(np.float32),
-            "std": observations.std(axis=0, dtype=np.float64).astype(np.float32),
-            "episode_returns": np.array(returns, np.float32),
-            "episode_lengths": np.array(lengths, np.int64),
-        }
-        digest = hashlib.sha256(rows.data)
-        digest.update(extra["episode_lengths"].tobytes())
-        rows.flush()
-        del observations, rows
-        with open(scratch, "rb") as file:
-            os.fsync(file.fileno())
-        name = digest.hexdigest()
-        scratch.replace(cache() / f"{name}.npy")
-        with open(scratch, "wb") as file:
-            np.savez(file, **extra)  # type: ignore[arg-type]
-            _sync(file)
-        scratch.replace(cache() / f"{name}.npz")
-        with open(scratch, "wb") as file:
-            file.write(json.dumps({"digest": name, "dataset": metadata.dataset, "path": str(metadata.path)}).encode())
-            _sync(file)
-        scratch.replace(cache() / "index" / f"{key}.json")
-    finally:
-        scratch.unlink(missing_ok=True)
+def _summed_up(rows: Rows, metadata: Metadata) -> Arrays:
+    """Write all episodes into `rows`; returns the episodes' lengths and returns, and the observations' mean and deviation [O]."""
+    lengths, returns = _fill(rows, metadata)
+    observations = rows[:, : metadata.observation_size]
+    return {
+        "mean": observations.mean(axis=0, dtype=np.float64).astype(np.float32),
+        "std": observations.std(axis=0, dtype=np.float64).astype(np.float32),
+        "episode_returns": np.array(returns, np.float32),
+        "episode_lengths": np.array(lengths, np.int64),
+    }
 
 
 def _fill(rows: npt.NDArray[np.float32], metadata: Metadata) -> tuple[list[int], list[float]]:
@@ -209,8 +166,3 @@ def _fill(rows: npt.NDArray[np.float32], metadata: Metadata) -> tuple[list[int],
     if start != len(rows):
         raise UserError(f"dataset {metadata.dataset!r} has {start} transitions, its metadata {len(rows)}")
     return lengths, returns
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

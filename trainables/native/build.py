@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from trainables.errors import UserError, unknown
+from trainables.storage import cache
 
 NATIVE = Path(__file__).parent
 SOURCES = [NATIVE / name for name in ("kernels.c", "update.c", "simulate.c")]
@@ -134,16 +135,17 @@ def _compiled(level: str) -> Path:
     compiler = os.environ.get("CC", "cc")
     contents = [file.read_bytes() for file in (*SOURCES, *HEADERS)]
     digest = hashlib.sha256(b"\0".join([*contents, " ".join([*flags, platform.machine()]).encode()])).hexdigest()[:16]
-    folder = Path(os.environ.get("WINNOW_CACHE") or Path.home() / ".cache" / "winnow")
+    folder = cache.root()
     target = folder / f"kernels-{level}-{digest}.so"
-    if target.exists():
-        return target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        cache.private(folder)
+        if cache.trusted(target):  # one that others could have written is made again
+            return target
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / target.name
             command = [*compiler.split(), *flags, *map(str, SOURCES), "-o", str(made), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True)
+            made.chmod(0o700)
             os.replace(made, target)
     except FileNotFoundError:
         raise UserError(f"no C compiler {compiler!r} to build the sparse kernels; install one, set CC, or use execution 'dense'") from None

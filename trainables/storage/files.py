@@ -45,11 +45,12 @@ def sync_folder(folder: Path) -> None:
 def _tidy(path: Path) -> None:
     """Remove the temporary files that killed writers of `path` have left."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _runs(int(left.suffixes[-2][1:])):
+        if not runs(int(left.suffixes[-2][1:])):
             left.unlink(missing_ok=True)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether a process of this host has that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
