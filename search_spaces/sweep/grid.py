@@ -51,9 +51,9 @@ def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
 def _hyper_cells(sweep: Sweep, algorithm: str) -> Iterator[dict[str, Any]]:
     """Every combination of the hyperparameters that `algorithm` has."""
     defaults = plugins.hyper_defaults(algorithm)
-    own = {name: values_of(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
-    for combination in itertools.product(*own.values()):
-        yield dict(zip(own, combination, strict=True))
+    axes = {name: values_of(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
+    for combination in itertools.product(*axes.values()):
+        yield dict(zip(axes, combination, strict=True))
 
 
 def _check_hyper(sweep: Sweep) -> None:

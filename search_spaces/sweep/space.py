@@ -87,10 +87,10 @@ def spaces(sweep: Sweep) -> tuple[Space, ...]:
     """The spaces of an adaptive sweep, one for each dataset and algorithm; none for a grid. Raises UserError as `expand` does."""
     if sweep.search is None:
         return ()
-    found = tuple(Space(sweep, dataset, algorithm) for dataset in sweep.datasets for algorithm in sweep.algorithms)
-    for space in found:
+    made = tuple(Space(sweep, dataset, algorithm) for dataset in sweep.datasets for algorithm in sweep.algorithms)
+    for space in made:
         space.check()
-    return found
+    return made
 
 
 def _label(value: Any) -> Label:

@@ -70,8 +70,8 @@ def _list(given: argparse.Namespace) -> None:
     from trainables.datasets.collect import tiers
     from trainables.datasets.minari_store import read_metadata
 
-    found = local.local_datasets()
-    for name in found:
+    present = local.local_datasets()
+    for name in present:
         try:
             about = read_metadata(name)
         except UserError as error:
@@ -79,9 +79,9 @@ def _list(given: argparse.Namespace) -> None:
             continue
         reference = "" if about.reference.known else "  no reference returns"
         print(f"{name:38} {about.transitions:9,} transitions  {about.episodes:6,} episodes  {about.environment}{reference}")
-    if not found:
+    if not present:
         print(f"no dataset in {local.root()}")
-    if absent := [name for name in tiers.all_ids() if name not in found]:
+    if absent := [name for name in tiers.all_ids() if name not in present]:
         print(f"can be recorded here (`collect`): {', '.join(absent)}")
 
 

@@ -153,14 +153,14 @@ def download(dataset: str) -> None:
 
 def _fetch(dataset: str, scratch: Path) -> str:
     """Download into `scratch`/datasets with Minari's client, in a process of its own; returns why that failed, or ''."""
-    own = {
+    settings = {
         "MINARI_DATASETS_PATH": str(scratch / "datasets"),
         "HF_HUB_CACHE": str(scratch / "hub"),  # nothing stays in anyone's home, and no older copy answers for the hub
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _CLIENT, dataset],
-        env=os.environ | own,
+        env=os.environ | settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -171,7 +171,7 @@ def _fetch(dataset: str, scratch: Path) -> str:
         assert child.stdout is not None
         child.stdout.readline()  # the time that imports take does not count as the hub's
         alarm.start()
-        found = child.stdout.readline() == "found\n"
+        listed = child.stdout.readline() == "found\n"
         alarm.cancel()
         _, complaint = child.communicate()
     finally:
@@ -179,7 +179,7 @@ def _fetch(dataset: str, scratch: Path) -> str:
         child.kill()
         child.wait()
     last = next((line[:200] for line in reversed(complaint.splitlines()) if line.strip() and not line.startswith("Retrying")), "")
-    if not found and child.returncode < 0:
+    if not listed and child.returncode < 0:
         return f"no answer from the hub in {SEARCH_SECONDS:.0f} s" + (f": {last}" if last else "")
     if child.returncode != 0 or not (scratch / "datasets" / dataset / "data" / "metadata.json").is_file():
         return last or "download failed"

@@ -69,6 +69,6 @@ def live(weights: list[NDArray[np.bool_]], every: bool) -> list[Ints]:
     """The inputs, then each layer's units that reach an output (or `every` unit), most weights first (outputs in order)."""
     units: list[Ints] = [np.arange(weights[-1].shape[0])]
     for below, weight in zip(reversed(weights[:-1]), reversed(weights[1:]), strict=True):
-        found = np.arange(len(below)) if every else np.flatnonzero(weight[units[0]].any(0))
-        units.insert(0, found[np.argsort(-below[found].sum(1), kind="stable")])
+        alive = np.arange(len(below)) if every else np.flatnonzero(weight[units[0]].any(0))
+        units.insert(0, alive[np.argsort(-below[alive].sum(1), kind="stable")])
     return [np.arange(weights[0].shape[1]), *units]

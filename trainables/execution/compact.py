@@ -54,15 +54,15 @@ class Network:
         return self._joined([part(inputs, copy, frozen=True) for part in self.parts])
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
-        values, found = zip(*(part.value_and_gradient(inputs, by) for part in self.parts), strict=True)
-        return self._joined(list(values)), self._joined(list(found))
+        values, slopes = zip(*(part.value_and_gradient(inputs, by) for part in self.parts), strict=True)
+        return self._joined(list(values)), self._joined(list(slopes))
 
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
-        found = iter(gradients)
+        remaining = iter(gradients)
         for a, b in self.spans.values():
-            self.gradient[:, a:b] = next(found)
+            self.gradient[:, a:b] = next(remaining)
         for part in self.parts:
-            layers = [gradient.flatten(1) for gradient in itertools.islice(found, len(part.leaves))]
+            layers = [gradient.flatten(1) for gradient in itertools.islice(remaining, len(part.leaves))]
             torch.cat(layers, dim=1, out=part.row_of(self.gradient))
         return self.gradient.mul_(self.mask)
 

@@ -91,8 +91,8 @@ class Small:
         copies = range(self.spec.copies) if copy is None else (copy,)
         out = torch.empty(len(x), len(copies), x.shape[1], self.spec.sizes[-1], dtype=inputs[0].dtype)
         for member, results in enumerate(out.numpy()):
-            for result, own in zip(results, copies, strict=True):
-                result[:] = self._one(x[member], member, own)
+            for result, index in zip(results, copies, strict=True):
+                result[:] = self._one(x[member], member, index)
         return out if len(copies) > 1 else out.squeeze(1)
 
     def _one(self, x: np.ndarray, member: int, copy: int) -> np.ndarray:

@@ -80,8 +80,8 @@ class Network:
     def layers(self, rows: Tensor, copy: int | None = None) -> list[tuple[Tensor, Tensor]]:
         """Weights [N, out, in] and biases [N, out] of each layer inside `rows` [K, V]; N is K C, or K where one copy is asked for."""
         copies = rows.view(self.members, self.spec.copies, self.width)
-        own = copies[:, copy] if copy is not None else copies.view(-1, self.width)
-        parts = own[:, : self.used].split(self.segments, dim=1)
+        chosen = copies[:, copy] if copy is not None else copies.view(-1, self.width)
+        parts = chosen[:, : self.used].split(self.segments, dim=1)
         return [(w.unflatten(1, (n, -1)), b) for w, b, n in zip(parts[::2], parts[1::2], self.sizes[1:], strict=True)]
 
     def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
@@ -133,12 +133,12 @@ class Network:
 
     def forward(self, x: Tensor, copy: int | None) -> list[Tensor]:
         """The activations [N, B, .] of all layers, the inputs `x` first and the output last."""
-        found, layers = [x], self.layers(self.parameters, copy)
+        activations, layers = [x], self.layers(self.parameters, copy)
         for weight, bias in layers[:-1]:
-            found.append(rectified(torch.bmm(found[-1], weight.transpose(1, 2)), bias))
+            activations.append(rectified(torch.bmm(activations[-1], weight.transpose(1, 2)), bias))
         weight, bias = layers[-1]
-        out = torch.bmm(found[-1], weight.transpose(1, 2)).add_(bias.unsqueeze(1))
-        return [*found, out.tanh_() if self.spec.output == "tanh" else out]
+        out = torch.bmm(activations[-1], weight.transpose(1, 2)).add_(bias.unsqueeze(1))
+        return [*activations, out.tanh_() if self.spec.output == "tanh" else out]
 
     def backward(
         self, gradient: Tensor, activations: Sequence[Tensor], copy: int | None, widths: Sequence[int], need: Sequence[bool]
@@ -160,10 +160,10 @@ class Network:
                 gradient = through(gradient, layers[index][0], below[index], to[index - 1][1] if need[0] else None)
         by_input: list[Tensor | None] = []
         for (a, b), wanted in zip(itertools.pairwise(itertools.accumulate(widths, initial=0)), need[1:], strict=True):
-            found = torch.bmm(gradient, layers[0][0][..., a:b]) if wanted else None
-            if found is not None and len(found) > self.members:
-                found = found.unflatten(0, (self.members, -1)).sum(1)
-            by_input.append(found)
+            part = torch.bmm(gradient, layers[0][0][..., a:b]) if wanted else None
+            if part is not None and len(part) > self.members:
+                part = part.unflatten(0, (self.members, -1)).sum(1)
+            by_input.append(part)
         return core, *by_input
 
 
@@ -199,7 +199,7 @@ def through(gradient: Tensor, weight: Tensor, y: Tensor, sums: Tensor | None) ->
         if weight.shape[1] == 1:
             return cuda.gate_outer(gradient, weight, y, sums)
         return cuda.gate(torch.bmm(gradient, weight), y, sums)
-    found: Tensor = torch.ops.aten.threshold_backward(torch.bmm(gradient, weight), y, 0)
+    below: Tensor = torch.ops.aten.threshold_backward(torch.bmm(gradient, weight), y, 0)
     if sums is not None:
-        torch.sum(found, 1, out=sums)
-    return found
+        torch.sum(below, 1, out=sums)
+    return below

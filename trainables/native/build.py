@@ -82,7 +82,7 @@ class RunnerStruct(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
-    found = _loaded(simd())
+    kernels = _loaded(simd())
     pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
     for name, arguments in {
         "forward": [pointer, pointer, integer, pointer, integer, integer, integer, pointer, pointer, pointer],
@@ -95,9 +95,9 @@ def library() -> ctypes.CDLL:
         "track": [integer, long, pointer, pointer, pointer],
         "simulate": [pointer, pointer, pointer, integer, *[pointer] * 10],
     }.items():
-        function = getattr(found, f"winnow_{name}")
+        function = getattr(kernels, f"winnow_{name}")
         function.argtypes, function.restype = arguments, None
-    return found
+    return kernels
 
 
 def reason() -> str:

@@ -82,17 +82,17 @@ class Policy:
 def compact(layers: Layers) -> Layers:
     """The same function with fewer hidden units. A unit without inputs is a constant and goes into the biases above it; one from
     which no path leads to the output goes. Exact but for the rounding of the new biases."""
-    found = list(layers)
-    for index in range(len(found) - 1):
-        (weight, bias), (above, bias_above) = found[index : index + 2]
+    smaller = list(layers)
+    for index in range(len(smaller) - 1):
+        (weight, bias), (above, bias_above) = smaller[index : index + 2]
         fed = weight.any(1)
         constant = above[:, ~fed].astype(np.float64) @ np.maximum(bias[~fed], 0)
-        found[index : index + 2] = (weight[fed], bias[fed]), (above[:, fed], (bias_above + constant).astype(np.float32))
-    for index in reversed(range(len(found) - 1)):
-        (weight, bias), (above, bias_above) = found[index : index + 2]
+        smaller[index : index + 2] = (weight[fed], bias[fed]), (above[:, fed], (bias_above + constant).astype(np.float32))
+    for index in reversed(range(len(smaller) - 1)):
+        (weight, bias), (above, bias_above) = smaller[index : index + 2]
         used = above.any(0)
-        found[index : index + 2] = (weight[used], bias[used]), (above[:, used], bias_above)
-    return tuple((np.ascontiguousarray(weight), bias) for weight, bias in found)
+        smaller[index : index + 2] = (weight[used], bias[used]), (above[:, used], bias_above)
+    return tuple((np.ascontiguousarray(weight), bias) for weight, bias in smaller)
 
 
 def save_policy(policy: Policy, path: str | Path, format: str | None = None) -> None:

@@ -57,19 +57,19 @@ class MLP:
     @property
     def segments(self) -> dict[str, tuple[int, tuple[int, ...]]]:
         """Name -> (offset in the row, shape): `weight.0`, `bias.0`, ... layer by layer, then the extras."""
-        found: dict[str, tuple[int, tuple[int, ...]]] = {}
+        segments: dict[str, tuple[int, tuple[int, ...]]] = {}
         offset = 0
         for index, (n_in, n_out) in enumerate(self.layers):
             shapes: dict[str, tuple[int, ...]] = {"weight": (self.copies, n_out, n_in), "bias": (self.copies, n_out)}
             if self.norm and index < len(self.layers) - 1:
                 shapes |= {"gain": (self.copies, n_out), "shift": (self.copies, n_out)}
             for name, shape in shapes.items():
-                found[f"{name}.{index}"] = (offset, shape)
+                segments[f"{name}.{index}"] = (offset, shape)
                 offset += math.prod(shape)
         for name, size in self.extra.items():
-            found[name] = (offset, (size,))
+            segments[name] = (offset, (size,))
             offset += size
-        return found
+        return segments
 
     @property
     def used(self) -> int:

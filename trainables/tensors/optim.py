@@ -34,7 +34,7 @@ class Adam:
         self._counts = torch.zeros((), device=parameters.device)
         rates = learning_rate.flatten().tolist()
         self._groups = [
-            (learning_rate[rates.index(rate), 0], [k for k, own in enumerate(rates) if own == rate]) for rate in dict.fromkeys(rates)
+            (learning_rate[rates.index(rate), 0], [k for k, other in enumerate(rates) if other == rate]) for rate in dict.fromkeys(rates)
         ]
 
     @property

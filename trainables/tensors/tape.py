@@ -86,10 +86,10 @@ class Tape(TorchDispatchMode):
             self.memory.append([tensor.untyped_storage() for tensor in _tensors(memory)])
 
     def fresh(self, make: Callable[[], Tensor]) -> Tensor:
-        own = self._silently(lambda: make().clone())
+        memory = self._silently(lambda: make().clone())
         if not self.silent:
-            self.calls.append(lambda: own.copy_(make()))
-        return own
+            self.calls.append(lambda: memory.copy_(make()))
+        return memory
 
     def _silently(self, function: Callable[[], Any]) -> Any:
         """What `function` returns; what it computes is not noted."""

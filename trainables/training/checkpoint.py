@@ -92,8 +92,8 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
     """The newest state that all members of the stack have, or None."""
     common = set.intersection(*(set(_updates(storage, trial)) for trial in stack.trials))
     for update in sorted(common, reverse=True):
-        found = [_read(storage, trial, update) for trial in stack.trials]
-        members = [entry for entry in found if entry is not None]
+        entries = [_read(storage, trial, update) for trial in stack.trials]
+        members = [entry for entry in entries if entry is not None]
         if len(members) < len(stack):
             continue
         tensors = [tensor for _, tensor in members]

@@ -69,15 +69,15 @@ def segments(tier: str, card: dict[str, Any], transitions: int) -> list[Segment]
         # A snapshot stands for the environment steps that it is nearest to, the last one up to the medium policy.
         ends = [start, *((a + b) / 2 for a, b in pairwise(shown)), medium]
         marks = [round(transitions * end / medium) for end in ends]
-        found = [Segment(s, b - a) for s, (a, b) in zip([None, *shown], pairwise([0, *marks]), strict=True)]
+        parts = [Segment(s, b - a) for s, (a, b) in zip([None, *shown], pairwise([0, *marks]), strict=True)]
     else:
-        found = {
+        parts = {
             "random": [Segment(None, transitions)],
             "medium": [Segment(medium, transitions)],
             "medium-expert": [Segment(medium, half), Segment(expert, transitions - half)],
             "expert": [Segment(expert, transitions)],
         }[tier]
-    return [segment for segment in found if segment.transitions > 0]
+    return [segment for segment in parts if segment.transitions > 0]
 
 
 def replay_of(tier: str, card: dict[str, Any]) -> str:
@@ -85,5 +85,5 @@ def replay_of(tier: str, card: dict[str, Any]) -> str:
     return str(card["tiers"].get(tier, {}).get("replay", ""))
 
 
-def to_json(found: list[Segment]) -> list[dict[str, Any]]:
-    return [asdict(segment) for segment in found]
+def to_json(parts: list[Segment]) -> list[dict[str, Any]]:
+    return [asdict(segment) for segment in parts]

@@ -136,9 +136,9 @@ def _ppo(environment: str, steps: int, seed: int, folder: Path) -> tuple[Any, Ca
         scale = 1 / np.sqrt(seen.var + model.env.epsilon)
         biases[0] = biases[0] - weights[0] @ (seen.mean * scale)
         weights[0] = weights[0] * scale
-        found = {f"params/Dense_{i}/kernel": w.T.astype(np.float32) for i, w in enumerate(weights)}
-        found |= {f"params/Dense_{i}/bias": b.astype(np.float32) for i, b in enumerate(biases)}
-        return found | {"log_std": model.policy.log_std.detach().numpy().astype(np.float32)}
+        layers_by_name = {f"params/Dense_{i}/kernel": w.T.astype(np.float32) for i, w in enumerate(weights)}
+        layers_by_name |= {f"params/Dense_{i}/bias": b.astype(np.float32) for i, b in enumerate(biases)}
+        return layers_by_name | {"log_std": model.policy.log_std.detach().numpy().astype(np.float32)}
 
     def save(model: Any) -> None:
         model.env.save(str(folder / "normalize.tmp.pkl"))
