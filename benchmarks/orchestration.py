@@ -34,7 +34,9 @@ from search_spaces.sweep import expand, load_sweep, override  # noqa: E402
 from service.ledger import manifest  # noqa: E402
 from service.ledger.ledger import Ledger  # noqa: E402
 from service.ledger.manifest import Manifest  # noqa: E402
+from service.planning.options import TrainingOptions  # noqa: E402
 from service.planning.plan import make_plan  # noqa: E402
+from service.planning.run_settings import RunSettings  # noqa: E402
 from trainables.datasets.collect.record import record  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
 
@@ -50,12 +52,16 @@ def rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+def on_cpu(*overrides: str) -> RunSettings:
+    return RunSettings(overrides=overrides, options=TrainingOptions(device="cpu"))
+
+
 def plan(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Plan and journal of 10,000 trials."""
-    settings = (DATASET, f"seeds={','.join(map(str, range(2500)))}", "sparsities=0.8,0.9,0.95")
+    settings = on_cpu(DATASET, f"seeds={','.join(map(str, range(2500)))}", "sparsities=0.8,0.9,0.95")
     found: dict[str, Any] = {"rss_mb_before": rss()}
     cpu = time.process_time()
-    found["plan_s"], planned = timed(lambda: make_plan("smoke", settings, storage=folder, device="cpu"))
+    found["plan_s"], planned = timed(lambda: make_plan("smoke", settings, storage=folder))
     found |= {"plan_cpu_s": round(time.process_time() - cpu, 2), "trials": len(planned.trials), "rss_mb_planned": rss()}
     journal = Manifest(folder, "smoke")
     found["journal_write_s"], _ = timed(lambda: journal.plan(planned.trials))
@@ -66,7 +72,7 @@ def plan(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     cpu = time.process_time()
     found["journal_replay_s"], _ = timed(lambda: manifest.read(folder, "smoke"))
     found["journal_replay_cpu_s"] = round(time.process_time() - cpu, 2)
-    found["plan_again_s"], _ = timed(lambda: make_plan("smoke", settings, storage=folder, device="cpu"))
+    found["plan_again_s"], _ = timed(lambda: make_plan("smoke", settings, storage=folder))
     return found | {"journal_events": 3 * len(planned.trials), "rss_mb": rss()}
 
 
@@ -152,9 +158,7 @@ def _spooled(folder: Path, journal: Manifest, count: int) -> tuple[Trial, ...]:
     from service.spool.writer import StackSpool
     from trainables.reports import Finished, Trained
 
-    trials = make_plan(
-        "smoke", (DATASET, f"seeds={','.join(map(str, range(count)))}", "pruners=dense"), storage=folder, device="cpu"
-    ).trials
+    trials = make_plan("smoke", on_cpu(DATASET, f"seeds={','.join(map(str, range(count)))}", "pruners=dense"), storage=folder).trials
     journal.plan(trials)
     journal.record("leased", {trial.key: {"size": 1} for trial in trials})
     for trial in trials:
@@ -192,16 +196,16 @@ def noop_stack(seconds: float, stack: Stack, storage: Path, **options: Any) -> A
 
 def _noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The service's own session over no-op trials; only the work of a trial is exchanged."""
-    from service.driving.session import Fenced, Session
-    from service.planning.plan import make_plan
+    from service.driving.listener import Fenced
+    from service.driving.session import Session
 
-    settings = (DATASET, f"seeds={','.join(map(str, range(arguments.trials)))}", "pruners=dense", "updates=50")
-    session = Session(make_plan("smoke", settings, storage=folder, device="cpu"), folder, None)
+    settings = on_cpu(DATASET, f"seeds={','.join(map(str, range(arguments.trials)))}", "pruners=dense", "updates=50")
+    session = Session(make_plan("smoke", settings, storage=folder), folder)
     listen = partial(Fenced, permit=session.permit, origin={DATASET.partition("=")[2]: {}}, checkpoint_every=50)
     with session:
         session.driver.prepare()
         started = time.monotonic()
-        session.train(listen, "cpu", most=None, gpu_fraction=0.5, work=partial(noop_stack, arguments.seconds))
+        session.train(listen, partial(noop_stack, arguments.seconds))
         trained = time.monotonic() - started
         assert session.driver.exit_code() == 0
         session._shipping.finish(600)

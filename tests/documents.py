@@ -29,7 +29,7 @@ OURS = ("trainables/", "search_spaces/", "service/", "tests/", "docs/", "docker/
 # A page may contain a whole file: `its/path.py`: and then the block.
 FILE = re.compile(r"`([\w./-]+\.py)`:\n\n```python\n(.*?)^```", re.M | re.S)
 PARSERS = {
-    "service": "service.__main__:parser",
+    "service": "service.cli.parser:parser",
     "trainables": "trainables.__main__:parser",
     "trainables.datasets": "trainables.datasets.__main__:_parser",
     "trainables.datasets.collect": "trainables.datasets.collect.__main__:_parser",
@@ -93,7 +93,7 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str], own: set[str]) ->
         if sweep not in {*sweep_names(), *own}:
             return f"no sweep {sweep}"
         try:
-            override(load_sweep(sweep), given.get("settings", ())) if sweep not in own else None
+            override(load_sweep(sweep), given.get("overrides", ())) if sweep not in own else None
         except UserError as error:
             return str(error)
     return ""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.errors import UserError
 from trainables.trial import CHOICES, MAPPINGS, Stack, Trial
 from trainables.trial.published import published
+from trainables.version import version
 
 if TYPE_CHECKING:
     from trainables.reports import Report
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
             note = "required" if required else f"default {field.default}"
             note += f"; one of {', '.join(CHOICES[field.name])}" if field.name in CHOICES else ""
             found.add_argument(option, type=kind, required=required, default=field.default, help=note)
+    found.add_argument("--version", action="version", version=f"winnow {version()}")
     found.add_argument("--published", action="store_true", help="the papers' settings for this dataset (trial/published.py)")
     found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
     found.add_argument("--device", default="cpu", help="as torch names it, such as cuda:0 (default cpu)")

@@ -33,6 +33,19 @@ class Listener(Protocol):
     def close(self) -> None: ...
 
 
+class Options(Protocol):
+    """How to train: what run_stack takes, of the service's TrainingOptions. `device` is `cpu` or `cuda`."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def execution(self) -> str: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+    @property
+    def tf32(self) -> bool: ...
+
+
 class StackTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains the stack in `config["stack"]`, the JSON of its trials; a warm actor takes the next one through reset_config."""
 
@@ -42,13 +55,14 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         *,
         storage: str,
         listen: Callable[[Stack, Path], Listener],
+        options: Options,
         work: Callable[..., Iterator[Report]] | None = None,
-        **options: Any,
     ) -> None:
-        """`work` trains a stack and yields reports: run_stack, where nothing else is given; `options` go to it."""
-        if options.get("device") == "cuda" and work is None:
-            options["beside"] = Task
-        self._root, self._listen, self._work, self._options = Path(storage), listen, work or train, options
+        """`work` trains a stack and yields reports: run_stack, where nothing else is given."""
+        self._options: dict[str, Any] = {name: getattr(options, name) for name in ("device", "execution", "checkpoint_every", "tf32")}
+        if options.device == "cuda" and work is None:
+            self._options["beside"] = Task
+        self._root, self._listen, self._work = Path(storage), listen, work or train
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -1,1 +1,1 @@
-"""The command line: one file per command, found by its name."""
+"""The command line. A command is a file of `sweeps/`, `trials/` or `machine/`, found by its name."""

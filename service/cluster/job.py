@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from search_spaces.sweep import expand, load_sweep, override
-from service.driving.session import revision
+from service.planning.provenance import revision
+from service.planning.run_settings import RunSettings, without_password
 from service.terminal.waiting import waiting
 from trainables.errors import UserError
 
@@ -21,48 +22,53 @@ ADDRESS = "http://127.0.0.1:8265"
 ROOT = Path(__file__).parents[2]
 # The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
 EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/docker", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
-# Where data lies is told to the job. Ray shows a job's environment on its page, so what can hold a password stays out of it.
+# The job is told where its data is. Ray shows a job's environment on its page, so no password may be in it.
 SECRET = ("MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL")  # addresses that may hold a password
 HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", *SECRET)
 TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
 
-def submit(name: str, settings: Sequence[str], options: Sequence[str], *, address: str | None = None, follow: bool = False) -> int:
-    """Submit `run NAME OPTIONS` and say how to watch it; with `follow`, show its output and return 0 only if it succeeds.
+def submit(name: str, settings: RunSettings, storage: str | None = None, *, address: str | None = None, follow: bool = False) -> int:
+    """Submit `run NAME` with its settings and print how to watch it; with `follow`, show its output and return 0 only if it succeeds.
 
-    Raises UserError for bad input, before anything is submitted, and where no job server answers. Ray takes a token, where the cluster
-    wants one, from its own variables.
+    `storage` is passed on as it was typed, since the job runs elsewhere. Raises UserError for bad input, before anything is submitted,
+    and where no job server answers. Ray takes a token, where the cluster wants one, from its own variables.
     """
-    expand(override(load_sweep(name), settings))
-    if any(urlsplit(option.partition("=")[2]).password for option in options if option.startswith("--study-storage=")):
+    expand(override(load_sweep(name), settings.overrides))
+    if settings.study_storage and without_password(settings.study_storage) != settings.study_storage:
         raise UserError(
             "--study-storage holds a password, which Ray's page would show; set WINNOW_STUDY_STORAGE in the cluster's environment"
         )
-    place = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
-    with waiting(f"handing the job over to {place}"):
-        client = _client(place)
-        id = _hand_over(client, name, f"python -m service run {name} {shlex.join(options)}".strip())
-    print(f"{id} submitted\n  output: ray job logs --address {place} -f {id}\n  end it: ray job stop --address {place} {id}", flush=True)
+    server = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
+    with waiting(f"handing the job over to {server}"):
+        client = _client(server)
+        id = _hand_over(client, name, entrypoint(name, settings, storage))
+    print(f"{id} submitted\n  output: ray job logs --address {server} -f {id}\n  end it: ray job stop --address {server} {id}", flush=True)
     if not follow:
         return 0
     try:
         asyncio.run(_follow(client, id))
         end = client.get_job_status(id)
     except KeyboardInterrupt:
-        print(f"\n{id} goes on; its output: ray job logs --address {place} -f {id}")
+        print(f"\n{id} keeps running; its output: ray job logs --address {server} -f {id}")
         return 0
-    except Exception as error:  # Ray's client raises aiohttp's errors, requests' and its own where the head goes away
+    except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
+        status = shlex.join(["python", "-m", "service", "status", name, *([f"--storage={storage}"] if storage else [])])
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{place} answers no longer ({why}); the manifest knows how far {name} is: `python -m service status {name}`"
-        ) from None
+        raise UserError(f"{server} answers no longer ({why}); `{status}` shows how far {name} is") from None
     print(f"{id}: {end.value}")
     return 0 if end.value == "SUCCEEDED" else 1
 
 
+def entrypoint(name: str, settings: RunSettings, storage: str | None = None) -> str:
+    """The command that the job runs."""
+    given = [f"--storage={storage}"] if storage else []
+    return shlex.join(["python", "-m", "service", "run", name, *settings.words(), *given])
+
+
 def environment() -> dict[str, str]:
-    """What the job's driver and workers need to know: the code's revision and where data lies."""
+    """Environment variables for the job's driver and workers: the code's revision and where data is."""
     found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
     for name in SECRET:
         if urlsplit(found.get(name, "")).password:
@@ -71,7 +77,7 @@ def environment() -> dict[str, str]:
 
 
 def next_id(name: str, taken: Sequence[str]) -> str:
-    """`winnow-NAME-aN`: an attempt of its own, since Ray refuses an id that was ever used."""
+    """`winnow-NAME-aN`, a new number for each attempt: Ray refuses an id that was ever used."""
     numbers = (re.fullmatch(rf"winnow-{re.escape(name)}-a(\d+)", id) for id in taken)
     return f"winnow-{name}-a{max((int(found[1]) for found in numbers if found), default=0) + 1}"
 
@@ -79,7 +85,7 @@ def next_id(name: str, taken: Sequence[str]) -> str:
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    # Ray prefers these to what it is told.
+    # Ray would prefer these to the address that it is given.
     hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:
         return JobSubmissionClient(address)

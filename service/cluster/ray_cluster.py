@@ -1,6 +1,6 @@
-"""Ray, and nothing but Ray: connect or start one here, and train stacks with Ray Tune, one ray_trial per stack.
+"""Ray, and nothing but Ray: connects to a cluster or starts one here, and trains stacks with Ray Tune, one ray_trial per stack.
 
-Tune schedules, places and retries. It is never asked to restore: its snapshots lag and go wrong, the manifest decides what runs.
+Tune schedules and places. It is never asked to restore: its snapshots lag and can be wrong, and the manifest decides what runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ from ray._private.node import Node  # noqa: E402
 from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER  # noqa: E402
 
 from service.planning import devices  # noqa: E402
+from service.planning.options import TrainingOptions  # noqa: E402
 from service.storage import paths  # noqa: E402
 from service.terminal.waiting import waiting  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
@@ -51,13 +53,12 @@ from trainables.trial import Stack, Trial  # noqa: E402
 from trainables.tune_trainable import StackTrainable  # noqa: E402
 
 STARTS = 3
-GPU_FRACTION = 0.5  # two stacks share a GPU, one evaluates while the other trains; bookkeeping, not isolation
-AHEAD = 1  # stacks that wait in Ray for a free place, so that a warm worker gets its next one at once
+AHEAD = 1  # stacks that wait in Ray for a free worker, so that a warm one gets its next stack at once
 RECOUNT = 5.0  # seconds between two looks at how large the cluster is
 
 
 class Conductor(Protocol):
-    """Whom the cluster asks for work and tells what becomes of it."""
+    """Gives the cluster its work, and receives the events of it."""
 
     def next(self) -> Stack | None: ...
     def busy(self) -> bool: ...
@@ -70,8 +71,9 @@ class Conductor(Protocol):
 class Cluster:
     """A connection to Ray; made by `connect`."""
 
-    def __init__(self, device: str, gpu_fraction: float = GPU_FRACTION) -> None:
-        self.device, self._gpu = device, gpu_fraction
+    def __init__(self, options: TrainingOptions) -> None:
+        """`options.device` is the one to train on: `cpu` or `cuda`."""
+        self.options, self.device, self._gpu = options, options.device, options.gpu_fraction
         self._counted, self._slots = 0.0, 1
 
     @property
@@ -93,14 +95,14 @@ class Cluster:
         return lambda trial: members_that_fit(trial, int(free * self._gpu))
 
     def train(
-        self, name: str, conductor: Conductor, storage: Path, listen: Callable[..., Any], most: int | None = None, **options: Any
+        self, name: str, conductor: Conductor, storage: Path, listen: Callable[..., Any], work: Callable[..., Any] | None = None
     ) -> None:
-        """Train what the conductor hands out until it has no more, at most `most` stacks at a time.
+        """Train what the conductor hands out until it has no more.
 
-        `listen` and `options`: see trainables/tune_trainable.py. What the conductor raises ends the training and is raised here.
+        `listen` and `work`: see trainables/tune_trainable.py. What the conductor raises ends the training and is raised here.
         """
-        source = _Source(conductor, lambda: most or self.slots + AHEAD)
-        trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, device=self.device, **options)
+        source = _Source(conductor, lambda: self.options.max_concurrent or self.slots + AHEAD)
+        trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, options=self.options, work=work)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": self._gpu} if self.device == "cuda" else {"cpu": 1}),
             tune_config=tune.TuneConfig(
@@ -123,7 +125,7 @@ class Cluster:
         try:
             tuner.fit()
         except Exception:
-            # What the conductor raised is raised below, as it was: Tune wraps some of it in an error of its own, whatever that is.
+            # What the conductor raised is raised below as it was; Tune wraps some of it in errors of its own.
             if source.trouble is None:
                 raise
         if source.trouble is not None:
@@ -131,16 +133,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterator[Cluster]:
+def connect(options: TrainingOptions) -> Iterator[Cluster]:
     """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback.
 
-    Raises UserError for a `cuda` that the cluster does not have."""
+    Raises UserError where `cuda` is asked for and the cluster has none."""
     with waiting("starting Ray"):
         _start()
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in our words, with their class, not as tracebacks
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are reported by their class, not as tracebacks
     try:
-        yield Cluster(devices.choose(device, ray.cluster_resources().get("GPU", 0)), gpu_fraction)
+        yield Cluster(replace(options, device=devices.choose(options.device, ray.cluster_resources().get("GPU", 0))))
     except KeyboardInterrupt:
         _kill()
         raise
@@ -150,8 +152,8 @@ def connect(device: str = "auto", gpu_fraction: float = GPU_FRACTION) -> Iterato
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage is collected inside: the shipper's thread would find Ray's references, and Ray ends a process whose references are
-    given back between the end of its worker and the end of `shutdown`."""
+    """No garbage is collected inside: the shipper's thread could collect Ray's references, and Ray ends a process that releases one
+    between the end of its worker and the end of `shutdown`."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -169,7 +171,7 @@ def _kill() -> None:
     node = getattr(ray._private.worker, "_global_node", None)
     if node is None or os.environ.get("RAY_ADDRESS"):
         return
-    ray._private.worker.global_worker.threads_stopped.set()  # nobody need tell the user that Ray has gone
+    ray._private.worker.global_worker.threads_stopped.set()  # else Ray would report that it is gone
     # The head goes first: from it Ray in this process hears that its node is lost, as soon as an agent is, and ends us in mid-sentence.
     kinds = sorted(node.all_processes, key=lambda kind: kind != PROCESS_TYPE_GCS_SERVER)
     own = [info.process.pid for kind in kinds for info in node.all_processes[kind]]
@@ -207,16 +209,16 @@ def _start() -> None:
 
 
 class _Source(tune.search.Searcher):  # type: ignore[misc]
-    """Tune's way of asking for the next ray_trial; keeps which ray_trial trains which stack."""
+    """Gives Tune the next ray_trial; keeps which ray_trial trains which stack."""
 
-    def __init__(self, conductor: Conductor, most: Callable[[], int]) -> None:
+    def __init__(self, conductor: Conductor, max_concurrent: Callable[[], int]) -> None:
         super().__init__()
-        self.conductor, self._most = conductor, most
+        self.conductor, self._max_concurrent = conductor, max_concurrent
         self.stacks: dict[str, Stack] = {}  # by ray_trial id, until it has ended
         self.trouble: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.stacks) >= self._most():
+        if len(self.stacks) >= self._max_concurrent():
             return None
         stack = self.tell(self.conductor.next)
         if stack is None:
@@ -225,7 +227,7 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
         return {"stack": json.dumps([trial.to_json() for trial in stack.trials])}
 
     def tell(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the conductor, and keep what it raises: Tune wraps some of it and swallows some."""
+        """Call the conductor, and keep what it raises: Tune wraps some exceptions and swallows others."""
         try:
             return method(*arguments)
         except Exception as error:
@@ -233,7 +235,7 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
             raise
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """_News hears it, with the reason."""
+        """_News gets this event with its reason."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is restored from it."""
@@ -241,7 +243,7 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
     restore = save
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its parts; nothing of this one is wanted again."""
+        """Tune pickles its parts; nothing of this one is needed again."""
         return {}
 
 
@@ -276,16 +278,16 @@ class _News(tune.Callback):  # type: ignore[misc]
 
 
 def death(text: str) -> dict[str, str]:
-    """The failure that Ray's words about a dead worker stand for."""
+    """The class of a failure, from Ray's message about a dead worker."""
     why = (
         "out_of_memory" if "running low on memory" in text else "error" if "error raised in its creation task" in text else "infrastructure"
     )
-    last = (text.strip().splitlines() or ["no word from it"])[-1].strip()
+    last = (text.strip().splitlines() or ["no message"])[-1].strip()
     return {"reason": why, "message": f"the worker died: {last[:300]}"}
 
 
 def _error_text(trial: Any) -> str:
-    """What Tune has just noted of a ray_trial's end, where it noted it: Trial.get_error looks where it is copied to later."""
+    """What Tune has just written about a ray_trial's end. Trial.get_error would look where it is copied later."""
     try:
         return Path(trial.error_file).read_text()
     except (OSError, TypeError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.delivery.finished import find
 from service.delivery.video import Video
-from service.driving.live_line import Display
+from service.terminal.display import Display
 from service.terminal.waiting import waiting
 
 if TYPE_CHECKING:

@@ -1,22 +1,22 @@
-"""The driver: says what trains next, hears what happens to the stacks, and writes it into the manifest and onto the progress line."""
+"""The driver schedules stacks, records their events in the manifest, and keeps the progress line up to date."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from service.driving.live_line import Display, Progress
+from service.driving.live_line import Progress
 from service.ledger import stop_requests
 from service.ledger.ledger import TERMINAL
 from service.ledger.manifest import Manifest
 from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.spool import lines
-from service.storage import paths, trial_objects
+from service.storage import paths
 from trainables.trial import Stack, Trial, shape_of
 
 if TYPE_CHECKING:
@@ -25,35 +25,50 @@ if TYPE_CHECKING:
 LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node or storage keeps failing
 
 
-class Driver:
-    """Conducts a cluster through one run of a sweep; the manifest learns of an event before anybody else does."""
+class Screen(Protocol):
+    """Where the progress line goes: service/terminal/display.py."""
 
-    def __init__(self, plan: Plan, journal: Manifest, storage: Path, size: int | None = None, adaptive: Adaptive | None = None) -> None:
-        """`size` of the stacks, where somebody asked for one; `adaptive` suggests more trials, where the sweep is."""
-        self.plan, self._journal, self._storage, self._size = plan, journal, storage, size
-        self._adaptive = adaptive
+    def show(self, line: str, *, last: bool = False) -> None: ...
+    def note(self, line: str) -> None: ...
+
+
+class Driver:
+    """Conducts a cluster through one run of a sweep; an event is in the manifest before anybody else learns of it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        manifest: Manifest,
+        storage: Path,
+        screen: Screen,
+        *,
+        refresh: Callable[[Sequence[str]], None] = lambda keys: None,
+        adaptive: Adaptive | None = None,
+    ) -> None:
+        """`refresh` brings the files of trials, by key, from where their workers left them; `adaptive` suggests more trials."""
+        self.plan, self._manifest, self._storage, self._screen, self._refresh = plan, manifest, storage, screen, refresh
+        self._adaptive, self._options = adaptive, plan.settings.options
         self._trials = {trial.key: trial for trial in plan.trials}
         self._todo = {trial.key: trial for trial in plan.todo}
         self._progress = Progress({})
-        self._display = Display()
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
         self._from: dict[str, int] = {}
         self.device = plan.device
         self._fit: Callable[[Trial], int] | None = None
-        self._most = size or plan.size
+        self._stack_size = plan.stack_size
 
     def prepare(self) -> None:
         """Bring the manifest up to the plan: new trials, those that another sweep has done, and those to try again."""
-        self._journal.plan(self.plan.trials)
-        ledger = self._journal.ledger
+        self._manifest.plan(self.plan.trials)
+        ledger = self._manifest.ledger
         again = [*self.plan.elsewhere, *(trial.key for trial in self.plan.todo)]
-        # The plan tries nothing again that the search has stopped: such a trial is among them where another sweep has done it since.
+        # The plan retries nothing that the search has stopped: such a trial is here only where another sweep has done it since.
         asked = [key for key in again if ledger.state(key) in ("failed", "diverged", "stopped")]
-        self._journal.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
+        self._manifest.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
         reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) != "done"}
-        self._journal.record("done", {key: {"sweep": sweep} for key, sweep in reused.items()})
+        self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in reused.items()})
         if self._adaptive:
             self._todo |= {trial.key: trial for trial in self._adaptive.restore()}
             self._trials |= self._todo
@@ -63,14 +78,14 @@ class Driver:
         """Whether there is anything to train."""
         return bool(self._todo or (self._adaptive and self._adaptive.left))
 
-    def begin(self, device: str, slots: int, fit: Callable[[Trial], int] | None = None) -> None:
-        """The device is known: make stacks of all that the plan has to do, for `slots` places.
+    def begin(self, device: str, max_concurrent: int, fit: Callable[[Trial], int] | None = None) -> None:
+        """The cluster is known: make stacks of all that the plan has to do, of which `max_concurrent` train at a time.
 
-        `fit` says how many trials like one go into its memory."""
+        `fit` returns how many trials like the given one fit into a stack's share of the device's memory."""
         self.device, self._fit = device, fit
         self._expect(self._todo)
-        # A search on CPUs asks for one suggestion at a time, and learns from each, however many trials there are already.
-        self._most = self._size or stack_size(device, 0 if self._adaptive else len(self._todo), slots)
+        # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
+        self._stack_size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
         self._pack(self._todo.values())
 
     def next(self) -> Stack | None:
@@ -91,12 +106,12 @@ class Driver:
         return None
 
     def busy(self) -> bool:
-        """Whether there may be more to do."""
+        """Whether there may be more to do later."""
         return bool(self._out or self._again or self._ready)
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
-        self._journal.record("leased", {trial.key: {"size": len(stack)} for trial in stack.trials})
+        self._manifest.record("leased", {trial.key: {"size": len(stack)} for trial in stack.trials})
         for trial in stack.trials:
             self._progress.start(trial.key, self._from.get(trial.key, 0), now)
 
@@ -113,14 +128,14 @@ class Driver:
         self.idle()
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:
-        """Each member gets its own end: what its spool says, else the failure that ended the stack; one fsync for all."""
-        failure = news.get("failure") or {"reason": "error", "message": "the stack ended without a word"}
+        """Record each member's end: what its spool says, else the failure that ended the stack; one fsync for all."""
+        failure = news.get("failure") or {"reason": "error", "message": "the stack ended without a reason"}
         self._hear(stack)
         asked = self._asked_to_stop(stack)
         events: list[tuple[str, str, Mapping[str, Any]]] = []
-        trial_objects.refresh(self._storage, [trial.key for trial in stack.trials])
+        self._refresh([trial.key for trial in stack.trials])
         for trial in stack.trials:
-            if self._journal.ledger.state(trial.key) != "leased":  # its worker died before it could begin
+            if self._manifest.ledger.state(trial.key) != "leased":  # its worker died before it could begin
                 events.append((trial.key, "leased", {"size": len(stack)}))
             end = lines.end_line(lines.read(paths.spool(self._storage, trial.key)))
             if trial.key in asked:
@@ -134,7 +149,7 @@ class Driver:
                 events.append((trial.key, "diverged", {"reason": "divergence", "message": end["reason"]}))
             else:
                 events.append((trial.key, "done", self._done(trial, len(stack), end)))
-        self._journal.record_all(events)
+        self._manifest.record_all(events)
         self._tell(stack, events)
         self._out -= {trial.key for trial in stack.trials}
         if self._adaptive:
@@ -142,30 +157,30 @@ class Driver:
         self.idle()
 
     def leave(self) -> None:
-        """Give back what is leased and not ended, so that the journal tells of no worker that is gone; twice is once."""
-        leased = [key for key in self._journal.ledger.keys_in("leased") if key in self._trials]
-        self._journal.record("planned", {key: {"reason": "interrupted"} for key in leased})
+        """Give back what is leased and not ended, so that the manifest names no worker that is gone. Idempotent."""
+        leased = [key for key in self._manifest.ledger.keys_in("leased") if key in self._trials]
+        self._manifest.record("planned", {key: {"reason": "interrupted"} for key in leased})
 
     def last_line(self) -> None:
         if self._todo:
-            self._display.show(self._progress.line(), last=True)
+            self._screen.show(self._progress.line(), last=True)
 
     def idle(self) -> None:
-        self._display.show(self._progress.line())
+        self._screen.show(self._progress.line())
 
     def exit_code(self) -> int:
-        """0 where every trial of the plan is done, or stopped by the search, else 1. To a search, a divergence is an answer, too."""
+        """0 where every trial of the plan is done, else 1. To a search, a stopped or diverged trial is an answer, too."""
         well = ("done", "stopped", "diverged") if self._adaptive else ("done",)
-        return 0 if all(self._journal.ledger.state(key) in well for key in self._trials) else 1
+        return 0 if all(self._manifest.ledger.state(key) in well for key in self._trials) else 1
 
     def _suggest(self) -> bool:
         """Make stacks of suggestions, of which one round fills a stack; False where there are no more."""
         while self._adaptive and not self._ready and self._adaptive.left:
-            made = self._adaptive.ask(math.ceil(self._most / len(self.plan.sweep.seeds)))
-            ledger = self._journal.ledger
+            made = self._adaptive.ask(math.ceil(self._stack_size / len(self.plan.sweep.seeds)))
+            ledger = self._manifest.ledger
             new = {trial.key: (trial, each) for each in made for trial in each.trials if trial.key not in ledger.entries}
             known = {key: {"sweep": self.plan.others[key]} for key in new if key in self.plan.others}
-            self._journal.record_all(
+            self._manifest.record_all(
                 [
                     *((key, "planned", {"trial": trial.to_json(), **each.detail()}) for key, (trial, each) in new.items()),
                     *((key, "done", detail) for key, detail in known.items()),
@@ -181,18 +196,18 @@ class Driver:
         return bool(self._ready)
 
     def _hear(self, stack: Stack) -> None:
-        """What the newest scores of a stack mean for its members, and for others with the same settings."""
+        """Ask the search which members the newest scores of a stack stop, and which others with the same settings."""
         if self._adaptive:
             stop_requests.request(self._storage, self.plan.name, self._adaptive.trials_to_stop(trial.key for trial in stack.trials))
 
     def _asked_to_stop(self, stack: Stack) -> dict[str, dict[str, str]]:
-        """The members that the search wants stopped, with reason and message; one that has ended meanwhile is none of them."""
+        """The members that the search wants stopped, with reason and message, without those that have ended meanwhile."""
         asked = stop_requests.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials]) if self._adaptive else {}
         return {key: why for key, why in asked.items() if lines.end_line(lines.read(paths.spool(self._storage, key))) is None}
 
     def _stop(self, asked: Mapping[str, Mapping[str, str]]) -> None:
         """Stop trials that nobody trains now."""
-        self._journal.record("stopped", {key: self._stopped(key, why) for key, why in asked.items()})
+        self._manifest.record("stopped", {key: self._stopped(key, why) for key, why in asked.items()})
         for key in asked:
             self._progress.end(key, "stopped")
         if self._adaptive:
@@ -204,26 +219,26 @@ class Driver:
     def _expect(self, trials: Mapping[str, Trial]) -> None:
         later = self._adaptive.left * len(self.plan.sweep.seeds) if self._adaptive else 0
         goal = {trial.key: trial.updates for trial in trials.values()}
-        costs = {trial.key: cost(trial, self.plan.rates, self.device, self.plan.execution) for trial in trials.values()}
+        costs = {trial.key: cost(trial, self.plan.rates, self.device, self._options.execution) for trial in trials.values()}
         self._progress.expect(goal, later, self.plan.sweep.updates, costs)
 
     def _pack(self, trials: Iterable[Trial]) -> None:
         todo = list(trials)
         progress = progress_of(self._storage, todo)
         self._from |= progress
-        size, most = self._most, limits(self._journal.ledger, todo)
-        if self._fit and not self._size:
+        size, held = self._stack_size, limits(self._manifest.ledger, todo)
+        if self._fit and not self._options.stack_size:
             fits = {shape_of(trial): trial for trial in todo}
             room = {shape: self._fit(trial) for shape, trial in fits.items()}
             size = max(room.values(), default=size)
-            most = {trial.key: min(room[shape_of(trial)], most.get(trial.key, size)) for trial in todo}
-        self._ready += pack(todo, size, progress, most, (self.device, self.plan.execution))
+            held = {trial.key: min(room[shape_of(trial)], held.get(trial.key, size)) for trial in todo}
+        self._ready += pack(todo, size, progress, held, (self.device, self._options.execution))
 
     def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
         """The failure, and with it, so that no crash comes between, the next try where there is one."""
         reached = lines.committed_update(lines.read(paths.spool(self._storage, trial.key)))
         failure = {**failure, "update": max(0, reached)}
-        failures = self._journal.ledger.entries[trial.key].failures_without_progress(failure["reason"], reached)
+        failures = self._manifest.ledger.entries[trial.key].failures_without_progress(failure["reason"], reached)
         events: list[tuple[str, str, Mapping[str, Any]]] = [(trial.key, "failed", failure)]
         again = retry(size, failure["reason"], failures)
         if again:
@@ -247,6 +262,6 @@ class Driver:
             if state == "planned" and not detail.get("retry"):
                 continue
             if state == "planned":
-                self._display.note(f"{trial.name}: {detail['reason']}: {detail['message']}; it is tried again")
+                self._screen.note(f"{trial.name}: {detail['reason']}: {detail['message']}; it is tried again")
             elif state != "done":
-                self._display.note(f"{trial.name} {state}: {detail['reason']}: {detail['message']}")
+                self._screen.note(f"{trial.name} {state}: {detail['reason']}: {detail['message']}")

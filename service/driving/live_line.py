@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from typing import TextIO
 
-from service.planning.plan import duration
+from service.terminal.words import duration
 
 WINDOW = 60.0  # seconds over which the speed is taken
-LINE_EVERY = 10.0  # seconds between lines where nobody watches, e.g. in `ray job logs`
 
 
 class Progress:
-    """What is known of a run's trials: `goal[key]` updates each; pure, the clock is handed in.
+    """The progress of a run's trials, `goal[key]` updates each. Pure: the clock is handed in.
 
-    Updates cost what is said of them, relative to each other: dense ones, which come first, say little about how fast pruned ones will be.
+    Each trial has its cost per update, relative to the others: the dense ones, which come first, are no measure of the pruned ones' speed.
     """
 
     def __init__(self, goal: Mapping[str, int]) -> None:
@@ -101,33 +97,3 @@ class Progress:
         self._history.append((now, self._trained, self._worked))
         while len(self._history) > 2 and now - self._history[0][0] > WINDOW:
             self._history.popleft()
-
-
-class Display:
-    """Shows a line: refreshed in place on a terminal, once in a while where the output goes elsewhere."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
-        self._shown = 0.0
-        self._width = 0
-
-    def show(self, line: str, *, last: bool = False) -> None:
-        now = time.monotonic()
-        if not last and now - self._shown < (0.5 if self._live else LINE_EVERY):
-            return
-        self._shown = now
-        if self._live:
-            import shutil
-
-            line = line[: shutil.get_terminal_size().columns - 1]
-            self._stream.write("\r" + line.ljust(self._width) + ("\n" if last else ""))
-            self._width = 0 if last else len(line)
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
-
-    def note(self, line: str) -> None:
-        """A line that stays."""
-        self._stream.write(("\r" + " " * self._width + "\r" if self._live else "") + line + "\n")
-        self._stream.flush()

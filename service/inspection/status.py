@@ -13,10 +13,11 @@ from typing import Any
 from search_spaces.sweep import load_sweep
 from service.ledger import lease, manifest
 from service.ledger.ledger import Entry, Ledger
-from service.planning.plan import duration
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
+from service.storage.commands import command
 from service.terminal.columns import aligned
+from service.terminal.words import duration
 from service.tracking.shipper import run_id_of
 from trainables.errors import UserError
 
@@ -55,6 +56,7 @@ class Status:
     driver: str
     since: str
     rows: tuple[Row, ...]
+    resume: str  # the command that finishes it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -83,13 +85,15 @@ def read(name: str, storage: Path) -> Status:
     about = lease.holder(storage, name) if lease.alive(storage, name) else {}
     begun = {folder.name for folder in paths.trials(storage).glob("*")}
     rows = tuple(_row(key, entry, storage, key in begun) for key, entry in ledger.entries.items())
-    return Status(name, about.get("owner", ""), about.get("since", ""), rows)
+    return Status(name, about.get("owner", ""), about.get("since", ""), rows, command("resume", name, storage=storage))
 
 
 def describe(status: Status) -> str:
     """Counts first, then a line for each trial that is training, waits to be retried, or failed."""
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
     driver = f"run by {status.driver} since {status.since}" if status.driver else "nobody runs it now"
+    if not status.driver and status.counts.keys() & {"planned", "leased"}:
+        driver += f"; `{status.resume}` finishes it"
     lines = [f"{status.sweep}: {counts}; {driver}"]
     rows = [row for row in status.rows if row.state in SHOWN or (row.state == "planned" and (row.update or row.reason))]
     if rows:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.inspection.status import ledger_of
 from service.ledger import lease
+from service.planning.run_settings import RunSettings
 from service.storage import paths, shared_files
 from service.terminal.waiting import waiting
 
@@ -22,7 +23,7 @@ def stop(name: str, storage: Path) -> int:
 
     The request is a file, which the driver reads at its next heartbeat on any host; on this host it also gets a signal, which is faster.
     """
-    ledger_of(name, storage)
+    ledger = ledger_of(name, storage)
     if not lease.alive(storage, name):
         print(f"nobody runs sweep {name!r}")
         return 0
@@ -36,7 +37,8 @@ def stop(name: str, storage: Path) -> int:
         while time.monotonic() < until:
             now = lease.holder(storage, name)
             if now.get("epoch") != about["epoch"]:
-                print(f"{about['owner']} has left; `python -m service run {name}` continues from the checkpoints")
+                again = RunSettings.from_json(ledger.settings).command(name, storage)
+                print(f"{about['owner']} has left; `{again}` continues from the checkpoints")
                 return 0
             time.sleep(0.1)
     print(f"{about['owner']} has not left within {PATIENCE:g} s; the request stands", file=sys.stderr)

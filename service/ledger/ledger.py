@@ -87,6 +87,7 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self.epoch = 0
         self.owner = ""
+        self.settings: Mapping[str, Any] = {}  # of the newest run; empty where older code wrote the journal
 
     def apply(self, event: Event) -> None:
         """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing."""
@@ -94,6 +95,7 @@ class Ledger:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
         if event.state == "opened":
             self.epoch, self.owner = event.epoch, str(event.detail.get("owner", "?"))
+            self.settings = event.detail.get("settings", {})
             return
         entry = self.entries.get(event.key)
         now = entry.state if entry else ""

@@ -25,8 +25,11 @@ from trainables.trial import Trial
 class Manifest:
     """The journal of a sweep, open for its driver. An event is on disk when `record` returns. Recording is thread-safe."""
 
-    def __init__(self, storage: Path, name: str) -> None:
-        """Take the lease, replay the journal, begin a new epoch. Raises UserError if another driver holds the lease."""
+    def __init__(self, storage: Path, name: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Take the lease, replay the journal, begin a new epoch. Raises UserError if another driver holds the lease.
+
+        `settings`, those of the run that begins, are stored in the journal.
+        """
         self.lease = Lease(storage, name)
         self._journal, self.closed = journal.of(storage, name), False
         self._writing = threading.Lock()
@@ -34,7 +37,8 @@ class Manifest:
             self.ledger, length = _replay(self._journal)
             self._journal.begin(length)
             try:
-                self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail={"owner": self.lease.owner})])
+                about = {"owner": self.lease.owner, **({"settings": settings} if settings else {})}
+                self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail=about)])
                 break
             except SupersededError:
                 self.lease.check()  # raises if superseded; otherwise the previous driver wrote in between, so replay again

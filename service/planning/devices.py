@@ -1,4 +1,4 @@
-"""CPU or GPU, one rule for the plan and for the run. Imports neither torch nor ray."""
+"""CPU or GPU: one rule for the plan and for the run. Imports neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ INSTEAD = "take --device cpu, or auto"
 
 
 def choose(device: str, gpus: float) -> str:
-    """The device for `device` (auto, cpu or cuda) where there are `gpus`: `auto` takes a GPU that the installed torch can use.
+    """`cpu` or `cuda` for `device` (auto, cpu or cuda) where there are `gpus`: `auto` takes a GPU if the installed torch can use it.
 
-    Raises UserError for a `cuda` that is not there: Ray would wait for it for ever."""
+    Raises UserError where `cuda` is asked for and there is none: Ray would wait for it forever."""
     if device == "auto":
         return "cuda" if gpus and torch_uses_gpus() else "cpu"
     if device == "cuda" and not gpus:
@@ -25,12 +25,12 @@ def choose(device: str, gpus: float) -> str:
 
 
 def local(device: str) -> str:
-    """What `device` stands for on this machine."""
+    """The device that `device` stands for on this machine."""
     return choose(device, gpus_here()) if device == "auto" else device
 
 
 def refuse(device: str) -> None:
-    """Raise UserError where `cuda` is asked of this machine, not of a cluster, and plainly cannot be had."""
+    """Raise UserError where `cuda` is asked of this machine, not of a cluster, and is not available."""
     if device != "cuda" or os.environ.get("RAY_ADDRESS"):
         return
     if not gpus_here():

@@ -8,31 +8,31 @@ from itertools import pairwise
 
 from trainables.trial import Stack, Trial, company, shape_of
 
-RETRIES = 5  # in a row, of a trial whose worker, node or storage failed; it goes on from its own checkpoint
+RETRIES = 5  # without progress, of a trial whose worker, node or storage failed; it continues from its own checkpoint
 
 
 def pack(
     trials: Iterable[Trial],
-    size: int,
+    stack_size: int,
     progress: Mapping[str, int] | None = None,
-    most: Mapping[str, int] | None = None,
-    place: tuple[str, str] = ("cpu", "auto"),
+    limits: Mapping[str, int] | None = None,
+    computed_by: tuple[str, str] = ("cpu", "auto"),
 ) -> tuple[Stack, ...]:
-    """Stacks of at most `size` trials that agree in shape and, by `progress` (trial key -> update), in where they go on from.
+    """Stacks of at most `stack_size` trials that agree in shape and, by `progress` (trial key -> update), in where they continue from.
 
-    `most` holds those to smaller stacks that have failed in larger ones, by trial key. Trials that fit together are split evenly: ten
-    at `size` 8 make two stacks of five, which end at the same time. Where `place`, device and execution, is a CPU's
-    `auto`, those that it would compute another way alone than in each other's company stay apart. On a GPU all members of a stack
-    cost what its widest does, so those of like sparsity share one.
+    `limits` (trial key -> size) holds those to smaller stacks that have failed in larger ones. Trials that fit together are split
+    evenly: ten at `stack_size` 8 make two stacks of five, which end at the same time. `computed_by` is device and execution. A CPU's
+    `auto` computes some trials another way alone than together with others: these stay apart. On a GPU all members of a stack cost
+    what its widest does, so trials of similar sparsity share one.
     """
     groups: dict[tuple[str, int, str, int], list[Trial]] = {}
     for trial in trials:
-        limit = min(size, (most or {}).get(trial.key, size))
-        alike = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial) if place == ("cpu", "auto") else "", limit)
+        limit = min(stack_size, (limits or {}).get(trial.key, stack_size))
+        alike = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial) if computed_by == ("cpu", "auto") else "", limit)
         groups.setdefault(alike, []).append(trial)
     stacks = []
     for (*_, limit), group in groups.items():
-        if place[0] != "cpu":
+        if computed_by[0] != "cpu":
             group.sort(key=lambda trial: trial.sparsity)
         count = math.ceil(len(group) / limit)
         bounds = [len(group) * i // count for i in range(count + 1)]
@@ -41,11 +41,11 @@ def pack(
 
 
 def retry(size: int, reason: str, failures: int) -> int | None:
-    """The size of stack to try a failed trial in again, None where it is not tried again: the policy of retries.
+    """The policy of retries: the stack size to try a failed trial in again, None where it is not tried again.
 
-    Infrastructure: the same stack, unless it has failed so RETRIES times before (`failures`, this one counted) without getting any
-    further. Out of memory: half the size. Any other failure, in company: alone, since an input that is wrong for one member fails them
-    all. What has another owner now is left to that one.
+    Infrastructure failures: the same size, up to RETRIES times without progress (`failures` counts them, this one included). Out of
+    memory: half the size. Any other failure in a larger stack: alone, since input that is wrong for one member fails them all. A
+    superseded trial is left to its new owner.
     """
     if reason == "infrastructure":
         return size if failures <= RETRIES else None

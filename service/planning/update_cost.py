@@ -1,11 +1,11 @@
-"""What an update of a trial costs beside a dense one of its algorithm: for times left, never for results."""
+"""What an update of a trial costs relative to a dense one of its algorithm: for estimates of time, never for results."""
 
 from __future__ import annotations
 
 from trainables import plugins
 from trainables.trial import BREAK_EVEN, Trial
 
-# Of a dense update on a CPU: what does not depend on the weights, and the kept ones at 80, 90 and 95 % (benchmarks/updates.json: TD3+BC).
+# Share of a dense update on a CPU: fixed, and per density of kept weights, fitted at 80, 90 and 95 % (benchmarks/updates.json: TD3+BC).
 FIXED, KEPT = 0.04, 1.1
 
 

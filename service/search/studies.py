@@ -84,13 +84,15 @@ class Adaptive:
         ledger: Ledger,
         database: BaseStorage | None = None,
         as_trained: Callable[[Trial], Trial] = lambda trial: trial,
+        again: str = "",
     ) -> None:
-        """`database` replaces the file in the sweep's folder; `as_trained` maps a suggested trial to the one that the sweep trains."""
+        """`database` replaces the file in the sweep's folder; `as_trained` maps a suggested trial to the one that the sweep trains;
+        `again` is the command that continues the run."""
         assert sweep.search is not None
         self._search, self._storage, self._ledger, self._as_trained = sweep.search, storage, ledger, as_trained
         self._spaces = {space.study(name): space for space in spaces(sweep)}
         where = "the study database" if database else str(paths.study(storage, name))
-        self._database = cast(BaseStorage, _Guarded(database or open_file(paths.study(storage, name)), where, name))
+        self._database = cast(BaseStorage, _Guarded(database or open_file(paths.study(storage, name)), where, again))
         self._studies = {study: self._open(study, space) for study, space in self._spaces.items()}
 
     def restore(self) -> list[Trial]:
@@ -255,8 +257,8 @@ def open_database(url: str) -> BaseStorage:
 class _Guarded:
     """Wraps Optuna's storage: calls that fail raise UserError in one line, as a database may be lost or locked at any time."""
 
-    def __init__(self, database: BaseStorage, where: str, sweep: str) -> None:
-        self._database, self._where, self._sweep = get_storage(database), where, sweep
+    def __init__(self, database: BaseStorage, where: str, again: str) -> None:
+        self._database, self._where, self._again = get_storage(database), where, again
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._database, name)
@@ -268,7 +270,7 @@ class _Guarded:
         except DuplicatedStudyError:
             raise  # `load_if_exists` handles it
         except Exception as error:  # whatever SQLAlchemy, a database's driver, the journal and the disk raise
-            remedy = f"`python -m service run {self._sweep}` continues and rebuilds the study from the manifest if it is gone"
+            remedy = f"`{self._again}` continues and rebuilds the study from the manifest if it is gone"
             raise UserError(f"{self._where} fails ({redacted(_first(error))}); nothing is lost: {remedy}") from error
 
 

@@ -1,4 +1,4 @@
-"""Tables as people read them."""
+"""Tables as text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], gap: str = "  ") -> str:
-    """Rows as text in columns, a line each, set in by two spaces."""
+    """Rows as lines of aligned columns, indented by two spaces."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(("  " + gap.join(map(str.ljust, row, widths))).rstrip() for row in rows)

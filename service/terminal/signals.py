@@ -1,7 +1,7 @@
-"""Leaving in time: `ray job stop` and init systems send SIGTERM and kill three seconds later, people press Ctrl-C.
+"""Leaving in time: `ray job stop` and init systems send SIGTERM and kill three seconds later; people press Ctrl-C.
 
-The handler raises KeyboardInterrupt in the main thread, which unwinds through whatever runs. That takes its time on a busy machine or
-inside foreign code, so a watchdog waits beside it: it says the last words itself if nobody has, and then ends the process.
+The handler raises KeyboardInterrupt in the main thread, which unwinds through whatever runs. On a busy machine or inside foreign code
+that can take too long, so a watchdog runs beside it: it commits the last words itself where that has not happened, and ends the process.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SPEAK = 1.2  # seconds after the signal until the watchdog says the last words itself
+SPEAK = 1.2  # seconds after the signal until the watchdog commits the last words itself
 LEAVE = 2.5  # seconds after the signal until it ends the process
 INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
 UNREAD = 141  # exit code, a shell's for SIGPIPE
 
 
 class Leaving:
-    """Knows whether a signal has come; `last_words` commits what must not be lost and may be called twice, from any thread."""
+    """Handles the signals. `last_words` commits what must not be lost; it is idempotent and may be called from any thread."""
 
     def __init__(self, last_words: Callable[[], None]) -> None:
         self._last_words = last_words
@@ -42,7 +42,7 @@ class Leaving:
 
     def _come(self, number: int, frame: Any) -> None:
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # once is enough, and the way out shall not be interrupted
+            signal.signal(each, signal.SIG_IGN)  # one is enough, and the way out must not be interrupted
         self.why = self.why or signal.Signals(number).name
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         raise KeyboardInterrupt
@@ -50,7 +50,7 @@ class Leaving:
     def _watch(self) -> None:
         if self._over.wait(SPEAK):
             return
-        # Where storage hangs, so do the last words: the process ends in time all the same, and the next driver finds its lease dead.
+        # If the storage hangs, so do the last words. The process still ends in time, and the next driver sees that its lease is dead.
         threading.Thread(target=self._speak, name="last words", daemon=True).start()
         if not self._over.wait(LEAVE - SPEAK):
             print(f"left at once ({self.why})", file=sys.stderr, flush=True)
@@ -74,8 +74,8 @@ class Leaving:
 
 
 def unread() -> bool:
-    """Whether nobody reads any more what this process prints, as in `... | head`."""
+    """Whether the reader of this process's output has gone, as in `... | head`."""
     poll = select.poll()
     for stream in (1, 2):
-        poll.register(stream, 0)  # to hear of the other end's close nothing need be asked for
+        poll.register(stream, 0)  # the close of the other end is reported without being asked for
     return bool(poll.poll(0))

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def _child(command: dict[str, Any], switches: Any) -> int:
 
 
 @contextlib.contextmanager
-def connect(device: str = "auto", gpu_fraction: float = 0.5) -> Iterator[Any]:
+def connect(options: Any) -> Iterator[Any]:
     from service.cluster.ray_cluster import Cluster
 
     class Inline(Cluster):
@@ -119,7 +119,7 @@ def connect(device: str = "auto", gpu_fraction: float = 0.5) -> Iterator[Any]:
         slots = 1
 
         def train(
-            self, name: str, conductor: Any, storage: Path, listen: Callable[..., Any], most: int | None = None, **options: Any
+            self, name: str, conductor: Any, storage: Path, listen: Callable[..., Any], work: Callable[..., Any] | None = None
         ) -> None:
             from trainables.tune_trainable import StackTrainable
 
@@ -127,13 +127,13 @@ def connect(device: str = "auto", gpu_fraction: float = 0.5) -> Iterator[Any]:
                 conductor.started(stack)
                 trainable = object.__new__(StackTrainable)  # without what Tune wants of it
                 trials = json.dumps([trial.to_json() for trial in stack.trials])
-                trainable.setup({"stack": trials}, storage=str(storage), listen=listen, device="cpu", **options)
+                trainable.setup({"stack": trials}, storage=str(storage), listen=listen, options=self.options, work=work)
                 while not (news := trainable.step()).get("done"):
                     conductor.reported(stack, news)
                 conductor.ended(stack, news)
                 conductor.idle()
 
-    yield Inline("cpu")
+    yield Inline(replace(options, device="cpu"))
 
 
 if __name__ == "__main__":

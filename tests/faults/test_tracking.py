@@ -94,7 +94,7 @@ def test_a_dead_mlflow_stops_nothing_and_sync_ships_the_rest(nursery: Nursery, f
     assert ended.code == 0
     assert check(storage, twin, tracking=None) == []
     assert "MLflow did not take everything" in ended.out
-    assert "`python -m service sync smoke` ships the rest" in ended.out
+    assert f"`python -m service sync smoke --storage={storage}` ships the rest" in ended.out
     assert "Traceback" not in ended.out
     synced = nursery.run("sync", "smoke", f"--storage={storage}")
     assert synced.code == 0, synced.out

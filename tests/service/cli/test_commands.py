@@ -6,8 +6,10 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,23 +17,25 @@ import pytest
 
 from search_spaces.sweep import sweep_names
 from service.__main__ import main
-from service.cli import parser as commands
+from service.cli.commands import commands
+from service.cli.parser import parser
+from service.cli.trials.export import FORMATS
 from service.delivery import export
 from service.ledger.manifest import Manifest
 from tests.service.conftest import ROOT
 from trainables.trial import Trial
 
 
-def every(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def every(known: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words of a parser, of those below it, and so on."""
     yield words
-    for action in parser._actions:
+    for action in known._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
                 yield from every(below, (*words, name))
 
 
-HELPS = list(every(commands.parser()))
+HELPS = list(every(parser()))
 
 
 @pytest.mark.parametrize("command", HELPS, ids=["itself", *map(" ".join, HELPS[1:])])
@@ -47,11 +51,11 @@ def test_every_help_has_an_example_that_parses(command: tuple[str, ...], capsys:
     for line in lines:
         arguments = shlex.split(line)[3:]
         assert tuple(arguments[: len(command)]) == command
-        assert commands.parser().parse_args(arguments).command == arguments[0]
+        assert parser().parse_args(arguments).command == arguments[0]
 
 
 def test_all_helps_are_asked_for_and_that_of_one_trial_too(capsys: pytest.CaptureFixture[str]) -> None:
-    from trainables.__main__ import parser
+    from trainables.__main__ import parser as of_one_trial
 
     assert {" ".join(words) for words in HELPS} > {
         "run",
@@ -62,18 +66,109 @@ def test_all_helps_are_asked_for_and_that_of_one_trial_too(capsys: pytest.Captur
         "datasets check",
     }
     with pytest.raises(SystemExit):
-        parser().parse_args(["--help"])
+        of_one_trial().parse_args(["--help"])
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("python -m trainables ")]
     assert lines
     for line in lines:
-        assert parser().parse_args(shlex.split(line)[3:]).dataset.startswith("winnow/")
+        assert of_one_trial().parse_args(shlex.split(line)[3:]).dataset.startswith("winnow/")
 
 
-def test_every_command_has_a_function_and_every_format_a_writer() -> None:
-    import service.__main__ as module
+def test_every_format_has_a_writer() -> None:
+    assert tuple(export.WRITERS) == FORMATS
 
-    assert all(callable(getattr(module, name)) for name in commands.COMMANDS)
-    assert tuple(export.WRITERS) == commands.FORMATS
+
+@pytest.mark.parametrize("name", commands())
+def test_a_command_is_told_in_one_line_with_an_example_of_its_own(name: str) -> None:
+    command = commands()[name]
+    assert command.help.splitlines() == [command.help]
+    assert not command.help.endswith(".")
+    assert command.example.split()[0] == name
+    assert parser().parse_args(shlex.split(command.example)).call is command.call
+
+
+HELLO = """
+from service.cli import arguments as shared
+
+HELP = "greet a sweep"
+EXAMPLE = "hello quickstart --loud"
+
+
+def arguments(parser):
+    shared.sweep(parser)
+    parser.add_argument("--loud", action="store_true")
+
+
+def call(arguments, storage):
+    print("HELLO" if arguments.loud else "hello", arguments.sweep, storage.name)
+    return 7
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code."""
+    folder = tmp_path_factory.mktemp("copy")
+    left_out = shutil.ignore_patterns("__pycache__", "*.npz", "*.safetensors")
+    for package in ("service", "search_spaces", "trainables"):
+        shutil.copytree(ROOT / package, folder / package, ignore=left_out)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def said(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("room", ["sweeps", "trials", "machine"])
+def test_to_add_a_command_is_to_add_a_file(room: str, copy: Path, planned: Path) -> None:
+    assert said(copy, "hello", "smoke").returncode == 2
+    file = copy / "service" / "cli" / room / "hello.py"
+    file.write_text(HELLO)
+    try:
+        assert "  hello     greet a sweep\n" in said(copy, "--help").stdout
+        assert "example:\n  python -m service hello quickstart --loud" in said(copy, "hello", "--help").stdout
+        ran = said(copy, "hello", "smoke", "--loud", "--storage=here")
+        assert (ran.returncode, ran.stdout) == (7, "HELLO smoke here\n"), ran.stderr
+        assert tab("python -m service he", planned, copy) == ["hello"]
+        assert tab("python -m service hello smok", planned, copy) == ["smoke"]
+        assert tab("python -m service hello smoke --lo", planned, copy) == ["--loud"]
+    finally:
+        file.unlink()
+
+
+def test_a_file_that_is_no_command_and_a_name_that_is_taken_are_told(copy: Path) -> None:
+    for room, name, content, told in (
+        ("trials", "hello", HELLO.replace("EXAMPLE", "SAMPLE"), "service/cli/trials/hello.py is no command: it lacks EXAMPLE"),
+        ("machine", "run", HELLO, "two commands are called 'run': one in service/cli/machine/"),
+    ):
+        file = copy / "service" / "cli" / room / f"{name}.py"
+        file.write_text(content)
+        try:
+            assert told in said(copy, "--help").stderr
+        finally:
+            file.unlink()
+
+
+def test_parsing_any_command_imports_nothing_heavy() -> None:
+    program = """
+import sys
+from service.cli.parser import parser
+parser()
+print(sorted({name.split(".")[0] for name in sys.modules} & {
+    "torch", "ray", "mlflow", "optuna", "numpy", "gymnasium", "minari", "h5py", "mujoco", "matplotlib", "boto3", "pyarrow"
+}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("package", ["service", "trainables"])
+def test_the_version_is_the_projects(package: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    command = [sys.executable, "-m", package, "--version"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == f"winnow {project['version']}\n"
 
 
 TRIAL = Trial(dataset="winnow/hopper/medium-v0", algorithm="bc", updates=10, evaluations=1)
@@ -99,25 +194,25 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
-def tab(line: str, storage: Path) -> list[str]:
+def tab(line: str, storage: Path, root: Path = ROOT) -> list[str]:
     """What bash would offer after `line`."""
     words = " ".join(shlex.quote(word) for word in [*line.split(" ")])
     script = TAB.format(line=shlex.quote(line), words=words)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "WINNOW_STORAGE": str(storage), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PATH": path, "WINNOW_STORAGE": str(storage), "PYTHONPATH": str(root)}
+    done = subprocess.run(["bash", "-c", script], cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [text.strip() for text in done.stdout.splitlines()]
 
 
 def test_tab_offers_commands_sweeps_options_and_trials(planned: Path) -> None:
-    assert tab("python -m service re", planned) == ["resume", "results", "report"]
+    assert tab("python -m service re", planned) == ["report", "results", "resume"]
     assert tab("python -m service plan s", planned) == [name for name in sweep_names() if name.startswith("s")]
     assert tab("python -m service run smoke --st", planned) == ["--storage", "--stack-size", "--study-storage"]
     assert tab("python -m service run smoke --set see", planned) == ["seeds="]
     assert tab("python -m service rollout bc/", planned) == [TRIAL.name]
     assert tab(f"python -m service logs {TRIAL.key[:4]}", planned) == [TRIAL.key]
-    assert sorted(tab("python -m service export x --format ", planned)) == sorted(commands.FORMATS)
+    assert sorted(tab("python -m service export x --format ", planned)) == sorted(FORMATS)
 
 
 def test_the_readme_says_how() -> None:

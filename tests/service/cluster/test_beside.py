@@ -11,6 +11,7 @@ from tests.service.conftest import ROOT, Command
 PROGRAM = """
 import json
 from service.cluster.ray_cluster import connect
+from service.planning.options import TrainingOptions
 from trainables.reports import Evaluated
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial
@@ -19,7 +20,7 @@ from trainables.tune_trainable import Task
 hyper = {"hidden": (16, 16), "batch_size": 32}
 common = dict(dataset="test/hopper/random-v0", algorithm="bc", updates=40, evaluations=4, episodes=2, hyper=hyper)
 stack = Stack(tuple(Trial(**common, seed=seed) for seed in (0, 1)))
-with connect("cpu"):
+with connect(TrainingOptions(device="cpu")):
     found = [
         [(r.update, r.returns) for r in run_stack(stack, beside=beside) if isinstance(r, Evaluated)]
         for beside in (None, Task)

@@ -49,4 +49,4 @@ def test_rays_words_about_a_dead_worker_have_a_class(text: str, why: str) -> Non
     from service.cluster.ray_cluster import death
 
     assert death(text)["reason"] == why
-    assert death(text)["message"] == f"the worker died: {text.splitlines()[-1] if text else 'no word from it'}"
+    assert death(text)["message"] == f"the worker died: {text.splitlines()[-1] if text else 'no message'}"

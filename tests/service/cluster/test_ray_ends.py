@@ -12,6 +12,7 @@ from tests.service.conftest import ROOT, Command
 PROGRAM = """
 import contextlib, gc, sys, threading
 from service.cluster import ray_cluster as cluster
+from service.planning.options import TrainingOptions
 
 if sys.argv[1] == "collecting":
     cluster._no_collection = contextlib.nullcontext
@@ -32,7 +33,7 @@ class Ending:
         other.start()
         other.join()
 
-with cluster.connect("cpu"):
+with cluster.connect(TrainingOptions(device="cpu")):
     import ray
     kept = [Cycle()]
     kept[0].itself, kept[0].reference = kept[0], ray.put(1)

@@ -15,6 +15,7 @@ import pytest
 
 from service.cluster.job import environment, next_id, submit
 from service.ledger import manifest
+from service.planning.run_settings import RunSettings
 from tests.service.cli.test_bad_input import refused as refused
 from tests.service.conftest import Command
 from trainables.errors import UserError
@@ -112,7 +113,7 @@ def test_a_password_is_not_put_where_rays_page_shows_it(monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="WINNOW_STUDY_STORAGE holds a password"):
         environment()
     with pytest.raises(UserError, match="--study-storage holds a password"):
-        submit("td3bc_adaptive", [], ["--study-storage=postgresql://me:secret@studies.example/db"])
+        submit("td3bc_adaptive", RunSettings(study_storage="postgresql://me:secret@studies.example/db"))
     monkeypatch.delenv("WINNOW_STUDY_STORAGE")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
     assert "secret" not in str(environment())

@@ -14,6 +14,7 @@ from service.__main__ import main
 from service.delivery.archive import archive
 from service.ledger.manifest import Manifest, read
 from service.planning.plan import make_plan
+from service.planning.run_settings import RunSettings
 from service.storage import paths
 from tests.service.trained import ship, train
 from trainables.trial import Trial
@@ -23,7 +24,7 @@ SETTINGS = ("datasets=test/hopper/random-v0", "pruners=dense,snip", "sparsities=
 
 
 def trials(storage: Path) -> tuple[Trial, ...]:
-    return make_plan("smoke", SETTINGS, storage=storage, device="cpu").trials
+    return make_plan("smoke", RunSettings(overrides=SETTINGS), storage=storage).trials
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_adopted_trials_are_done_and_in_mlflow_as_in_the_first_storage(
     second = tmp_path / "second"
     assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 0
     assert "smoke: 2 trials adopted" in capsys.readouterr().out
-    plan = make_plan("smoke", SETTINGS, storage=second, device="cpu")
+    plan = make_plan("smoke", RunSettings(overrides=SETTINGS), storage=second)
     assert [plan.state[trial.key] for trial in plan.trials] == ["done", "done", "planned", "planned"]
     here, there = contents(trained), contents(second)
     done = {key for key, (_, metrics, _) in here.items() if metrics}

@@ -11,18 +11,26 @@ import pytest
 from service.driving import driver as module
 from service.driving.driver import Driver
 from service.ledger.manifest import Manifest
+from service.planning.options import TrainingOptions
 from service.planning.packing import RETRIES
-from service.planning.plan import make_plan
+from service.planning.plan import Plan, make_plan
+from service.planning.run_settings import RunSettings
 from service.storage import paths
+from service.terminal.display import Display
 from trainables.trial import Stack
 
 SETTINGS = ("datasets=test/hopper/random-v0", "pruners=snip", "seeds=0,1,2,3")
 
 
+def planned(storage: Path, retry_failed: bool = False, **options: Any) -> Plan:
+    settings = RunSettings(overrides=SETTINGS, options=TrainingOptions(**{"device": "cpu"} | options), retry_failed=retry_failed)
+    return make_plan("smoke", settings, storage=storage)
+
+
 def begin(storage: Path, size: int = 4, retry: bool = False) -> tuple[Driver, Manifest]:
-    plan = make_plan("smoke", SETTINGS, storage=storage, device="cpu", size=size, retry=retry)
+    plan = planned(storage, retry, stack_size=size)
     journal = Manifest(storage, "smoke")
-    driver = Driver(plan, journal, storage, size)
+    driver = Driver(plan, journal, storage, Display())
     driver.prepare()
     driver.begin("cpu", 4)
     return driver, journal
@@ -60,19 +68,19 @@ def test_out_of_memory_is_tried_in_halves_and_alone_no_more(tmp_path: Path) -> N
 
 def test_a_stack_is_as_large_as_memory_allows_where_nobody_asked_for_a_size(tmp_path: Path) -> None:
     for size, wanted in ((None, [2, 2]), (4, [4])):
-        plan = make_plan("smoke", SETTINGS, storage=tmp_path / str(size), device="cuda", size=size)
-        driver = Driver(plan, Manifest(tmp_path / str(size), "smoke"), tmp_path / str(size), size)
+        plan = planned(tmp_path / str(size), device="cuda", stack_size=size)
+        driver = Driver(plan, Manifest(tmp_path / str(size), "smoke"), tmp_path / str(size), Display())
         driver.prepare()
         driver.begin("cuda", 1, lambda trial: 2)
         assert drain(driver) == wanted
 
 
-def test_on_cpus_a_stack_is_as_large_as_the_cluster_has_places(tmp_path: Path) -> None:
-    for slots, wanted in ((1, [2, 2]), (2, [1] * 4)):
-        plan = make_plan("smoke", SETTINGS, storage=tmp_path / str(slots), device="cpu", slots=64)
-        driver = Driver(plan, Manifest(tmp_path / str(slots), "smoke"), tmp_path / str(slots))
+def test_on_cpus_a_stack_is_as_large_as_the_cluster_has_cpus(tmp_path: Path) -> None:
+    for cpus, wanted in ((1, [2, 2]), (2, [1] * 4)):
+        plan = planned(tmp_path / str(cpus))
+        driver = Driver(plan, Manifest(tmp_path / str(cpus), "smoke"), tmp_path / str(cpus), Display())
         driver.prepare()
-        driver.begin("cpu", slots)
+        driver.begin("cpu", cpus)
         assert drain(driver) == wanted
 
 
@@ -81,7 +89,7 @@ def test_a_restarted_driver_knows_how_small_a_stack_has_to_be(tmp_path: Path) ->
     fail(driver, "out_of_memory")
     driver.leave()
     journal.close()
-    assert [len(stack) for stack in make_plan("smoke", SETTINGS, storage=tmp_path, device="cpu", size=4).stacks] == [2, 2]
+    assert [len(stack) for stack in planned(tmp_path, stack_size=4).stacks] == [2, 2]
     driver, journal = begin(tmp_path)
     assert drain(driver) == [2, 2]
     journal.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.driving.session import Fenced
+from service.driving.listener import Fenced
 from service.ledger.claims import Permit
 from service.ledger.lease import Lease
 from service.storage import paths

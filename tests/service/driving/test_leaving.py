@@ -14,22 +14,28 @@ import pytest
 
 from service.__main__ import main
 from service.ledger import lease, manifest
+from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
+from service.planning.run_settings import RunSettings
 from service.storage import paths
 from tests.service.conftest import ROOT
 
 SETTINGS = ("datasets=test/hopper/random-v0",)
+CPU = RunSettings(overrides=SETTINGS, options=TrainingOptions(device="cpu"))
 PROGRAM = """
 import sys, time
 from pathlib import Path
 from service.ledger import lease
+from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
+from service.planning.run_settings import RunSettings
 from service.driving.session import Session
 from trainables.trial import Stack
 lease.BEAT = 0.05
 storage = Path(sys.argv[1])
-plan = make_plan("smoke", {settings}, storage=storage, device="cpu")
-session = Session(plan, storage, None)
+settings = RunSettings(overrides={settings}, options=TrainingOptions(device="cpu"))
+plan = make_plan("smoke", settings, storage=storage)
+session = Session(plan, storage)
 try:
     with session:
         session.driver.prepare()
@@ -121,10 +127,16 @@ def test_stop_ends_a_driver_of_this_host(driver, tmp_path: Path, capsys: pytest.
     process = driver()
     owner = lease.holder(tmp_path, "smoke")["owner"]
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{owner} has left; `python -m service run smoke` continues from the checkpoints\n"
+    assert capsys.readouterr().out == (
+        f"{owner} has left; `python -m service run smoke --set=datasets=test/hopper/random-v0 --device=cpu --storage={tmp_path}` "
+        "continues from the checkpoints\n"
+    )
     assert end(process)[0] == 0
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nobody runs sweep 'smoke'\n"
+    assert main(["status", "smoke", "--storage", str(tmp_path)]) == 0
+    again = f"python -m service resume smoke --storage={tmp_path}"
+    assert capsys.readouterr().out == f"smoke: 4 planned; nobody runs it now; `{again}` finishes it\n"
 
 
 def test_stop_ends_a_driver_of_another_host_by_a_file(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +144,7 @@ def test_stop_ends_a_driver_of_another_host_by_a_file(driver, tmp_path: Path, ca
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
     assert "elsewhere:1 has left" in capsys.readouterr().out
     assert end(process) == (0, "left: asked to stop\n", "")
-    assert make_plan("smoke", SETTINGS, storage=tmp_path, device="cpu").todo
+    assert make_plan("smoke", CPU, storage=tmp_path).todo
 
 
 def test_a_driver_that_slept_through_a_takeover_leaves_without_a_word_in_the_journal(driver, tmp_path: Path) -> None:
@@ -162,7 +174,7 @@ def test_a_second_driver_says_who_has_the_lease_and_leaves(driver, tmp_path: Pat
 
 def test_status_tells_who_runs_it_and_the_age_of_reports(driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     driver()
-    trial = make_plan("smoke", SETTINGS, storage=tmp_path, device="cpu").trials[0]
+    trial = make_plan("smoke", CPU, storage=tmp_path).trials[0]
     file = paths.spool(tmp_path, trial.key)
     file.parent.mkdir(parents=True)
     now = time.time_ns() // 1_000_000

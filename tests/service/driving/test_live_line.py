@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import io
-
 import pytest
 
-from service.driving.live_line import Display, Progress
+from service.driving.live_line import Progress
 
 
 def test_time_left_is_updates_left_over_the_speed_of_all_trials() -> None:
@@ -55,26 +53,3 @@ def test_scores_so_far_are_means_over_the_trials_of_a_cell() -> None:
     progress.score("b", "snip@95", 30.0)
     progress.score("b", "snip@95", 50.0)
     assert "scores so far: snip@95 30" in progress.line()
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_pipe_gets_plain_lines_once_in_a_while() -> None:
-    stream = io.StringIO()
-    display = Display(stream)
-    for number in range(100):
-        display.show(f"line {number}")
-    display.show("the end", last=True)
-    assert stream.getvalue() == "line 0\nthe end\n"
-
-
-def test_a_terminal_gets_one_line_written_over() -> None:
-    stream = Terminal()
-    display = Display(stream)
-    display.show("first line")
-    display.note("a trial failed")
-    display.show("end", last=True)
-    assert stream.getvalue() == "\rfirst line" + "\r" + " " * 10 + "\ra trial failed\n" + "\rend       \n"

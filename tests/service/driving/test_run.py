@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,9 +64,10 @@ def interrupted(service: Command, storage: Path) -> tuple[int, str, dict[str, li
 
 @pytest.fixture(scope="module")
 def first(interrupted: tuple[int, str, dict[str, list[Placed]]], service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
-    """The same command again, to the end; on the way the worker of a good trial is killed."""
+    """The command that the interrupted one has printed, to the end; on the way the worker of a good trial is killed."""
     environment = service.environment  # type: ignore[attr-defined]
-    command = [sys.executable, "-m", "service", "run", "smoke", *ARGUMENTS]
+    (printed,) = re.findall(r"`python (-m service .*)` continues from the checkpoints\n", interrupted[1])
+    command = [sys.executable, *shlex.split(printed)]
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     file = paths.spool(storage, trials()["good dense"].key)
     begun = len(attempts(spool.read(file)))
@@ -129,7 +132,7 @@ def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
 ) -> None:
     code, out, before = interrupted
     assert code == 130, out
-    assert "interrupted (SIGTERM); `python -m service run smoke` goes on from the checkpoints" in out
+    assert "interrupted (SIGTERM); `python -m service run smoke --set=datasets=test/hopper/random-v0 --set=seeds=0 " in out
     assert "Traceback" not in out
     begun = [key for key, lines in before.items() if lines and spool.end_line(lines) is None]
     assert any(spool.committed_update(before[key]) >= 100 for key in begun)

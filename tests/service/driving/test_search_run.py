@@ -42,7 +42,7 @@ ARGUMENTS = [*SET, "--device", "cpu", "--stack-size", "3", "--max-concurrent", "
 
 @pytest.fixture(scope="module")
 def first(service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
-    """The sweep, its driver killed when the first score is there, and run again to the end."""
+    """The sweep, its driver killed when the first score is there, and resumed to the end with nothing typed again."""
     environment = service.environment  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -54,7 +54,7 @@ def first(service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
         time.sleep(0.02)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    return service("run", NAME, *ARGUMENTS)
+    return service("resume", NAME)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from service.__main__ import main
 from service.cluster import ray_cluster
 from service.planning import devices
+from service.planning.options import TrainingOptions
 from tests.service.conftest import ROOT, Command
 from trainables.errors import UserError
 
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 import ray
 from service.cluster import ray_cluster as cluster
+from service.planning.options import TrainingOptions
 from trainables.training import memory
 from trainables.reports import Finished
 from trainables.trial import Stack, Trial
@@ -39,7 +41,7 @@ class Listener:
     def check(self): pass
     def close(self): pass
 
-def work(stack, storage, before_write, device):
+def work(stack, storage, before_write, device, **options):
     import ray, time
     (storage / str(stack.lead.seed)).write_text(json.dumps([device, ray.get_runtime_context().get_assigned_resources()["GPU"]]))
     for _ in range(600):  # until both are there at the same time
@@ -62,9 +64,9 @@ class Conductor:
         self.ends.append(news.get("failure"))
     def idle(self): pass
 
-with cluster.connect("cuda", 0.5) as there:
+with cluster.connect(TrainingOptions(device="cuda", gpu_fraction=0.5)) as there:
     fit, slots = there.fit(), there.slots
-    there.train("shared", Conductor(), folder, Listener, work=work)
+    there.train("shared", Conductor(), folder, Listener, work)
 print(json.dumps([there.device, slots, fit(stacks[0].lead), Conductor.ends]))
 """
 
@@ -127,5 +129,6 @@ def test_a_clusters_gpu_is_looked_for_in_the_cluster(gpus: Any, monkeypatch: pyt
     devices.refuse("cuda")
     monkeypatch.setattr(ray_cluster, "_start", lambda: None)
     monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"CPU": 64.0})
-    with pytest.raises(UserError, match="no GPU for --device cuda among Ray's resources; take --device cpu"), ray_cluster.connect("cuda"):
+    asked = "no GPU for --device cuda among Ray's resources; take --device cpu"
+    with pytest.raises(UserError, match=asked), ray_cluster.connect(TrainingOptions(device="cuda")):
         pass

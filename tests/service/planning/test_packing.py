@@ -34,13 +34,13 @@ def test_trials_that_auto_would_compute_in_different_ways_do_not_share_a_stack()
     group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
     assert [{trial.pruner for trial in stack.trials} for stack in pack(group, 9)] == [{"dense"}, {"snip"}]
     for place in (("cuda", "auto"), ("cpu", "dense")):
-        assert [len(stack) for stack in pack(group, 9, place=place)] == [9]
+        assert [len(stack) for stack in pack(group, 9, computed_by=place)] == [9]
 
 
 def test_on_a_gpu_trials_of_like_sparsity_share_a_stack() -> None:
     group = [trial for trial in GRID if shape_of(trial) == shape_of(GRID[0])]
     assert [trial.sparsity for trial in group] != sorted(trial.sparsity for trial in group)
-    stacks = pack(group, 3, place=("cuda", "auto"))
+    stacks = pack(group, 3, computed_by=("cuda", "auto"))
     assert [[trial.sparsity for trial in stack.trials] for stack in stacks] == [[0.0] * 3, [0.5] * 3, [0.9] * 3]
 
 
@@ -58,7 +58,7 @@ def test_the_first_stack_holds_the_first_trial_and_no_trials_make_no_stack() -> 
 
 def test_a_trial_that_failed_in_company_is_held_to_smaller_stacks() -> None:
     held = {trial.key: 1 for trial in PRUNED[:2]}
-    assert sorted(len(stack) for stack in pack(PRUNED, 6, most=held)) == [1, 1, 4]
+    assert sorted(len(stack) for stack in pack(PRUNED, 6, limits=held)) == [1, 1, 4]
 
 
 def test_the_policy_of_retries() -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from service.ledger.manifest import Manifest
-from service.planning.plan import Plan, describe, duration, make_plan
+from service.planning.description import describe
+from service.planning.options import TrainingOptions
+from service.planning.plan import Plan, make_plan
+from service.planning.run_settings import RunSettings
 from service.planning.update_cost import FIXED, KEPT, price
 from service.spool.writer import StackSpool
 from tests.service.conftest import ROOT, Command
@@ -17,8 +20,10 @@ from trainables.trial import Stack, Trial
 SMALL = ("datasets=test/hopper/random-v0",)
 
 
-def planned(storage: Path, name: str = "smoke", *settings: str, **more: object) -> Plan:
-    return make_plan(name, (*SMALL, *settings), storage=storage, device="cpu", **more)
+def planned(storage: Path, name: str = "smoke", *overrides: str, retry_failed: bool = False, fresh: bool = False, **options: int) -> Plan:
+    chosen = TrainingOptions(device="cpu", **options)
+    settings = RunSettings(overrides=(*SMALL, *overrides), options=chosen, retry_failed=retry_failed, fresh=fresh)
+    return make_plan(name, settings, storage=storage)
 
 
 def enter(storage: Path, state: str, trials: list[Trial], detail: dict, name: str = "smoke") -> None:
@@ -65,7 +70,7 @@ def test_what_is_done_is_not_planned_again(tmp_path: Path, hopper: str) -> None:
     plan = planned(tmp_path)
     assert plan.todo == trials[2:]
     assert [stack.lead for stack in plan.stacks] == trials[2:]
-    assert planned(tmp_path, retry=True).todo == trials[1:]
+    assert planned(tmp_path, retry_failed=True).todo == trials[1:]
     assert "done        1 here, 0 by another sweep of this storage; failed 1" in describe(plan)
 
 
@@ -85,17 +90,17 @@ def test_a_changed_grid_only_adds_trials(tmp_path: Path, hopper: str) -> None:
 
 def test_the_size_of_stacks_and_what_trials_have_done_shape_the_packing(tmp_path: Path, hopper: str) -> None:
     trials = list(planned(tmp_path).trials)
-    assert [len(stack) for stack in planned(tmp_path, size=32).stacks] == [2, 2], "dense and pruned apart"
+    assert [len(stack) for stack in planned(tmp_path, stack_size=32).stacks] == [2, 2], "dense and pruned apart"
     listener = StackSpool(Stack((trials[0],)), tmp_path, {hopper: {}}, 50)
     listener(Checkpointed(50))
     listener.close()
-    assert sorted(len(stack) for stack in planned(tmp_path, size=32).stacks) == [1, 1, 2]
+    assert sorted(len(stack) for stack in planned(tmp_path, stack_size=32).stacks) == [1, 1, 2]
 
 
 def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Path, hopper: str) -> None:
-    def sizes(slots: int, seeds: int, *settings: str) -> list[int]:
-        seeded = (f"datasets={hopper}", "pruners=snip", f"seeds={','.join(map(str, range(seeds)))}", *settings)
-        return [len(stack) for stack in make_plan("smoke", seeded, storage=tmp_path, device="cpu", slots=slots).stacks]
+    def sizes(max_concurrent: int, seeds: int) -> list[int]:
+        overrides = ("pruners=snip", f"seeds={','.join(map(str, range(seeds)))}")
+        return [len(stack) for stack in planned(tmp_path, "smoke", *overrides, max_concurrent=max_concurrent).stacks]
 
     assert sizes(2, 3) == [1] * 3
     assert sizes(2, 8) == [2] * 4
@@ -109,16 +114,12 @@ def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, h
     assert (price(dense, "cpu"), price(pruned, "cpu", "dense"), price(pruned, "cuda")) == (1, 1, 1)
     assert price(pruned, "cpu") == pytest.approx(FIXED + KEPT * 0.2)
     enter(tmp_path, "done", [dense], {"device": "cpu", "updates_per_second": 20.0, "execution": "dense"})
-    plan = planned(tmp_path, slots=1)
+    plan = planned(tmp_path, max_concurrent=1)
     assert plan.rates == {"bc": 20.0}
     assert plan.seconds == pytest.approx((1 + 2 * price(pruned, "cpu")) * 200 / 20)
     enter(tmp_path, "done", [pruned], {"device": "cpu", "updates_per_second": 80.0, "execution": "sparse"})
     assert planned(tmp_path).rates == {"bc": pytest.approx((20 + 80 * price(pruned, "cpu")) / 2)}
     assert planned(tmp_path, "smoke", "seeds=5").rates == planned(tmp_path).rates
-
-
-def test_durations_are_readable() -> None:
-    assert [duration(s) for s in (5, 300, 5 * 3600, 100 * 3600)] == ["5 s", "5 min", "5.0 h", "4 d"]
 
 
 def test_a_trial_that_is_asked_for_afresh_is_the_sweeps_own_from_then_on(tmp_path: Path, hopper: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from search_spaces.sweep import expand, load_sweep, override
 from service.__main__ import main
 from service.driving.session import Session
+from service.planning.run_settings import RunSettings
 from service.storage import paths
 from service.tracking.connection import TrackingError
 from service.tracking.runs import Tracking
@@ -100,7 +101,7 @@ def test_a_run_ends_well_also_where_mlflow_goes_away_at_its_end(
     session = Session.__new__(Session)
     session.driver = SimpleNamespace(last_line=lambda: None)  # type: ignore[assignment]
     session._shipping = SimpleNamespace(finish=lambda *_, **__: True, trouble="")  # type: ignore[assignment]
-    session._plan, session._adaptive = SimpleNamespace(name="smoke", trials=()), None  # type: ignore[assignment]
-    session._tracking, session._storage = SimpleNamespace(), Path()  # type: ignore[assignment]
+    session._plan, session._adaptive = SimpleNamespace(name="smoke", trials=(), settings=RunSettings()), None  # type: ignore[assignment]
+    session._tracking, session._storage = SimpleNamespace(), paths.root()  # type: ignore[assignment]
     session.show()
     assert "ConnectionError: nobody there); nothing is lost, `python -m service results smoke`" in capsys.readouterr().out

@@ -18,15 +18,18 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.sweep import load_sweep, override
 from search_spaces.sweep.space import spaces
 from service.driving.driver import Driver
-from service.driving.session import studies_of
 from service.ledger import stop_requests
 from service.ledger.manifest import Manifest
+from service.planning.options import TrainingOptions
 from service.planning.plan import Plan, make_plan
+from service.planning.run_settings import RunSettings
 from service.search import studies as adaptive
+from service.search.database import open_studies
 from service.search.findings import table
 from service.search.studies import Adaptive, findings, open_database
 from service.spool import scores
 from service.storage import paths
+from service.terminal.display import Display
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
@@ -40,12 +43,13 @@ pytestmark = pytest.mark.usefixtures("hopper")
 class Run:
     """A driver's time with the sweep."""
 
-    def __init__(self, storage: Path, *settings: str, size: int = 4, place: Any = None, **more: Any) -> None:
+    def __init__(self, storage: Path, *settings: str, size: int = 4, place: Any = None) -> None:
         self.storage = storage
-        self.plan = make_plan(NAME, (*SETTINGS, *settings), storage=storage, device="cpu", size=size, **more)
+        chosen = RunSettings(overrides=(*SETTINGS, *settings), options=TrainingOptions(device="cpu", stack_size=size))
+        self.plan = make_plan(NAME, chosen, storage=storage)
         self.manifest = Manifest(storage, NAME)
-        self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.manifest.ledger, place)
-        self.driver = Driver(self.plan, self.manifest, storage, size, self.adaptive)
+        self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.manifest.ledger, place, again=chosen.command(NAME, storage))
+        self.driver = Driver(self.plan, self.manifest, storage, Display(), adaptive=self.adaptive)
         self.driver.prepare()
         self.driver.begin("cpu", 1)
 
@@ -135,7 +139,7 @@ def test_suggestions_fill_stacks_and_are_told_the_mean_of_their_seeds(tmp_path: 
         assert trial.value == pytest.approx(quality(own[0], 400) + 2.5)
         assert trial.intermediate_values == {u: pytest.approx(quality(own[0], u) + 2.5) for u in (100, 200, 300, 400)}
     assert run.driver.exit_code() == 0
-    assert make_plan(NAME, SETTINGS, storage=tmp_path, device="cpu").left == 0
+    assert make_plan(NAME, RunSettings(overrides=SETTINGS), storage=tmp_path).left == 0
 
 
 def test_a_larger_budget_goes_on_in_the_same_study(tmp_path: Path, undisturbed: list[tuple[Any, ...]]) -> None:
@@ -163,7 +167,7 @@ def test_a_driver_killed_at_any_write_changes_nothing(tmp_path: Path, undisturbe
         assert code == 9
         kills += 1
     assert kills > 5
-    plan = make_plan(NAME, SETTINGS, storage=tmp_path, device="cpu")
+    plan = make_plan(NAME, RunSettings(overrides=SETTINGS), storage=tmp_path)
     assert told(study_of(tmp_path, plan)) == undisturbed
     assert set(plan.state.values()) == {"done"}
     assert len(plan.trials) == 12
@@ -224,7 +228,7 @@ def test_the_study_may_be_in_a_database(tmp_path: Path, undisturbed: list[tuple[
     assert told(study) == undisturbed
     assert not paths.study(tmp_path, NAME).exists()
     monkeypatch.setenv("WINNOW_STUDY_STORAGE", url)
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, studies_of(run.plan.sweep, tmp_path, None))
+    (found,) = findings(NAME, run.plan.sweep, tmp_path, open_studies(run.plan.sweep, tmp_path, None))
     assert found.best()[0].number == study.best_trial.number
 
 
@@ -276,7 +280,7 @@ def test_studies_that_are_lost_on_the_way_are_told_in_one_line_and_nothing_is_lo
     with pytest.raises(UserError) as error:
         go_on()
     assert ("the study database" if database else str(file)) in str(error.value)
-    assert f"`python -m service run {NAME}` continues" in str(error.value)
+    assert f"`{run.plan.settings.command(NAME, tmp_path)}` continues" in str(error.value)
     assert "\n" not in str(error.value)
     run.leave()
     for connection in filter(None, held):

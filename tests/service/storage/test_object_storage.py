@@ -13,11 +13,11 @@ import pytest
 
 from search_spaces.sweep import load_sweep, override
 from service.__main__ import main
-from service.driving.session import studies_of
 from service.ledger import lease, manifest
 from service.ledger.claims import BucketClaim, Permit
 from service.ledger.lease import Lease
 from service.ledger.manifest import Manifest
+from service.search.database import open_studies
 from service.storage import paths, s3, trial_objects
 from tests.s3 import SECRET, Server
 from trainables.errors import SupersededError, UserError
@@ -369,4 +369,4 @@ def test_what_a_search_would_not_share_between_hosts_is_refused(settings: list[s
     sweep = override(load_sweep("td3bc_adaptive"), [text.removeprefix("--set=") for text in settings if text.startswith("--set=")])
     url = next((text.partition("=")[2] for text in settings if text.startswith("--study")), None)
     with pytest.raises(UserError, match=re.escape(says)):
-        studies_of(sweep, paths.root("s3://some-bucket/x"), url)
+        open_studies(sweep, paths.root("s3://some-bucket/x"), url)

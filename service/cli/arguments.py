@@ -1,0 +1,73 @@
+"""Arguments that several commands take, and what several of them print."""
+
+from __future__ import annotations
+
+import argparse
+
+from service.cli import completion
+from service.cli.completion import Completer
+
+TRIAL = "a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0"
+DONE = "a trial's name, its key or the beginning of one, or the id of its MLflow run"
+
+
+def storage(parser: argparse.ArgumentParser) -> None:
+    help = "folder, or s3://bucket/prefix, for everything that is written (default $WINNOW_STORAGE, else ./storage)"
+    parser.add_argument("--storage", help=help)
+
+
+def sweep(parser: argparse.ArgumentParser) -> None:
+    """One sweep, and the storage."""
+    completed(parser.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart"), completion.sweeps)
+    storage(parser)
+
+
+def sweeps(parser: argparse.ArgumentParser, help: str) -> None:
+    """One sweep or several, and the storage."""
+    completed(parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help=help), completion.sweeps)
+    storage(parser)
+
+
+def overrides(parser: argparse.ArgumentParser) -> None:
+    """`--set`."""
+    help = "replaces a value of the sweep, e.g. seeds=0,1,2; may be repeated"
+    action = parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=help)
+    completed(action, completion.settings)
+
+
+def study_storage(parser: argparse.ArgumentParser) -> None:
+    help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
+    parser.add_argument("--study-storage", metavar="URL", help=help)
+
+
+def done_trial(parser: argparse.ArgumentParser) -> None:
+    """A trial that is done, and the storage."""
+    completed(parser.add_argument("trial", metavar="RUN", help=DONE), completion.trials)
+    help = "the sweep of the trial, where several have one of that name"
+    completed(parser.add_argument("--sweep", help=help), completion.sweeps)
+    storage(parser)
+
+
+def as_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def completed(action: argparse.Action, completer: Completer) -> None:
+    """Tab offers what `completer` returns."""
+    action.completer = completer  # type: ignore[attr-defined]
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def show(arguments: argparse.Namespace, text: str, value: object) -> None:
+    """Print `text` for people, or `value` for programs with `--json`."""
+    if arguments.json:
+        import json
+
+        text = json.dumps(value, indent=1)
+    print(text)

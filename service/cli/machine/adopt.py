@@ -1,0 +1,23 @@
+"""`adopt`: trials of another storage."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from service.cli import arguments as shared
+
+HELP = "take the trials of an archive into this storage, as done"
+EXAMPLE = "adopt quickstart.zip"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE.zip", help="what `archive` wrote")
+    shared.storage(parser)
+
+
+def call(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.delivery.archive import adopt, describe
+
+    print(describe(adopt(arguments.file, storage)))
+    return 0

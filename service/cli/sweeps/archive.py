@@ -1,0 +1,24 @@
+"""`archive`: finished trials in one file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from service.cli import arguments as shared
+
+HELP = "write finished trials to one file, for another storage"
+EXAMPLE = "archive quickstart --to quickstart.zip"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    shared.sweeps(parser, "the sweeps whose finished trials to archive")
+    parser.add_argument("--to", type=Path, metavar="FILE.zip", required=True, help="the file to write; an older one is replaced")
+
+
+def call(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.delivery.archive import archive
+
+    count = archive(arguments.sweeps, arguments.to, storage)
+    print(f"{arguments.to}: {count} finished trials, {arguments.to.expanduser().stat().st_size / 1e3:,.0f} kB")
+    return 0

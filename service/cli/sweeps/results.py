@@ -1,0 +1,59 @@
+"""`results`: a sweep's scores, at a glance."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from search_spaces.sweep import Sweep, expand, load_sweep, override
+from service.cli import arguments as shared
+from service.storage import paths
+from service.terminal.waiting import waiting
+
+HELP = "table and figure from what MLflow holds"
+EXAMPLE = "results quickstart"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    shared.sweep(parser)
+    shared.overrides(parser)
+    shared.study_storage(parser)
+    shared.as_json(parser)
+
+
+def call(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.inspection.status import ledger_of
+    from service.planning.plan import as_trained
+    from service.results import quick_table as scores
+    from service.tracking.runs import Tracking
+    from service.tracking.shipper import Shipper
+
+    sweep = override(load_sweep(arguments.sweep), arguments.overrides)
+    grid, ledger = expand(sweep), ledger_of(arguments.sweep, storage)
+    if sweep.search:
+        return _of_search(arguments, sweep, storage, ledger.settings.get("study_storage"))
+    trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
+    tracking = Tracking(storage)
+    with waiting("reading MLflow"):
+        if paths.remote(storage)[0] and tracking.uri.startswith("sqlite:"):
+            Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
+        if arguments.json:
+            shared.show(arguments, "", scores.to_json(scores.find(trials, tracking), trials))
+        else:
+            scores.tell(arguments.sweep, trials, tracking, storage)
+    return 0
+
+
+def _of_search(arguments: argparse.Namespace, sweep: Sweep, storage: Path, known: str | None) -> int:
+    """The results of an adaptive sweep, whose newest run kept its studies in the database `known`, if in one."""
+    from service.search import findings as scores
+    from service.search.database import open_studies
+    from service.search.studies import findings
+    from service.tracking.runs import Tracking
+
+    found = findings(arguments.sweep, sweep, storage, open_studies(sweep, storage, arguments.study_storage or known))
+    if arguments.json:
+        shared.show(arguments, "", scores.to_json(found))
+    else:
+        scores.tell(arguments.sweep, found, Tracking(storage), storage)
+    return 0

@@ -1,0 +1,28 @@
+"""`status`: how far a sweep is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from service.cli import arguments as shared
+
+HELP = "the state of every trial of a sweep"
+EXAMPLE = "status quickstart --watch"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    shared.sweep(parser)
+    shared.as_json(parser)
+    parser.add_argument("--watch", action="store_true", help="refresh it until nothing is left to do")
+
+
+def call(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.inspection import status
+
+    if arguments.watch:
+        status.watch(arguments.sweep, storage)
+    else:
+        found = status.read(arguments.sweep, storage)
+        shared.show(arguments, status.describe(found), found.to_json())
+    return 0

@@ -1,0 +1,60 @@
+"""The arguments of commands that train, and the settings that they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from service.cli import arguments as shared
+from service.planning.options import DEVICES, TrainingOptions, executions
+from service.planning.run_settings import RunSettings
+
+UNTYPED = TrainingOptions()
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Those of TrainingOptions. An option that is not typed is not among the parsed arguments, so that `resume` can keep the stored one."""
+
+    def add(flag: str, help: str, **how: Any) -> None:
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=help, **how)
+
+    add("--device", "auto: a GPU where there is one that torch can use (default auto)", choices=DEVICES)
+    size = "trials trained as one model, at most (default: CPU 1 to 4, by how many there are; GPU as many as its memory holds)"
+    add("--stack-size", size, type=shared.positive, metavar="N")
+    add("--max-concurrent", "stacks at a time, at most (default: as many as fit)", type=shared.positive, metavar="N")
+    add("--gpu-fraction", f"share of a GPU per stack (default {UNTYPED.gpu_fraction})", type=_fraction, metavar="F")
+    add("--execution", f"how masked layers are computed (default {UNTYPED.execution})", choices=executions())
+    add("--tf32", "a GPU may round the factors of matrix products to 10 bits", action=argparse.BooleanOptionalAction)
+    every = f"updates between two checkpoints (default {UNTYPED.checkpoint_every})"
+    add("--checkpoint-every", every, type=shared.positive, metavar="UPDATES")
+
+
+def settings(parser: argparse.ArgumentParser) -> None:
+    """All that a run can be asked for, apart from the study's database."""
+    shared.overrides(parser)
+    options(parser)
+    parser.add_argument("--retry-failed", action="store_true", help="try failed trials again")
+    parser.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
+
+
+def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The training options that were typed."""
+    return {field.name: getattr(arguments, field.name) for field in fields(TrainingOptions) if hasattr(arguments, field.name)}
+
+
+def run_settings(arguments: argparse.Namespace) -> RunSettings:
+    return RunSettings(
+        overrides=tuple(arguments.overrides),
+        options=TrainingOptions(**typed_options(arguments)),
+        retry_failed=arguments.retry_failed,
+        fresh=arguments.fresh,
+        study_storage=getattr(arguments, "study_storage", None),
+    )
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError
+    return value

@@ -1,0 +1,25 @@
+"""`promote`: a policy in MLflow's registry."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from service.cli import arguments as shared
+
+HELP = "register a trained policy as a version of a model in MLflow"
+EXAMPLE = "promote 3f2a --name cheetah"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    shared.done_trial(parser)
+    help = "the registered model (default: algorithm and data, e.g. td3_bc-halfcheetah-medium)"
+    parser.add_argument("--name", metavar="MODEL", help=help)
+
+
+def call(arguments: argparse.Namespace, storage: Path) -> int:
+    from service.delivery.promote import promote
+
+    version, uri = promote(arguments.trial, storage, name=arguments.name, sweep=arguments.sweep)
+    print(version.describe(uri))
+    return 0

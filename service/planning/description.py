@@ -1,0 +1,80 @@
+"""A plan as people and programs read it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from search_spaces.sweep.ranges import Range
+from service.planning.plan import Plan
+from service.terminal.words import duration
+from trainables.datasets import local
+
+AXES = {  # of a sweep, and the field of a trial
+    "datasets": "dataset",
+    "algorithms": "algorithm",
+    "pruners": "pruner",
+    "sparsities": "sparsity",
+    "seeds": "seed",
+}
+
+
+def describe(plan: Plan) -> str:
+    """The plan as people read it."""
+    sweep, counts = plan.sweep, Counter(plan.state.values())
+    done_here = sum(plan.state[k] == "done" and k not in plan.elsewhere for k in plan.state)
+    todo = len(plan.todo)
+    lines = [
+        *(_of_all_runs(plan) if plan.settings.resumed else _of_the_file(plan)),
+        *([f"  {'search':<12}{sweep.search}, of which {plan.left} are to come"] if sweep.search else []),
+        f"  {'done':<12}{done_here} here, {len(plan.elsewhere)} by another sweep of this storage; "
+        f"failed {counts['failed']}, diverged {counts['diverged']}" + (f", stopped {counts['stopped']}" if counts["stopped"] else ""),
+        *(f"  {'reused':<12}{count} of sweep {other}" for other, count in Counter(plan.elsewhere.values()).items()),
+        f"  {'to run':<12}{todo} in {len(plan.stacks)} stacks of at most {plan.stack_size}, "
+        f"{plan.max_concurrent} at a time on {plan.device}",
+    ]
+    for id in plan.absent:
+        lines.append(f"  {'first':<12}{id} is not here yet: it will be {'recorded' if id.startswith(local.OURS) else 'downloaded'}")
+    if todo or plan.left:
+        rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
+        lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} dense updates/s of a stack")
+    return "\n".join(lines)
+
+
+def _of_the_file(plan: Plan) -> list[str]:
+    """The grid that the sweep's file declares, with what was put in place of its values."""
+    sweep = plan.sweep
+    return [
+        f"{plan.name}: {len(plan.trials)} trials of {sweep.updates:,} updates, {sweep.evaluations} evaluations of {sweep.episodes} episodes"
+        + (f", {sweep.final_episodes} final episodes" if sweep.final_episodes else ""),
+        *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in AXES),
+        *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
+    ]
+
+
+def _of_all_runs(plan: Plan) -> list[str]:
+    """What the trials of several runs, each with its own settings, have in common."""
+    updates = _listed([f"{number:,}" for number in sorted({trial.updates for trial in plan.trials})])
+    return [
+        f"{plan.name}: {len(plan.trials)} trials of {updates} updates, all that its runs have planned",
+        *(f"  {axis:<12}{_listed(list(dict.fromkeys(getattr(t, field) for t in plan.trials)))}" for axis, field in AXES.items()),
+    ]
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan for programs: every trial with its state, and the stacks by trial keys."""
+    trials = [{"key": t.key, "name": t.name, "state": plan.state[t.key], "done_by": plan.elsewhere.get(t.key)} for t in plan.trials]
+    return {
+        "sweep": plan.name, "device": plan.device, "stack_size": plan.stack_size, "max_concurrent": plan.max_concurrent,
+        "seconds": plan.seconds, "absent_datasets": list(plan.absent), "suggestions_left": plan.left,
+        "updates_per_second": dict(plan.rates), "trials": trials,
+        "stacks": [[trial.key for trial in stack.trials] for stack in plan.stacks],
+    }  # fmt: skip
+
+
+def _listed(values: Sequence[object] | Range, limit: int = 6) -> str:
+    if isinstance(values, Range):
+        return str(values)
+    more = f", ... ({len(values)} in all)" if len(values) > limit else ""
+    return ", ".join(str(value) for value in values[:limit]) + more

@@ -1,0 +1,62 @@
+"""How trials are trained: device, stacks and checkpoints. None of it changes what a trial is. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from trainables import plugins
+from trainables.errors import UserError, unknown
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """One value from the command line to the worker, and stored with the sweep. None: as many as fit.
+
+    Raises UserError for a value that makes no sense.
+    """
+
+    device: str = "auto"
+    execution: str = "auto"
+    stack_size: int | None = None  # trials trained as one model, at most
+    max_concurrent: int | None = None  # stacks at a time, at most
+    gpu_fraction: float = 0.5  # share of a GPU per stack: one evaluates while the other trains; bookkeeping, not isolation
+    checkpoint_every: int = 5_000  # updates
+    tf32: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise unknown("device", self.device, DEVICES)
+        if self.execution not in executions():
+            raise unknown("execution", self.execution, executions())
+        for name in ("stack_size", "max_concurrent", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{flag(name)} {value} is less than 1")
+        if not 0 < self.gpu_fraction <= 1:
+            raise UserError(f"{flag('gpu_fraction')} {self.gpu_fraction} is outside (0, 1]")
+
+    def words(self) -> list[str]:
+        """As they are typed: `--device=cpu`; defaults are left out."""
+        changed = {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) != field.default}
+        return [flag(name) if value is True else f"{flag(name)}={value}" for name, value in changed.items()]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrainingOptions:
+        """Options that this code does not know, of a later version, are left out."""
+        return cls(**{field.name: value[field.name] for field in fields(cls) if field.name in value})
+
+
+def executions() -> tuple[str, ...]:
+    return ("auto", *plugins.names("execution"))
+
+
+def flag(name: str) -> str:
+    """`stack_size` -> `--stack-size`."""
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,76 @@
+"""What a run was asked to do, besides the sweep's name: kept in the sweep's journal, so that nothing need be typed again. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.planning.options import TrainingOptions
+from service.storage.commands import command
+
+HIDDEN = "***"  # stands for a password
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """`overrides` are the `--set` values. `retry_failed`: failed trials are tried again. `fresh`: what other sweeps have done is
+    trained again. `study_storage`: the address of a database for an adaptive sweep's studies, in place of a file.
+
+    `resumed`: the trials are all that the sweep has ever planned, not those of its file.
+    """
+
+    overrides: tuple[str, ...] = ()
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    retry_failed: bool = False
+    fresh: bool = False
+    study_storage: str | None = None
+    resumed: bool = False
+
+    @property
+    def retries(self) -> bool:
+        return self.retry_failed or self.resumed
+
+    def words(self) -> list[str]:
+        """What is typed after the sweep's name to ask for the same again; a password is hidden."""
+        words = self.options.words()
+        if not self.resumed:
+            words = [f"--set={setting}" for setting in self.overrides] + words
+            words += ["--retry-failed"] * self.retry_failed + ["--fresh"] * self.fresh
+        return words + ([f"--study-storage={without_password(self.study_storage)}"] if self.study_storage else [])
+
+    def command(self, name: str, storage: Path) -> str:
+        """The command that continues this run of sweep `name`, ready to be pasted into a shell."""
+        return command("resume" if self.resumed else "run", name, *self.words(), storage=storage)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the journal; holds no password."""
+        return {
+            "overrides": list(self.overrides), "options": self.options.to_json(), "retry_failed": self.retry_failed, "fresh": self.fresh,
+            "study_storage": without_password(self.study_storage) if self.study_storage else None, "resumed": self.resumed,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunSettings:
+        """Also of a journal that older code wrote, which holds none: then the defaults."""
+        return cls(
+            overrides=tuple(value.get("overrides", ())),
+            options=TrainingOptions.from_json(value.get("options", {})),
+            retry_failed=bool(value.get("retry_failed")),
+            fresh=bool(value.get("fresh")),
+            study_storage=value.get("study_storage"),
+            resumed=bool(value.get("resumed")),
+        )
+
+
+def without_password(url: str) -> str:
+    """The address with `***` where it holds a password, before the host or among its parameters."""
+    url = re.sub(r"(://[^/@]*?:)[^/]*@", rf"\g<1>{HIDDEN}@", url)
+    return re.sub(r"([?&]\w*password=)[^&]*", rf"\g<1>{HIDDEN}", url)
+
+
+def hides_password(url: str) -> bool:
+    """Whether a password was taken out of the address."""
+    return f":{HIDDEN}@" in url or f"password={HIDDEN}" in url

@@ -1,0 +1,14 @@
+"""Commands that messages tell people to type: quoted for a shell, and with the storage that they are about."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from service.storage import paths
+
+
+def command(*words: str, storage: Path) -> str:
+    """`python -m service status quickstart --storage=/shared`; without `--storage` where that is the default here."""
+    given = [] if storage == paths.root() else [f"--storage={paths.shown(storage)}"]
+    return shlex.join(["python", "-m", "service", *words, *given])

@@ -1,0 +1,125 @@
+"""Training options and a run's settings: typed, rendered, stored; each way there and back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from service.cli import training
+from service.cli.parser import parser
+from service.planning.options import TrainingOptions
+from service.planning.run_settings import RunSettings, hides_password, without_password
+from service.storage import paths
+from trainables.errors import UserError
+
+OTHER = {
+    "device": "cpu", "execution": "dense", "stack_size": 3, "max_concurrent": 2, "gpu_fraction": 0.25, "checkpoint_every": 50, "tf32": True,
+}  # fmt: skip
+SETTINGS = RunSettings(
+    overrides=("hyper.hidden=(16, 16)", "seeds=0,1", "datasets=it's/here/a-v0"),
+    options=TrainingOptions(**OTHER),
+    retry_failed=True,
+    fresh=True,
+    study_storage="sqlite:////tmp/a b/studies.db?timeout=1",
+)
+
+
+def typed(words: list[str]) -> RunSettings:
+    return training.run_settings(parser().parse_args(["run", "smoke", *words]))
+
+
+def test_the_test_changes_every_option() -> None:
+    assert set(OTHER) == {field.name for field in fields(TrainingOptions)}
+    assert all(OTHER[field.name] != field.default for field in fields(TrainingOptions))
+
+
+@pytest.mark.parametrize("names", [names for count in (0, 1, 7) for names in itertools.combinations(OTHER, count)], ids=", ".join)
+def test_options_are_rendered_as_they_are_typed(names: tuple[str, ...]) -> None:
+    options = TrainingOptions(**{name: OTHER[name] for name in names})
+    assert len(options.words()) == len(names)
+    assert typed(options.words()).options == options
+    assert TrainingOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        RunSettings(),
+        SETTINGS,
+        *(replace(RunSettings(), **{name: getattr(SETTINGS, name)}) for name in ("overrides", "retry_failed", "fresh", "study_storage")),
+    ],
+)
+def test_settings_are_rendered_as_they_are_typed_and_stored_as_they_are(settings: RunSettings, tmp_path: Path) -> None:
+    assert typed(settings.words()) == settings
+    assert RunSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    shown = shlex.split(settings.command("smoke", tmp_path / "a storage"))
+    assert shown[:5] == ["python", "-m", "service", "run", "smoke"]
+    parsed = parser().parse_args(shown[3:])
+    assert training.run_settings(parsed) == settings
+    assert paths.root(parsed.storage) == tmp_path / "a storage"
+
+
+def test_the_storage_is_not_repeated_where_it_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WINNOW_STORAGE", str(tmp_path))
+    assert RunSettings().command("smoke", tmp_path) == "python -m service run smoke"
+    assert RunSettings().command("smoke", paths.root("s3://bucket/a")) == "python -m service run smoke --storage=s3://bucket/a"
+
+
+def test_a_resumed_run_is_continued_by_resume() -> None:
+    words = replace(SETTINGS, resumed=True).words()
+    given = parser().parse_args(["resume", "smoke", *words])
+    assert TrainingOptions(**training.typed_options(given)) == SETTINGS.options
+    assert given.study_storage == SETTINGS.study_storage
+
+
+def test_only_what_is_typed_replaces_what_is_stored() -> None:
+    assert training.typed_options(parser().parse_args(["resume", "smoke"])) == {}
+    assert training.typed_options(parser().parse_args(["resume", "smoke", "--no-tf32", "--device=auto"])) == {
+        "tf32": False,
+        "device": "auto",
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@studies.example/db", "postgresql://me:***@studies.example/db"),
+        ("postgresql://me:sec:r@et@studies.example:5432/db", "postgresql://me:***@studies.example:5432/db"),
+        ("postgresql://studies.example/db?user=me&password=secret&x=1", "postgresql://studies.example/db?user=me&password=***&x=1"),
+        ("postgresql://me@studies.example/db", "postgresql://me@studies.example/db"),
+        ("sqlite:////shared/studies.db?timeout=1", "sqlite:////shared/studies.db?timeout=1"),
+    ],
+)
+def test_a_password_is_neither_stored_nor_shown(url: str, shown: str) -> None:
+    settings = RunSettings(study_storage=url)
+    assert without_password(url) == shown
+    assert hides_password(shown) == (shown != url)
+    assert settings.to_json()["study_storage"] == shown
+    assert settings.words() == [f"--study-storage={shown}"]
+
+
+def test_what_older_and_newer_code_stored_can_be_read() -> None:
+    assert RunSettings.from_json({}) == RunSettings()
+    later = {"options": {"device": "cpu", "colour": "red"}, "mood": "good"}
+    assert RunSettings.from_json(later) == RunSettings(options=TrainingOptions(device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"device": "tpu"}, "no device 'tpu'; there are: auto, cpu, cuda"),
+        ({"execution": "quick"}, "no execution 'quick'; there are: auto, "),
+        ({"stack_size": 0}, "--stack-size 0 is less than 1"),
+        ({"max_concurrent": -1}, "--max-concurrent -1 is less than 1"),
+        ({"checkpoint_every": 0}, "--checkpoint-every 0 is less than 1"),
+        ({"gpu_fraction": 1.5}, "--gpu-fraction 1.5 is outside"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(wrong: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        TrainingOptions(**wrong)  # type: ignore[arg-type]
