@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from service.storage import paths, s3, shared_files
+from service.storage.commands import command
 from service.storage.locks import flock
 from trainables.errors import SupersededError, UserError
 
@@ -31,7 +32,7 @@ class Lease:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = flock(paths.lock(storage, name))
         if self._lock is None:
-            raise _refusal(name, holder(storage, name))
+            raise _refusal(storage, name, holder(storage, name))
         try:
             self.epoch = _take(storage, name, bound)
         except BaseException:
@@ -139,7 +140,7 @@ def _take(storage: Path, name: str, bound: float) -> int:
             print(f"{_running(name, about)}; waiting {bound:g} s for a sign of life", file=sys.stderr, flush=True)
             seen, began = (epoch, content), time.monotonic()
         elif not free and seen != (epoch, content):
-            raise _refusal(name, about)
+            raise _refusal(storage, name, about)
         if free or time.monotonic() - began > bound:
             now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             try:
@@ -177,8 +178,8 @@ def _file(folder: Path, epoch: int) -> Path:
     return folder / f"{epoch:06d}.json"
 
 
-def _refusal(name: str, about: dict[str, Any]) -> UserError:
-    return UserError(f"{_running(name, about)}; wait for it, or `python -m service stop {name}`")
+def _refusal(storage: Path, name: str, about: dict[str, Any]) -> UserError:
+    return UserError(f"{_running(name, about)}; wait for it, or `{command('stop', name, storage=storage)}`")
 
 
 def _running(name: str, about: dict[str, Any]) -> str:

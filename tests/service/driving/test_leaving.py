@@ -167,7 +167,8 @@ def test_a_second_driver_says_who_has_the_lease_and_leaves(driver, tmp_path: Pat
     about = lease.holder(tmp_path, "smoke")
     before = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "lease")
     assert main(["run", "smoke", "--storage", str(tmp_path), f"--set={SETTINGS[0]}"]) == 2
-    assert f"error: sweep 'smoke' is being run by {about['owner']} since {about['since']}" in capsys.readouterr().err
+    told = f"error: sweep 'smoke' is being run by {about['owner']} since {about['since']}; wait for it, or "
+    assert f"{told}`python -m service stop smoke --storage={tmp_path}`" in capsys.readouterr().err
     after = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "lease")
     assert after == before
 
