@@ -19,7 +19,7 @@ from tables import fill, markdown
 from service.results import controls
 from service.results.outcomes import DONE
 from service.results.quick_table import estimate
-from service.results.report.runs import read
+from service.results.report.gather import read
 from service.storage import paths
 from service.tracking.runs import Tracking
 from trainables.trial import Trial

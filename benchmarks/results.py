@@ -19,10 +19,10 @@ import numpy as np
 from tables import fill, markdown
 
 from service.results import statistics
+from service.results.cells import CLAIM, CLAIMED_AT, tasks_of
 from service.results.report import costs, tables
 from service.results.report.build import report
-from service.results.report.cells import CLAIM, CLAIMED_AT, tasks_of
-from service.results.report.runs import gather
+from service.results.report.gather import gather
 from service.results.report.style import saved, sheets
 from service.storage import paths
 from service.tracking.runs import Tracking

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from service.results.cells import Task, tasks_of
 from service.results.report import costs, figures, sizes, tables
-from service.results.report.cells import Task, tasks_of
+from service.results.report.gather import gather
 from service.results.report.page import page
-from service.results.report.runs import gather
 from service.results.report.style import Panel, saved, sheets
 from service.storage import paths
 from service.tracking.links import how_to_open

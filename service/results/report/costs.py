@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from service.results import statistics
+from service.results.cells import Cell, Task, budgets_of, methods_of
 from service.results.report import marks
-from service.results.report.cells import Cell, Task, budgets_of, methods_of
 from service.results.report.marks import COSTS
 from service.results.report.style import Panel, colour, level_colour, method_colour
 from service.results.statistics import Scores

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from service.results import statistics
+from service.results.cells import DENSE, Cell, Task, aggregates, methods_of, places_of
 from service.results.report import marks
-from service.results.report.cells import DENSE, Cell, Task, aggregates, methods_of, places_of
 from service.results.report.style import Panel, colour, marker, method_colour
 
 if TYPE_CHECKING:

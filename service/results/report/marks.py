@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from service.results.report.cells import Task
+from service.results.cells import Task
 from service.results.report.style import colour, marker, method_colour
 from service.results.statistics import Estimate
 

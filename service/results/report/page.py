@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from service.results import controls
+from service.results.cells import DENSE, Cell, Task, claim, places_of
 from service.results.report import tables
-from service.results.report.cells import DENSE, Cell, Task, claim, places_of
 from service.results.report.style import COLOURS, Panel, inline
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

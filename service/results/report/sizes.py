@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from service.results.cells import Cell, Task, methods_of
 from service.results.report import marks
-from service.results.report.cells import Cell, Task, methods_of
 from service.results.report.costs import envelope
 from service.results.report.style import Panel, colour, marker, method_colour
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.results import controls
+from service.results.cells import Aggregate, Cell, Task, aggregates, claim
 from service.results.outcomes import DONE
 from service.results.quick_table import PAPER_BUDGET
-from service.results.report.cells import Aggregate, Cell, Task, aggregates, claim
-from service.results.report.runs import TAIL, Run
+from service.results.report.gather import TAIL, Run
 from service.results.statistics import Estimate
 from service.terminal.columns import aligned
 

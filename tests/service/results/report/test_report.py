@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.results.cells import tasks_of
 from service.results.outcomes import MISSING
 from service.results.report.build import FIGURES
-from service.results.report.cells import tasks_of
+from service.results.report.gather import Run
 from service.results.report.page import ABOUT, style
-from service.results.report.runs import Run
 from service.results.report.style import COLOURS, Panel, sheets
 from service.storage import paths
 from service.tracking.runs import Tracking

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger.manifest import Manifest
-from service.results.report.runs import Gathered, gather
+from service.results.report.gather import Gathered, gather
 from service.storage import paths
 from service.tracking import plan_artifact
 from service.tracking.runs import Tracking

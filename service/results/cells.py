@@ -11,7 +11,7 @@ import numpy as np
 
 from service.results import statistics
 from service.results.outcomes import DONE
-from service.results.report.runs import Run
+from service.results.report.gather import Run
 from service.results.statistics import Estimate, Scores
 from trainables import plugins
 from trainables.trial import Trial, comparison

@@ -12,11 +12,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from service.results.cells import Task, aggregates, claim, tasks_of
 from service.results.outcomes import DONE
 from service.results.report import costs, figures, marks, page, sizes, style, tables
 from service.results.report.build import remove_others
-from service.results.report.cells import Task, aggregates, claim, tasks_of
-from service.results.report.runs import Point, Run, seconds
+from service.results.report.gather import Point, Run, seconds
 from service.results.report.style import Panel, inline
 from tests.service.results.report.conftest import trial
 
