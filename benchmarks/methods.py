@@ -17,23 +17,23 @@ from typing import Any
 from tables import fill, markdown
 
 from service.results import controls
-from service.results.outcomes import DONE
-from service.results.quick_table import estimate
-from service.results.report.gather import read
+from service.results.report.gather import gather
+from service.results.runs import Run
+from service.results.statistics import mean_interval
 from service.storage import paths
+from service.terminal.labels import algorithm_name, method_name
 from service.tracking.runs import Tracking
 from trainables.trial import Trial
 
 FOUND = Path(__file__).with_suffix(".json")
 CONTROLS = Path(__file__).with_name("methods_controls.json")
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
-CELLS = (("dense", "dense"), ("snip", "SNIP 95 %"), ("random_erk", "ERK 95 %"))
+CELLS = (("dense", 0.0), ("snip", 0.95), ("random_erk", 0.95))
 
 
 def collect(storage: Path) -> list[dict[str, Any]]:
     """A row for each trial that is done."""
-    runs, _ = read(["methods"], Tracking(storage), storage)
-    done = [run for run in runs if run.outcome == "done"]
+    done = [run for run in gather(["methods"], Tracking(storage), storage).runs if run.done]
     return [
         {
             "key": run.trial.key, "dataset": run.trial.dataset, "algorithm": run.trial.algorithm, "pruner": run.trial.pruner,
@@ -46,23 +46,19 @@ def collect(storage: Path) -> list[dict[str, Any]]:
 
 def collect_controls(storage: Path) -> list[dict[str, Any]]:
     """Every trial with its score, or in words why there is none."""
-    runs, _ = read(["methods_controls"], Tracking(storage), storage)
-    given = [
-        (run.trial.to_json(), run.last if run.outcome == DONE else run.outcome) for run in sorted(runs, key=lambda run: run.trial.name)
-    ]
-    return [{"trial": {name: value for name, value in trial.items() if value}, "score": score} for trial, score in given]
+    runs = sorted(gather(["methods_controls"], Tracking(storage), storage).runs, key=lambda run: run.trial.name)
+    return [{"trial": {name: value for name, value in run.trial.to_json().items() if value}, "score": run.outcome} for run in runs]
 
 
 def verdict() -> str:
     """What the service says of the controls."""
     found = json.loads(CONTROLS.read_text())
-    trials = [Trial(**row["trial"]) for row in found]
-    outcomes = {trial.key: row["score"] for trial, row in zip(trials, found, strict=True)}
-    return f"```\n{controls.text_of(controls.compare(trials, outcomes))}\n```"
+    runs = [Run(Trial(**row["trial"]), row["score"]) for row in found]
+    return f"```\n{controls.text_of(controls.compare(runs))}\n```"
 
 
 def rows(found: list[dict[str, Any]]) -> Iterator[list[str]]:
-    yield ["dataset", "algorithm", "updates", *(f"{title}: score" for _, title in CELLS), "training, s", "times faster"]
+    yield ["dataset", "algorithm", "updates", *(f"{method_name(*cell)}: score" for cell in CELLS), "training, s", "times faster"]
     for place in dict.fromkeys(map(place_of, found)):
         own = [row for row in found if place_of(row) == place]
         cells = {pruner: [row for row in own if row["pruner"] == pruner] for pruner, _ in CELLS}
@@ -77,14 +73,18 @@ def rows(found: list[dict[str, Any]]) -> Iterator[list[str]]:
 def place_of(row: dict[str, Any]) -> tuple[str, str, str]:
     """Dataset, algorithm with what it does not have by default, and updates, as they are shown."""
     settings = ", ".join(f"{name} {value}" for name, value in row.get("hyper", {}).items())
-    return row["dataset"].removeprefix("winnow/").removesuffix("-v0"), f"{row['algorithm']} {settings}".strip(), f"{row['updates']:,}"
+    return (
+        row["dataset"].removeprefix("winnow/").removesuffix("-v0"),
+        f"{algorithm_name(row['algorithm'])} {settings}".strip(),
+        f"{row['updates']:,}",
+    )
 
 
 def score(cell: list[dict[str, Any]]) -> str:
     if not cell:
         return "-"
-    found = estimate([row["score"] for row in cell])
-    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" + (f" n={found.seeds}" if found.seeds != 3 else "")
+    found = mean_interval([row["score"] for row in cell])
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" + (f" n={found.seeds}" if found.seeds != 3 else "")
 
 
 def main() -> None:

@@ -19,12 +19,14 @@ import numpy as np
 from tables import fill, markdown
 
 from service.results import statistics
-from service.results.cells import CLAIM, CLAIMED_AT, tasks_of
+from service.results.cells import tasks_of
 from service.results.report import costs, tables
 from service.results.report.build import report
 from service.results.report.gather import gather
+from service.results.report.over_tasks import CLAIM, CLAIMED_AT
 from service.results.report.style import saved, sheets
 from service.storage import paths
+from service.terminal.labels import algorithm_name, dataset_name, method_name, rank
 from service.tracking.runs import Tracking
 
 SWEEPS = ("study", "study_grasp")
@@ -84,7 +86,8 @@ def by_final(sparsity: float = CLAIMED_AT) -> str:
     counts = [
         (name, len(own), sum(one.value >= CLAIM for one in own), sum(one.low >= CLAIM for one in own)) for name, own in shares.items()
     ]
-    return "; ".join(f"{of} {kept} of {judged} ({sure} with their whole interval)" for of, judged, kept, sure in counts)
+    counts.sort(key=lambda count: rank(count[0]))
+    return "; ".join(f"{method_name(of)} {kept} of {judged} ({sure} with their whole interval)" for of, judged, kept, sure in counts)
 
 
 def shared(cell: Mapping[str, float], dense: Mapping[str, float]) -> statistics.Estimate | None:
@@ -96,15 +99,16 @@ def shared(cell: Mapping[str, float], dense: Mapping[str, float]) -> statistics.
 def retained() -> Iterator[list[str]]:
     """A row per dataset and algorithm: the dense score, and the share of it that each pruner keeps at each sparsity."""
     cells = read("cells.csv")
-    columns = sorted({(row["pruner"], float(row["sparsity"])) for row in cells} - {("dense", 0.0)}, key=lambda c: (c[1], c[0]))
-    yield ["data", "algorithm", "dense: score", *(f"{pruner} {100 * sparsity:g} %" for pruner, sparsity in columns)]
+    columns = sorted({(row["pruner"], float(row["sparsity"])) for row in cells} - {("dense", 0.0)}, key=lambda c: (c[1], rank(c[0])))
+    yield ["data", "algorithm", "dense: score", *(method_name(*column) for column in columns)]
     for place in dict.fromkeys((row["dataset"], row["algorithm"]) for row in cells):
         own = {(row["pruner"], float(row["sparsity"])): row for row in cells if (row["dataset"], row["algorithm"]) == place}
-        yield [data(place[0]), place[1], score(own["dense", 0.0]), *(share(own[column]) if column in own else "" for column in columns)]
+        yield [*shown(place), score(own["dense", 0.0]), *(share(own[column]) if column in own else "" for column in columns)]
 
 
-def data(dataset: str) -> str:
-    return dataset.removeprefix("winnow/").removesuffix("-v0")
+def shown(place: tuple[str, str]) -> tuple[str, str]:
+    """Dataset and algorithm as papers write them."""
+    return dataset_name(place[0]), algorithm_name(place[1])
 
 
 def score(row: Row) -> str:
@@ -131,23 +135,24 @@ def controls() -> Iterator[list[str]]:
     told: dict[str, Counter[str]] = {}
     for cell, verdict in itertools.pairwise(lines):
         if "against a random ERK mask" in verdict:
-            told.setdefault(cell.split(", ")[1], Counter())[verdict.split("  ")[-1]] += 1
+            told.setdefault(cell.split(", ")[1].partition(" (")[0], Counter())[verdict.split("  ")[-1]] += 1
     columns = ("better", "no difference shown", "worse", "no seed has both")
     yield ["mask", *columns[:-1], "not trained yet"]
-    for mask, counts in sorted(told.items()):
-        yield [f"{mask} %", *(str(counts[column]) for column in columns)]
+    for mask, counts in told.items():
+        yield [mask, *(str(counts[column]) for column in columns)]
 
 
 def longer() -> Iterator[list[str]]:
     """A row per dataset and algorithm: what the updates that a budget affords have brought, pruned at 95 % and dense."""
     own = [row for row in (*read("trials.csv"), *read("longer.csv")) if row["method"] == "dense" or is_snip_95(row)]
     budgets = sorted({int(row["updates"]) for row in own})
-    yield ["data", "algorithm", f"dense, {min(budgets):,} updates", *(f"snip 95 %, {budget:,} updates" for budget in budgets)]
+    snip = method_name("snip", 0.95)
+    yield ["data", "algorithm", f"dense, {min(budgets):,} updates", *(f"{snip}, {budget:,} updates" for budget in budgets)]
     for place in dict.fromkeys((row["dataset"], row["algorithm"]) for row in own):
         there = [row for row in own if (row["dataset"], row["algorithm"]) == place and row["outcome"] == "done"]
         dense = {row["seed"]: row for row in there if row["method"] == "dense"}
         pruned = [{row["seed"]: row for row in there if row["method"] == "snip" and int(row["updates"]) == budget} for budget in budgets]
-        yield [data(place[0]), place[1], seconds(dense), *(beside(cell, dense) for cell in pruned)]
+        yield [*shown(place), seconds(dense), *(beside(cell, dense) for cell in pruned)]
 
 
 def is_snip_95(row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Runs grouped into tasks (what may be compared) and cells (a method at a sparsity), with their statistics."""
+"""The one model of results: runs grouped into tasks (what may be compared) and cells (a method at a sparsity), with their statistics."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import numpy as np
 
 from service.results import statistics
 from service.results.outcomes import DONE
-from service.results.report.gather import Run
+from service.results.runs import Run
 from service.results.statistics import Estimate, Scores
+from service.terminal import labels
 from trainables import plugins
 from trainables.trial import Trial, comparison
 
-DENSE = ("dense", 0.0)
-CLAIM = 0.97  # of the dense score, at 95 % sparsity
-CLAIMED_AT = 0.95
+DENSE = (labels.DENSE, 0.0)
 Place = tuple[str, float]  # method, sparsity
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at a sparsity on one task: its runs, one a seed, the dense ones of the task beside them."""
+    """A method at a sparsity on one task: its runs, one per seed, and the task's dense ones to compare them with."""
 
     method: str
     sparsity: float
@@ -33,47 +32,48 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return self.method if (self.method, self.sparsity) == DENSE else f"{self.method} {100 * self.sparsity:g} %"
+        return labels.method_name(self.method, self.sparsity)
 
     @property
     def label(self) -> str:
-        """The name, and how many of its seeds there are where some are absent: what a figure calls it."""
+        """The name, followed by `n/m` where some of the seeds are absent: what a figure calls it."""
         return f"{self.name} {len(self.done)}/{len(self.runs)}" if self.absent else self.name
 
     @property
     def control(self) -> bool:
-        """Whether it is there for others to be held against: shuffled, drawn again, or a small dense network."""
+        """Whether other cells are compared with this one: shuffled, reinitialized, or a small dense network."""
         trial = self.runs[0].trial
         return trial.control != "none" or "shrink" in plugins.defines("pruners", trial.pruner)
 
     @cached_property
     def done(self) -> list[Run]:
-        return [run for run in self.runs if run.outcome == DONE]
+        return [run for run in self.runs if run.done]
 
     @property
-    def absent(self) -> dict[str, int]:
-        """How many seeds have no last score, by what became of them."""
-        return dict(Counter(run.outcome for run in self.runs if run.outcome != DONE))
+    def absent(self) -> list[str]:
+        """Of every seed without a last score, why."""
+        return [run.state for run in self.runs if not run.done]
 
     @property
     def absence(self) -> str:
-        return _counted(run.outcome for run in self.runs if run.outcome != DONE)
+        """The same, counted: `1 missing, 2 failed: divergence`."""
+        return _counted(self.absent)
 
     @cached_property
     def pairs(self) -> list[tuple[float, float]]:
         """(score, dense score) of every seed that has both."""
-        dense = {run.trial.seed: run.last for run in self.dense if run.outcome == DONE}
+        dense = {run.trial.seed: run.last for run in self.dense if run.done}
         return [(run.last, dense[run.trial.seed]) for run in self.done if run.trial.seed in dense]
 
     @property
     def unpaired(self) -> str:
-        """Why seeds of this cell have no dense score beside them, empty where all have one."""
-        dense = {run.trial.seed: run.outcome for run in self.dense}
-        return _counted(what for run in self.runs if (what := dense.get(run.trial.seed, "not in the sweep")) != DONE)
+        """Why seeds of this cell have no dense score to be compared with, counted; empty where all have one."""
+        dense = {run.trial.seed: run.state for run in self.dense}
+        return _counted(why for run in self.runs if (why := dense.get(run.trial.seed, "not in the sweep")) != DONE)
 
     @property
     def whole(self) -> bool:
-        """Whether every planned seed has a score and a dense score beside it."""
+        """Whether every planned seed has a score and a dense score."""
         return len(self.pairs) == len(self.runs)
 
     def scores(self, measure: Callable[[Run], float] = lambda run: run.last) -> Scores:
@@ -82,7 +82,7 @@ class Cell:
 
     def estimate(self, measure: Callable[[Run], float]) -> Estimate | None:
         """Mean over the finished seeds of any number that a run has."""
-        return statistics.interval([self.scores(measure)], statistics.mean_of) if self.done else None
+        return statistics.mean_interval(self.scores(measure)) if self.done else None
 
     @cached_property
     def mean(self) -> Estimate | None:
@@ -100,28 +100,33 @@ class Cell:
     @cached_property
     def improvement(self) -> Estimate | None:
         """Probability of scoring above dense."""
-        below = np.array([run.last for run in self.dense if run.outcome == DONE])
-        return statistics.improvement([self.scores()], [below]) if self.done and len(below) and self.method != "dense" else None
+        below = np.array([run.last for run in self.dense if run.done])
+        return statistics.improvement([self.scores()], [below]) if self.done and len(below) and self.method != labels.DENSE else None
 
     @cached_property
     def retained(self) -> Estimate | None:
         """Score over the dense score, paired by seed; None without common seeds, and where dense is not above 0."""
-        return statistics.ratio(*np.array(self.pairs).T) if self.pairs and self.method != "dense" else None
+        return statistics.ratio(*np.array(self.pairs).T) if self.pairs and self.method != labels.DENSE else None
 
 
 @dataclass(frozen=True)
 class Task:
-    """One dataset, algorithm, budget and set of hyperparameters."""
+    """The cells that may be compared: one dataset, algorithm, budget and set of hyperparameters. Cells are in the order of methods."""
 
     name: str
     detail: str
     trial: Trial
     measure: str
+    dataset_score: float | None
     cells: dict[Place, Cell]
 
     @property
     def dense(self) -> Cell | None:
         return self.cells.get(DENSE)
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for cell in self.cells.values() for run in cell.runs]
 
     @property
     def environment(self) -> str:
@@ -131,151 +136,82 @@ class Task:
     def tier(self) -> str:
         return self.trial.dataset.split("/")[-1].rsplit("-v", 1)[0]
 
+    @property
+    def methods(self) -> list[str]:
+        """All methods but dense."""
+        return list(dict.fromkeys(method for method, _ in self.cells if method != labels.DENSE))
+
+    @property
+    def sparsities(self) -> list[float]:
+        """Of the pruned cells, ascending."""
+        return sorted({sparsity for method, sparsity in self.cells if method != labels.DENSE})
+
     def of(self, method: str) -> list[Cell]:
         """The cells of a method, the densest first."""
         return [self.cells[place] for place in sorted(self.cells, key=lambda place: place[1]) if place[0] == method]
 
 
-@dataclass(frozen=True)
-class Aggregate:
-    """A method at a sparsity over the tasks of its comparison: those where each method at that sparsity, and dense, has every seed.
-
-    `at` is the comparison's sparsity, also for dense. Without a whole task of its own a method takes no part: no numbers, all left out.
-    """
-
-    at: float
-    method: str
-    sparsity: float
-    tasks: tuple[str, ...]
-    left_out: tuple[str, ...]  # `task`, or `task (what became of its seeds)`
-    mean: Estimate | None = None
-    iqm: Estimate | None = None
-    improvement: Estimate | None = None
-
-    @property
-    def name(self) -> str:
-        return f"dense, for {100 * self.at:g} %" if self.method == "dense" else f"{self.method} {100 * self.sparsity:g} %"
-
-
 def tasks_of(runs: Sequence[Run]) -> list[Task]:
-    """Group runs by what may be compared; a name that two tasks would share is followed by what tells them apart."""
+    """Group runs by what may be compared; a name that two tasks would share is followed by what distinguishes them."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(comparison(run.trial), []).append(run)
+    leads = {group: own[0].trial for group, own in groups.items()}
     alike: dict[str, list[Trial]] = {}
-    for group in groups.values():
-        alike.setdefault(_name(group[0].trial), []).append(group[0].trial)
-    found = []
-    for group in groups.values():
-        trial = group[0].trial
-        apart = _apart(trial, alike[_name(trial)])
-        found.append(_task(", ".join([_name(trial), *apart]), ", ".join(_details(trial)), group))
-    return sorted(found, key=lambda task: task.name)
+    for lead in leads.values():
+        alike.setdefault(_identifiers(lead), []).append(lead)
+    apart = {group: _differences(lead, alike[_identifiers(lead)]) for group, lead in leads.items()}
+    ordered = sorted(groups, key=lambda group: ", ".join([_identifiers(leads[group]), *apart[group]]))
+    return [_task(groups[group], apart[group]) for group in ordered]
 
 
 def budgets_of(tasks: Sequence[Task]) -> list[tuple[str, list[Task]]]:
-    """Tasks that differ in how many updates they have and how often they were evaluated alone, under what their names share."""
+    """Tasks that differ only in the number of updates and evaluations, the smallest budget first, under what their names share."""
     groups: dict[str, list[Task]] = {}
-    for task in sorted(tasks, key=lambda task: task.trial.updates):
+    for task in tasks:
         groups.setdefault(comparison(task.trial, "updates", "evaluations"), []).append(task)
     found = []
     for group in groups.values():
+        group.sort(key=lambda task: task.trial.updates)
         parts = [task.name.split(", ") for task in group]
         found.append((", ".join(part for part in parts[0] if all(part in other for other in parts)), group))
-    return sorted(found, key=lambda named: named[0])
+    return found
 
 
-def methods_of(tasks: Sequence[Task]) -> list[str]:
-    """All methods but dense, in a fixed order: colours follow it in every figure."""
-    return sorted({method for task in tasks for method, _ in task.cells if method != "dense"})
+def places_of(tasks: Iterable[Task]) -> list[Place]:
+    """All (method, sparsity) in the order of methods, dense first."""
+    return sorted({place for task in tasks for place in task.cells}, key=_order)
 
 
-def places_of(tasks: Sequence[Task]) -> list[Place]:
-    """All (method, sparsity), dense first."""
-    return sorted({place for task in tasks for place in task.cells}, key=lambda place: (place != DENSE, place))
+def by_identifier(task: Task) -> list[Cell]:
+    """The task's cells as files for programs list them: dense, then methods in alphabetical order."""
+    return [task.cells[place] for place in sorted(task.cells, key=lambda place: (place != DENSE, place))]
 
 
-def aggregates(tasks: Sequence[Task]) -> list[Aggregate]:
-    """Over tasks, with seeds drawn within tasks; only normalized scores. The rows of one sparsity are about the same tasks."""
-    own = [task for task in tasks if task.measure == "normalized score"]
-    levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != "dense"}) or [0.0]
-    return [row for level in levels for row in _comparison(own, level)]
-
-
-def _comparison(tasks: Sequence[Task], level: float) -> list[Aggregate]:
-    """Dense, and all methods at one sparsity, over the tasks where every one of them that has a whole task is whole."""
-    places = [place for place in places_of(tasks) if place == DENSE or place[1] == level]
-    taking_part = [place for place in places if any(_seeded(task, place) for task in tasks)]
-    common = [task for task in tasks if taking_part and all(_seeded(task, place) for place in taking_part)]
-    return [_aggregate(level, place, common if place in taking_part else [], tasks) for place in places]
-
-
-def _aggregate(level: float, place: Place, used: Sequence[Task], tasks: Sequence[Task]) -> Aggregate:
-    left_out = tuple(f"{task.name}{_why(task, place)}" for task in tasks if task not in used)
-    if not used:
-        return Aggregate(level, *place, (), left_out)
-    scores = [task.cells[place].scores() for task in used]
-    dense = [task.dense.scores() for task in used if task.dense and task.dense.done]
-    better = statistics.improvement(scores, dense) if len(dense) == len(used) and place != DENSE else None
-    mean, middle = (statistics.interval(scores, statistic) for statistic in (statistics.mean_of, statistics.iqm_of))
-    return Aggregate(level, *place, tuple(task.name for task in used), left_out, mean, middle, better)
-
-
-def _seeded(task: Task, place: Place) -> bool:
-    """Whether a cell is there with every seed."""
-    return place in task.cells and not task.cells[place].absent
-
-
-def _why(task: Task, place: Place) -> str:
-    if place not in task.cells:
-        return " (not in the sweep)"
-    return f" ({task.cells[place].absence})" if task.cells[place].absent else ""
-
-
-def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
-    """The paper's claim counted: a line for all cells at a sparsity, then one for each method where there are several.
-
-    Only cells where every planned seed has a dense score beside it are judged. One whose seeds diverged has not kept its score; one that
-    is not finished, lacks dense seeds or has no dense score above 0 is not counted. Controls claim nothing.
-    """
-    cells = [cell for task in tasks for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
-    cells = [cell for cell in cells if not cell.control]
-    if not cells:
-        return [f"at {100 * sparsity:g} %: no cell"]
-    methods = sorted({cell.method for cell in cells})
-    parts = [("", cells), *((f"  {m}", [cell for cell in cells if cell.method == m]) for m in methods if len(methods) > 1)]
-    return [_count(name, own, sparsity) for name, own in parts]
-
-
-def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:
-    diverged = [cell for cell in cells if not cell.unpaired and any("divergence" in what for what in cell.absent)]
-    judged = [cell for cell in cells if cell.whole and cell.retained]
-    kept = [cell for cell in judged if cell.retained and cell.retained.value >= CLAIM]
-    sure = [cell for cell in kept if cell.retained and cell.retained.low >= CLAIM and len(cell.done) > 1]
-    rest = len(cells) - len(judged) - len(diverged)
-    where = f"{name}, " if name else ""
-    text = f"{where}at {100 * sparsity:g} %: {len(kept)} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
-    notes = [f"{len(sure)} with their whole interval"] if kept else []
-    notes += [f"{len(diverged)} diverged"] if diverged else []
-    notes += [f"{rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if rest else []
-    return f"{text} ({'; '.join(notes)})" if notes else text
-
-
-def _counted(outcomes: Iterable[str]) -> str:
-    """`1 missing, 2 failed: divergence`."""
-    return ", ".join(f"{count} {what}" for what, count in Counter(outcomes).items())
-
-
-def _name(trial: Trial) -> str:
-    return f"{'-'.join(trial.dataset.rsplit('-v', 1)[0].split('/')[-2:])} {trial.algorithm}"
-
-
-def _details(trial: Trial) -> list[str]:
+def details(trial: Trial) -> list[str]:
+    """What the cells of a trial's task share: dataset, budget, hyperparameters."""
     return [trial.dataset, f"{trial.updates:,} updates", *(f"{name} {value}" for name, value in trial.hyper.items())]
 
 
-def _apart(trial: Trial, others: Sequence[Trial]) -> list[str]:
-    """What tells a trial's task from others of its name; the one that has only what they all have is `plain`."""
+def _order(place: Place) -> tuple[tuple[int, str, str], float]:
+    return labels.rank(place[0]), place[1]
+
+
+def _counted(states: Iterable[str]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in Counter(states).items())
+
+
+def _name(trial: Trial) -> str:
+    return f"{labels.dataset_name(trial.dataset)} {labels.algorithm_name(trial.algorithm)}"
+
+
+def _identifiers(trial: Trial) -> str:
+    """The name that tasks are sorted by: it does not depend on how plug-ins call themselves."""
+    return f"{labels.dataset_name(trial.dataset)} {trial.algorithm}"
+
+
+def _differences(trial: Trial, others: Sequence[Trial]) -> list[str]:
+    """What distinguishes a trial's task from others of its name; the one that has only what they all have is `plain`."""
     if len(others) == 1:
         return []
     common = set.intersection(*(set(_facts(other)) for other in others))
@@ -284,16 +220,19 @@ def _apart(trial: Trial, others: Sequence[Trial]) -> list[str]:
 
 def _facts(trial: Trial) -> list[str]:
     """All that two tasks can differ in but the algorithm."""
-    rest = ("evaluations", "episodes", "final_episodes", "calibration_batches", "calibration_size")
-    return [*_details(trial), *(f"{name} {getattr(trial, name)}" for name in rest)]
+    return [*details(trial), *(f"{name} {getattr(trial, name)}" for name in ("evaluations", "episodes", "final_episodes"))]
 
 
-def _task(name: str, detail: str, group: Sequence[Run]) -> Task:
+def _task(group: Sequence[Run], differences: Sequence[str]) -> Task:
     places: dict[Place, list[Run]] = {}
     for run in sorted(group, key=lambda run: run.trial.seed):
         places.setdefault((run.trial.method, run.trial.sparsity), []).append(run)
-    dense = tuple(places.get(DENSE, ()))
-    measures = Counter(run.measure for run in group if run.points)
-    measure = measures.most_common(1)[0][0] if measures else "normalized score"
-    cells = {place: Cell(*place, tuple(places[place]), dense) for place in sorted(places, key=lambda p: (p != DENSE, p))}
-    return Task(name, detail, group[0].trial, measure, cells)
+    dense, trial = tuple(places.get(DENSE, ())), group[0].trial
+    return Task(
+        name=", ".join([_name(trial), *differences]),
+        detail=", ".join(details(trial)),
+        trial=trial,
+        measure=group[0].measure,
+        dataset_score=next((run.dataset_score for run in group if run.dataset_score is not None), None),
+        cells={place: Cell(*place, tuple(places[place]), dense) for place in sorted(places, key=_order)},
+    )

@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from trainables.trial import CHOICES, Trial, comparison
+from service.results.cells import details
+from service.results.outcomes import Outcome
+from service.results.runs import Run
+from service.terminal.labels import algorithm_name, dataset_name, method_name
+from trainables.trial import CALIBRATION, CHOICES, Trial, comparison
 
 # 97.5 % quantiles of Student's t with 1, 2, ... 60 degrees of freedom; the normal distribution's beyond.
 T = (
@@ -26,7 +30,7 @@ NORMAL = 1.96
 
 WORDS = {
     "shuffle": "its mask shuffled within layers",
-    "reinit": "its kept weights drawn again",
+    "reinit": "its kept weights reinitialized",
     "erk": "a random ERK mask",
     "small_dense": "a small dense network",
 }
@@ -62,12 +66,25 @@ def paired(differences: Sequence[float]) -> Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A cell (`where` says which, in words) against one of its controls, and why seeds have no pair."""
+    """A cell, known by one of its trials, against one of its controls: a difference per seed, and of the other seeds why there is none."""
 
-    where: str
+    trial: Trial
     control: str
     differences: tuple[float, ...]
     absent: tuple[str, ...]
+
+    @property
+    def cell(self) -> str:
+        """The cell in identifiers: algorithm, dataset, what was pruned and how, and whatever else is not at its default."""
+        own = self.trial
+        return f"{own.algorithm} on {own.dataset}, {own.cell}, {', '.join([*details(own)[1:], *_rest(own)])}"
+
+    @property
+    def heading(self) -> str:
+        """The same for people, with the identifiers in brackets."""
+        own = self.trial
+        name = f"{algorithm_name(own.algorithm)} on {dataset_name(own.dataset)}, {method_name(own.method, own.sparsity)}"
+        return f"{name} ({', '.join([*details(own), *_rest(own)])})"
 
     @property
     def difference(self) -> Difference | None:
@@ -91,22 +108,22 @@ class Comparison:
         return WORDS[self.control], f"{found.mean:+.1f}", interval, self.seeds, found.verdict
 
 
-def compare(trials: Sequence[Trial], outcomes: Mapping[str, float | str]) -> list[Comparison]:
-    """Every cell that has controls among `trials`, against each; cells of other data, budgets and hyperparameters are kept apart.
-
-    `outcomes`: by trial key its last score, by whatever measure the cell has, or in words why there is none.
-    """
-    known = {_plain(trial): trial for trial in trials}
-    found: dict[tuple[str, str, str], list[float | str]] = {}
-    for trial in trials:
-        for kind, control in trial.controls().items():
+def compare(runs: Sequence[Run]) -> list[Comparison]:
+    """Every cell that has controls among `runs`, against each; cells of other data, budgets and hyperparameters are kept apart."""
+    known = {_plain(run.trial): run for run in runs}
+    differences: dict[tuple[str, str, float, str], list[Outcome]] = {}
+    leads: dict[tuple[str, str, float, str], Trial] = {}
+    for run in runs:
+        for kind, control in run.trial.controls().items():
             if other := known.get(_plain(control)):
-                place = (comparison(trial), where(trial), kind)
-                found.setdefault(place, []).append(_difference(outcomes.get(trial.key, "missing"), outcomes.get(other.key, "missing")))
-    return [
-        Comparison(place, kind, tuple(d for d in own if isinstance(d, float)), tuple(d for d in own if isinstance(d, str)))
-        for (_, place, kind), own in found.items()
-    ]
+                compared = (comparison(run.trial), run.trial.method, run.trial.sparsity, kind)
+                leads.setdefault(compared, run.trial)
+                differences.setdefault(compared, []).append(_difference(run.outcome, other.outcome))
+    found = []
+    for key, lead in leads.items():
+        numbers = tuple(each for each in differences[key] if not isinstance(each, str))
+        found.append(Comparison(lead, key[-1], numbers, tuple(each for each in differences[key] if isinstance(each, str))))
+    return found
 
 
 def text_of(found: Sequence[Comparison]) -> str:
@@ -115,19 +132,17 @@ def text_of(found: Sequence[Comparison]) -> str:
         return ""
     lines = [HEAD]
     for number, each in enumerate(found):
-        if number == 0 or found[number - 1].where != each.where:
-            lines.append(each.where)
+        if number == 0 or found[number - 1].heading != each.heading:
+            lines.append(each.heading)
         what, mean, interval, seeds, verdict = each.columns
         lines.append(f"  against {what:<33}{mean:>6}{' ' if interval else ''}{interval}  n={seeds}  {verdict}")
     return "\n".join([*lines, FOOT])
 
 
-def where(trial: Trial) -> str:
-    """A cell in words: algorithm, dataset, what was pruned and how, and whatever else is not at its default."""
-    told = ("dataset", "algorithm", "pruner", "sparsity", "sparsity_of", "seed", "updates", "hyper", "fresh", *CHOICES)
-    rest = [f"{f.name} {getattr(trial, f.name)}" for f in fields(trial) if f.name not in told and getattr(trial, f.name) != f.default]
-    more = [f"{trial.updates:,} updates", *(f"{name} {value}" for name, value in trial.hyper.items()), *rest]
-    return f"{trial.algorithm} on {trial.dataset}, {trial.cell}, {', '.join(more)}"
+def _rest(trial: Trial) -> list[str]:
+    """The fields that neither a cell's name nor its task's details show, where they are not at their defaults."""
+    shown = ("dataset", "algorithm", "pruner", "sparsity", "sparsity_of", "seed", "updates", "hyper", "fresh", *CHOICES, *CALIBRATION)
+    return [f"{f.name} {getattr(trial, f.name)}" for f in fields(trial) if f.name not in shown and getattr(trial, f.name) != f.default]
 
 
 def _plain(trial: Trial) -> str:
@@ -135,8 +150,8 @@ def _plain(trial: Trial) -> str:
     return replace(trial, fresh="").key
 
 
-def _difference(score: float | str, control: float | str) -> float | str:
-    """The difference, or why there is none: what became of the control, else of the trial."""
+def _difference(score: Outcome, control: Outcome) -> Outcome:
+    """The difference, or why there is none: how the control ended, else the trial."""
     if isinstance(control, str):
         return control
     if isinstance(score, str):

@@ -13,6 +13,7 @@ from typing import Any
 from service.ledger.ledger import Ledger
 from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
+from service.terminal.labels import algorithm_name, dataset_name, method_name, rank
 from trainables import plugins
 from trainables.pruning.mask_statistics import jaccard, read_masks
 from trainables.tensors.mask import Mask
@@ -26,12 +27,16 @@ class Overlap:
     """Mean Jaccard overlap of a network's masks by two methods. `chance`: what independent masks with the same number of weights
     in each layer would have."""
 
-    task: str
+    trial: Trial
     network: str
     methods: tuple[str, str]  # twice the same: between seeds; otherwise between methods, seed by seed
     mean: float
     chance: float
     pairs: int
+
+    @property
+    def task(self) -> str:
+        return f"{self.trial.algorithm} on {self.trial.dataset} at {100 * self.trial.sparsity:g} %"
 
 
 def overlaps(ledger: Ledger, storage: Path) -> list[Overlap]:
@@ -54,7 +59,6 @@ def _chosen(trial: Trial) -> bool:
 
 def _of_task(trials: Sequence[Trial], masks: dict[str, Masks]) -> Iterator[Overlap]:
     first = trials[0]
-    task = f"{first.algorithm} on {first.dataset} at {100 * first.sparsity:g} %"
     methods = list(dict.fromkeys(trial.method for trial in trials))
     for network in masks[first.key]:
         for a, b in combinations_with_replacement(methods, 2):
@@ -65,7 +69,7 @@ def _of_task(trials: Sequence[Trial], masks: dict[str, Masks]) -> Iterator[Overl
             ]
             if pairs:
                 mean, chance = (statistics.fmean(how(*pair) for pair in pairs) for how in (jaccard, by_chance))
-                yield Overlap(task, network, (a, b), mean, chance, len(pairs))
+                yield Overlap(first, network, (a, b), mean, chance, len(pairs))
 
 
 def by_chance(first: Mask, second: Mask) -> float:
@@ -85,15 +89,17 @@ def describe(found: Sequence[Overlap]) -> str:
     parts = []
     for task, network in dict.fromkeys((o.task, o.network) for o in found):
         own = {o.methods: o for o in found if (o.task, o.network) == (task, network)}
-        methods = list(dict.fromkeys(method for pair in own for method in pair))
-        rows = [["", *methods]]
+        trial = next(iter(own.values())).trial
+        title = f"{algorithm_name(trial.algorithm)} on {dataset_name(trial.dataset)} at {100 * trial.sparsity:g} % ({trial.dataset})"
+        methods = sorted({method for pair in own for method in pair}, key=rank)
+        rows = [["", *map(method_name, methods)]]
         for row, method in enumerate(methods):
-            cells = (own.get((method, other)) for other in methods[row:])
-            rows.append([method, *[""] * row, *(f"{o.mean:.3f} ({o.chance:.3f})" if o else "-" for o in cells)])
-        parts.append(f"{task}: {network}\n{aligned(rows)}")
+            cells = (own.get((method, other)) or own.get((other, method)) for other in methods[row:])
+            rows.append([method_name(method), *[""] * row, *(f"{o.mean:.3f} ({o.chance:.3f})" if o else "-" for o in cells)])
+        parts.append(f"{title}: {network}\n{aligned(rows)}")
     legend = "Jaccard overlap of masks (in brackets: of independent masks with as many weights in each layer);"
     return "\n\n".join([*parts, f"{legend}\nof a pruner with itself between seeds, of two pruners with the same seed"])
 
 
 def to_json(found: Sequence[Overlap]) -> list[dict[str, Any]]:
-    return [vars(overlap) for overlap in found]
+    return [{"task": overlap.task} | {name: value for name, value in vars(overlap).items() if name != "trial"} for overlap in found]

@@ -59,6 +59,11 @@ def interval(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> Estimate:
     return Estimate(float(statistic(tasks)), float(low), float(high), sum(task.shape[-1] for task in tasks))
 
 
+def mean_interval(scores: Sequence[float] | Scores) -> Estimate:
+    """Mean of one task's scores [seeds] with its 95 % percentile bootstrap interval."""
+    return interval([np.asarray(scores, np.float64)], mean_of)
+
+
 def band(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> tuple[Scores, Scores, Scores]:
     """The same for a statistic that is a curve, [..., points]: the curve, and its lower and upper limits point by point."""
     low, high = np.percentile(statistic(_resampled(tasks, 1000)), LEVEL, axis=0)

@@ -1,27 +1,30 @@
-"""What MLflow's page says under a run's name: what it is, how it ended, and the commands that go on from there. Markdown."""
+"""The notes that MLflow's page shows under a run's name: what the run is, how it ended, and the commands for the next steps. Markdown."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from service.ledger.ledger import Event
+from service.terminal.labels import algorithm_name, method_name
 from trainables.trial import MAPPINGS, Trial
 
 Line = Mapping[str, Any]
 WORDS = {"leased": "in training", "planned": "waiting"}  # for states of the ledger
 DETAILS = ("reason", "message")
+SHOWN = 12  # values of an axis
+EVALUATIONS = {"evaluated": "Last evaluation", "final": "Final episodes"}  # kinds of lines in the spool
 
 
 def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
     """`event` is the trial's newest, `lines` are those of its spool; the text does not depend on the time of writing."""
-    pruned = "dense" if trial.pruner == "dense" else f"pruned by {trial.method} to {100 * trial.sparsity:g} %"
-    title = f"**{trial.algorithm}, {pruned}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
+    network = method_name(trial.method, trial.sparsity)
+    title = f"**{algorithm_name(trial.algorithm)}, {network}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
     warnings = [f"Warning: {text}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
     revision = next((str(line["revision"]) for line in reversed(lines) if "revision" in line), "unknown")
-    commands = [f"{command_of(trial)}  # again, with code {revision}"]
+    commands = [f"{command_of(trial)}  # train it again, with code {revision}"]
     if event.state == "done":
         key = trial.key
         commands = [
@@ -36,12 +39,18 @@ def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
 
 
 def of_sweep(name: str, trials: Sequence[Trial], table: str = "") -> str:
-    """`table` is what `results` prints."""
-    axes = ("dataset", "algorithm", "pruner", "sparsity", "seed", "updates")
-    values = {axis: list(dict.fromkeys(str(getattr(trial, axis)) for trial in trials)) for axis in axes}
-    told = "\n".join(f"- {axis}: {', '.join(found[:12])}{', ...' if len(found) > 12 else ''}" for axis, found in values.items())
+    """The axes of the grid and the commands that show its results; `table` is the text that `results` prints."""
+    axes: dict[str, Callable[[Trial], str]] = {
+        "dataset": lambda trial: trial.dataset,
+        "algorithm": lambda trial: algorithm_name(trial.algorithm),
+        "method": lambda trial: method_name(trial.method),
+        "sparsity": lambda trial: f"{100 * trial.sparsity:g} %",
+        "seed": lambda trial: str(trial.seed),
+        "updates": lambda trial: f"{trial.updates:,}",
+    }
+    grid = "\n".join(f"- {axis}: {_listed(list(dict.fromkeys(map(value, trials))))}" for axis, value in axes.items())
     commands = "\n".join(f"python -m service {command} {name}" for command in ("status", "results", "report"))
-    parts = [f"**Sweep {name}**, {len(trials)} trials, one run each below this one.", told, f"```sh\n{commands}\n```"]
+    parts = [f"**Sweep {name}**, {len(trials)} trials, one run each below this one.", grid, f"```sh\n{commands}\n```"]
     return "\n\n".join([*parts, *([f"```\n{table}\n```"] if table else [])])
 
 
@@ -68,8 +77,8 @@ def _result(event: Event, lines: Sequence[Line]) -> str:
     evaluated = {line["kind"]: line for line in lines if line.get("returns")}  # the last of each kind
     if not evaluated or event.state == "leased":
         return f"State: {state}."
-    titles = {"evaluated": "Last evaluation", "final": "Final episodes"}
-    return " ".join([f"State: {state}.", *(f"{title}: {_scored(evaluated[kind])}." for kind, title in titles.items() if kind in evaluated)])
+    scored = (f"{name}: {_scored(evaluated[kind])}." for kind, name in EVALUATIONS.items() if kind in evaluated)
+    return " ".join([f"State: {state}.", *scored])
 
 
 def _scored(evaluation: Line) -> str:
@@ -77,3 +86,7 @@ def _scored(evaluation: Line) -> str:
     score = f"normalized score **{sum(scores) / len(scores):.1f}**, " if scores else ""
     when = f"mean of {len(returns)} episodes after {evaluation['update']:,} updates"
     return f"{score}return {sum(returns) / len(returns):.1f}, {when}"
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join([*values[:SHOWN], *(["..."] if len(values) > SHOWN else [])])

@@ -38,7 +38,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
         if paths.remote(storage)[0] and tracking.uri.startswith("sqlite:"):
             Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
         if arguments.json:
-            shared.show(arguments, "", scores.to_json(scores.find(trials, tracking), trials))
+            shared.show(arguments, "", scores.to_json(scores.find(trials, tracking)))
         else:
             scores.tell(arguments.sweep, trials, tracking, storage)
     return 0

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from service.results import statistics
-from service.results.cells import Cell, Task, budgets_of, methods_of
+from service.results.cells import Cell, Task, budgets_of
 from service.results.report import marks
 from service.results.report.marks import COSTS
-from service.results.report.style import Panel, colour, level_colour, method_colour
+from service.results.report.palette import colour, shade, style_of
+from service.results.report.style import Panel
 from service.results.statistics import Scores
+from service.terminal.labels import method_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,15 +25,14 @@ def curves(tasks: Sequence[Task], cost: str) -> list[Panel]:
     """Learning curves: a panel per task and method, a line per sparsity, `n/m` where seeds are absent; `cost` is a key of COSTS."""
     found = []
     for task in tasks:
-        levels = sorted({sparsity for method, sparsity in task.cells if method != "dense"})
-        for method in dict.fromkeys(name for name, _ in task.cells if name != "dense"):
+        for method in task.methods:
             lines = [cell for cell in task.of(method) if _curve(cell, cost)]
             if lines:
-                found.append(_curves(task, method, lines, levels, cost))
+                found.append(_curves(task, method, lines, cost))
     return found
 
 
-def _curves(task: Task, method: str, lines: Sequence[Cell], levels: Sequence[float], cost: str) -> Panel:
+def _curves(task: Task, method: str, lines: Sequence[Cell], cost: str) -> Panel:
     def draw(axis: Axes) -> None:
         ends = []
         for cell in ([task.dense] if task.dense else []) + list(lines):
@@ -39,14 +40,14 @@ def _curves(task: Task, method: str, lines: Sequence[Cell], levels: Sequence[flo
             if not curve:
                 continue
             x, middle, low, high = curve
-            tone = colour("ink") if cell.method == "dense" else level_colour(levels, cell.sparsity)
-            axis.plot(x, middle, color=tone, linestyle="--" if cell.method == "dense" else "-")
+            tone = shade(cell.method, task.sparsities, cell.sparsity)
+            axis.plot(x, middle, color=tone, linestyle=style_of(cell.method).dash)
             axis.fill_between(x, low, high, color=tone, alpha=0.13, linewidth=0)
-            ends.append((float(middle[-1]), cell.label.removeprefix(f"{method} "), tone))
+            ends.append((float(middle[-1]), cell.label.removeprefix(f"{method_name(method)} "), tone))
         marks.cost_axis(axis, cost)
         marks.name_ends(axis, ends)
 
-    return Panel(f"{task.name}, {method}", COSTS[cost], task.measure, draw)
+    return Panel(f"{task.name}, {method_name(method)}", COSTS[cost], task.measure, draw)
 
 
 def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
@@ -55,18 +56,16 @@ def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
     Tasks that differ in the number of updates alone share a panel: what is pruned affords more of them. A cell with an absent seed is
     dotted, named `n/m`, and never the best: its mean is of the seeds that did well.
     """
-    methods = methods_of(tasks)
 
     def panel(title: str, lines: Sequence[_Line]) -> Panel:
         def draw(axis: Axes) -> None:
             for line in lines:
                 cell, (x, middle, _, _) = line.cell, line.curve
-                tone = colour("ink") if cell.method == "dense" else method_colour(methods, cell.method)
-                style = ":" if cell.absent else "--" if cell.method == "dense" else "-"
-                axis.plot(x, middle, color=tone, linewidth=1, alpha=0.7, linestyle=style)
+                tone = shade(cell.method, line.task.sparsities, cell.sparsity)
+                axis.plot(x, middle, color=tone, linewidth=1, linestyle=":" if cell.absent else style_of(cell.method).dash)
                 if cell.absent:
                     axis.annotate(line.name(cell.label), (x[-1], middle[-1]), (3, -2), textcoords="offset points", fontsize=7)
-            marks.legend(axis, methods, (line.cell.method for line in lines))
+            marks.legend(axis, (line.cell.method for line in lines))
             marks.cost_axis(axis, cost)
             axis.margins(x=0.22, y=0.14)
             marks.room(axis, 0.24)

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from service.results import statistics
-from service.results.cells import DENSE, Cell, Task, aggregates, methods_of, places_of
+from service.results.cells import DENSE, Cell, Task, places_of
 from service.results.report import marks
-from service.results.report.style import Panel, colour, marker, method_colour
+from service.results.report.over_tasks import aggregates
+from service.results.report.palette import colour, style_of
+from service.results.report.style import Panel
+from service.terminal.labels import method_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,22 +23,19 @@ if TYPE_CHECKING:
 
 def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
     """Score against sparsity, bands over seeds, dense as a level; the axis has equal steps in log density."""
-    methods = methods_of(tasks)
 
     def panel(task: Task) -> Panel:
         def draw(axis: Axes) -> None:
-            marks.level(axis, task)
-            ends = [(task.dense.mean.value, task.dense.label, colour("ink"))] if task.dense and task.dense.mean else []
-            for method in methods:
-                tone, known = method_colour(methods, method), [(cell, cell.mean) for cell in task.of(method) if cell.mean]
+            ends = marks.levels(axis, task)
+            for method in task.methods:
+                tone, known = style_of(method).colour, [(cell, cell.mean) for cell in task.of(method) if cell.mean]
                 if known:
-                    marks.line(axis, [_log(cell.sparsity) for cell, _ in known], [mean for _, mean in known], tone, marker(methods, method))
-                    ends.append((known[-1][1].value, method, tone))
+                    marks.line(axis, [_log(cell.sparsity) for cell, _ in known], [mean for _, mean in known], method)
+                    ends.append((known[-1][1].value, method_name(method), tone))
                 for cell in task.of(method):
                     if cell.absent:  # a mark at the foot: some seeds are not in the line
                         axis.plot(_log(cell.sparsity), 0.02, marker="x", color=tone, transform=axis.get_xaxis_transform(), clip_on=False)
-            ticks = sorted({sparsity for place, sparsity in task.cells if (place, sparsity) != DENSE})
-            axis.set_xticks([_log(tick) for tick in ticks], [f"{100 * tick:g} %" for tick in ticks])
+            axis.set_xticks([_log(tick) for tick in task.sparsities], [f"{100 * tick:g} %" for tick in task.sparsities])
             axis.margins(x=0.08)
             marks.name_ends(axis, ends)
 
@@ -59,7 +59,7 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
                 share = cell.retained.value if cell and cell.retained else None
                 if share is not None:
                     strength = min(1.0, max(0.0, share))
-                    axis.fill_between([column, column + 1], row, row + 1, color=colour("method-0"), alpha=0.55 * strength, linewidth=0)
+                    axis.fill_between([column, column + 1], row, row + 1, color=colour("fill"), alpha=0.55 * strength, linewidth=0)
                 elif cell:
                     span, tone = [column, column + 1], colour("rule")
                     axis.fill_between(span, row, row + 1, facecolor="none", edgecolor=tone, hatch="///", linewidth=0)
@@ -67,7 +67,7 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
                 axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8 if share is not None else 6.5)
         axis.set_xlim(0, len(places))
         axis.set_ylim(len(tasks), 0)
-        names = [f"{method}\n{100 * sparsity:g} %" for method, sparsity in places]
+        names = [f"{method_name(method)}\n{100 * sparsity:g} %" for method, sparsity in places]
         axis.set_xticks([i + 0.5 for i in range(len(places))], names, fontsize=7)
         axis.set_yticks([i + 0.5 for i in range(len(tasks))], labels)
         axis.tick_params(length=0)
@@ -75,7 +75,7 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
 
     return [
         Panel(
-            "share of the dense score, %  (*: a seed or its dense one has no score; hatched: no share can be told)",
+            "share of the dense score, %  (*: a seed or its dense one has no score; hatched: no share can be computed)",
             "",
             "",
             draw,
@@ -95,7 +95,7 @@ def shown(cell: Cell | None) -> str:
 
 def profiles(tasks: Sequence[Task]) -> list[Panel]:
     """Performance profiles over tasks: the share of runs above each score, a panel per sparsity, its lines about the same tasks."""
-    methods, known = methods_of(tasks), [row for row in aggregates(tasks) if row.tasks]
+    known = [row for row in aggregates(tasks) if row.tasks]
     by_name = {task.name: task for task in tasks}
 
     def panel(sparsity: float) -> Panel:
@@ -106,13 +106,13 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
             pooled = np.concatenate([scores for _, group in groups for scores in group])
             levels = np.linspace(min(0.0, pooled.min()), pooled.max() * 1.02, 101)
             for each, group in groups:
-                tone = colour("ink") if each.method == "dense" else method_colour(methods, each.method)
+                look = style_of(each.method)
                 middle, low, high = statistics.band(group, statistics.profile(levels))
-                axis.step(levels, middle, where="post", color=tone, linestyle="--" if each.method == "dense" else "-")
-                axis.fill_between(levels, low, high, step="post", color=tone, alpha=0.12, linewidth=0)
+                axis.step(levels, middle, where="post", color=look.colour, linestyle=look.dash)
+                axis.fill_between(levels, low, high, step="post", color=look.colour, alpha=0.12, linewidth=0)
             axis.set_ylim(0, 1.03)
             marks.grid(axis)
-            marks.legend(axis, methods, (each.method for each in lines))
+            marks.legend(axis, (each.method for each in lines))
 
         return Panel(f"at {100 * sparsity:g} %", "normalized score τ", "share of runs above τ", draw)
 

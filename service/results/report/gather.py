@@ -1,102 +1,43 @@
-"""The trials of sweeps as MLflow knows them: how each ended, what it scored when, at what cost, and what its masks are."""
+"""What a report reads from MLflow: the runs of sweeps with their curves, what these cost, and their masks."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from service.ledger import manifest
-from service.results.outcomes import MISSING, metric_of, outcome
-from service.spool.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE
+from service.results.runs import Point, Run, runs_of
 from service.storage import trial_objects
 from service.tracking import plan_artifact as plans
-from service.tracking.connection import TrackingError, redacted
+from service.tracking.connection import redacted
 from service.tracking.runs import RunRow, Tracking, trial_of
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
-TAIL = 0.7  # evaluations after this share of the updates make up the tail
 PASSES = 3  # forward, and backward by the input and by the weight
 SPEED, STACK = "speed/updates_per_second", "speed/stack"
 SHOWN = 3  # runs that are named where some are left out
 
 
 @dataclass(frozen=True)
-class Point:
-    """An evaluation: the mean over its episodes after `update`, and what training had cost by then (nan where it is not known).
-
-    flops     of the kept weights (`cost`)
-    seconds   the trial's share of its stack's time in updates (`seconds`)
-    """
-
-    update: int
-    score: float
-    flops: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trial and what became of it: `done`, or as `absence` says; `alone`: no size of its stack is known, `seconds` are the stack's.
-
-    final   the mean over the trial's `final_episodes`, nan without: many episodes of the last policy, none of which chose anything
-    """
-
-    trial: Trial
-    outcome: str
-    points: tuple[Point, ...] = ()
-    returns: float = float("nan")
-    measure: str = "normalized score"
-    masks: Mapping[str, Mapping[str, Any]] | None = None
-    alone: bool = False
-    final: float = float("nan")
-
-    @property
-    def last(self) -> float:
-        """The score after the last update: the field's protocol."""
-        return self.points[-1].score
-
-    @property
-    def best(self) -> float:
-        """The highest of all evaluations: chosen after the fact, so too high by the luck of its episodes."""
-        return max(point.score for point in self.points)
-
-    @property
-    def tail(self) -> float:
-        """Mean of the evaluations after the first 70 % of the updates: many episodes, of policies near the last one."""
-        late = self.late
-        return sum(point.score for point in late) / len(late)
-
-    @property
-    def late(self) -> list[Point]:
-        return [point for point in self.points if point.update > TAIL * self.trial.updates]
-
-
-@dataclass(frozen=True)
 class Gathered:
-    """The runs of sweeps, their parent runs by sweep, and in a line each what is not among them and why."""
+    """The runs of sweeps, the sweeps' own runs by name, and notes: a line each on what is left out, and why."""
 
     runs: list[Run]
     parents: dict[str, str]
     notes: list[str]
 
 
-def read(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> tuple[list[Run], dict[str, str]]:
-    """The runs of all sweeps, each trial once, with those that are planned and not there; and the sweeps' parent runs.
+def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered:
+    """The runs of all sweeps, each trial once, with those that are planned and have no run in MLflow.
 
     Raises UserError, in one line, for a sweep that MLflow does not hold, and where it does not answer.
     """
-    found = gather(sweeps, tracking, storage)
-    return found.runs, found.parents
-
-
-def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered:
-    """As `read`, with what is to be said about it."""
     known = tracking.sweeps()
     for sweep in sweeps:
         if sweep not in known:
@@ -105,42 +46,39 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
     plan: dict[str, Trial] = {}
     notes: list[str] = []
     for sweep in sweeps:
-        own, told_of_it = planned(sweep, known[sweep], tracking, storage)
+        own, about_it = planned(sweep, known[sweep], tracking, storage)
         plan |= own
-        notes += told_of_it
-    found, left_out = {}, []
-    for number, (key, row) in enumerate(rows.items(), 1):
+        notes += about_it
+    trials, left_out = {}, []
+    for key, row in rows.items():
         try:
-            found[key] = run_of(row, tracking, plan.get(key) or trial_of(row.params))
-        except TrackingError:
-            raise
+            trials[key] = plan.get(key) or trial_of(row.params)
         except UserError as error:
             left_out.append(f"{row.run_id} ({error})")
-        if sys.stderr.isatty():
-            print(f"\rreading {number} of {len(rows)} runs", end="" if number < len(rows) else "\n", file=sys.stderr)
     notes += [_left_out(left_out)] if left_out else []
-    absent = [Run(trial, MISSING) for key, trial in plan.items() if key not in rows]
-    if not found and not absent:
+    trials |= {key: trial for key, trial in plan.items() if key not in rows}
+    if not trials:
         raise UserError("; ".join([f"no trial of {', '.join(sweeps)} has begun", *notes]))
-    if alone := sum(run.alone for run in found.values()):
-        notes.append(f"{alone} runs of older code do not tell the size of their stack: their seconds are the stack's, not a share of it")
-    return Gathered([*found.values(), *absent], {sweep: known[sweep] for sweep in sweeps}, notes)
+    runs = []
+    for number, run in enumerate(runs_of(trials.values(), rows), 1):
+        runs.append(with_curves(run, rows[run.trial.key], tracking) if run.trial.key in rows else run)
+        if sys.stderr.isatty():
+            print(f"\rreading {number} of {len(trials)} runs", end="" if number < len(trials) else "\n", file=sys.stderr)
+    if alone := sum(run.alone for run in runs):
+        notes.append(f"{alone} runs of older code do not record the size of their stack: their seconds are the stack's, not a share of it")
+    return Gathered(runs, {sweep: known[sweep] for sweep in sweeps}, notes)
 
 
-def run_of(row: RunRow, tracking: Tracking, trial: Trial) -> Run:
-    """One trial's run; its curve and masks are read only where it was evaluated."""
-    metric = metric_of([row])
-    if metric not in row.metrics:
-        return Run(trial, outcome(row, metric))
+def with_curves(run: Run, row: RunRow, tracking: Tracking) -> Run:
+    """The run with its evaluations, their costs and its masks; as it is where it was never evaluated."""
+    if run.metric not in row.metrics:
+        return run
     masks = (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
-    scores, rates, stacks = (tracking.history(row.run_id, name) for name in (metric, SPEED, STACK))
-    spent = cost(trial, masks, lambda name: tracking.history(row.run_id, f"mask/density/{name}"), scores)
+    scores, rates, stacks = (tracking.history(row.run_id, name) for name in (run.metric, SPEED, STACK))
+    spent = cost(run.trial, masks, lambda name: tracking.history(row.run_id, f"mask/density/{name}"), scores)
     time = seconds(rates, stacks, scores)
     points = tuple(Point(update, score, spent[update], time[update]) for update, score in scores.items())
-    measure = "normalized score" if metric == SCORE else "return"
-    alone = bool(rates.keys() - stacks.keys())
-    final = row.metrics.get(FINAL_SCORE if metric == SCORE else FINAL_RETURN, float("nan"))
-    return Run(trial, outcome(row, metric), points, row.metrics.get(RETURN, float("nan")), measure, masks, alone, final)
+    return replace(run, points=points, masks=masks, alone=bool(rates.keys() - stacks.keys()))
 
 
 def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: Iterable[int]) -> dict[int, float]:
@@ -176,10 +114,10 @@ def seconds(rates: Mapping[int, float], stacks: Mapping[int, float], updates: It
 
 
 def planned(sweep: str, parent: str, tracking: Tracking, storage: Path) -> tuple[dict[str, Trial], list[str]]:
-    """The trials that should be there, by key, and what is to be said: by the plan that MLflow holds, else by the sweep's journal here."""
-    if (told_by_mlflow := plans.read(tracking, parent)) is not None:
-        found, unknown_here = told_by_mlflow
-        return found, [f"{sweep}: {_left_out(unknown_here, 'planned trial')}"] if unknown_here else []
+    """The trials that should be there, by key, and notes: from the plan that MLflow holds, else from the sweep's journal in the storage."""
+    if (plan := plans.read(tracking, parent)) is not None:
+        trials, unknown_here = plan
+        return trials, [f"{sweep}: {_left_out(unknown_here, 'planned trial')}"] if unknown_here else []
     why = "its journal is not here"
     try:
         trial_objects.pull(storage)

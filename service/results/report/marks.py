@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from service.results.cells import Task
-from service.results.report.style import colour, marker, method_colour
+from service.results.report.palette import colour, style_of
 from service.results.statistics import Estimate
+from service.terminal.labels import method_name, rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,18 +25,26 @@ def grid(axis: Axes) -> None:
     axis.tick_params(length=0)
 
 
-def level(axis: Axes, task: Task) -> None:
-    """The dense score as a line across, with its interval."""
+def levels(axis: Axes, task: Task) -> list[End]:
+    """The dense score as a line across, with its interval, and the data's own score; their names at the right."""
     grid(axis)
+    ends = []
     if task.dense and task.dense.mean:
         dense = task.dense.mean
-        axis.axhline(dense.value, color=colour("ink"), linestyle="--", linewidth=1)
+        axis.axhline(dense.value, color=colour("ink"), linestyle=style_of("dense").dash, linewidth=1)
         axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
+        ends.append((dense.value, task.dense.label, colour("ink")))
+    if task.dataset_score is not None:
+        axis.axhline(task.dataset_score, color=colour("muted"), linestyle=":", linewidth=1)
+        ends.append((task.dataset_score, "data", colour("muted")))
+    return ends
 
 
-def line(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], tone: str, mark: str) -> None:
-    axis.plot(x, [e.value for e in estimates], color=tone, marker=mark)
-    axis.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=tone, alpha=0.16, linewidth=0)
+def line(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], method: str) -> None:
+    """A method's estimates with their intervals as a band."""
+    look = style_of(method)
+    axis.plot(x, [e.value for e in estimates], color=look.colour, marker=look.marker, linestyle=look.dash)
+    axis.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=look.colour, alpha=0.16, linewidth=0)
 
 
 def cost_axis(axis: Axes, cost: str) -> None:
@@ -81,17 +90,17 @@ def name_corners(axis: Axes, corners: Iterable[Corner]) -> None:
             axis.annotate(name, (x, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
 
 
-def legend(axis: Axes, methods: Sequence[str], shown: Iterable[str], *, points: bool = False) -> None:
-    """The colours of the methods `shown`, above the plot; the whole figure has `methods`."""
+def legend(axis: Axes, methods: Iterable[str], *, points: bool = False) -> None:
+    """How the methods are drawn, above the plot, in their order."""
     from matplotlib.lines import Line2D
 
     handles = []
-    for method in dict.fromkeys(shown):
-        tone = colour("ink") if method == "dense" else method_colour(methods, method)
+    for method in sorted(set(methods), key=rank):
+        look, name = style_of(method), method_name(method)
         if points:
-            handles.append(Line2D([], [], color=tone, label=method, marker=marker(methods, method), linestyle="none"))
+            handles.append(Line2D([], [], color=look.colour, label=name, marker=look.marker, linestyle="none"))
         else:
-            handles.append(Line2D([], [], color=tone, label=method, linestyle="--" if method == "dense" else "-"))
+            handles.append(Line2D([], [], color=look.colour, label=name, linestyle=look.dash))
     columns = min(4, len(handles))
     axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, handlelength=1.2, columnspacing=1, borderpad=0)
     axis.set_title(axis.get_title(loc="left"), loc="left", pad=6 + 13 * math.ceil(len(handles) / columns))

@@ -7,9 +7,12 @@ from html import escape
 from pathlib import Path
 
 from service.results import controls
-from service.results.cells import DENSE, Cell, Task, claim, places_of
+from service.results.cells import DENSE, Cell, Task, places_of
 from service.results.report import tables
-from service.results.report.style import COLOURS, Panel, inline
+from service.results.report.over_tasks import claim
+from service.results.report.palette import COLOURS
+from service.results.report.style import Panel, inline
+from service.terminal.labels import method_name
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 OVER = (
@@ -85,9 +88,9 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
     if controlled:
         lead_in = f"<p class='note'>{escape(controls.HEAD.capitalize())}; {escape(controls.FOOT)}.</p>"
         parts += ["<h2 id=controls>Controls</h2>", lead_in]
-        for where in dict.fromkeys(each.where for each in controlled):
-            rows = [each.columns for each in controlled if each.where == where]
-            parts.append(f"<p class='detail'>{escape(where)}</p>{table(tables.CONTROLS, rows, last='verdict')}")
+        for heading in dict.fromkeys(each.heading for each in controlled):
+            rows = [each.columns for each in controlled if each.heading == heading]
+            parts.append(f"<p class='detail'>{escape(heading)}</p>{table(tables.CONTROLS, rows, last='verdict')}")
     parts += [section(key, panels) for key, panels in drawn.items()]
     parts.append("<h2 id=cells>Cells</h2>")
     for task in tasks:
@@ -114,7 +117,7 @@ def style() -> str:
 def grid(tasks: Sequence[Task]) -> str:
     """The heat map as a table: a row per task, a column per method and sparsity."""
     places = [place for place in places_of(tasks) if place != DENSE]
-    head = "".join(f"<th>{escape(method)}<br>{100 * sparsity:g} %</th>" for method, sparsity in places)
+    head = "".join(f"<th>{escape(method_name(method))}<br>{100 * sparsity:g} %</th>" for method, sparsity in places)
     lines = [f"<tr><th>task</th><th>dense</th>{head}</tr>"]
     for task in tasks:
         dense = f"{task.dense.mean.value:.1f}" if task.dense and task.dense.mean else "none"

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from service.results.cells import Cell, Task, methods_of
+from service.results.cells import Cell, Task
 from service.results.report import marks
 from service.results.report.costs import envelope
-from service.results.report.style import Panel, colour, marker, method_colour
+from service.results.report.palette import colour, shade, style_of
+from service.results.report.style import Panel
+from service.terminal.labels import DENSE, method_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +23,6 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
 
     A cell with an absent seed is hollow, named `n/m`, and not on the front.
     """
-    methods = methods_of(tasks)
 
     def panel(task: Task) -> Panel:
         cells = [(cell, cell.mean.value) for cell in task.cells.values() if _sized(cell) and cell.mean]
@@ -29,14 +30,13 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
 
         def draw(axis: Axes) -> None:
             for x, y, cell in points:
-                tone = colour("ink") if cell.method == "dense" else method_colour(methods, cell.method)
-                fill = "none" if cell.absent else "full"
-                axis.plot(x, y, marker=marker(methods, cell.method), color=tone, linestyle="none", fillstyle=fill)
+                tone, fill = shade(cell.method, task.sparsities, cell.sparsity), "none" if cell.absent else "full"
+                axis.plot(x, y, marker=style_of(cell.method).marker, color=tone, linestyle="none", fillstyle=fill)
                 if cell.absent:
                     axis.annotate(cell.label, (x, y), (0, -11), textcoords="offset points", fontsize=7, ha="center")
             corners = envelope([(cell.name, np.array([x]), np.array([y])) for x, y, cell in points if not cell.absent])
             axis.step([x for x, _, _ in corners], [y for _, y, _ in corners], where="post", color=colour("muted"), linewidth=1)
-            marks.legend(axis, methods, (cell.method for cell, _ in cells), points=True)
+            marks.legend(axis, (cell.method for cell, _ in cells), points=True)
             axis.set_xscale("log")
             marks.grid(axis)
             axis.margins(x=0.1, y=0.16)
@@ -50,32 +50,33 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
 
 def layers(tasks: Sequence[Task]) -> list[Panel]:
     """Density of each layer at the sparsity nearest to 95 %, a panel per task and network, mean over seeds."""
-    methods, found = methods_of(tasks), []
+    found = []
     for task in tasks:
-        cells = [cell for cell in task.cells.values() if cell.method != "dense" and _sized(cell)]
+        cells = [cell for cell in task.cells.values() if cell.method != DENSE and _sized(cell)]
         if not cells:
             continue
         nearest = min({cell.sparsity for cell in cells}, key=lambda sparsity: abs(sparsity - 0.95))
         own = [cell for cell in cells if cell.sparsity == nearest]
         for network in dict.fromkeys(name for cell in own for run in cell.runs for name in run.masks or ()):
-            found.append(_layers(f"{task.name}, {network} at {100 * nearest:g} %", own, network, methods))
+            found.append(_layers(f"{task.name}, {network} at {100 * nearest:g} %", own, network))
     return found
 
 
-def _layers(title: str, cells: Sequence[Cell], network: str, methods: Sequence[str]) -> Panel:
+def _layers(title: str, cells: Sequence[Cell], network: str) -> Panel:
     def draw(axis: Axes) -> None:
         width = 0.8 / len(cells)
         for number, cell in enumerate(cells):
             rows = [[layer["density"] for layer in run.masks[network]["layers"]] for run in cell.runs if run.masks and network in run.masks]
             means = 100 * np.mean(rows, axis=0)
             x = np.arange(len(means)) + (number - (len(cells) - 1) / 2) * width
-            axis.bar(x, means, 0.88 * width, color=method_colour(methods, cell.method))
+            look = style_of(cell.method)
+            axis.bar(x, means, 0.88 * width, color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0)
             for place, value in zip(x, means, strict=True):
                 axis.text(place, value, f"{value:.2g}" if value < 10 else f"{value:.0f}", ha="center", va="bottom", fontsize=6.5)
             axis.set_xticks(range(len(means)), [f"layer {i}" for i in range(len(means))])
         marks.grid(axis)
         axis.margins(y=0.1)
-        marks.legend(axis, methods, (cell.method for cell in cells))
+        marks.legend(axis, (cell.method for cell in cells))
 
     return Panel(title, "", "weights kept, %", draw)
 
@@ -86,7 +87,7 @@ def inputs(tasks: Sequence[Task]) -> list[Panel]:
 
 
 def _inputs(task: Task) -> Panel:
-    cells = [cell for cell in task.cells.values() if cell.method != "dense" and _sized(cell)]
+    cells = [cell for cell in task.cells.values() if cell.method != DENSE and _sized(cell)]
     names = sorted({name for cell in cells for name in _unseen(cell)})
 
     def draw(axis: Axes) -> None:
@@ -94,14 +95,14 @@ def _inputs(task: Task) -> Panel:
             seeds = sum(bool(run.masks) for run in cell.runs)
             for row, name in enumerate(names):
                 share = 1 - _unseen(cell).get(name, 0) / seeds
-                span, tone = [column + 0.03, column + 0.97], colour("method-0")
+                span, tone = [column + 0.03, column + 0.97], colour("fill")
                 axis.fill_between(span, row + 0.05, row + 0.95, color=tone, alpha=0.5 * share, linewidth=0)
                 text = "unseen" if share == 0 else f"{share:.0%}" if share < 1 else ""
                 axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6)
         axis.set_xlim(0, len(cells))
         axis.set_ylim(len(names), 0)
         axis.set_yticks([i + 0.5 for i in range(len(names))], names, fontsize=7)
-        live = [f"{cell.method}\n{100 * cell.sparsity:g} %\n{_mean(cell, 'live_inputs'):.3g} live" for cell in cells]
+        live = [f"{method_name(cell.method)}\n{100 * cell.sparsity:g} %\n{_mean(cell, 'live_inputs'):.3g} live" for cell in cells]
         axis.set_xticks([i + 0.5 for i in range(len(cells))], live, fontsize=6.5)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

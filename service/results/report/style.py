@@ -1,4 +1,4 @@
-"""How figures look: a palette that colour-blind people can tell apart, thin axes, and one drawing for paper and for light and dark pages.
+"""How figures look: thin axes, and one drawing for paper and for light and dark pages.
 
 Colours are drawn as hex values of paper; `inline` puts the page's CSS variables in their place, so that a page can be light or dark.
 """
@@ -12,38 +12,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from service.results.report.palette import VARIABLES, colour
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# name -> (on paper and light pages, on dark pages). Methods: Okabe & Ito 2008, reordered; lighter on dark.
-COLOURS = {
-    "ink": ("#1a1a19", "#f2f1ec"),
-    "muted": ("#5f5e5a", "#b4b2a9"),
-    "rule": ("#d8d6cf", "#3f3e3b"),
-    "method-0": ("#0072b2", "#4ea3e0"),
-    "method-1": ("#d55e00", "#f5793a"),
-    "method-2": ("#009e73", "#22c498"),
-    "method-3": ("#b0578d", "#e08cbc"),
-    "method-4": ("#b27f00", "#f0b429"),
-    "method-5": ("#2f9bd6", "#9bd4f5"),
-    "level-0": ("#5c96d2", "#47739f"),
-    "level-1": ("#2f74bd", "#5b9bd9"),
-    "level-2": ("#1a5596", "#7fbdf5"),
-    "level-3": ("#0b3566", "#b5dafc"),
-    "absent": ("#a84300", "#f5793a"),  # of text only
-}
-MARKERS = ("o", "s", "^", "D", "v", "P")
-METHODS, LEVELS = len(MARKERS), 4
 SIZE = (4.4, 3.1)  # inches, of a panel
 SHEET = 12  # panels
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "winnow", "pdf.fonttype": 42, "font.size": 9, "axes.titlesize": 9.5, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": COLOURS["rule"][0],
-    "axes.labelcolor": COLOURS["muted"][0], "xtick.color": COLOURS["muted"][0], "ytick.color": COLOURS["muted"][0],
-    "text.color": COLOURS["ink"][0], "axes.titlecolor": COLOURS["ink"][0], "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": colour("rule"),
+    "axes.labelcolor": colour("muted"), "xtick.color": colour("muted"), "ytick.color": colour("muted"),
+    "text.color": colour("ink"), "axes.titlecolor": colour("ink"), "xtick.labelsize": 8, "ytick.labelsize": 8,
     "axes.labelsize": 8.5, "lines.linewidth": 1.6, "lines.markersize": 4.5, "axes.axisbelow": True, "legend.frameon": False,
-    "legend.fontsize": 8, "grid.color": COLOURS["rule"][0], "grid.linewidth": 0.6, "figure.facecolor": "none", "axes.facecolor": "none",
+    "legend.fontsize": 8, "grid.color": colour("rule"), "grid.linewidth": 0.6, "figure.facecolor": "none", "axes.facecolor": "none",
 }  # fmt: skip
 
 
@@ -57,27 +40,6 @@ class Panel:
     draw: Callable[[Axes], None]
     size: tuple[float, float] = SIZE
     columns: int = 3
-
-
-def colour(name: str) -> str:
-    return COLOURS[name][0]
-
-
-def method_colour(methods: Sequence[str], method: str) -> str:
-    """A method's colour, the same in all figures; of more than six the others share the ink's grey."""
-    index = methods.index(method) if method in methods else METHODS
-    return colour(f"method-{index}" if index < METHODS else "muted")
-
-
-def marker(methods: Sequence[str], method: str) -> str:
-    return MARKERS[methods.index(method) % METHODS] if method in methods else "o"
-
-
-def level_colour(levels: Sequence[float], level: float) -> str:
-    """By rank, the higher the more it stands out from the page, be that light or dark."""
-    if len(levels) < 2:
-        return colour(f"level-{LEVELS - 2}")
-    return colour(f"level-{round(list(levels).index(level) * (LEVELS - 1) / (len(levels) - 1))}")
 
 
 def sheets(panels: Sequence[Panel]) -> list[Sequence[Panel]]:
@@ -104,6 +66,16 @@ def drawn(panels: Sequence[Panel]) -> Figure:
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
     return figure
+
+
+def png(panels: Sequence[Panel]) -> bytes:
+    """All panels on one sheet, on white."""
+    import matplotlib
+
+    stream = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        drawn(panels).savefig(stream, format="png", dpi=150, facecolor="white")
+    return stream.getvalue()
 
 
 def saved(panels: Sequence[Panel]) -> dict[str, bytes]:
@@ -137,8 +109,7 @@ def inline(panel: Panel, name: str) -> str:
     text = re.sub(r'<svg( width="[^"]*")?( height="[^"]*")?|(?<=svg) (width|height)="[^"]*pt"', "<svg", text, count=1)
     text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
     text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", text)
-    for key, (paper, _) in COLOURS.items():
-        text = text.replace(paper, f"var(--{key})")
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda found: VARIABLES.get(found[0], found[0]), text)
     return re.sub(r"<[^>]*>", _shortened, text).replace("'DejaVu Sans', ", "")
 
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.results import controls
-from service.results.cells import Aggregate, Cell, Task, aggregates, claim
-from service.results.outcomes import DONE
-from service.results.quick_table import PAPER_BUDGET
-from service.results.report.gather import TAIL, Run
+from service.results.cells import Cell, Task, by_identifier
+from service.results.report.over_tasks import Aggregate, aggregates, budget_note, claim
+from service.results.runs import TAIL, Run
 from service.results.statistics import Estimate
 from service.terminal.columns import aligned
 
@@ -45,7 +44,6 @@ def notes(tasks: Sequence[Task]) -> list[str]:
     counts = sorted({len(cell.done) for cell in cells if cell.done})
     episodes = sorted({task.trial.episodes for task in tasks})
     final = sorted({task.trial.final_episodes for task in tasks} - {0})
-    budgets = sorted({task.trial.updates for task in tasks})
     found = [
         f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all, too high by its luck. "
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
@@ -62,12 +60,7 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         found.append("a cell with an absent seed shows the mean of the others, which may flatter it, and is left out of means over tasks.")
     if len(tasks) > 1:
         found.append("over tasks: rows of one sparsity are about the same tasks, those where each of their methods has every seed.")
-    if budgets and budgets[0] < PAPER_BUDGET:
-        found.append(
-            f"budget: {_listed(budgets)} updates; the paper's claim is about {PAPER_BUDGET:,}. "
-            "Pruned networks learn more slowly: read scores of short budgets as how far each got, not as what pruning costs."
-        )
-    return found
+    return [*found, *budget_note(tasks)]
 
 
 def cells_of(cell: Cell) -> tuple[str, ...]:
@@ -117,9 +110,7 @@ def left_out(tasks: Sequence[str], most: int = 3) -> str:
 
 def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
     """Pruned cells against their controls, where the sweeps have some."""
-    runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
-    outcomes = {run.trial.key: run.last if run.outcome == DONE else run.outcome for run in runs}
-    return controls.compare([run.trial for run in runs], outcomes)
+    return controls.compare([run for task in tasks for run in task.runs])
 
 
 def latex(tasks: Sequence[Task]) -> str:
@@ -138,12 +129,12 @@ def latex(tasks: Sequence[Task]) -> str:
 
 def cell_rows(tasks: Sequence[Task]) -> list[Row]:
     """A row per cell, for programs; nan where there is no number."""
-    return [_place(task, cell) | _numbers(cell) for task in tasks for cell in task.cells.values()]
+    return [_place(task, cell) | _numbers(cell) for task in tasks for cell in by_identifier(task)]
 
 
 def trial_rows(tasks: Sequence[Task]) -> list[Row]:
     """A row per trial: nothing is averaged but the episodes of an evaluation."""
-    return [_place(task, cell) | _trial(run) for task in tasks for cell in task.cells.values() for run in cell.runs]
+    return [_place(task, cell) | _trial(run) for task in tasks for cell in by_identifier(task) for run in cell.runs]
 
 
 def curve_rows(tasks: Sequence[Task]) -> list[Row]:
@@ -151,7 +142,7 @@ def curve_rows(tasks: Sequence[Task]) -> list[Row]:
     return [
         {"key": run.trial.key, "update": point.update, "score": point.score, "flops": point.flops, "seconds": point.seconds}
         for task in tasks
-        for cell in task.cells.values()
+        for cell in by_identifier(task)
         for run in cell.runs
         for point in run.points
     ]
@@ -196,10 +187,10 @@ def _numbers(cell: Cell) -> dict[str, Any]:
 
 
 def _trial(run: Run) -> dict[str, Any]:
-    last, best, tail, final = (run.last, run.best, run.tail, run.final) if run.outcome == DONE else [math.nan] * 4
+    last, best, tail, final = (run.last, run.best, run.tail, run.final) if run.done else [math.nan] * 4
     actor = (run.masks or {}).get("actor", {})
     return {
-        "seed": run.trial.seed, "key": run.trial.key, "outcome": run.outcome, "update": run.points[-1].update if run.points else 0,
+        "seed": run.trial.seed, "key": run.trial.key, "outcome": run.state, "update": run.points[-1].update if run.points else 0,
         "last": last, "best": best, "tail": tail, "final": final, "return": run.returns, "episodes": run.trial.episodes,
         "final_episodes": run.trial.final_episodes,
         "flops": run.points[-1].flops if run.points else math.nan, "seconds": run.points[-1].seconds if run.points else math.nan,

@@ -12,12 +12,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from service.results.cells import Task, aggregates, claim, tasks_of
-from service.results.outcomes import DONE
+from service.results.cells import Task, tasks_of
 from service.results.report import costs, figures, marks, page, sizes, style, tables
 from service.results.report.build import remove_others
-from service.results.report.gather import Point, Run, seconds
+from service.results.report.gather import seconds
+from service.results.report.over_tasks import aggregates, claim
 from service.results.report.style import Panel, inline
+from service.results.runs import Point, Run
 from tests.service.results.report.conftest import trial
 
 DIVERGED = "failed: divergence"
@@ -30,7 +31,7 @@ def run(pruner: str, sparsity: float, seed: int, score: float | str, dataset: st
     if isinstance(score, str):
         return Run(of, score, (Point(500, 1.0, 1.0, 1.0),), masks=masks)
     points = (Point(500, score / 2, size * 500, 5.0), Point(1000, score, size * 1000, 10.0))
-    return Run(of, DONE, points, 30 * score, masks=masks)
+    return Run(of, score, points, returns=30 * score, masks=masks)
 
 
 def runs(pruner: str, sparsity: float, scores: Sequence[float | str], dataset: str = "hopper", size: int = 100) -> list[Run]:
@@ -58,7 +59,7 @@ def test_a_cell_with_an_unpaired_seed_is_starred_and_not_judged() -> None:
     (cell,) = [cell for cell in tasks[0].cells.values() if cell.method == "snip"]
     assert cell.retained
     assert cell.retained.value == 1.0, "of the two pairs"
-    assert tables.against_rows(tasks[0])[1][:3] == ("snip 95 %", "2/3", "100 %*")
+    assert tables.against_rows(tasks[0])[1][:3] == ("SNIP 95 %", "2/3", "100 %*")
     assert tables.against_rows(tasks[0])[1][-1] == "1 failed: divergence"
     assert r"100 \%*" in tables.latex(tasks)
     assert figures.shown(cell) == "100*"
@@ -95,7 +96,11 @@ def test_controls_claim_nothing() -> None:
     pruned = runs("snip", 0.95, [50.0, 100.0])
     controls = [replace(each, trial=control) for each in pruned for control in each.trial.controls().values()]
     tasks = of(runs("dense", 0.0, [50.0, 100.0]), pruned, controls)
-    assert [cell.name for cell in tasks[0].cells.values() if cell.control] == ["small_dense 95 %", "snip+reinit 95 %", "snip+shuffle 95 %"]
+    assert [cell.name for cell in tasks[0].cells.values() if cell.control] == [
+        "SNIP 95 %, reinitialized",
+        "SNIP 95 %, shuffled",
+        "Small dense 95 %",
+    ]
     assert claim(tasks)[0] == "at 95 %: 2 of 2 cells retain >= 97 % of dense (2 with their whole interval)", "SNIP and ERK"
 
 
@@ -113,14 +118,14 @@ def two_tasks() -> list[Task]:
 
 def test_methods_are_compared_over_the_same_tasks() -> None:
     found = {(row.at, row.method): row for row in aggregates(two_tasks())}
-    hopper, both = ("hopper-expert bc",), ("hopper-expert bc", "walker2d-expert bc")
+    hopper, both = ("hopper-expert BC",), ("hopper-expert BC", "walker2d-expert BC")
     assert {key: row.tasks for key, row in found.items()} == {
         (0.5, "dense"): both, (0.5, "snip"): both,
         (0.95, "dense"): hopper, (0.95, "snip"): hopper, (0.95, "random_erk"): hopper, (0.95, "grasp"): (),
     }  # fmt: skip
     means = {key: row.mean.value for key, row in found.items() if row.mean}
     assert means[0.95, "snip"] == means[0.95, "random_erk"] == means[0.95, "dense"] == 40, "Walker2d would make SNIP 70"
-    assert found[0.95, "random_erk"].left_out == ("walker2d-expert bc (1 missing)",)
+    assert found[0.95, "random_erk"].left_out == ("walker2d-expert BC (1 missing)",)
     assert found[0.95, "grasp"].left_out == tuple(f"{task} (1 failed: divergence)" for task in both)
 
 
@@ -138,13 +143,13 @@ def test_an_incomplete_cell_is_named_so_and_never_the_best() -> None:
     tasks = of(dense, runs("snip", 0.95, [40.0, 40.0], size=50), runs("random_erk", 0.95, [99.0, DIVERGED], size=50))
     for panel in (*costs.frontier(tasks, "flops"), *sizes.pareto(tasks)):
         axis = drawn(panel)
-        assert "random_erk 95 % 1/2" in texts(axis)
+        assert "Random (ERK) 95 % 1/2" in texts(axis)
         (best,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
         assert max(best.get_ydata()) == 50.0
     curves = {panel.title: texts(drawn(panel)) for panel in costs.curves(tasks, "update")}
-    assert curves == {"hopper-expert bc, random_erk": {"dense", "95 % 1/2"}, "hopper-expert bc, snip": {"dense", "95 %"}}
+    assert curves == {"hopper-expert BC, Random (ERK)": {"dense", "95 % 1/2"}, "hopper-expert BC, SNIP": {"dense", "95 %"}}
     alone = of(runs("snip", 0.95, [40.0, DIVERGED]))
-    assert texts(drawn(costs.frontier(alone, "flops")[0])) == {"snip 95 % 1/2"}, "and no thick line"
+    assert texts(drawn(costs.frontier(alone, "flops")[0])) == {"SNIP 95 % 1/2"}, "and no thick line"
 
 
 def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_equal() -> None:
@@ -155,16 +160,16 @@ def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_e
     ]
     tasks = of(runs("dense", 0.0, [50.0, 50.0]), runs("snip", 0.95, [40.0, 40.0], size=10), long)
     assert [(task.name, sorted(cell.name for cell in task.cells.values())) for task in tasks] == [
-        ("hopper-expert bc, 1,000 updates", ["dense", "snip 95 %"]), ("hopper-expert bc, 5,000 updates", ["snip 95 %"]),
+        ("hopper-expert BC, 1,000 updates", ["SNIP 95 %", "dense"]), ("hopper-expert BC, 5,000 updates", ["SNIP 95 %"]),
     ]  # fmt: skip
     (panel,) = costs.frontier(tasks, "flops")
     axis = drawn(panel)
-    assert panel.title == "hopper-expert bc"
-    assert {"snip 95 %, 1k", "snip 95 %, 5k"} <= texts(axis)
+    assert panel.title == "hopper-expert BC"
+    assert {"SNIP 95 %, 1k", "SNIP 95 %, 5k"} <= texts(axis)
     (best,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
     assert best.get_ydata()[-1] == 60.0
     apart = of(runs("dense", 0.0, [50.0]), runs("dense", 0.0, [50.0], "walker2d"))
-    assert [panel.title for panel in costs.frontier(apart, "flops")] == ["hopper-expert bc", "walker2d-expert bc"]
+    assert [panel.title for panel in costs.frontier(apart, "flops")] == ["hopper-expert BC", "walker2d-expert BC"]
 
 
 def test_names_of_a_front_do_not_touch_and_are_told_where_there_is_room() -> None:
@@ -193,7 +198,7 @@ def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
 
 
 def test_the_page_keeps_the_numbers_of_its_texts() -> None:
-    panel = Panel("hopper-expert bc, learning_rate 0.00125", "x", "y", lambda axis: axis.plot([0, 1 / 3], [0, 1 / 7], label="a"))
+    panel = Panel("hopper-expert BC, learning_rate 0.00125", "x", "y", lambda axis: axis.plot([0, 1 / 3], [0, 1 / 7], label="a"))
     text = inline(panel, "test")
     assert "learning_rate 0.00125" in text
     assert not re.search(r"<path[^>]*\.\d{3}", text)

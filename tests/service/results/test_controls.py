@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from service.results.cells import tasks_of
 from service.results.controls import T, compare, paired, text_of
-from service.results.quick_table import studies
+from service.results.runs import Run, runs_of
 from service.tracking.runs import RunRow
 from tests.service.results.test_quick_table import row
 from trainables.trial import Trial
@@ -38,6 +39,10 @@ def test_the_verdict_follows_from_the_interval(differences: list[float], verdict
     assert paired(differences).verdict == verdict
 
 
+def runs(trials: list[Trial], scores: dict[str, float | str]) -> list[Run]:
+    return [Run(one, scores.get(one.key, "missing")) for one in trials]
+
+
 def with_controls(seeds: int, **more: object) -> list[Trial]:
     return [one for seed in range(seeds) for one in (trial(seed, **more), *trial(seed, **more).controls().values())]
 
@@ -47,8 +52,9 @@ def test_a_trial_is_paired_with_its_own_controls_over_seeds() -> None:
     scores = {one.key: 10.0 * one.seed + {"none": 7, "shuffle": 2, "reinit": 6}[one.control] for one in trials if one.pruner == "snip"}
     scores |= {one.key: 10.0 * one.seed + one.seed for one in trials if one.pruner == "random_erk" and one.seed < 2}
     failed = {one.key: "failed: divergence" for one in trials if one.pruner == "random_erk" and one.seed == 2}
-    found = compare(trials, scores | failed)
-    assert {each.where for each in found} == {"bc on winnow/hopper/expert-v0, snip@95, 20,000 updates"}
+    found = compare(runs(trials, scores | failed))
+    assert {each.cell for each in found} == {"bc on winnow/hopper/expert-v0, snip@95, 20,000 updates"}
+    assert {each.heading for each in found} == {"BC on hopper-expert, SNIP 95 % (winnow/hopper/expert-v0, 20,000 updates)"}
     pairs = {each.control: (each.difference and each.difference.mean, each.seeds) for each in found}
     assert pairs == {
         "shuffle": (5.0, "3"), "reinit": (1.0, "3"), "erk": (6.5, "2 of 3 (1 failed: divergence)"),
@@ -57,13 +63,13 @@ def test_a_trial_is_paired_with_its_own_controls_over_seeds() -> None:
     text = text_of(found)
     assert "its mask shuffled within layers    +5.0 [+5.0, +5.0]  n=3  better" in text
     assert "a small dense network                    n=0 of 3 (3 missing)  no seed has both" in text
-    assert text_of(compare([one for one in trials if one.control == "none" and one.pruner == "snip"], scores)) == ""
+    assert text_of(compare(runs([one for one in trials if one.control == "none" and one.pruner == "snip"], scores))) == ""
 
 
 def test_other_data_is_another_comparison_also_of_one_family_and_tier() -> None:
     trials = [one for place in ("winnow", "mine") for one in with_controls(2, dataset=f"{place}/hopper/expert-v0")]
     scores = {one.key: {"winnow": 1.0, "mine": 100.0}[one.dataset.split("/")[0]] * (one.control == "none") for one in trials}
-    found = {each.where.split()[2].strip(","): each for each in compare(trials, scores) if each.control == "shuffle"}
+    found = {each.cell.split()[2].strip(","): each for each in compare(runs(trials, scores)) if each.control == "shuffle"}
     assert {place: each.differences for place, each in found.items()} == {
         "winnow/hopper/expert-v0": (1.0, 1.0), "mine/hopper/expert-v0": (100.0, 100.0),
     }  # fmt: skip
@@ -72,29 +78,29 @@ def test_other_data_is_another_comparison_also_of_one_family_and_tier() -> None:
 def test_what_is_no_number_is_no_pair() -> None:
     trials = with_controls(2)
     scores = {one.key: math.nan if one.control == "shuffle" and one.seed == 1 else 1.0 for one in trials}
-    (shuffled,) = [each for each in compare(trials, scores) if each.control == "shuffle"]
+    (shuffled,) = [each for each in compare(runs(trials, scores)) if each.control == "shuffle"]
     assert (shuffled.differences, shuffled.absent) == ((0.0,), ("no number",))
     assert shuffled.columns[-1] == "one seed says nothing"
 
 
 def test_a_sweep_that_trains_for_itself_is_compared_too() -> None:
     trials = [replace(one, fresh="smoke") for one in with_controls(2)]
-    assert {each.seeds for each in compare(trials, {one.key: 1.0 for one in trials})} == {"2"}
+    assert {each.seeds for each in compare(runs(trials, {one.key: 1.0 for one in trials}))} == {"2"}
 
 
 def test_where_only_returns_are_known_they_are_compared() -> None:
     trials = with_controls(2)
     rows = {one.key: RunRow("id", "FINISHED", {"eval/return": 3000.0 + one.seed * (one.control == "none")}, {}) for one in trials}
-    (study,) = studies(trials, rows)
-    assert study.measure == "return"
-    assert [each.difference.mean for each in compare(trials, study.outcomes) if each.control == "shuffle"] == [0.5]
+    (task,) = tasks_of(runs_of(trials, rows))
+    assert task.measure == "return"
+    assert [each.difference.mean for each in compare(task.runs) if each.control == "shuffle"] == [0.5]
 
 
-def test_controls_are_columns_of_their_study() -> None:
+def test_controls_are_columns_of_their_task() -> None:
     trials = [one for seed in range(2) for one in (trial(seed, rescale="layer"), *trial(seed, rescale="layer").controls().values())]
     trials += [trial(seed, pruner="dense", sparsity=0.0) for seed in range(2)]
-    (study,) = studies(trials, {one.key: row(50.0) for one in trials})
-    assert study.pruners == [
-        "snip+rescale=layer", "snip+rescale=layer+shuffle", "snip+rescale=layer+reinit", "random_erk+rescale=layer", "small_dense",
+    (task,) = tasks_of(runs_of(trials, {one.key: row(50.0) for one in trials}))
+    assert task.methods == [
+        "snip+rescale=layer", "snip+rescale=layer+reinit", "snip+rescale=layer+shuffle", "random_erk+rescale=layer", "small_dense",
     ]  # fmt: skip
-    assert all(len(cell.scores) == 2 for cell in study.cells.values())
+    assert all(len(cell.done) == 2 for cell in task.cells.values())

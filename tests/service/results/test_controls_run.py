@@ -52,7 +52,7 @@ def test_results_tell_the_verdict_and_leave_mlflow_as_it_is(tracking: Tracking, 
     assert before.info.status == "RUNNING"
     assert main(["results", "smoke", *SETTINGS]) == 0
     out = capsys.readouterr().out
-    assert f"bc on {HOPPER}, snip@80, 20 updates, evaluations 1, episodes 2" in out
+    assert f"SNIP 80 % ({HOPPER}, 20 updates, evaluations 1, episodes 2)" in out
     assert "  against its mask shuffled within layers " in out
     assert re.search(r"shuffled within layers +[+-][0-9.]+  n=1 of 2 \(1 missing\)  one seed says nothing", out)
     assert re.search(r"a random ERK mask +[+-][0-9.]+ \[[+-][0-9.]+, [+-][0-9.]+\]  n=2  (better|worse|no difference shown)", out)

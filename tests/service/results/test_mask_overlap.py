@@ -61,7 +61,7 @@ def test_the_command(swept: tuple[Path, World], capsys: pytest.CaptureFixture[st
     storage, _ = swept
     assert main(["overlap", "smoke", "--storage", str(storage)]) == 0
     text = capsys.readouterr().out
-    assert "td3_bc on test/made-up-v0 at 50 %: critic" in text
+    assert "TD3+BC on test-made-up at 50 % (test/made-up-v0): critic" in text
     assert "dense" not in text
     assert main(["overlap", "smoke", "--storage", str(storage), "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)

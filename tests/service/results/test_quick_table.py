@@ -4,8 +4,11 @@ import math
 
 import pytest
 
+from service.results.cells import Task, tasks_of
 from service.results.outcomes import outcome
-from service.results.quick_table import estimate, figure, studies, text_of
+from service.results.quick_table import figure, text_of, to_json
+from service.results.runs import runs_of
+from service.results.statistics import mean_interval
 from service.tracking.runs import RunRow
 from trainables.trial import Trial
 
@@ -34,56 +37,61 @@ def found() -> dict[str, RunRow]:
     return rows
 
 
+def tasks(trials: list[Trial], rows: dict[str, RunRow]) -> list[Task]:
+    return tasks_of(runs_of(trials, rows))
+
+
 def test_the_table_has_mean_interval_seeds_and_share_of_dense() -> None:
-    lines = text_of(studies(TRIALS, found())).splitlines()
-    assert lines[0] == ("bc on winnow/hopper/expert-v0, 20,000 updates: normalized score (the data's episodes have a mean of 92.5)")
+    lines = text_of(tasks(TRIALS, found())).splitlines()
+    assert (
+        lines[0] == "hopper-expert BC: normalized score (winnow/hopper/expert-v0, 20,000 updates; the data's episodes have a mean of 92.5)"
+    )
     assert lines[1].split() == ["dense:", "90.0", "[80.0,", "100.0]", "n=2"]
-    assert lines[2].split() == ["sparsity", "snip", "random_erk"]
+    assert lines[2].split() == ["sparsity", "SNIP", "Random", "(ERK)"]
     assert lines[3].split() == ["80", "%", "67.5", "[60.0,", "75.0]", "n=2", "75", "%", "45.0", "[40.0,", "50.0]", "n=2", "50", "%"]
 
 
 def test_failed_and_missing_seeds_are_shown_as_such() -> None:
-    line = next(line for line in text_of(studies(TRIALS, found())).splitlines() if line.strip().startswith("95 %"))
+    line = next(line for line in text_of(tasks(TRIALS, found())).splitlines() if line.strip().startswith("95 %"))
     assert line.split("   ", 1)[1].split() == [
-        "20.0", "n=1", "of", "2", "(failed:", "divergence)",
-        "25", "%", "(1", "of", "2", "pairs)", "missing",
+        "20.0", "n=1", "of", "2", "(1", "failed:", "divergence)",
+        "25", "%", "(1", "of", "2", "pairs)", "2", "missing",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("status", "word"), [("KILLED", "interrupted"), ("RUNNING", "not finished"), ("FINISHED", "no number")])
 def test_what_became_of_a_run_has_one_name_in_results_and_report(status: str, word: str) -> None:
     absent = row(math.nan, status)
-    (study,) = studies([TRIALS[0]], {TRIALS[0].key: absent})
-    assert study.cells["dense", 0.0].others == (word,) == (outcome(absent, "eval/normalized_score"),)
+    (task,) = tasks([TRIALS[0]], {TRIALS[0].key: absent})
+    assert task.cells["dense", 0.0].absent == [word] == [outcome(absent, "eval/normalized_score")]
 
 
 def test_the_share_is_that_of_the_seeds_that_both_have() -> None:
     """Dense 80 and 100, SNIP 60 and 75: 135 / 180; without dense's second seed 60 / 80, not 67.5 / 80."""
     rows = found()
-    dense, snip = (studies(TRIALS, rows)[0].cells[place] for place in CELLS[:2])
-    assert (snip.share(dense).value, snip.share(dense).low, snip.share(dense).high) == (0.75, 0.75, 0.75)
+    share = tasks(TRIALS, rows)[0].cells["snip", 0.8].retained
+    assert (share.value, share.low, share.high) == (0.75, 0.75, 0.75)
     del rows[trial("dense", 0.0, 1).key]
-    assert "67.5 [60.0, 75.0]  n=2  75 % (1 of 2 pairs)" in text_of(studies(TRIALS, rows))
+    assert "67.5 [60.0, 75.0]  n=2  75 % (1 of 2 pairs)" in text_of(tasks(TRIALS, rows))
 
 
 def test_the_text_says_what_a_short_budget_does_not_show() -> None:
-    text = " ".join(text_of(studies(TRIALS, found())).split())
-    assert "budget: 20,000 updates. That is short" in text
-    assert "the paper's claim (95 % removed, return kept) is about 1,000,000 updates" in text
+    text = " ".join(text_of(tasks(TRIALS, found())).split())
+    assert "budget: 20,000 updates; the paper's claim (95 % removed, return kept) is about 1,000,000" in text
     long = [trial(pruner, sparsity, 0, updates=1_000_000) for pruner, sparsity in CELLS]
-    assert "That is short" not in text_of(studies(long, {}))
+    assert "budget:" not in text_of(tasks(long, {}))
 
 
 def test_what_may_not_be_compared_is_kept_apart() -> None:
     mixed = [*TRIALS, trial("dense", 0.0, 0, updates=50_000), trial("dense", 0.0, 0, dataset="winnow/hopper/medium-v0")]
     mixed += [trial("dense", 0.0, 0, hyper={"learning_rate": 0.1})]
-    assert [len(study.cells) for study in studies(mixed, found())] == [5, 1, 1, 1]
+    assert sorted(len(task.cells) for task in tasks(mixed, found())) == [1, 1, 1, 5]
 
 
 def test_the_interval_is_the_bootstraps_and_always_the_same() -> None:
-    one = estimate([10.0])
+    one = mean_interval([10.0])
     assert (one.value, one.low, one.high, one.seeds) == (10.0, 10.0, 10.0, 1)
-    five, again = (estimate([10.0, 20.0, 30.0, 40.0, 50.0]) for _ in range(2))
+    five, again = (mean_interval([10.0, 20.0, 30.0, 40.0, 50.0]) for _ in range(2))
     assert five == again
     # The bootstrap distribution of a mean of 5 has the standard deviation sqrt(200 / 5) = 6.3: about 30 -+ 12.
     assert five.value == 30.0
@@ -93,4 +101,28 @@ def test_the_interval_is_the_bootstraps_and_always_the_same() -> None:
 
 def test_the_figure_is_a_picture_also_of_an_unfinished_sweep() -> None:
     for rows in (found(), {}):
-        assert figure(studies(TRIALS, rows)).startswith(b"\x89PNG")
+        assert figure(tasks(TRIALS, rows)).startswith(b"\x89PNG")
+
+
+def test_runs_that_may_be_compared_have_one_measure() -> None:
+    """Beside a run with a normalized score, one that has only a return has no number."""
+    rows = {TRIALS[0].key: row(50.0), TRIALS[1].key: RunRow("id", "FINISHED", {"eval/return": 3000.0}, {})}
+    (task,) = tasks(TRIALS[:2], rows)
+    assert [run.state for run in task.runs] == ["done", "no number"]
+    assert task.measure == "normalized score"
+    (task,) = tasks(TRIALS[1:2], rows)
+    assert (task.measure, task.runs[0].last) == ("return", 3000.0)
+    with pytest.raises(ValueError, match="has no last score: missing"):
+        _ = tasks(TRIALS[:1], {})[0].runs[0].last
+
+
+def test_programs_get_identifiers_and_every_score() -> None:
+    (task,) = to_json(tasks(TRIALS, found()))
+    assert task["title"] == "bc on winnow/hopper/expert-v0, 20,000 updates"
+    cells = {(cell["pruner"], cell["sparsity"]): cell for cell in task["cells"]}
+    assert cells.keys() == set(CELLS)
+    assert cells["snip", 0.95] == {
+        "pruner": "snip", "sparsity": 0.95, "scores": [20.0], "others": ["failed: divergence"],
+        "estimate": {"mean": 20.0, "low": 20.0, "high": 20.0, "seeds": 1},
+    }  # fmt: skip
+    assert cells["random_erk", 0.95]["estimate"] is None

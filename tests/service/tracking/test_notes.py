@@ -59,7 +59,7 @@ def test_a_note_says_what_it_is_how_it_ended_and_what_to_type(tmp_path: Path, tr
     ship(tmp_path, TRIAL, tracking, "leased", "done")
     (run,) = runs(tracking, TRIAL)
     note = run.data.tags[NOTE]
-    assert f"**bc, pruned by snip to 80 %**, on `{DATASET}`, seed 1000, 40 updates." in note
+    assert f"**BC, SNIP 80 %**, on `{DATASET}`, seed 1000, 40 updates." in note
     assert "State: done. Last evaluation: normalized score **20.0**, return 2.0, mean of 2 episodes after 40 updates." in note
     assert "Warning: actor: a hidden layer has 3 live units left." in note
     for line in (

@@ -39,7 +39,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 
 def names(found: Gathered) -> set[tuple[str, str]]:
-    return {(run.trial.name, run.outcome) for run in found.runs}
+    return {(run.trial.name, run.state) for run in found.runs}
 
 
 def test_without_the_journal_missing_cells_are_known_and_none_is_invented(tracking: Tracking, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from service.__main__ import main
 from service.results.cells import tasks_of
 from service.results.outcomes import MISSING
 from service.results.report.build import FIGURES
-from service.results.report.gather import Run
 from service.results.report.page import ABOUT, style
-from service.results.report.style import COLOURS, Panel, sheets
+from service.results.report.palette import COLOURS, OTHERS, PRUNERS, SHADES
+from service.results.report.style import Panel, sheets
+from service.results.runs import Run
 from service.storage import paths
 from service.tracking.runs import Tracking
 from tests.service.results.report.conftest import trial
@@ -50,16 +51,16 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
     text = (made / "table.txt").read_text()
     over = text[text.index("over tasks") :]
     # Without a task where every seed has a score there are no numbers, but it is said what was left out.
-    assert re.search(r"random_erk 95 %  0  +hopper-expert bc \(1 failed: divergence\), walker2d-medium bc \(not in the sweep\)", over)
-    assert re.search(r"snip 99 %  +0  +hopper-expert bc \(1 missing\), walker2d-medium bc \(not in the sweep\)", over)
-    assert re.search(r"snip 95 %  +2  +57\.0  ", over)  # of 89 and 25
+    assert re.search(r"Random \(ERK\) 95 %  0  +hopper-expert BC \(1 failed: divergence\), walker2d-medium BC \(not in the sweep\)", over)
+    assert re.search(r"SNIP 99 %  +0  +hopper-expert BC \(1 missing\), walker2d-medium BC \(not in the sweep\)", over)
+    assert re.search(r"SNIP 95 %  +2  +57\.0  ", over)  # of 89 and 25
     assert "n = 1 and 2 seeds are few: the interval of 2 is their range" in text
 
 
 def test_the_papers_claim_is_counted(made: Path) -> None:
     lines = (made / "table.txt").read_text().splitlines()
     assert lines[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (1 with their whole interval; 1 diverged)"
-    assert lines[2] == "  snip, at 95 %: 1 of 2 cells retain >= 97 % of dense (1 with their whole interval)"
+    assert lines[1] == "  SNIP, at 95 %: 1 of 2 cells retain >= 97 % of dense (1 with their whole interval)"
 
 
 def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) -> None:
@@ -90,9 +91,9 @@ def test_tasks_are_told_apart_by_what_differs_and_no_more() -> None:
     plain = trial("dense", 0.0, 0)
     others = [plain.using(hyper={"learning_rate": 1e-3}), plain.using(episodes=3), trial("dense", 0.0, 0, "winnow/walker2d/expert-v0")]
     found = [task.name for task in tasks_of([Run(each, MISSING) for each in (plain, *others)])]
-    first = "hopper-expert bc"
+    first = "hopper-expert BC"
     assert found == [
-        f"{first}, episodes 10", f"{first}, episodes 3", f"{first}, learning_rate 0.001, episodes 10", "walker2d-expert bc"
+        f"{first}, episodes 10", f"{first}, episodes 3", f"{first}, learning_rate 0.001, episodes 10", "walker2d-expert BC"
     ]  # fmt: skip
     assert [task.name for task in tasks_of([Run(each, MISSING) for each in (plain, others[0])])] == [
         f"{first}, learning_rate 0.001", f"{first}, plain",
@@ -160,8 +161,9 @@ def test_every_colour_stands_out_from_the_page(scheme: str) -> None:
     found = {name: contrast(pair[number], surface) for name, pair in COLOURS.items()}
     assert min(value for name, value in found.items() if name != "rule") >= 3  # WCAG's bound for lines and marks
     assert min(found[name] for name in ("ink", "muted", "absent")) >= 4.5  # and for text
-    ramp = [found[f"level-{level}"] for level in range(4)]
-    assert ramp == sorted(ramp), "the page says: the sparser, the stronger the line"
+    for name in (*(f"method-{pruner}" for pruner in PRUNERS), *(f"other-{number}" for number in range(len(OTHERS)))):
+        ramp = [found[name], *(found[f"{name}-{shade}"] for shade in range(1, SHADES))]
+        assert ramp == sorted(ramp), "the page says: the sparser, the stronger the line"
 
 
 class Page(HTMLParser):

@@ -1,0 +1,116 @@
+"""What the cells of many tasks say together: the paper's claim counted, means over tasks, and what short budgets cannot show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.results import statistics
+from service.results.cells import DENSE, Cell, Place, Task, places_of
+from service.results.outcomes import MEASURES
+from service.results.statistics import Estimate
+from service.spool.scores import SCORE
+from service.terminal.labels import method_name, rank
+
+CLAIM = 0.97  # of the dense score, at 95 % sparsity
+CLAIMED_AT = 0.95
+PAPER_BUDGET = 1_000_000  # updates
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A method at a sparsity over the tasks of its comparison: those where each method at that sparsity, and dense, has every seed.
+
+    `at` is the comparison's sparsity, also for dense. Without a whole task of its own a method takes no part: no numbers, all left out.
+    """
+
+    at: float
+    method: str
+    sparsity: float
+    tasks: tuple[str, ...]
+    left_out: tuple[str, ...]  # `task`, or `task (what became of its seeds)`
+    mean: Estimate | None = None
+    iqm: Estimate | None = None
+    improvement: Estimate | None = None
+
+    @property
+    def name(self) -> str:
+        return f"dense, for {100 * self.at:g} %" if self.method == "dense" else method_name(self.method, self.sparsity)
+
+
+def aggregates(tasks: Sequence[Task]) -> list[Aggregate]:
+    """Over tasks, with seeds drawn within tasks; only normalized scores. The rows of one sparsity are about the same tasks."""
+    own = [task for task in tasks if task.measure == MEASURES[SCORE]]
+    levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != "dense"}) or [0.0]
+    return [row for level in levels for row in _comparison(own, level)]
+
+
+def _comparison(tasks: Sequence[Task], level: float) -> list[Aggregate]:
+    """Dense, and all methods at one sparsity, over the tasks where every one of them that has a whole task is whole."""
+    places = [place for place in places_of(tasks) if place == DENSE or place[1] == level]
+    taking_part = [place for place in places if any(_seeded(task, place) for task in tasks)]
+    common = [task for task in tasks if taking_part and all(_seeded(task, place) for place in taking_part)]
+    return [_aggregate(level, place, common if place in taking_part else [], tasks) for place in places]
+
+
+def _aggregate(level: float, place: Place, used: Sequence[Task], tasks: Sequence[Task]) -> Aggregate:
+    left_out = tuple(f"{task.name}{_why(task, place)}" for task in tasks if task not in used)
+    if not used:
+        return Aggregate(level, *place, (), left_out)
+    scores = [task.cells[place].scores() for task in used]
+    dense = [task.dense.scores() for task in used if task.dense and task.dense.done]
+    better = statistics.improvement(scores, dense) if len(dense) == len(used) and place != DENSE else None
+    mean, middle = (statistics.interval(scores, statistic) for statistic in (statistics.mean_of, statistics.iqm_of))
+    return Aggregate(level, *place, tuple(task.name for task in used), left_out, mean, middle, better)
+
+
+def _seeded(task: Task, place: Place) -> bool:
+    """Whether a cell is there with every seed."""
+    return place in task.cells and not task.cells[place].absent
+
+
+def _why(task: Task, place: Place) -> str:
+    if place not in task.cells:
+        return " (not in the sweep)"
+    return f" ({task.cells[place].absence})" if task.cells[place].absent else ""
+
+
+def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
+    """The paper's claim counted: a line for all cells at a sparsity, then one for each method where there are several.
+
+    Only cells where every planned seed has a dense score beside it are judged. One whose seeds diverged has not kept its score; one that
+    is not finished, lacks dense seeds or has no dense score above 0 is not counted. Controls claim nothing.
+    """
+    cells = [cell for task in tasks for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
+    cells = [cell for cell in cells if not cell.control]
+    if not cells:
+        return [f"at {100 * sparsity:g} %: no cell"]
+    methods = sorted({cell.method for cell in cells}, key=rank)
+    parts = [("", cells), *((f"  {method_name(m)}", [cell for cell in cells if cell.method == m]) for m in methods if len(methods) > 1)]
+    return [_count(name, own, sparsity) for name, own in parts]
+
+
+def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:
+    diverged = [cell for cell in cells if not cell.unpaired and any("divergence" in what for what in cell.absent)]
+    judged = [cell for cell in cells if cell.whole and cell.retained]
+    kept = [cell for cell in judged if cell.retained and cell.retained.value >= CLAIM]
+    sure = [cell for cell in kept if cell.retained and cell.retained.low >= CLAIM and len(cell.done) > 1]
+    rest = len(cells) - len(judged) - len(diverged)
+    where = f"{name}, " if name else ""
+    text = f"{where}at {100 * sparsity:g} %: {len(kept)} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
+    notes = [f"{len(sure)} with their whole interval"] if kept else []
+    notes += [f"{len(diverged)} diverged"] if diverged else []
+    notes += [f"{rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if rest else []
+    return f"{text} ({'; '.join(notes)})" if notes else text
+
+
+def budget_note(tasks: Sequence[Task]) -> list[str]:
+    """A line on what short budgets show: how fast a pruned network learns, not where it ends. None where no budget is short."""
+    short = sorted({task.trial.updates for task in tasks if task.trial.updates < PAPER_BUDGET})
+    if not short:
+        return []
+    return [
+        f"budget: {' and '.join(f'{updates:,}' for updates in short)} updates; the paper's claim (95 % removed, return kept) is about "
+        f"{PAPER_BUDGET:,} (search_spaces/mujoco_sparsity.py). Pruned networks learn more slowly: read these scores as how far each got, "
+        "not as what pruning costs in the end."
+    ]

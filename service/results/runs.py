@@ -1,0 +1,102 @@
+"""A trial with what became of it, as MLflow knows it: the one value that the quick table, the report and the note are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.results.outcomes import DONE, MEASURES, Outcome, metric_of, outcome
+from service.spool.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE
+from service.tracking.runs import RunRow
+from trainables.trial import Trial, comparison
+
+TAIL = 0.7  # evaluations after this share of the updates make up the tail
+FINAL = {SCORE: FINAL_SCORE, RETURN: FINAL_RETURN}
+
+
+@dataclass(frozen=True)
+class Point:
+    """An evaluation: the mean over its episodes after `update`, and what training had cost by then (nan where it is not known).
+
+    flops     of the kept weights
+    seconds   the trial's share of its stack's time in updates
+    """
+
+    update: int
+    score: float
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trial and its outcome. The quick table needs no more; a report reads `points` and `masks` too.
+
+    metric          what `outcome`, `points` and `final` are of
+    returns         the mean return of the last evaluation, nan without
+    final           the mean over the trial's `final_episodes`, nan without: many episodes of the last policy, none of which chose anything
+    dataset_score   the mean score of the dataset's episodes
+    alone           the size of the stack is not known, so the seconds of `points` are the whole stack's
+    """
+
+    trial: Trial
+    outcome: Outcome
+    points: tuple[Point, ...] = ()
+    metric: str = SCORE
+    returns: float = float("nan")
+    final: float = float("nan")
+    dataset_score: float | None = None
+    masks: Mapping[str, Mapping[str, Any]] | None = None
+    alone: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a last score."""
+        return not isinstance(self.outcome, str)
+
+    @property
+    def state(self) -> str:
+        """`done`, or why there is no last score."""
+        return self.outcome if isinstance(self.outcome, str) else DONE
+
+    @property
+    def last(self) -> float:
+        """The score after the last update: the field's protocol. Raises ValueError where there is none."""
+        if isinstance(self.outcome, str):
+            raise ValueError(f"{self.trial.name} has no last score: {self.outcome}")
+        return self.outcome
+
+    @property
+    def measure(self) -> str:
+        return MEASURES[self.metric]
+
+    @property
+    def best(self) -> float:
+        """The highest of all evaluations: chosen after the fact, so too high by the luck of its episodes."""
+        return max(point.score for point in self.points)
+
+    @property
+    def tail(self) -> float:
+        """Mean of the evaluations after the first 70 % of the updates: many episodes, of policies near the last one."""
+        late = [point.score for point in self.points if point.update > TAIL * self.trial.updates]
+        return sum(late) / len(late)
+
+
+def runs_of(trials: Iterable[Trial], rows: Mapping[str, RunRow]) -> list[Run]:
+    """A run per trial, in the order of the trials, whether or not `rows` (by trial key) has it. Comparable runs share one metric."""
+    trials, comparable = list(trials), dict[str, list[RunRow]]()
+    for trial in trials:
+        comparable.setdefault(comparison(trial), []).extend([rows[trial.key]] if trial.key in rows else [])
+    metrics = {group: metric_of(own) for group, own in comparable.items()}
+    return [_run(trial, rows.get(trial.key), metrics[comparison(trial)]) for trial in trials]
+
+
+def _run(trial: Trial, row: RunRow | None, metric: str) -> Run:
+    if row is None:
+        return Run(trial, outcome(row, metric), metric=metric)
+    data = row.tags.get("winnow.dataset_score")
+    return Run(
+        trial, outcome(row, metric), metric=metric, returns=row.metrics.get(RETURN, float("nan")),
+        final=row.metrics.get(FINAL[metric], float("nan")), dataset_score=float(data) if data is not None else None,
+    )  # fmt: skip

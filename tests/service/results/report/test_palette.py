@@ -1,0 +1,67 @@
+"""A method looks the same in every figure, whoever else is there."""
+
+from __future__ import annotations
+
+import itertools
+
+from service.results.report import figures
+from service.results.report.palette import COLOURS, OTHERS, PRUNERS, VARIABLES, colour, shade, style_of
+from service.results.report.style import inline
+from service.terminal.labels import method_name, rank
+from tests.service.results.test_cells import drawn, of, runs
+from trainables import plugins
+
+
+def test_a_methods_colour_does_not_depend_on_the_others() -> None:
+    dense, snip, erk = runs("dense", 0.0, [50.0]), runs("snip", 0.95, [40.0]), runs("random_erk", 0.95, [30.0])
+    for tasks in (of(dense, snip), of(dense, runs("grasp", 0.95, [45.0]), snip, erk)):
+        (panel,) = figures.by_sparsity(tasks)
+        lines = {line.get_color(): line.get_ydata()[0] for line in drawn(panel).lines if line.get_marker() != "None"}
+        assert lines[style_of("snip").colour] == 40.0
+
+
+def test_every_pruner_of_this_project_has_a_look_of_its_own() -> None:
+    assert set(plugins.names("pruners")) == {*PRUNERS, "dense"}
+    looks = [style_of(pruner) for pruner in (*PRUNERS, "dense")]
+    assert len({look.colour for look in looks}) == len(looks)
+    assert len({look.marker for look in looks[:-1]}) == len(looks) - 1
+    assert len({paper for paper, _ in COLOURS.values()}) == len(VARIABLES) == len(COLOURS), "each colour is one of the page's variables"
+
+
+def test_variants_have_their_pruners_colour_and_a_dash_of_their_own() -> None:
+    variants = [style_of(f"snip{options}") for options in ("", "+shuffle", "+reinit", "+rescale=layer")]
+    assert {look.colour for look in variants} == {style_of("snip").colour}
+    for first, second in itertools.combinations(variants, 2):
+        assert first.dash != second.dash
+        assert first.marker != second.marker
+        assert first.hatch != second.hatch
+
+
+def test_a_plug_in_of_somebody_elses_has_a_colour_by_its_name() -> None:
+    assert style_of("mine") == style_of("mine")
+    assert style_of("mine").colour in {pair[0] for pair, _ in OTHERS}
+    assert len({style_of(f"mine{number}").colour for number in range(50)}) == len(OTHERS)
+
+
+def test_the_sparser_the_stronger_the_shade() -> None:
+    sparsities = [0.8, 0.9, 0.95, 0.98]
+    shades = [shade("snip", sparsities, sparsity) for sparsity in sparsities]
+    assert shades == [style_of("snip").colour, *(colour(f"method-snip-{number}") for number in (1, 2, 3))]
+    assert shade("snip", [0.95], 0.95) == style_of("snip").colour
+    assert shade("dense", sparsities, 0.0) == colour("ink")
+
+
+def test_the_page_draws_in_its_own_variables() -> None:
+    (panel,) = figures.by_sparsity(of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [40.0])))
+    text = inline(panel, "test")
+    assert "var(--method-snip)" in text
+    assert "var(--ink)" in text
+    assert not set(VARIABLES) & set(text.split('"'))
+
+
+def test_methods_have_one_order_and_the_names_of_papers() -> None:
+    methods = ["zeta", "random_erk", "snip+shuffle", "alpha", "dense", "grasp", "snip"]
+    assert sorted(methods, key=rank) == ["dense", "snip", "snip+shuffle", "grasp", "random_erk", "alpha", "zeta"]
+    assert method_name("snip,critic@90+shuffle", 0.95) == "SNIP 95 %, critic 90 %, shuffled"
+    assert method_name("grasp+calibration_size=64") == "GraSP, calibration size 64"
+    assert method_name("dense", 0.0) == method_name("dense") == "dense"
