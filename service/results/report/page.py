@@ -16,42 +16,43 @@ from service.terminal.labels import method_name
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 OVER = (
-    "Normalized scores, seeds drawn within tasks. Rows of one sparsity are about the same tasks: those where each of their methods has "
-    "every seed."
+    "Normalized scores, seeds drawn within tasks. Rows of one sparsity cover the same tasks: those where each of their methods has every "
+    "seed."
 )
-OPEN = 6  # panels of a figure that are shown at once; more wait behind a line that opens them
+OPEN = 6  # panels of a figure that are shown at once; the others open on a click
 # figure -> (heading, what it shows)
 ABOUT = {
-    "sparsity": ("Score against sparsity", "Mean over seeds, 95 % interval; dashed: dense. x at the foot: a seed has no score."),
+    "sparsity": ("Score against sparsity", "Mean over seeds, 95 % interval. Dashed: dense. Dotted: the mean of the data's episodes. x at the foot: a seed has no score."),
     "frontier": (
         "Score at equal compute",
-        "Every line is a cell while it trains, placed by the FLOPs of its kept weights. The thick line is the best mean score that a "
-        "budget has bought, by whichever cell: the best of many noisy means, so too high. Dotted, with n/m seeds in its name: seeds are "
-        "absent, and the cell is left out of the thick line. FLOPs: 2 for each kept weight and minibatch row, "
-        "forward and twice backward; target networks and delayed updates are left out. Sweeps that differ in the number of updates alone "
-        "share a panel, `50k` in a name being a cell's updates.",
+        "Every line is a cell during training, placed by the FLOPs of its kept weights; the sparser, the stronger its colour. The thick "
+        "line is the best mean score that a budget buys, of whichever cell: the best of many noisy means, so too high. A dotted line with "
+        "n/m in its name lacks seeds and is left out of the thick line. FLOPs: 2 per kept weight and minibatch row, forward and twice "
+        "backward, without target networks and delayed updates. Sweeps that differ only in the number of updates share a panel; `50k` in "
+        "a name is a cell's updates.",
     ),
     "frontier-time": (
         "Score at equal time",
-        "The same by seconds spent in updates: what the kept weights bought on the hosts that trained. Of a stack of K trials that train "
-        "as one model each is charged 1 / K of the time: what it cost, not how long it took. Compare where hosts are alike.",
+        "The same by seconds spent in updates on the hosts that trained. K trials that train as one model are charged 1 / K of the time "
+        "each: what a trial cost, not how long it took. Compare only where hosts are alike.",
     ),
     "pareto": (
         "Score against size",
-        "The actor's parameters that lie on a path. The line joins what nothing smaller beats; hollow, with n/m seeds: some are absent.",
+        "The actor's parameters on a path from input to output; the sparser, the stronger the colour. The line joins the cells that no "
+        "smaller one beats. A hollow mark with n/m in its name lacks seeds.",
     ),
     "curves-updates": (
         "Learning curves by update",
-        "Mean over the seeds that finished (n/m where some did not), 95 % interval; the sparser, the stronger the line; dashed: dense.",
+        "Mean over the finished seeds (n/m where some did not finish), 95 % interval; the sparser, the stronger the colour. Dashed: dense.",
     ),
     "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
     "curves-time": ("Learning curves by time", "Seconds in updates, a trial's share of its stack's; compare only where hosts are alike."),
     "profiles": (
         "Performance profiles",
-        "Share of runs above each score, 95 % interval; the lines of a panel are about the same tasks, those with every seed.",
+        "Share of runs above each score, 95 % interval. All lines of a panel cover the same tasks, those with every seed.",
     ),
     "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
-    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the fuller the colour, the more seeds see it."),
+    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees. The fuller the colour, the more seeds see a dimension."),
 }  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",
         "<p class='note'>Share of the dense score in percent, seeds paired, interval below. *: some seed has no pair. "
-        "Hatched: no share can be told, and why.</p>",
+        "Hatched: no share can be computed, and why.</p>",
         grid(tasks),
     ]
     if len(tasks) > 1:

@@ -60,7 +60,7 @@ def _mixed(colour: str, ink: str, share: float) -> str:
 
 def _shades(name: str, pair: Pair) -> dict[str, Pair]:
     """A method's colour and its stronger shades, mixed with the ink: `method-snip`, `method-snip-1` ..."""
-    strengths = {name if number == 0 else f"{name}-{number}": 0.22 * number for number in range(SHADES)}
+    strengths = {name if number == 0 else f"{name}-{number}": 0.16 * number for number in range(SHADES)}
     return {key: (_mixed(pair[0], INK[0], share), _mixed(pair[1], INK[1], share)) for key, share in strengths.items()}
 
 

@@ -39,13 +39,13 @@ def text(tasks: Sequence[Task], about: Sequence[str] = ()) -> str:
 
 
 def notes(tasks: Sequence[Task]) -> list[str]:
-    """How to read the numbers, a line each; what does not concern these tasks is left out."""
+    """How to read the numbers: a line each, without what does not concern these tasks."""
     cells = [cell for task in tasks for cell in task.cells.values()]
     counts = sorted({len(cell.done) for cell in cells if cell.done})
     episodes = sorted({task.trial.episodes for task in tasks})
     final = sorted({task.trial.final_episodes for task in tasks} - {0})
     found = [
-        f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all, too high by its luck. "
+        f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all evaluations, biased upwards. "
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
         + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
         "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed; "
@@ -53,18 +53,18 @@ def notes(tasks: Sequence[Task]) -> list[str]:
     ]
     if counts and counts[0] < FEW:
         found.append(
-            f"n = {_listed(counts)} seeds are few: the interval of 2 is their range, of 1 a point, and of 3 or 4 too narrow; "
+            f"n = {_listed(counts)} seeds are few: the interval of 2 is their range, of 1 a point, of 3 or 4 too narrow; "
             "the IQM of fewer than 4 numbers is their mean."
         )
     if any(cell.absent for cell in cells):
-        found.append("a cell with an absent seed shows the mean of the others, which may flatter it, and is left out of means over tasks.")
+        found.append("a cell without some seeds shows the mean of the others, which may flatter it, and is left out of means over tasks.")
     if len(tasks) > 1:
-        found.append("over tasks: rows of one sparsity are about the same tasks, those where each of their methods has every seed.")
+        found.append("over tasks: rows of one sparsity cover the same tasks, those where each of their methods has every seed.")
     return [*found, *budget_note(tasks)]
 
 
 def cells_of(cell: Cell) -> tuple[str, ...]:
-    """One line of a task's table."""
+    """A line of a task's table."""
     count = f"{len(cell.done)}/{len(cell.runs)}" if cell.absent else str(len(cell.done))
     if not cell.done:
         return (cell.name, count, *[""] * (len(HEAD) - 3), cell.absence)
