@@ -21,7 +21,7 @@ from service.results.report.gather import gather
 from service.results.runs import Run
 from service.results.statistics import mean_interval
 from service.storage import paths
-from service.terminal.labels import algorithm_name, method_name
+from service.terminal.labels import algorithm_name, dataset_name, method_name
 from service.tracking.runs import Tracking
 from trainables.trial import Trial
 
@@ -71,10 +71,10 @@ def rows(found: list[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def place_of(row: dict[str, Any]) -> tuple[str, str, str]:
-    """Dataset, algorithm with what it does not have by default, and updates, as they are shown."""
+    """Dataset, algorithm with hyperparameters that are not its defaults, and updates, as tables show them."""
     settings = ", ".join(f"{name} {value}" for name, value in row.get("hyper", {}).items())
     return (
-        row["dataset"].removeprefix("winnow/").removesuffix("-v0"),
+        dataset_name(row["dataset"]),
         f"{algorithm_name(row['algorithm'])} {settings}".strip(),
         f"{row['updates']:,}",
     )

@@ -21,6 +21,7 @@ from typing import Any
 from tables import fill, markdown
 
 from service.storage import paths
+from service.terminal.labels import method_name
 from trainables.reports import Checkpointed, Evaluated
 from trainables.trial import Stack, Trial
 
@@ -103,7 +104,7 @@ def cells(found: dict[str, Any]) -> dict[tuple[str, str], dict[Setting, dict[int
 def table(found: dict[str, Any]) -> Iterator[list[str]]:
     """A row per setting: mean of the seeds' scores (lowest to highest) and the share of dense over the seeds that both have."""
     measured = cells(found)
-    yield ["updates", "learning rate", "calibration", "rescale", *(f"{d.split('/')[1]} {p}" for d, p in COLUMNS)]
+    yield ["updates", "learning rate", "calibration", "rescale", *(f"{d.split('/')[1]} {method_name(p)}" for d, p in COLUMNS)]
     settings = {setting for (_, pruner), own in measured.items() if pruner != "dense" for setting in own}
     for setting in sorted(settings, key=lambda s: (s[1], s[2:4], s[0], ("none", "layer", "unit").index(s[4]))):
         update, rate, batches, size, rescale = setting

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from search_spaces.study import SWEEP as STUDY
-from service.results.statistics import Scores, interval, mean_of, ratio
+from service.results.statistics import Scores, mean_interval, ratio
+from service.terminal.labels import algorithm_name, dataset_name, method_name
 
 HERE = Path(__file__).parent
 CELL = ("algorithm", "pruner", "sparsity")
@@ -26,7 +27,7 @@ def updates() -> Iterator[list[str]]:
     yield ["algorithm", "pruner", "sparsity", "execution", "updates/s", "d3rlpy's", "ratio"]
     for row in read("updates"):
         rates = (f"{row[name]:.0f}" for name in ("updates_per_second", "d3rlpy_updates_per_second"))
-        yield [row["algorithm"], row["pruner"], f"{100 * row['sparsity']:g} %", row["execution"], *rates, spread(row["ratios"], 1)]
+        yield [*shown(row), row["execution"], *rates, spread(row["ratios"], 1)]
 
 
 def falls() -> str:
@@ -51,7 +52,7 @@ def break_even() -> Iterator[list[str]]:
     for algorithm, rows in read("break_even")["works"].items():
         for density, row in rows.items():
             times = (f"{median(row[execution]):.0f}" for execution in ("dense", "sparse"))
-            yield [algorithm, f"{100 * float(density):g} %", *times, spread(row["ratio"], 2)]
+            yield [algorithm_name(algorithm), f"{100 * float(density):g} %", *times, spread(row["ratio"], 2)]
 
 
 def evaluation() -> Iterator[list[str]]:
@@ -68,7 +69,7 @@ def inference() -> Iterator[list[str]]:
         if row["sparsity"] in (0.0, 0.8, 0.95, 0.99):
             times = (spread(row["microseconds"][name], 0) for name in formats)
             sizes = (f"{row['kilobytes'][name]:.0f}" for name in files)
-            yield [row["pruner"], f"{100 * row['sparsity']:g} %", row["units"], str(row["batch"]), *times, *sizes]
+            yield [*shown(row)[1:], row["units"], str(row["batch"]), *times, *sizes]
 
 
 def orchestration() -> Iterator[list[str]]:
@@ -99,15 +100,14 @@ def gpu() -> Iterator[list[str]]:
     yield [*CELL, "K", *heads]
     rows = read("gpu")["rows"]
     rates = {tuple(row[key] for key in (*CELL, "members", "execution", "graph", "tf32")): row for row in rows}
-    for cell in dict.fromkeys(tuple(row[key] for key in (*CELL, "members")) for row in rows):
-        shown = []
+    for place in dict.fromkeys(tuple(row[key] for key in (*CELL, "members")) for row in rows):
+        found = []
         for tf32 in (False, True):
-            shown += [rates[*cell, "fused", graph, tf32] for graph in (False, True)]
-        shown += [rates.get((*cell, "dense", True, tf32)) for tf32 in (False, True)]
-        numbers = [f"{row['updates_per_second']:,.0f}" if row else "" for row in shown]
-        numbers.insert(2, f"{100 * shown[1]['roofline']:.0f} %")
-        algorithm, pruner, sparsity, members = cell
-        yield [algorithm, pruner, f"{100 * sparsity:g} %", str(members), *numbers]
+            found += [rates[*place, "fused", graph, tf32] for graph in (False, True)]
+        found += [rates.get((*place, "dense", True, tf32)) for tf32 in (False, True)]
+        numbers = [f"{row['updates_per_second']:,.0f}" if row else "" for row in found]
+        numbers.insert(2, f"{100 * found[1]['roofline']:.0f} %")
+        yield [*shown(dict(zip(CELL, place[:3], strict=True))), str(place[3]), *numbers]
 
 
 def gpu_scores() -> Iterator[list[str]]:
@@ -130,7 +130,6 @@ def gpu_scores() -> Iterator[list[str]]:
         share = ratio(last, dense[row["dataset"]]) if row["pruner"] != "dense" else None
         kept = f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]" if share else ""
         elsewhere = ", ".join(f"{score:.1f}" for score in on_cpus(row))
-        place = row["dataset"].removeprefix("winnow/").removesuffix("-v0")
         numbers = [
             said(last),
             kept,
@@ -139,7 +138,12 @@ def gpu_scores() -> Iterator[list[str]]:
             elsewhere,
             *(f"{row[kind]['seconds']:.0f}" for kind in ("float32", "tf32")),
         ]
-        yield [place, row["pruner"], f"{100 * row['sparsity']:g} %", str(len(last)), *numbers]
+        yield [dataset_name(row["dataset"]), *shown(row)[1:], str(len(last)), *numbers]
+
+
+def shown(row: Mapping[str, Any]) -> list[str]:
+    """Algorithm, pruner and sparsity, as tables show them."""
+    return [algorithm_name(row["algorithm"]) if "algorithm" in row else "", method_name(row["pruner"]), f"{100 * row['sparsity']:g} %"]
 
 
 def on_cpus(cell: dict[str, Any]) -> list[float]:
@@ -151,7 +155,7 @@ def on_cpus(cell: dict[str, Any]) -> list[float]:
 
 def said(scores: Scores) -> str:
     """The mean [its 95 % interval], by the bootstrap over seeds."""
-    found = interval([scores], mean_of)
+    found = mean_interval(scores)
     return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 

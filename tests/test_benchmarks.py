@@ -78,5 +78,5 @@ def test_every_score_of_the_retained_share_is_in_its_tables(program: Any) -> Non
 def test_d3rlpys_trial_is_told_apart_by_its_hyperparameters(program: Any) -> None:
     place_of = program("methods").place_of
     row = {"dataset": "winnow/hopper/expert-v0", "algorithm": "rebrac", "updates": 10_000, "hyper": {"actor_penalty": 0.1}}
-    assert place_of(row) == ("hopper/expert", "rebrac actor_penalty 0.1", "10,000")
-    assert place_of(row | {"hyper": {}})[1] == "rebrac"
+    assert place_of(row) == ("hopper-expert", "ReBRAC actor_penalty 0.1", "10,000")
+    assert place_of(row | {"hyper": {}})[1] == "ReBRAC"

@@ -22,7 +22,10 @@ OVER = (
 OPEN = 6  # panels of a figure that are shown at once; the others open on a click
 # figure -> (heading, what it shows)
 ABOUT = {
-    "sparsity": ("Score against sparsity", "Mean over seeds, 95 % interval. Dashed: dense. Dotted: the mean of the data's episodes. x at the foot: a seed has no score."),
+    "sparsity": (
+        "Score against sparsity",
+        "Mean over seeds, 95 % interval. Dashed: dense. Dotted: the mean of the data's episodes. x at the foot: a seed has no score.",
+    ),
     "frontier": (
         "Score at equal compute",
         "Every line is a cell during training, placed by the FLOPs of its kept weights; the sparser, the stronger its colour. The thick "
@@ -43,7 +46,8 @@ ABOUT = {
     ),
     "curves-updates": (
         "Learning curves by update",
-        "Mean over the finished seeds (n/m where some did not finish), 95 % interval; the sparser, the stronger the colour. Dashed: dense.",
+        "Mean over the finished seeds (n/m where some did not finish), 95 % interval; the sparser, the stronger the colour. "
+        "Dashed: dense.",
     ),
     "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
     "curves-time": ("Learning curves by time", "Seconds in updates, a trial's share of its stack's; compare only where hosts are alike."),
@@ -52,7 +56,7 @@ ABOUT = {
         "Share of runs above each score, 95 % interval. All lines of a panel cover the same tasks, those with every seed.",
     ),
     "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
-    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees. The fuller the colour, the more seeds see a dimension."),
+    "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the fuller the colour, the more seeds see them."),
 }  # fmt: skip
 
 

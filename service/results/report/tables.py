@@ -45,7 +45,8 @@ def notes(tasks: Sequence[Task]) -> list[str]:
     episodes = sorted({task.trial.episodes for task in tasks})
     final = sorted({task.trial.final_episodes for task in tasks} - {0})
     found = [
-        f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). best: the highest of all evaluations, biased upwards. "
+        f"mean, IQM, retained: of the last evaluation ({_listed(episodes)} episodes). "
+        "best: the highest of all evaluations, biased upwards. "
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
         + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
         "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed; "
