@@ -29,6 +29,7 @@ from trainables.tensors.mlp import MLP
 from trainables.tensors.optim import Adam, Polyak
 from trainables.tensors.streams import Streams
 from trainables.trial import Stack, Trial
+from trainables.trial.pruner_traits import traits_of
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def gradients(loss: Tensor, leaves: Sequence[Tensor], ones: Tensor) -> Sequence[
 def specs_of(algorithm: ModuleType, trial: Trial, observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
     """The algorithm's networks, made smaller where the trial's pruner does that in place of a mask."""
     specs: dict[str, MLP] = algorithm.networks(observation_size, action_size, hyper)
-    if "shrink" in plugins.defines("pruners", trial.pruner):
+    if traits_of(trial.pruner).shrinks:
         shrink = plugins.load("pruners", trial.pruner).shrink
         specs = {name: shrink(spec, 1 - trial.sparsity_in(name)) for name, spec in specs.items()}
     return specs

@@ -4,8 +4,8 @@
 
     masks = prune_at_init({"actor": actor, "critic": [q1, q2]}, {"actor": actor_loss, "critic": critic_loss}, batches, density=0.05)
 
-and then train as ever. The masks hold by themselves: removed weights are exactly 0, and a hook makes their gradients exactly 0, so that any
-torch optimizer that starts from fresh state (Adam, AdamW, SGD with momentum, with or without weight decay) leaves them there.
+and then train as usual. The masks hold by themselves: removed weights are exactly 0, and a hook makes their gradients exactly 0, so any
+torch optimizer that starts from fresh state (Adam, AdamW, SGD with momentum, with or without weight decay) leaves them at 0.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from torch import Tensor, nn
 
 from trainables import plugins
 from trainables.errors import UserError, unknown
-from trainables.pruning.prune import Scored, schedule_of
 from trainables.pruning.ranking import kept, threshold, threshold_in_layers
+from trainables.pruning.rounds import Saliencies, in_rounds
+from trainables.pruning.scored import Scored
 from trainables.tensors.mask import Mask
+from trainables.trial.pruner_traits import traits_of
 
 Modules = nn.Module | Sequence[nn.Module]
 Loss = Callable[[Any], Tensor]  # batch -> a scalar that is differentiable in the network's weights
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weights are prunable; biases and all else are not
-UNFIT = ("dense", "synflow")  # nothing to do; needs a plain chain of layers
-PRUNERS = tuple(n for n in plugins.names("pruners") if n not in UNFIT and not {"during", "shrink"} & plugins.defines("pruners", n))
+UNSUITED = ("dense", "synflow")  # prunes nothing; needs a plain chain of layers
+PRUNERS = tuple(name for name in plugins.names("pruners") if name not in UNSUITED and traits_of(name).at_initialization)
 
 
 @dataclass
 class Masks:
-    """What `prune_at_init` gives back: `of[network][layer]` is a mask of {0, 1} in the shape of the layer's weight."""
+    """What `prune_at_init` returns: `of[network][layer]` is a mask of {0, 1} in the shape of the layer's weight."""
 
     of: dict[str, dict[str, Tensor]]
     _held: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list, repr=False)
@@ -46,13 +48,13 @@ class Masks:
         return float(sum(mask.sum() for mask in masks)) / sum(mask.numel() for mask in masks)
 
     def apply(self) -> None:
-        """Set removed weights to 0 again: after anything but a gradient step wrote to them (loading other weights, say)."""
+        """Set removed weights to 0 again, after something other than a gradient step wrote to them (e.g. loading other weights)."""
         with torch.no_grad():
             for parameter, mask in self._held:
                 parameter.mul_(mask)
 
     def release(self) -> None:
-        """Let the gradients through again; the weights stay as they are."""
+        """Stop masking gradients; the weights stay as they are."""
         while self._hooks:
             self._hooks.pop().remove()
 
@@ -70,50 +72,49 @@ def prune_at_init(
 ) -> Masks:
     """Prune networks by `pruner` (a file of trainables/pruners) and keep them pruned.
 
-    `modules` is one network or several by name; a network may be a sequence of modules that are ranked together (twin critics). `loss` is
-    called with each of `batches` and scores its network alone; several batches sum their signed gradients. `density` in (0, 1] is what
-    each network keeps, round(density P) weights, ranked over all its layers. `targets` are copies of networks, by the same names, that
-    get the same masks. `seed` is for pruners that draw, each network numbers of its own. (ProsPr's inner steps move weights only here.)
-    Raises UserError for what cannot be pruned so and, unless `allow_disconnected`, for a mask that leaves a layer no weight; then
-    nothing is changed.
+    `modules` is one network, or several by name; a network may be a sequence of modules that are ranked together (twin critics). `loss` is
+    called with each of `batches` and scores its network alone; the signed gradients of several batches are summed. `density` in (0, 1] is
+    what each network keeps: round(density P) weights, ranked over all its layers. `targets` are copies of networks, by the same names,
+    that get the same masks. `seed` is for pruners that draw random numbers; each network draws its own. (ProsPr's inner steps move only
+    weights here, no biases.) Raises UserError for anything that cannot be pruned like this and, unless `allow_disconnected`, for a mask
+    that leaves a layer without weights; nothing is changed then.
     """
     networks = {name: _weights(own) for name, own in (modules.items() if isinstance(modules, Mapping) else [("network", modules)])}
     losses = dict(loss) if isinstance(loss, Mapping) else dict.fromkeys(networks, loss)
     densities = dict(density) if isinstance(density, Mapping) else dict.fromkeys(networks, density)
     copies = {name: _weights(own) for name, own in (targets or {}).items()}
     _check(networks, losses, densities, copies, batches, pruner)
-    method = plugins.load("pruners", pruner)
     held = [slot for slots in networks.values() for slot in slots.values()]
     initial = {id(slot): slot.parameter.detach().clone() for slot in held}
-    masks: dict[str, Mask] = {name: [torch.ones_like(slot.parameter) for slot in slots.values()] for name, slots in networks.items()}
-    schedules = {name: schedule_of(method, densities[name]) for name in networks}
+    budgets = plugins.load("pruners", pruner).budgets if traits_of(pruner).has_budgets else None
+
+    def look(masks: dict[str, Mask], turn: int) -> Iterator[tuple[str, Scored]]:
+        for name, slots in networks.items():
+            yield name, _scored(list(slots.values()), masks[name], initial, losses[name], batches, f"{seed}/{name}")
+
+    def cut(saliency: Saliencies, now: dict[str, list[float]], last: bool) -> dict[str, Mask]:
+        masks = {name: _cut(layers, now[name][0], budgets) for name, layers in saliency.items()}
+        for name, slots in networks.items():
+            _write(slots.values(), masks[name], initial)
+        return masks
+
+    start = {name: [torch.ones_like(slot.parameter) for slot in slots.values()] for name, slots in networks.items()}
     try:
-        for turn in range(max(map(len, schedules.values()))):
-            new = {}
-            for name, slots in networks.items():
-                network = _look(list(slots.values()), masks[name], initial, losses[name], batches, f"{seed}/{name}")
-                saliency = [layer.detach() for layer in method.saliency(network)]
-                network.place([])
-                if not hasattr(method, "REGROWS"):
-                    saliency = [layer.masked_fill(mask == 0, -torch.inf) for layer, mask in zip(saliency, masks[name], strict=True)]
-                new[name] = _cut(saliency, schedules[name][turn], getattr(method, "budgets", None))
-            masks = new
-            for name, slots in networks.items():
-                _write(slots.values(), masks[name], initial)
+        masks, _ = in_rounds(pruner, start, {name: [densities[name]] for name in networks}, look, cut)
         if not allow_disconnected:
             for name, slots in networks.items():
                 _check_layers(name, pruner, dict(zip(slots, masks[name], strict=True)))
     except BaseException:
         _write(held, [torch.ones_like(slot.parameter) for slot in held], initial)
         raise
-    found = Masks({name: dict(zip(slots, masks[name], strict=True)) for name, slots in networks.items()})
+    held_masks = Masks({name: dict(zip(slots, masks[name], strict=True)) for name, slots in networks.items()})
     for name, slots in networks.items():
         for slot, mask in zip(slots.values(), masks[name], strict=True):
-            found._held.append((slot.parameter, mask))
-            found._hooks.append(slot.parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
-        found._held += [(slot.parameter, mask) for slot, mask in zip(copies.get(name, {}).values(), masks[name], strict=False)]
-    found.apply()
-    return found
+            held_masks._held.append((slot.parameter, mask))
+            held_masks._hooks.append(slot.parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
+        held_masks._held += [(slot.parameter, mask) for slot, mask in zip(copies.get(name, {}).values(), masks[name], strict=False)]
+    held_masks.apply()
+    return held_masks
 
 
 @dataclass(frozen=True)
@@ -124,25 +125,25 @@ class _Slot:
     parameter: nn.Parameter
 
     def put(self, weight: Tensor | None) -> None:
-        """Compute with `weight` in place of the parameter, until None puts that back."""
+        """Compute with `weight` in place of the parameter; None restores the parameter."""
         if weight is None:
             self.layer.__dict__.pop("weight", None)
         else:
-            self.layer.__dict__["weight"] = weight  # found before the parameter, whose place among the others stays as it is
+            self.layer.__dict__["weight"] = weight  # looked up before the parameter, whose position among the others stays
 
 
 def _weights(modules: Modules) -> dict[str, _Slot]:
     """The prunable weights of a network by name, each once."""
     several = isinstance(modules, Sequence)
-    found: dict[str, _Slot] = {}
+    slots: dict[str, _Slot] = {}
     seen: set[int] = set()
     for number, module in enumerate(modules if isinstance(modules, Sequence) else [modules]):
         for name, layer in module.named_modules():
             if isinstance(layer, LAYERS) and id(layer.weight) not in seen:
                 seen.add(id(layer.weight))
                 path = (str(number) if several else "", name, "weight")
-                found[".".join(part for part in path if part)] = _Slot(layer, cast(nn.Parameter, layer.weight))
-    return found
+                slots[".".join(part for part in path if part)] = _Slot(layer, cast(nn.Parameter, layer.weight))
+    return slots
 
 
 def _check(
@@ -176,7 +177,7 @@ def _check(
 
 
 def _check_layers(network: str, pruner: str, masks: Mapping[str, Tensor]) -> None:
-    """Raise UserError, naming network and layer, where a layer keeps nothing; how layers are joined is not known of any torch module."""
+    """Raise UserError, naming network and layer, if a layer keeps nothing; how a torch module joins its layers cannot be known."""
     for layer, mask in masks.items():
         if not mask.any():
             raise UserError(
@@ -185,8 +186,8 @@ def _check_layers(network: str, pruner: str, masks: Mapping[str, Tensor]) -> Non
             )
 
 
-def _look(slots: list[_Slot], mask: Mask, initial: Mapping[int, Tensor], loss: Loss, batches: Sequence[Any], stream: str) -> Scored:
-    """The network as the pruners' files see it; weights keep their own shapes, there is one member. `stream` names its random numbers."""
+def _scored(slots: list[_Slot], mask: Mask, initial: Mapping[int, Tensor], loss: Loss, batches: Sequence[Any], stream: str) -> Scored:
+    """The network as a pruner sees it, with weights in their own shapes and one member. `stream` names its random numbers."""
 
     def losses(more: int = 0) -> Iterator[Tensor]:
         for index in range(len(batches) + more):
@@ -198,17 +199,17 @@ def _look(slots: list[_Slot], mask: Mask, initial: Mapping[int, Tensor], loss: L
         return torch.rand(slots[layer].parameter.shape, generator=made).to(slots[layer].parameter.device)
 
     def place(parameters: list[Tensor]) -> None:
-        for index, slot in enumerate(slots):
-            slot.put(parameters[index] if parameters else None)
+        for slot, weight in zip(slots, parameters, strict=True):
+            slot.put(None if weight is slot.parameter else weight)
 
-    spec: Any = None  # the budgets are asked of shapes, see _cut
+    spec: Any = None  # budgets are computed from shapes instead, see _cut
     weights: list[Tensor] = [slot.parameter for slot in slots]
     return Scored(spec, weights, mask, losses, random, [initial[id(slot)] for slot in slots], [], place)
 
 
 @dataclass(frozen=True)
 class _Shapes:
-    """What layer budgets need of a network: (inputs, outputs) per layer; a convolution's kernel counts as inputs."""
+    """What layer budgets need to know of a network: (inputs, outputs) per layer; a convolution's kernel counts as inputs."""
 
     layers: tuple[tuple[int, int], ...]
     copies: int = 1

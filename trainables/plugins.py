@@ -1,6 +1,6 @@
-"""Plug-ins are files: `pruners/snip.py` is the pruner `snip`. Nothing is registered, a file is found by its name.
+"""Plug-ins are files: `pruners/snip.py` is the pruner `snip`. There is no registry; a plug-in is found by its file name.
 
-Names and hyperparameters are read without importing the file, because planning must not import torch.
+Names, titles and hyperparameters are read from the source without importing it, because planning must not import torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def names(folder: str) -> tuple[str, ...]:
 
 
 def check(folder: str, name: str) -> str:
-    """Return `name` if `folder/name.py` exists; raise UserError with the right names otherwise."""
+    """Return `name` if `folder/name.py` exists; raise UserError, listing the names there are, otherwise."""
     if name not in names(folder):
         raise unknown(folder.removesuffix("s"), name, names(folder))
     return name
@@ -37,31 +37,36 @@ def load(folder: str, name: str) -> ModuleType:
 
 @cache
 def defines(folder: str, name: str) -> frozenset[str]:
-    """The names that a plug-in's file gives to functions and values, read from the source."""
-    found: set[str] = set()
+    """The names that a plug-in's file defines or imports, read from the source."""
+    defined: set[str] = set()
     for node in _body(folder, name):
         if isinstance(node, ast.FunctionDef):
-            found.add(node.name)
+            defined.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            defined |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Assign):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return frozenset(found)
+            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(defined)
+
+
+def constant(folder: str, name: str, constant: str, default: Any = None) -> Any:
+    """The literal that a plug-in's file assigns to `constant`; `default` where it assigns none."""
+    for node in _body(folder, name):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == constant:
+            return ast.literal_eval(node.value)
+    return default
 
 
 @cache
 def title(folder: str, name: str) -> str:
     """A plug-in's name as papers write it, from the TITLE in its file; the file's name where it has none."""
-    return str(_assigned(folder, name, "TITLE", name))
-
-
-def needs_loss(pruner: str) -> bool:
-    """Whether a pruner's scores come from losses on calibration data: all do but those that say WITHOUT_LOSS or score nothing at once."""
-    return not {"WITHOUT_LOSS", "during", "shrink"} & defines("pruners", pruner)
+    return str(constant(folder, name, "TITLE", name))
 
 
 @cache
 def networks(algorithm: str) -> tuple[str, ...]:
     """The names of the algorithm's networks, from its LEARNING_RATES."""
-    rates = _assigned("algorithms", algorithm, "LEARNING_RATES")
+    rates = constant("algorithms", algorithm, "LEARNING_RATES")
     if rates is None:
         raise UserError(f"algorithms/{algorithm}.py has no LEARNING_RATES")
     return tuple(rates)
@@ -70,15 +75,7 @@ def networks(algorithm: str) -> tuple[str, ...]:
 @cache
 def ranges(algorithm: str) -> dict[str, str]:
     """The algorithm's own RANGES (trainables/trial/hyper_ranges.py), read from the source; empty where it has none."""
-    return dict(_assigned("algorithms", algorithm, "RANGES", {}))
-
-
-def _assigned(folder: str, name: str, constant: str, default: Any = None) -> Any:
-    """The literal that a plug-in's file assigns to `constant`; `default` where it assigns none."""
-    for node in _body(folder, name):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == constant:
-            return ast.literal_eval(node.value)
-    return default
+    return dict(constant("algorithms", algorithm, "RANGES", {}))
 
 
 def _body(folder: str, name: str) -> list[ast.stmt]:

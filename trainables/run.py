@@ -22,7 +22,8 @@ from trainables.evaluation.report_queue import ReportQueue
 from trainables.execution import missed
 from trainables.pruning import mask_statistics
 from trainables.pruning.gradual import change, changes_of
-from trainables.pruning.prune import Quantiles, prune
+from trainables.pruning.mask_statistics import Quantiles
+from trainables.pruning.prune import prune
 from trainables.pruning.starting_weights import starting_rows
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.tensors.mask import Mask

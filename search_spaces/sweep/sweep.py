@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from search_spaces.sweep.ranges import Range, Search
-from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, options_of
+from trainables.trial.pruner_traits import traits_of
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
 
@@ -78,6 +78,6 @@ class Sweep:
         """The options that a pruner uses; calibration at its default for a pruner that does not calibrate."""
         taken = options_of(pruner, algorithm)
         used: dict[str, Any] = {option: getattr(self, option) for option in CHOICES if option in taken}
-        if not plugins.needs_loss(pruner):  # a random mask has one key, whatever data the others are scored on
+        if not traits_of(pruner).uses_losses:  # a random mask has one key, whatever data the others are scored on
             used |= {name: default for name, default in CALIBRATION.items() if getattr(self, name) != default}
         return used | {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}

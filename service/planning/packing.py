@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from trainables.trial import Stack, Trial, company, shape_of
+from trainables.trial import Stack, Trial, shape_of, stack_mates
 
 RETRIES = 5  # without progress, of a trial whose worker, node or storage failed; it continues from its own checkpoint
 
@@ -28,7 +28,7 @@ def pack(
     groups: dict[tuple[str, int, str, int], list[Trial]] = {}
     for trial in trials:
         limit = min(stack_size, (limits or {}).get(trial.key, stack_size))
-        alike = (shape_of(trial), (progress or {}).get(trial.key, 0), company(trial) if computed_by == ("cpu", "auto") else "", limit)
+        alike = (shape_of(trial), (progress or {}).get(trial.key, 0), stack_mates(trial) if computed_by == ("cpu", "auto") else "", limit)
         groups.setdefault(alike, []).append(trial)
     stacks = []
     for (*_, limit), group in groups.items():

@@ -14,8 +14,8 @@ from service.results.outcomes import DONE
 from service.results.runs import Run
 from service.results.statistics import Estimate, Scores
 from service.terminal import labels
-from trainables import plugins
 from trainables.trial import Trial, comparison
+from trainables.trial.pruner_traits import traits_of
 
 DENSE = (labels.DENSE, 0.0)
 Place = tuple[str, float]  # method, sparsity
@@ -43,7 +43,7 @@ class Cell:
     def control(self) -> bool:
         """Whether other cells are compared with this one: shuffled, reinitialized, or a small dense network."""
         trial = self.runs[0].trial
-        return trial.control != "none" or "shrink" in plugins.defines("pruners", trial.pruner)
+        return trial.control != "none" or traits_of(trial.pruner).shrinks
 
     @cached_property
     def done(self) -> list[Run]:

@@ -14,10 +14,10 @@ from service.ledger.ledger import Ledger
 from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
 from service.terminal.labels import algorithm_name, dataset_name, method_name, rank
-from trainables import plugins
 from trainables.pruning.mask_statistics import jaccard, read_masks
 from trainables.tensors.mask import Mask
 from trainables.trial import CALIBRATION, CHOICES, Trial
+from trainables.trial.pruner_traits import traits_of
 
 Masks = dict[str, Mask]  # of a trial, by network
 
@@ -54,7 +54,7 @@ def overlaps(ledger: Ledger, storage: Path) -> list[Overlap]:
 
 def _chosen(trial: Trial) -> bool:
     """Whether a trial's masks chose anything: those of a dense network, of whatever size, are all ones."""
-    return trial.pruner != "dense" and "shrink" not in plugins.defines("pruners", trial.pruner)
+    return trial.pruner != "dense" and not traits_of(trial.pruner).shrinks
 
 
 def _of_task(trials: Sequence[Trial], masks: dict[str, Masks]) -> Iterator[Overlap]:

@@ -9,17 +9,19 @@ import torch
 
 from tests.stacks import World, small_trial
 from trainables import plugins
+from trainables.pruners import Scored
 from trainables.pruning.gradual import change, changes_of
-from trainables.pruning.prune import Scored, prune
+from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
 from trainables.tensors.mask import Mask, on_path, to_row
 from trainables.trial import Trial, options_of
+from trainables.trial.pruner_traits import traits_of
 
 ALL = plugins.names("pruners")
 # Those that make masks before training; gradual ones and smaller networks have contracts of their own below.
-PRUNERS = tuple(name for name in ALL if not {"during", "shrink"} & plugins.defines("pruners", name))
-GRADUAL = tuple(name for name in ALL if "during" in plugins.defines("pruners", name))
-SMALLER = tuple(name for name in ALL if "shrink" in plugins.defines("pruners", name))
+PRUNERS = tuple(name for name in ALL if traits_of(name).at_initialization)
+GRADUAL = tuple(name for name in ALL if traits_of(name).during_training)
+SMALLER = tuple(name for name in ALL if traits_of(name).shrinks)
 ALGORITHMS = plugins.names("algorithms")
 each_pruner = pytest.mark.parametrize("pruner", PRUNERS)
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -91,9 +93,8 @@ def test_pruning_leaves_the_agent_as_it_was(pruner: str) -> None:
 
 @each_pruner
 def test_sparser_is_a_different_ranking_only_where_rounds_or_budgets_say_so(pruner: str) -> None:
-    """A single ranking gives nested masks , so what 70 % keeps is kept at 50 %."""
-    module = plugins.load("pruners", pruner)
-    if pruner == "dense" or hasattr(module, "schedule"):
+    """A single ranking gives nested masks, so what 70 % keeps is kept at 50 %."""
+    if pruner == "dense" or traits_of(pruner).in_rounds:
         return
     found = masks_of(*(trial_of("td3_bc", pruner, sparsity) for sparsity in (0.7, 0.5, 0.2)))
     sparse, middle, dense = (member(found, k) for k in range(3))
@@ -106,7 +107,7 @@ def test_more_calibration_batches_are_used_where_data_is_used(pruner: str) -> No
     """A pruner whose file asks for losses gives another mask for other data; one that does not, the same."""
     one = trial_of("td3_bc", pruner, 0.6)
     same = torch.equal(member(masks_of(one), 0), member(masks_of(replace(one, calibration_batches=3)), 0))
-    assert same == (not plugins.needs_loss(pruner))
+    assert same == (not traits_of(pruner).uses_losses)
 
 
 @each_pruner
@@ -153,7 +154,7 @@ def test_networks_may_have_sparsities_of_their_own(pruner: str) -> None:
     masks = masks_of(trial)
     assert all((layer == 1).all() for layer in masks["critic"])
     assert sum(int(layer.sum()) for layer in masks["actor"]) == kept(0.4, sum(layer[0].numel() for layer in masks["actor"]))
-    if not hasattr(plugins.load("pruners", pruner), "schedule"):  # in rounds, the actor's loss sees the critic as pruned so far
+    if not traits_of(pruner).in_rounds:  # in rounds, the actor's loss sees the critic as pruned so far
         both = masks_of(trial_of("td3_bc", pruner, 0.6))
         assert torch.equal(member({"actor": masks["actor"]}, 0), member({"actor": both["actor"]}, 0))
 
@@ -163,7 +164,7 @@ def test_networks_may_have_sparsities_of_their_own(pruner: str) -> None:
 def test_one_scoring_serves_all_sparsities_of_a_seed(pruner: str, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members that share seed, pruner and hyperparameters are scored once, and bit for bit as they are alone."""
     module = plugins.load("pruners", pruner)
-    if pruner == "dense" or hasattr(module, "schedule"):
+    if pruner == "dense" or traits_of(pruner).in_rounds:
         return
     trials = [trial_of(algorithm, pruner, sparsity, seed) for seed in (0, 1) for sparsity in (0.3, 0.5, 0.6)]
     alone = [member(masks_of(trial), 0) for trial in trials]

@@ -8,8 +8,8 @@ NEXT_ACTIONS             optional: True where minibatches carry the data's next 
 POLICY                   optional: the networks that `act` needs, where it needs more than the actor
 networks(O, A, hyper)    name -> MLP
 LEARNING_RATES, TARGETS  network -> field of Hyper; networks that have a target
-<network>_loss           each [K]; LOSSES says which loss scores which network before training (AUTHORS_LOSSES, optional: what the
-                         authors' code scores it by instead)
+<network>_loss           each [K]; LOSSES says which loss scores which network before training
+LEAKY_LOSSES             optional: the losses of networks that the authors' code scores with a leaky critic gradient
 update(agent, batch)     one update; returns what is logged, each [K]
 act(agent, observations) the evaluation policy, [K, E, O] -> [K, E, A] in [-1, 1]
 """

@@ -63,7 +63,7 @@ def actor_loss(agent: Agent, batch: Batch) -> Tensor:
     return (-weight * q).mean(1) + (actions - batch.actions).square().mean((1, 2))
 
 
-def contaminated_critic_loss(agent: Agent, batch: Batch) -> Tensor:
+def leaky_critic_loss(agent: Agent, batch: Batch) -> Tensor:
     """The critic's loss plus the actor's as the critic sees it, [K]: in SaminYeasar/sparse_reg the critic is scored after both backward
     passes, so its saliency holds the actor's leftover gradient. For comparison with that code only."""
     q = agent.critic(batch.observations, agent.actor(batch.observations), copy=0).squeeze(-1)
@@ -72,7 +72,7 @@ def contaminated_critic_loss(agent: Agent, batch: Batch) -> Tensor:
 
 
 LOSSES = {"actor": actor_loss, "critic": critic_loss}
-AUTHORS_LOSSES = {"critic": contaminated_critic_loss}
+LEAKY_LOSSES = {"critic": leaky_critic_loss}
 
 
 def update(agent: Agent, batch: Batch) -> dict[str, Tensor]:

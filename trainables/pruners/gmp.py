@@ -14,7 +14,7 @@ BEGIN, END, EVENTS = 0.2, 0.8, 100  # of the updates; between them the mask chan
 budgets = random_erk.budgets
 
 
-def during(updates: int) -> dict[int, float]:
+def mask_schedule(updates: int) -> dict[int, float]:
     """Update -> share of what is to be removed that is gone from then on: 1 - (1 - x)^3, x from 0 at 20 % to 1 at 80 % of the updates.
 
     The last is the last update's at the latest: of one or two updates, 80 % would round to a change after all training."""

@@ -1,4 +1,4 @@
-"""Masks that change while training goes on: at given updates, data, optimizer state and targets follow, and so does the execution."""
+"""Masks that change while training goes on: weights, optimizer state, targets and execution follow at the scheduled updates."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import torch
 from trainables import plugins
 from trainables.agent import Agent
 from trainables.pruning import mask_statistics
-from trainables.pruning.prune import Quantiles, Scored
+from trainables.pruning.mask_statistics import Quantiles
 from trainables.pruning.ranking import threshold_in_layers
+from trainables.pruning.scored import Scored
 from trainables.tensors.mask import Mask
 from trainables.trial import Stack
+from trainables.trial.pruner_traits import traits_of
 
 
 def changes_of(stack: Stack) -> dict[int, dict[int, float]]:
-    """Update -> member -> share (0 to 1) of the weights it will have removed that are gone from then on.
+    """Update -> member -> share (0 to 1) of all weights to be removed that are gone from this update on.
 
-    A change is made before its update, so a trial that goes on from a checkpoint makes exactly those still to come.
+    A change is made before its update, so a trial that resumes from a checkpoint makes exactly the changes still to come.
     """
-    found: dict[int, dict[int, float]] = {}
+    changes: dict[int, dict[int, float]] = {}
     for member, trial in enumerate(stack.trials):
-        if "during" in plugins.defines("pruners", trial.pruner):
-            for update, share in plugins.load("pruners", trial.pruner).during(trial.updates).items():
-                found.setdefault(update, {})[member] = share
-    return found
+        if traits_of(trial.pruner).during_training:
+            for update, share in plugins.load("pruners", trial.pruner).mask_schedule(trial.updates).items():
+                changes.setdefault(update, {})[member] = share
+    return changes
 
 
 def change(
@@ -36,13 +38,12 @@ def change(
     execution: str,
     quantiles: Quantiles | None = None,
 ) -> dict[str, Mask]:
-    """The masks after a change, with the agent built again on them: kept parameters, moments and targets stay, the rest is gone.
+    """The masks after a change, with the agent rebuilt on them: kept parameters, moments and targets stay, the others are gone.
 
-    What was removed stays removed; `quantiles`, where it is given, are filled with those of the scores that chose among the rest.
-    Connectivity is not asked for: hours of training would be thrown away; reports warn instead.
+    A removed weight stays removed. If `quantiles` is given, it is filled with those of the scores that the others were ranked by.
+    Disconnected networks are no error here, because hours of training would be lost; reports warn of them.
     """
-    state = agent.rows()
-    counts = {name: optimizer.count for name, optimizer in agent.optimizers.items()}
+    state, counts = agent.rows(), agent.counts()
     new = {}
     for name, spec in agent.specs.items():
         views = spec.views(state[f"online/{name}"].detach())
@@ -51,14 +52,14 @@ def change(
         for member, share in shares.items():
             trial = stack.trials[member]
             pruner = plugins.load("pruners", trial.pruner)
-            own = [layer[member : member + 1] for layer in masks[name]]
+            mask = [layer[member : member + 1] for layer in masks[name]]
             network = Scored(
-                spec, [weight[member : member + 1] for weight in weights], own, lambda more=0: iter(()), lambda layer: torch.zeros(())
+                spec, [weight[member : member + 1] for weight in weights], mask, lambda more=0: iter(()), lambda layer: torch.zeros(())
             )
-            saliency = [s.masked_fill(mask == 0, -torch.inf) for s, mask in zip(pruner.saliency(network), own, strict=True)]
+            saliency = [s.masked_fill(layer == 0, -torch.inf) for s, layer in zip(pruner.saliency(network), mask, strict=True)]
             if quantiles is not None:
                 quantiles[member, name] = [mask_statistics.quantiles(layer) for layer in saliency]
-            alive = [int(mask.sum()) for mask in own]
+            alive = [int(layer.sum()) for layer in mask]
             budgets = within(pruner.budgets(spec, 1 - share * trial.sparsity_in(name)), alive)
             for layer, part in zip(new[name], threshold_in_layers(saliency, [budgets]), strict=True):
                 layer[member] = part[0]
@@ -69,7 +70,7 @@ def change(
 
 def within(budgets: list[int], alive: list[int]) -> list[int]:
     """Budgets of the same sum, none above what its layer still has: rounding may raise one by a weight from one change to the next."""
-    found = [min(budget, most) for budget, most in zip(budgets, alive, strict=True)]
-    for index, most in enumerate(alive):
-        found[index] += min(most - found[index], sum(budgets) - sum(found))
-    return found
+    fitting = [min(budget, left) for budget, left in zip(budgets, alive, strict=True)]
+    for index, left in enumerate(alive):
+        fitting[index] += min(left - fitting[index], sum(budgets) - sum(fitting))
+    return fitting

@@ -25,6 +25,7 @@ from trainables.tensors.mask import Mask, on_path
 from trainables.tensors.mlp import MLP
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
+Quantiles = dict[tuple[int, str], list[list[float]]]  # (member, network) -> per layer, the QUANTILES of its scores
 FRAGILE = 8  # live units of a hidden layer: with fewer, each carries much
 WORD = 4  # bytes of a number
 

@@ -1,18 +1,8 @@
 """Trials (cells of the grid) and stacks (trials trained as one batched model). No torch."""
 
-from trainables.trial.trial import (
-    BREAK_EVEN,
-    CALIBRATION,
-    CHOICES,
-    MAPPINGS,
-    UNCONTROLLED,
-    Stack,
-    Trial,
-    company,
-    comparison,
-    options_of,
-    shape_of,
-)
+from trainables.trial.pruning_options import CALIBRATION, CHOICES, UNCONTROLLED, options_of
+from trainables.trial.stack import BREAK_EVEN, Stack, comparison, shape_of, stack_mates
+from trainables.trial.trial import MAPPINGS, Trial
 
 __all__ = [
     "BREAK_EVEN",
@@ -22,8 +12,8 @@ __all__ = [
     "UNCONTROLLED",
     "Stack",
     "Trial",
-    "company",
     "comparison",
     "options_of",
     "shape_of",
+    "stack_mates",
 ]

@@ -15,9 +15,9 @@ from service.storage import trial_objects
 from service.tracking import plan_artifact as plans
 from service.tracking.connection import redacted
 from service.tracking.runs import RunRow, Tracking, trial_of
-from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
+from trainables.trial.pruner_traits import traits_of
 
 PASSES = 3  # forward, and backward by the input and by the weight
 SPEED, STACK = "speed/updates_per_second", "speed/stack"
@@ -92,7 +92,7 @@ def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: I
     spent = dict.fromkeys(updates, 0.0)
     for name, about in masks.items():
         rate = PASSES * trial.hyper_values().get("batch_size", 256)
-        changes = density(name) if "during" in plugins.defines("pruners", trial.pruner) else {0: about["density"]}
+        changes = density(name) if traits_of(trial.pruner).during_training else {0: about["density"]}
         steps = [*changes.items(), (sys.maxsize, 0.0)]
         for update in spent:
             dense = about["flops"]["dense"]

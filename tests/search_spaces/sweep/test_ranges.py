@@ -22,7 +22,7 @@ from trainables.errors import UserError
         (lambda: small(hyper={"alpha": Range(1, 2)}), r"alpha Range\(1, 2\) is a range"),
         (lambda: expand(small(sparsities=Range(0.5, 1.0), search=Search())), "sparsity 1.0 is outside"),
         (lambda: expand(small(sparsities=Range(-0.5, 0.9), search=Search())), "sparsity -0.5 is outside"),
-        (lambda: expand(small(hyper={"batch_size": Range(1, 9)}, search=Search())), "batch_size 1.0 is not of the kind"),
+        (lambda: expand(small(hyper={"batch_size": Range(1, 9)}, search=Search())), "batch_size 1.0 is not of the same type"),
         (lambda: expand(small(hyper={"alhpa": Range(1, 9)}, search=Search())), "'alhpa'; there are: "),
         (lambda: small(seeds=Range(0, 9), search=Search()), "seeds Range.* is not a tuple"),
     ],

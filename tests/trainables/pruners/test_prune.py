@@ -166,8 +166,8 @@ def test_rounds_are_those_of_an_independent_derivation_in_float64(pruner: str) -
 
 
 def test_the_authors_critic_score_holds_the_actors_leftover_gradient() -> None:
-    pure, contaminated = small_trial("td3_bc", "snip", 0.6), small_trial("td3_bc", "snip", 0.6, authors=True)
-    world = World([pure, contaminated])
+    pure, leaky = small_trial("td3_bc", "snip", 0.6), small_trial("td3_bc", "snip", 0.6, authors=True)
+    world = World([pure, leaky])
     masks = prune(world.agent, world.stack, world.data.draw)
     assert all(torch.equal(layer[0], layer[1]) for layer in masks["actor"])
     first, second = ([float((layer[0, copy] != layer[1, copy]).sum()) for layer in masks["critic"]] for copy in range(2))

@@ -1,0 +1,73 @@
+"""What a pruner sees of a network: `Scored`, the argument of every `saliency`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trainables.agent import Agent, Batch
+from trainables.execution.dense import Network as Reference
+from trainables.tensors.mask import Mask
+from trainables.tensors.mlp import MLP
+from trainables.tensors.streams import Streams
+from trainables.trial import Stack
+
+Batches = Callable[[Streams, int], Batch]  # (streams, size) -> a minibatch
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a pruner sees of one network of K members: each weight is its initial value times the mask so far."""
+
+    spec: MLP
+    weights: list[Tensor]  # leaves, [K, C, out, in] per layer
+    mask: Mask
+    losses: Callable[..., Iterator[Tensor]]  # the loss [K] that scores this network, on each calibration batch and on `more` after those
+    random: Callable[[int], Tensor]  # layer -> uniform numbers [K, C, out, in] from the member's own stream
+    initial: list[Tensor] = field(default_factory=list)  # the weights before any mask
+    biases: list[Tensor] = field(default_factory=list)  # leaves, [K, C, out] per layer
+    place: Callable[[list[Tensor]], None] = lambda parameters: None  # sets the weights, then biases, that the next loss is computed with
+
+    def gradient(self, create_graph: bool = False) -> list[Tensor]:
+        """The signed gradient of the loss by each weight, summed over the calibration batches (absolute values come after)."""
+        total = [torch.zeros_like(weight) for weight in self.weights]
+        for loss in self.losses():
+            parts = torch.autograd.grad(loss.sum(), self.weights, create_graph=create_graph, materialize_grads=True)
+            total = [a + b for a, b in zip(total, parts, strict=True)]
+        return total
+
+    def restore(self) -> None:
+        """Put the network's own weights and biases back, whatever `place` set."""
+        self.place([*self.weights, *self.biases])
+
+
+def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, turn: int) -> Scored:
+    """A network of `agent`, which is in the reference execution, as a pruner sees it in round `turn`."""
+    lead, seeds = stack.lead, agent.streams.seeds
+    network = cast(Reference, agent.networks[name])
+    loss_of: Mapping[str, Callable[[Agent, Batch], Tensor]] = agent.algorithm.LOSSES
+    if lead.authors:
+        loss_of = {**loss_of, **agent.algorithm.LEAKY_LOSSES}
+
+    def losses(more: int = 0) -> Iterator[Tensor]:
+        training, agent.streams = agent.streams, Streams(seeds, agent.device, phase="calibration/")
+        try:
+            for index in range(lead.calibration_batches + more):
+                agent.streams.update = turn * lead.calibration_batches + index
+                yield loss_of[name](agent, batches(agent.streams, lead.calibration_size))
+        finally:
+            agent.streams = training
+
+    def random(layer: int) -> Tensor:
+        return Streams(seeds, agent.device, phase="mask/").uniform(f"{name}.{layer}", *mask[layer].shape[1:])
+
+    def place(parameters: list[Tensor]) -> None:
+        network.weights, network.biases = parameters[: len(mask)], parameters[len(mask) :]
+
+    views = agent.specs[name].views(agent.initial(name))
+    initial = [views[f"weight.{index}"] for index in range(len(mask))]
+    return Scored(agent.specs[name], network.weights, mask, losses, random, initial, network.biases, place)

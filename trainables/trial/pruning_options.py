@@ -1,0 +1,50 @@
+"""The options of pruning: their choices, and which of them change anything for which pruner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainables import plugins
+from trainables.trial.pruner_traits import traits_of
+
+# The default comes first. Some names and values are older than the terms in the comments; trial keys and archives keep them.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "scope": (
+        "network",
+        "joint",
+        "layer",
+    ),  # rank weights within each network (the authors' protocol), over all, or within each layer
+    "target": ("nominal", "effective"),  # count sparsity directly, on the mask, or on the weights that lie on a path
+    "authors": (False, True),  # score with the leaky critic gradient of the authors' code, for algorithms that define LEAKY_LOSSES
+    "rescale": ("none", "layer", "unit"),  # divide kept weights by the root of the layer's, or of the unit's, density
+    "control": ("none", "shuffle", "reinit"),  # permute the mask within its layers, or draw the kept weights again (Frankle et al. 2021)
+    "allow_disconnected": (False, True),  # train even if a mask leaves no path from input to output
+}
+CALIBRATION = {"calibration_batches": 1, "calibration_size": 256}  # what a saliency sees by default
+# With these, how many weights each network keeps is known only after pruning, too late to plan controls of the same density.
+UNCONTROLLED = (("scope", "joint"), ("target", "effective"))
+PLAIN = ("control", "scope", "target")  # options whose values speak for themselves in a trial's name
+
+
+def options_of(pruner: str, algorithm: str) -> set[str]:
+    """The options in CHOICES that make a difference for this pruner and algorithm."""
+    traits = traits_of(pruner)
+    if pruner == "dense" or traits.shrinks:
+        return set()
+    if traits.during_training:
+        return {"allow_disconnected"}
+    options = {"rescale", "control", "allow_disconnected"}
+    if not traits.has_budgets:
+        options.add("scope")
+    if traits.regrows or not traits.in_rounds:  # otherwise the last round can only choose among what the one before it kept
+        options.add("target")
+    if traits.uses_losses and "LEAKY_LOSSES" in plugins.defines("algorithms", algorithm):
+        options.add("authors")
+    return options
+
+
+def neutral(pruner: str, algorithm: str) -> dict[str, Any]:
+    """The options and calibration that make no difference for this pruner, at their defaults: so equal trials share one key."""
+    options = options_of(pruner, algorithm)
+    defaults = {option: choices[0] for option, choices in CHOICES.items() if option not in options}
+    return defaults if traits_of(pruner).uses_losses else defaults | CALIBRATION

@@ -1,0 +1,75 @@
+"""Stack (K trials that train as one batched model), and what trials must agree on to share one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from trainables import plugins
+from trainables.errors import UserError
+from trainables.trial.pruner_traits import traits_of
+from trainables.trial.pruning_options import CALIBRATION, CHOICES
+from trainables.trial.trial import Trial
+
+# On a CPU, execution `auto` computes only the kept weights at or below this density. benchmarks/break_even.py finds 0.7 to
+# 0.8 with AVX2; with AVX-512 it is lower, since dense products gain from it and the sparse kernels do not.
+BREAK_EVEN = 0.6
+
+# Members of a stack may differ in these fields and in hyperparameters that are plain floats; everything else shapes the batched model.
+FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, *CALIBRATION, "hyper", "fresh")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """K trials that train as one batched model; raises UserError if they cannot."""
+
+    trials: tuple[Trial, ...]
+
+    def __post_init__(self) -> None:
+        if not self.trials:
+            raise UserError("a stack needs at least one trial")
+        for trial in self.trials[1:]:
+            if shape_of(trial) != shape_of(self.trials[0]):
+                raise UserError(f"{trial.name} cannot share a stack with {self.trials[0].name}: they differ in more than {FREE_FIELDS}")
+        if len({trial.key for trial in self.trials}) != len(self.trials):
+            raise UserError("a stack holds the same trial twice")
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @property
+    def lead(self) -> Trial:
+        """The trial from which fields that all members share are read."""
+        return self.trials[0]
+
+
+def shape_of(trial: Trial) -> str:
+    """What two trials must agree on to share a stack, as a comparable string."""
+    value = {n: v for n, v in trial.to_json().items() if n not in FREE_FIELDS}
+    value["hyper"] = {n: v for n, v in trial.hyper_values().items() if not isinstance(v, float)}
+    traits = traits_of(trial.pruner)
+    if traits.during_training:
+        value |= {"pruner": trial.pruner}  # all members' masks change, and are reported, at the same updates
+    if traits.shrinks:
+        value |= {"pruner": trial.pruner, "sparsity": trial.sparsity, "sparsity_of": dict(trial.sparsity_of)}
+    return json.dumps(value, sort_keys=True)
+
+
+def comparison(trial: Trial, *besides: str) -> str:
+    """What trials must agree on for their scores to be compared, as a comparable string: everything except how they are pruned, the
+    seed, and the fields `besides`."""
+    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES, *CALIBRATION, *besides)
+    return json.dumps({n: v for n, v in trial.to_json().items() if n not in left_out}, sort_keys=True)
+
+
+def stack_mates(trial: Trial) -> str:
+    """What trials of one shape must agree on so that execution `auto` computes each as it would alone, as a comparable string."""
+    if trial.scope == "joint":
+        return trial.key  # the densities of its networks are known only after pruning
+    densities = [1 - trial.sparsity_in(name) for name in plugins.networks(trial.algorithm)]
+    traits = traits_of(trial.pruner)
+    if traits.shrinks:
+        return str([False] * len(densities))
+    if traits.during_training:
+        return f"{trial.pruner} {densities}"  # its networks become sparse along the way
+    return str([density <= BREAK_EVEN for density in densities])
