@@ -45,7 +45,7 @@ class Trained:
         agent = Agent(module, stack, table.observation_size, table.action_size)
         data = Minibatches(table, module.NORMALIZE, next_actions=getattr(module, "NEXT_ACTIONS", False))
         masks = prune(agent, stack, data.draw)
-        agent.build(execution, {name: agent.initial(name) for name in agent.specs}, masks)
+        agent.build(execution, masks=masks)
         self.updates, self.done = Updates(agent, data), 0
         self.microseconds(WARM_UP)
 

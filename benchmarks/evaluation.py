@@ -47,7 +47,7 @@ class Ours:
         algorithm = plugins.load("algorithms", stack.lead.algorithm)
         agent = Agent(algorithm, stack, table.observation_size, table.action_size)
         masks = prune(agent, stack, Minibatches(table, algorithm.NORMALIZE).draw)
-        agent.build("auto", {name: agent.initial(name) for name in agent.specs}, masks)
+        agent.build("auto", masks=masks)
         self.evaluation = Evaluation(agent, table, stack)
         self.execution, self.count = agent.execution, members * EPISODES
         self.actions: list[Array] = []

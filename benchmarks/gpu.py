@@ -48,7 +48,7 @@ def trainer(
     agent = Agent(module, stack, table.observation_size, table.action_size, device, recorded=graph and device != "cpu")
     data = Minibatches(table, module.NORMALIZE, device, getattr(module, "NEXT_ACTIONS", False))
     masks = prune(agent, stack, data.draw)
-    agent.build(execution, {name: agent.initial(name) for name in agent.specs}, masks)
+    agent.build(execution, masks=masks)
     return Updates(agent, data)
 
 

@@ -49,7 +49,7 @@ def pruned(table: Table, pruner: str, sparsity: float) -> Policy:
     algorithm = plugins.load("algorithms", stack.lead.algorithm)
     agent = Agent(algorithm, stack, table.observation_size, table.action_size)
     masks = prune(agent, stack, Minibatches(table, algorithm.NORMALIZE).draw)
-    agent.build("dense", {name: agent.initial(name) for name in agent.specs}, masks)
+    agent.build("dense", masks=masks)
     with tempfile.TemporaryDirectory() as folder:
         files_of_trial.write_policies(Path(folder), stack, agent, Scaling(table, algorithm.NORMALIZE), {})
         return load_policy(paths.trial(Path(folder), stack.lead.key))

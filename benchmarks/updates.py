@@ -62,7 +62,7 @@ class Ours:
         self.agent = Agent(algorithm, stack, table.observation_size, table.action_size)
         self.data = Minibatches(table, algorithm.NORMALIZE, next_actions=getattr(algorithm, "NEXT_ACTIONS", False))
         masks = prune(self.agent, stack, self.data.draw)
-        self.agent.build(execution, {name: self.agent.initial(name) for name in self.agent.specs}, masks)
+        self.agent.build(execution, masks=masks)
         self.make, self.update = Updates(self.agent, self.data), 0
 
     def seconds(self, updates: int) -> float:

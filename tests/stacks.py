@@ -69,7 +69,7 @@ def alone(trial: Trial) -> Stack:
 
 
 class World:
-    """A stack in training as run_stack does it: pruned, built in an execution, updated."""
+    """A stack in training as run_stack does it: pruned, built in an execution, updated. Dense and not pruned before `start` or `resume`."""
 
     def __init__(
         self, trials: Sequence[Trial], execution: str = "dense", table: Table | None = None, recorded: bool = False, device: str = "cpu"
@@ -78,6 +78,7 @@ class World:
         self.stack = Stack(tuple(trials))
         self.algorithm = plugins.load("algorithms", self.stack.lead.algorithm)
         self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size, device, recorded)
+        self.agent.build()
         self.data = Minibatches(table, self.algorithm.NORMALIZE, device, getattr(self.algorithm, "NEXT_ACTIONS", False))
         self.execution = execution
         self.masks: dict[str, Mask] = {}
@@ -85,7 +86,7 @@ class World:
     def start(self) -> World:
         """Prune and build at update 0."""
         self.masks = prune(self.agent, self.stack, self.data.draw)
-        self.agent.build(self.execution, {name: self.agent.initial(name) for name in self.agent.specs}, self.masks)
+        self.agent.build(self.execution, masks=self.masks)
         return self
 
     def resume(self, masks: Mapping[str, Mask], rows: Rows, counts: Mapping[str, int]) -> World:

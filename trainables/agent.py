@@ -36,8 +36,8 @@ from trainables.trial.pruner_traits import traits_of
 class Batch:
     """Transitions of one minibatch: observations, actions, next_observations [K, B, n]; rewards, terminals [K, B].
 
-    Actions are scaled to [-1, 1]; observations are normalized where the algorithm says so. `next_actions` are the data's at
-    next_observations, where the algorithm asks for them (of no meaning after a terminal)."""
+    Actions are scaled to [-1, 1]; observations are normalized if the algorithm's NORMALIZE says so. `next_actions` are the dataset's at
+    next_observations, if the algorithm's NEXT_ACTIONS asks for them; they mean nothing after a terminal."""
 
     observations: Tensor
     actions: Tensor
@@ -48,7 +48,7 @@ class Batch:
 
 
 class Agent:
-    """The state of a stack in training. Networks are attributes by the names the algorithm gives them."""
+    """The state of a stack in training. Networks are attributes by the names the algorithm gives them, once `build` has made them."""
 
     def __init__(
         self,
@@ -59,7 +59,9 @@ class Agent:
         device: str = "cpu",
         recorded: bool | None = None,
     ) -> None:
-        """`recorded`: whether updates are recorded and repeated (trainables/training/updates.py); by default on a GPU."""
+        """`recorded`: whether updates are recorded and repeated (trainables/training/updates.py); by default on a GPU.
+
+        Specs, draws and initial weights are there at once; there are no networks before `build`."""
         self.algorithm = algorithm
         self.size = len(stack)
         self.device = device
@@ -69,7 +71,7 @@ class Agent:
         self.clock = torch.zeros(1, dtype=torch.int64, device=device) if self.recorded else None
         self.streams = Streams([trial.seed for trial in stack.trials], device, clock=self.clock)
         self.periods: set[int] = set()
-        self.builds = 0
+        self.builds = 0  # recordings are of the networks of one build
         self.hyper = hyper_of(stack, device)
         self.sizes = observation_size, action_size
         self.specs = specs_of(algorithm, stack.lead, *self.sizes, self.hyper)
@@ -78,36 +80,39 @@ class Agent:
         self.optimizers: dict[str, Adam] = {}
         self.trackers: dict[str, Polyak] = {}
         self.ones = torch.ones(self.size, device=device)
-        self.execution = "dense"
-        self.build("dense", {name: self.initial(name) for name in self.specs}, None)
-        self.attributes = frozenset(vars(self)) | {"attributes"}  # anything more was put there by the algorithm
+        self.execution = ""
+        self.attributes = frozenset(vars(self)) | {"attributes"}  # any other was set by the algorithm
 
     def __getattr__(self, name: str) -> Network:
         try:
             return self.__dict__["networks"][name]
         except KeyError:
-            raise AttributeError(f"the agent has no network {name!r}; there are: {', '.join(self.__dict__.get('specs', ()))}") from None
+            specs = self.__dict__.get("specs", ())
+            missing = f"no network {name!r} before build()" if name in specs else f"no network {name!r}; there are: {', '.join(specs)}"
+            raise AttributeError(f"the agent has {missing}") from None
 
     def initial(self, name: str, purpose: str = "init") -> Tensor:
-        """Canonical rows [K, D] of torch's default initialization, from each member's own stream `purpose`."""
+        """Canonical rows [K, D] of torch's default initialization, drawn from each member's own stream `purpose`."""
         spec = self.specs[name]
         bound = torch.empty(1, spec.row, device=self.device)
         spec.initial_bound(bound)
         return (2 * Streams(self.streams.seeds, self.device).uniform(f"{purpose}/{name}", spec.row) - 1) * bound
 
-    def build(self, execution: str, rows: Mapping[str, Tensor], masks: Mapping[str, Mask] | None) -> None:
-        """Make networks, targets and fresh optimizers from canonical rows [K, D] and masks (none: dense)."""
+    def build(self, execution: str = "dense", rows: Mapping[str, Tensor] | None = None, masks: Mapping[str, Mask] | None = None) -> None:
+        """Make networks, targets and fresh optimizers, in place of any there were, from canonical rows [K, D] (by default the initial
+        weights) and masks (by default nothing is masked)."""
         for name, spec in self.specs.items():
-            row = to_row(spec, masks[name]) if masks is not None else torch.ones_like(rows[name])
-            self.networks[name] = executions.build(execution, spec, rows[name], row)
+            weights = self.initial(name) if rows is None else rows[name]
+            mask = torch.ones_like(weights) if masks is None else to_row(spec, masks[name])
+            self.networks[name] = executions.build(execution, spec, weights, mask)
             rate = getattr(self.hyper, self.algorithm.LEARNING_RATES[name])
             self.optimizers[name] = Adam(self.networks[name].parameters, rate, self.recorded)
             if name in self.algorithm.TARGETS:
-                target = executions.build(execution, spec, rows[name], row)
+                target = executions.build(execution, spec, weights, mask)
                 setattr(self.target, name, target)
                 self.trackers[name] = Polyak(target.parameters, self.networks[name].parameters, self.hyper.tau)
         self.builds += 1
-        # `dense+sparse` where `auto` chose differently for different networks.
+        # `dense+sparse` if `auto` chose differently for different networks.
         self.execution = "+".join(sorted({type(network).__module__.rsplit(".", 1)[-1] for network in self.networks.values()}))
 
     def noise(self, purpose: str, *shape: int) -> Tensor:
@@ -120,12 +125,12 @@ class Agent:
 
     @property
     def update(self) -> int:
-        """The update (from 0) whose draws are made; an algorithm that asks for it is not repeated from a tape."""
+        """The number of this update, from 0; an algorithm that asks for it is not repeated from a tape."""
         tape.freeze("agent.update")
         return self._update
 
     def at(self, update: int) -> None:
-        """Set the update (from 0) whose draws are made next."""
+        """Make this update (from 0) the one whose random numbers are drawn next."""
         self._update = update
         self.streams.at(update)
         if self.clock is not None:
@@ -137,7 +142,7 @@ class Agent:
         return (self._update + 1) % updates == 0
 
     def pattern(self) -> tuple[bool, ...]:
-        """What `every` will answer in this update, for each number it was asked so far: what tells one update from another."""
+        """What `every` answers in this update for each number it has been asked: updates of one pattern do the same."""
         return tuple((self._update + 1) % updates == 0 for updates in sorted(self.periods))
 
     def cosine(self) -> Tensor:
@@ -149,15 +154,15 @@ class Agent:
     def minimize(self, factor: float | Tensor = 1.0, **losses: Tensor) -> None:
         """One Adam update of each named network along its loss [K]; `factor` scales the learning rate.
 
-        Members share no parameter, so the gradient of the sum over K gives each member its own. All gradients are taken before
-        the first update; networks with one loss in common are differentiated in one pass."""
-        found: dict[str, Sequence[Tensor]] = {}
+        Members share no parameters, so the gradient of the sum over K gives each member its own. All gradients are computed before
+        the first update; networks that share one loss are differentiated in one pass."""
+        computed: dict[str, Sequence[Tensor]] = {}
         for loss in {id(loss): loss for loss in losses.values()}.values():
             names = [name for name in losses if losses[name] is loss]
             leaves = [leaf for name in names for leaf in self.networks[name].leaves]
             parts = iter(gradients(loss, leaves, self.ones))
-            found |= {name: [next(parts) for _ in self.networks[name].leaves] for name in names}
-        for name, gradient in found.items():
+            computed |= {name: [next(parts) for _ in self.networks[name].leaves] for name in names}
+        for name, gradient in computed.items():
             self.optimizers[name].minimize(self.networks[name].collect(gradient), factor)
 
     def track(self, *names: str) -> None:
@@ -166,29 +171,29 @@ class Agent:
             self.trackers[name].update()
 
     def rows(self) -> dict[str, Tensor]:
-        """All tensors that define the state, each [K, D] in canonical rows, whatever the execution."""
-        found: dict[str, Tensor] = {}
+        """All tensors that define the state, each as canonical rows [K, D], whatever the execution."""
+        rows: dict[str, Tensor] = {}
         for name, network in self.networks.items():
-            found[f"online/{name}"] = network.unpack(network.parameters)
-            found[f"adam.first/{name}"] = network.unpack(self.optimizers[name].first)
-            found[f"adam.second/{name}"] = network.unpack(self.optimizers[name].second)
+            rows[f"online/{name}"] = network.unpack(network.parameters)
+            rows[f"adam.first/{name}"] = network.unpack(self.optimizers[name].first)
+            rows[f"adam.second/{name}"] = network.unpack(self.optimizers[name].second)
             if name in self.algorithm.TARGETS:
-                found[f"target/{name}"] = network.unpack(getattr(self.target, name).parameters)
-        return found
+                rows[f"target/{name}"] = network.unpack(getattr(self.target, name).parameters)
+        return rows
 
     def tensors(self) -> list[Tensor]:
-        """The same state as it lies in memory, as the execution stores it."""
-        found = [getattr(self.target, name).parameters for name in self.trackers]
+        """The same state as the execution stores it in memory."""
+        tensors = [getattr(self.target, name).parameters for name in self.trackers]
         for name, network in self.networks.items():
-            found += network.parameters, self.optimizers[name].first, self.optimizers[name].second
-        return found
+            tensors += network.parameters, self.optimizers[name].first, self.optimizers[name].second
+        return tensors
 
     def counts(self) -> dict[str, int]:
         """The optimizers' update counts."""
         return {name: optimizer.count for name, optimizer in self.optimizers.items()}
 
     def load_rows(self, rows: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
-        """Put back what `rows` gave; `counts` are the optimizers' update counts."""
+        """Restore the state that `rows` and `counts` returned."""
         with torch.no_grad():
             for name, network in self.networks.items():
                 optimizer = self.optimizers[name]
@@ -200,7 +205,7 @@ class Agent:
                     getattr(self.target, name).parameters.copy_(network.pack(rows[f"target/{name}"]))
 
     def finite(self) -> list[bool]:
-        """Per member, whether all parameters are finite numbers."""
+        """Whether all parameters are finite numbers, per member."""
         ok = torch.ones(self.size, dtype=torch.bool, device=self.device)
         for network in self.networks.values():
             ok &= torch.isfinite(network.parameters).all(dim=1)
@@ -210,14 +215,14 @@ class Agent:
 def gradients(loss: Tensor, leaves: Sequence[Tensor], ones: Tensor) -> Sequence[Tensor]:
     """torch.autograd.grad(loss.sum(), leaves, materialize_grads=True) for a loss [K], with `ones` [K].
 
-    Calls autograd's engine itself: the checks of torch.autograd.grad take 10 % of the update of a 99 % pruned network."""
+    Calls autograd's engine directly: the checks of torch.autograd.grad take 10 % of the update of a network pruned by 99 %."""
     engine = torch.autograd.Variable._execution_engine
-    found = engine.run_backward((loss,), (ones,), False, False, tuple(leaves), allow_unreachable=True, accumulate_grad=False)
-    return [torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, found, strict=True)]
+    computed = engine.run_backward((loss,), (ones,), False, False, tuple(leaves), allow_unreachable=True, accumulate_grad=False)
+    return [torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, computed, strict=True)]
 
 
 def specs_of(algorithm: ModuleType, trial: Trial, observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
-    """The algorithm's networks, made smaller where the trial's pruner does that in place of a mask."""
+    """The algorithm's networks, made smaller if the trial's pruner shrinks them instead of masking weights."""
     specs: dict[str, MLP] = algorithm.networks(observation_size, action_size, hyper)
     if traits_of(trial.pruner).shrinks:
         shrink = plugins.load("pruners", trial.pruner).shrink
@@ -226,7 +231,7 @@ def specs_of(algorithm: ModuleType, trial: Trial, observation_size: int, action_
 
 
 def hyper_of(stack: Stack, device: str) -> SimpleNamespace:
-    """The algorithm's hyperparameters: floats as [K, 1] tensors (members may differ), anything else as it is."""
+    """The algorithm's hyperparameters: floats as [K, 1] tensors, because members may differ in them, everything else unchanged."""
     values: Sequence[dict[str, Any]] = [trial.hyper_values() for trial in stack.trials]
     hyper = SimpleNamespace()
     for name, value in values[0].items():

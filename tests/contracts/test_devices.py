@@ -49,6 +49,7 @@ def test_updates_and_policies_stay_on_their_device_and_in_float32(algorithm: str
     stack = Stack(tuple(small_trial(algorithm, seed=seed) for seed in (0, 1)))
     module, table = plugins.load("algorithms", algorithm), made_up_table()
     agent = Agent(module, stack, table.observation_size, table.action_size, "meta", recorded)
+    agent.build()
     data = Minibatches(table, module.NORMALIZE, "meta", getattr(module, "NEXT_ACTIONS", False))
     for update in range(4):
         agent.at(update)

@@ -164,6 +164,7 @@ def test_tf32_rounds_and_float32_does_not(hopper: str) -> None:
         list(run_stack(stack, device=device, tf32=tf32))  # sets how products round
         table = load_table(hopper)
         agent = Agent(plugins.load("algorithms", "bc"), stack, table.observation_size, table.action_size, device)
+        agent.build()
         losses[device, tf32] = agent.actor(torch.ones(1, 64, table.observation_size, device=device)).detach().double().cpu()
     torch.set_float32_matmul_precision("highest")
     exact = losses["cpu", False]
@@ -181,6 +182,7 @@ def test_a_stack_takes_no_more_memory_than_was_counted(algorithm: str, hopper: s
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     agent = Agent(module, Stack(tuple(trials)), table.observation_size, table.action_size, "cuda")
+    agent.build()
     data = Minibatches(table, module.NORMALIZE, "cuda", getattr(module, "NEXT_ACTIONS", False))
     Updates(agent, data).run(0, 2 * WARM_UP + 4)
     torch.cuda.synchronize()
@@ -194,6 +196,7 @@ def test_stacked_is_alone_but_for_rounding(hopper: str) -> None:
 
     def rows_of(stack: Stack) -> Rows:
         agent = Agent(module, stack, table.observation_size, table.action_size, "cuda")
+        agent.build()
         Updates(agent, Minibatches(table, module.NORMALIZE, "cuda")).run(0, 20)
         return {name: row.detach().clone() for name, row in agent.rows().items()}
 

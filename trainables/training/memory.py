@@ -47,6 +47,7 @@ def _counted(trial: Trial, update: int) -> tuple[int, set[int]]:
     table = load_table(trial.dataset)
     algorithm = plugins.load("algorithms", trial.algorithm)
     agent = Agent(algorithm, Stack((trial,)), table.observation_size, table.action_size, recorded=True)
+    agent.build()
     data = Minibatches(table, algorithm.NORMALIZE, next_actions=getattr(algorithm, "NEXT_ACTIONS", False))
     held = sum(row.nbytes for row in agent.rows().values()) + sum(network.parameters.nbytes for network in agent.networks.values())
     agent.at(update)
