@@ -19,20 +19,19 @@ from trainables.errors import UserError
 from trainables.evaluation.evaluation import Evaluation
 from trainables.evaluation.futures import Beside, Future
 from trainables.evaluation.report_queue import ReportQueue
-from trainables.execution import missed
-from trainables.pruning import mask_statistics
 from trainables.pruning.gradual import change, changes_of
+from trainables.pruning.mask_report import report_on
 from trainables.pruning.mask_statistics import Quantiles
 from trainables.pruning.prune import prune
 from trainables.pruning.starting_weights import starting_rows
-from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
+from trainables.reports import Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.tensors.mask import Mask
-from trainables.training import checkpoint, files_of_trial
-from trainables.training.checkpoint import Saved
+from trainables.training.checkpoint import Saved, state_of
+from trainables.training.stack_files import StackFiles
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
 
-CHECKPOINT_EVERY = 5_000  # updates; seconds of work at most
+CHECKPOINT_EVERY = 5_000  # updates; at most seconds of work
 
 
 def run_stack(
@@ -48,136 +47,168 @@ def run_stack(
 ) -> Iterator[Report]:
     """Prune and train the trials of `stack` as one batched model, yielding reports (trainables/reports.py).
 
-    With a `storage` folder it goes on from the newest checkpoint that all members have, and leaves checkpoints, masks and policies
-    there; a checkpoint is written only after the reports up to it were taken, and `before_write` may forbid it by raising. `beside`
+    With a `storage` folder, training resumes from the newest checkpoint that all members have, and leaves checkpoints, masks and policies
+    there. A checkpoint is written only after the reports up to it were taken; `before_write` may forbid any write by raising. `beside`
     evaluates in another process while training goes on. `tf32` lets a GPU round the factors of matrix products to 10 bits. Raises
     UserError for bad input or a mask that disconnects a network, before anything is written.
     """
     started = time.monotonic()
-    torch.set_num_threads(1)  # one thread per trial: two beside another process collapse
+    set_up_torch(tf32)
+    files = StackFiles(stack, storage, before_write)
+    run = StackRun(stack, device, execution, files, beside)
+    saved = files.newest_checkpoint(run.agent.specs)
+    yield from run.resume(saved) if saved else run.start()
+
+    for update in stops(stack.lead, checkpoint_every, after=run.update):
+        if not any(run.healthy):
+            break
+        run.train_until(update)
+        run.evaluate()
+        if storage and (update % checkpoint_every == 0 or update == stack.lead.updates):
+            run.save()
+        yield from run.reports.ready()
+    yield from run.reports.ready(wait=True)
+
+    if any(run.healthy):
+        executed = f"{run.agent.execution}, tf32" if tf32 else run.agent.execution
+        run.write_policies(executed)
+        yield Finished(run.update, time.monotonic() - started, executed)
+
+
+class StackRun:
+    """A stack in training: each phase of `run_stack` is a method. Those of training queue their `reports` in order, together with what
+    must happen between them: a file that a report announces or follows is written when the report is taken."""
+
+    def __init__(self, stack: Stack, device: str, execution: str, files: StackFiles, beside: Beside | None) -> None:
+        self.stack, self.execution, self.files, self.beside = stack, execution, files, beside
+        self.table = load_table(stack.lead.dataset)
+        algorithm = plugins.load("algorithms", stack.lead.algorithm)
+        self.agent = Agent(algorithm, stack, self.table.observation_size, self.table.action_size, usable(device))
+        self.data = Minibatches(self.table, algorithm.NORMALIZE, device, getattr(algorithm, "NEXT_ACTIONS", False))
+        self.evaluation = Evaluation(self.agent, self.table, stack)
+        self.changes = changes_of(stack)
+        self.reports = ReportQueue()
+        self.update = 0
+        self.healthy = [True] * len(stack)  # members whose divergence has not been reported
+        self.masks: dict[str, Mask] = {}
+        self.details: Sequence[Mapping[str, Any]] = ()  # what the newest report says of the masks, for checkpoints
+        self.quantiles: Quantiles = {}  # of the saliencies that the masks were chosen by
+
+    def start(self) -> Iterator[Report]:
+        """Prune, and begin at update 0 with the initial weights."""
+        self.masks = prune(self.agent, self.stack, self.data.draw, self.quantiles)
+        self.build(starting_rows(self.agent, self.stack, self.masks))
+        yield from self.masked()
+        yield from self.files.commit(self.state())
+
+    def resume(self, saved: Saved) -> Iterator[Report]:
+        """Continue from a checkpoint, up to which everything has been reported."""
+        saved = saved.to(self.agent.device)
+        self.masks, self.update, self.details = saved.masks, saved.update, saved.details
+        if self.details:
+            self.files.write_masks(self.masks, self.details)  # in case one of these files was lost or damaged
+        self.build({name: saved.rows[f"online/{name}"] for name in self.agent.specs})
+        self.agent.load_rows(saved.rows, saved.counts)
+        self.healthy = self.agent.finite()
+        return iter(())
+
+    def build(self, rows: Mapping[str, Tensor]) -> None:
+        """Make the networks on the masks, and what trains them."""
+        self.agent.build(self.execution, rows, self.masks)
+        self.updates = Updates(self.agent, self.data)
+
+    def train_until(self, stop: int) -> None:
+        """Make the updates before `stop`, with the changes of masks that are due, and report them."""
+        first_update, masks, started = self.update, self.masks, time.monotonic()
+        losses: dict[str, Tensor] = {}
+        for first, last in pairwise(sorted({first_update, *(at for at in self.changes if first_update <= at < stop), stop})):
+            if first in self.changes:
+                self.masks = change(self.agent, self.stack, self.masks, self.changes[first], self.execution, self.quantiles)
+            losses |= self.updates.run(first, last)
+        finite = self.agent.finite()  # waits for a GPU, which has only queued its work so far
+        rate = len(self.stack) * (stop - first_update) / (time.monotonic() - started)
+        self.update = stop
+        self.reports.later(self.diverged(finite))
+        if self.masks is not masks:
+            self.reports.later(self.masked())
+        self.reports.later([Trained(stop, per_member(losses, len(self.stack)), rate)])
+
+    def diverged(self, finite: list[bool]) -> list[Report]:
+        """A report for each member whose parameters are not finite for the first time."""
+        new = [member for member, healthy in enumerate(self.healthy) if healthy and not finite[member]]
+        self.healthy = [healthy and ok for healthy, ok in zip(self.healthy, finite, strict=True)]
+        return [Diverged(self.update, member, f"parameters are not finite after update {self.update}") for member in new]
+
+    def masked(self) -> Iterator[Report]:
+        """Report the masks, which are new, then write their files."""
+        report = report_on(self.masks, self.agent, self.update, input_names(self.table), self.quantiles, self.execution)
+        self.details = report.details
+        return self.taken(report, self.masks)
+
+    def taken(self, report: Pruned, masks: dict[str, Mask]) -> Iterator[Report]:
+        """Yield the report; once it was taken, write the masks."""
+        yield report
+        self.files.write_masks(masks, report.details)
+
+    def evaluate(self) -> None:
+        """Play the evaluations that are due, or begin to: their reports wait for the returns."""
+        lead = self.stack.lead
+        if self.update in lead.evaluation_updates():
+            self.begin_evaluation(final=False)
+        if self.update == lead.updates and lead.final_episodes:
+            self.begin_evaluation(final=True)
+
+    def begin_evaluation(self, final: bool) -> None:
+        returns = self.evaluation.begin(self.beside, self.masks, final)
+        self.reports.later(self.evaluated(self.update, returns, final), returns)
+
+    def evaluated(self, update: int, future: Future, final: bool) -> Iterator[Report]:
+        """Report the returns when they are known."""
+        returns = future.result()
+        yield Evaluated(update, returns.tolist(), self.table.reference.normalize(returns).tolist(), final)
+
+    def save(self) -> None:
+        """Commit the state as it is now, once the reports up to here were taken."""
+        self.reports.later(self.files.commit(self.state()))
+
+    def state(self) -> Saved:
+        return state_of(self.agent, self.masks, self.update, self.details)
+
+    def write_policies(self, executed: str) -> None:
+        """Write the policies, with what is needed to act as they did in evaluation."""
+        about = {"environment": self.table.environment, "dataset_hash": self.table.hash, "execution": executed}
+        self.files.write_policies(self.agent, self.evaluation.scaling, self.update, about)
+
+
+def set_up_torch(tf32: bool) -> None:
+    """One thread, no denormal numbers, and products as precise as asked for."""
+    torch.set_num_threads(1)  # one thread per trial: with two, trials side by side slow each other to a crawl
     torch.set_flush_denormal(True)  # Adam's second moments underflow, and arithmetic on denormal numbers is up to 100 times slower
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    lead = stack.lead
-    table = load_table(lead.dataset)
-    algorithm = plugins.load("algorithms", lead.algorithm)
-    agent = Agent(algorithm, stack, table.observation_size, table.action_size, usable(device))
-    data = Minibatches(table, algorithm.NORMALIZE, device, getattr(algorithm, "NEXT_ACTIONS", False))
-    evaluate = Evaluation(agent, table, stack)
-
-    def masked(report: Pruned, masks: dict[str, Mask]) -> Iterator[Report]:
-        yield report
-        keep(masks, report.details)
-
-    def keep(masks: dict[str, Mask], details: Sequence[Mapping[str, Any]]) -> None:
-        if storage:
-            before_write()
-            files_of_trial.write_masks(storage, stack, masks, details)
-
-    def evaluated(update: int, future: Future, final: bool = False) -> Iterator[Report]:
-        returns = future.result()
-        yield Evaluated(update, returns.tolist(), table.reference.normalize(returns).tolist(), final)
-
-    def commit(state: Saved) -> Iterator[Report]:
-        if storage:
-            before_write()
-            checkpoint.save(storage, stack, state)
-            yield Checkpointed(state.update)
-
-    quantiles: Quantiles = {}
-    saved = checkpoint.newest(storage, stack, agent.specs) if storage else None
-    if saved:
-        saved = saved.to(device)
-        masks, update, details = saved.masks, saved.update, saved.details
-        if details:
-            keep(masks, details)  # should a file of them be lost or damaged
-        agent.build(execution, {name: saved.rows[f"online/{name}"] for name in agent.specs}, masks)
-        agent.load_rows(saved.rows, saved.counts)
-    else:
-        masks, update = prune(agent, stack, data.draw, quantiles), 0
-        agent.build(execution, starting_rows(agent, stack, masks), masks)
-        report = pruned(0, agent, table, masks, quantiles, execution)
-        details = report.details
-        yield from masked(report, masks)
-        yield from commit(checkpoint.state_of(agent, masks, 0, details))
-
-    make, changes, told = Updates(agent, data), changes_of(stack), ReportQueue()
-    healthy = agent.finite()  # a member that diverged before the checkpoint was reported then
-    for stop in (stop for stop in stops(lead, checkpoint_every) if stop > update):
-        if not any(healthy):
-            break
-        begun, before = time.monotonic(), masks
-        logged: dict[str, Tensor] = {}
-        for first, last in pairwise(sorted({update, *(at for at in changes if update <= at < stop), stop})):
-            if first in changes:
-                masks = change(agent, stack, masks, changes[first], execution, quantiles)
-            logged |= make.run(first, last)
-        alive = agent.finite()  # waits for a GPU, which has only been given its work so far
-        rate = len(stack) * (stop - update) / (time.monotonic() - begun)
-        update = stop
-
-        for member, finite in enumerate(alive):
-            if healthy[member] and not finite:
-                healthy[member] = False
-                told.later([Diverged(update, member, f"parameters are not finite after update {update}")])
-        if masks is not before:
-            report = pruned(update, agent, table, masks, quantiles, execution)
-            details = report.details
-            told.later(masked(report, masks))
-        told.later([Trained(update, per_member(logged, len(stack)), rate)])
-        if update in lead.evaluation_updates():
-            returns = evaluate.begin(beside, masks)
-            told.later(evaluated(update, returns), returns)
-        if update == lead.updates and lead.final_episodes:
-            returns = evaluate.begin(beside, masks, final=True)
-            told.later(evaluated(update, returns, final=True), returns)
-        if storage and (update % checkpoint_every == 0 or update == lead.updates):
-            told.later(commit(checkpoint.state_of(agent, masks, update, details)))
-        yield from told.ready()
-
-    yield from told.ready(wait=True)
-    if not any(healthy):
-        return
-    executed = f"{agent.execution}, tf32" if tf32 else agent.execution
-    if storage:
-        before_write()
-        about = {"environment": table.environment, "dataset_hash": table.hash, "execution": executed}
-        files_of_trial.write_policies(storage, stack, agent, evaluate.scaling, about)
-        checkpoint.tidy(storage, stack, update)
-    yield Finished(update, time.monotonic() - started, executed)
-
-
-def pruned(update: int, agent: Agent, table: Table, masks: dict[str, Mask], quantiles: Quantiles, execution: str) -> Pruned:
-    """The report on masks; `quantiles` are those of the saliencies they come from."""
-    size = table.observation_size
-    names = [*(environments.observation_names(table.environment, size) or (f"observation {index}" for index in range(size)))]
-    names += [f"action {index}" for index in range(table.action_size)]
-    found: list[dict[str, Any]] = [{} for _ in range(agent.size)]
-    for name, mask in masks.items():
-        spec = agent.specs[name]
-        for member, about in enumerate(mask_statistics.describe(spec, mask, names[: spec.sizes[0]] if spec.sizes[0] <= len(names) else ())):
-            for layer, own in zip(about["layers"], (quantiles or {}).get((member, name), ()), strict=False):
-                layer["saliency_quantiles"] = own
-            found[member][name] = about
-    slow = missed(masks.values(), torch.device(agent.device).type) if execution == "auto" else ""
-    warnings = [[*mask_statistics.warnings(own), *filter(None, [slow])] for own in found]
-    return Pruned(update, [mask_statistics.metrics(own) for own in found], found, warnings)
 
 
 def usable(device: str) -> str:
-    """`device` where torch can put a tensor on it; raises UserError otherwise."""
+    """`device`, if torch can put a tensor on it; raises UserError otherwise."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise UserError(f"no device {device!r} ({str(error).splitlines()[0].rstrip('.')}); there are: {', '.join(there)}") from None
+        devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise UserError(f"no device {device!r} ({str(error).splitlines()[0].rstrip('.')}); there are: {', '.join(devices)}") from None
     return device
 
 
-def stops(trial: Trial, checkpoint_every: int) -> list[int]:
-    """The updates after which something is reported or saved, ascending."""
+def input_names(table: Table) -> list[str]:
+    """The dimensions of observation and action, by the environment's names for observations where there are any."""
+    size = table.observation_size
+    observations = environments.observation_names(table.environment, size) or [f"observation {index}" for index in range(size)]
+    return [*observations, *(f"action {index}" for index in range(table.action_size))]
+
+
+def stops(trial: Trial, checkpoint_every: int, after: int) -> list[int]:
+    """The updates later than `after` at which something is reported or saved, ascending."""
     reports = range(0, trial.updates, max(1, min(1000, trial.updates // 50)))
     saves = range(0, trial.updates, checkpoint_every)
-    return sorted({*reports, *saves, *trial.evaluation_updates(), trial.updates} - {0})
+    return sorted(stop for stop in {*reports, *saves, *trial.evaluation_updates(), trial.updates} if stop > after)
 
 
 def per_member(logged: dict[str, Tensor], members: int) -> list[dict[str, float]]:

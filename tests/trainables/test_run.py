@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -23,6 +24,7 @@ from trainables.datasets.table import load_table
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.run import run_stack
+from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import key_of
 from trainables.training import checkpoint
 from trainables.trial import Stack, Trial
@@ -324,6 +326,32 @@ def test_the_masks_file_and_the_first_report_agree(tmp_path: Path, undisturbed: 
     (tmp_path / "m").write_bytes(files["masks.safetensors"])
     for name, bits in load_file(tmp_path / "m").items():
         assert int(np.unpackbits(bits.numpy()).sum()) == reports[0].details[0][name]["kept"]
+
+
+def test_a_fresh_run_builds_each_network_once_per_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent that is trained and the one whose networks are scored: each its actor, critic and their targets."""
+    built: Counter[tuple[str, int]] = Counter()  # by execution and inputs: of the actor 11, of the critic 11 + 3
+    original = executions.build
+
+    def count(execution: str, spec: MLP, *rows: torch.Tensor) -> executions.Network:
+        built[execution, spec.sizes[0]] += 1
+        return original(execution, spec, *rows)
+
+    monkeypatch.setattr(executions, "build", count)
+    list(run([trial()], execution="compact"))
+    assert built == {(execution, inputs): 2 for execution in ("dense", "compact") for inputs in (11, 14)}
+
+
+def test_a_resumed_run_builds_each_network_once_and_prunes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = run([trial()], tmp_path)
+    while next(reports) != Checkpointed(7):
+        pass
+    reports.close()
+    built: list[str] = []
+    original = executions.build
+    monkeypatch.setattr(executions, "build", lambda execution, *given: built.append(execution) or original(execution, *given))
+    list(run([trial()], tmp_path, "compact"))
+    assert built == ["compact"] * 4
 
 
 def test_training_learns(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Traits are read from a pruner's source, and are those that its module has."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainables import plugins
+from trainables.errors import UserError
+from trainables.trial.pruner_traits import PrunerTraits, traits_of
+
+DEFAULT = PrunerTraits(uses_losses=True, in_rounds=False, regrows=False, has_budgets=False, during_training=False, shrinks=False)
+
+
+@pytest.mark.parametrize("pruner", plugins.names("pruners"))
+def test_traits_are_what_the_module_defines(pruner: str) -> None:
+    module, traits = plugins.load("pruners", pruner), traits_of(pruner)
+    assert traits.in_rounds == hasattr(module, "schedule")
+    assert traits.regrows == getattr(module, "REGROWS", False)
+    assert traits.has_budgets == hasattr(module, "budgets")
+    assert traits.during_training == hasattr(module, "mask_schedule")
+    assert traits.shrinks == hasattr(module, "shrink")
+    assert traits.at_initialization == (not hasattr(module, "mask_schedule") and not hasattr(module, "shrink"))
+    if traits.at_initialization:
+        assert traits.uses_losses == (not getattr(module, "WITHOUT_LOSS", False))
+    else:
+        assert not traits.uses_losses, "nothing is scored before training"
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [
+        ("def saliency(network): ...", {}),
+        ("def saliency(network): ...\nWITHOUT_LOSS = True", {"uses_losses": False}),
+        ("def saliency(network): ...\nWITHOUT_LOSS = False", {}),
+        ("from trainables.pruners.synflow import schedule\ndef saliency(network): ...", {"in_rounds": True}),
+        ("schedule = other.schedule\nREGROWS = True", {"in_rounds": True, "regrows": True}),
+        ("def budgets(spec, density): ...\ndef mask_schedule(updates): ...",
+         {"uses_losses": False, "has_budgets": True, "during_training": True}),
+        ("def shrink(spec, density): ...", {"uses_losses": False, "shrinks": True}),
+    ],
+)  # fmt: skip
+def test_a_file_is_read_and_not_imported(source: str, changed: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pruners").mkdir()
+    (tmp_path / "pruners" / "mine.py").write_text(f"raise SystemExit('imported')\n{source}\n")
+    monkeypatch.setattr(plugins, "ROOT", tmp_path)
+    monkeypatch.setattr(plugins, "names", lambda folder: ("mine",))
+    monkeypatch.setattr(plugins, "defines", plugins.defines.__wrapped__)
+    assert traits_of.__wrapped__("mine") == PrunerTraits(**(vars(DEFAULT) | changed))
+    assert "trainables.pruners.mine" not in sys.modules
+
+
+def test_an_unknown_pruner_is_answered_with_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"snap.*snip"):
+        traits_of("snap")
