@@ -1,26 +1,28 @@
-"""What an adaptive sweep found: the best suggestions, or the front of score against effective density, as tables."""
+"""The results of an adaptive sweep as tables: the best suggestions, or the front of score against effective density."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from service.storage import paths
 from service.terminal.columns import aligned
+from service.terminal.labels import algorithm_name, method_name
 from service.tracking import notes
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.storage.files import write
 
 SHOWN = 10  # best suggestions of a single objective
+NAMES: dict[str, Callable[[str], str]] = {"algorithm": algorithm_name, "pruner": method_name}  # parameters whose values have names
 
 
 @dataclass(frozen=True)
 class Try:
-    """A suggestion and what became of it; `values` are its objectives, the first is the mean score of its seeds; none where it has none."""
+    """A suggestion and how it ended. `values` are its objectives, first the mean score of its seeds; empty without a score."""
 
     number: int
     state: str
@@ -33,14 +35,14 @@ class Try:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one study has found."""
+    """The suggestions of one study."""
 
     study: str
     objective: str
     tries: tuple[Try, ...]
 
     def best(self) -> list[Try]:
-        """The best first; of two objectives those that no other beats in both, the densest first."""
+        """The best first; with two objectives those that no other beats in both, the densest first."""
         done = [each for each in self.tries if each.values]
         if self.objective == "pareto":
             return sorted((each for each in done if each.on_front), key=lambda each: -each.values[1])
@@ -48,7 +50,7 @@ class Finding:
 
 
 def table(found: Finding) -> str:
-    """The best suggestions, one a line."""
+    """The best suggestions, one per line."""
     best, states = found.best(), Counter(each.state for each in found.tries)
     what = "front of score against the actor's effective density" if found.objective == "pareto" else "best scores"
     lines = [f"{found.study}: {what}; {', '.join(f'{count} {state}' for state, count in states.items()) or 'nothing suggested yet'}"]
@@ -56,7 +58,7 @@ def table(found: Finding) -> str:
     rows = [["score", *(["eff. density"] if found.objective == "pareto" else []), *names, "trial", "keys"]]
     for each in best:
         numbers = [f"{each.values[0]:.1f}", *(f"{100 * density:.2f} %" for density in each.values[1:])]
-        rows.append([*numbers, *(_text(each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
+        rows.append([*numbers, *(_text(name, each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
     if best:
         lines.append(aligned(rows))
     return "\n".join(lines)
@@ -68,7 +70,7 @@ def to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> str:
-    """Print the tables, leave them in the sweep's folder, and say how to see the rest; MLflow is only read."""
+    """Print the tables, write them to the sweep's folder, and say how to see the rest; MLflow is only read."""
     text = "\n\n".join(table(each) for each in found)
     write(paths.table(storage, name), text.encode() + b"\n")
     print(f"\n{text}\n\n{how_to_open(tracking.uri, tracking.page)}")
@@ -78,7 +80,7 @@ def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
 
 
 def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> None:
-    """What the end of a run does: `tell`, and the same on the sweep's run in MLflow, which is then done."""
+    """The end of a run: `tell`, and the same on the sweep's run in MLflow, which is then done."""
     text = tell(name, found, tracking, storage)
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name)])
@@ -87,5 +89,7 @@ def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     tracking.set_state(parent, "done", {"message": f"{failed} suggestions have no score"} if failed else {})
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
+    if value and name in NAMES:
+        return NAMES[name](value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
