@@ -158,7 +158,7 @@ def test_bad_input_is_said_in_one_line(trained: Path, tmp_path: Path, capsys: py
     for arguments, says in (
         (["archive", "quickstart", "--to", str(to), "--storage", str(trained)], "there are: smoke"),
         (["adopt", str(tmp_path / "nothing.zip"), "--storage", str(trained)], "nothing.zip"),
-        (["adopt", str(tmp_path / "other"), "--storage", str(trained)], "no archive of trials"),
+        (["adopt", str(tmp_path / "other"), "--storage", str(trained)], "other is not an archive of trials"),
         (["adopt", str(tmp_path / "smoke.zip"), "--storage", "s3://bucket/prefix"], "s3://bucket/prefix is on S3"),
     ):
         assert main(arguments) == 2
