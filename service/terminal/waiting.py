@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 PATIENCE = 2.0  # seconds of silence before the first line
 EVERY = 10.0  # seconds between lines after that
+JOIN = 1.0  # seconds that the end waits for a line that is being printed
 
 
 @contextlib.contextmanager
@@ -24,8 +25,10 @@ def waiting(what: str) -> Iterator[None]:
         while not over.wait(EVERY):
             print(f"{what} ... {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
 
-    threading.Thread(target=report, name="waiting", daemon=True).start()
+    thread = threading.Thread(target=report, name="waiting", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
+        thread.join(JOIN)  # so that no line comes after the end
