@@ -42,7 +42,7 @@ def train(stack: Stack, device: str, tf32: bool, pool: ProcessPoolExecutor) -> d
         if isinstance(report, Trained):
             rates.append(report.updates_per_second)
         if isinstance(report, Evaluated):
-            scores[report.final] = [float(np.mean(own)) for own in report.scores]
+            scores[report.final] = [float(np.mean(own["scores"])) for own in report.episodes]
         if isinstance(report, Finished):
             found["execution"] = report.execution
     found |= {"last": scores[False], "final": scores[True], "seconds": time.perf_counter() - begun}

@@ -69,7 +69,7 @@ def run() -> None:
         entry = found.setdefault(trial.key, {"trial": trial.to_json(), "scores": {}})
         for report in run_stack(Stack((trial,)), paths.root()):
             if isinstance(report, Evaluated):
-                entry["scores"][str(report.update)] = round(statistics.fmean(report.scores[0]), 2)
+                entry["scores"][str(report.update)] = round(statistics.fmean(report.episodes[0]["scores"]), 2)
             elif isinstance(report, Checkpointed) and report.update >= until:
                 break
         store(found)

@@ -108,6 +108,7 @@ def assignment(option: str, text: str) -> tuple[str, Any]:
 def follow(stack: Stack, reports: Iterator[Report]) -> int:
     """Show one progress line while the reports come in, and the scores at the end."""
     from trainables import reports as kinds
+    from trainables.evaluation.metrics import known, metrics_of
 
     started, diverged, rate = time.monotonic(), 0, 0.0
     total = stack.lead.updates
@@ -124,11 +125,11 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
             losses = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in report.metrics[0].items())
             progress(f"{report.update:,} of {total:,} updates  {rate:,.0f}/s  {clock(left)} left  {losses}")
         elif isinstance(report, kinds.Evaluated):
-            scores = "  ".join(f"{sum(own) / len(own):.1f}" for own in report.scores)
-            returns = "  ".join(f"{sum(own) / len(own):.0f}" for own in report.returns)
-            known = any(score == score for own in report.scores for score in own)  # not NaN: reference returns are known
+            means = [metrics_of(known(episodes)) for episodes in report.episodes]
+            returns = "  ".join(f"{own['return']:.0f}" for own in means)
+            scores = "  ".join(f"{own['normalized_score']:.1f}" for own in means if "normalized_score" in own)
             when = f"{stack.lead.final_episodes} final episodes" if report.final else f"after {report.update:,} updates"
-            say(f"{when}: return {returns}" + (f"  normalized score {scores}" if known else ""))
+            say(f"{when}: return {returns}" + (f"  normalized score {scores}" if scores else ""))
         elif isinstance(report, kinds.Diverged):
             diverged += 1
             say(f"{stack.trials[report.member].name} diverged: {report.reason}")

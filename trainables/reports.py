@@ -33,12 +33,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Returns of the E evaluation episodes after `update`: `returns[k][e]`, undiscounted; `scores[k][e]`, normalized (nan
-    where no reference returns are known). `final`: of the trial's `final_episodes`, after its last evaluation."""
+    """The E evaluation episodes after `update`: `episodes[k]` maps a quantity to a number per episode, at least `returns`, undiscounted,
+    and `scores`, normalized (nan where no reference returns are known). `final`: of the trial's `final_episodes`, after its last
+    evaluation. trainables/evaluation/metrics.py makes metrics of them."""
 
     update: int
-    returns: list[list[float]]
-    scores: list[list[float]]
+    episodes: list[dict[str, list[float]]]
     final: bool = False
 
 

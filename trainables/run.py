@@ -159,13 +159,14 @@ class StackRun:
             self.begin_evaluation(final=True)
 
     def begin_evaluation(self, final: bool) -> None:
-        returns = self.evaluation.begin(self.beside, self.masks, final)
-        self.reports.later(self.evaluated(self.update, returns, final), returns)
+        played = self.evaluation.begin(self.beside, self.masks, final)
+        self.reports.later(self.evaluated(self.update, played, final), played)
 
     def evaluated(self, update: int, future: Future, final: bool) -> Iterator[Report]:
-        """Report the returns when they are known."""
-        returns = future.result()
-        yield Evaluated(update, returns.tolist(), self.table.reference.normalize(returns).tolist(), final)
+        """Report the episodes when they have been played."""
+        played = future.result()
+        played = {"returns": played["returns"], "scores": self.table.reference.normalize(played["returns"]), **played}
+        yield Evaluated(update, [{name: values[k].tolist() for name, values in played.items()} for k in range(len(self.stack))], final)
 
     def save(self) -> None:
         """Commit the state as it is now, once the reports up to here were taken."""

@@ -101,7 +101,8 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         match report:
             case Trained(updates_per_second=rate):
                 return update | {"rate": rate}
-            case Evaluated(scores=scores, final=False):
+            case Evaluated(episodes=episodes, final=False):
+                scores = [each["scores"] for each in episodes]
                 return update | {"scores": {key: sum(s) / len(s) for key, s in zip(keys, scores, strict=True) if s}}
             case Diverged(member=member, reason=why):
                 return update | {"diverged": news["diverged"] | {keys[member]: why}}

@@ -76,7 +76,8 @@ def points(lines: Sequence[Placed]) -> list[tuple[str, float, int, int]]:
 def evaluations(lines: Sequence[Placed]) -> list[Line]:
     """Every evaluation with all its episodes; the one of the final episodes, if any, comes last and is marked `final`."""
     return [
-        {name: placed.line[name] for name in ("update", "returns", "scores")} | ({"final": True} if placed.line["kind"] == "final" else {})
+        {name: value for name, value in placed.line.items() if name == "update" or isinstance(value, list)}
+        | ({"final": True} if placed.line["kind"] == "final" else {})
         for placed in lines
         if "returns" in placed.line
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from service.spool.lines import COMMITS, Line, committed, committed_update, read
 from service.spool.usage import Usage
 from service.storage import paths
+from trainables.evaluation.metrics import known, metrics_of
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.storage.files import append, sync_folder, write
 from trainables.trial import Stack, Trial
@@ -88,9 +88,9 @@ class StackSpool:
                 # A member's speed is its share of the stack's: all members train in one process; `speed/stack` is their number.
                 speed = {"speed/updates_per_second": rate / len(rows), "speed/stack": float(len(rows))} | self._usage()
                 self._each(update, "trained", ({"metrics": row | speed} for row in rows))
-            case Evaluated(update=update, returns=returns, scores=scores, final=final):
+            case Evaluated(update=update, episodes=episodes, final=final):
                 kind, group = ("final", "final") if final else ("evaluated", "eval")
-                self._each(update, kind, (_evaluation(group, r, s) for r, s in zip(returns, scores, strict=True)))
+                self._each(update, kind, (_evaluation(group, each) for each in episodes))
             case Diverged(update=update, member=member, reason=reason):
                 self._spools[member].write(update, "diverged", reason=reason)
             case Checkpointed(update=update):
@@ -113,16 +113,12 @@ class StackSpool:
             spool.write(update, kind, **content)
 
 
-def _evaluation(group: str, returns: list[float], scores: list[float]) -> dict[str, Any]:
-    """Mean and standard deviation over the E episodes as metrics, and the episodes themselves for later statistics."""
-    if not returns:
+def _evaluation(group: str, episodes: Mapping[str, list[float]]) -> dict[str, Any]:
+    """The metrics of an evaluation, and its episodes for later statistics."""
+    if not episodes["returns"]:
         return {"metrics": {}}
-    if all(math.isnan(score) and not math.isnan(total) for score, total in zip(scores, returns, strict=True)):
-        return {"metrics": {f"{group}/return": sum(returns) / len(returns)}, "returns": returns, "scores": []}  # no reference scores
-    mean = sum(scores) / len(scores)
-    spread = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
-    metrics = {"return": sum(returns) / len(returns), "normalized_score": mean, "normalized_score_std": spread}
-    return {"metrics": {f"{group}/{name}": value for name, value in metrics.items()}, "returns": returns, "scores": scores}
+    quantities = known(episodes)
+    return {"metrics": {f"{group}/{name}": value for name, value in metrics_of(quantities).items()}, **quantities}
 
 
 def _now() -> int:

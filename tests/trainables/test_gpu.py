@@ -151,7 +151,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(hopper: str, tmp_pa
     assert_same(rows_at(tmp_path / "cut", stack), rows_at(tmp_path / "whole", stack))
 
     def last(reports: list[Report]) -> list[list[float]]:
-        return [report for report in reports if isinstance(report, Evaluated)][-1].returns
+        return [report for report in reports if isinstance(report, Evaluated)][-1].episodes
 
     assert last(rest) == last(whole)
 

@@ -56,7 +56,7 @@ def plain(report: Report, member: int | None = None) -> Any:
         case Trained():
             return "trained", report.update, own(report.metrics)
         case Evaluated():
-            return "evaluated", report.update, own(report.returns), own(report.scores), report.final
+            return "evaluated", report.update, own(report.episodes), report.final
         case Finished():
             return "finished", report.update, report.execution
         case _:
@@ -317,7 +317,7 @@ def test_the_policy_file_acts_as_the_agent_did(tmp_path: Path, undisturbed: Whol
     assert about["sizes"] == [11, 16, 16, 3]
     kept = sum(int((tensors[f"weight.{i}"] != 0).sum()) for i in range(3))
     assert kept == round(0.5 * (11 * 16 + 16 * 16 + 16 * 3))
-    wanted = [r for r in undisturbed[0] if isinstance(r, Evaluated)][-1].returns[0]
+    wanted = [r for r in undisturbed[0] if isinstance(r, Evaluated)][-1].episodes[0]["returns"]
     assert play(tmp_path / "policy.safetensors", "evaluation", trial().episodes) == pytest.approx(wanted, rel=1e-2)
 
 

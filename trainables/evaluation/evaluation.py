@@ -18,11 +18,12 @@ from trainables.datasets.table import Table, load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.evaluation.futures import Beside, Done, Future, Joined
 from trainables.execution.dense import few_rows
+from trainables.simulation.evaluator import Quantities
 from trainables.tensors.mask import Mask, ones
 from trainables.tensors.streams import key_of
 from trainables.trial import Stack, Trial
 
-Returns = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 PART = 4  # members per process: ten episodes of each take a second, so a large stack is spread over many cores
 
 
@@ -51,17 +52,18 @@ class Evaluation:
         self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
         self.evaluator = evaluator_of(table, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
 
-    def __call__(self, final: bool = False) -> Returns:
-        """Returns [K, E], or [K, final_episodes]."""
+    def __call__(self, final: bool = False) -> Quantities:
+        """What is known of each episode, by quantity: [K, E], or [K, final_episodes]."""
         with torch.no_grad(), few_rows:  # once, not at each of a thousand time steps
-            return self._final() if final else self.evaluator.run(self._act)
+            return self._final() if final else self.evaluator.play(self._act)
 
-    def _final(self) -> Returns:
+    def _final(self) -> Quantities:
         """Plays as many episodes at a time as there are environments; surplus episodes of the last round are dropped."""
         wanted, at_once = self.stack.lead.final_episodes, self.stack.lead.episodes
         seeds = [final_seeds(trial, at_once * -(-wanted // at_once)) for trial in self.stack.trials]
         rounds = [[row[first : first + at_once] for row in seeds] for first in range(0, wanted, at_once)]
-        return np.concatenate([self.evaluator.run(self._act, each) for each in rounds], axis=1)[:, :wanted]
+        played = [self.evaluator.play(self._act, each) for each in rounds]
+        return {name: np.concatenate([each[name] for each in played], axis=1)[:, :wanted] for name in played[0]}
 
     def begin(self, beside: Beside | None, masks: Mapping[str, Mask], final: bool = False) -> Future:
         """The returns of the current policies. With `beside`, other processes compute them while training goes on."""
@@ -79,18 +81,18 @@ class Evaluation:
 
         return Joined([part(slice(first, first + PART)) for first in range(0, len(self.stack), PART)])
 
-    def act(self, observations: Returns) -> Returns:
+    def act(self, observations: Array) -> Array:
         """Actions [K, E, A] of the environment for its observations [K, E, O]."""
         with torch.no_grad(), few_rows:
             return self._act(observations)
 
-    def _act(self, observations: Returns) -> Returns:
+    def _act(self, observations: Array) -> Array:
         seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
         return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
 
 
-def evaluate_rows(trials: str, final: bool, update: int, rows: Mapping[str, Returns], kept: Mapping[str, list[Returns]]) -> Returns:
-    """Returns [K, episodes] of the policies in canonical rows [K, D] and masks. Runs on a CPU, in another process than training."""
+def evaluate_rows(trials: str, final: bool, update: int, rows: Mapping[str, Array], kept: Mapping[str, list[Array]]) -> Quantities:
+    """Episodes of the policies in canonical rows [K, D] and masks. Runs on a CPU, in another process than training."""
     torch.set_num_threads(1)
     evaluation = _evaluation(trials)
     agent = evaluation.agent

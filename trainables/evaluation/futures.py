@@ -31,15 +31,16 @@ class Done:
 
 @dataclass(frozen=True)
 class Joined:
-    """Results [k, E] of parts of a stack, as one [K, E]."""
+    """Results of parts of a stack, arrays [k, E] by name, as those of the stack, [K, E]."""
 
     parts: Sequence[Future]
 
     def done(self) -> bool:
         return all(part.done() for part in self.parts)
 
-    def result(self) -> np.ndarray[Any, Any]:
-        return np.concatenate([part.result() for part in self.parts])
+    def result(self) -> dict[str, np.ndarray[Any, Any]]:
+        parts = [part.result() for part in self.parts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 Beside = Callable[..., Future]  # (function, *arguments) -> its result, computed in another process

@@ -16,6 +16,7 @@ from trainables.errors import UserError
 from trainables.simulation.stepping import Gymnasium, Planar, Simulation
 
 Act = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
+Quantities = dict[str, npt.NDArray[np.float64]]  # what an episode is described by -> [K, E]
 
 
 class Evaluator:
@@ -52,7 +53,11 @@ class Evaluator:
         return len(self._seeds), len(self._seeds[0])
 
     def run(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> npt.NDArray[np.float64]:
-        """Undiscounted returns [K, E] of one episode per seed: its own seeds, or as many others in `seeds`.
+        """Undiscounted returns [K, E] of one episode per seed: its own seeds, or as many others in `seeds`; see `play`."""
+        return self.play(act, seeds)["returns"]
+
+    def play(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> Quantities:
+        """What is known of each episode, [K, E] by quantity: `returns`, undiscounted. One episode per seed, its own or as many others.
 
         `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
         the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode
@@ -71,7 +76,7 @@ class Evaluator:
                 alive = alive[~ended[alive]]
                 if not len(alive):
                     break
-        return returns.reshape(members, episodes)
+        return {"returns": returns.reshape(members, episodes)}
 
     def close(self) -> None:
         """Free the environments."""

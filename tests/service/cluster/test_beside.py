@@ -22,7 +22,7 @@ common = dict(dataset="test/hopper/random-v0", algorithm="bc", updates=40, evalu
 stack = Stack(tuple(Trial(**common, seed=seed) for seed in (0, 1)))
 with connect(TrainingOptions(device="cpu")):
     found = [
-        [(r.update, r.returns) for r in run_stack(stack, beside=beside) if isinstance(r, Evaluated)]
+        [(r.update, r.episodes) for r in run_stack(stack, beside=beside) if isinstance(r, Evaluated)]
         for beside in (None, Task)
     ]
 print(json.dumps(found))

@@ -26,7 +26,7 @@ def reports(first: int = 0, last: int = 40) -> Iterable[Report]:
     for update in range(first + 10, last + 1, 10):
         yield Trained(update, [{"train/actor_loss": update / 10}, {"train/actor_loss": update / 5}], 100.0)
         if update % 20 == 0:
-            yield Evaluated(update, [[1.0, 3.0], [2.0, 2.0]], [[10.0, 30.0], [20.0, 20.0]])
+            yield Evaluated(update, [{"returns": [1.0, 3.0], "scores": [10.0, 30.0]}, {"returns": [2.0, 2.0], "scores": [20.0, 20.0]}])
             yield Checkpointed(update)
     if last == 40:
         yield Finished(40, 1.5, "dense")

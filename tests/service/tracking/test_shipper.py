@@ -51,7 +51,7 @@ def write(storage: Path, trial: Trial, last: int = 40, every: int = 10) -> None:
     for update in range(every, last + 1, every):
         listener(Trained(update, [{"train/actor_loss": 1 / update}], 50.0))
         if update % 20 == 0:
-            listener(Evaluated(update, [[1.0, 3.0]], [[10.0, 30.0]]))
+            listener(Evaluated(update, [{"returns": [1.0, 3.0], "scores": [10.0, 30.0]}]))
             listener(Checkpointed(update))
     if last == 40:
         listener(Finished(40, 1.0, "dense"))

@@ -36,9 +36,9 @@ def test_beside_training_gives_the_same_reports(
     found = {}
     for name, where in (("at once", None), ("beside", beside)):
         reports = list(run_stack(stack, tmp_path / name, checkpoint_every=15, beside=where))
-        found[name] = [(type(r).__name__, r.update, getattr(r, "returns", None)) for r in reports]
+        found[name] = [(type(r).__name__, r.update, getattr(r, "episodes", None)) for r in reports]
         evaluated = [r for r in reports if isinstance(r, Evaluated)]
         assert [(r.update, r.final) for r in evaluated] == [(10, False), (20, False), (30, False), (40, False), (40, True)]
-        assert torch.tensor(evaluated[-1].returns).shape == (3, 3)
+        assert torch.tensor([own["returns"] for own in evaluated[-1].episodes]).shape == (3, 3)
         assert all(torch.isfinite(torch.tensor(list(r.metrics[0].values()))).all() for r in reports if isinstance(r, Trained))
     assert found["beside"] == found["at once"]

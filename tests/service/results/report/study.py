@@ -45,10 +45,10 @@ def spool(storage: Path, trial: Trial, scores: Scores, rate: float = 100.0, hidd
             listener(Diverged(update, 0, f"parameters are not finite after update {update}"))
             state = "diverged"
             break
-        listener(Evaluated(update, [[30.0 * score for score in episodes]], [episodes]))
+        listener(Evaluated(update, [{"returns": [30.0 * score for score in episodes], "scores": episodes}]))
         if update == trial.updates and trial.final_episodes:  # 2 above the last evaluation
             final = [sum(episodes) / len(episodes) + 2.0] * trial.final_episodes
-            listener(Evaluated(update, [[30.0 * score for score in final]], [final], final=True))
+            listener(Evaluated(update, [{"returns": [30.0 * score for score in final], "scores": final}], final=True))
         listener(Checkpointed(update))
         if update == trial.updates:
             listener(Finished(update, update / rate, "sparse"))
