@@ -68,8 +68,9 @@ def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
             marks.legend(axis, (line.cell.method for line in lines))
             marks.cost_axis(axis, cost)
             axis.margins(x=0.22, y=0.14)
-            marks.room(axis, 0.24)
-            _best(axis, [(line.name(line.cell.name), *line.curve[:2]) for line in lines if not line.cell.absent])
+            best = [(line.name(line.cell.name), *line.curve[:2]) for line in lines if not line.cell.absent]
+            marks.room(axis, (name for name, *_ in best))
+            _best(axis, best)
 
         return Panel(title, COSTS[cost], lines[0].task.measure, draw)
 

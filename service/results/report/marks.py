@@ -56,11 +56,14 @@ def cost_axis(axis: Axes, cost: str) -> None:
         axis.xaxis.set_major_formatter(lambda value, _: thousands(value))
 
 
-def room(axis: Axes, share: float) -> None:
-    """More of a logarithmic x axis to the left of all points: as much of its length as names there need."""
+def room(axis: Axes, names: Iterable[str]) -> None:
+    """Extend a logarithmic x axis to the left, so that the longest name fits between its start and the first point."""
     low, high = axis.get_xlim()
-    if axis.get_xscale() == "log":
-        axis.set_xlim(low * (low / high) ** share, high)
+    if axis.get_xscale() != "log":
+        return
+    width = min(0.6, CHARACTER * max(map(len, names), default=0))  # of the panel
+    before = math.log(axis.dataLim.x0 / low) / math.log(high / low)  # of the axis as it is
+    axis.set_xlim(low * (low / high) ** max(0.0, (width - before) / (1 - width)), high)
 
 
 def thousands(value: float) -> str:

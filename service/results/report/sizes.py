@@ -40,7 +40,7 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
             axis.set_xscale("log")
             marks.grid(axis)
             axis.margins(x=0.1, y=0.16)
-            marks.room(axis, 0.3)
+            marks.room(axis, (name for *_, name in corners))
             marks.name_corners(axis, corners)
 
         return Panel(task.name, "effective parameters of the actor", task.measure, draw)

@@ -173,22 +173,23 @@ def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_e
 
 
 def test_names_of_a_front_do_not_touch_and_are_told_where_there_is_room() -> None:
-    corners = [(1e3, 10.0, "snip 98 %"), (1.5e3, 10.4, "random_erk 98 %"), (4e3, 55.0, "random_erk 95 %"), (9e3, 60.0, "snip 90 %"),
-               (9.1e3, 60.1, "grasp 90 %"), (1e5, 62.0, "dense")]  # fmt: skip
+    corners = [(1e3, 10.0, "SNIP 98 %"), (1.5e3, 10.4, "Random (ERK) 98 %, 250k"), (4e3, 55.0, "Random (ERK) 95 %"), (9e3, 60.0, "SNIP 90 %"),
+               (9.1e3, 60.1, "GraSP 90 %"), (1e5, 62.0, "dense")]  # fmt: skip
 
     def draw(axis: Axes) -> None:
         axis.plot([x for x, _, _ in corners], [y for _, y, _ in corners])
         axis.set_xscale("log")
-        marks.room(axis, 0.3)
+        marks.room(axis, (name for *_, name in corners))
         marks.name_corners(axis, corners)
 
     figure = style.drawn([Panel("", "", "", draw)] * 3)
     figure.draw_without_rendering()
     for axis in figure.axes:
-        assert texts(axis) >= {"dense", "grasp 90 %", "random_erk 98 %"}
-        assert not texts(axis) & {"snip 90 %", "snip 98 %"}, "they would touch"
+        assert texts(axis) >= {"dense", "GraSP 90 %", "Random (ERK) 98 %, 250k"}
+        assert not texts(axis) & {"SNIP 90 %", "SNIP 98 %"}, "they would touch"
         boxes = [text.get_window_extent() for text in axis.texts]
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        assert min(box.x0 for box in boxes) >= axis.get_window_extent().x0, "a name would cover the axis's numbers"
 
 
 def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
