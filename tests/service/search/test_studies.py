@@ -43,9 +43,10 @@ pytestmark = pytest.mark.usefixtures("hopper")
 class Run:
     """A driver's time with the sweep."""
 
-    def __init__(self, storage: Path, *settings: str, size: int = 4, place: Any = None) -> None:
+    def __init__(self, storage: Path, *settings: str, size: int = 4, place: Any = None, retry_failed: bool = False) -> None:
         self.storage = storage
-        chosen = RunSettings(overrides=(*SETTINGS, *settings), options=TrainingOptions(device="cpu", stack_size=size))
+        options = TrainingOptions(device="cpu", stack_size=size)
+        chosen = RunSettings(overrides=(*SETTINGS, *settings), options=options, retry_failed=retry_failed)
         self.plan = make_plan(NAME, chosen, storage=storage)
         self.manifest = Manifest(storage, NAME)
         self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.manifest.ledger, place, again=chosen.command(NAME, storage))
@@ -338,7 +339,7 @@ def test_a_failed_suggestion_is_told_as_such_and_tried_again_when_asked(tmp_path
     run = Run(tmp_path, *CHOICES, size=1)
     assert run.finish() == [], "`run` leaves it at that"
     run.leave()
-    run = Run(tmp_path, *CHOICES, size=1, retry=True)
+    run = Run(tmp_path, *CHOICES, size=1, retry_failed=True)
     assert [stack.lead.key for stack in run.finish()] == [stack.lead.key]
     last = by_key(study_of(tmp_path, run.plan))[stack.lead.key]
     assert last.state == TrialState.COMPLETE
