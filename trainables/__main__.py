@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run and print the last scores; exit code 0 when done, 1 when a member diverged, 2 for bad input."""
+    """Train the trials and print their scores; exit code 0 when done, 1 if a member diverged, 2 for bad input."""
     given = vars(parser().parse_args(arguments))
-    place = {name: given.pop(name) for name in ("device", "execution", "tf32")}
+    options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")
     use_published = given.pop("published")
     try:
@@ -42,58 +42,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         from trainables.run import run_stack
 
-        return follow(stack, run_stack(stack, storage, **place))
+        return follow(stack, run_stack(stack, storage, **options))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped" + (f"; the same command goes on from {storage}" if storage else ""), file=sys.stderr)
+        print("\nstopped" + (f"; the same command resumes from {storage}" if storage else ""), file=sys.stderr)
         return 130
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(prog="python -m trainables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(prog="python -m trainables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(Trial):
         option = f"--{field.name.replace('_', '-')}"
         required = field.default is MISSING and field.default_factory is MISSING
         if field.name == "seed":
-            found.add_argument("--seed", type=int, nargs="+", default=[0], help="several seeds train as one stack (default 0)")
+            made.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more; several seeds train as one stack (default 0)")
         elif field.name in MAPPINGS:
             notes = {"hyper": "hyperparameters of the algorithm", "sparsity_of": "sparsities of single networks, e.g. critic=0.9"}
-            found.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=notes[field.name])
+            made.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=notes[field.name])
         elif str(field.type) == "bool":
             notes = {
-                "authors": "score with the leftover gradients of the authors' code, to compare (docs/pruning.md)",
-                "allow_disconnected": "go on where a mask leaves no path from input to output",
+                "authors": "score with the leaky critic gradient of the authors' code, for comparison only (docs/pruning.md)",
+                "allow_disconnected": "train even if a mask leaves no path from input to output",
             }
-            found.add_argument(option, action="store_true", help=notes[field.name])
+            made.add_argument(option, action="store_true", help=notes[field.name])
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}"
             note += f"; one of {', '.join(CHOICES[field.name])}" if field.name in CHOICES else ""
-            found.add_argument(option, type=kind, required=required, default=field.default, help=note)
-    found.add_argument("--version", action="version", version=f"winnow {version()}")
-    found.add_argument("--published", action="store_true", help="the papers' settings for this dataset (trial/published.py)")
-    found.add_argument("--storage", type=Path, default=None, help="keep checkpoints, masks and policies there, and go on from them")
-    found.add_argument("--device", default="cpu", help="as torch names it, such as cuda:0 (default cpu)")
-    found.add_argument("--execution", default="auto", help="how masked layers are computed (trainables/execution/)")
-    found.add_argument("--tf32", action="store_true", help="a GPU may round the factors of matrix products to 10 bits")
-    return found
+            made.add_argument(option, type=kind, required=required, default=field.default, help=note)
+    made.add_argument("--version", action="version", version=f"winnow {version()}")
+    made.add_argument("--published", action="store_true", help="use the papers' settings for this dataset (trainables/trial/published.py)")
+    made.add_argument(
+        "--storage", type=Path, default=None, help="keep checkpoints, masks and policies in this folder, and resume from them"
+    )
+    made.add_argument("--device", default="cpu", help="a torch device, such as cuda:0 (default cpu)")
+    made.add_argument("--execution", default="auto", help="how masked layers are computed (default auto; trainables/execution/)")
+    made.add_argument("--tf32", action="store_true", help="let a GPU round the factors of matrix products to 10 bits")
+    return made
 
 
 def show(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same, after saying them."""
+    """The settings, after printing them."""
     say("published settings: " + (", ".join(f"{name}={value}" for name, value in settings.items()) or "the algorithm's defaults"))
     return settings
 
 
 def check_writable(storage: Path) -> None:
-    """Raise UserError unless the folder, or the nearest one above it that exists, can be written to."""
+    """Raise UserError unless the folder, or its nearest existing parent, can be written to."""
     if storage.parts[:1] == ("s3:",):
-        raise UserError("--storage: only sweeps (python -m service) keep their results on S3; name a folder")
+        raise UserError("--storage: only sweeps (python -m service) can store results on S3; give a folder")
     nearest = next(path for path in (storage.absolute(), *storage.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"--storage {str(storage)!r}: {nearest} is not a folder that can be written to")
+        raise UserError(f"--storage {str(storage)!r}: {nearest} is not a writable folder")
 
 
 def assignment(option: str, text: str) -> tuple[str, Any]:
@@ -106,7 +108,7 @@ def assignment(option: str, text: str) -> tuple[str, Any]:
 
 
 def follow(stack: Stack, reports: Iterator[Report]) -> int:
-    """Show one progress line while the reports come in, and the scores at the end."""
+    """Show one progress line while reports come in, and print the scores. Returns the exit code."""
     from trainables import reports as kinds
     from trainables.evaluation.metrics import known, metrics_of
 
@@ -114,9 +116,9 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
     total = stack.lead.updates
     for report in reports:
         if isinstance(report, kinds.Pruned):
-            for trial, found, warned in zip(stack.trials, report.details, report.warnings, strict=True):
+            for trial, details, warned in zip(stack.trials, report.details, report.warnings, strict=True):
                 if report.update == 0:
-                    say(f"{trial.name}: " + "  ".join(layers(found)))
+                    say(f"{trial.name}: " + "  ".join(layers(details)))
                 for warning in warned:
                     say(f"warning: {trial.name} after {report.update:,} updates: {warning}")
         elif isinstance(report, kinds.Trained):
@@ -151,7 +153,7 @@ _last_line = 0.0
 
 
 def progress(text: str) -> None:
-    """One line that is written over on a terminal; elsewhere a line every ten seconds."""
+    """On a terminal, one line that is overwritten; elsewhere, a line every ten seconds."""
     global _last_line
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
@@ -161,7 +163,7 @@ def progress(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """A line that stays."""
+    """Print a line that stays."""
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     print(text, flush=True)

@@ -1,4 +1,4 @@
-"""What run_stack yields. Plain values, no torch: whoever listens (a progress line, the spool) needs nothing else.
+"""The reports that run_stack yields. Plain values, no torch: a listener (a progress line, the spool) needs nothing else.
 
 Every list over members has one entry per member of the stack, in the order of `Stack.trials`.
 """
@@ -11,10 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pruned:
-    """Masks are made, or have changed since the last report (gradual pruning).
+    """The masks were made, or have changed since the last report (gradual pruning).
 
-    `statistics[k]` maps `mask/<what>/<network>` to a number; `details[k]` is everything else by network (mask_statistics.describe);
-    `warnings[k]` are sentences on what makes a network fragile, or slow."""
+    `statistics[k]` maps `mask/<what>/<network>` to a number; `details[k]` has everything else by network (mask_statistics.describe);
+    `warnings[k]` are sentences on what makes a network fragile or slow."""
 
     update: int
     statistics: list[dict[str, float]]
@@ -44,14 +44,14 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """All members' state after `update` is on disk: everything reported up to here will not be computed again."""
+    """All members' state after `update` is on disk: nothing reported so far will be computed again."""
 
     update: int
 
 
 @dataclass(frozen=True)
 class Diverged:
-    """The member's parameters are no longer finite; its stack-mates go on. Its entries in later reports mean nothing."""
+    """The member's parameters are no longer finite; its stack-mates continue. Its entries in later reports mean nothing."""
 
     update: int
     member: int

@@ -1,6 +1,6 @@
-"""The Ray Tune trainable: one ray_trial trains one stack and hands every report to a listener. The only file here that imports ray.
+"""The Ray Tune trainable: one ray_trial trains one stack and passes every report to a listener. The only file here that imports ray.
 
-Ray's own checkpoints and results are not used: run_stack resumes by trial key, the listener keeps the metrics, and what step()
+Ray's own checkpoints and results are not used: run_stack resumes by trial key, the listener stores the metrics, and what step()
 returns to the driver is only news for the manifest and the progress line.
 """
 
@@ -23,7 +23,7 @@ NEWS_EVERY = 1.0  # seconds between two results sent to the driver
 
 
 class Listener(Protocol):
-    """Takes the reports. `storage` is where the trials' files are written while they train; `check` raises SupersededError where
+    """Receives the reports. `storage` is where the trials' files are written during training; `check` raises SupersededError if
     nothing may be written for them any more."""
 
     storage: Path
@@ -47,7 +47,7 @@ class Options(Protocol):
 
 
 class StackTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains the stack in `config["stack"]`, the JSON of its trials; a warm actor takes the next one through reset_config."""
+    """Trains the stack in `config["stack"]`, the JSON of its trials; a warm actor gets the next stack through reset_config."""
 
     def setup(
         self,
@@ -58,7 +58,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         options: Options,
         work: Callable[..., Iterator[Report]] | None = None,
     ) -> None:
-        """`work` trains a stack and yields reports: run_stack, where nothing else is given."""
+        """`work` trains a stack and yields reports; by default it is run_stack."""
         self._options: dict[str, Any] = {name: getattr(options, name) for name in ("device", "execution", "checkpoint_every", "tf32")}
         if options.device == "cuda" and work is None:
             self._options["beside"] = Task
@@ -73,7 +73,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Pass on reports for about a second; any failure ends the ray_trial with its class, since Tune would only retry it blindly."""
+        """Pass on reports for about a second; a failure ends the ray_trial with its class, because Tune would retry it blindly."""
         news: dict[str, Any] = {"scores": {}, "diverged": {}}
         try:
             if self._reports is None or self._listener is None:
@@ -91,9 +91,9 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         return news | {"done": True}
 
     def cleanup(self) -> None:
-        for owned in (getattr(self, "_reports", None), getattr(self, "_listener", None)):
-            if owned is not None:
-                owned.close()
+        for opened in (getattr(self, "_reports", None), getattr(self, "_listener", None)):
+            if opened is not None:
+                opened.close()
         self._reports = self._listener = None
 
     def _news(self, report: Report, news: dict[str, Any]) -> dict[str, Any]:
@@ -112,9 +112,9 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 class Task:
-    """A function at work in another process of this node or another; a future as in trainables/evaluation/futures.py.
+    """A function that runs in another process, on this node or another; a future as in trainables/evaluation/futures.py.
 
-    It asks Ray for no CPU: a trainer that waits for it would otherwise hold the one it needs on a full cluster."""
+    It asks Ray for no CPU: on a full cluster, a trainer waiting for it would hold the CPU that it needs."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.reference = ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")(function).remote(*arguments)
@@ -127,7 +127,7 @@ class Task:
 
 
 def train(stack: Stack, storage: Path, **options: Any) -> Iterator[Report]:
-    """run_stack, which imports torch: only in a worker, and once."""
+    """run_stack, imported here because it imports torch, which only workers need."""
     from trainables.run import run_stack
 
     return run_stack(stack, storage, **options)

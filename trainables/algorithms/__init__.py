@@ -1,11 +1,11 @@
 """One file = one algorithm, always in this order, so that the difference of two files is the difference of two papers:
 
-TITLE                    its name as papers write it; optional, the file's name without it
+TITLE                    optional: its name as papers write it, by default the file's name
 Hyper                    its numbers, each with its source; floats reach the code as [K, 1], so members may differ in them
 RANGES                   optional: name -> interval of valid values, beside those in trainables/trial/hyper_ranges.py
 NORMALIZE                whether observations are normalized with the dataset's mean and standard deviation
-NEXT_ACTIONS             optional: True where minibatches carry the data's next actions too
-POLICY                   optional: the networks that `act` needs, where it needs more than the actor
+NEXT_ACTIONS             optional: True if minibatches carry the dataset's next actions too
+POLICY                   optional: the networks that `act` needs, if it needs more than the actor
 networks(O, A, hyper)    name -> MLP
 LEARNING_RATES, TARGETS  network -> field of Hyper; networks that have a target
 <network>_loss           each [K]; LOSSES says which loss scores which network before training

@@ -1,4 +1,4 @@
-"""AWAC: advantage-weighted actor-critic, cloning of actions that beat the policy's own (Nair et al. 2020, arXiv 2006.09359)."""
+"""AWAC: advantage-weighted actor-critic, which clones actions that are better than the policy's (Nair et al. 2020, arXiv 2006.09359)."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
 
 
 def actor_loss(agent: Agent, batch: Batch) -> Tensor:
-    """-exp(advantage / lambda) log pi(a | s), the weight capped; advantage = min Q(s, a) - min Q(s, a') with a' of the policy, [K]."""
+    """-exp(advantage / lambda) log pi(a | s), the weight capped; advantage = min Q(s, a) - min Q(s, a') with a' from the policy, [K]."""
     with torch.no_grad():
-        own = sample(agent, batch.observations, "policy")
-        both = torch.cat([batch.actions, own], dim=1)
+        sampled = sample(agent, batch.observations, "policy")
+        both = torch.cat([batch.actions, sampled], dim=1)
         q, v = agent.critic(batch.observations.repeat(1, 2, 1), both).squeeze(-1).amin(1).chunk(2, dim=-1)
         weight = torch.minimum(((q - v) / agent.hyper.advantage_scale).exp(), agent.hyper.weight_cap)
     return -(weight * log_prob(batch.actions, *policy(agent, batch.observations))).mean(1)

@@ -1,4 +1,4 @@
-"""BC: behaviour cloning, a supervised regression from observations to the dataset's actions."""
+"""BC: behaviour cloning, supervised regression from observations to the dataset's actions."""
 
 from __future__ import annotations
 

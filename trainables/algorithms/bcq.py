@@ -1,4 +1,4 @@
-"""BCQ: batch-constrained Q-learning, the best of many actions generated like the data's (Fujimoto et al. 2019, arXiv 1812.02900)."""
+"""BCQ: batch-constrained Q-learning, the best of many actions generated to resemble the data's (Fujimoto et al. 2019, arXiv 1812.02900)."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def proposals(agent: Agent, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tens
     rows, size = mean.shape[1] // 2, mean.shape[2]
     uniform = 2 * agent.uniform("random actions", agent.hyper.samples, rows, size) - 1
     noise = agent.noise("proposed actions", agent.hyper.samples, 2 * rows, size)
-    own, log_pi = squashed(mean.unsqueeze(1), log_std.unsqueeze(1), noise)  # [K, N, 2 B, A]
-    actions = torch.cat([uniform, *own.split(rows, dim=2)], dim=1)
+    proposed, log_pi = squashed(mean.unsqueeze(1), log_std.unsqueeze(1), noise)  # [K, N, 2 B, A]
+    actions = torch.cat([uniform, *proposed.split(rows, dim=2)], dim=1)
     density = log_pi.new_full(uniform.shape[:-1], -size * math.log(2))
     return actions, torch.cat([density, *log_pi.split(rows, dim=2)], dim=1)
 

@@ -1,4 +1,4 @@
-"""EDAC: SAC with many critics, kept diverse by their gradients by the action (An et al. 2021, arXiv 2110.01548); eta = 0 is SAC-N."""
+"""EDAC: SAC with many critics, whose action gradients are kept diverse (An et al. 2021, arXiv 2110.01548); eta = 0 is SAC-N."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReBRAC: TD3+BC with the cloning penalty in both actor and critic, weighed apart (Tarasov et al. 2023, arXiv 2305.09836)."""
+"""ReBRAC: TD3+BC with a cloning penalty in both actor and critic, each with its weight (Tarasov et al. 2023, arXiv 2305.09836)."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def actor_loss(agent: Agent, batch: Batch) -> Tensor:
 
 
 def leaky_critic_loss(agent: Agent, batch: Batch) -> Tensor:
-    """The critic's loss plus the actor's as the critic sees it, [K]: in SaminYeasar/sparse_reg the critic is scored after both backward
-    passes, so its saliency holds the actor's leftover gradient. For comparison with that code only."""
+    """The critic's loss plus the actor's as a function of the critic, [K]: SaminYeasar/sparse_reg scores the critic after both backward
+    passes, so its saliency includes the actor's leftover gradient. Only for comparison with that code."""
     q = agent.critic(batch.observations, agent.actor(batch.observations), copy=0).squeeze(-1)
     weight = agent.hyper.alpha / q.detach().abs().mean(1, keepdim=True)
     return critic_loss(agent, batch) + (-weight * q).mean(1)

@@ -1,4 +1,4 @@
-"""The control: nothing is pruned."""
+"""Dense: the control, which prunes nothing."""
 
 import torch
 from torch import Tensor
@@ -10,5 +10,5 @@ WITHOUT_LOSS = True
 
 
 def saliency(network: Scored) -> list[Tensor]:
-    """Every weight is kept, so any score will do."""
+    """The same for all: every weight is kept, so the scores do not matter."""
     return [torch.ones_like(weight) for weight in network.weights]

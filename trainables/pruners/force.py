@@ -1,6 +1,6 @@
-"""FORCE (de Jorge et al. 2021, "Progressive Skeletonization"): prune in rounds for the gradients of the network that will be left.
+"""FORCE (de Jorge et al. 2021, "Progressive Skeletonization"): prune in rounds, by the gradients of the network pruned so far.
 
-Unlike iterative SNIP, a weight that was masked is scored with its initial value and the gradient it would get, and may return.
+Unlike in iterative SNIP, a masked weight is scored too, with its initial value and the gradient it would get, and may return.
 """
 
 from torch import Tensor
@@ -13,5 +13,5 @@ schedule = iterative_snip.schedule
 
 
 def saliency(network: Scored) -> list[Tensor]:
-    """|w_initial dL/dw| with the gradient of the masked network, also where the mask is 0."""
+    """|w_initial dL/dw|, with the gradient of the masked network, for masked weights too."""
     return [(weight * gradient).abs() for weight, gradient in zip(network.initial, network.gradient(), strict=True)]

@@ -1,4 +1,4 @@
-"""GraSP (Wang, Zhang & Grosse 2020): keep the weights whose removal would lower the gradient flow most; one Hessian-vector product.
+"""GraSP (Wang, Zhang & Grosse 2020): keep the weights whose removal would reduce the gradient flow most, by one Hessian-vector product.
 
 The paper's temperature 200 divides softmax logits; regression, TD and likelihood losses have none, so it is 1 here.
 """

@@ -1,6 +1,6 @@
-"""Iterative SNIP (de Jorge et al. 2021, "Progressive Skeletonization"): SNIP again and again on the network that is left.
+"""Iterative SNIP (de Jorge et al. 2021, "Progressive Skeletonization"): apply SNIP repeatedly to the network that is left.
 
-Each round sees calibration batches of its own; what is gone stays gone. The number of rounds is our choice (naver/force: 10 by default).
+Each round uses new calibration batches; a removed weight stays removed. The number of rounds is our choice (naver/force: 10 by default).
 """
 
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""Keep the largest initial weights; needs no data. With torch's default init a global ranking starves the wide layers (a known trap)."""
+"""Magnitude: keep the largest initial weights; needs no data.
+
+A known trap: with torch's default initialization, a ranking over the whole network starves the wide layers.
+"""
 
 from torch import Tensor
 

@@ -1,7 +1,7 @@
-"""ProsPr (Alizadeh et al. 2022, "Prospect Pruning"): judge a connection by its effect on the loss after the first steps of training.
+"""ProsPr (Alizadeh et al. 2022, "Prospect Pruning"): keep the connections that matter most to the loss after the first steps of training.
 
-The mask's gradient goes through the steps themselves: plain gradient descent on weights and biases, a calibration batch each, then the
-calibration batches that score. Steps and learning rate are the defaults of mil-ad/prospr.
+The gradient of the mask is backpropagated through these steps: plain gradient descent on weights and biases, one calibration batch per
+step. Then come the calibration batches that score. Steps and learning rate are the defaults of mil-ad/prospr.
 """
 
 import torch
@@ -15,7 +15,7 @@ LEARNING_RATE = 0.1
 
 
 def saliency(network: Scored) -> list[Tensor]:
-    """|dL(w_M) / dmask| at mask = 1, where w_M are the weights after M steps from w * mask; signed over batches, then absolute."""
+    """|dL(w_M) / dmask| at mask = 1, where w_M are the weights after M steps from w * mask; summed over batches with their signs."""
     mask = [torch.ones_like(weight, requires_grad=True) for weight in network.weights]
     weights = [weight.detach() * one for weight, one in zip(network.weights, mask, strict=True)]
     parameters = [*weights, *(bias.detach().clone().requires_grad_() for bias in network.biases)]

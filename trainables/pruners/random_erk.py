@@ -1,4 +1,4 @@
-"""Random weights inside Erdos-Renyi-kernel layer budgets (Evci et al. 2020, "Rigging the Lottery"): small layers stay denser."""
+"""ERK (Evci et al. 2020, "Rigging the Lottery"): random weights within Erdos-Renyi-kernel layer budgets; small layers stay denser."""
 
 from torch import Tensor
 

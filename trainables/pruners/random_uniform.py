@@ -1,4 +1,4 @@
-"""Random weights, the same density in every layer: the simplest control."""
+"""Random (uniform): random weights with the same density in every layer, the simplest control."""
 
 from torch import Tensor
 

@@ -1,6 +1,6 @@
-"""A control, not a mask: a dense network with narrower hidden layers that has as many weights as the pruned one (Frankle et al. 2021).
+"""Small dense: a control that masks nothing. Narrower hidden layers give as many weights as pruning leaves (Frankle et al. 2021).
 
-Widths are multiples of 4, for which stacked members compute bit for bit what they compute alone, so the count is the nearest such one.
+Widths are multiples of 4, because only then do stacked members compute bit for bit what they compute alone; so the count is approximate.
 """
 
 import itertools
@@ -14,7 +14,7 @@ STEP = 4
 
 
 def shrink(spec: MLP, density: float) -> MLP:
-    """`spec` with hidden widths scaled alike, then moved by a few units to come nearest to round(density P) weights."""
+    """`spec` with hidden widths scaled by one factor, then changed by a few units to come closest to round(density P) weights."""
     wanted = kept(density, sum(spec.weights_per_layer))
     if density == 1 or len(spec.sizes) == 2:
         return spec

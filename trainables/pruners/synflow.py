@@ -1,6 +1,6 @@
-"""SynFlow (Tanaka et al. 2020): keep the weights that carry most of the synaptic flow; needs no data but 100 rounds.
+"""SynFlow (Tanaka et al. 2020): keep the weights that carry the most synaptic flow; needs 100 rounds but no data.
 
-One round would empty a layer at 95 %: the flow a layer passes on is the same for all, so the widest loses everything at once.
+At 95 %, one round would empty a layer: every layer carries the same total flow, so the widest would lose everything at once.
 """
 
 import torch
@@ -19,10 +19,10 @@ def schedule(density: float) -> list[float]:
 
 
 def saliency(network: Scored) -> list[Tensor]:
-    """|w| dR/d|w| / R with R = sum of a copy's outputs for an input of ones, of the linear network of absolute weights, biases left out.
+    """|w| dR/d|w| / R, where R sums a copy's outputs for an input of ones, in the linear network of absolute weights without biases.
 
-    Each copy is a network of its own. Ranked by their flows as they are, the one with the most would take the weights of all others,
-    round after round; in shares of its own flow each keeps about as many."""
+    Each copy is a separate network. Ranked by absolute flow, the copy with the largest flow would take the weights of all others, round
+    after round; ranked by the share of its copy's flow, each keeps about as many."""
     weights = [weight.detach().abs().double().requires_grad_() for weight in network.weights]  # double: a product over layers
     signal = torch.ones_like(weights[0][..., 0, :])
     for weight in weights:

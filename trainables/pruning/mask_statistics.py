@@ -1,10 +1,11 @@
-"""What a mask really is: densities, live units and inputs, size and cost, and how alike two masks are. Plain numbers, ready for JSON.
+"""Statistics of masks: densities, live units and inputs, size and cost, and how alike two masks are. Plain numbers, ready for JSON.
 
     python -m trainables.pruning.mask_statistics MASKS.safetensors MASKS.safetensors ...     Jaccard overlap of every pair, per network
 
-Four ways to count a pruned network: `dense` as if nothing were pruned; `nominal` the kept weights; `effective` those that lie on a path
-from input to output; `compact` dense matrices between the units that do. Biases, gains and shifts of live units count as parameters,
-nominally those of all units; what belongs to no unit (a log standard deviation) always does.
+A pruned network is counted in four ways: `dense`, as if nothing were pruned; `nominal`, directly, the weights that the mask keeps;
+`effective`, the weights that lie on a path from input to output; `compact`, dense matrices between the units that lie on one. Biases, gains
+and shifts count as parameters: those of all units in `dense` and `nominal`, those of live units in the others. Parameters that belong to no
+unit (a log standard deviation) always count.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ WORD = 4  # bytes of a number
 
 
 def describe(spec: MLP, mask: Mask, inputs: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Per member, what a network's mask is; `inputs` are names of its inputs. Copies are counted together, an input is live if any copy
-    sees it. A live unit lies on a path."""
+    """The statistics of a network's mask, per member; `inputs` are the names of its inputs.
+
+    Copies are counted together: an input is live if any copy sees it. A unit is live if it lies on a path."""
     path = on_path(mask)
     names = list(inputs) or [str(i) for i in range(spec.sizes[0])]
     return [_describe(spec, [m[k] for m in mask], [p[k] for p in path], names) for k in range(len(mask[0]))]
@@ -76,31 +78,33 @@ def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, 
 
 
 def _beside_weights(spec: MLP, units: Sequence[int]) -> int:
-    """Parameters that are no weights, with so many units per layer: a bias each, gain and shift of a normalized one, and the extras."""
+    """Parameters other than weights, for so many units per layer: their biases, gains and shifts of normalized layers, and the extras."""
     return sum(units) + (2 * sum(units[:-1]) if spec.norm else 0) + sum(spec.extra.values())
 
 
 def metrics(described: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The scalars worth a curve and a column, by `mask/<what>/<network>`; all else is in the artifact masks.json."""
+    """The scalars worth a curve and a column, by `mask/<what>/<network>`; the artifact masks.json has the rest."""
     return {
-        f"mask/{what}/{network}": float(found[what])
-        for network, found in described.items()
+        f"mask/{what}/{network}": float(about[what])
+        for network, about in described.items()
         for what in ("density", "effective_density", "live_units", "live_inputs")
     }
 
 
 def warnings(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What makes a network fragile, a sentence each; none for most."""
-    found = []
+    """What makes a network fragile, a sentence each; usually none."""
+    sentences = []
     for network, about in described.items():
         if about["outputs_without_a_path"]:
-            found.append(f"{network}: no path leads to outputs {about['outputs_without_a_path']}, which are constants")
+            sentences.append(f"{network}: no path leads to outputs {about['outputs_without_a_path']}, which are constants")
         fewest = about["fewest_live_units"]
         if fewest is not None and fewest < FRAGILE <= min(layer["units"] for layer in about["layers"][:-1]):
-            found.append(f"{network}: a hidden layer has {fewest} live units left")
+            sentences.append(f"{network}: a hidden layer has {fewest} live units left")
         if about["effective_density"] < 0.5 * about["density"]:
-            found.append(f"{network}: {100 * (1 - about['effective_density'] / about['density']):.0f} % of the kept weights lie on no path")
-    return found
+            sentences.append(
+                f"{network}: {100 * (1 - about['effective_density'] / about['density']):.0f} % of the kept weights lie on no path"
+            )
+    return sentences
 
 
 def quantiles(saliency: Tensor) -> list[float]:
@@ -118,7 +122,7 @@ def jaccard(first: Mask, second: Mask) -> float:
 
 
 def read_masks(path: Path) -> dict[str, Mask]:
-    """The masks of a trial from its artifact, layers [1, C, out, in]; raises UserError for a file that is not one."""
+    """The masks of a trial from its artifact, layers [1, C, out, in]; raises UserError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -127,12 +131,12 @@ def read_masks(path: Path) -> dict[str, Mask]:
             bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a trial's masks.safetensors: {error}") from None
-    found = {}
-    for name, own in shapes.items():
-        sizes = [c * n_out * n_in for c, n_out, n_in in own]
+    masks = {}
+    for name, layers in shapes.items():
+        sizes = [c * n_out * n_in for c, n_out, n_in in layers]
         flat = torch.from_numpy(np.unpackbits(bits[name].numpy(), count=sum(sizes))).float()
-        found[name] = [part.reshape(1, *shape) for part, shape in zip(flat.split(sizes), own, strict=True)]
-    return found
+        masks[name] = [part.reshape(1, *shape) for part, shape in zip(flat.split(sizes), layers, strict=True)]
+    return masks
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -24,12 +24,12 @@ def threshold(saliency: Sequence[Tensor], keep: Sequence[int]) -> Mask:
     """Keep exactly `keep[k]` weights of member k, those of highest saliency over all layers and copies together.
 
     `saliency[l]` is [K, C, out, in]; -inf marks a weight that may not be kept. Ties go to the lower flat index (layer, copy,
-    row, column), so the same saliency always gives the same mask. Raises UserError for a saliency that is not a number.
+    row, column), so the same saliency always gives the same mask. Raises UserError for a NaN.
     """
     flat = torch.cat([layer.flatten(1) for layer in saliency], dim=1)
     for member, row in enumerate(flat):
         if torch.isnan(row).any():
-            raise UserError(f"the saliency of member {member} is not a number in {int(torch.isnan(row).sum())} places; nothing is pruned")
+            raise UserError(f"the saliency of member {member} is NaN for {int(torch.isnan(row).sum())} weights; nothing is pruned")
     order = torch.sort(flat, dim=1, descending=True, stable=True).indices
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
     chosen = (rank < torch.tensor(list(keep), device=flat.device).unsqueeze(1)).float()
@@ -61,8 +61,8 @@ def choose(
     """The masks of all networks from their saliencies; `densities[name][k]` is what member k keeps of a network.
 
     `scope` says within what weights are ranked: "network", "joint" (all networks, by their raw scores) or "layer" (the same density in
-    each); `budgets(spec, density)` per layer goes before it. With the target "effective" the asked number of weights lies on a path:
-    the nearest number that the ranking allows, and those off every path are not kept.
+    each); `budgets(spec, density)` per layer takes precedence. With the target "nominal", sparsity is counted directly, on the mask. With
+    "effective", it is counted on the weights that lie on a path, as closely as the ranking allows, and no others are kept.
     """
     if scope == "layer":
         budgets = even
@@ -73,25 +73,25 @@ def choose(
             if budgets:
                 return {name: threshold_in_layers(saliency[name], [budgets(specs[name], d) for d in asked[name]]) for name in names}
             totals = [sum(specs[name].weights_per_layer) for name in names]
-            keep = [sum(map(kept, own, totals)) for own in zip(*(asked[name] for name in names), strict=True)]
+            keep = [sum(map(kept, member, totals)) for member in zip(*(asked[name] for name in names), strict=True)]
             layers = threshold([layer for name in names for layer in saliency[name]], keep)
             return {name: [layers.pop(0) for _ in saliency[name]] for name in names}
 
-        own = {name: densities[name] for name in names}
-        masks |= cut(own) if target == "nominal" else on_paths(cut, own, {name: sum(specs[name].weights_per_layer) for name in names})
+        wanted = {name: densities[name] for name in names}
+        masks |= cut(wanted) if target == "nominal" else on_paths(cut, wanted, {name: sum(specs[name].weights_per_layer) for name in names})
     return masks
 
 
 def on_paths(
     cut: Callable[[Mapping[str, Sequence[float]]], dict[str, Mask]], asked: Mapping[str, Sequence[float]], totals: Mapping[str, int]
 ) -> dict[str, Mask]:
-    """Bisect on what `cut` keeps until as many weights as `asked` lie on a path, per member (Vysogorets & Kempe 2023)."""
+    """Masks with as many weights on a path as `asked`, by bisection on what `cut` keeps, per member (Vysogorets & Kempe 2023)."""
     members, total = range(len(next(iter(asked.values())))), sum(totals.values())
     wanted = [sum(kept(asked[name][k], totals[name]) for name in totals) for k in members]
 
     def live(counts: Sequence[int]) -> tuple[dict[str, Mask], list[int]]:
-        found = {name: on_path(mask) for name, mask in cut({name: [count / total for count in counts] for name in totals}).items()}
-        return found, [sum(int(layer[k].sum()) for mask in found.values() for layer in mask) for k in members]
+        alive = {name: on_path(mask) for name, mask in cut({name: [count / total for count in counts] for name in totals}).items()}
+        return alive, [sum(int(layer[k].sum()) for mask in alive.values() for layer in mask) for k in members]
 
     low, high = list(wanted), [total] * len(wanted)
     while low != high:  # the smallest count that leaves at least as many as wanted

@@ -1,8 +1,8 @@
-"""The weights that training starts from, once the masks are known: as drawn, drawn again, or rescaled.
+"""The weights that training starts from, given the masks: as drawn, drawn again, or rescaled.
 
-torch draws the weights of a layer of n inputs from U(-1/sqrt(n), 1/sqrt(n)). With a share d of them kept, a unit's input has d times the
-variance, layer after layer; dividing the kept weights by sqrt(d) puts it back. `layer` takes d of the whole layer (per copy), which is
-what a random mask needs; `unit` takes each unit's own share, so that units that keep little are raised more. Biases stay as they are.
+torch draws the weights of a layer of n inputs from U(-1/sqrt(n), 1/sqrt(n)). If a fraction d of them is kept, a unit's input has d times
+the variance, in every layer; dividing the kept weights by sqrt(d) restores it. `layer` uses the density of the whole layer (per copy),
+which suits a random mask; `unit` uses each unit's own density, so units that keep few weights are scaled up more. Biases are unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainables.trial import Stack
 
 def starting_rows(agent: Agent, stack: Stack, masks: Mapping[str, Mask]) -> dict[str, Tensor]:
     """Canonical rows [K, D] of every network at update 0."""
-    found = {}
+    starting = {}
     for name, spec in agent.specs.items():
         rows = agent.initial(name)
         again = [k for k, trial in enumerate(stack.trials) if trial.control == "reinit"]
@@ -28,17 +28,17 @@ def starting_rows(agent: Agent, stack: Stack, masks: Mapping[str, Mask]) -> dict
         views = spec.views(rows)
         for index, mask in enumerate(masks[name]):
             views[f"weight.{index}"].mul_(factors(mask, [trial.rescale for trial in stack.trials]))
-        found[name] = rows
-    return found
+        starting[name] = rows
+    return starting
 
 
 def factors(mask: Tensor, how: list[str]) -> Tensor:
-    """density^-1/2 of a layer's mask [K, C, out, in], broadcastable to it; 1 where nothing is kept or member k's `how` is "none"."""
-    found = torch.ones_like(mask[..., :1])
+    """density^-1/2 of a layer's mask [K, C, out, in], broadcastable to it; 1 if nothing is kept or member k's `how` is "none"."""
+    factor = torch.ones_like(mask[..., :1])
     for member, kind in enumerate(how):
         if kind != "none":
             axes = (-2, -1) if kind == "layer" else (-1,)
             kept = mask[member].sum(axes, keepdim=True)  # whole numbers, so exact in whatever order they are summed
             share = mask[member].numel() / kept.numel() / kept
-            found[member] = torch.where(kept > 0, share, torch.ones_like(share)).sqrt()
-    return found
+            factor[member] = torch.where(kept > 0, share, torch.ones_like(share)).sqrt()
+    return factor

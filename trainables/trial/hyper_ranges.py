@@ -1,8 +1,8 @@
-"""What hyperparameters may be, as intervals of mathematics: `(0, 1]` leaves 0 out; an end may be another hyperparameter's name.
+"""Valid ranges of hyperparameters, as mathematical intervals: `(0, 1]` excludes 0; a bound may be another hyperparameter's name.
 
-COMMON holds for every algorithm that has a hyperparameter of that name. A file of algorithms/ may add `RANGES = {"expectile": "(0, 1)"}`,
-which goes before; like Hyper it is read from the source, because planning must not import torch. What has no entry is only of its default's
-kind. Not what is wise, but what makes sense at all.
+COMMON applies to every algorithm that has a hyperparameter of that name. A file of algorithms/ may add `RANGES = {"expectile": "(0, 1)"}`,
+which takes precedence; like Hyper, it is read from the source, because planning must not import torch. A hyperparameter without an entry
+only needs its default's type. A range says what makes sense at all, not what is wise.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ COMMON = {
 
 
 def check(algorithm: str, values: Mapping[str, Any]) -> None:
-    """Raise UserError, naming value and range, for the first of an algorithm's hyperparameters that is outside its range."""
+    """Raise UserError, naming value and range, for the first hyperparameter of an algorithm that is outside its range."""
     for name, interval in (COMMON | plugins.ranges(algorithm)).items():
         if name in values and not inside(values[name], interval, values):
             raise UserError(f"{algorithm}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
 
 
 def inside(value: float, interval: str, values: Mapping[str, Any]) -> bool:
-    """Whether `interval` holds the value."""
+    """Whether the value lies in `interval`; `values` has the hyperparameters that a bound may name."""
     low, high = (_end(end, values) for end in _ends(interval))
     return (value >= low if interval[0] == "[" else value > low) and (value <= high if interval[-1] == "]" else value < high)
 
@@ -50,6 +50,6 @@ def _end(end: str, values: Mapping[str, Any]) -> float:
 
 
 def _with(interval: str, values: Mapping[str, Any]) -> str:
-    """The values of the hyperparameters that an interval names."""
+    """The hyperparameters that an interval names, with their values, for an error."""
     named = [f"{end} {values[end]!r}" for end in _ends(interval) if end in values]
     return f" with {', '.join(named)}" if named else ""

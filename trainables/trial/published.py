@@ -1,15 +1,15 @@
-"""Published hyperparameters that depend on the dataset: one table, applied only where asked for, and then visibly.
+"""Published hyperparameters that depend on the dataset: one table, used only on request, and visibly.
 
-`--published` of a trial or `published=1` of a sweep puts a dataset's entries into the trial's own `hyper`, where they are part of its
-key, name the run's parameters and can be overridden. Without it every algorithm uses its defaults on every dataset. All are D4RL's
--v2 tasks; a dataset of another origin takes those of its environment and tier, which were never tuned for it.
+`--published` of a trial or `published=1` of a sweep copies a dataset's entries into the trial's `hyper`, where they are part of its key,
+appear among the run's parameters and can be overridden. Without it, every algorithm uses its defaults on every dataset. The entries are
+for D4RL's -v2 tasks; a dataset of another origin uses those of its environment and tier, which were never tuned for it.
 
     ReBRAC   (actor_penalty, critic_penalty): Tarasov et al. 2023 (arXiv 2305.09836), appendix; tinkoff-ai/ReBRAC
     EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
     bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
 
-Updates are not part of it: a trial's default is 1,000,000, as in the papers or CORL for BC, TD3+BC, IQL, CQL, AWAC and ReBRAC. BCQ's own is
-500,000 (sfujim/BCQ) and EDAC's 3,000,000 (the paper): `--updates`, where one wants to repeat them.
+The number of updates is not part of it: a trial's default is 1,000,000, as in the papers or CORL for BC, TD3+BC, IQL, CQL, AWAC and
+ReBRAC. To reproduce BCQ give `--updates 500000` (sfujim/BCQ), and for EDAC `--updates 3000000` (the paper).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
 
 
 def published(algorithm: str, dataset: str) -> dict[str, Any]:
-    """The published hyperparameters of an algorithm for a dataset `.../<family>/<tier>-vN`; empty where the defaults are them.
+    """The published hyperparameters of an algorithm for a dataset `.../<family>/<tier>-vN`; empty if they are the defaults.
 
-    Raises UserError, with the tasks that have an entry, where the algorithm's settings depend on the dataset and it has none."""
+    Raises UserError, listing the tasks that have an entry, if the algorithm's settings depend on the dataset and this one has none."""
     plugins.check("algorithms", algorithm)
     if algorithm not in PUBLISHED:
         return {}
@@ -50,5 +50,5 @@ def published(algorithm: str, dataset: str) -> dict[str, Any]:
     family, tier = ("", *parts)[-2], parts[-1]
     if family not in table or tier not in _TIERS:
         tasks = ", ".join(f"{f}/{t}" for f in table for t in _TIERS)
-        raise UserError(f"{algorithm} has no published setting for {dataset!r}; there are: {tasks}; leave `published` away or give --hyper")
+        raise UserError(f"{algorithm} has no published setting for {dataset!r}; there are: {tasks}; leave out `published` or give --hyper")
     return dict(zip(names, table[family][_TIERS.index(tier)], strict=True))

@@ -61,7 +61,7 @@ def test_weights_at_minus_infinity_come_last() -> None:
 def test_a_saliency_that_is_not_a_number_is_refused() -> None:
     saliency = random_saliency()
     saliency[1][2, 0, 1, 1] = torch.nan
-    with pytest.raises(UserError, match="saliency of member 2 is not a number in 1 places"):
+    with pytest.raises(UserError, match="saliency of member 2 is NaN for 1 weights"):
         ranking.threshold(saliency, [5, 5, 5])
 
 
