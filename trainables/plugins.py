@@ -49,17 +49,17 @@ def defines(folder: str, name: str) -> frozenset[str]:
     return frozenset(defined)
 
 
-def constant(folder: str, name: str, constant: str, default: Any = None) -> Any:
-    """The literal that a plug-in's file assigns to `constant`; `default` where it assigns none."""
+def constant(folder: str, name: str, identifier: str, default: Any = None) -> Any:
+    """The literal that a plug-in's file assigns to `identifier`; `default` if it assigns none."""
     for node in _body(folder, name):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == constant:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == identifier:
             return ast.literal_eval(node.value)
     return default
 
 
 @cache
 def title(folder: str, name: str) -> str:
-    """A plug-in's name as papers write it, from the TITLE in its file; the file's name where it has none."""
+    """A plug-in's name as papers write it, from the TITLE in its file; the file's name if it has none."""
     return str(constant(folder, name, "TITLE", name))
 
 
