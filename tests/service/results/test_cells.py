@@ -173,8 +173,14 @@ def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_e
 
 
 def test_names_of_a_front_do_not_touch_and_are_told_where_there_is_room() -> None:
-    corners = [(1e3, 10.0, "SNIP 98 %"), (1.5e3, 10.4, "Random (ERK) 98 %, 250k"), (4e3, 55.0, "Random (ERK) 95 %"), (9e3, 60.0, "SNIP 90 %"),
-               (9.1e3, 60.1, "GraSP 90 %"), (1e5, 62.0, "dense")]  # fmt: skip
+    corners = [
+        (1e3, 10.0, "SNIP 98 %"),
+        (1.5e3, 10.4, "Random (ERK) 98 %, 250k"),
+        (4e3, 55.0, "Random (ERK) 95 %"),
+        (9e3, 60.0, "SNIP 90 %"),
+        (9.1e3, 60.1, "GraSP 90 %"),
+        (1e5, 62.0, "dense"),
+    ]
 
     def draw(axis: Axes) -> None:
         axis.plot([x for x, _, _ in corners], [y for _, y, _ in corners])
