@@ -123,7 +123,7 @@ def test_a_calibration_that_gives_no_numbers_is_refused() -> None:
             return batch
 
     world = World([small_trial("bc", "snip", 0.5)])
-    with pytest.raises(UserError, match="not a number"):
+    with pytest.raises(UserError, match="is NaN for"):
         prune(world.agent, world.stack, Broken(world.data).draw)
 
 
