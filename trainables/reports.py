@@ -34,7 +34,7 @@ class Trained:
 @dataclass(frozen=True)
 class Evaluated:
     """The E evaluation episodes after `update`: `episodes[k]` maps a quantity to a number per episode, at least `returns`, undiscounted,
-    and `scores`, normalized (nan where no reference returns are known). `final`: of the trial's `final_episodes`, after its last
+    and `scores`, normalized (nan if no reference returns are known). `final`: of the trial's `final_episodes`, after its last
     evaluation. trainables/evaluation/metrics.py makes metrics of them."""
 
     update: int

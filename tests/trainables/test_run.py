@@ -95,10 +95,10 @@ def test_reports_come_in_order_and_say_everything(undisturbed: Whole) -> None:
     evaluated = [r for r in reports if isinstance(r, Evaluated)]
     assert [r.update for r in evaluated] == [10, 20, 30] == list(one.evaluation_updates())
     for r in evaluated:
-        returns = np.array(r.returns)
+        returns = np.array([member["returns"] for member in r.episodes])
         assert returns.shape == (1, one.episodes)
         assert np.isfinite(returns).all()
-        assert np.allclose(r.scores, 100 * (returns + 20.272305) / (3234.3 + 20.272305), atol=1e-9)
+        assert np.allclose([member["scores"] for member in r.episodes], 100 * (returns + 20.272305) / (3234.3 + 20.272305), atol=1e-9)
     trained = [r for r in reports if isinstance(r, Trained)]
     assert [r.update for r in trained] == list(range(1, 31))
     assert all(r.updates_per_second > 0 for r in trained)
@@ -258,7 +258,7 @@ def test_a_diverged_member_harms_no_other(tmp_path: Path, undisturbed: Whole) ->
     assert result(tmp_path, trial()) == undisturbed[1]
     after = [r for r in reports if isinstance(r, Evaluated) and r.update >= diverged.update]
     assert after
-    assert all(math.isnan(value) for r in after for value in r.returns[0])
+    assert all(math.isnan(value) for r in after for value in r.episodes[0]["returns"])
 
 
 def test_a_stack_of_which_all_diverged_ends_at_once(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_final_episodes_are_others_and_change_nothing_else(tmp_path: Path, undis
     (final,) = (report for report in reports if isinstance(report, Evaluated) and report.final)
     assert [plain(report) for report in reports if report is not final] == [plain(report) for report in undisturbed[0]]
     assert reports.index(final) == reports.index(Checkpointed(one.updates)) - 1, "committed with the last checkpoint"
-    assert final.returns[0] == pytest.approx(play(paths.policy(tmp_path, one.key), "final", 5), rel=1e-2)
+    assert final.episodes[0]["returns"] == pytest.approx(play(paths.policy(tmp_path, one.key), "final", 5), rel=1e-2)
     assert not any(isinstance(report, Evaluated) for report in run([one], tmp_path)), "not played again"
 
 
