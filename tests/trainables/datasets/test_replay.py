@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,16 +58,11 @@ def filled(environment: str, rows: int, limit: int = 60) -> Buffer:
     return Buffer(*fields, pos=rows)
 
 
-def written(buffer: Buffer, path: Path) -> Path:
-    path.write_bytes(pickle.dumps(buffer))
-    return path
-
-
 @pytest.mark.parametrize("environment", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"])
 def test_what_is_simulated_again_is_what_the_learner_saw(environment: str, tmp_path: Path) -> None:
     buffer = filled(environment, 150)
     env = environments.make(environment).unwrapped
-    replay = of_buffer(written(buffer, tmp_path / "replay.pkl"), env, 300)
+    replay = of_buffer(buffer, env, 300)
     ends = sorted((int(row), place) for place in range(2) for row in np.flatnonzero(buffer.dones[:, place]))
     assert len(replay.episodes) == len(ends) > 3
     assert replay.terminated.tolist() == [not buffer.timeouts[row, place] for row, place in ends]
@@ -80,7 +75,7 @@ def test_what_is_simulated_again_is_what_the_learner_saw(environment: str, tmp_p
 
 
 def test_thinning_takes_whole_episodes_from_the_whole_training(tmp_path: Path) -> None:
-    replay = of_buffer(written(filled("HalfCheetah-v5", 400), tmp_path / "replay.pkl"), environments.make("HalfCheetah-v5").unwrapped, 800)
+    replay = of_buffer(filled("HalfCheetah-v5", 400), environments.make("HalfCheetah-v5").unwrapped, 800)
     assert replay.lengths.tolist() == [60] * 12
     few = replay.thinned(250)
     assert few.lengths.tolist() == [60] * 4
@@ -94,14 +89,14 @@ def test_a_buffer_that_cannot_be_played_again_is_refused(tmp_path: Path) -> None
     env = environments.make("Hopper-v5").unwrapped
     buffer = filled("Hopper-v5", 60)
     with pytest.raises(UserError, match="holds 120 steps, not the first 1,000"):
-        of_buffer(written(buffer, tmp_path / "short.pkl"), env, 1_000)
+        of_buffer(buffer, env, 1_000)
     buffer.full = True
     with pytest.raises(UserError, match="only its latest steps"):
-        of_buffer(written(buffer, tmp_path / "full.pkl"), env, 120)
+        of_buffer(buffer, env, 120)
     buffer.full = False
     buffer.actions[0] += 0.1
     with pytest.raises(UserError, match="observations differ by up to"):
-        of_buffer(written(buffer, tmp_path / "other.pkl"), env, 120)
+        of_buffer(buffer, env, 120)
 
 
 def test_version_one_is_shipped_and_recorded_with_the_learners_own_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +106,12 @@ def test_version_one_is_shipped_and_recorded_with_the_learners_own_buffer(tmp_pa
     run = write_run(tmp_path / "run", 30)
     with pytest.raises(UserError, match=r"holds no replay\.pkl"):
         ship(run, version=1)
-    monkeypatch.setattr("trainables.datasets.collect.ship.of_buffer", lambda path, env, steps: of_buffer(path, env, 1_000))
-    written(filled("Hopper-v5", 500), run / "replay.pkl")
+    (run / "replay.pkl").touch()
+    monkeypatch.setitem(sys.modules, "stable_baselines3.common.save_util", None)  # as if it were not installed
+    with pytest.raises(UserError, match=r"needs the extra: pip install 'winnow\[collect\]'"):
+        ship(run, version=1)
+    monkeypatch.setattr("trainables.datasets.collect.ship.read_buffer", lambda path: filled("Hopper-v5", 500))
+    monkeypatch.setattr("trainables.datasets.collect.ship.of_buffer", lambda buffer, env, steps: of_buffer(buffer, env, 1_000))
     path = ship(run, version=1)
     assert path == tmp_path / "policies" / "v1" / "hopper.json"
     card = json.loads(path.read_text())

@@ -7,7 +7,6 @@ another trajectory.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,18 +96,24 @@ def simulate(env: Any, state: States, actions: Array) -> tuple[Array, Array]:
     return observations, rewards
 
 
-def of_buffer(path: Path, env: Any, steps: int) -> Replay:
-    """The first `steps` environment steps of stable-baselines3's pickled buffer; episodes that were going on then are left out.
+def read_buffer(path: Path) -> Any:
+    """The buffer that stable-baselines3 has saved (the extra `[collect]`): give it none but those that a training here has left."""
+    try:
+        from stable_baselines3.common.save_util import load_from_pkl
+    except ImportError:
+        raise UserError(f"reading {path} needs the extra: pip install 'winnow[collect]'") from None
+    return load_from_pkl(path)
 
-    `path` must be one that this project's training has just written, since a pickle runs code. Raises UserError where the buffer no
-    longer holds its first steps, and where simulating them again gives other observations.
+
+def of_buffer(buffer: Any, env: Any, steps: int) -> Replay:
+    """The first `steps` environment steps of a buffer of stable-baselines3's; episodes that were going on then are left out.
+
+    Raises UserError where the buffer no longer holds its first steps, and where simulating them again gives other observations.
     """
-    with path.open("rb") as file:
-        buffer = pickle.load(file)
     rows = steps // buffer.n_envs
     if buffer.full or buffer.pos < rows:
         held = "only its latest steps" if buffer.full else f"{buffer.pos * buffer.n_envs:,} steps"
-        raise UserError(f"{path} holds {held}, not the first {steps:,}")
+        raise UserError(f"the replay buffer holds {held}, not the first {steps:,}")
     low, high = env.action_space.low, env.action_space.high
     ended: list[tuple[int, Replay]] = []
     for place in range(buffer.n_envs):
@@ -119,7 +124,7 @@ def of_buffer(path: Path, env: Any, steps: int) -> Replay:
             actions = (low + 0.5 * (buffer.actions[rows_of, place] + 1.0) * (high - low)).astype(np.float32)
             episode = _episode(env, buffer.observations[rows_of, place], actions, not buffer.timeouts[last, place])
             if last % 7 == 0 or first == 0:
-                _check(env, episode, buffer.next_observations[rows_of, place], f"{path} row {last}")
+                _check(env, episode, buffer.next_observations[rows_of, place], f"the replay buffer, row {last}")
             ended.append((int(last), episode))
             first = int(last) + 1
     ended.sort(key=lambda each: each[0])

@@ -15,7 +15,7 @@ from trainables import environments
 from trainables.datasets.collect import policy
 from trainables.datasets.collect.policy import Policy
 from trainables.datasets.collect.record import from_unit
-from trainables.datasets.collect.replay import of_buffer
+from trainables.datasets.collect.replay import of_buffer, read_buffer
 from trainables.datasets.collect.train import FIRST_REPLAY
 from trainables.environments import Reference
 from trainables.errors import UserError, one_line
@@ -62,7 +62,7 @@ def ship(run: Path, folder: Path | None = None, version: int = 0) -> Path:
         path = next((path for path in (run / FIRST_REPLAY, run / "replay.pkl") if path.exists()), None)
         if path is None:
             raise UserError(f"run {run} holds no replay.pkl, of which medium-replay is made; only TQC leaves one")
-        buffer = of_buffer(path, environments.make(environment).unwrapped, medium).thinned(REPLAY_TRANSITIONS)
+        buffer = of_buffer(read_buffer(path), environments.make(environment).unwrapped, medium).thinned(REPLAY_TRANSITIONS)
         replay = {"replay": f"{family}-replay.safetensors", "transitions": int(buffer.spans.sum()), "episodes": len(buffer.episodes)}
 
     card = {
