@@ -4,10 +4,11 @@ storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  ma
 storage/trials/<key>/attempt   which worker may write the trial's files
 storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png  study.log  stopped/
 storage/reports/<name>/   page.html  table.txt  table.tex  cells.csv  trials.csv  curves.csv  (and .parquet)  figures/
+storage/identity         a random number that tells this storage from every other one
 storage/mlflow.db  storage/artifacts/  storage/ray/
 
 A storage on S3 uses the same names in a folder of this host; the bucket holds what hosts share (docs/decisions/009-object-storage.md):
-heads/<key>.json  trials/<key>/...  sweeps/<name>/manifest/<number>.jsonl  sweeps/<name>/lease/  sweeps/<name>/stop
+identity  heads/<key>.json  trials/<key>/...  sweeps/<name>/manifest/<number>.jsonl  sweeps/<name>/lease/  sweeps/<name>/stop
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ def remote(path: Path) -> tuple[str, str]:
 def shown(storage: Path) -> str:
     """The storage as the user named it."""
     return remote(storage)[0] or str(storage)
+
+
+def identity(storage: Path) -> Path:
+    """Tells this storage from every other one."""
+    return storage / "identity"
 
 
 def trial_json(storage: Path, key: str) -> Path:
