@@ -13,6 +13,7 @@ from service.cli.parser import parser
 from service.storage import paths
 from service.terminal.signals import INTERRUPTED, UNREAD, unread
 from trainables.errors import UserError
+from trainables.output import print_any_text
 
 # What users can fix: a storage that is full, read-only, foreign or out of reach, and a path that is none.
 REFUSALS = (
@@ -23,6 +24,7 @@ REFUSALS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 something is wrong, 2 bad input (one line on stderr), 130 interrupted, 141 unread."""
+    print_any_text()
     try:
         try:
             return _run(argv)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.errors import UserError
+from trainables.output import print_any_text
 from trainables.trial import CHOICES, MAPPINGS, Stack, Trial
 from trainables.trial.published import published
 from trainables.version import version
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the trials and print their scores; exit code 0 when done, 1 if a member diverged, 2 for bad input."""
+    print_any_text()
     given = vars(parser().parse_args(arguments))
     options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")

@@ -27,7 +27,7 @@ def identity_of(storage: Path) -> str:
             _create(file, _content(file))
         known = _read(file)
     elif _copied(file, known):
-        write(file, _content(file, was=[*known.get("was", []), known["id"]]))
+        write(file, _content(file))
         known = _read(file)
     elif _moved(file, known):
         with contextlib.suppress(OSError):  # a storage that may only be read
@@ -39,11 +39,6 @@ def existing_identity(storage: Path) -> str:
     """The storage's identity; empty if it has none yet. Writes nothing."""
     known = _read(paths.identity(storage))
     return _id(paths.identity(storage), known) if known else ""
-
-
-def earlier_identities(storage: Path) -> list[str]:
-    """The identities of the storages that this one is a copy of."""
-    return list(_read(paths.identity(storage)).get("was", []))
 
 
 def _create(file: Path, content: bytes) -> None:
@@ -64,9 +59,8 @@ def _create(file: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _content(file: Path, was: list[str] | None = None) -> bytes:
-    folder = {} if s3.bucket_of(file) else {"folder": str(file.parent)}
-    return json.dumps({"id": uuid4().hex, **folder, **({"was": was} if was else {})}).encode()
+def _content(file: Path) -> bytes:
+    return json.dumps({"id": uuid4().hex, **({} if s3.bucket_of(file) else {"folder": str(file.parent)})}).encode()
 
 
 def _copied(file: Path, known: dict[str, Any]) -> bool:

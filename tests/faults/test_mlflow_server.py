@@ -20,6 +20,7 @@ from .invariants import Twin, check
 from .nursery import Nursery
 
 pytestmark = pytest.mark.slow_faults
+SECRET = "not-to-be-shown"
 
 
 class Server:
@@ -147,6 +148,20 @@ def test_away_in_the_middle(nursery: Nursery, fresh: Fresh, twin: Twin, well: Se
     assert "did not take everything" not in ended.out
     assert check(storage, twin, well.address) == []
     record("MLflow answers 500, then is down, then flaps, in the middle", kills="")
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_mlflow_prints_nothing(nursery: Nursery, fresh: Fresh, well: Server, record: Record, protected: bool) -> None:
+    """It would print the address of each run that ends, with a password in it and an emoji."""
+    address = well.address.replace("//", f"//user:{SECRET}@")
+    faults = ["no_table", *([] if protected else ["mlflow_speaks"])]
+    ended = nursery.run(*arguments(fresh()), faults=faults, MLFLOW_TRACKING_URI=address)
+    assert ended.code == 0, ended.out
+    assert ("View run" in ended.out) is not protected
+    assert (SECRET in ended.out) is not protected
+    if protected:
+        assert ended.out.isascii()
+        record("MLflow prints nothing: no address with a password, no emoji", kills="")
 
 
 def stop(server: Server, number: int) -> None:

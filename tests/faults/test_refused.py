@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from .conftest import QUICK, Fresh, Record, arguments
 from .invariants import Twin, check
-from .nursery import Nursery
+from .nursery import ROOT, Nursery
 
 
 def test_a_storage_that_cannot_be_written_is_said_in_one_line(nursery: Nursery, fresh: Fresh, record: Record) -> None:
@@ -39,3 +43,33 @@ def test_a_full_disk_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: T
     assert ended.code in (1, 2)
     assert "Traceback" not in ended.out
     assert "No space left on device" in ended.out
+
+
+ENCODINGS = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "C": {"LC_ALL": "C"},
+    "utf-8": {"PYTHONIOENCODING": "utf-8"},
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("protected", [True, False])
+def test_no_encoding_of_stdout_stops_a_command(nursery: Nursery, fresh: Fresh, record: Record, encoding: str, protected: bool) -> None:
+    """Names that ASCII or Latin-1 lack are printed as escapes; here that of the storage, into a pipe."""
+    if not protected and encoding not in ("ascii", "latin-1"):
+        pytest.skip("these print it with or without")
+    storage = fresh() / "caf\u00e9-\u2603"
+    assert nursery.run(*arguments(storage), faults=[*QUICK, "die_after=Trained@30"]).code == 137
+    program = "import sys, service.__main__ as service\n"
+    program += "" if protected else "service.print_any_text = lambda: None\n"
+    program += f"sys.exit(service.main(['status', 'smoke', {'--storage=' + str(storage)!a}]))"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "PYTHON"))} | ENCODINGS[encoding]
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=False)
+    if protected:
+        assert ended.returncode == 0, ended.stderr
+        assert b"2 leased; nobody runs it now" in ended.stdout
+        assert b"\\u2603" in ended.stdout or "\u2603".encode() in ended.stdout
+        record(f"stdout in {encoding}: names that it lacks are escaped", kills="")
+    else:
+        assert b"UnicodeEncodeError" in ended.stderr

@@ -378,6 +378,15 @@ def no_cursor_reset() -> None:
     _when_imported("service.tracking.shipper", change)
 
 
+def mlflow_speaks() -> None:
+    """MLflow prints the address of each run that ends."""
+
+    def change(module: Any) -> None:
+        module.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get = lambda: False
+
+    _when_imported("mlflow.environment_variables", change)
+
+
 def no_patience() -> None:
     """A call to S3 is tried once."""
     _when_imported("service.storage.s3", _impatient)
