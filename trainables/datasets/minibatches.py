@@ -7,9 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainables import plugins
 from trainables.agent import Batch
 from trainables.datasets.scaling import action_affine, observation_affine
 from trainables.datasets.table import Table
+from trainables.errors import UserError
 from trainables.tensors import native_ops
 from trainables.tensors.streams import Streams
 
@@ -18,7 +20,9 @@ class Minibatches:
     """Rows of a table as a `Batch`; one gather and one multiply-add per update."""
 
     def __init__(self, table: Table, normalize: bool, device: str = "cpu", next_actions: bool = False) -> None:
-        """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out."""
+        """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out.
+
+        Raises UserError where none is left."""
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
         self.widths = (table.observation_size, table.action_size, 1, table.observation_size, 1)
         self.picked = torch.from_numpy(followed(table)).to(device) if next_actions else None  # rows to draw from; None: all
@@ -48,7 +52,14 @@ class Minibatches:
 
 
 def followed(table: Table) -> npt.NDArray[np.int64]:
-    """Rows of transitions that end their episode by a terminal or are followed by another of the same episode."""
+    """Rows of transitions that end their episode by a terminal or are followed by another of the same episode; UserError without any."""
     inside = np.ones(len(table.rows), np.bool_)
     inside[np.cumsum(table.episode_lengths) - 1] = False
-    return np.flatnonzero(inside | (np.asarray(table.rows[:, -1]) > 0))
+    rows = np.flatnonzero(inside | (np.asarray(table.rows[:, -1]) > 0))
+    if not len(rows):
+        others = [name for name in plugins.names("algorithms") if not plugins.constant("algorithms", name, "NEXT_ACTIONS", False)]
+        raise UserError(
+            f"dataset {table.dataset!r}: none of its {len(table)} transitions has a next action, as each episode is cut off after one step; "
+            f"algorithms that need none: {', '.join(others)}"
+        )
+    return rows

@@ -8,6 +8,7 @@ import torch
 
 from tests.stacks import made_up_table
 from trainables.datasets.minibatches import Minibatches
+from trainables.errors import UserError
 from trainables.tensors.streams import Streams
 
 
@@ -36,3 +37,19 @@ def test_members_with_one_seed_see_the_same_transitions_and_others_do_not() -> N
     batch = Minibatches(made_up_table(), True).draw(Streams([3, 3, 4]), 64)
     assert torch.equal(batch.observations[0], batch.observations[1])
     assert not torch.equal(batch.observations[0], batch.observations[2])
+
+
+@pytest.mark.parametrize("ends", [0.0, 1.0], ids=["cut off", "ended"])
+def test_episodes_of_one_step_have_no_next_action(ends: float) -> None:
+    """Unless the environment ended them: then there is nothing to act on, and none is needed."""
+    table = made_up_table()
+    rows = table.rows.copy()
+    rows[:, -1] = ends
+    table = replace(table, rows=rows, episode_lengths=np.ones(len(rows), np.int64))
+    assert Minibatches(table, True).draw(Streams([0]), 4).next_actions is None
+    if ends:
+        assert Minibatches(table, True, next_actions=True).draw(Streams([0]), 4).next_actions is not None
+        return
+    with pytest.raises(UserError, match=r"^dataset 'test/made-up-v0': none of its 500 transitions has a next action, .*: awac, bc, ") as caught:
+        Minibatches(table, True, next_actions=True)
+    assert "rebrac" not in str(caught.value)
