@@ -16,7 +16,7 @@ _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
 def root() -> Path:
     """Minari's folder of local datasets: MINARI_DATASETS_PATH, else ~/.minari/datasets (Minari's own rule)."""
     given = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(given) if given else Path.home() / ".minari" / "datasets"
+    return Path(given).expanduser() if given else Path.home() / ".minari" / "datasets"
 
 
 def folder(dataset: str) -> Path:
@@ -32,14 +32,21 @@ def exists(dataset: str) -> bool:
 
 
 def local_datasets() -> list[str]:
-    """The ids of the datasets on this machine, sorted; folders whose name starts with '.' are not yet datasets."""
+    """The ids of the datasets on this machine, sorted; folders whose name starts with '.' are not yet datasets.
+
+    Links to folders are followed, unless they lead back to a folder that contains them."""
     ids, top = [], root()
-    for path, folders, _ in os.walk(top):
+    for path, folders, _ in os.walk(top, followlinks=True):
         if (Path(path) / "data" / "metadata.json").is_file():
             ids.append(Path(path).relative_to(top).as_posix())
             folders.clear()
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(Path(path) / name)]
     return sorted(ids)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether the folder is a link to one of those that it lies in."""
+    return folder.is_symlink() and folder.resolve() in [parent.resolve() for parent in folder.parents]
 
 
 def missing(dataset: str, reason: str = "") -> UserError:

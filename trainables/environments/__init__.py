@@ -138,7 +138,10 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     try:
         with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
             warnings.simplefilter("ignore")
-            return gymnasium.make(environment, disable_env_checker=True, **(settings | {"render_mode": "rgb_array" if drawn else None}))
+            known = gymnasium.registry.get(environment.rpartition(":")[2])
+            # Not every class takes a render_mode; one that is registered with a window is made without it.
+            mode = {"render_mode": "rgb_array" if drawn else None} if drawn or (known and "render_mode" in known.kwargs) else {}
+            return gymnasium.make(environment, disable_env_checker=True, **(settings | mode))
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
@@ -147,7 +150,6 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
         choices = ", ".join(name for name in dict.fromkeys([*near, *ours]) if name != environment)
         others = "all others of gymnasium, and your own as module:Name-v0"
         raise UserError(f"no environment {environment!r} ({one_line(error)}); there are: {choices}, {others}") from None
-    except Exception as error:
-        if not settings:
-            raise
-        raise UserError(f"environment {environment!r} cannot be made with the settings {settings}: {one_line(error)}") from None
+    except Exception as error:  # an environment's code may raise anything
+        given = f" with the settings {settings}" if settings else ""
+        raise UserError(f"environment {environment!r} cannot be made{given}: {type(error).__name__}: {one_line(error)}") from None

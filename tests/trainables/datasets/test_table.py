@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from trainables.datasets import local
+from trainables.datasets.__main__ import main
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.errors import UserError
@@ -242,6 +244,58 @@ def test_a_missing_dataset_says_what_there_is_and_what_to_do(make: Make, monkeyp
     assert "collect record winnow/halfcheetah/expert-v0" in refused("winnow/halfcheetah/expert-v0")
     assert local.local_datasets() == ["test/hopper/small-v0", "test/walker/other-v0"]
     assert not [path for path in local.root().iterdir() if path.name.startswith(".")]
+
+
+def test_linked_datasets_are_listed_and_loops_end(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link to a dataset, to a folder of datasets, and links that lead back, to the root and to themselves."""
+    top, folder = tmp_path / "minari", make("test/hopper/small-v0")
+    (top / "linked").mkdir()
+    (top / "linked" / "one-v0").symlink_to(folder)
+    (top / "all").symlink_to(folder.parent)
+    (top / "test" / "loop").symlink_to(top)
+    (top / "self").symlink_to(top / "self")
+    assert local.local_datasets() == ["all/small-v0", "linked/one-v0", "test/hopper/small-v0"]
+    assert main(["list"]) == 0
+    assert "linked/one-v0" in capsys.readouterr().out
+    assert load_table("linked/one-v0").hash == load_table("test/hopper/small-v0").hash
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "~/data")
+    assert local.root() == tmp_path / "data"
+
+
+BARE = """
+import gymnasium, numpy as np
+
+class Bare(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (11,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+
+    def __init__(self{more}):
+        pass
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(11, np.float32), {{}}
+
+    def step(self, action):
+        return np.zeros(11, np.float32), 0.0, False, False, {{}}
+"""
+
+
+@pytest.mark.parametrize(("more", "says"), [("", ""), (", size", "cannot be made: TypeError: .*'size'")], ids=["none", "one too many"])
+def test_an_environment_that_takes_other_arguments_is_made_or_one_line(
+    make: Make, more: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / f"bare{len(more)}.py").write_text(BARE.format(more=more))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gymnasium.register(f"Bare{len(more)}-v0", entry_point=f"bare{len(more)}:Bare", max_episode_steps=5)
+    make("test/bare/small-v0", environment=f"Bare{len(more)}-v0")
+    assert main(["check", "test/bare/small-v0"]) == (2 if says else 0)
+    output = capsys.readouterr()
+    assert output.err.count("\n") == bool(says)
+    assert re.search(says, output.err)
 
 
 @pytest.mark.parametrize("name", ["../../etc-v0", "/etc-v0", "hopper", "a//b-v0", "a/../b-v0", "", "a b-v0", ".hidden/x-v0"])
