@@ -59,7 +59,7 @@ def followed(table: Table) -> npt.NDArray[np.int64]:
     if not len(rows):
         others = [name for name in plugins.names("algorithms") if not plugins.constant("algorithms", name, "NEXT_ACTIONS", False)]
         raise UserError(
-            f"dataset {table.dataset!r}: none of its {len(table)} transitions has a next action, as each episode is cut off after one step; "
+            f"dataset {table.dataset!r}: none of its {len(table)} transitions has a next action: episodes are cut off after one step; "
             f"algorithms that need none: {', '.join(others)}"
         )
     return rows
