@@ -253,7 +253,7 @@ def test_the_run_ends_with_table_figure_and_the_command_for_mlflow(first: subpro
     assert any(line.startswith("  80 %") and "n=1" in line for line in lines)
     assert any(line.startswith("  99.99 %") and "failed: user_error" in line for line in lines)
     assert any("failed: divergence" in line for line in lines)
-    assert "budget: 600 updates. That is short" in first.stdout
+    assert "budget: 600 updates; the paper's claim" in first.stdout
     assert lines[-3] == f"figure: {paths.figure(storage, 'smoke')}"
     assert lines[-2] == f"all curves: mlflow ui --backend-store-uri sqlite:///{paths.mlflow_db(storage)}"
     assert lines[-1].startswith("  and then: http://127.0.0.1:5000/#/experiments/")
