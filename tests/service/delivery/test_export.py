@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from service.__main__ import main
-from service.cli import parser
+from service.cli.trials.export import FORMATS
 from service.delivery import export
 from service.storage import paths
 from service.tracking.runs import Tracking
@@ -104,7 +104,7 @@ def used(folder: Path, format: str, states: np.ndarray, scratch: Path) -> np.nda
     return np.load(scratch / "actions.npy")
 
 
-@pytest.mark.parametrize("format", parser.FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("trial", [PRUNED, STOCHASTIC], ids=lambda trial: trial.algorithm)
 def test_the_readmes_three_lines_act_as_the_trained_policy(format: str, trial: Trial, trained: Path, tmp_path: Path) -> None:
     assert main(["export", trial.name, "--to", str(tmp_path / "policy"), "--format", format]) == 0
