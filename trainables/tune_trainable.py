@@ -61,7 +61,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         """`work` trains a stack and yields reports; by default it is run_stack."""
         self._options: dict[str, Any] = {name: getattr(options, name) for name in ("device", "execution", "checkpoint_every", "tf32")}
         if options.device == "cuda" and work is None:
-            self._options["beside"] = Task
+            self._options["beside"] = RayFuture
         self._root, self._listen, self._work = Path(storage), listen, work or train
         self.reset_config(config)
 
@@ -111,7 +111,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         return update
 
 
-class Task:
+class RayFuture:
     """A function that runs in another process, on this node or another; a future as in trainables/evaluation/futures.py.
 
     It asks Ray for no CPU: on a full cluster, a trainer waiting for it would hold the CPU that it needs."""

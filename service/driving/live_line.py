@@ -36,7 +36,7 @@ class Progress:
         self._later, self._later_updates = later, updates
 
     def start(self, key: str, update: int, now: float) -> None:
-        """The trial begins, or goes on from `update`: what it had before is not counted as speed."""
+        """The trial begins, or continues from `update`: what it had before is not counted as speed."""
         self._running.add(key)
         self._ended.pop(key, None)
         self._at[key] = update

@@ -82,7 +82,7 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
 def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = None, study_storage: str | None = None) -> Plan:
     """All trials that the sweep has ever planned, whatever its file says now, trained with the options of its newest run.
 
-    `options` of TrainingOptions, and `study_storage`, replace those. An adaptive sweep also goes on suggesting, as in its newest run.
+    `options` of TrainingOptions, and `study_storage`, replace those. An adaptive sweep also continues to suggest, as in its newest run.
     Writes nothing; raises UserError for a sweep that was never run.
     """
     sweep = load_sweep(name)

@@ -31,7 +31,7 @@ class Dense:
 
 
 class Kept:
-    """[B, O] -> [B, A], only the weights that are not zero; see kernels.c for the layout. Not for several threads at once."""
+    """[B, O] -> [B, A], only the weights that are not zero; see kernels.c for the layout. Not thread-safe."""
 
     def __init__(self, layers: Layers, output: str) -> None:
         self.library, self.output, self.inputs, self.outputs = build.library(), output, layers[0][0].shape[1], len(layers[-1][1])

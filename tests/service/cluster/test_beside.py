@@ -15,7 +15,7 @@ from service.planning.options import TrainingOptions
 from trainables.reports import Evaluated
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial
-from trainables.tune_trainable import Task
+from trainables.tune_trainable import RayFuture
 
 hyper = {"hidden": (16, 16), "batch_size": 32}
 common = dict(dataset="test/hopper/random-v0", algorithm="bc", updates=40, evaluations=4, episodes=2, hyper=hyper)
@@ -23,7 +23,7 @@ stack = Stack(tuple(Trial(**common, seed=seed) for seed in (0, 1)))
 with connect(TrainingOptions(device="cpu")):
     found = [
         [(r.update, r.episodes) for r in run_stack(stack, beside=beside) if isinstance(r, Evaluated)]
-        for beside in (None, Task)
+        for beside in (None, RayFuture)
     ]
 print(json.dumps(found))
 """
