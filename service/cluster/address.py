@@ -6,6 +6,7 @@ import os
 import socket
 from urllib.parse import urlsplit
 
+from service.terminal.redaction import redact
 from trainables.errors import UserError
 
 ANSWER = 10.0  # seconds that a cluster's head may take to answer
@@ -20,4 +21,4 @@ def check_reachable() -> None:
     try:
         socket.create_connection((parts.hostname, parts.port or 6379), timeout=ANSWER).close()
     except OSError as error:
-        raise UserError(f"RAY_ADDRESS {address} does not answer ({error.strerror or error}); start it, or unset RAY_ADDRESS") from None
+        raise UserError(f"RAY_ADDRESS {redact(address)} does not answer ({error.strerror or error}); start it, or unset RAY_ADDRESS") from None

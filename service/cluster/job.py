@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from search_spaces.sweep import expand, load_sweep, override
 from service.planning.provenance import revision
-from service.planning.run_settings import RunSettings, without_password
+from service.planning.run_settings import RunSettings
+from service.terminal.redaction import holds_secret, redact
 from service.terminal.waiting import waiting
 from trainables.errors import UserError
 
@@ -22,9 +22,12 @@ ADDRESS = "http://127.0.0.1:8265"
 ROOT = Path(__file__).parents[2]
 # The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
 EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/docker", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
-# The job is told where its data is. Ray shows a job's environment on its page, so no password may be in it.
-SECRET = ("MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL")  # addresses that may hold a password
-HANDED_ON = ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", *SECRET)
+# Where the job's data is. Ray shows a job's environment and its command on its page and writes both to files, so no secret may be in them.
+HANDED_ON = (
+    "WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", "MLFLOW_TRACKING_URI",
+    "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL",
+)  # fmt: skip
+SHOWN = "which Ray's page would show"
 TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
@@ -36,27 +39,29 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     and where no job server answers. Ray takes a token, where the cluster wants one, from its own variables.
     """
     expand(override(load_sweep(name), settings.overrides))
-    if settings.study_storage and without_password(settings.study_storage) != settings.study_storage:
-        raise UserError(
-            "--study-storage holds a password, which Ray's page would show; set WINNOW_STUDY_STORAGE in the cluster's environment"
-        )
+    if settings.study_storage and holds_secret(settings.study_storage):
+        raise UserError(f"--study-storage holds a secret, {SHOWN}; set WINNOW_STUDY_STORAGE in the cluster's environment")
+    for given in (*settings.words(), storage or ""):
+        if holds_secret(given):
+            raise UserError(f"{redact(given)} holds a secret, {SHOWN}")
     server = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
-    with waiting(f"handing the job over to {server}"):
+    shown = redact(server)
+    with waiting(f"handing the job over to {shown}"):
         client = _client(server)
         id = _hand_over(client, name, entrypoint(name, settings, storage))
-    print(f"{id} submitted\n  output: ray job logs --address {server} -f {id}\n  end it: ray job stop --address {server} {id}", flush=True)
+    print(f"{id} submitted\n  output: ray job logs --address {shown} -f {id}\n  end it: ray job stop --address {shown} {id}", flush=True)
     if not follow:
         return 0
     try:
         asyncio.run(_follow(client, id))
         end = client.get_job_status(id)
     except KeyboardInterrupt:
-        print(f"\n{id} keeps running; its output: ray job logs --address {server} -f {id}")
+        print(f"\n{id} keeps running; its output: ray job logs --address {shown} -f {id}")
         return 0
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
         status = shlex.join(["python", "-m", "service", "status", name, *([f"--storage={storage}"] if storage else [])])
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{server} answers no longer ({why}); `{status}` shows how far {name} is") from None
+        raise UserError(f"{shown} answers no longer ({redact(why)}); `{status}` shows how far {name} is") from None
     print(f"{id}: {end.value}")
     return 0 if end.value == "SUCCEEDED" else 1
 
@@ -70,9 +75,9 @@ def entrypoint(name: str, settings: RunSettings, storage: str | None = None) -> 
 def environment() -> dict[str, str]:
     """Environment variables for the job's driver and workers: the code's revision and where data is."""
     found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
-    for name in SECRET:
-        if urlsplit(found.get(name, "")).password:
-            raise UserError(f"{name} holds a password, which Ray's page would show; set it in the cluster's environment instead")
+    for name, value in found.items():
+        if holds_secret(value):
+            raise UserError(f"{name} holds a secret, {SHOWN}; set it in the cluster's environment instead")
     return {"WINNOW_REVISION": revision(), **found}
 
 
@@ -90,7 +95,7 @@ def _client(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no job server of Ray at {address} ({str(error).strip().splitlines()[0]}); give --address") from None
+        raise UserError(f"no job server of Ray at {redact(address)} ({redact(str(error).strip().splitlines()[0])}); give --address") from None
     finally:
         os.environ |= hidden
 
@@ -106,7 +111,7 @@ def _hand_over(client: Any, name: str, entrypoint: str) -> str:
             text, tries = str(error), tries + 1
             early = "No available agent" in text and time.monotonic() < until  # a head that has just started
             if not early and not ("already exists" in text and tries < TRIES):
-                raise UserError(f"the job was refused: {text.strip().splitlines()[0]}") from None
+                raise UserError(f"the job was refused: {redact(text.strip().splitlines()[0])}") from None
             time.sleep(1.0 if early else 0.0)
 
 

@@ -22,8 +22,9 @@ import numpy as np
 from service.delivery import standalone
 from service.delivery.export import compact_file
 from service.delivery.finished import FinishedTrial, find, means
+from service.terminal.redaction import redact
 from service.terminal.waiting import waiting
-from service.tracking.connection import TrackingError, mlflow_errors, redacted, refused
+from service.tracking.connection import TrackingError, mlflow_errors, refused
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
 from trainables.policy.policy import Policy, load_policy
@@ -46,7 +47,7 @@ class Version:
         what = "registered as" if self.created else "is already"
         return (
             f"run {self.run_id} {what} version {self.number} of model {self.model!r}\n"
-            f"load it where MLFLOW_TRACKING_URI is {redacted(UserError(uri))}: "
+            f"load it where MLFLOW_TRACKING_URI is {redact(uri)}: "
             f"mlflow.pyfunc.load_model('models:/{self.model}/{self.number}')"
         )
 
@@ -113,7 +114,7 @@ class Registry(Tracking):
         runs = self._search(f"tags.`winnow.trial_key` = '{key}'")
         if not runs:
             raise UserError(
-                f"trial {key} ({finished.trial.name}) has no run in {redacted(UserError(self.uri))}; "
+                f"trial {key} ({finished.trial.name}) has no run in {redact(self.uri)}; "
                 "`python -m service sync SWEEP` ships it"
             )
         return runs[0]

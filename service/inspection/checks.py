@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 from service.storage import guarantees, paths, s3
+from service.terminal.redaction import redact
 from service.tracking.connection import sqlite_file
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
@@ -141,7 +142,7 @@ def mlflow(storage: Path) -> Iterator[CheckResult]:
     """The server at MLFLOW_TRACKING_URI, by its health page, or the database, by its file or port."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     parts = urlsplit(uri)
-    shown = uri.replace(f"{parts.username or ''}:{parts.password}@", "") if parts.password else uri
+    shown = redact(uri)
     if not uri and paths.remote(storage)[0]:
         yield CheckResult("MLflow", "warn", "embedded, so each host has its own", "set MLFLOW_TRACKING_URI to share one")
     elif not uri:
@@ -209,7 +210,7 @@ def ray(storage: Path) -> Iterator[CheckResult]:
         yield CheckResult("Ray", "fail", "RAY_ADDRESS=auto, and no cluster runs on this host", "ray start --head, or unset it")
     else:
         parts = urlsplit(address if "://" in address else f"gcs://{here if address == 'auto' else address}")
-        shown = f"{address} ({here})" if address == "auto" else address
+        shown = f"{address} ({here})" if address == "auto" else redact(address)
         yield from _reached("Ray", shown, parts.hostname, parts.port or (10001 if parts.scheme == "ray" else 6379))
     if "RAY_AUTH_MODE" not in os.environ and (Path.home() / ".ray" / "auth_token").exists():
         yield CheckResult(

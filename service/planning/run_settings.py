@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 from service.planning.options import TrainingOptions
 from service.storage.commands import command
-
-HIDDEN = "***"  # stands for a password
+from service.terminal.redaction import redact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,7 @@ class RunSettings:
         if not self.resumed:
             words = [f"--set={setting}" for setting in self.overrides] + words
             words += ["--retry-failed"] * self.retry_failed + ["--fresh"] * self.fresh
-        return words + ([f"--study-storage={without_password(self.study_storage)}"] if self.study_storage else [])
+        return words + ([f"--study-storage={redact(self.study_storage, {})}"] if self.study_storage else [])
 
     def command(self, name: str, storage: Path) -> str:
         """The command that continues this run of sweep `name`, ready to be pasted into a shell."""
@@ -49,7 +47,7 @@ class RunSettings:
         """For the journal; holds no password."""
         return {
             "overrides": list(self.overrides), "options": self.options.to_json(), "retry_failed": self.retry_failed, "fresh": self.fresh,
-            "study_storage": without_password(self.study_storage) if self.study_storage else None, "resumed": self.resumed,
+            "study_storage": redact(self.study_storage, {}) if self.study_storage else None, "resumed": self.resumed,
         }  # fmt: skip
 
     @classmethod
@@ -63,14 +61,3 @@ class RunSettings:
             study_storage=value.get("study_storage"),
             resumed=bool(value.get("resumed")),
         )
-
-
-def without_password(url: str) -> str:
-    """The address with `***` where it holds a password, before the host or among its parameters."""
-    url = re.sub(r"(://[^/@]*?:)[^/]*@", rf"\g<1>{HIDDEN}@", url)
-    return re.sub(r"([?&]\w*password=)[^&]*", rf"\g<1>{HIDDEN}", url)
-
-
-def hides_password(url: str) -> bool:
-    """Whether a password was taken out of the address."""
-    return f":{HIDDEN}@" in url or f"password={HIDDEN}" in url

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.sweep import Sweep
-from service.planning.run_settings import hides_password
 from service.storage import paths
+from service.terminal.redaction import hides_secret
 from trainables.errors import UserError
 
 
@@ -19,7 +19,7 @@ def open_studies(sweep: Sweep, storage: Path, url: str | None) -> Any:
     search, known = sweep.search, os.environ.get("WINNOW_STUDY_STORAGE")
     if search is None:
         return None
-    if url and hides_password(url):
+    if url and hides_secret(url):
         if not known:
             raise UserError(f"the password of --study-storage {url} is not stored; give it again, or set WINNOW_STUDY_STORAGE")
         url = known

@@ -18,6 +18,7 @@ import os
 import re
 from pathlib import Path
 
+from service.terminal.redaction import redact
 from trainables.errors import UserError
 from trainables.storage import cache
 from trainables.storage.trial_files import KEY, checked, checkpoints, masks, masks_json, policy, policy_json, trial, trials
@@ -162,7 +163,7 @@ def ray_results(storage: Path) -> Path:
 def _folder_of(url: str) -> Path:
     """This host's folder for an S3 storage; differs by endpoint, even for buckets of the same name."""
     if not re.fullmatch(S3, url) or len(url) > 200:
-        raise UserError(f"storage {re.sub('//.*@', '//', url)!r} is not of the form s3://bucket or s3://bucket/some/prefix")
+        raise UserError(f"storage {redact(url)!r} is not of the form s3://bucket or s3://bucket/some/prefix")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     name = MARK + url.removeprefix("s3://").strip("/").replace("/", "~")
     return cache.root() / "s3" / hashlib.sha256(endpoint.encode()).hexdigest()[:8] / name

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from service.terminal.redaction import redact
 from trainables.errors import UserError
 
 
@@ -102,7 +103,7 @@ def refused(error: Exception) -> bool:
 
 
 def redacted(error: Exception) -> str:
-    """The first line of an error, with its class unless it is a UserError, and without users and passwords of addresses in it."""
+    """The first line of an error, with its class unless it is a UserError, and without the secrets in it."""
     line = (str(error).strip().splitlines() or [""])[0]
     line = line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
-    return re.sub(r"(?<=://)[^/\s]*@", "", line)[:300]
+    return redact(line)[:300]

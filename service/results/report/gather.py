@@ -12,8 +12,8 @@ from typing import Any
 from service.ledger import manifest
 from service.results.runs import Point, Run, runs_of
 from service.storage import trial_objects
+from service.terminal.redaction import redact
 from service.tracking import plan_artifact as plans
-from service.tracking.connection import redacted
 from service.tracking.runs import RunRow, Tracking, trial_of
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
@@ -41,7 +41,7 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
     known = tracking.sweeps()
     for sweep in sweeps:
         if sweep not in known:
-            raise unknown(f"sweep in {redacted(UserError(tracking.uri))}, experiment {tracking.experiment!r},", sweep, known)
+            raise unknown(f"sweep in {redact(tracking.uri)}, experiment {tracking.experiment!r},", sweep, known)
     rows = {row.tags["winnow.trial_key"]: row for sweep in sweeps for row in tracking.sweep_rows(sweep, known[sweep])}
     plan: dict[str, Trial] = {}
     notes: list[str] = []

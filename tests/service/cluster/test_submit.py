@@ -103,17 +103,24 @@ def test_an_attempt_has_a_number_that_was_never_used() -> None:
     assert next_id("smoke", taken) == "winnow-smoke-a11"
 
 
-def test_a_password_is_not_put_where_rays_page_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example")
-    with pytest.raises(UserError, match="holds a password") as error:
+def test_a_secret_is_not_put_where_rays_page_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:geheim@mlflow.example")
+    with pytest.raises(UserError, match="holds a secret, which Ray's page would show") as error:
         environment()
-    assert "secret" not in str(error.value)
+    assert "geheim" not in str(error.value)
+    for address in ("https://geheim@mlflow.example", "https://mlflow.example/?password=geheim", "https://mlflow.example/?a=1&api_key=geheim"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(UserError, match="MLFLOW_TRACKING_URI holds a secret"):
+            environment()
+        with pytest.raises(UserError, match="holds a secret") as error:
+            submit("smoke", RunSettings(), address)
+        assert "geheim" not in str(error.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
-    monkeypatch.setenv("WINNOW_STUDY_STORAGE", "postgresql://me:secret@studies.example/db")
-    with pytest.raises(UserError, match="WINNOW_STUDY_STORAGE holds a password"):
+    monkeypatch.setenv("WINNOW_STUDY_STORAGE", "postgresql://me:geheim@studies.example/db")
+    with pytest.raises(UserError, match="WINNOW_STUDY_STORAGE holds a secret"):
         environment()
-    with pytest.raises(UserError, match="--study-storage holds a password"):
-        submit("td3bc_adaptive", RunSettings(study_storage="postgresql://me:secret@studies.example/db"))
+    with pytest.raises(UserError, match="--study-storage holds a secret"):
+        submit("td3bc_adaptive", RunSettings(study_storage="postgresql://me:geheim@studies.example/db"))
     monkeypatch.delenv("WINNOW_STUDY_STORAGE")
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
-    assert "secret" not in str(environment())
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "geheim")
+    assert "geheim" not in str(environment())

@@ -13,8 +13,9 @@ import pytest
 from service.cli import training
 from service.cli.parser import parser
 from service.planning.options import TrainingOptions
-from service.planning.run_settings import RunSettings, hides_password, without_password
+from service.planning.run_settings import RunSettings
 from service.storage import paths
+from service.terminal.redaction import hides_secret, redact
 from trainables.errors import UserError
 
 OTHER = {
@@ -97,8 +98,8 @@ def test_only_what_is_typed_replaces_what_is_stored() -> None:
 )
 def test_a_password_is_neither_stored_nor_shown(url: str, shown: str) -> None:
     settings = RunSettings(study_storage=url)
-    assert without_password(url) == shown
-    assert hides_password(shown) == (shown != url)
+    assert redact(url, {}) == shown
+    assert hides_secret(shown) == (shown != url)
     assert settings.to_json()["study_storage"] == shown
     assert settings.words() == [f"--study-storage={shown}"]
 

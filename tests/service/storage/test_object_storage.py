@@ -290,7 +290,7 @@ REFUSED = {
     "nobody there": ("s3://some-bucket", {"AWS_ENDPOINT_URL": "http://user:hunter2@127.0.0.1:9"}, "the server does not answer"),
     "no address": ("s3://some-bucket", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL or AWS_PROFILE is invalid"),
     "no bucket": ("s3://", {}, "'s3://' is not of the form s3://bucket"),
-    "a password": ("s3://key:hunter2@bucket/x", {}, "'s3://bucket/x' is not of the form"),
+    "a password": ("s3://key:hunter2@bucket/x", {}, "'s3://key:***@bucket/x' is not of the form"),
     "a way out": ("s3://bucket/../x", {}, "is not of the form"),
 }  # fmt: skip
 
