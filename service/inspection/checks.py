@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 from service.storage import guarantees, paths, s3
 from service.terminal.redaction import redact
-from service.tracking.connection import sqlite_file
+from service.tracking.database import sqlite_file
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "ray", "mlflow", "optuna")

@@ -1,4 +1,4 @@
-"""The connection to MLflow: its client, imported late, the embedded database, and errors in one line."""
+"""The connection to MLflow: its client, imported late, and errors in one line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import contextlib
 import logging
 import os
 import re
-import sqlite3
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from service.terminal.redaction import redact
 from trainables.errors import UserError
@@ -52,21 +49,6 @@ def mlflow_errors() -> Iterator[None]:
         raise TrackingError(error) from error
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an sqlite address; None for other addresses and for a database in memory."""
-    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return Path(match[1]) if match else None
-
-
-def has_runs(file: Path) -> bool:
-    """Whether an sqlite file is MLflow's; True also if it cannot be read, as MLflow then reports why."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
-            return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchall())
-    except sqlite3.Error:
-        return True
-
-
 def client_class() -> Any:
     """MlflowClient, whose import takes seconds."""
     # MLflow's own retries would block for minutes; our callers retry later.
@@ -82,19 +64,6 @@ def client_class() -> Any:
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # TrackingError says what is wrong, in one line
     return MlflowClient
-
-
-def make_database(file: Path, client: Any) -> None:
-    """Create the embedded database under a temporary name, then link it: MLflow cannot continue from a half-migrated one."""
-    if file.exists():
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    client(tracking_uri=f"sqlite:///{temporary}").search_experiments()
-    with contextlib.suppress(FileExistsError):  # another process was faster
-        os.link(temporary, file)
-    temporary.unlink()
 
 
 def refused(error: Exception) -> bool:

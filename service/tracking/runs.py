@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from service.storage import paths
-from service.tracking.connection import OneLineErrors, client_class, has_runs, make_database, mlflow_errors, sqlite_file
+from service.tracking import database
+from service.tracking.connection import OneLineErrors, client_class, mlflow_errors
 from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial import Trial
@@ -60,7 +61,7 @@ class RunRow:
 
 def uri_of(storage: Path) -> str:
     """$MLFLOW_TRACKING_URI, else an sqlite file in the storage."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.mlflow_db(storage)}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or database.address(paths.mlflow_db(storage))
 
 
 class Tracking:
@@ -241,8 +242,8 @@ class Tracking:
 
     def _exists(self) -> bool:
         """Whether a client may open the store: it would create a missing sqlite database, and tables in one that is not MLflow's."""
-        file = sqlite_file(self.uri)
-        return file is None or (file.exists() and has_runs(file))
+        file = database.sqlite_file(self.uri)
+        return file is None or (file.exists() and database.has_tables(file))
 
     def _reading(self) -> Any:
         """The client if the experiment exists, else None; creates nothing."""
@@ -254,9 +255,6 @@ class Tracking:
     def _connected(self) -> Any:
         """The client; creates the experiment if necessary."""
         if not self._created:
-            if self.uri == f"sqlite:///{paths.mlflow_db(self._storage)}":
-                with mlflow_errors():
-                    make_database(paths.mlflow_db(self._storage), client_class())
             self._experiment = self._experiment_id(self._opened())
             self._created = True
         return self._opened()
@@ -264,7 +262,7 @@ class Tracking:
     def _opened(self) -> Any:
         if self._client is None:
             with mlflow_errors():
-                self._client = OneLineErrors(client_class()(tracking_uri=self.uri))
+                self._client = OneLineErrors(database.open_client(self.uri, client_class()))
         return self._client
 
     def _experiment_id(self, client: Any) -> str:
@@ -275,7 +273,7 @@ class Tracking:
                     client.set_experiment_tag(experiment.experiment_id, name, value)
             return str(experiment.experiment_id)
         # A server decides where artifacts go; the embedded store would put them into the working directory.
-        location = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite:") else None
+        location = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite") else None
         return str(client.create_experiment(self.experiment, artifact_location=location, tags=ABOUT_EXPERIMENT))
 
 

@@ -35,7 +35,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
     tracking = Tracking(storage)
     with waiting("reading MLflow"):
-        if paths.remote(storage)[0] and tracking.uri.startswith("sqlite:"):
+        if paths.remote(storage)[0] and tracking.uri.startswith("sqlite"):
             Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
         if arguments.json:
             shared.show(arguments, "", scores.to_json(scores.find(trials, tracking)))
