@@ -21,4 +21,6 @@ def check_reachable() -> None:
     try:
         socket.create_connection((parts.hostname, parts.port or 6379), timeout=ANSWER).close()
     except OSError as error:
-        raise UserError(f"RAY_ADDRESS {redact(address)} does not answer ({error.strerror or error}); start it, or unset RAY_ADDRESS") from None
+        raise UserError(
+            f"RAY_ADDRESS {redact(address)} does not answer ({error.strerror or error}); start it, or unset RAY_ADDRESS"
+        ) from None

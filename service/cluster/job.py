@@ -95,7 +95,9 @@ def _client(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no job server of Ray at {redact(address)} ({redact(str(error).strip().splitlines()[0])}); give --address") from None
+        raise UserError(
+            f"no job server of Ray at {redact(address)} ({redact(str(error).strip().splitlines()[0])}); give --address"
+        ) from None
     finally:
         os.environ |= hidden
 

@@ -114,8 +114,7 @@ class Registry(Tracking):
         runs = self._search(f"tags.`winnow.trial_key` = '{key}'")
         if not runs:
             raise UserError(
-                f"trial {key} ({finished.trial.name}) has no run in {redact(self.uri)}; "
-                "`python -m service sync SWEEP` ships it"
+                f"trial {key} ({finished.trial.name}) has no run in {redact(self.uri)}; `python -m service sync SWEEP` ships it"
             )
         return runs[0]
 

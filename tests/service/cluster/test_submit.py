@@ -108,7 +108,11 @@ def test_a_secret_is_not_put_where_rays_page_shows_it(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="holds a secret, which Ray's page would show") as error:
         environment()
     assert "geheim" not in str(error.value)
-    for address in ("https://geheim@mlflow.example", "https://mlflow.example/?password=geheim", "https://mlflow.example/?a=1&api_key=geheim"):
+    for address in (
+        "https://geheim@mlflow.example",
+        "https://mlflow.example/?password=geheim",
+        "https://mlflow.example/?a=1&api_key=geheim",
+    ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(UserError, match="MLFLOW_TRACKING_URI holds a secret"):
             environment()
