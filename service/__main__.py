@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+from service.terminal import signals
+
+if __name__ == "__main__":
+    signals.take()  # the imports below take a moment, and a signal may come in it
+
 import errno
 import os
 import sys
@@ -25,6 +30,7 @@ REFUSALS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 something is wrong, 2 bad input (one line on stderr), 130 interrupted, 141 unread."""
     print_any_text()
+    signals.commands()
     try:
         try:
             return _run(argv)
@@ -59,6 +65,6 @@ def _run(argv: Sequence[str] | None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    if code == INTERRUPTED:  # no time for what libraries do at exit
+    if signals.left():  # no time for what libraries do at exit
         os._exit(code)
     sys.exit(code)

@@ -10,13 +10,18 @@ import gc
 import json
 import logging
 import os
-import signal
+import secrets
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+
+from service.cluster import address, embedded
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,28 +37,39 @@ ENVIRONMENT = {
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 EMBEDDED = {
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the training
-    "RAY_AUTH_MODE": "disabled",  # else a token file in the home directory turns it on
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever its name: the one switch that keeps all of Ray's servers on loopback
 }
 # Ray reads some of these when it is imported.
-for _name, _value in (ENVIRONMENT if os.environ.get("RAY_ADDRESS") else ENVIRONMENT | EMBEDDED | ONE_THREAD).items():
+for _name, _value in (ENVIRONMENT if address.given() else ENVIRONMENT | EMBEDDED | ONE_THREAD).items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray._private.node import Node  # noqa: E402
-from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER  # noqa: E402
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET  # noqa: E402
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # noqa: E402
+from ray.tune.execution import class_cache  # noqa: E402
 
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
 from service.storage import paths  # noqa: E402
+from service.terminal import signals  # noqa: E402
+from service.terminal.redaction import redact, secret_name  # noqa: E402
 from service.terminal.waiting import waiting  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
 from trainables.tune_trainable import StackTrainable  # noqa: E402
 
+# Tune would hand these to each actor, in a runtime environment that Ray writes to a log. Workers take them from where they run.
+class_cache.ENV_VARS_TO_PROPAGATE = {
+    name for name in class_cache.ENV_VARS_TO_PROPAGATE if not (secret_name(name) or name.startswith("AWS_"))
+}
+
+TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 STARTS = 3
 AHEAD = 1  # stacks that wait in Ray for a free worker, so that a warm one gets its next stack at once
+WATCH = 0.5  # seconds between two looks whether an embedded Ray is alive
 RECOUNT = 5.0  # seconds between two looks at how large the cluster is
 
 
@@ -93,6 +109,29 @@ class Cluster:
 
         free = ray.get(ray.remote(num_gpus=self._gpu)(free_bytes).remote())
         return lambda trial: members_that_fit(trial, int(free * self._gpu))
+
+    @contextlib.contextmanager
+    def watched(self, leave: Callable[[str, int], None]) -> Iterator[None]:
+        """Inside, `leave(why, exit code)` is called once if an embedded Ray dies: Ray itself would notice after up to a minute."""
+        over, node = threading.Event(), getattr(ray._private.worker, "_global_node", None)
+        kinds = {PROCESS_TYPE_GCS_SERVER: "head", PROCESS_TYPE_RAYLET: "raylet"}
+        known = {
+            info.process: kinds[kind] for kind, infos in (node.all_processes if node else {}).items() for info in infos if kind in kinds
+        }
+
+        def watch() -> None:
+            while known and not over.wait(WATCH):
+                for process, kind in known.items():
+                    if (code := process.poll()) is not None:
+                        return leave(f"Ray's {kind} has died{f' by signal {-code}' if code < 0 else ''}", 1)
+            return None
+
+        with signals.blocked():
+            threading.Thread(target=watch, name="watches Ray", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
     def train(
         self, name: str, conductor: Conductor, storage: Path, listen: Callable[..., Any], work: Callable[..., Any] | None = None
@@ -137,15 +176,44 @@ def connect(options: TrainingOptions) -> Iterator[Cluster]:
     """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback.
 
     Raises UserError where `cuda` is asked for and the cluster has none."""
-    with waiting("starting Ray"):
-        _start()
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are reported by their class, not as tracebacks
-    try:
+    with _ray():
+        for name in ("ray", "ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are reported by their class, not as tracebacks
         yield Cluster(replace(options, device=devices.choose(options.device, ray.cluster_resources().get("GPU", 0))))
-    except KeyboardInterrupt:
-        _kill()
-        raise
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[None]:
+    """Ray inside: connected to a cluster, or embedded. However an embedded one ends, no process and no file of it is left.
+
+    Workers of a cluster end with the connection, that is with this process, and the end of the lease has fenced them off before.
+    """
+    if where := address.given():
+        with waiting("starting Ray"), signals.shielded():
+            ray.init(runtime_env={"env_vars": ONE_THREAD}, **QUIET)
+        host, port = address.place(where)
+        if host and not where.startswith("ray://") and not address.asks_for_token(host, port):
+            print(f"warning: the cluster at {redact(where)} {address.NO_TOKEN} (docs/cluster.md)", file=sys.stderr, flush=True)
+        yield
+        _shut_down()
+        return
+    embedded.adopt()
+    with embedded.private_folder() as folder, signals.ending(partial(_kill, folder)):
+        try:
+            with waiting("starting Ray"), signals.shielded():
+                _start(folder)
+            try:
+                yield
+            except Exception:
+                _shut_down()
+                raise
+            _shut_down()
+        except KeyboardInterrupt:
+            _kill(folder)
+            raise
+
+
+def _shut_down() -> None:
     with waiting("stopping Ray"), _no_collection():
         ray.shutdown()
 
@@ -163,40 +231,36 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _kill() -> None:
-    """End an embedded Ray and its workers now: ray.shutdown asks each politely in turn, and there are three seconds.
-
-    Workers of a cluster end with the connection, that is with this process, and the end of the lease has fenced them off before.
-    """
-    node = getattr(ray._private.worker, "_global_node", None)
-    if node is None or os.environ.get("RAY_ADDRESS"):
-        return
+def _kill(folder: Path) -> None:
+    """End an embedded Ray and its workers now: ray.shutdown asks each politely in turn, and there are three seconds."""
     ray._private.worker.global_worker.threads_stopped.set()  # else Ray would report that it is gone
-    # The head goes first: from it Ray in this process hears that its node is lost, as soon as an agent is, and ends us in mid-sentence.
-    kinds = sorted(node.all_processes, key=lambda kind: kind != PROCESS_TYPE_GCS_SERVER)
-    own = [info.process.pid for kind in kinds for info in node.all_processes[kind]]
-    for pid in [*own, *(child for parent in own for child in _children(parent))]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    embedded.kill_all()
+    embedded.remove(folder.parent)
 
 
-def _children(pid: int) -> list[int]:
+@contextlib.contextmanager
+def _token() -> Iterator[None]:
+    """Ray starts inside with a new token: its processes inherit it, and nobody else who finds its ports can give it work."""
+    before = {name: os.environ.pop(name) for name in TOKEN if name in os.environ}
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    Config.initialize("")  # Ray has read the mode when it was imported
+    AuthenticationTokenLoader.instance().reset_cache()
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+        yield
+    finally:
+        for name in TOKEN:
+            os.environ.pop(name, None)
+        os.environ |= before
 
 
-def _start() -> None:
-    """Connect, or start an embedded Ray; a busy machine may not manage within Ray's own 30 seconds, so it is tried again."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"env_vars": ONE_THREAD}, **quiet)
-        return
+def _start(folder: Path) -> None:
+    """Start an embedded Ray; a busy machine may not manage within Ray's own 30 seconds, so it is tried again."""
     for tries_left in reversed(range(STARTS)):
         try:
-            # Workers inherit an embedded Ray's environment; a runtime_env would have each of them started twice.
-            ray.init("local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
+            with _token():
+                # Workers inherit an embedded Ray's environment; a runtime_env would have each of them started twice.
+                cpus = len(os.sched_getaffinity(0))
+                ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=str(folder), **QUIET)
             return
         except Exception as error:  # Ray raises nothing more special
             if "timed out during startup" not in str(error):

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from service.cluster.address import check_reachable
+from service.cluster import address
 from service.driving.driver import Driver
 from service.driving.listener import Fenced
 from service.ledger.claims import Permit
@@ -27,7 +27,7 @@ from service.search.findings import show as show_search
 from service.storage import paths, trial_objects
 from service.storage.commands import command
 from service.terminal.display import Display
-from service.terminal.signals import INTERRUPTED, Leaving
+from service.terminal.signals import INTERRUPTED, Leaving, blocked
 from service.terminal.waiting import waiting
 from service.tracking.connection import TrackingError
 from service.tracking.runs import Tracking
@@ -46,7 +46,7 @@ def run(plan: Plan, storage: Path) -> int:
     name, settings = plan.name, plan.settings
     if plan.todo or plan.left:
         devices.refuse(settings.options.device)
-    check_reachable()
+    address.check_usable()
     studies = open_studies(plan.sweep, storage, settings.study_storage)
     origin = origins(plan.needs)
     print(describe(replace(plan, absent=())), flush=True)
@@ -58,8 +58,10 @@ def run(plan: Plan, storage: Path) -> int:
                 session.train(partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=settings.options.checkpoint_every))
             session.show()
     except KeyboardInterrupt:
-        print(f"interrupted ({session.leaving.why}); `{settings.command(name, storage)}` continues from the checkpoints", flush=True)
-        return INTERRUPTED
+        why, code = session.leaving.why, session.leaving.code
+        said = f"interrupted ({why})" if code == INTERRUPTED else why
+        print(f"{said}; `{settings.command(name, storage)}` continues from the checkpoints", flush=True)
+        return code
     except SupersededError as error:
         who = command("status", name, storage=storage)
         raise UserError(f"this driver of sweep {name!r} has lost its lease and left: {error}; `{who}` shows who runs it") from None
@@ -74,9 +76,13 @@ class Session:
         self._plan, self._storage = plan, storage
         self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json()), Tracking(storage)
         self.permit = Permit(storage, plan.name, self._manifest.lease.epoch)
-        self._adaptive = self._search(studies)
-        refresh = partial(trial_objects.refresh, storage)
-        self.driver = Driver(plan, self._manifest, storage, Display(), refresh=refresh, adaptive=self._adaptive)
+        try:
+            self._adaptive = self._search(studies)
+            refresh = partial(trial_objects.refresh, storage)
+            self.driver = Driver(plan, self._manifest, storage, Display(), refresh=refresh, adaptive=self._adaptive)
+        except BaseException:
+            self._manifest.close()
+            raise
         self.leaving = Leaving(self._last_words)
         self._speaking = threading.Lock()
 
@@ -84,7 +90,9 @@ class Session:
         self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, self._manifest.ledger, self._tracking, self._check_lease))
         self._inside = contextlib.ExitStack()
         self._inside.enter_context(self.leaving.installed())
-        self._inside.enter_context(Heartbeat(self._manifest.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now))
+        with blocked():
+            beats = Heartbeat(self._manifest.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now)
+            self._inside.enter_context(beats)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -104,11 +112,11 @@ class Session:
 
         options = self._plan.settings.options
         with connect(options) as cluster:
-            self.leaving.install()  # Ray has put its own handler there
-            self._shipping.start()
-            self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit())
             try:
-                cluster.train(self._plan.name, self.driver, self._storage, listen, work)
+                with cluster.watched(self.leaving.now):
+                    self._shipping.start()
+                    self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit())
+                    cluster.train(self._plan.name, self.driver, self._storage, listen, work)
             except BaseException:
                 self._last_words()
                 raise
@@ -145,12 +153,8 @@ class Session:
 
         ledger, name, settings = self._manifest.ledger, self._plan.name, self._plan.settings
         again = settings.command(name, self._storage)
-        try:
-            as_own = partial(as_trained, name=name, ledger=ledger, fresh=settings.fresh)
-            return Adaptive(name, self._plan.sweep, self._storage, ledger, studies, as_own, again)
-        except BaseException:
-            self._manifest.close()
-            raise
+        as_own = partial(as_trained, name=name, ledger=ledger, fresh=settings.fresh)
+        return Adaptive(name, self._plan.sweep, self._storage, ledger, studies, as_own, again)
 
     def _last_words(self) -> None:
         """Give back what is not done and end the lease, which fences off every worker; only the first call does anything."""

@@ -17,6 +17,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
+from service.cluster import address, embedded
 from service.storage import guarantees, paths, s3
 from service.terminal.redaction import redact
 from service.tracking.database import sqlite_file
@@ -202,26 +203,27 @@ def _served(uri: str, shown: str) -> CheckResult:
 
 
 def ray(storage: Path) -> Iterator[CheckResult]:
-    """The cluster at RAY_ADDRESS; warns if a token file decides whether Ray uses tokens."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address in ("", "local"):
-        yield CheckResult("Ray", "ok", "embedded, on loopback")
-    elif address == "auto" and not (here := _running_here()):
+    """The cluster at RAY_ADDRESS and whether it asks for a token, or whether Ray can start on this host."""
+    given = address.given()
+    if not given:
+        embedded.check_possible()
+        yield CheckResult("Ray", "ok", "embedded, on loopback, with a token that only this user's run knows")
+        return
+    host, port = address.place(given)
+    if given == "auto" and not host:
         yield CheckResult("Ray", "fail", "RAY_ADDRESS=auto, and no cluster runs on this host", "ray start --head, or unset it")
-    else:
-        parts = urlsplit(address if "://" in address else f"gcs://{here if address == 'auto' else address}")
-        shown = f"{address} ({here})" if address == "auto" else redact(address)
-        yield from _reached("Ray", shown, parts.hostname, parts.port or (10001 if parts.scheme == "ray" else 6379))
+        return
+    shown = f"auto ({address.running_here()})" if given == "auto" else redact(given)
+    answers = list(_reached("Ray", shown, host, port))
+    yield from answers
+    if answers[0].state == "ok" and not given.startswith("ray://") and not address.asks_for_token(host, port, PATIENCE):
+        yield CheckResult(
+            "Ray", "warn", f"the cluster at {shown} {address.NO_TOKEN}", "start it with RAY_AUTH_MODE=token (docs/cluster.md)"
+        )
     if "RAY_AUTH_MODE" not in os.environ and (Path.home() / ".ray" / "auth_token").exists():
         yield CheckResult(
             "Ray", "warn", "~/.ray/auth_token turns tokens on", "set RAY_AUTH_MODE to token or disabled, on every host the same"
         )
-
-
-def _running_here() -> str:
-    """The address of the cluster that `auto` means, from a file that Ray writes at its start; empty if none runs."""
-    file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    return file.read_text().strip() if file.exists() else ""
 
 
 def ports(storage: Path) -> Iterator[CheckResult]:

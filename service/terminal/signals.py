@@ -1,4 +1,4 @@
-"""Leaving in time: `ray job stop` and init systems send SIGTERM and kill three seconds later; people press Ctrl-C.
+"""Leaving in time: `ray job stop` and init systems send SIGTERM and kill three seconds later; people press Ctrl-C or close the terminal.
 
 The handler raises KeyboardInterrupt in the main thread, which unwinds through whatever runs. On a busy machine or inside foreign code
 that can take too long, so a watchdog runs beside it: it commits the last words itself where that has not happened, and ends the process.
@@ -15,9 +15,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SPEAK = 1.2  # seconds after the signal until the watchdog commits the last words itself
 LEAVE = 2.5  # seconds after the signal until it ends the process
+LOOK = 0.1  # seconds between two looks whether a shielded block is over
 INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
 UNREAD = 141  # exit code, a shell's for SIGPIPE
 
@@ -25,25 +26,37 @@ UNREAD = 141  # exit code, a shell's for SIGPIPE
 class Leaving:
     """Handles the signals. `last_words` commits what must not be lost; it is idempotent and may be called from any thread."""
 
+    current: Leaving | None = None  # the one that is installed
+
     def __init__(self, last_words: Callable[[], None]) -> None:
-        self._last_words = last_words
-        self._over = threading.Event()
-        self.why = ""
+        self._last_words, self._over = last_words, threading.Event()
+        self.why, self.code = "", INTERRUPTED
 
     def install(self) -> None:
-        """Take the signals; again after anything that took them itself."""
+        """Take the signals; again after anything that took them itself. A SIGHUP that `nohup` has made us deaf to stays ignored."""
         for number in SIGNALS:
-            signal.signal(number, self._come)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._come)
 
-    def now(self, why: str) -> None:
+    def now(self, why: str, code: int = INTERRUPTED) -> None:
         """Leave as if a signal had come; from any thread."""
-        self.why = self.why or why
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not self.why:
+            self.why, self.code = why, code
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def at_once(self, number: int) -> None:
+        """Leave from another thread than the main one, which is inside foreign code that must not be interrupted."""
+        _hang_up(number)
+        self.why = self.why or signal.Signals(number).name
+        self._speak_within(SPEAK)
+        self._end()
 
     def _come(self, number: int, frame: Any) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # one is enough, and the way out must not be interrupted
-        self.why = self.why or signal.Signals(number).name
+        global _left
+        _hang_up(number)
+        _left, self.why = True, self.why or signal.Signals(number).name
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         raise KeyboardInterrupt
 
@@ -53,29 +66,152 @@ class Leaving:
         # If the storage hangs, so do the last words. The process still ends in time, and the next driver sees that its lease is dead.
         threading.Thread(target=self._speak, name="last words", daemon=True).start()
         if not self._over.wait(LEAVE - SPEAK):
-            print(f"left at once ({self.why})", file=sys.stderr, flush=True)
-            os._exit(INTERRUPTED)
+            self._end()
+
+    def _speak_within(self, seconds: float) -> None:
+        thread = threading.Thread(target=self._speak, name="last words", daemon=True)
+        thread.start()
+        thread.join(seconds)
 
     def _speak(self) -> None:
         with contextlib.suppress(Exception):
             self._last_words()
 
+    def _end(self) -> None:
+        for ending in reversed(_endings):
+            with contextlib.suppress(Exception):
+                ending()
+        with contextlib.suppress(OSError):
+            print(f"left at once ({self.why})", file=sys.stderr, flush=True)
+        os._exit(self.code)
+
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Signals are taken inside, and given back after it."""
         before = [signal.getsignal(number) for number in SIGNALS]
+        Leaving.current = self
         self.install()
         try:
             yield
         finally:
             self._over.set()
-            for number, handler in zip(SIGNALS, before, strict=True):
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            Leaving.current = None
+            if not self.why:  # else the process is about to end, and no second signal may stop it in that
+                for number, handler in zip(SIGNALS, before, strict=True):
+                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+_endings: list[Callable[[], object]] = []  # what is done before the process ends in mid-work
+_shielded = False
+_commands = False  # whether one runs; before that, there is nothing to undo
+_left = False
+
+
+@contextlib.contextmanager
+def ending(action: Callable[[], object]) -> Iterator[None]:
+    """Inside, `action` is called by whoever ends the process at once, from any thread."""
+    _endings.append(action)
+    try:
+        yield
+    finally:
+        _endings.remove(action)
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Signals wait inside. A thread that is started here never gets one, so that all come to the main thread or to `shielded`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """For foreign code that takes signals for itself, or does not survive an exception in its middle, as Ray does while it starts.
+
+    A thread waits for the signals, and leaves. Processes that are started inside do not wait with us, and a terminal that is closed does
+    not end them: we do.
+    """
+    global _shielded
+    leaving, over = Leaving.current, threading.Event()
+    if leaving is None:
+        yield
+        return
+
+    def wait() -> None:
+        while not over.is_set():
+            if come := signal.sigtimedwait(SIGNALS, LOOK):
+                leaving.at_once(come.si_signo)
+
+    with blocked():
+        thread = threading.Thread(target=wait, name="signals", daemon=True)
+        thread.start()
+        _shielded = True
+        try:
+            yield
+        finally:
+            _shielded = False
+            over.set()
+            thread.join()
+            leaving.install()  # ahead of what has come meanwhile
+
+
+def _in_child() -> None:
+    if _shielded:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def take() -> None:
+    """Take the signals of a process that has just begun and has nothing to lose: it ends with one line."""
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _first)
+
+
+def commands() -> None:
+    """A command begins: after `take`, a signal now raises KeyboardInterrupt, so that what is half done is undone."""
+    global _commands
+    _commands = True
+
+
+def left() -> bool:
+    """Whether the process ends because of a signal: then there is no time for what libraries do at exit."""
+    return _left
+
+
+def _first(number: int, frame: Any) -> None:
+    global _left
+    _hang_up(number)
+    _left = True
+    if _commands:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _hang_up(number: int) -> None:
+    """Write into nothing where the terminal is closed: else each line of the way out would raise an error."""
+    if number == signal.SIGHUP:
+        for stream in _gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def unread() -> bool:
     """Whether the reader of this process's output has gone, as in `... | head`."""
+    return bool(_gone())
+
+
+def _gone() -> list[int]:
+    """Those of stdout and stderr that nobody can read any more."""
     poll = select.poll()
     for stream in (1, 2):
         poll.register(stream, 0)  # the close of the other end is reported without being asked for
-    return bool(poll.poll(0))
+    return [stream for stream, event in poll.poll(0) if not event & select.POLLNVAL]

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from service.terminal.signals import blocked
+
 PATIENCE = 2.0  # seconds of silence before the first line
 EVERY = 10.0  # seconds between lines after that
 JOIN = 1.0  # seconds that the end waits for a line that is being printed
@@ -26,7 +28,8 @@ def waiting(what: str) -> Iterator[None]:
             print(f"{what} ... {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=report, name="waiting", daemon=True)
-    thread.start()
+    with blocked():
+        thread.start()
     try:
         yield
     finally:

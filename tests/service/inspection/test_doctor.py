@@ -155,10 +155,14 @@ def test_ray(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("x")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_ADDRESS")
-    assert [found.state for found in ask("ray")] == ["ok"]
     monkeypatch.delenv("RAY_AUTH_MODE")
-    assert [found.state for found in ask("ray")] == ["ok", "warn"]
+    assert [found.state for found in ask("ray")] == ["fail", "warn"]
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert [found.state for found in ask("ray")] == ["ok"], "an embedded Ray has a token of its own"
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (found,) = ask("ray")
+    assert found.state == "fail"
+    assert "Ray's sockets fit into a folder of at most" in found.message
 
 
 @pytest.fixture
@@ -248,7 +252,8 @@ def test_auto_means_a_cluster_of_this_host(ask: Examine, tmp_path: Path, monkeyp
         assert [found.state for found in ask("ray")] == ["ok"]
     assert [found.state for found in ask("ray")] == ["fail"]
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert [found.message for found in ask("ray")] == ["embedded, on loopback"]
+    monkeypatch.delenv("RAY_TMPDIR")
+    assert [found.message for found in ask("ray")] == ["embedded, on loopback, with a token that only this user's run knows"]
 
 
 def test_no_password_is_shown(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
