@@ -122,6 +122,13 @@ def title(pid: int) -> str:
         return ""
 
 
+def handles(pid: int, number: int = signal.SIGTERM) -> bool:
+    """Whether a process of ours has taken a signal; Python itself takes only SIGINT."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return all(int(caught.split()[1], 16) >> (each - 1) & 1 for each in {signal.SIGTERM, number})
+
+
 def raylet(root: int) -> int:
     (found,) = [pid for pid in descendants(root) if title(pid).split(" ")[0].endswith("/raylet")]
     return found

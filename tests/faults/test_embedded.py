@@ -18,7 +18,7 @@ from service.cluster import embedded
 from service.ledger import manifest
 
 from .conftest import Fresh, Record, arguments
-from .harness import PATIENT, Process, descendants, driver, kill, raylet, title, wait_for
+from .harness import PATIENT, Process, descendants, driver, handles, kill, raylet, title, wait_for
 from .invariants import SWEEP
 from .nursery import ROOT
 
@@ -143,6 +143,14 @@ def folders(pid: int) -> list[Path]:
     return [folder for folder in Path("/tmp").glob(f"{embedded.PREFIX}*") if str(folder) in words]
 
 
+def halt_agents(pids: list[int]) -> None:
+    """Ray's agents stand still, as they do on a busy machine: they do not notice that their raylet is dead."""
+    agents = [pid for pid in pids if "agent" in title(pid)]
+    assert agents
+    for pid in agents:
+        kill(pid, signal.SIGSTOP)
+
+
 def nothing_is_left(place: Path, below: list[int], rooms: list[Path]) -> None:
     wait_for(lambda: not any(title(pid) for pid in below), seconds=10)
     assert not [room for room in rooms if room.exists()]
@@ -159,6 +167,7 @@ def test_an_embedded_ray_whose_head_or_raylet_dies_is_one_line(
     below, rooms = descendants(run.pid), folders(run.pid)
     assert len(rooms) == 1
     victim = raylet(run.pid) if what == "raylet" else next(pid for pid in below if "gcs_server" in title(pid).split(" ")[0])
+    halt_agents(below)
     asked = time.monotonic()
     kill(victim)
     assert run.wait() == 1, run.out
@@ -170,8 +179,36 @@ def test_an_embedded_ray_whose_head_or_raylet_dies_is_one_line(
     record(f"embedded Ray's {what} SIGKILL: one line, nothing left, after {took:.1f} s")
 
 
+def test_without_a_watch_a_dead_head_is_not_noticed_for_long(environment: dict[str, str], place: Path, started: list[Process]) -> None:
+    run = begun(place, environment, started, "unwatched")
+    wait_for(lambda: trains(place), run)
+    kill(next(pid for pid in descendants(run.pid) if "gcs_server" in title(pid).split(" ")[0]))
+    time.sleep(6)
+    assert run.runs() or "Ray's head has died" not in run.out
+
+
+def test_without_adoption_agents_of_a_dead_raylet_stay(environment: dict[str, str], place: Path, started: list[Process]) -> None:
+    run = begun(place, environment, started, "no_adoption")
+    wait_for(lambda: trains(place), run)
+    below = descendants(run.pid)
+    halt_agents(below)
+    kill(raylet(run.pid))
+    run.wait()
+    left = [pid for pid in below if title(pid)]
+    for pid in left:
+        kill(pid)
+    assert left
+
+
+def test_without_a_shield_ray_has_the_last_word(environment: dict[str, str], place: Path, started: list[Process]) -> None:
+    run = begun(place, environment, started, "unshielded")
+    wait_for(lambda: MOMENTS["Ray's raylet starts"](place, run), run, every=0.005)
+    run.signal(signal.SIGTERM)
+    assert run.wait() != 130, run.out
+
+
 MOMENTS = {
-    "imports": lambda place, run: bool(title(run.pid)),
+    "imports": lambda place, run: handles(run.pid),
     "Ray starts": lambda place, run: any("gcs_server" in title(pid) for pid in descendants(run.pid)),
     "Ray's raylet starts": lambda place, run: any("/raylet" in title(pid).split(" ")[0] for pid in descendants(run.pid)),
     "Ray's agents start": lambda place, run: any("runtime_env_agent" in title(pid) for pid in descendants(run.pid)),
@@ -198,6 +235,24 @@ def test_a_signal_at_any_moment_commits_and_leaves_nothing(
     assert "Traceback" not in run.out
     nothing_is_left(place, below, rooms)
     record(f"{number.name} while {moment}, {delay:g} s later: gone after {took:.1f} s")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0, 2.0, 4.0])
+def test_a_signal_while_a_run_stops_ships_and_draws(
+    delay: float, environment: dict[str, str], place: Path, started: list[Process], record: Record
+) -> None:
+    run = driver(arguments(place, 20, 1), environment, place / "log")
+    started.append(run)
+    wait_for(lambda: trains(place), run)
+    below, rooms = descendants(run.pid), folders(run.pid)
+    wait_for(lambda: len(manifest.read(place, SWEEP).keys_in("done")) == 2, run)
+    time.sleep(delay)
+    run.signal(signal.SIGTERM)
+    assert run.wait() in (0, 130), run.out
+    assert "Traceback" not in run.out
+    nothing_is_left(place, below, rooms)
+    assert len(manifest.read(place, SWEEP).keys_in("done")) == 2
+    record(f"SIGTERM {delay:g} s after the last trial was done: exit code {run.wait()}")
 
 
 def test_a_terminal_that_is_closed_ends_the_run(environment: dict[str, str], place: Path) -> None:

@@ -6,6 +6,7 @@ A change to a module of ours waits until it is imported: in Ray's workers this r
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import importlib.abc
 import importlib.machinery
@@ -324,6 +325,24 @@ def tune_restored() -> None:
         module.tune = _With(module.tune, Tuner=tuner)
 
     _when_imported("service.cluster.ray_cluster", change)
+
+
+def unshielded() -> None:
+    """Ray starts with whatever handlers of signals it likes."""
+    _when_imported(
+        "service.cluster.ray_cluster",
+        lambda module: setattr(module, "signals", _With(module.signals, shielded=contextlib.nullcontext)),
+    )
+
+
+def unwatched() -> None:
+    """Nobody looks whether an embedded Ray is alive."""
+    _when_imported("service.cluster.ray_cluster", lambda module: setattr(module.Cluster, "watched", lambda *_: contextlib.nullcontext()))
+
+
+def no_adoption() -> None:
+    """What Ray's processes leave behind goes to init."""
+    _when_imported("service.cluster.ray_cluster", lambda module: setattr(module, "embedded", _With(module.embedded, adopt=lambda: None)))
 
 
 def no_cut() -> None:

@@ -20,6 +20,14 @@ from tests.service.cli.test_bad_input import refused as refused
 from tests.service.conftest import Command
 from trainables.errors import UserError
 
+FOLDER = Path("/tmp") / f"winnow-{os.getpid()}"  # of the head; short: sockets have names of at most 107 characters
+TOKEN = "t" * 40
+PLANTED = "hunter2hunter2"
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": f"{PLANTED}0", "AWS_SECRET_ACCESS_KEY": f"{PLANTED}1", "AWS_SESSION_TOKEN": f"{PLANTED}2",
+    "MLFLOW_TRACKING_TOKEN": f"{PLANTED}3",
+}  # fmt: skip
+
 
 def free_ports(count: int) -> list[int]:
     import socket
@@ -36,20 +44,19 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="module")
 def head(service: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the job server of a Ray head of our own, which wants a token; ended by its process group."""
-    folder = Path("/tmp") / f"winnow-{os.getpid()}"  # short: sockets have names of at most 107 characters
     token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text("t" * 40)
+    token.write_text(TOKEN)
     service.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}  # type: ignore[attr-defined]
     gcs, dashboard, agent, client, metrics = free_ports(5)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2",
                "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
                f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}",
-               f"--temp-dir={folder}"]  # fmt: skip
+               f"--temp-dir={FOLDER}"]  # fmt: skip
     # A job's `python` is the first in the head's PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with subprocess.Popen(
         command,
-        env=service.environment | {"PATH": path},  # type: ignore[attr-defined]
+        env=service.environment | SECRETS | {"PATH": path},  # type: ignore[attr-defined]
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -60,8 +67,7 @@ def head(service: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             until = time.monotonic() + 120
             while True:
                 try:
-                    request = urllib.request.Request(f"{address}/api/version", headers={"Authorization": f"Bearer {token.read_text()}"})
-                    urllib.request.urlopen(request, timeout=2).close()
+                    ask(f"{address}/api/version", 2)
                     break
                 except OSError:
                     assert process.poll() is None, process.communicate()[0]
@@ -70,7 +76,14 @@ def head(service: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield address
         finally:
             os.killpg(process.pid, signal.SIGKILL)
-            subprocess.run(["rm", "-rf", str(folder)], check=False)
+            subprocess.run(["rm", "-rf", str(FOLDER)], check=False)
+
+
+def ask(url: str, patience: float = 30) -> bytes:
+    """What the job server answers to who has its token."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=patience) as answer:
+        return bytes(answer.read())
 
 
 def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: Command, storage: Path) -> None:
@@ -80,7 +93,16 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     assert done.stdout.startswith("winnow-smoke-a1 submitted\n")
     assert "smoke: 1 trials of 200 updates" in done.stdout, "the driver's output"
     assert done.stdout.endswith("winnow-smoke-a1: SUCCEEDED\n")
-    assert "t" * 40 not in done.stdout + done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert "warning" not in done.stdout, "this cluster asks for a token"
+    shown = b"".join(
+        ask(f"{head}/api/{page}") for page in ("jobs/", "v0/actors?detail=1", "v0/workers?detail=1", "v0/runtime_envs?detail=1")
+    )
+    assert b"StackTrainable" in shown
+    assert PLANTED.encode() not in shown
+    written = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert any(path.name.startswith("runtime_env_agent") for path in written)
+    assert [path for path in written if any(secret in path.read_bytes() for secret in (PLANTED.encode(), TOKEN.encode()))] == []
     (entry,) = manifest.read(storage, "smoke").entries.values()
     assert entry.state == "done"
     again = service("submit", "smoke", *small, "--address", head)

@@ -18,6 +18,7 @@ from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.storage import paths
+from tests.faults.harness import handles
 from tests.service.conftest import ROOT
 
 SETTINGS = ("datasets=test/hopper/random-v0",)
@@ -89,7 +90,7 @@ def end(process: subprocess.Popen[str], seconds: float = 3) -> tuple[int, str, s
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_gives_back_what_is_not_done_and_ends_the_lease(number: signal.Signals, driver, tmp_path: Path) -> None:
     process = driver()
     assert states(tmp_path) == ["leased", "planned", "planned", "planned"]
@@ -99,6 +100,39 @@ def test_a_signal_gives_back_what_is_not_done_and_ends_the_lease(number: signal.
     detail = next(iter(manifest.read(tmp_path, "smoke").entries.values())).detail
     assert detail == {"reason": "interrupted"}
     assert lease.holder(tmp_path, "smoke")["state"] == "released"
+
+
+def test_without_its_handler_a_closed_terminal_leaves_trials_leased(driver, tmp_path: Path) -> None:
+    process = driver(before="from service.terminal import signals\nsignals.SIGNALS = signals.SIGNALS[:2]\n")
+    process.send_signal(signal.SIGHUP)
+    assert end(process)[0] == -signal.SIGHUP
+    assert states(tmp_path)[0] == "leased"
+
+
+def test_what_nohup_has_started_does_not_hear_of_a_closed_terminal(driver, tmp_path: Path) -> None:
+    process = driver(before="import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == (0, "left: SIGTERM\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("after", [0.1, 0.3])
+def test_a_command_that_has_just_begun_ends_with_one_line(number: signal.Signals, after: float, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service", "run", "smoke", f"--storage={tmp_path}"]
+    # Python itself takes a moment to come up: the signal is sent once our own handler is there.
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not handles(process.pid, number):
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(after)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1:] == ["interrupted"], err
+    assert "Traceback" not in err
 
 
 def test_one_that_does_not_come_back_is_ended_after_its_last_words(driver, tmp_path: Path) -> None:
