@@ -17,8 +17,9 @@ from service.ledger.ledger import Entry
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.terminal.waiting import waiting
+from service.tracking.cursor import run_id_of
 from service.tracking.runs import RunRow, Tracking
-from service.tracking.shipper import TAGS, run_id_of
+from service.tracking.shipper import TAGS
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 

@@ -116,7 +116,7 @@ class Registry(Tracking):
             raise UserError(
                 f"trial {key} ({finished.trial.name}) has no run in {redact(self.uri)}; `python -m service sync SWEEP` ships it"
             )
-        return runs[0]
+        return next((run for run in runs if run.info.run_id == finished.run_id), runs[0])
 
     def _logged(self, run: Any, finished: FinishedTrial, policy: Policy) -> Any:
         """The run's logged model, created once."""

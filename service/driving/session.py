@@ -29,17 +29,18 @@ from service.storage.commands import command
 from service.terminal.display import Display
 from service.terminal.signals import INTERRUPTED, Leaving, blocked
 from service.terminal.waiting import waiting
-from service.tracking.connection import TrackingError
+from service.tracking.connection import DeletedError, TrackingError
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
 from trainables.errors import SupersededError, UserError
 
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
+ASKING = 10.0  # seconds that training waits for MLflow's first answer, beside Ray's start
 HURRY = 0.5  # the same after a signal
 
 
 def run(plan: Plan, storage: Path) -> int:
-    """Train what the plan has to do; returns the exit code: 0 all done, 1 some trial is not, 130 interrupted.
+    """Train what the plan has to do; returns the exit code: 0 all done and tracked, 1 some trial is not, 130 interrupted.
 
     Raises UserError for bad input, before anything is started or written, and where another driver takes over.
     """
@@ -56,7 +57,7 @@ def run(plan: Plan, storage: Path) -> int:
             session.driver.prepare()
             if session.driver.has_work():
                 session.train(partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=settings.options.checkpoint_every))
-            session.show()
+            tracked = session.show()
     except KeyboardInterrupt:
         why, code = session.leaving.why, session.leaving.code
         said = f"interrupted ({why})" if code == INTERRUPTED else why
@@ -65,7 +66,7 @@ def run(plan: Plan, storage: Path) -> int:
     except SupersededError as error:
         who = command("status", name, storage=storage)
         raise UserError(f"this driver of sweep {name!r} has lost its lease and left: {error}; `{who}` shows who runs it") from None
-    return session.driver.exit_code()
+    return session.driver.exit_code() or (0 if tracked else 1)
 
 
 class Session:
@@ -111,34 +112,43 @@ class Session:
         from service.cluster.ray_cluster import connect  # imports ray
 
         options = self._plan.settings.options
+        with blocked():
+            self._shipping.start()  # MLflow is imported and asked while Ray starts
         with connect(options) as cluster:
             try:
                 with cluster.watched(self.leaving.now):
-                    self._shipping.start()
+                    self._shipping.check(ASKING)
                     self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit())
                     cluster.train(self._plan.name, self.driver, self._storage, listen, work)
             except BaseException:
                 self._last_words()
                 raise
 
-    def show(self) -> None:
-        """Ship the rest, and show the results or why there are none."""
+    def show(self) -> bool:
+        """Ship the rest, and show the results or why there are none; returns whether MLflow holds everything."""
         self.driver.last_line()
         with waiting("shipping the rest to MLflow"):
             shipped = self._shipping.finish(PATIENCE, while_it_gets_on=True)
         name, trouble = self._plan.name, self._shipping.trouble
         if not shipped:
             sync = command("sync", name, storage=self._storage)
-            print(f"MLflow did not take everything ({trouble}); nothing is lost, `{sync}` ships the rest")
-            return
+            rest = "" if "--restore`" in trouble else f", `{sync}` ships the rest"
+            print(f"MLflow did not take everything ({trouble}); nothing is lost{rest}")
+            return False
+        for line in self._shipping.left_alone:
+            print(line)
         try:
             if self._adaptive:
                 show_search(name, self._adaptive.findings(), self._tracking, self._storage)
             else:
                 show(name, self._plan.trials, self._tracking, self._storage)
+        except DeletedError:  # of the sweep's run, which `left_alone` has named
+            pass
         except TrackingError as error:  # MLflow went away meanwhile; what was trained is done all the same
             words = [f"--set={setting}" for setting in self._plan.settings.overrides]
             print(f"{error}; nothing is lost, `{command('results', name, *words, storage=self._storage)}` shows the results")
+            return False
+        return not self._shipping.left_alone
 
     def _check_lease(self) -> None:
         """Raise SupersededError where another driver has taken over: what this one would ship is outdated."""

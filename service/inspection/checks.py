@@ -7,6 +7,7 @@ import platform
 import shutil
 import socket
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,13 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError, URLError
-from urllib.parse import SplitResult, urlsplit
-from urllib.request import urlopen
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 from service.cluster import address, embedded
 from service.storage import guarantees, paths, s3
 from service.terminal.redaction import redact
-from service.tracking.database import sqlite_file
+from service.tracking.connection import DeletedError
+from service.tracking.database import has_tables, sqlite_file
+from service.tracking.runs import Tracking
+from trainables.errors import UserError
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "ray", "mlflow", "optuna")
@@ -141,6 +145,29 @@ def minari(storage: Path) -> Iterator[CheckResult]:
 
 def mlflow(storage: Path) -> Iterator[CheckResult]:
     """The server at MLFLOW_TRACKING_URI, by its health page, or the database, by its file or port."""
+    for result in _address(storage):
+        if result.state == "ok" and (why := _refusal(storage)):
+            yield CheckResult("MLflow", "fail", why, "" if "`" in why else "set another MLFLOW_TRACKING_URI")
+        else:
+            yield result
+
+
+def _refusal(storage: Path) -> str:
+    """Why MLflow would take nothing from here, although its address answers; empty if it would. Creates nothing."""
+    tracking = Tracking(storage)
+    file = sqlite_file(tracking.uri)
+    if file is not None and not (file.exists() and has_tables(file)):
+        return ""
+    try:
+        tracking.check()
+    except DeletedError as error:
+        return str(error)
+    except UserError as error:
+        return str(error) if file or tracking.uri.startswith("http") else ""  # the port of a database server has answered
+    return ""
+
+
+def _address(storage: Path) -> Iterator[CheckResult]:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     parts = urlsplit(uri)
     shown = redact(uri)
@@ -188,8 +215,8 @@ def _database(parts: SplitResult, shown: str) -> Iterator[CheckResult]:
 def _served(uri: str, shown: str) -> CheckResult:
     """`/health` answers under any host name, `/version` only under those that the server allows."""
     try:
-        urlopen(f"{uri}/health", timeout=PATIENCE).close()
-        with urlopen(f"{uri}/version", timeout=PATIENCE) as answer:
+        urlopen(_request(uri, "health"), timeout=PATIENCE).close()
+        with urlopen(_request(uri, "version"), timeout=PATIENCE) as answer:
             served = answer.read(40).decode()
     except HTTPError as error:
         fix = f"start it with --allowed-hosts {urlsplit(uri).netloc.rpartition('@')[2]}" if error.code == 403 else "check its log"
@@ -200,6 +227,19 @@ def _served(uri: str, shown: str) -> CheckResult:
     if served.split(".")[0] != version("mlflow").split(".")[0]:
         return CheckResult("MLflow", "warn", f"{shown} is version {served}, here is {version('mlflow')}", "use the same version on both")
     return CheckResult("MLflow", "ok", f"{shown} answers, version {served}")
+
+
+def _request(uri: str, page: str) -> Request:
+    """A request as MLflow's client makes it: with the user and password of the address, else those of the environment, or a token."""
+    parts, env = urlsplit(uri), os.environ
+    request = Request(f"{parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()}/{page}")
+    user = unquote(parts.username or "") or env.get("MLFLOW_TRACKING_USERNAME", "")
+    password = unquote(parts.password or "") if parts.username else env.get("MLFLOW_TRACKING_PASSWORD", "")
+    if user and password:
+        request.add_header("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
+    elif token := env.get("MLFLOW_TRACKING_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    return request
 
 
 def ray(storage: Path) -> Iterator[CheckResult]:

@@ -18,7 +18,7 @@ from service.storage import paths, trial_objects
 from service.storage.commands import command
 from service.terminal.columns import aligned
 from service.terminal.words import duration
-from service.tracking.shipper import run_id_of
+from service.tracking.cursor import run_id_of
 from trainables.errors import UserError
 
 EVERY = 2.0  # seconds between two updates of `--watch`

@@ -80,6 +80,10 @@ def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     """Print the tables, write them and the figure to the sweep's folder, and say how to see the rest; MLflow is only read."""
     tasks = find(trials, tracking)
     text = text_of(tasks)
+    if tracking.borrowed:
+        text += (
+            f"\n\n{len(tracking.borrowed)} of {len(trials)} trials were trained into another storage; their scores are read from its runs"
+        )
     write(paths.table(storage, name), text.encode() + b"\n")
     write(paths.figure(storage, name), figure(tasks))
     print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{how_to_open(tracking.uri, tracking.page)}")

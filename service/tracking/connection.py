@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from service.terminal.redaction import redact
 from trainables.errors import UserError
+
+PASSING = r"connect|timed? ?out|timeout|locked|busy|max retries|service unavailable|error code (5\d\d|429)|5\d\d error|remote end"
 
 
 class TrackingError(UserError):
@@ -19,6 +22,10 @@ class TrackingError(UserError):
     def __init__(self, error: Exception) -> None:
         self.why, self.error_code = redacted(error), getattr(error, "error_code", "")
         super().__init__(f"MLflow does not answer as it should ({self.why})")
+
+
+class DeletedError(UserError):
+    """Somebody has deleted a run or the experiment in MLflow; `restore` of Tracking brings it back."""
 
 
 class OneLineErrors:
@@ -68,6 +75,11 @@ def client_class() -> Any:
 def refused(error: Exception) -> bool:
     """Whether MLflow answers and refuses the call for good."""
     return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
+
+
+def passes(error: Exception) -> bool:
+    """Whether an error may go away by itself: MLflow or its database is down, busy or slow."""
+    return bool(re.search(PASSING, str(error), re.IGNORECASE)) or getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
 
 
 def redacted(error: Exception) -> str:

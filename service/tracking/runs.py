@@ -1,7 +1,8 @@
 """MLflow runs: a parent run per sweep and a child run per trial, found by tags.
 
-The tag `winnow.trial_key` ties a run to its trial, so that a trial has exactly one run. Every call here is idempotent: points keep the time
-at which they were measured, params and tags have one value, artifacts one name.
+The tag `winnow.trial_key` ties a run to its trial, and `winnow.storage` to the storage that fills it, so that a trial has exactly one run
+per storage (docs/decisions/016-one-tracker.md). Every call here is idempotent: points keep the time at which they were measured, params and
+tags have one value, artifacts one name.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from service.storage import paths
+from service.storage.identity import existing_identity, identity_of
 from service.tracking import database
-from service.tracking.connection import OneLineErrors, client_class, mlflow_errors
+from service.tracking.connection import DeletedError, OneLineErrors, client_class, mlflow_errors
 from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial import Trial
@@ -39,6 +41,8 @@ ABOUT_EXPERIMENT = {
     "mlflow.note.content": "One run per trial, below the run of the sweep that trained it. Filter by params, or by tags `winnow.*`.",
 }
 NOTE = "mlflow.note.content"
+STORAGE = "winnow.storage"  # tag: the identity of the storage that fills the run
+PARENT = "mlflow.parentRunId"
 METRICS_PER_CALL = 1000  # per log_batch
 TAG_LENGTH = 5000  # characters; MLflow takes 8000
 PARAM_LENGTH = 6000  # characters; MLflow cuts longer ones in silence
@@ -70,27 +74,77 @@ class Tracking:
     Methods that only read create nothing: no database, no experiment, no run.
     """
 
-    def __init__(self, storage: Path) -> None:
-        self.uri = uri_of(storage)
+    def __init__(self, storage: Path, *, restore: bool = False) -> None:
+        """`restore` brings back what somebody has deleted: the experiment, and runs that are asked for."""
+        self.uri, self.restores = uri_of(storage), restore
+        self.embedded = self.uri == database.address(paths.mlflow_db(storage))
         self.experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         self._storage = storage
         self._client: Any = None
         self._experiment, self._created = "", False
         self._runs: dict[str, str] = {}
         self._open: set[str] = set()  # ids of the runs that are RUNNING in MLflow, as far as this object knows
+        self._identity, self._fills = "", False
+        self.borrowed: set[str] = set()  # keys of the trials that `trial_rows` read from runs that another storage fills
+
+    def check(self) -> None:
+        """Raise where MLflow does not answer, or its experiment is deleted; creates nothing but a missing database."""
+        self._opened()
+        self._reading()
+
+    def forget(self) -> None:
+        """Look up every run again."""
+        self._runs.clear()
+        self._open.clear()
 
     def parent_run(self, sweep: str) -> str:
-        """The id of the sweep's run, created if necessary."""
+        """The id of the sweep's run, created if necessary. Raises DeletedError if somebody has deleted it."""
         return self._find_or_create("winnow.sweep", sweep, sweep, {"winnow.kind": "sweep"})
 
-    def trial_run(self, trial: Trial, parent: str) -> str:
-        """The id of the trial's run, with its params: an existing run, even of another sweep, else a new one under `parent`."""
-        known = trial.key in self._runs
-        tags = {"mlflow.parentRunId": parent, "winnow.kind": "trial"}
-        run_id = self._find_or_create("winnow.trial_key", trial.key, trial.name, tags)
-        if not known:
+    def trial_run(self, trial: Trial, parent: str, known: str = "") -> str:
+        """The id of this storage's run of the trial, with its params: one that exists, even of another sweep, else a new one.
+
+        `known` is the run that this storage has filled so far. Raises DeletedError if somebody has deleted the run.
+        """
+        seen = trial.key in self._runs
+        tags = {PARENT: parent, "winnow.kind": "trial"}
+        run_id = self._find_or_create("winnow.trial_key", trial.key, trial.name, tags, known)
+        if not seen:
             self._batch(run_id, params=params_of(trial), tags=filters_of(trial))
         return run_id
+
+    def held(self, keys: Iterable[str]) -> dict[str, Any]:
+        """All runs of trials, deleted ones included, by their id: what MLflow holds of them, in a request per 1000 runs."""
+        wanted = set(keys)
+        runs = self._search("tags.`winnow.kind` = 'trial'", deleted=True)
+        return {run.info.run_id: run for run in runs if run.data.tags.get("winnow.trial_key") in wanted}
+
+    def parents(self, sweep: str) -> list[Any]:
+        """The runs of a sweep, deleted ones and those of other storages included."""
+        return self._search(f"tags.`winnow.sweep` = '{sweep}' and tags.`winnow.kind` = 'sweep'", deleted=True)
+
+    def mine(self, run: Any, known: str = "") -> bool:
+        """Whether this storage fills the run. Runs of older code name no storage: theirs is the one that knows them, by its cursor
+        or because its own database holds them."""
+        storage = run.data.tags.get(STORAGE, "")
+        if storage and storage == self._me():
+            return True
+        return bool(run.info.run_id == known and (self.embedded or not storage)) or (self.embedded and not storage)
+
+    def take_over(self, run_id: str) -> None:
+        """Note on a run that this storage fills it."""
+        self._batch(run_id, tags={STORAGE: self._filler()})
+
+    def move_below(self, run_id: str, parent: str) -> None:
+        self._batch(run_id, tags={PARENT: parent})
+
+    def restore(self, run_id: str) -> None:
+        """Bring back a deleted run."""
+        self._connected().restore_run(run_id)
+
+    def state_of(self, run_id: str) -> str:
+        """The state last set on a run."""
+        return str(self._connected().get_run(run_id).data.tags.get("winnow.state", ""))
 
     def log(self, run_id: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
         """Log points and tags in as few calls as MLflow allows; each costs 20 ms on an embedded database."""
@@ -148,17 +202,19 @@ class Tracking:
         self._connected().log_inputs(run_id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
 
     def trial_rows(self, keys: Iterable[str]) -> dict[str, RunRow]:
-        """The runs of trials, by trial key."""
-        wanted, rows = set(keys), {}
-        for run in self._search("tags.`winnow.kind` = 'trial'"):
-            key = run.data.tags.get("winnow.trial_key", "")
-            if key in wanted:
+        """The runs of trials, by trial key: this storage's, else one that another storage has finished."""
+        wanted, rows = set(keys), dict[str, RunRow]()
+        self.borrowed = set()
+        for run in self._best_last(self._search("tags.`winnow.kind` = 'trial'")):
+            key, mine = run.data.tags.get("winnow.trial_key", ""), not self._others(run)
+            if key in wanted and (mine or run.info.status == "FINISHED"):
                 rows[key] = RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags)
+                (self.borrowed.discard if mine else self.borrowed.add)(key)
         return rows
 
     def all_trials(self) -> dict[str, RunRow]:
-        """The runs of all trials, by run id."""
-        runs = self._search("tags.`winnow.kind` = 'trial'")
+        """The runs of all trials, by run id; of several runs of one trial this storage's comes last."""
+        runs = self._best_last(self._search("tags.`winnow.kind` = 'trial'"))
         return {run.info.run_id: RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags, run.data.params) for run in runs}
 
     def fetch(self, run_id: str, names: Iterable[str], folder: Path) -> None:
@@ -170,15 +226,32 @@ class Tracking:
                 client.download_artifacts(run_id, name, str(folder))
 
     def sweeps(self) -> dict[str, str]:
-        """The parent runs: sweep -> run id, the oldest of each name."""
-        runs = sorted(self._search("tags.`winnow.kind` = 'sweep'"), key=lambda run: -run.info.start_time)
+        """The parent runs: sweep -> run id; of several this storage's, else the oldest."""
+        runs = self._best_last(self._search("tags.`winnow.kind` = 'sweep'"))
         return {run.data.tags["winnow.sweep"]: run.info.run_id for run in runs}
 
+    def sweep_ids(self) -> set[str]:
+        """The ids of all sweeps' runs, of any storage."""
+        return {run.info.run_id for run in self._search("tags.`winnow.kind` = 'sweep'")}
+
+    def artifacts(self, run_id: str) -> set[str]:
+        """The names of a run's artifacts."""
+        return {artifact.path for artifact in self._connected().list_artifacts(run_id)}
+
     def sweep_rows(self, sweep: str, parent: str) -> list[RunRow]:
-        """The runs of a sweep's trials: those under its parent run, and those that it reuses from other sweeps."""
-        filters = (f"tags.`mlflow.parentRunId` = '{parent}' and tags.`winnow.kind` = 'trial'", f"tags.`winnow.sweep.{sweep}` = 'reused'")
-        runs = {run.info.run_id: run for each in filters for run in self._search(each)}
+        """The runs of a sweep's trials: those under its parent run, and those that it reuses from other sweeps of the same storage."""
+        filters = (f"tags.`{PARENT}` = '{parent}' and tags.`winnow.kind` = 'trial'", f"tags.`winnow.sweep.{sweep}` = 'reused'")
+        below, reused = map(self._search, filters)
+        storage = self._opened().get_run(parent).data.tags.get(STORAGE)
+        same = [run for run in reused if storage is None or run.data.tags.get(STORAGE, storage) == storage]
+        runs = {run.info.run_id: run for run in [*below, *same]}
         return [RunRow(key, run.info.status, run.data.metrics, run.data.tags, run.data.params) for key, run in runs.items()]
+
+    def deleted(self, parent: str) -> int:
+        """How many runs below a sweep's run somebody has deleted."""
+        runs = self._search(f"tags.`{PARENT}` = '{parent}'", deleted=True)
+        alive = {run.data.tags.get("winnow.trial_key") for run in runs if not is_deleted(run)}
+        return len({run.data.tags.get("winnow.trial_key") for run in runs if is_deleted(run)} - alive)
 
     def history(self, run_id: str, metric: str) -> dict[int, float]:
         """A metric by update, ascending."""
@@ -204,26 +277,69 @@ class Tracking:
         ours = digest(tags.get(NOTE, "")) in (tags.get("winnow.note"), digest(""))
         return {NOTE: text, "winnow.note": digest(text)} if ours and not (first and NOTE in tags) else {}
 
-    def _find_or_create(self, tag: str, value: str, name: str, tags: Mapping[str, str]) -> str:
+    def _find_or_create(self, tag: str, value: str, name: str, tags: Mapping[str, str], known: str = "") -> str:
+        """This storage's run with a tag. Raises DeletedError where there is one and somebody has deleted it."""
         if value not in self._runs:
             self._connected()
-            runs = self._search(f"tags.`{tag}` = '{value}'")
+            runs = self._mine_with(tag, value, known)
             if not runs:
-                self._connected().create_run(self._experiment, run_name=name, tags={tag: value, **tags})
+                self._connected().create_run(self._experiment, run_name=name, tags={tag: value, STORAGE: self._filler(), **tags})
                 # Creation is retried if its answer is lost, which leaves a duplicate: keep the oldest.
-                runs = self._search(f"tags.`{tag}` = '{value}'")
-            oldest, *duplicates = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+                runs = self._mine_with(tag, value, known)
+            oldest, *duplicates = runs
             for duplicate in duplicates:
                 self._connected().delete_run(duplicate.info.run_id)
+            if oldest.data.tags.get(STORAGE) != self._filler():
+                self.take_over(oldest.info.run_id)
             self._runs[value] = oldest.info.run_id
             if oldest.info.status == "RUNNING":
                 self._open.add(oldest.info.run_id)
         return self._runs[value]
 
-    def _search(self, filter: str) -> list[Any]:
+    def _mine_with(self, tag: str, value: str, known: str) -> list[Any]:
+        """This storage's runs with a tag, the oldest first. Raises DeletedError if all of them are deleted."""
+        runs = [run for run in self._search(f"tags.`{tag}` = '{value}'", deleted=True) if self.mine(run, known)]
+        active = [run for run in runs if not is_deleted(run)]
+        if runs and not active and self.restores:
+            self.restore(runs[0].info.run_id)
+            return self._mine_with(tag, value, known)
+        if runs and not active:
+            raise DeletedError(f"run {runs[0].info.run_id} ({runs[0].info.run_name}) was deleted in MLflow")
+        return sorted(active, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def _best_last(self, runs: Iterable[Any]) -> list[Any]:
+        """Sorted: of several runs of one thing this storage's is the last; before it those of older code, finished ones, and the oldest."""
+
+        def goodness(run: Any) -> tuple[bool, bool, bool, int]:
+            storage = run.data.tags.get(STORAGE, "")
+            return bool(storage) and storage == self._me(), not storage, run.info.status == "FINISHED", -run.info.start_time
+
+        return sorted(runs, key=goodness)
+
+    def _others(self, run: Any) -> bool:
+        """Whether another storage fills the run."""
+        return run.data.tags.get(STORAGE, "") not in ("", self._me())
+
+    def _me(self) -> str:
+        """The storage's identity; empty if it has none yet."""
+        self._identity = self._identity or existing_identity(self._storage)
+        return self._identity
+
+    def _filler(self) -> str:
+        """The storage's identity, made if necessary."""
+        if not self._fills:
+            self._identity, self._fills = identity_of(self._storage), True
+        return self._identity
+
+    def _search(self, filter: str, *, deleted: bool = False) -> list[Any]:
+        """The runs that a filter finds, with those that are deleted if asked for."""
         client, runs, token = self._reading(), [], None
+        if client:
+            from mlflow.entities import ViewType
+
+            view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         while client and token != "":
-            page = client.search_runs([self._experiment], filter, max_results=1000, page_token=token)
+            page = client.search_runs([self._experiment], filter, view, max_results=1000, page_token=token)
             runs += page
             token = page.token or ""
         return runs
@@ -248,7 +364,7 @@ class Tracking:
     def _reading(self) -> Any:
         """The client if the experiment exists, else None; creates nothing."""
         if not self._experiment and self._exists():
-            experiment = self._opened().get_experiment_by_name(self.experiment)
+            experiment = self._present_experiment()
             self._experiment = str(experiment.experiment_id) if experiment is not None else ""
         return self._opened() if self._experiment else None
 
@@ -265,8 +381,20 @@ class Tracking:
                 self._client = OneLineErrors(database.open_client(self.uri, client_class()))
         return self._client
 
+    def _present_experiment(self) -> Any:
+        """The experiment; None if there is none. Raises DeletedError where somebody has deleted it, or restores it."""
+        experiment = self._opened().get_experiment_by_name(self.experiment)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            if not self.restores:
+                raise DeletedError(
+                    f"experiment {self.experiment!r} was deleted in MLflow; `sync SWEEP --restore` brings it back, "
+                    "and another MLFLOW_EXPERIMENT_NAME begins a new one"
+                )
+            self._opened().restore_experiment(experiment.experiment_id)
+        return experiment
+
     def _experiment_id(self, client: Any) -> str:
-        experiment = client.get_experiment_by_name(self.experiment)
+        experiment = self._present_experiment()
         if experiment is not None:
             for name, value in ABOUT_EXPERIMENT.items():
                 if name not in experiment.tags:
@@ -275,6 +403,10 @@ class Tracking:
         # A server decides where artifacts go; the embedded store would put them into the working directory.
         location = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite") else None
         return str(client.create_experiment(self.experiment, artifact_location=location, tags=ABOUT_EXPERIMENT))
+
+
+def is_deleted(run: Any) -> bool:
+    return bool(run.info.lifecycle_stage == "deleted")
 
 
 def params_of(trial: Trial) -> dict[str, str]:

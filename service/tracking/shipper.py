@@ -1,7 +1,7 @@
 """Ships spools to MLflow, outside the trainers. If MLflow is down it retries later; training is not affected.
 
-`shipped.json` records how much of a trial's spool is in which run of which MLflow. It is written after each batch; a crash in between
-ships that batch again, which is idempotent.
+A trial's cursor is written after each batch; a crash in between ships that batch again, which is idempotent. The first pass compares what
+the cursors claim with what MLflow holds (service/tracking/comparison.py).
 """
 
 from __future__ import annotations
@@ -9,77 +9,141 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from service.ledger.ledger import TERMINAL, Entry, Event, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths, trial_objects
-from service.tracking import notes, plan_artifact
-from service.tracking.connection import TrackingError, redacted, refused
+from service.storage.commands import command
+from service.tracking import comparison, notes, plan_artifact
+from service.tracking import cursor as cursors
+from service.tracking.connection import DeletedError, TrackingError, passes, redacted, refused
+from service.tracking.cursor import Cursor, last_values
 from service.tracking.runs import METRICS_PER_CALL, Point, Tracking, finite
 from trainables.errors import UserError
 from trainables.storage.files import write
 
 PERIOD = 2.0  # seconds between two passes
 LONGEST_WAIT = 60.0  # seconds between two passes while MLflow is down
-# The files that become artifacts of a run, by the kind of the line that reports them.
-FILES: dict[str, tuple[Callable[[Path, str], Path], ...]] = {
-    "attempt": (paths.trial_json,),
-    "pruned": (paths.masks, paths.masks_json),
-    "finished": (paths.policy, paths.policy_json),
-}
+SHOWN = 3  # deleted runs that are named
 TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "host")
 
 
-@dataclass(frozen=True)
-class Cursor:
-    """How far a trial's spool has been shipped to which run of which MLflow, and the state last set on that run."""
-
-    tracking: str = ""
-    run_id: str = ""
-    offset: int = 0
-    state: str = ""
+class PartlyShippedError(UserError):
+    """Some trials could not be shipped; the others are, as MLflow answers."""
 
 
 class Shipper:
     """Ships the trials of a sweep's ledger; `check` raises after another driver has taken over."""
 
-    def __init__(self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking, check: Callable[[], None] = lambda: None) -> None:
-        self._storage, self._sweep, self._ledger, self._tracking = storage, sweep, ledger, tracking
-        self._check = check
+    def __init__(
+        self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking, check: Callable[[], None] = lambda: None, *,
+        again: bool = False, artifacts: bool = False,
+    ) -> None:  # fmt: skip
+        """`again` ships everything once more; `artifacts`: these are compared, too."""
+        self._storage, self._sweep, self._ledger, self.tracking = storage, sweep, ledger, tracking
+        self._check, self._again, self._artifacts = check, again, artifacts
         self._cursors: dict[str, Cursor] = {}
         self._settled: dict[str, Event] = {}  # the event that ended a trial whose spool has been shipped since
-        # A hash, as the address may hold a password.
-        self._mlflow = hashlib.sha256(f"{tracking.uri} {tracking.experiment}".encode()).hexdigest()[:16]
-        self._described = False
+        # A hash, as the address may hold a password; older code hashed the embedded database's address, too.
+        self._mlflow = _digest(f"embedded {tracking.experiment}" if tracking.embedded else f"{tracking.uri} {tracking.experiment}")
+        self._same_mlflow = {self._mlflow, _digest(f"{tracking.uri} {tracking.experiment}")}
+        self._described = self._compared = False
+        self.points = 0  # shipped so far
         self.stored = 0  # cursors written, which shows progress
         self._planned = 0  # number of trials in the plan on the sweep's run
+        self.deleted: dict[str, str] = {}  # what somebody has deleted in MLflow and is left alone, by trial key; "" for the sweep's run
+        self._parent_id = ""  # of a deleted sweep's run
 
     def ship(self) -> int:
         """One pass over all trials: ship committed lines, then states. Returns the number of points.
 
         Raises UserError, in one line: at once if MLflow is down, else after the other trials if one cannot be shipped.
         """
-        shipped, trouble = 0, ""
+        shipped, troubles, down = 0, list[str](), False
         trial_objects.refresh(self._storage, self._ledger.keys_in("leased"))
+        self._compare()
         for key, entry in list(self._ledger.entries.items()):
             try:
                 shipped += self._ship_trial(key, entry) if entry.events else 0
+            except DeletedError as error:
+                self.deleted[key] = str(error)
             except Exception as error:
-                # Damaged files and what MLflow refuses concern one trial; any other error would hit the rest, too.
-                trouble = trouble or redacted(error)
-                if not isinstance(error, UserError) or (isinstance(error, TrackingError) and not refused(error)):
+                # Whatever is wrong with one trial stops no other, unless MLflow itself is down.
+                troubles.append(redacted(error) if isinstance(error, UserError) else f"{entry.trial.name} ({key}): {redacted(error)}")
+                self._compared = self._compared and not isinstance(error, TrackingError)  # perhaps its run is gone
+                if isinstance(error, TrackingError) and not refused(error) and not self._answers():
+                    down = True
                     break
-        if trouble:
-            raise UserError(trouble)
-        self._ship_plan()
+        if troubles:
+            text = troubles[0] + (f"; and {len(troubles) - 1} more" if len(troubles) > 1 else "")
+            raise UserError(text) if down else PartlyShippedError(text)
+        if "" not in self.deleted:
+            self._ship_plan()
         return shipped
+
+    def ask(self) -> None:
+        """Raise where MLflow would never take anything from here: before anything is trained."""
+        try:
+            self.tracking.check()
+        except DeletedError as error:
+            raise DeletedError(self.remedy(str(error))) from None
+        except UserError as error:
+            if not passes(error):
+                raise UserError(f"{error}; check MLFLOW_TRACKING_URI with `python -m service doctor`") from None
+
+    def left_alone(self) -> list[str]:
+        """One line for what somebody has deleted in MLflow."""
+        if not self.deleted:
+            return []
+        some = "; ".join(list(self.deleted.values())[:SHOWN]) + ("; ..." if len(self.deleted) > SHOWN else "")
+        fix = command("sync", self._sweep, "--restore", storage=self._storage)
+        return [f"somebody has deleted in MLflow, and this leaves alone: {some}; `{fix}` brings it back"]
+
+    def close(self, ended: Collection[str] = ("done",)) -> None:
+        """Set the state of the sweep's run, where no driver is there to do so; `ended` are the states that count as an answer."""
+        if "" in self.deleted or all(len(entry.events) < 2 for entry in self._ledger.entries.values()):
+            return
+        states = [entry.state for entry in self._ledger.entries.values()]
+        absent = sum(state not in ended for state in states)
+        state = "done" if not absent else "failed" if all(state in TERMINAL for state in states) else "planned"
+        parent = self._parent()
+        if self.tracking.state_of(parent) != state:
+            message = {"message": f"{absent} of {len(states)} trials have no score"} if absent else {}
+            self.tracking.set_state(parent, state, message)
+
+    def _compare(self) -> None:
+        """Once, and again after MLflow has refused something: begin anew what MLflow does not hold."""
+        if self._compared:
+            return
+        self._settled.clear()
+        self.deleted.clear()
+        self.tracking.forget()
+        known = {key: self._stored(key) for key, entry in self._ledger.entries.items() if entry.events}
+        if self._again:
+            known = {key: Cursor(self._mlflow, cursor.run_id) for key, cursor in known.items()}
+        told = comparison.compare(self.tracking, self._sweep, self._ledger, self._storage, known, artifacts=self._artifacts)
+        self._cursors, self.deleted, self._parent_id = told.cursors, told.deleted, told.parent
+        self._compared, self._again = True, False
+
+    def _answers(self) -> bool:
+        """Whether MLflow answers at all."""
+        try:
+            self.tracking.parents(self._sweep)
+        except UserError:
+            return False
+        return True
+
+    def remedy(self, text: str) -> str:
+        return text.replace("`sync SWEEP --restore`", f"`{command('sync', self._sweep, '--restore', storage=self._storage)}`")
 
     def _ship_trial(self, key: str, entry: Entry) -> int:
         """Ship new lines of a trial; after its end its spool is read one last time."""
+        if key in self.deleted:
+            return 0
         event = entry.events[-1]  # read before the spool, as the driver may record the end meanwhile
         if self._settled.get(key) is event:
             return 0
@@ -97,7 +161,7 @@ class Shipper:
             return 0
         self._check()
         parent = self._parent()
-        run_id = self._tracking.trial_run(entry.trial, parent)
+        run_id = self.tracking.trial_run(entry.trial, parent, cursor.run_id)
         if run_id != cursor.run_id:  # another MLflow, or a deleted run: ship everything again
             cursor = Cursor(self._mlflow, run_id)
             lines = spool.committed(spool.read(paths.spool(self._storage, key)))
@@ -106,20 +170,22 @@ class Shipper:
             points = finite(spool.points(chunk))
             self._ship_lines(run_id, entry, chunk, points)
             shipped += len(points)
-            cursor = self._store(key, Cursor(self._mlflow, run_id, chunk[-1].end, cursor.state))
+            self.points += len(points)
+            held = {**(cursor.held or {}), **last_values(points)}
+            cursor = self._store(key, replace(cursor, tracking=self._mlflow, offset=chunk[-1].end, held=held))
         if state != cursor.state:
             tags = {f"winnow.sweep.{self._sweep}": "reused" if reused else "trained"}
-            self._tracking.set_state(run_id, event.state, event.detail, tags=tags, note="" if reused else self._note(entry, event))
-            if event.state == "leased":
-                self._tracking.set_state(parent, "leased", {})  # reopens the sweep's run; results.show closes it
-            self._store(key, Cursor(self._mlflow, run_id, cursor.offset, state))
+            self.tracking.set_state(run_id, event.state, event.detail, tags=tags, note="" if reused else self._note(entry, event))
+            if event.state == "leased" and "" not in self.deleted:
+                self.tracking.set_state(parent, "leased", {})  # reopens the sweep's run; results.show closes it
+            self._store(key, replace(cursor, tracking=self._mlflow, state=state))
         return shipped
 
     def _ship_plan(self) -> None:
         """Log the plan on the sweep's run, once a trial has begun and again whenever it has grown."""
         entries = list(self._ledger.entries.values())
         if len(entries) > self._planned and any(len(entry.events) > 1 for entry in entries):
-            self._tracking.log_bytes(self._parent(), *plan_artifact.to_file(entry.trial for entry in entries))
+            self.tracking.log_bytes(self._parent(), *plan_artifact.to_file(entry.trial for entry in entries))
             self._planned = len(entries)
 
     def _note(self, entry: Entry, event: Event) -> str:
@@ -127,11 +193,13 @@ class Shipper:
         return notes.of_trial(entry.trial, event, [placed.line for placed in committed])
 
     def _parent(self) -> str:
-        """The sweep's run; this shipper's first call describes it."""
-        run_id = self._tracking.parent_run(self._sweep)
+        """The sweep's run, even a deleted one that is left alone; this shipper's first call describes it."""
+        if "" in self.deleted:
+            return self._parent_id
+        run_id = self.tracking.parent_run(self._sweep)
         if not self._described:
             text = notes.of_sweep(self._sweep, [entry.trial for entry in self._ledger.entries.values()])
-            self._tracking.describe(run_id, text, first=True)
+            self.tracking.describe(run_id, text, first=True)
             self._described = True
         return run_id
 
@@ -139,28 +207,30 @@ class Shipper:
         key, trial = entry.trial.key, entry.trial
         tags: dict[str, str] = {}
         for line in (placed.line for placed in chunk):
-            self._tracking.log_artifacts(run_id, [path_of(self._storage, key) for path_of in FILES.get(line["kind"], ())])
+            self.tracking.log_artifacts(run_id, [path_of(self._storage, key) for path_of in comparison.FILES.get(line["kind"], ())])
             match line["kind"]:
                 case "attempt":
                     tags |= {f"winnow.{name}": line[name] for name in TAGS if name in line}
                     profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
-                    self._tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
+                    self.tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
                 case "pruned":
                     if line.get("warnings"):
                         tags["winnow.warning"] = "; ".join(line["warnings"])
                 case "finished":
                     tags["winnow.execution"] = line["execution"]
                     evaluations = spool.evaluations(spool.read(paths.spool(self._storage, key)))
-                    self._tracking.log_text(run_id, "evaluations.json", json.dumps(evaluations))
-        self._tracking.log(run_id, points, tags)
+                    self.tracking.log_text(run_id, "evaluations.json", json.dumps(evaluations))
+        self.tracking.log(run_id, points, tags)
 
     def _stored(self, key: str) -> Cursor:
         """The cursor on disk if it is for this MLflow, else one at the start."""
-        try:
-            cursor = Cursor(**json.loads(paths.shipped(self._storage, key).read_bytes()))
-        except (OSError, ValueError, TypeError):
+        cursor = cursors.read(self._storage, key)
+        if cursor.tracking not in self._same_mlflow:
             return Cursor(self._mlflow)
-        return cursor if cursor.tracking == self._mlflow else Cursor(self._mlflow)
+        if cursor.held is None:  # written by older code
+            lines = [placed for placed in spool.read(paths.spool(self._storage, key)) if placed.end <= cursor.offset]
+            cursor = replace(cursor, held=last_values(finite(spool.points(lines))))
+        return cursor
 
     def _store(self, key: str, cursor: Cursor) -> Cursor:
         write(paths.shipped(self._storage, key), json.dumps(asdict(cursor)).encode())
@@ -175,7 +245,19 @@ class ShipperThread:
     def __init__(self, shipper: Shipper) -> None:
         self._shipper, self._stop = shipper, threading.Event()
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
+        self._asked, self._refusal = threading.Event(), ""
         self.trouble = ""
+
+    def check(self, patience: float) -> None:
+        """Raise UserError if MLflow would never take anything from here; without an answer in so many seconds it may yet."""
+        self.start()
+        self._asked.wait(patience)
+        if self._refusal:
+            raise UserError(self._refusal)
+
+    @property
+    def left_alone(self) -> list[str]:
+        return self._shipper.left_alone()
 
     def start(self) -> None:
         """Start, if not started. Not done at construction, since importing MLflow would slow the driver's own start by seconds."""
@@ -202,6 +284,11 @@ class ShipperThread:
         return not self.trouble
 
     def _run(self) -> None:
+        try:
+            self._shipper.ask()
+        except Exception as error:
+            self._refusal = str(error) if isinstance(error, UserError) else redacted(error)
+        self._asked.set()
         wait = PERIOD
         while not self._stop.wait(wait):
             wait = PERIOD if self._pass() else min(LONGEST_WAIT, 2 * wait)
@@ -210,6 +297,9 @@ class ShipperThread:
     def _pass(self) -> bool:
         try:
             self._shipper.ship()
+        except DeletedError as error:
+            self.trouble = self._shipper.remedy(str(error))
+            return False
         except Exception as error:
             self.trouble = redacted(error)
             return False
@@ -217,12 +307,8 @@ class ShipperThread:
         return True
 
 
-def run_id_of(storage: Path, key: str) -> str:
-    """The id of a trial's MLflow run; empty if nothing has been shipped yet."""
-    try:
-        return str(json.loads(paths.shipped(storage, key).read_bytes())["run_id"])
-    except (OSError, ValueError, KeyError):
-        return ""
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _chunks(lines: Sequence[Placed]) -> list[list[Placed]]:

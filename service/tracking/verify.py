@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,65 @@ from service.ledger.ledger import Entry, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
-from service.tracking.runs import DETAILS, PARAM_LENGTH, STATUS, TAG_LENGTH, Point, Tracking, finite, params_of
-from service.tracking.shipper import FILES, TAGS
+from service.tracking.comparison import EVALUATIONS, files_of
+from service.tracking.connection import TrackingError, redacted
+from service.tracking.cursor import run_id_of
+from service.tracking.runs import (
+    DETAILS,
+    PARAM_LENGTH,
+    PARENT,
+    STATUS,
+    TAG_LENGTH,
+    Point,
+    Tracking,
+    finite,
+    is_deleted,
+    params_of,
+)  # fmt: skip
+from service.tracking.shipper import TAGS
 
+DELETED, EXCESS = "was deleted in MLflow", "has too much"
 SHOWN = 3  # differing points listed per run and direction
 
 
 def differences(name: str, ledger: Ledger, storage: Path) -> list[str]:
     """What MLflow lacks, has in excess or has different, for all trials of the ledger. Raises UserError if MLflow does not answer."""
     tracking = Reader(storage)
-    runs = tracking.runs()
-    return [line for key, entry in ledger.entries.items() for line in _of_trial(name, key, entry, runs.get(key, []), tracking, storage)]
+    runs = tracking.runs(ledger.entries, storage)
+    begun = any(len(entry.events) > 1 for entry in ledger.entries.values())
+    found = list(_of_sweep(name, runs, ledger, tracking)) if begun else []
+    for key, entry in ledger.entries.items():
+        try:
+            found += _of_trial(name, key, entry, runs.get(key, []), tracking, storage)
+        except TrackingError:
+            raise
+        except Exception as error:  # a spool that makes no sense hides no other trial's differences
+            found.append(f"{key} {entry.trial.name}: cannot be compared ({redacted(error)})")
+    return found
 
 
 def describe(ledger: Ledger, differing: Sequence[str]) -> str:
     if not differing:
         return f"{len(ledger.entries)} trials: MLflow holds exactly what they wrote"
-    return "\n".join([*differing, f"{len(differing)} differences; `sync` ships what is missing"])
+    fixes = ["`sync --again` ships everything once more"]
+    if any(DELETED in line for line in differing):
+        fixes.append("`sync --restore` brings back what was deleted")
+    if any(EXCESS in line for line in differing):
+        fixes.append("MLflow cannot delete points: delete such a run there for good (`mlflow gc`), then `sync`")
+    return "\n".join([*differing, f"{len(differing)} differences; {'; '.join(fixes)}"])
 
 
 class Reader(Tracking):
     """Tracking, and reads that only `verify` needs."""
 
-    def runs(self) -> dict[str, list[Any]]:
-        """All runs of trials, by trial key, without deleted ones."""
+    def runs(self, keys: Iterable[str], storage: Path) -> dict[str, list[Any]]:
+        """This storage's runs of trials, by trial key; deleted ones where there is no other."""
         runs: dict[str, list[Any]] = {}
-        for run in self._search("tags.`winnow.kind` = 'trial'"):
-            runs.setdefault(run.data.tags.get("winnow.trial_key", ""), []).append(run)
-        return runs
+        for run in self.held(keys).values():
+            key = run.data.tags["winnow.trial_key"]
+            if self.mine(run, run_id_of(storage, key)):
+                runs.setdefault(key, []).append(run)
+        return {key: [run for run in own if not is_deleted(run)] or own[-1:] for key, own in runs.items()}
 
     def points(self, run: Any) -> list[Point]:
         """Every point of a run."""
@@ -56,6 +87,20 @@ class Reader(Tracking):
             return {name: Path(client.download_artifacts(id, name, folder)).read_bytes() for name in names if name in existing}
 
 
+def _of_sweep(name: str, runs: Mapping[str, Sequence[Any]], ledger: Ledger, tracking: Reader) -> Iterator[str]:
+    """The sweep's run, and the trials that are below none."""
+    below = {run.data.tags.get(PARENT, "") for own in runs.values() for run in own}
+    parents = [run for run in tracking.parents(name) if tracking.mine(run, run.info.run_id if run.info.run_id in below else "")]
+    active = [run for run in parents if not is_deleted(run)]
+    if not active:
+        yield f"sweep {name}: its run {parents[-1].info.run_id} {DELETED}" if parents else f"sweep {name}: it has no run"
+        return
+    alive = tracking.sweep_ids()
+    for key, own in runs.items():
+        if not ledger.entries[key].reused and any(run.data.tags.get(PARENT) not in alive for run in own if not is_deleted(run)):
+            yield f"{key} {ledger.entries[key].trial.name}: the run above its run is gone"
+
+
 def _of_trial(name: str, key: str, entry: Entry, runs: Sequence[Any], tracking: Reader, storage: Path) -> Iterator[str]:
     lines = spool.committed(spool.read(paths.spool(storage, key)))
     label = f"{key} {entry.trial.name}"
@@ -65,6 +110,9 @@ def _of_trial(name: str, key: str, entry: Entry, runs: Sequence[Any], tracking: 
         yield f"{label}: {len(runs)} runs, not one"
         return
     run = runs[0]
+    if is_deleted(run):
+        yield f"{label}: its run {run.info.run_id} {DELETED}"
+        return
     yield from (f"{label}: {text}" for text in _points(lines, tracking.points(run)))
     yield from (
         f"{label}: {text}" for text in _pairs("param", {n: v[:PARAM_LENGTH] for n, v in params_of(entry.trial).items()}, run.data.params)
@@ -80,7 +128,7 @@ def _points(lines: Sequence[Placed], shipped: Sequence[Point]) -> Iterator[str]:
     """Compares points as multisets, with value, time and update. NaN equals NaN."""
     wanted = finite(spool.points(lines))
     want, have = Counter(map(repr, wanted)), Counter(repr((n, float(v), int(t), int(s))) for n, v, t, s in shipped)
-    for what, points in (("lacks", want - have), ("has too much", have - want)):
+    for what, points in (("lacks", want - have), (EXCESS, have - want)):
         if points:
             named = ", ".join(sorted(points)[:SHOWN])
             yield f"MLflow {what}: {sum(points.values())} points: {named}{', ...' if len(points) > SHOWN else ''}"
@@ -110,8 +158,7 @@ def _pairs(kind: str, wanted: dict[str, str], present: dict[str, str]) -> Iterat
 def _files(key: str, lines: Sequence[Placed], run: Any, tracking: Reader, storage: Path) -> Iterator[str]:
     """Compares artifacts by hash; those that committed lines report must exist."""
     kinds = {placed.line["kind"] for placed in lines}
-    local = [path_of(storage, key) for kind, files in FILES.items() if kind in kinds for path_of in files]
-    wanted = {file.name: file for file in local if file.exists()}
+    wanted = files_of(storage, key, kinds)
     artifacts = tracking.files(run, wanted)
     for name, file in wanted.items():
         if name not in artifacts:
@@ -119,7 +166,7 @@ def _files(key: str, lines: Sequence[Placed], run: Any, tracking: Reader, storag
         elif (a := _hash(artifacts[name])) != (b := _hash(file.read_bytes())):
             yield f"artifact {name} has hash {a}, not {b}"
     if "finished" in kinds:
-        yield from _evaluations(lines, tracking.files(run, ["evaluations.json"]).get("evaluations.json"))
+        yield from _evaluations(lines, tracking.files(run, [EVALUATIONS]).get(EVALUATIONS))
 
 
 def _evaluations(lines: Sequence[Placed], artifact: bytes | None) -> Iterator[str]:

@@ -53,6 +53,7 @@ class Nursery:
 def serve() -> None:
     """The nursery's side: commands from stdin, one JSON line each; answers to stdout."""
     import matplotlib.figure  # noqa: F401
+    import mlflow.store.tracking.sqlalchemy_store
     import mlflow.tracking._tracking_service.client  # noqa: F401
     import switches
     from mlflow.entities import Metric  # noqa: F401

@@ -1,4 +1,5 @@
-"""A small proxy before an MLflow server, with a mood: `well`, `down` (closes at once), `500`, `slow` (1 s), `silent` (never answers).
+"""A small proxy before an MLflow server, with a mood: `well`, `down` (closes at once), `500`, `slow` (1 s), `silent` (never answers),
+`only Basic dXNlcjpwYXNz` (401 unless the header Authorization is that).
 
 `python -m tests.faults.proxy PORT BACKEND MOOD_FILE`: the mood is read from the file at every request. `flapping` is another at each
 request of a kind: MLflow's client tries every call twice, so some of each kind are made twice, and some given up that were made.
@@ -37,6 +38,9 @@ class Proxy(BaseHTTPRequestHandler):
             while self.mood_file.read_text() == "silent":
                 time.sleep(0.1)
             self.close_connection = True
+            return
+        if mood.startswith("only ") and self.headers.get("Authorization") != mood.removeprefix("only "):
+            self.send_error(401)
             return
         if mood == "500":
             self.send_error(500)

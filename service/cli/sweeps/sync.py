@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from search_spaces.sweep import load_sweep
 from service.cli import arguments as shared
 from service.terminal.waiting import waiting
 
@@ -14,16 +15,30 @@ EXAMPLE = "sync quickstart"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
+    parser.add_argument("--restore", action="store_true", help="bring back what somebody has deleted in MLflow: runs, or the experiment")
+    parser.add_argument("--again", action="store_true", help="ship everything once more; what MLflow already holds does not change")
     shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
+    """1 where something is left."""
     from service.inspection.status import ledger_of
+    from service.ledger import lease
     from service.tracking.runs import Tracking
-    from service.tracking.shipper import Shipper
+    from service.tracking.shipper import PartlyShippedError, Shipper
 
-    ledger = ledger_of(arguments.sweep, storage)
+    name, ledger, trouble = arguments.sweep, ledger_of(arguments.sweep, storage), list[str]()
+    tracking = Tracking(storage, restore=arguments.restore)
+    shipper = Shipper(storage, name, ledger, tracking, again=arguments.again, artifacts=True)
     with waiting("shipping to MLflow"):
-        shipped = Shipper(storage, arguments.sweep, ledger, Tracking(storage)).ship()
-    shared.show(arguments, f"{shipped} points shipped; MLflow holds all that is committed", {"points": shipped})
-    return 0
+        shipper.ask()
+        try:
+            shipper.ship()
+        except PartlyShippedError as error:
+            trouble = [f"not shipped: {error}"]
+        left = trouble + shipper.left_alone()
+        if not lease.alive(storage, name):
+            shipper.close(("done", "stopped", "diverged") if load_sweep(name).search else ("done",))
+    told = "; ".join(left) or "MLflow holds all that is committed"
+    shared.show(arguments, f"{shipper.points} points shipped; {told}", {"points": shipper.points, "left": left})
+    return 1 if left else 0

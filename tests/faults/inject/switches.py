@@ -230,11 +230,13 @@ def no_mlflow() -> None:
     """Nothing is shipped."""
 
     class Idle:
-        trouble, begun = "", True
+        trouble, begun, left_alone = "", True, ()
 
         def __init__(self, ship: object) -> None: ...
 
         def start(self) -> None: ...
+
+        def check(self, patience: float) -> None: ...
 
         def finish(self, patience: float, **_: bool) -> bool:
             return True
@@ -373,7 +375,7 @@ def no_search() -> None:
     """A run is made without looking whether there is one."""
 
     def change(module: Any) -> None:
-        def blind(tracking: Any, tag: str, value: str, name: str, tags: Any) -> str:
+        def blind(tracking: Any, tag: str, value: str, name: str, tags: Any, known: str = "") -> str:
             if value not in tracking._runs:
                 run = tracking._connected().create_run(tracking._experiment, run_name=name, tags={tag: value, **tags})
                 tracking._runs[value] = run.info.run_id
@@ -389,12 +391,27 @@ def no_cursor_reset() -> None:
 
     def change(module: Any) -> None:
         def trusting(shipper: Any, key: str) -> Any:
-            cursor = module.Cursor(**json.loads(module.paths.shipped(shipper._storage, key).read_bytes()))
-            return module.Cursor(shipper._mlflow, shipper._tracking.trial_run(shipper._ledger.entries[key].trial, ""), cursor.offset, "")
+            cursor = module.cursors.read(shipper._storage, key)
+            return module.Cursor(shipper._mlflow, shipper.tracking.trial_run(shipper._ledger.entries[key].trial, ""), cursor.offset, "")
 
         module.Shipper._stored = trusting
 
     _when_imported("service.tracking.shipper", change)
+
+
+def cursor_believed() -> None:
+    """What the cursors claim is not compared with what MLflow holds."""
+
+    def change(module: Any) -> None:
+        compared = module.comparison.Compared
+        module.comparison = _With(module.comparison, compare=lambda tracking, sweep, ledger, storage, known, **_: compared(dict(known)))
+
+    _when_imported("service.tracking.shipper", change)
+
+
+def every_run_is_mine() -> None:
+    """No run is another storage's."""
+    _when_imported("service.tracking.runs", lambda module: setattr(module.Tracking, "mine", lambda *_: True))
 
 
 def mlflow_speaks() -> None:

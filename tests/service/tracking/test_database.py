@@ -76,7 +76,7 @@ def test_a_driver_killed_while_it_makes_the_database_leaves_none(
 
 def test_a_half_made_database_that_holds_nothing_is_made_again(half_made: Path, tmp_path: Path) -> None:
     assert Tracking(tmp_path).parent_run("smoke")
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "identity"} | {path.name for path in tmp_path.glob("artifacts")}
 
 
 def test_without_that_it_cannot_be_opened(half_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_any_name_of_a_folder_will_do(tmp_path: Path, made: Path, name: str, mon
     assert Tracking(storage).sweeps() == {"smoke": run}
     assert database.sqlite_file(tracking.uri) == paths.mlflow_db(storage)
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert {path.name for path in storage.iterdir()} == {"mlflow.db", "artifacts"}
+    assert {path.name for path in storage.iterdir()} == {"mlflow.db", "artifacts", "identity"}
 
 
 @pytest.mark.parametrize(

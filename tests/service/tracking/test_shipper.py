@@ -199,14 +199,26 @@ def test_a_lost_answer_to_create_leaves_no_second_run(tmp_path: Path, trial: Tri
     assert run.data.params["pruner"] == "snip"
 
 
-def test_a_run_that_somebody_deleted_is_made_again_in_full(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+@pytest.mark.parametrize("cursor", ["kept", "lost"])
+def test_a_run_that_somebody_deleted_is_left_alone_unless_asked(tmp_path: Path, trial: Trial, tracking: Tracking, cursor: str) -> None:
     write(tmp_path, trial)
     ship(tmp_path, trial, tracking, "leased", "done")
-    tracking._connected().delete_run(runs(tracking, trial)[0].info.run_id)
+    deleted = runs(tracking, trial)[0].info.run_id
+    tracking._connected().delete_run(deleted)
+    if cursor == "lost":
+        paths.shipped(tmp_path, trial.key).unlink()
     again = Tracking(tracking._storage)
-    assert ship(tmp_path, trial, again, "leased", "done") == 0  # nobody asked: all of it is known to be shipped
-    paths.shipped(tmp_path, trial.key).unlink()
-    ship(tmp_path, trial, again, "leased", "done")
+    shipper = Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), again)
+    assert shipper.ship() == 0
+    assert list(shipper.deleted) == [trial.key]
+    (line,) = shipper.left_alone()
+    assert deleted in line
+    assert "sync smoke --restore" in line
+    assert runs(again, trial) == []
+    shipper = Shipper(tmp_path, "smoke", ledger_of(trial, "leased", "done"), Tracking(tracking._storage, restore=True))
+    shipper.ship()
+    assert shipper.left_alone() == []
+    assert runs(again, trial)[0].info.run_id == deleted
     assert shipped(again, trial) == spooled(tmp_path, trial)
 
 
