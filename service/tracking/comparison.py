@@ -13,8 +13,9 @@ from typing import Any
 from service.ledger.ledger import Ledger
 from service.spool import lines as spool
 from service.storage import paths
+from service.tracking.connection import TrackingError
 from service.tracking.cursor import Cursor
-from service.tracking.runs import PARENT, STATUS, STORAGE, Tracking, is_deleted
+from service.tracking.runs import PARENT, STATUS, Tracking, is_deleted
 
 # The files that become artifacts of a run, by the kind of the line that reports them.
 FILES: dict[str, tuple[Callable[[Path, str], Path], ...]] = {
@@ -35,8 +36,7 @@ class Compared:
 
 
 def compare(tracking: Tracking, sweep: str, ledger: Ledger, storage: Path, known: Mapping[str, Cursor], *, artifacts: bool) -> Compared:
-    """Compare the cursors `known`, by trial key. Runs of older code are marked as this storage's.
-    Deleted runs come back if `tracking` restores.
+    """Compare the cursors `known`, by trial key. Marks this storage's runs, and brings back deleted ones if `tracking` restores.
 
     Raises TrackingError, and DeletedError for a deleted experiment.
     """
@@ -49,7 +49,12 @@ def compare(tracking: Tracking, sweep: str, ledger: Ledger, storage: Path, known
                 told.cursors[key] = cursor
                 continue
             tracking.restore(run.info.run_id)
-        told.cursors[key] = _checked(cursor, run, tracking, storage, key, artifacts)
+        try:
+            told.cursors[key] = _checked(cursor, run, tracking, storage, key, artifacts)
+        except TrackingError:
+            raise
+        except Exception:  # of a spool that makes no sense, which hides no other trial
+            told.cursors[key] = cursor
     below = {held[cursor.run_id].data.tags.get(PARENT, "") for cursor in told.cursors.values() if cursor.run_id in held}
     _compare_parent(tracking, sweep, below, told)
     if not told.deleted.get("") and below:
@@ -73,8 +78,7 @@ def _checked(cursor: Cursor, run: Any, tracking: Tracking, storage: Path, key: s
     """The cursor, at the start where MLflow holds less than it claims or the run is another storage's."""
     if run is None or not tracking.mine(run, cursor.run_id):
         return Cursor(cursor.tracking)
-    if not run.data.tags.get(STORAGE):
-        tracking.take_over(run.info.run_id)
+    tracking.take_over(run)
     if lacking(cursor, run) or (artifacts and _lacks_files(cursor, run, tracking, storage, key)):
         return Cursor(cursor.tracking, cursor.run_id)
     state = cursor.state.partition(",")[0]
@@ -92,9 +96,6 @@ def _lacks_files(cursor: Cursor, run: Any, tracking: Tracking, storage: Path, ke
 def _compare_parent(tracking: Tracking, sweep: str, below: set[str], told: Compared) -> None:
     """Take over the sweep's run of older code, restore a deleted one or name it."""
     parents = tracking.parents(sweep)
-    for run in parents:
-        if not run.data.tags.get(STORAGE) and run.info.run_id in below and not is_deleted(run):
-            tracking.take_over(run.info.run_id)
     mine = [run for run in parents if tracking.mine(run, run.info.run_id if run.info.run_id in below else "")]
     if mine and all(map(is_deleted, mine)):
         newest = max(mine, key=lambda run: run.info.start_time)
@@ -103,6 +104,9 @@ def _compare_parent(tracking: Tracking, sweep: str, below: set[str], told: Compa
             return
         told.parent = newest.info.run_id
         told.deleted[""] = f"the sweep's run {newest.info.run_id}"
+        return
+    for run in mine:
+        tracking.take_over(run)
 
 
 def _move(tracking: Tracking, sweep: str, ledger: Ledger, runs: Mapping[str, Any]) -> None:

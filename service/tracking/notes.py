@@ -22,7 +22,7 @@ def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
     """`event` is the trial's newest, `lines` are those of its spool; the text does not depend on the time of writing."""
     network = method_name(trial.method, trial.sparsity)
     title = f"**{algorithm_name(trial.algorithm)}, {network}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
-    warnings = [f"Warning: {text}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
+    warnings = [f"Warning: {_plain(text)}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
     revision = next((str(line["revision"]) for line in reversed(lines) if "revision" in line), "unknown")
     commands = [f"{command_of(trial)}  # train it again, with code {revision}"]
     if event.state == "done":
@@ -73,12 +73,19 @@ def command_of(trial: Trial) -> str:
 
 
 def _result(event: Event, lines: Sequence[Line]) -> str:
-    state = ": ".join([WORDS.get(event.state, event.state), *(str(event.detail[name]) for name in DETAILS if event.detail.get(name))])
+    state = ": ".join(
+        [WORDS.get(event.state, event.state), *(_plain(str(event.detail[name])) for name in DETAILS if event.detail.get(name))]
+    )
     evaluated = {line["kind"]: line for line in lines if line.get("returns")}  # the last of each kind
     if not evaluated or event.state == "leased":
         return f"State: {state}."
     scored = (f"{name}: {_scored(evaluated[kind])}." for kind, name in EVALUATIONS.items() if kind in evaluated)
     return " ".join([f"State: {state}.", *scored])
+
+
+def _plain(text: str) -> str:
+    """Text that is none of the page's HTML: MLflow lets some of it through, frames of other sites included."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _scored(evaluation: Line) -> str:

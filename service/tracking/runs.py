@@ -131,9 +131,10 @@ class Tracking:
             return True
         return bool(run.info.run_id == known and (self.embedded or not storage)) or (self.embedded and not storage)
 
-    def take_over(self, run_id: str) -> None:
-        """Note on a run that this storage fills it."""
-        self._batch(run_id, tags={STORAGE: self._filler()})
+    def take_over(self, run: Any) -> None:
+        """Note on a run that this storage fills it, unless it says so."""
+        if run.data.tags.get(STORAGE) != self._filler() and not is_deleted(run):
+            self._batch(run.info.run_id, tags={STORAGE: self._filler()})
 
     def move_below(self, run_id: str, parent: str) -> None:
         self._batch(run_id, tags={PARENT: parent})
@@ -289,8 +290,7 @@ class Tracking:
             oldest, *duplicates = runs
             for duplicate in duplicates:
                 self._connected().delete_run(duplicate.info.run_id)
-            if oldest.data.tags.get(STORAGE) != self._filler():
-                self.take_over(oldest.info.run_id)
+            self.take_over(oldest)
             self._runs[value] = oldest.info.run_id
             if oldest.info.status == "RUNNING":
                 self._open.add(oldest.info.run_id)

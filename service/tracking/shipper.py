@@ -122,7 +122,7 @@ class Shipper:
         self._settled.clear()
         self.deleted.clear()
         self.tracking.forget()
-        known = {key: self._stored(key) for key, entry in self._ledger.entries.items() if entry.events}
+        known = {key: self._stored(key) for key, entry in list(self._ledger.entries.items()) if entry.events}
         if self._again:
             known = {key: Cursor(self._mlflow, cursor.run_id) for key, cursor in known.items()}
         told = comparison.compare(self.tracking, self._sweep, self._ledger, self._storage, known, artifacts=self._artifacts)
@@ -228,8 +228,11 @@ class Shipper:
         if cursor.tracking not in self._same_mlflow:
             return Cursor(self._mlflow)
         if cursor.held is None:  # written by older code
-            lines = [placed for placed in spool.read(paths.spool(self._storage, key)) if placed.end <= cursor.offset]
-            cursor = replace(cursor, held=last_values(finite(spool.points(lines))))
+            try:
+                lines = [placed for placed in spool.read(paths.spool(self._storage, key)) if placed.end <= cursor.offset]
+                cursor = replace(cursor, held=last_values(finite(spool.points(lines))))
+            except Exception:  # of a spool that makes no sense: nothing to compare with
+                cursor = replace(cursor, held={})
         return cursor
 
     def _store(self, key: str, cursor: Cursor) -> Cursor:

@@ -50,6 +50,14 @@ def test_the_command_of_a_note_is_the_trials_own(trial: Trial) -> None:
     assert Trial(**named) == trial
 
 
+def test_a_message_in_a_note_is_no_html() -> None:
+    """MLflow's page lets a frame of another site through."""
+    event = Event(key=TRIAL.key, state="failed", detail={"reason": "user_error", "message": "<iframe src='http://elsewhere'>"})
+    note = notes.of_trial(TRIAL, event, [{"kind": "pruned", "warnings": ["<img src=x>"]}])
+    assert "&lt;iframe" in note
+    assert "<" not in note
+
+
 def test_a_note_says_what_it_is_how_it_ended_and_what_to_type(tmp_path: Path, tracking: Tracking) -> None:
     write(tmp_path, TRIAL, last=30)
     ship(tmp_path, TRIAL, tracking, "leased")
