@@ -24,6 +24,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     """1 where something is left."""
     from service.inspection.status import ledger_of
     from service.ledger import lease
+    from service.tracking.connection import DeletedError
     from service.tracking.runs import Tracking
     from service.tracking.shipper import PartlyShippedError, Shipper
 
@@ -31,9 +32,10 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     tracking = Tracking(storage, restore=arguments.restore)
     shipper = Shipper(storage, name, ledger, tracking, again=arguments.again, artifacts=True)
     with waiting("shipping to MLflow"):
-        shipper.ask()
         try:
             shipper.ship()
+        except DeletedError as error:
+            raise DeletedError(shipper.remedy(str(error))) from None
         except PartlyShippedError as error:
             trouble = [f"not shipped: {error}"]
         left = trouble + shipper.left_alone()
