@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -32,6 +33,7 @@ from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
 
 CHECKPOINT_EVERY = 5_000  # updates; at most seconds of work
+HASH = 12  # digits of a hash that are shown
 
 
 def run_stack(
@@ -44,18 +46,21 @@ def run_stack(
     before_write: Callable[[], None] = lambda: None,
     beside: Beside | None = None,
     tf32: bool = False,
+    dataset_hash: str = "",
 ) -> Iterator[Report]:
     """Prune and train the trials of `stack` as one batched model, yielding reports (trainables/reports.py).
 
     With a `storage` folder, training resumes from the newest checkpoint that all members have, and leaves checkpoints, masks and policies
     there. A checkpoint is written only after the reports up to it were taken; `before_write` may forbid any write by raising. `beside`
     evaluates in another process while training goes on. `tf32` lets a GPU round the factors of matrix products to 10 bits. Raises
-    UserError for bad input or a mask that disconnects a network, before anything is written.
+    UserError for bad input, for data whose hash is not `dataset_hash` (where given) or that of the checkpoint, and for a mask that
+    disconnects a network, before anything is written.
     """
     started = time.monotonic()
     set_up_torch(tf32)
     files = StackFiles(stack, storage, before_write)
     run = StackRun(stack, device, execution, files, beside)
+    run.check_data("the driver of this sweep has", dataset_hash)
     saved = files.newest_checkpoint(run.agent.specs)
     yield from run.resume(saved) if saved else run.start()
 
@@ -82,6 +87,8 @@ class StackRun:
     def __init__(self, stack: Stack, device: str, execution: str, files: StackFiles, beside: Beside | None) -> None:
         self.stack, self.execution, self.files, self.beside = stack, execution, files, beside
         self.table = load_table(stack.lead.dataset)
+        for trial in stack.trials:
+            self.check_data("the trial is of", trial.data, trial)
         algorithm = plugins.load("algorithms", stack.lead.algorithm)
         self.agent = Agent(algorithm, stack, self.table.observation_size, self.table.action_size, usable(device))
         self.data = Minibatches(self.table, algorithm.NORMALIZE, device, getattr(algorithm, "NEXT_ACTIONS", False))
@@ -94,6 +101,15 @@ class StackRun:
         self.details: Sequence[Mapping[str, Any]] = ()  # what the newest report says of the masks, for checkpoints
         self.quantiles: Quantiles = {}  # of the saliencies that the masks were chosen by
 
+    def check_data(self, who: str, expected: str, trial: Trial | None = None) -> None:
+        """Raise UserError where the dataset on this machine is not the one expected, by its hash or the beginning of one; empty: any."""
+        if not self.table.hash.startswith(expected):
+            about, here = f"{trial.name} ({trial.key}): " if trial else "", f"{self.table.hash[:HASH]} on {platform.node()}"
+            raise UserError(
+                f"{about}dataset {self.table.dataset!r} has the hash {here}, but {who} {expected[:HASH]}; "
+                "put that data back, or train apart from what was trained on it"
+            )
+
     def start(self) -> Iterator[Report]:
         """Prune, and begin at update 0 with the initial weights."""
         self.masks = prune(self.agent, self.stack, self.data.draw, self.quantiles)
@@ -103,6 +119,8 @@ class StackRun:
 
     def resume(self, saved: Saved) -> Iterator[Report]:
         """Continue from a checkpoint, up to which everything has been reported."""
+        for trial, data in zip(self.stack.trials, saved.data, strict=True):
+            self.check_data(f"the checkpoint after update {saved.update:,} was trained on", data, trial)
         saved = saved.to(self.agent.device)
         self.masks, self.update, self.details = saved.masks, saved.update, saved.details
         if self.details:
@@ -173,7 +191,7 @@ class StackRun:
         self.reports.later(self.files.commit(self.state()))
 
     def state(self) -> Saved:
-        return state_of(self.agent, self.masks, self.update, self.details)
+        return state_of(self.agent, self.masks, self.update, self.details, [self.table.hash] * len(self.stack))
 
     def write_policies(self, executed: str) -> None:
         """Write the policies, with what is needed to act as they did in evaluation."""

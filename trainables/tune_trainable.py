@@ -23,10 +23,11 @@ NEWS_EVERY = 1.0  # seconds between two results sent to the driver
 
 
 class Listener(Protocol):
-    """Receives the reports. `storage` is where the trials' files are written during training; `check` raises SupersededError if
-    nothing may be written for them any more."""
+    """Receives the reports. `storage` is where the trials' files are written during training; `dataset_hash` is that of the data to train
+    on, empty if any will do; `check` raises SupersededError if nothing may be written for them any more."""
 
     storage: Path
+    dataset_hash: str
 
     def __call__(self, report: Report) -> None: ...
     def check(self) -> None: ...
@@ -78,7 +79,8 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         try:
             if self._reports is None or self._listener is None:
                 self._listener = self._listen(self._stack, self._root)
-                self._reports = self._work(self._stack, self._listener.storage, before_write=self._listener.check, **self._options)
+                how = self._options | {"before_write": self._listener.check, "dataset_hash": self._listener.dataset_hash}
+                self._reports = self._work(self._stack, self._listener.storage, **how)
             started = time.monotonic()
             for report in self._reports:
                 self._listener(report)

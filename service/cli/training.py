@@ -36,6 +36,14 @@ def settings(parser: argparse.ArgumentParser) -> None:
     options(parser)
     parser.add_argument("--retry-failed", action="store_true", help="try failed trials again")
     parser.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
+    origin(parser)
+
+
+def origin(parser: argparse.ArgumentParser) -> None:
+    """What to do about trials of other data or other code."""
+    help = "what was trained on another version of a dataset: train it on the one that is here, apart"
+    parser.add_argument("--new-data", action="store_true", help=help)
+    parser.add_argument("--same-code", action="store_true", help="refuse to continue or reuse trials that other code has trained")
 
 
 def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -50,6 +58,8 @@ def run_settings(arguments: argparse.Namespace) -> RunSettings:
         retry_failed=arguments.retry_failed,
         fresh=arguments.fresh,
         study_storage=getattr(arguments, "study_storage", None),
+        new_data=arguments.new_data,
+        same_code=arguments.same_code,
     )
 
 

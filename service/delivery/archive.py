@@ -12,13 +12,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from service.ledger.ledger import Entry, Ledger
 from service.ledger.manifest import Manifest, read_all
+from service.planning.data_here import DataHere, versions
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from trainables.errors import UserError, unknown
@@ -86,6 +87,13 @@ def describe(adopted: Mapping[str, Adopted]) -> str:
         begun = [f"{len(trials.begun)} have begun here and were skipped"] * bool(trials.begun)
         lines.append(f"{name}: " + ", ".join([f"{len(trials.imported)} trials adopted", *done, *begun]))
     return "\n".join([*lines, "`run` continues a sweep, `sync` ships it to MLflow"])
+
+
+def version_notes(sweeps: Iterable[str], storage: Path) -> list[str]:
+    """A line for each dataset of which finished trials of `sweeps` have seen several versions, or another than the one on this machine."""
+    ledgers = read_all(storage)
+    trials = {key: ledgers[name].entries[key].trial for name in sweeps for key in ledgers[name].keys_in("done")}
+    return versions(list(trials.values()), DataHere(storage, Ledger()))
 
 
 @dataclass(frozen=True)

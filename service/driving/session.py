@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,11 +17,13 @@ from service.driving.driver import Driver
 from service.driving.listener import Fenced
 from service.ledger.claims import Permit
 from service.ledger.heartbeat import Heartbeat
+from service.ledger.ledger import Ledger
 from service.ledger.manifest import Manifest
 from service.planning import devices
+from service.planning.data_here import DataHere, other_code, refuse
 from service.planning.description import describe
-from service.planning.plan import Plan, as_trained
-from service.planning.provenance import origins
+from service.planning.plan import Plan, as_trained, plan_again
+from service.planning.provenance import open_tables, origins, revision
 from service.results.quick_table import show
 from service.search.database import open_studies
 from service.search.findings import show as show_search
@@ -33,6 +36,7 @@ from service.tracking.connection import DeletedError, TrackingError
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
 from trainables.errors import SupersededError, UserError
+from trainables.trial import Trial
 
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
 ASKING = 10.0  # seconds that training waits for MLflow's first answer, beside Ray's start
@@ -50,6 +54,11 @@ def run(plan: Plan, storage: Path) -> int:
     address.check_usable()
     studies = open_studies(plan.sweep, storage, settings.study_storage)
     origin = origins(plan.needs)
+    if plan.absent or plan.not_opened:
+        open_tables(plan.not_opened)
+        plan = plan_again(plan, storage)
+        origin |= origins(set(plan.needs) - origin.keys())
+    refuse_other_origin(plan, storage)
     print(describe(replace(plan, absent=())), flush=True)
     session = Session(plan, storage, studies)
     try:
@@ -67,6 +76,20 @@ def run(plan: Plan, storage: Path) -> int:
         who = command("status", name, storage=storage)
         raise UserError(f"this driver of sweep {name!r} has lost its lease and left: {error}; `{who}` shows who runs it") from None
     return session.driver.exit_code() or (0 if tracked else 1)
+
+
+def refuse_other_origin(plan: Plan, storage: Path) -> None:
+    """Raise UserError, in one line, where trials of the plan have seen other data than what is here; say it where they are of other code.
+
+    A search learns from all its trials, so it cannot go on with other data. With `--same-code` other code is refused, too."""
+    apart = "" if plan.sweep.search else "; or `--new-data` trains them on what is here, apart"
+    refuse(f"sweep {plan.name!r}", plan.other_data, f"put that data back{apart}")
+    if not (plan.todo or plan.left):
+        return
+    if code := other_code(plan.trials, DataHere(storage, Ledger()), revision()):
+        if plan.settings.same_code:
+            refuse(f"sweep {plan.name!r}", [code], "check out that code, or leave out --same-code")
+        print(f"note: {code}", file=sys.stderr)
 
 
 class Session:
@@ -163,7 +186,11 @@ class Session:
 
         ledger, name, settings = self._manifest.ledger, self._plan.name, self._plan.settings
         again = settings.command(name, self._storage)
-        as_own = partial(as_trained, name=name, ledger=ledger, fresh=settings.fresh)
+        data = DataHere(self._storage, ledger)
+
+        def as_own(trial: Trial) -> Trial:
+            return data.as_trained(as_trained(trial, name, ledger, settings.fresh), apart=True)
+
         return Adaptive(name, self._plan.sweep, self._storage, ledger, studies, as_own, again)
 
     def _last_words(self) -> None:

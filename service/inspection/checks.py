@@ -117,10 +117,11 @@ def storage(storage: Path) -> Iterator[CheckResult]:
 
 def disk(storage: Path) -> Iterator[CheckResult]:
     """Free space where files grow; for S3, where this host keeps its copies."""
-    from trainables.datasets import local, table_cache
+    from trainables.datasets import local
+    from trainables.storage import cache
 
     folders = {
-        "storage": (storage, "--storage or WINNOW_STORAGE"), "prepared tables": (table_cache.folder(), "WINNOW_CACHE"),
+        "storage": (storage, "--storage or WINNOW_STORAGE"), "prepared tables": (cache.tables(), "WINNOW_CACHE"),
         "datasets": (local.root(), "MINARI_DATASETS_PATH"),
     }  # fmt: skip
     for what, (folder, setting) in folders.items():

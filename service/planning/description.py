@@ -34,6 +34,7 @@ def describe(plan: Plan) -> str:
         f"  {'to run':<12}{todo} in {len(plan.stacks)} stacks of at most {plan.stack_size}, "
         f"{plan.max_concurrent} at a time on {plan.device}",
     ]
+    lines += [f"  {'other data':<12}{phrase}" for phrase in plan.other_data]
     for id in plan.absent:
         lines.append(f"  {'first':<12}{id} is not here yet: it will be {'recorded' if id.startswith(local.OURS) else 'downloaded'}")
     if todo or plan.left:
@@ -68,6 +69,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     return {
         "sweep": plan.name, "device": plan.device, "stack_size": plan.stack_size, "max_concurrent": plan.max_concurrent,
         "seconds": plan.seconds, "absent_datasets": list(plan.absent), "suggestions_left": plan.left,
+        "other_data": list(plan.other_data),
         "updates_per_second": dict(plan.rates), "trials": trials,
         "stacks": [[trial.key for trial in stack.trials] for stack in plan.stacks],
     }  # fmt: skip

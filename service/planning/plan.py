@@ -14,6 +14,7 @@ from search_spaces.sweep.space import spaces
 from service.ledger import manifest
 from service.ledger.ledger import TERMINAL, Ledger
 from service.planning import devices
+from service.planning.data_here import DataHere, other_data
 from service.planning.packing import pack
 from service.planning.run_settings import RunSettings
 from service.planning.update_cost import price
@@ -36,7 +37,8 @@ class Plan:
     """A sweep against what its storage holds: `state` and, where another sweep did the trial, `elsewhere`, by trial key.
 
     Of an adaptive sweep the trials are those suggested so far, with `left` suggestions to come. `others` is all that other
-    sweeps have done. `device`, `stack_size` and `max_concurrent` are those of this machine where `settings.options` leave them open.
+    sweeps have done. `other_data`: phrases about trials that have seen other data than what is here; `not_opened`: datasets for which that
+    is not known yet. `device`, `stack_size` and `max_concurrent` are those of this machine where `settings.options` leave them open.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Plan:
     seconds: float
     left: int = 0
     others: Mapping[str, str] = field(default_factory=dict)
+    other_data: tuple[str, ...] = ()
+    not_opened: tuple[str, ...] = ()
 
     @property
     def todo(self) -> list[Trial]:
@@ -73,17 +77,27 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     trial_objects.pull(storage)
     ledgers = manifest.read_all(storage, required=name)
     ledger, left = ledgers.get(name, Ledger()), 0
-    trials = tuple(as_trained(trial, name, ledger, settings.fresh) for trial in expand(sweep))
+    data = DataHere(storage, ledger)
+    trials = tuple(data.as_trained(as_trained(trial, name, ledger, settings.fresh), settings.new_data) for trial in expand(sweep))
     if sweep.search:
         trials, left = suggested(sweep, name, ledger)
-    return _planned(name, sweep, settings, trials, left, absent, ledgers, storage)
+    return _planned(name, sweep, settings, trials, left, absent, ledgers, storage, data)
 
 
-def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = None, study_storage: str | None = None) -> Plan:
+def plan_again(plan: Plan, storage: Path) -> Plan:
+    """The same plan, now that more is known: datasets that were absent or unopened are not any more."""
+    settings = plan.settings
+    if not settings.resumed:
+        return make_plan(plan.name, settings, storage=storage)
+    changes = {"study_storage": settings.study_storage, "new_data": settings.new_data, "same_code": settings.same_code}
+    return resume_plan(plan.name, storage, vars(settings.options), **changes)
+
+
+def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = None, **changes: Any) -> Plan:
     """All trials that the sweep has ever planned, whatever its file says now, trained with the options of its newest run.
 
-    `options` of TrainingOptions, and `study_storage`, replace those. An adaptive sweep also continues to suggest, as in its newest run.
-    Writes nothing; raises UserError for a sweep that was never run.
+    `options` of TrainingOptions, and `changes` of the other settings that are not empty, replace those. An adaptive sweep also continues to
+    suggest, as in its newest run. Writes nothing; raises UserError for a sweep that was never run.
     """
     sweep = load_sweep(name)
     trial_objects.pull(storage)
@@ -93,17 +107,17 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
         start = command("run", name, storage=storage)
         raise UserError(f"sweep {name!r} has not been run in {paths.shown(storage)}, so there is nothing to resume; `{start}` starts it")
     settings = RunSettings.from_json(ledger.settings)
-    settings = replace(
-        settings,
-        options=replace(settings.options, **(options or {})),
-        study_storage=study_storage or settings.study_storage,
-        resumed=True,
-    )
+    changes = {name: value for name, value in changes.items() if value}
+    settings = replace(settings, options=replace(settings.options, **(options or {})), resumed=True, **changes)
     if sweep.search:
         sweep = override(sweep, settings.overrides)
         left = suggested(sweep, name, ledger)[1]
+    data = DataHere(storage, ledger)
     trials = tuple(entry.trial for entry in ledger.entries.values())
-    plan = _planned(name, sweep, settings, trials, left, (), ledgers, storage)
+    if not sweep.search:  # of two versions of a trial, the one for the data that is here
+        on_data = (data.as_trained(trial, settings.new_data) for trial in trials)
+        trials = tuple({trial.key: trial for trial in on_data}.values())
+    plan = _planned(name, sweep, settings, trials, left, (), ledgers, storage, data)
     return replace(plan, absent=absent_datasets(plan.needs))
 
 
@@ -116,11 +130,14 @@ def _planned(
     absent: tuple[str, ...],
     ledgers: Mapping[str, Ledger],
     storage: Path,
+    data: DataHere,
 ) -> Plan:
     """What is left to do of the trials, in stacks, and how long that takes."""
     ledger, elsewhere, options = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name), settings.options
     state = {t.key: _state(ledger.state(t.key), t.key in elsewhere, settings.retries) for t in trials}
     todo = [t for t in trials if state[t.key] not in TERMINAL]
+    # What is done on other data stays done to `resume`, unless more is to be trained on that dataset: the two would not be comparable.
+    at_stake = {trial.dataset for trial in todo} if settings.resumed and not left else {trial.dataset for trial in trials}
     device = devices.local(options.device)
     max_concurrent = options.max_concurrent or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     size = options.stack_size or stack_size(device, 0 if sweep.search else len(todo), max_concurrent)
@@ -133,7 +150,8 @@ def _planned(
         elsewhere={k: s for k, s in elsewhere.items() if k in state}, absent=absent, device=device, stack_size=size,
         max_concurrent=max_concurrent, stacks=stacks, rates=rates,
         seconds=_seconds(stacks, lambda t: cost(t, rates, device, options.execution), max_concurrent) + unknown,
-        left=left, others=elsewhere,
+        left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], data)),
+        not_opened=data.not_opened(trials),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from service.terminal.waiting import waiting
 from trainables.datasets import local
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
+from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("trainables", "search_spaces", "service")
@@ -40,6 +42,14 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
         if table.reference.known:
             origin_of[id]["dataset_score"] = f"{score:.2f}"
     return origin_of
+
+
+def open_tables(ids: Iterable[str]) -> None:
+    """Open the datasets that are here, so that their hashes are known; one that cannot be read stays unknown."""
+    for id in ids:
+        if local.exists(id):
+            with waiting(f"reading {id}"), contextlib.suppress(UserError):
+                load_table(id)
 
 
 def record(dataset: str) -> None:

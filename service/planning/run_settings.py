@@ -15,7 +15,8 @@ from service.terminal.redaction import redact
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """`overrides` are the `--set` values. `retry_failed`: failed trials are tried again. `fresh`: what other sweeps have done is
-    trained again. `study_storage`: the address of a database for an adaptive sweep's studies, in place of a file.
+    trained again. `new_data`: what was trained on another version of a dataset is trained again on the one that is here. `same_code`:
+    trials of other code are not continued. `study_storage`: the address of a database for an adaptive sweep's studies, in place of a file.
 
     `resumed`: the trials are all that the sweep has ever planned, not those of its file.
     """
@@ -26,6 +27,8 @@ class RunSettings:
     fresh: bool = False
     study_storage: str | None = None
     resumed: bool = False
+    new_data: bool = False
+    same_code: bool = False
 
     @property
     def retries(self) -> bool:
@@ -37,6 +40,7 @@ class RunSettings:
         if not self.resumed:
             words = [f"--set={setting}" for setting in self.overrides] + words
             words += ["--retry-failed"] * self.retry_failed + ["--fresh"] * self.fresh
+        words += ["--new-data"] * self.new_data + ["--same-code"] * self.same_code
         return words + ([f"--study-storage={redact(self.study_storage, {})}"] if self.study_storage else [])
 
     def command(self, name: str, storage: Path) -> str:
@@ -48,6 +52,7 @@ class RunSettings:
         return {
             "overrides": list(self.overrides), "options": self.options.to_json(), "retry_failed": self.retry_failed, "fresh": self.fresh,
             "study_storage": redact(self.study_storage, {}) if self.study_storage else None, "resumed": self.resumed,
+            "new_data": self.new_data, "same_code": self.same_code,
         }  # fmt: skip
 
     @classmethod
@@ -60,4 +65,6 @@ class RunSettings:
             fresh=bool(value.get("fresh")),
             study_storage=value.get("study_storage"),
             resumed=bool(value.get("resumed")),
+            new_data=bool(value.get("new_data")),
+            same_code=bool(value.get("same_code")),
         )

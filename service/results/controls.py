@@ -141,13 +141,26 @@ def text_of(found: Sequence[Comparison]) -> str:
 
 def _rest(trial: Trial) -> list[str]:
     """The fields that neither a cell's name nor its task's details show, where they are not at their defaults."""
-    shown = ("dataset", "algorithm", "pruner", "sparsity", "sparsity_of", "seed", "updates", "hyper", "fresh", *CHOICES, *CALIBRATION)
+    shown = (
+        "dataset",
+        "algorithm",
+        "pruner",
+        "sparsity",
+        "sparsity_of",
+        "seed",
+        "updates",
+        "hyper",
+        "fresh",
+        "data",
+        *CHOICES,
+        *CALIBRATION,
+    )
     return [f"{f.name} {getattr(trial, f.name)}" for f in fields(trial) if f.name not in shown and getattr(trial, f.name) != f.default]
 
 
 def _plain(trial: Trial) -> str:
     """What a trial computes: its key, whichever sweep trains it for itself."""
-    return replace(trial, fresh="").key
+    return replace(trial, fresh="", data="").key
 
 
 def _difference(score: Outcome, control: Outcome) -> Outcome:

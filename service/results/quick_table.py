@@ -11,7 +11,7 @@ from service.results.cells import Cell, Task, tasks_of
 from service.results.report.figures import by_sparsity
 from service.results.report.over_tasks import budget_note
 from service.results.report.style import Panel, png
-from service.results.runs import runs_of
+from service.results.runs import runs_of, version_notes
 from service.storage import paths, shared_files
 from service.terminal.columns import aligned
 from service.terminal.labels import method_name
@@ -31,8 +31,9 @@ def find(trials: Sequence[Trial], tracking: Tracking) -> list[Task]:
 
 def text_of(tasks: Sequence[Task]) -> str:
     """The tables of all tasks, how to read them, and the comparisons with controls where there are some."""
-    reading = "\n".join([LEGEND, *budget_note(tasks)])
-    compared = controls.compare([run for task in tasks for run in task.runs])
+    runs = [run for task in tasks for run in task.runs]
+    reading = "\n".join([LEGEND, *budget_note(tasks), *version_notes(runs)])
+    compared = controls.compare(runs)
     return "\n\n".join([*map(table, tasks), reading, *filter(None, [controls.text_of(compared)])])
 
 

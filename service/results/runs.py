@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.results.outcomes import DONE, MEASURES, Outcome, metric_of, outcome
@@ -12,6 +13,7 @@ from service.tracking.runs import RunRow
 from trainables.trial import Trial, comparison
 
 TAIL = 0.7  # evaluations after this share of the updates make up the tail
+SHOWN = 12  # digits of a hash
 FINAL = {SCORE: FINAL_SCORE, RETURN: FINAL_RETURN}
 
 
@@ -37,6 +39,8 @@ class Run:
     returns         the mean return of the last evaluation, nan without
     final           the mean over the trial's `final_episodes`, nan without: many episodes of the last policy, none of which chose anything
     dataset_score   the mean score of the dataset's episodes
+    data            the hash of the data that it was trained on, empty where that is not known
+    apart           its data is another version of the dataset than that of most trials it would be compared with: it has no last score
     alone           the size of the stack is not known, so the seconds of `points` are the whole stack's
     """
 
@@ -48,6 +52,8 @@ class Run:
     final: float = float("nan")
     dataset_score: float | None = None
     masks: Mapping[str, Mapping[str, Any]] | None = None
+    data: str = ""
+    apart: bool = False
     alone: bool = False
 
     @property
@@ -84,19 +90,51 @@ class Run:
 
 
 def runs_of(trials: Iterable[Trial], rows: Mapping[str, RunRow]) -> list[Run]:
-    """A run per trial, in the order of the trials, whether or not `rows` (by trial key) has it. Comparable runs share one metric."""
-    trials, comparable = list(trials), dict[str, list[RunRow]]()
+    """A run per trial, in the order of the trials, whether or not `rows` (by trial key) has it. Comparable runs share one metric and one
+    version of their dataset; of a trial that was trained on another version, too, only the run on that one is left."""
+    trials, comparable = list(trials), dict[str, list[Trial]]()
     for trial in trials:
-        comparable.setdefault(comparison(trial), []).extend([rows[trial.key]] if trial.key in rows else [])
-    metrics = {group: metric_of(own) for group, own in comparable.items()}
-    return [_run(trial, rows.get(trial.key), metrics[comparison(trial)]) for trial in trials]
+        comparable.setdefault(comparison(trial), []).extend([trial] if trial.key in rows else [])
+    metrics = {group: metric_of(rows[trial.key] for trial in own) for group, own in comparable.items()}
+    versions = {group: _version(own, rows) for group, own in comparable.items()}
+    runs = [_run(trial, rows.get(trial.key), metrics[comparison(trial)], versions[comparison(trial)]) for trial in trials]
+    there = {replace(run.trial, data="").key for run in runs if not run.apart}
+    return [run for run in runs if not (run.apart and replace(run.trial, data="").key in there)]
 
 
-def _run(trial: Trial, row: RunRow | None, metric: str) -> Run:
+def version_notes(runs: Sequence[Run]) -> list[str]:
+    """A line for each dataset of which the runs have seen several versions."""
+    notes = []
+    for dataset in dict.fromkeys(run.trial.dataset for run in runs):
+        own = [run for run in runs if run.trial.dataset == dataset and run.data]
+        count, left_out = Counter(run.data[:SHOWN] for run in own), sum(run.apart for run in own)
+        if len(count) > 1:
+            versions = ", ".join(f"{number} on {version}" for version, number in count.most_common())
+            apart = f"; {left_out} have no score here, since others of their task are on another" if left_out else ""
+            notes.append(f"warning: trials of {dataset} were trained on several versions of its data: {versions}{apart}")
+    return notes
+
+
+def _version(trials: Sequence[Trial], rows: Mapping[str, RunRow]) -> str:
+    """The version of the dataset that most of the comparable trials were trained on; of two that are as frequent, the one for which trials
+    were trained apart."""
+    seen = Counter(data for trial in trials if (data := _data_of(rows[trial.key])))
+    apart = {_data_of(rows[trial.key]) for trial in trials if trial.data}
+    return max(seen, key=lambda data: (seen[data], data in apart, data), default="")
+
+
+def _data_of(row: RunRow) -> str:
+    return row.tags.get("winnow.dataset_hash", "")
+
+
+def _run(trial: Trial, row: RunRow | None, metric: str, version: str) -> Run:
     if row is None:
         return Run(trial, outcome(row, metric), metric=metric)
-    data = row.tags.get("winnow.dataset_score")
+    data = _data_of(row)
+    if data and data != version:
+        return Run(trial, f"other data {data[:SHOWN]}", metric=metric, data=data, apart=True)
+    score = row.tags.get("winnow.dataset_score")
     return Run(
-        trial, outcome(row, metric), metric=metric, returns=row.metrics.get(RETURN, float("nan")),
-        final=row.metrics.get(FINAL[metric], float("nan")), dataset_score=float(data) if data is not None else None,
+        trial, outcome(row, metric), metric=metric, returns=row.metrics.get(RETURN, float("nan")), data=data,
+        final=row.metrics.get(FINAL[metric], float("nan")), dataset_score=float(score) if score is not None else None,
     )  # fmt: skip

@@ -58,6 +58,26 @@ def committed_update(lines: Sequence[Placed]) -> int:
     return max((placed.update for placed in lines if placed.commits), default=-1)
 
 
+def origin(path: Path) -> Line:
+    """The `attempt` line under which a trial began what it has committed: its data and its code. Empty where nothing is committed.
+
+    Reads no further than the first committed line. Raises UserError for a damaged file."""
+    attempt: Line = {}
+    try:
+        with path.open("rb") as file:
+            for raw in file:
+                line = json.loads(raw) if raw.endswith(b"\n") else {"kind": "torn"}
+                if line["kind"] == "attempt":
+                    attempt = line
+                elif line["kind"] in COMMITS:
+                    return attempt
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    return {}
+
+
 def end_line(lines: Sequence[Placed]) -> Line | None:
     """The line that ended the trial; `diverged` takes precedence over `finished`. None if it has not ended."""
     ends = {placed.line["kind"]: placed.line for placed in lines if placed.line["kind"] in ("diverged", "finished")}

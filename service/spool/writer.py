@@ -77,6 +77,7 @@ class StackSpool:
 
     def __init__(self, stack: Stack, storage: Path, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int) -> None:
         self.storage = storage
+        self.dataset_hash = origin[stack.lead.dataset].get("dataset_hash", "")
         self._spools = [TrialSpool(storage, trial, origin[trial.dataset]) for trial in stack.trials]
         self._every, self._last, self._usage = checkpoint_every, stack.lead.updates, Usage()
 

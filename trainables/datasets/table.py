@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.datasets import local, minari_store, table_cache
+from trainables.datasets.known_hashes import note_hash
 from trainables.datasets.minari_store import Metadata
 from trainables.datasets.table_cache import Arrays, Prepared, Rows
 from trainables.environments import Reference
 from trainables.errors import UserError, one_line
+from trainables.storage import cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,8 @@ def load_table(dataset: str, verify: bool = False) -> Table:
     metadata = minari_store.read_metadata(dataset)
     key = _index_key(metadata)
     prepared = table_cache.load(key, verify) or _prepare(metadata, key)
+    content = _content_hash(metadata, prepared.digest)
+    note_hash(dataset, content)
     return Table(
         dataset=dataset,
         rows=prepared.rows,
@@ -75,7 +79,7 @@ def load_table(dataset: str, verify: bool = False) -> Table:
         reference=metadata.reference,
         episode_returns=prepared.arrays["episode_returns"],
         episode_lengths=prepared.arrays["episode_lengths"],
-        hash=_content_hash(metadata, prepared.digest),
+        hash=content,
         note=metadata.note,
     )
 
@@ -107,7 +111,7 @@ def _index_key(metadata: Metadata) -> str:
 def _prepare(metadata: Metadata, key: str) -> Prepared:
     """Write the dataset's table into the cache and open it."""
     shape = metadata.transitions, 2 * metadata.observation_size + metadata.action_size + 2
-    where = f"below {table_cache.folder()} (WINNOW_CACHE)"
+    where = f"below {cache.tables()} (WINNOW_CACHE)"
     try:
         table_cache.prepare(key, {"dataset": metadata.dataset, "path": str(metadata.path)}, shape, lambda rows: _summed_up(rows, metadata))
     except OSError as error:

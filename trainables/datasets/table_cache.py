@@ -44,19 +44,14 @@ class Prepared:
     arrays: Arrays
 
 
-def folder() -> Path:
-    """The folder of prepared tables; it may not exist yet."""
-    return cache.given() or cache.root() / "tables"
-
-
 def load(key: str, verify: bool = False) -> Prepared | None:
     """The table that the index has for `key`; None where there is none, where a file is gone or torn, and where one was altered.
 
     With `verify` the files are hashed even if they are those that were verified before."""
     try:
-        entry = json.loads((folder() / "index" / f"{key}.json").read_bytes())
+        entry = json.loads((cache.tables() / "index" / f"{key}.json").read_bytes())
         digest = str(entry["digest"])
-        rows, arrays = folder() / f"{digest}.npy", folder() / f"{digest}.npz"
+        rows, arrays = cache.tables() / f"{digest}.npy", cache.tables() / f"{digest}.npz"
         if not (cache.trusted(rows) and cache.trusted(arrays)):
             return None
         if verify or not _verified(digest):
@@ -77,7 +72,7 @@ def prepare(key: str, about: dict[str, str], shape: tuple[int, int], fill: Calla
     Two processes may do this at once, each renames complete files into place. Room for the rows is taken before they are written, so a
     full disk is an OSError here and not a bus error later.
     """
-    (cache.private(folder()) / "index").mkdir(exist_ok=True, mode=0o700)
+    (cache.private(cache.tables()) / "index").mkdir(exist_ok=True, mode=0o700)
     _tidy()
     with _scratch(".npy") as path:
         rows = _with_room(path, shape)
@@ -86,10 +81,10 @@ def prepare(key: str, about: dict[str, str], shape: tuple[int, int], fill: Calla
         del rows  # unmapped, so that all of it is in the file
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        path.replace(folder() / f"{digest}.npy")
-    _write(folder() / f"{digest}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
-    entry = about | {"digest": digest, "arrays": _hash_of(folder() / f"{digest}.npz")}
-    _write(folder() / "index" / f"{key}.json", lambda file: file.write(json.dumps(entry).encode()))
+        path.replace(cache.tables() / f"{digest}.npy")
+    _write(cache.tables() / f"{digest}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    entry = about | {"digest": digest, "arrays": _hash_of(cache.tables() / f"{digest}.npz")}
+    _write(cache.tables() / "index" / f"{key}.json", lambda file: file.write(json.dumps(entry).encode()))
     _note(digest)
 
 
@@ -118,12 +113,12 @@ def _hash_of(path: Path) -> str:
 
 
 def _mark(digest: str) -> Path:
-    return folder() / "verified" / f"{platform.node()}.{digest}.json"
+    return cache.tables() / "verified" / f"{platform.node()}.{digest}.json"
 
 
 def _state(digest: str) -> list[list[int]]:
     """What changes when one of the two files is written."""
-    seen = [(folder() / f"{digest}{suffix}").stat() for suffix in (".npy", ".npz")]
+    seen = [(cache.tables() / f"{digest}{suffix}").stat() for suffix in (".npy", ".npz")]
     return [[about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino] for about in seen]
 
 
@@ -137,7 +132,7 @@ def _verified(digest: str) -> bool:
 def _note(digest: str) -> None:
     """Remember that the two files are what their name says; where nothing can be written they are hashed again at each opening."""
     with contextlib.suppress(OSError, UserError):
-        cache.private(folder() / "verified")
+        cache.private(cache.tables() / "verified")
         state = json.dumps(_state(digest)).encode()
         _write(_mark(digest), lambda file: file.write(state))
 
@@ -155,7 +150,7 @@ def _write(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
 @contextlib.contextmanager
 def _scratch(suffix: str) -> Iterator[Path]:
     """The name of a file that is this process's alone, and is gone at the end."""
-    path = folder() / f".{platform.node()}.{os.getpid()}.{uuid.uuid4().hex}{suffix}"
+    path = cache.tables() / f".{platform.node()}.{os.getpid()}.{uuid.uuid4().hex}{suffix}"
     try:
         yield path
     finally:
@@ -164,7 +159,7 @@ def _scratch(suffix: str) -> Iterator[Path]:
 
 def _tidy() -> None:
     """Remove what processes of this host that were killed have left half written."""
-    for left in folder().glob(f".{platform.node()}.*"):
+    for left in cache.tables().glob(f".{platform.node()}.*"):
         pid = left.name.removeprefix(f".{platform.node()}.").partition(".")[0]
         if pid.isdigit() and not runs(int(pid)):
             left.unlink(missing_ok=True)

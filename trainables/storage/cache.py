@@ -26,6 +26,11 @@ def root() -> Path:
     return given() or Path.home() / ".cache" / "winnow"
 
 
+def tables() -> Path:
+    """The folder of prepared tables; it may not exist yet."""
+    return given() or root() / "tables"
+
+
 def private(folder: Path) -> Path:
     """`folder`, made where it is absent, and closed to others where it is ours; raises UserError where it is somebody else's.
 

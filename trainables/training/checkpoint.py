@@ -31,13 +31,15 @@ KEEP = 2  # the newest may be torn; the one before it is then used
 
 @dataclass(frozen=True)
 class Saved:
-    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, details of each member's masks."""
+    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, details of each member's masks, and
+    the hash of the data that each member was trained on, empty where older code wrote the checkpoint."""
 
     update: int
     rows: dict[str, Tensor]
     masks: dict[str, Mask]
     counts: dict[str, int]
     details: Sequence[Mapping[str, Any]] = ()
+    data: Sequence[str] = ()
 
     def to(self, device: str) -> Saved:
         """The same on another device."""
@@ -45,10 +47,12 @@ class Saved:
         return replace(self, rows=rows, masks={name: [layer.to(device) for layer in mask] for name, mask in self.masks.items()})
 
 
-def state_of(agent: Agent, masks: Mapping[str, Mask], update: int, details: Sequence[Mapping[str, Any]] = ()) -> Saved:
+def state_of(
+    agent: Agent, masks: Mapping[str, Mask], update: int, details: Sequence[Mapping[str, Any]] = (), data: Sequence[str] = ()
+) -> Saved:
     """The state to checkpoint after `update`, on the CPU, so that training may go on before it is saved."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
-    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, agent.counts(), details)
+    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, agent.counts(), details, data)
 
 
 def save(storage: Path, stack: Stack, state: Saved) -> None:
@@ -60,6 +64,7 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
         content = dump_tensors(tensors)
         head: dict[str, Any] = {"trial": trial.key, "update": state.update, "counts": state.counts}
         head |= {"details": state.details[member]} if state.details else {}
+        head |= {"data": state.data[member]} if state.data else {}
         head["sha256"] = _hash(head, content)
         write(folder / f"{state.update:09d}.safetensors", content)
         write(folder / f"{state.update:09d}.json", json.dumps(head).encode())
@@ -100,7 +105,8 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
         rows = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0] if not name.startswith("mask/")}
         masks = {name: unpack_bits(spec, [t[f"mask/{name}"] for t in tensors]) for name, spec in specs.items()}
         details = [head["details"] for head, _ in members if "details" in head]
-        return Saved(update, rows, masks, members[0][0]["counts"], details if len(details) == len(stack) else ())
+        data = [str(head.get("data", "")) for head, _ in members]
+        return Saved(update, rows, masks, members[0][0]["counts"], details if len(details) == len(stack) else (), data)
     return None
 
 

@@ -16,7 +16,7 @@ from trainables.trial.trial import Trial
 BREAK_EVEN = 0.6
 
 # Members of a stack may differ in these fields and in hyperparameters that are plain floats; everything else shapes the batched model.
-FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, *CALIBRATION, "hyper", "fresh")
+FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, *CALIBRATION, "hyper", "fresh", "data")
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def shape_of(trial: Trial) -> str:
 
 def comparison(trial: Trial, *besides: str) -> str:
     """What trials must agree on for their scores to be compared, as a comparable string: everything except how they are pruned, the
-    seed, and the fields `besides`."""
-    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", *CHOICES, *CALIBRATION, *besides)
+    seed, the fields `besides`, and which version of the dataset was used, which only their logs tell."""
+    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", "data", *CHOICES, *CALIBRATION, *besides)
     return json.dumps({n: v for n, v in trial.to_json().items() if n not in left_out}, sort_keys=True)
 
 

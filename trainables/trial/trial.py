@@ -17,7 +17,11 @@ from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, neutral, options_of
 
 MAPPINGS = ("hyper", "sparsity_of")  # the fields of a trial that are dictionaries
-OMITTED = ("fresh", "final_episodes")  # left out of JSON when empty: files older than these fields stay as they would be written today
+OMITTED = (
+    "fresh",
+    "data",
+    "final_episodes",
+)  # left out of JSON when empty: files older than these fields stay as they would be written today
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,8 @@ class Trial:
     `final_episodes` more episodes follow that one. The saliency is computed on `calibration_batches` batches of `calibration_size`
     transitions. CHOICES and docs/pruning.md explain the other options of pruning; one that has no effect on the pruner is refused.
     `fresh` names a sweep that trains this trial anew even if another sweep has trained it: the numbers are the same, but the key, the
-    folder and the MLflow run are its own.
+    folder and the MLflow run are its own. `data` is the beginning of a content hash: the trial is trained on that version of the dataset,
+    apart from one with the same settings that another version was used for.
     """
 
     dataset: str
@@ -52,6 +57,7 @@ class Trial:
     allow_disconnected: bool = False
     hyper: Mapping[str, Any] = field(default_factory=dict)
     fresh: str = ""
+    data: str = ""
 
     def __post_init__(self) -> None:
         plugins.check("algorithms", self.algorithm)

@@ -17,7 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.delivery.archive import adopt, describe
+    from service.delivery.archive import adopt, describe, version_notes
 
-    print(describe(adopt(arguments.file, storage)))
+    adopted = adopt(arguments.file, storage)
+    print("\n".join([describe(adopted), *version_notes(adopted, storage)]))
     return 0

@@ -17,8 +17,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.delivery.archive import archive
+    from service.delivery.archive import archive, version_notes
 
     count = archive(arguments.sweeps, arguments.to, storage)
     print(f"{arguments.to}: {count} finished trials, {arguments.to.expanduser().stat().st_size / 1e3:,.0f} kB")
+    for note in version_notes(arguments.sweeps, storage):
+        print(note)
     return 0

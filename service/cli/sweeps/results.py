@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.inspection.status import ledger_of
+    from service.planning.data_here import DataHere
     from service.planning.plan import as_trained
     from service.results import quick_table as scores
     from service.tracking.runs import Tracking
@@ -32,7 +33,8 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     grid, ledger = expand(sweep), ledger_of(arguments.sweep, storage)
     if sweep.search:
         return _of_search(arguments, sweep, storage, ledger.settings.get("study_storage"))
-    trials = [as_trained(trial, arguments.sweep, ledger) for trial in grid]
+    data = DataHere(storage, ledger)
+    trials = [data.as_trained(as_trained(trial, arguments.sweep, ledger)) for trial in grid]
     tracking = Tracking(storage)
     with waiting("reading MLflow"):
         if paths.remote(storage)[0] and tracking.uri.startswith("sqlite"):

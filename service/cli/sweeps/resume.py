@@ -15,6 +15,7 @@ EXAMPLE = "resume quickstart"
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
     training.options(parser)
+    training.origin(parser)
     shared.study_storage(parser)
 
 
@@ -22,5 +23,6 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.driving import session
     from service.planning.plan import resume_plan
 
-    plan = resume_plan(arguments.sweep, storage, training.typed_options(arguments), arguments.study_storage)
+    changes = {name: getattr(arguments, name) for name in ("study_storage", "new_data", "same_code")}
+    plan = resume_plan(arguments.sweep, storage, training.typed_options(arguments), **changes)
     return session.run(plan, storage)

@@ -8,22 +8,29 @@ from pathlib import Path
 from service.cli import arguments as shared
 from service.terminal.waiting import waiting
 
-HELP = "prove that MLflow holds exactly what the trials wrote"
+HELP = "prove that MLflow holds exactly what the trials wrote, and (--data) that the data is what they saw"
 EXAMPLE = "verify quickstart"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
+    parser.add_argument("--data", action="store_true", help="hash the prepared data again, too, and compare it with what each trial saw")
     shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     """1 where there is a difference."""
+    from service.inspection import data
     from service.inspection.status import ledger_of
     from service.tracking.verify import describe, differences
 
     ledger = ledger_of(arguments.sweep, storage)
     with waiting("comparing with MLflow"):
         found = differences(arguments.sweep, ledger, storage)
-    shared.show(arguments, describe(ledger, found), {"trials": len(ledger.entries), "differences": found})
+    text, value = describe(ledger, found), {"trials": len(ledger.entries), "differences": found}
+    if arguments.data:
+        other = data.differences(ledger, storage)
+        text, value = f"{text}\n{data.describe(other)}", value | {"data": other}
+        found += other
+    shared.show(arguments, text, value)
     return 1 if found else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.ledger import manifest
-from service.results.runs import Point, Run, runs_of
+from service.results.runs import Point, Run, runs_of, version_notes
 from service.storage import trial_objects
 from service.terminal.redaction import redact
 from service.tracking import plan_artifact as plans
@@ -68,14 +68,15 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
         runs.append(with_curves(run, rows[run.trial.key], tracking) if run.trial.key in rows else run)
         if sys.stderr.isatty():
             print(f"\rreading {number} of {len(trials)} runs", end="" if number < len(trials) else "\n", file=sys.stderr)
+    notes += version_notes(runs)
     if alone := sum(run.alone for run in runs):
         notes.append(f"{alone} runs of older code do not record the size of their stack: their seconds are the stack's, not a share of it")
     return Gathered(runs, {sweep: known[sweep] for sweep in sweeps}, notes)
 
 
 def with_curves(run: Run, row: RunRow, tracking: Tracking) -> Run:
-    """The run with its evaluations, their costs and its masks; as it is where it was never evaluated."""
-    if run.metric not in row.metrics:
+    """The run with its evaluations, their costs and its masks; as it is where it was never evaluated, or on other data."""
+    if run.apart or run.metric not in row.metrics:
         return run
     masks = (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
     scores, rates, stacks = (tracking.history(row.run_id, name) for name in (run.metric, SPEED, STACK))

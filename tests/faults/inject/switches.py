@@ -314,6 +314,21 @@ def no_work_kept() -> None:
     _when_imported("trainables.training.checkpoint", lambda module: setattr(module, "newest", lambda *_: None))
 
 
+def no_data_check_of_the_driver() -> None:
+    """A driver takes any data for that of the trials."""
+    _when_imported("service.planning.data_here", lambda module: setattr(module.DataHere, "differs", lambda *_: False))
+
+
+def no_data_check_of_workers() -> None:
+    """A worker goes on from a checkpoint whatever it was trained on."""
+    _when_imported("trainables.run", lambda module: setattr(module.StackRun, "check_data", lambda *_: None))
+
+
+def no_versions() -> None:
+    """Results take a dataset's name for its identity."""
+    _when_imported("service.results.runs", lambda module: setattr(module, "_data_of", lambda row: ""))
+
+
 def tune_restored() -> None:
     """Ray Tune goes on from its own newest state, where there is some."""
 

@@ -35,6 +35,8 @@ common = dict(dataset="test/hopper/random-v0", algorithm="bc", updates=40, evalu
 stacks = [Stack((Trial(**common, seed=seed),)) for seed in (0, 1)]
 
 class Listener:
+    dataset_hash = ""
+
     def __init__(self, stack, root):
         self.storage = root
     def __call__(self, report): pass

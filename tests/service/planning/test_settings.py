@@ -27,6 +27,8 @@ SETTINGS = RunSettings(
     retry_failed=True,
     fresh=True,
     study_storage="sqlite:////tmp/a b/studies.db?timeout=1",
+    new_data=True,
+    same_code=True,
 )
 
 
@@ -52,7 +54,10 @@ def test_options_are_rendered_as_they_are_typed(names: tuple[str, ...]) -> None:
     [
         RunSettings(),
         SETTINGS,
-        *(replace(RunSettings(), **{name: getattr(SETTINGS, name)}) for name in ("overrides", "retry_failed", "fresh", "study_storage")),
+        *(
+            replace(RunSettings(), **{name: getattr(SETTINGS, name)})
+            for name in ("overrides", "retry_failed", "fresh", "study_storage", "new_data", "same_code")
+        ),
     ],
 )
 def test_settings_are_rendered_as_they_are_typed_and_stored_as_they_are(settings: RunSettings, tmp_path: Path) -> None:
@@ -75,7 +80,7 @@ def test_a_resumed_run_is_continued_by_resume() -> None:
     words = replace(SETTINGS, resumed=True).words()
     given = parser().parse_args(["resume", "smoke", *words])
     assert TrainingOptions(**training.typed_options(given)) == SETTINGS.options
-    assert given.study_storage == SETTINGS.study_storage
+    assert (given.study_storage, given.new_data, given.same_code) == (SETTINGS.study_storage, True, True)
 
 
 def test_only_what_is_typed_replaces_what_is_stored() -> None:
