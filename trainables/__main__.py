@@ -16,6 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables.environments import name_modules
 from trainables.errors import UserError
 from trainables.output import print_any_text
 from trainables.trial import CHOICES, MAPPINGS, Stack, Trial
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")
     use_published = given.pop("published")
+    modules = given.pop("imports")
     try:
+        name_modules(modules)
         for name in MAPPINGS:
             given[name] = dict(assignment(f"--{name.replace('_', '-')}", text) for text in given[name])
         if use_published:
@@ -81,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="cpu", help="a torch device, such as cuda:0 (default cpu)")
     made.add_argument("--execution", default="auto", help="how masked layers are computed (default auto; trainables/execution/)")
+    help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
+    made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=help)
     made.add_argument("--tf32", action="store_true", help="let a GPU round the factors of matrix products to 10 bits")
     return made
 

@@ -35,6 +35,12 @@ def overrides(parser: argparse.ArgumentParser) -> None:
     completed(action, completion.settings)
 
 
+def imports(parser: argparse.ArgumentParser) -> None:
+    """`--import`; not among the parsed arguments where it is not typed."""
+    help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
+    parser.add_argument("--import", dest="imports", action="append", default=argparse.SUPPRESS, metavar="MODULE", help=help)
+
+
 def study_storage(parser: argparse.ArgumentParser) -> None:
     help = "database of an adaptive sweep's studies (default $WINNOW_STUDY_STORAGE, else study.log in the sweep's folder)"
     parser.add_argument("--study-storage", metavar="URL", help=help)

@@ -9,6 +9,7 @@ from typing import Any
 from service.cli import arguments as shared
 from service.planning.options import DEVICES, TrainingOptions, executions
 from service.planning.run_settings import RunSettings
+from trainables.environments import named_modules
 
 UNTYPED = TrainingOptions()
 
@@ -28,6 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--tf32", "a GPU may round the factors of matrix products to 10 bits", action=argparse.BooleanOptionalAction)
     every = f"updates between two checkpoints (default {UNTYPED.checkpoint_every})"
     add("--checkpoint-every", every, type=shared.positive, metavar="UPDATES")
+    shared.imports(parser)
 
 
 def settings(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +49,10 @@ def origin(parser: argparse.ArgumentParser) -> None:
 
 
 def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The training options that were typed."""
-    return {field.name: getattr(arguments, field.name) for field in fields(TrainingOptions) if hasattr(arguments, field.name)}
+    """The training options that were typed, and the modules in $WINNOW_IMPORT."""
+    typed = {field.name: getattr(arguments, field.name) for field in fields(TrainingOptions) if hasattr(arguments, field.name)}
+    modules = named_modules(typed.get("imports", ()))
+    return typed | ({"imports": modules} if modules else {})
 
 
 def run_settings(arguments: argparse.Namespace) -> RunSettings:

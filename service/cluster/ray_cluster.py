@@ -56,6 +56,7 @@ from service.storage import paths  # noqa: E402
 from service.terminal import signals  # noqa: E402
 from service.terminal.redaction import redact, secret_name  # noqa: E402
 from service.terminal.waiting import waiting  # noqa: E402
+from trainables.environments import environment_variables  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
 from trainables.tune_trainable import StackTrainable  # noqa: E402
@@ -190,7 +191,7 @@ def _ray() -> Iterator[None]:
     """
     if where := address.given():
         with waiting("starting Ray"), signals.shielded():
-            ray.init(runtime_env={"env_vars": ONE_THREAD}, **QUIET)
+            ray.init(runtime_env={"env_vars": ONE_THREAD | environment_variables()}, **QUIET)
         host, port = address.place(where)
         if host and not where.startswith("ray://") and not address.asks_for_token(host, port):
             print(f"warning: the cluster at {redact(where)} {address.NO_TOKEN} (docs/cluster.md)", file=sys.stderr, flush=True)

@@ -35,6 +35,7 @@ from service.terminal.waiting import waiting
 from service.tracking.connection import DeletedError, TrackingError
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
+from trainables.environments import name_modules
 from trainables.errors import SupersededError, UserError
 from trainables.trial import Trial
 
@@ -49,6 +50,7 @@ def run(plan: Plan, storage: Path) -> int:
     Raises UserError for bad input, before anything is started or written, and where another driver takes over.
     """
     name, settings = plan.name, plan.settings
+    name_modules(settings.options.imports)
     if plan.todo or plan.left:
         devices.refuse(settings.options.device)
     address.check_usable()

@@ -26,6 +26,7 @@ class TrainingOptions:
     gpu_fraction: float = 0.5  # share of a GPU per stack: one evaluates while the other trains; bookkeeping, not isolation
     checkpoint_every: int = 5_000  # updates
     tf32: bool = False
+    imports: tuple[str, ...] = ()  # modules that register environments; no other is imported for one
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -42,7 +43,9 @@ class TrainingOptions:
     def words(self) -> list[str]:
         """As they are typed: `--device=cpu`; defaults are left out."""
         changed = {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) != field.default}
-        return [flag(name) if value is True else f"{flag(name)}={value}" for name, value in changed.items()]
+        modules = changed.pop("imports", ())
+        words = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in changed.items()]
+        return words + [f"--import={module}" for module in modules]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,7 +53,8 @@ class TrainingOptions:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingOptions:
         """Options that this code does not know, of a later version, are left out."""
-        return cls(**{field.name: value[field.name] for field in fields(cls) if field.name in value})
+        known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
+        return cls(**known | {"imports": tuple(known.get("imports", ()))})
 
 
 def executions() -> tuple[str, ...]:

@@ -107,8 +107,9 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
         start = command("run", name, storage=storage)
         raise UserError(f"sweep {name!r} has not been run in {paths.shown(storage)}, so there is nothing to resume; `{start}` starts it")
     settings = RunSettings.from_json(ledger.settings)
-    changes = {name: value for name, value in changes.items() if value}
-    settings = replace(settings, options=replace(settings.options, **(options or {})), resumed=True, **changes)
+    changes, options = {name: value for name, value in changes.items() if value}, dict(options or {})
+    options["imports"] = tuple(dict.fromkeys([*settings.options.imports, *options.get("imports", ())]))
+    settings = replace(settings, options=replace(settings.options, **options), resumed=True, **changes)
     if sweep.search:
         sweep = override(sweep, settings.overrides)
         left = suggested(sweep, name, ledger)[1]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.datasets import local
 from trainables.datasets.collect.record_command import add_arguments, record
+from trainables.environments import name_modules
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     def command(name: str, text: str, act: Callable[[argparse.Namespace], int | None], example: str) -> argparse.ArgumentParser:
         epilog, raw = f"example:\n  {parser.prog} {name} {example}".rstrip(), argparse.RawDescriptionHelpFormatter
         added = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
-        added.set_defaults(act=act)
+        help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
+        added.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=help)
+        added.set_defaults(act=partial(_act, act))
         return added
 
     command("list", "the datasets on this machine, and those that can be recorded here", _list, "")
@@ -64,6 +68,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     take.add_argument("--name", required=True, metavar="ID", help="such as d4rl/halfcheetah/medium-v2")
     take.add_argument("--force", action="store_true", help="replace the dataset if it exists")
+
+
+def _act(act: Callable[[argparse.Namespace], int | None], given: argparse.Namespace) -> int | None:
+    name_modules(given.imports)
+    return act(given)
 
 
 def _list(given: argparse.Namespace) -> None:

@@ -6,8 +6,8 @@
     OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
     RUNNER                          optional: then its v5 episodes are played without gymnasium's `step`, bit-equal, in half the time
 
-`make` builds any id that gymnasium knows or can import (`module:Name-v0`). An environment with settings of its own is written as its id
-and a JSON object, `Ant-v4 {"use_contact_forces": true}`: this one text names the environment everywhere.
+`make` builds any id that gymnasium knows, or that a module registers which the user has named (_modules.py). An environment with settings
+of its own is written as its id and a JSON object, `Ant-v4 {"use_contact_forces": true}`: this one text names the environment everywhere.
 
 Importing this package, and asking for a reference, imports no gymnasium: planning needs both at once.
 """
@@ -24,10 +24,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from trainables import plugins
+from trainables.environments._modules import environment_variables, import_for, name_modules, named_modules
 from trainables.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import gymnasium
+
+
+__all__ = ["environment_variables", "name_modules", "named_modules"]  # re-exported: the rest of the package is defined here
 
 
 @dataclass(frozen=True)
@@ -128,13 +132,14 @@ def runner(environment: str) -> Runner | None:
 def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     """Build the environment without printing anything, with gymnasium's defaults except for the settings in its text (`written`).
 
-    With `drawn`, its `render` returns pictures. `module:Name-v0` imports the module first, which must register the id. Raises
-    UserError, with the nearest ids, for an id that gymnasium does not know or cannot build, and for settings that the environment
-    does not take.
+    With `drawn`, its `render` returns pictures. The id `module:Name-v0` is registered by the module. Raises UserError for a module that
+    nobody named, with the nearest ids for an id that gymnasium does not know or cannot build, and for settings that the environment does
+    not take.
     """
     import gymnasium
 
     environment, settings = read(environment)
+    import_for(environment, {id.partition(":")[0] for ids in families().values() for id in ids if ":" in id})
     try:
         with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
             warnings.simplefilter("ignore")

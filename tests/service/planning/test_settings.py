@@ -20,6 +20,7 @@ from trainables.errors import UserError
 
 OTHER = {
     "device": "cpu", "execution": "dense", "stack_size": 3, "max_concurrent": 2, "gpu_fraction": 0.25, "checkpoint_every": 50, "tf32": True,
+    "imports": ("my_envs",),
 }  # fmt: skip
 SETTINGS = RunSettings(
     overrides=("hyper.hidden=(16, 16)", "seeds=0,1", "datasets=it's/here/a-v0"),
@@ -41,7 +42,7 @@ def test_the_test_changes_every_option() -> None:
     assert all(OTHER[field.name] != field.default for field in fields(TrainingOptions))
 
 
-@pytest.mark.parametrize("names", [names for count in (0, 1, 7) for names in itertools.combinations(OTHER, count)], ids=", ".join)
+@pytest.mark.parametrize("names", [names for count in (0, 1, 8) for names in itertools.combinations(OTHER, count)], ids=", ".join)
 def test_options_are_rendered_as_they_are_typed(names: tuple[str, ...]) -> None:
     options = TrainingOptions(**{name: OTHER[name] for name in names})
     assert len(options.words()) == len(names)

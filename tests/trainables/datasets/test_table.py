@@ -290,9 +290,10 @@ def test_an_environment_that_takes_other_arguments_is_made_or_one_line(
 ) -> None:
     (tmp_path / f"bare{len(more)}.py").write_text(BARE.format(more=more))
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("WINNOW_IMPORT", "")  # --import adds to it
     gymnasium.register(f"Bare{len(more)}-v0", entry_point=f"bare{len(more)}:Bare", max_episode_steps=5)
     make("test/bare/small-v0", environment=f"Bare{len(more)}-v0")
-    assert main(["check", "test/bare/small-v0"]) == (2 if says else 0)
+    assert main(["check", "test/bare/small-v0", "--import", f"bare{len(more)}"]) == (2 if says else 0)
     output = capsys.readouterr()
     assert output.err.count("\n") == bool(says)
     assert re.search(says, output.err)

@@ -165,6 +165,12 @@ def test_a_users_own_environment_is_imported_from_the_datasets_spec(
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", record], check=True, cwd=tmp_path)
     command = [sys.executable, "-m", "trainables", "--algorithm", "bc", "--updates", "4", "--evaluations", "1", "--episodes", "2"]
+    unnamed = subprocess.run([*command, "--dataset", "own/swing/random-v0"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert unnamed.returncode == 2
+    assert unnamed.stderr.count("\n") == 1
+    assert "'own_swing:Swing-v0' is made by the module own_swing" in unnamed.stderr
+    assert "--import own_swing" in unnamed.stderr
+    command += ["--import", "own_swing"]
     done = subprocess.run([*command, "--dataset", "own/swing/random-v0"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"after 4 updates: return -\d+\n", done.stdout), "no normalized score is shown"
@@ -175,11 +181,11 @@ def test_a_users_own_environment_is_imported_from_the_datasets_spec(
     monkeypatch.delenv("PYTHONPATH")
     missing = subprocess.run([*command, "--dataset", "own/swing/random-v0"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert missing.returncode == 2
-    assert "no environment 'own_swing:Swing-v0'" in missing.stderr
+    assert "--import own_swing: it cannot be imported (ModuleNotFoundError: No module named 'own_swing')" in missing.stderr
     assert missing.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["HalfCheeta-v5", "HalfCheetah-v9", "no/such-v0", "nomodule:Thing-v0", ""])
+@pytest.mark.parametrize("name", ["HalfCheeta-v5", "HalfCheetah-v9", "no/such-v0", ""])
 def test_a_wrong_id_is_one_line_with_the_nearest_ids(name: str) -> None:
     with pytest.raises(UserError) as caught:
         environments.make(name)
