@@ -56,10 +56,11 @@ class Cluster:
 class Idle:
     """Ships nothing: only training and the manifest matter here."""
 
-    trouble, begun = "", True
+    trouble, begun, left_alone = "", True, ()
 
     def __init__(self, ship: object) -> None: ...
     def start(self) -> None: ...
+    def check(self, patience: float) -> None: ...
     def finish(self, patience: float, **_: bool) -> bool:
         return True
 
