@@ -98,7 +98,7 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     shown = b"".join(
         ask(f"{head}/api/{page}") for page in ("jobs/", "v0/actors?detail=1", "v0/workers?detail=1", "v0/runtime_envs?detail=1")
     )
-    assert b"StackTrainable" in shown
+    assert b"Trainable" in shown
     assert PLANTED.encode() not in shown
     written = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert any(path.name.startswith("runtime_env_agent") for path in written)
