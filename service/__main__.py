@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(argv)
         finally:
             sys.stdout.flush()  # not at exit, where it is too late to be quiet
+    except KeyboardInterrupt:  # while the command was still being read
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         if not unread():
             raise
