@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tomllib
@@ -12,6 +13,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OUTSIDE_MAKE = {
+    name: value for name, value in os.environ.items() if name not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")
+}  # prints no "make[1]:"
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 
 
@@ -49,7 +53,7 @@ def test_the_license_is_the_one_that_is_named() -> None:
 
 def test_make_help_lists_every_target() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.M)
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "help"], cwd=ROOT, env=OUTSIDE_MAKE, capture_output=True, text=True, check=True)
     listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert list(listed) == phony.split()
     assert listed["lint"] == "formatting, style, types, direction of imports"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .invariants import Twin, check, mlflow_client, twin_of
-from .nursery import Nursery
+from .support.invariants import Twin, check, mlflow_client, twin_of
+from .support.nursery import Nursery
 
 QUICK = ("no_table", "no_mlflow")  # switches for a run where only training and the manifest matter
 EVERY = 20  # updates between two checkpoints

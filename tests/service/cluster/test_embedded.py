@@ -1,4 +1,4 @@
-"""Where an embedded Ray can start, and its private folder; without Ray. What it keeps to itself: tests/faults/test_embedded.py."""
+"""Where an embedded Ray can start, and its private folder; without Ray. Its secrets: tests/faults/processes/test_embedded.py."""
 
 from __future__ import annotations
 

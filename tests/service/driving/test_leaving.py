@@ -18,7 +18,7 @@ from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.storage import paths
-from tests.faults.harness import handles
+from tests.faults.support.harness import handles
 from tests.service.conftest import ROOT
 
 SETTINGS = ("datasets=test/hopper/random-v0",)

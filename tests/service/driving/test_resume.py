@@ -20,7 +20,7 @@ from service.planning.options import TrainingOptions
 from service.planning.plan import resume_plan
 from service.spool import lines as spool
 from service.storage import paths
-from tests.faults import nursery
+from tests.faults.support import nursery
 from tests.s3 import Server
 from trainables.trial import Trial
 

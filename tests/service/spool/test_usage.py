@@ -13,7 +13,7 @@ import pytest
 from service.spool import lines as spool
 from service.spool.usage import CPU, GPU, MEMORY, Usage
 from service.storage import paths
-from tests.faults.invariants import story
+from tests.faults.support.invariants import story
 from tests.service.conftest import ROOT
 from tests.service.spool.test_spool import KEY, listen, reports
 

@@ -15,10 +15,10 @@ from service.ledger.journal import ObjectJournal
 from service.storage import paths, s3, trial_objects
 from tests.s3 import SECRET, Server
 
-from .conftest import EVERY, SETTINGS, Record, arguments
-from .harness import Process, RayNode, driver, node, wait_for
-from .invariants import SWEEP, Attempt, Twin, attempts, check, redone
-from .nursery import Ended, Nursery
+from ..conftest import EVERY, SETTINGS, Record, arguments
+from ..support.harness import Process, RayNode, driver, node, wait_for
+from ..support.invariants import SWEEP, Attempt, Twin, attempts, check, redone
+from ..support.nursery import Ended, Nursery
 
 Host = Callable[..., Ended]
 

@@ -1,8 +1,8 @@
 """A small proxy before an MLflow server, with a mood: `well`, `down` (closes at once), `500`, `slow` (1 s), `silent` (never answers),
 `only Basic dXNlcjpwYXNz` (401 unless the header Authorization is that).
 
-`python -m tests.faults.proxy PORT BACKEND MOOD_FILE`: the mood is read from the file at every request. `flapping` is another at each
-request of a kind: MLflow's client tries every call twice, so some of each kind are made twice, and some given up that were made.
+`python -m tests.faults.support.proxy PORT BACKEND MOOD_FILE`: the mood is read from the file at every request. `flapping` is another at
+each request of a kind: MLflow's client tries every call twice, so some of each kind are made twice, and some given up that were made.
 """
 
 from __future__ import annotations

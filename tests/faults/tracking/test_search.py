@@ -10,9 +10,9 @@ import pytest
 
 from service.storage import paths
 
-from .conftest import SETTINGS, Fresh, Record
-from .invariants import Twin, check, twin_of
-from .nursery import Ended, Nursery
+from ..conftest import SETTINGS, Fresh, Record
+from ..support.invariants import Twin, check, twin_of
+from ..support.nursery import Ended, Nursery
 
 NAME = "td3bc_adaptive"
 SEARCH = {"seeds": "0", "search.suggestions": "4", "search.objective": "score"}

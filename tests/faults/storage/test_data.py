@@ -30,8 +30,8 @@ from trainables.native import build
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial
 
-from .conftest import QUICK, Fresh, Record, arguments
-from .nursery import ROOT, Ended, Nursery
+from ..conftest import QUICK, Fresh, Record, arguments
+from ..support.nursery import ROOT, Ended, Nursery
 
 
 @pytest.fixture

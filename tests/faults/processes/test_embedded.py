@@ -17,10 +17,10 @@ import pytest
 from service.cluster import embedded
 from service.ledger import manifest
 
-from .conftest import Fresh, Record, arguments
-from .harness import PATIENT, Process, descendants, driver, handles, kill, raylet, title, wait_for
-from .invariants import SWEEP
-from .nursery import ROOT
+from ..conftest import Fresh, Record, arguments
+from ..support.harness import PATIENT, Process, descendants, driver, handles, kill, raylet, title, wait_for
+from ..support.invariants import SWEEP
+from ..support.nursery import ROOT
 
 pytestmark = pytest.mark.slow_faults
 

@@ -15,10 +15,10 @@ import pytest
 
 from service.storage import paths
 
-from .conftest import Fresh, Record, arguments
-from .harness import Process, free_ports, wait_for
-from .invariants import Twin, check
-from .nursery import Nursery
+from ..conftest import Fresh, Record, arguments
+from ..support.harness import Process, free_ports, wait_for
+from ..support.invariants import Twin, check
+from ..support.nursery import Nursery
 
 pytestmark = pytest.mark.slow_faults
 SECRET = "not-to-be-shown"
@@ -35,7 +35,7 @@ class Server:
         store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
         self.server = Process(command, environment, folder / "server.log", **more)
-        proxy = [sys.executable, "-m", "tests.faults.proxy", str(front), str(port), str(self._mood)]
+        proxy = [sys.executable, "-m", "tests.faults.support.proxy", str(front), str(port), str(self._mood)]
         self.proxy = Process(proxy, environment, folder / "proxy.log")
         wait_for(self._healthy, self.server)
 
@@ -68,7 +68,7 @@ def well(server: Server) -> Iterator[Server]:
     """The server with nothing of the sweep in it."""
     from service.tracking.runs import EXPERIMENT
 
-    from .invariants import mlflow_client
+    from ..support.invariants import mlflow_client
 
     server.mood("well")
     with mlflow_client(server.address) as client:
@@ -203,7 +203,7 @@ def test_a_server_that_asks_who_it_is(nursery: Nursery, fresh: Fresh, twin: Twin
 
 
 def stop(server: Server, number: int) -> None:
-    from .harness import descendants, kill
+    from ..support.harness import descendants, kill
 
     for pid in [server.server.pid, *descendants(server.server.pid)]:
         kill(pid, number)

@@ -8,9 +8,9 @@ import pytest
 
 from trainables.storage import files
 
-from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
-from .invariants import Twin, redone
-from .nursery import Nursery
+from ..conftest import EVERY, QUICK, Fresh, Record, arguments, whole
+from ..support.invariants import Twin, redone
+from ..support.nursery import Nursery
 
 STRIDE = 12  # of the quick tests; the slow ones take every boundary
 

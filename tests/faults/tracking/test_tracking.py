@@ -14,9 +14,9 @@ from service.storage import paths
 from service.storage.identity import identity_of
 from service.tracking.runs import EXPERIMENT
 
-from .conftest import QUICK, Fresh, Record, arguments
-from .invariants import Twin, check, mlflow_client
-from .nursery import Ended, Nursery
+from ..conftest import QUICK, Fresh, Record, arguments
+from ..support.invariants import Twin, check, mlflow_client
+from ..support.nursery import Ended, Nursery
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port, where nobody listens
 

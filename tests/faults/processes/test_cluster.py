@@ -14,10 +14,10 @@ from service.ledger import manifest
 from service.spool import lines
 from service.storage import paths
 
-from .conftest import Fresh, Record, arguments
-from .harness import Jobs, Process, RayNode, descendants, driver, kill, node, raylet, title, wait_for, workers
-from .invariants import SWEEP, Twin, attempts, check, redone, twin_of
-from .nursery import Nursery
+from ..conftest import Fresh, Record, arguments
+from ..support.harness import Jobs, Process, RayNode, descendants, driver, kill, node, raylet, title, wait_for, workers
+from ..support.invariants import SWEEP, Twin, attempts, check, redone, twin_of
+from ..support.nursery import Nursery
 
 pytestmark = pytest.mark.slow_faults
 

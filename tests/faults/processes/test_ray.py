@@ -16,11 +16,11 @@ from service.ledger import manifest
 from service.spool import lines
 from service.storage import paths
 
-from .conftest import Fresh, Record, arguments
-from .harness import Process, descendants, driver, kill, open_to_others, title, wait_for
-from .invariants import SWEEP, Twin, attempts, check, redone, twin_of
-from .nursery import Nursery
-from .test_security import Trap
+from ..conftest import Fresh, Record, arguments
+from ..storage.test_security import Trap
+from ..support.harness import Process, descendants, driver, kill, open_to_others, title, wait_for
+from ..support.invariants import SWEEP, Twin, attempts, check, redone, twin_of
+from ..support.nursery import Nursery
 
 pytestmark = pytest.mark.slow_faults
 

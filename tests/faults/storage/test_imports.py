@@ -9,8 +9,8 @@ import pytest
 
 from service.ledger import manifest
 
-from .conftest import QUICK, Fresh, Record, arguments
-from .nursery import Ended, Nursery
+from ..conftest import QUICK, Fresh, Record, arguments
+from ..support.nursery import Ended, Nursery
 
 DATASET = "test/hopper/random-v0"
 IMPORTED = "The Zen of Python"  # what importing the module `this` prints

@@ -12,9 +12,9 @@ import torch
 
 from service.storage import paths
 
-from .conftest import QUICK, Fresh, arguments
-from .invariants import Twin, check
-from .nursery import ROOT, Nursery
+from ..conftest import QUICK, Fresh, arguments
+from ..support.invariants import Twin, check
+from ..support.nursery import ROOT, Nursery
 
 SECRET = "hunter2hunter2"
 

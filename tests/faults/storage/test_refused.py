@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from .conftest import QUICK, Fresh, Record, arguments
-from .invariants import Twin, check
-from .nursery import ROOT, Nursery
+from ..conftest import QUICK, Fresh, Record, arguments
+from ..support.invariants import Twin, check
+from ..support.nursery import ROOT, Nursery
 
 
 def test_a_storage_that_cannot_be_written_is_said_in_one_line(nursery: Nursery, fresh: Fresh, record: Record) -> None:

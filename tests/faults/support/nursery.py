@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Nursery:
     """The parent's side: `run` sends a command and waits for its end."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "tests.faults.nursery"]
+        command = [sys.executable, "-m", "tests.faults.support.nursery"]
         environment = environment | {"PYTHONPATH": f"{ROOT}:{HERE / 'inject'}"}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

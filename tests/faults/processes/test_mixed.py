@@ -7,9 +7,9 @@ import pytest
 from service.ledger import manifest
 from service.storage import paths
 
-from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
-from .invariants import Twin, check, redone
-from .nursery import Nursery
+from ..conftest import EVERY, QUICK, Fresh, Record, arguments, whole
+from ..support.invariants import Twin, check, redone
+from ..support.nursery import Nursery
 
 BAD = {"sparsities": "0.8,0.9,0.9999", "hyper.learning_rate": "0.0003,1e30"}  # SNIP at 99.99 % leaves no path
 

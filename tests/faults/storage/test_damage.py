@@ -11,9 +11,9 @@ import pytest
 from service.spool import lines as spool
 from service.storage import paths
 
-from .conftest import EVERY, QUICK, Fresh, Record, arguments, whole
-from .invariants import Twin, redone
-from .nursery import Nursery
+from ..conftest import EVERY, QUICK, Fresh, Record, arguments, whole
+from ..support.invariants import Twin, redone
+from ..support.nursery import Nursery
 
 
 @pytest.fixture

@@ -1,0 +1,99 @@
+"""What makes a test quick, or lets it see what a process does."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from hooks import when_imported
+
+
+def work(folder: str) -> None:
+    """Note the first and the last update that each attempt computes, in a file that a SIGKILL does not lose."""
+
+    def change(module: Any) -> None:
+        init, at = module.Agent.__init__, module.Agent.at
+
+        def begin(agent: Any, algorithm: Any, stack: Any, *more: Any, **named: Any) -> None:
+            init(agent, algorithm, stack, *more, **named)
+            path = Path(folder) / f"{time.monotonic_ns():020d}-{os.getpid()}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(struct.pack("qq", -1, -1) + json.dumps([trial.key for trial in stack.trials]).encode())
+            with path.open("r+b") as file:
+                agent.__dict__["noted"] = mmap.mmap(file.fileno(), 16)
+
+        def note(agent: Any, update: int) -> None:
+            first, _ = struct.unpack("qq", agent.__dict__["noted"][:16])
+            agent.__dict__["noted"][:16] = struct.pack("qq", update if first < 0 else first, update)
+            at(agent, update)
+
+        module.Agent.__init__, module.Agent.at = begin, note
+
+    when_imported("trainables.agent", change)
+
+
+def slow(milliseconds: str) -> None:
+    """Every update takes so much longer, so that there is time to kill it."""
+
+    def change(module: Any) -> None:
+        at = module.Agent.at
+
+        def wait(agent: Any, update: int) -> None:
+            time.sleep(float(milliseconds) / 1000)
+            at(agent, update)
+
+        module.Agent.at = wait
+
+    when_imported("trainables.agent", change)
+
+
+def no_table() -> None:
+    """A run ends without its table and figure."""
+    when_imported("service.driving.session", lambda module: setattr(module, "show", lambda *_: None))
+
+
+def no_mlflow() -> None:
+    """Nothing is shipped."""
+
+    class Idle:
+        trouble, begun, left_alone = "", True, ()
+
+        def __init__(self, ship: object) -> None: ...
+
+        def start(self) -> None: ...
+
+        def check(self, patience: float) -> None: ...
+
+        def finish(self, patience: float, **_: bool) -> bool:
+            return True
+
+    when_imported("service.driving.session", lambda module: setattr(module, "ShipperThread", Idle))
+
+
+def watches(seconds: str) -> None:
+    """How long a driver watches a lease for signs of life."""
+
+    def change(module: Any) -> None:
+        module.Lease.__init__.__kwdefaults__["bound"] = float(seconds)
+
+    when_imported("service.ledger.lease", change)
+
+
+def s3_reads_within(seconds: str) -> None:
+    """How long one try of a call to S3 waits for its answer."""
+    when_imported("service.storage.s3", lambda module: setattr(module, "READ_TIMEOUT", float(seconds)))
+
+
+def ships_every(seconds: str) -> None:
+    """How long a shipper waits between two passes, and after a first failure twice as long."""
+    when_imported("service.tracking.shipper", lambda module: setattr(module, "PERIOD", float(seconds)))
+
+
+def patience(seconds: str) -> None:
+    """How long the end of a run waits for MLflow."""
+    when_imported("service.driving.session", lambda module: setattr(module, "PATIENCE", float(seconds)))
