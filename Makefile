@@ -39,11 +39,11 @@ lint: .venv/installed-dev  ## formatting, style, types, direction of imports
 
 bench: .venv/installed-dev .venv-peer/installed  ## measure every claim about speed beside its peer (benchmarks/README.md)
 	$(BIN)/python -m trainables.datasets.collect record winnow/halfcheetah/expert-v0
-	$(BIN)/python benchmarks/updates.py
-	$(BIN)/python benchmarks/update_profile.py --to benchmarks/update_profile.json
-	$(BIN)/python benchmarks/break_even.py
-	$(BIN)/python benchmarks/evaluation.py
-	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python -m benchmarks.speed.updates
+	$(BIN)/python -m benchmarks.speed.update_profile --to benchmarks/speed/update_profile.json
+	$(BIN)/python -m benchmarks.speed.break_even
+	$(BIN)/python -m benchmarks.speed.evaluation
+	$(BIN)/python -m benchmarks.speed.inference
 
 # d3rlpy pins another version of gymnasium, so it gets a separate environment.
 .venv-peer/installed:

@@ -1,4 +1,4 @@
-"""Write the tables of benchmarks/README.md from the JSON files beside it: `python benchmarks/tables.py`, after `make bench`.
+"""Write the tables of benchmarks/README.md from the JSON files of the programs: `python -m benchmarks.tables`, after `make bench`.
 
 A table stands between `<!-- name -->` and `<!-- end -->`, and its rows come from the function of that name.
 """
@@ -160,7 +160,8 @@ def said(scores: Scores) -> str:
 
 
 def read(name: str) -> Any:
-    return json.loads((HERE / f"{name}.json").read_text())
+    (file,) = HERE.glob(f"*/{name}.json")
+    return json.loads(file.read_text())
 
 
 def spread(values: list[float], digits: int) -> str:

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A file of benchmarks/ by name, which finds its neighbours."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
+    """A program of benchmarks/ by name: they are run from the repository's root."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 def test_a_table_has_exactly_one_place_on_its_page(program: Any, tmp_path: Path) -> None:
@@ -34,30 +34,30 @@ def test_a_table_has_exactly_one_place_on_its_page(program: Any, tmp_path: Path)
 def test_the_page_shows_what_was_measured(program: Any) -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text()
     for name, text in program("tables").texts().items():
-        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python benchmarks/tables.py`"
+        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.tables`"
 
 
 def test_the_methods_page_shows_what_was_trained(program: Any) -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
-    for name, text in program("methods").texts().items():
-        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python benchmarks/methods.py`"
+    for name, text in program("learning.methods").texts().items():
+        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.methods`"
 
 
 def test_the_results_page_shows_what_was_trained(program: Any) -> None:
     page = (ROOT / "docs" / "results.md").read_text()
-    for name, text in program("results").texts().items():
-        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python benchmarks/results.py`"
+    for name, text in program("learning.results").texts().items():
+        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.results`"
 
 
 def test_every_table_that_a_program_fills_has_its_place() -> None:
     pages = "".join(page.read_text() for page in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"))
-    named = {name for file in ROOT.glob("benchmarks/*.py") for name in re.findall(r'fill\(\S+, "(\w+)"', file.read_text())}
+    named = {name for file in ROOT.glob("benchmarks/**/*.py") for name in re.findall(r'fill\(\S+, "(\w+)"', file.read_text())}
     assert {"retained", "dense", "layers", "scores"} <= named
     assert [name for name in named if f"<!-- {name} -->" not in pages] == []
 
 
 def test_a_share_is_of_the_seeds_that_both_have(program: Any) -> None:
-    cell = program("retained").cell
+    cell = program("learning.retained").cell
     assert cell({0: 30.0, 1: 90.0}, {1: 100.0, 2: 10.0}) == "60.0 (30.0 to 90.0), 90 % n=2"
     assert cell({0: 30.0, 1: 60.0, 2: 90.0}, {}) == "60.0 (30.0 to 90.0)"
     assert cell({}, {0: 1.0}) == ""
@@ -65,7 +65,7 @@ def test_a_share_is_of_the_seeds_that_both_have(program: Any) -> None:
 
 def test_every_score_of_the_retained_share_is_in_its_tables(program: Any) -> None:
     """As many seeds in the cells as scores in the file."""
-    retained = program("retained")
+    retained = program("learning.retained")
     found = retained.load()
     assert sum(len(entry["scores"]) for entry in found.values()) == sum(
         len(seeds) for own in retained.cells(found).values() for seeds in own.values()
@@ -76,7 +76,7 @@ def test_every_score_of_the_retained_share_is_in_its_tables(program: Any) -> Non
 
 
 def test_d3rlpys_trial_is_told_apart_by_its_hyperparameters(program: Any) -> None:
-    place_of = program("methods").place_of
+    place_of = program("learning.methods").place_of
     row = {"dataset": "winnow/hopper/expert-v0", "algorithm": "rebrac", "updates": 10_000, "hyper": {"actor_penalty": 0.1}}
     assert place_of(row) == ("hopper-expert", "ReBRAC actor_penalty 0.1", "10,000")
     assert place_of(row | {"hyper": {}})[1] == "ReBRAC"

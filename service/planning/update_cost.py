@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainables import plugins
 from trainables.trial import BREAK_EVEN, Trial
 
-# Share of a dense update on a CPU: fixed, and per density of kept weights, fitted at 80, 90 and 95 % (benchmarks/updates.json: TD3+BC).
+# Share of a dense update on a CPU: fixed, and per density of kept weights, fitted at 80, 90, 95 % (TD3+BC, benchmarks/speed/updates.json).
 FIXED, KEPT = 0.04, 1.1
 
 

@@ -11,7 +11,7 @@ from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES
 from trainables.trial.trial import Trial
 
-# On a CPU, execution `auto` computes only the kept weights at or below this density. benchmarks/break_even.py finds 0.7 to
+# On a CPU, execution `auto` computes only the kept weights at or below this density. benchmarks/speed/break_even.py finds 0.7 to
 # 0.8 with AVX2; with AVX-512 it is lower, since dense products gain from it and the sparse kernels do not.
 BREAK_EVEN = 0.6
 

@@ -1,7 +1,7 @@
 """The first study, docs/results.md: its figures and tables from what the sweeps `study`, `study_grasp` and `study_longer` left in MLflow.
 
 for sweep in study study_grasp study_longer; do python -m service run $sweep; done     # resumed as often as needed
-python benchmarks/results.py [--storage FOLDER]      # renews docs/results/ and the tables of docs/results.md
+python -m benchmarks.learning.results [--storage FOLDER]      # renews docs/results/ and the tables of docs/results.md
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from tables import fill, markdown
 
+from benchmarks.tables import fill, markdown
 from service.results import statistics
 from service.results.cells import tasks_of
 from service.results.report import costs, tables
@@ -31,7 +31,7 @@ from service.tracking.runs import Tracking
 
 SWEEPS = ("study", "study_grasp")
 LONGER = "study_longer"
-PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 FOLDER = PAGE.with_suffix("")
 FIGURES = ("grid", "sparsity", "profiles", "pareto", "layers", "inputs")
 FRONTIERS = {"frontier": "flops", "frontier-time": "seconds"}

@@ -1,8 +1,8 @@
 """Updates per second of stacks on one GPU, summed over members, as plain calls and as CUDA graphs, with float32's products and
 with TF32's, and the share of the roofline.
 
-    python benchmarks/gpu.py                                     # writes benchmarks/gpu.json, some minutes on one GPU
-    python benchmarks/gpu.py --device cpu --members 1,2 --seconds 0.2 --to /tmp/gpu.json   # that the program runs
+    python -m benchmarks.speed.gpu                                     # writes benchmarks/speed/gpu.json, some minutes on one GPU
+    python -m benchmarks.speed.gpu --device cpu --members 1,2 --seconds 0.2 --to /tmp/gpu.json   # that the program runs
 
 The roofline counts the multiplications and additions of the weights between live units (kept or not, as a matrix product does), for the
 passes that the algorithm makes, over what one large product reached in the same run, with the same rounding of factors.

@@ -1,7 +1,7 @@
 """What stacks on a GPU score, with float32's products and with TF32's, seed by seed; tables.py puts the study's scores on CPUs beside.
 
-    python benchmarks/gpu_scores.py                               # writes gpu_scores.json; minutes on one GPU and its host's cores
-    python benchmarks/gpu_scores.py --device cpu --seeds 2 --updates 200 --to /tmp/scores.json   # that the program runs
+    python -m benchmarks.learning.gpu_scores                               # writes gpu_scores.json; minutes on one GPU and its host's cores
+    python -m benchmarks.learning.gpu_scores --device cpu --seeds 2 --updates 200 --to /tmp/scores.json   # that the program runs
 
 Each cell is one stack of its own, trained as a sweep trains it: evaluation beside training in other processes, on CPUs. Trials are
 those of search_spaces/study.py (its evaluations and final episodes), with more seeds. Seconds are of the whole stack: masks, updates,
@@ -23,8 +23,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from tables import said
 
+from benchmarks.tables import said
 from search_spaces.study import SWEEP as STUDY
 from trainables.reports import Evaluated, Finished, Trained
 from trainables.run import run_stack

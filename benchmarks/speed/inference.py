@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--to", type=Path, default=Path("benchmarks/inference.json"))
+    parser.add_argument("--to", type=Path, default=Path("benchmarks/speed/inference.json"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     table = load_table(given.dataset)

@@ -1,7 +1,7 @@
 """What share of the dense score a network pruned to 95 % keeps, and what that share depends on: behaviour cloning on two expert sets.
 
-    python benchmarks/retained.py            # run or go on; every finished trial is added to benchmarks/retained.json
-    python benchmarks/retained.py table      # writes the tables of docs/retained.md from what is there
+    python -m benchmarks.learning.retained            # run or go on; every finished trial is added to benchmarks/learning/retained.json
+    python -m benchmarks.learning.retained table      # writes the tables of docs/retained.md from what is there
 
 SNIP and random ERK masks against dense, over updates, rescaling, learning rate and calibration; three seeds. The initial weights,
 minibatches and evaluation episodes of a seed are the same in every cell, so that differences are paired.
@@ -18,15 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tables import fill, markdown
-
+from benchmarks.tables import fill, markdown
 from service.storage import paths
 from service.terminal.labels import method_name
 from trainables.reports import Checkpointed, Evaluated
 from trainables.trial import Stack, Trial
 
 RESULTS = Path(__file__).with_suffix(".json")
-PAGE = RESULTS.parent.parent / "docs" / "retained.md"
+PAGE = Path(__file__).parents[2] / "docs" / "retained.md"
 DATASETS = ("winnow/halfcheetah/expert-v0", "winnow/walker2d/expert-v0")
 SEEDS = (0, 1, 2)
 PRUNERS = ("snip", "random_erk")

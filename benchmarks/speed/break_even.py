@@ -1,6 +1,6 @@
 """Where kept weights become cheaper than dense products on a CPU: the time of an update, sparse against dense, by density.
 
-    python benchmarks/break_even.py        # writes break_even.json; about three minutes
+    python -m benchmarks.speed.break_even        # writes break_even.json; about three minutes
 
 CPU time per update of one trial with a random ERK mask, each execution as run_stack trains it (sparse from a tape). Both take turns at a
 density. `BREAK_EVEN` in trainables/trial/trial.py is read off it.

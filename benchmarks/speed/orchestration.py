@@ -1,6 +1,6 @@
 """What the service costs beside the work: planning, the journal, trials of nothing much, short trials of real training, many points.
 
-    python benchmarks/orchestration.py [plan] [noop] [training] [points] --folder /tmp/somewhere
+    python -m benchmarks.speed.orchestration [plan] [noop] [training] [points] --folder /tmp/somewhere
 
 `noop`: a trial that computes nothing but sleeps `--seconds` and spools five points and a checkpoint mark, as bare work in one process
 per core and through the service. `training`: the same short trials by run_stack in a loop, one process per core, and by `service run`.

@@ -2,7 +2,7 @@
 
 python -m service run methods --set algorithms=bc,td3_bc     # or any part of it, as often as needed
 python -m service run methods_controls
-python benchmarks/methods.py [--storage FOLDER]              # writes methods.json and methods_controls.json here, and the page's tables
+python -m benchmarks.learning.methods [--storage FOLDER]      # writes methods.json and methods_controls.json, and the tables of the page
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tables import fill, markdown
-
+from benchmarks.tables import fill, markdown
 from service.results import controls
 from service.results.report.gather import gather
 from service.results.runs import Run
@@ -27,7 +26,7 @@ from trainables.trial import Trial
 
 FOUND = Path(__file__).with_suffix(".json")
 CONTROLS = Path(__file__).with_name("methods_controls.json")
-PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 CELLS = (("dense", 0.0), ("snip", 0.95), ("random_erk", 0.95))
 
 

@@ -1,6 +1,6 @@
 """What each layer of a HalfCheetah actor keeps at 95 %, beside the paper's bars: the shape of SNIP's and GraSP's masks.
 
-python benchmarks/layers.py              # benchmarks/layers.json and the table of docs/retained.md
+python -m benchmarks.learning.layers              # benchmarks/learning/layers.json and the table of docs/retained.md
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tables import fill, markdown
-
+from benchmarks.tables import fill, markdown
 from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
@@ -20,7 +19,7 @@ from trainables.pruning.prune import prune
 from trainables.trial import Stack, Trial
 
 FOUND = Path(__file__).with_suffix(".json")
-PAGE = FOUND.parent.parent / "docs" / "retained.md"
+PAGE = Path(__file__).parents[2] / "docs" / "retained.md"
 DATASET = "winnow/halfcheetah/expert-v0"
 SEEDS = (0, 1, 2)
 ALGORITHMS = {"td3_bc": "TD3+BC", "bc": "BC"}

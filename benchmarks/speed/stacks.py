@@ -1,6 +1,6 @@
 """What a member of a stack costs on a CPU, against the same trial alone: CPU time per update and member, by the size of the stack.
 
-    python benchmarks/stacks.py        # writes stacks.json; minutes
+    python -m benchmarks.speed.stacks        # writes stacks.json; minutes
 
 Sizes take turns within a round, so that what else the machine does weighs on all of them alike. CPU time, since a stack is one process.
 """

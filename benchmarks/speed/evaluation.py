@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
     parser.add_argument("--envpool", help="python of an environment with envpool 1.2; without it envpool is left out")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--to", type=Path, default=Path("benchmarks/evaluation.json"))
+    parser.add_argument("--to", type=Path, default=Path("benchmarks/speed/evaluation.json"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""Where the time of a TD3+BC update goes, and what it costs made anew: `python benchmarks/update_profile.py [--sparsity 0.95]`.
+"""Where the time of a TD3+BC update goes, and what it costs made anew: `python -m benchmarks.speed.update_profile [--sparsity 0.95]`.
 
 A sparse update is a list of calls (trainables/tensors/tape.py), so each call is timed by itself; what a tape saves is seen by making
 the same updates without it, in turn.
@@ -20,8 +20,8 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from updates import Ours
 
+from benchmarks.speed.updates import Ours
 from trainables.datasets.table import load_table
 
 PARTS = {

@@ -1,8 +1,8 @@
 """Dense scores beside d3rlpy's, on the same table, with the same settings, updates and evaluation episodes: are our algorithms right?
 
-    python benchmarks/methods.py             # ours, from the sweep `methods`
-    python benchmarks/scores.py              # d3rlpy's, for each dense trial of it; what is in scores.json is not trained again
-    python benchmarks/scores.py table        # the table of docs/methods.md
+    python -m benchmarks.learning.methods             # ours, from the sweep `methods`
+    python -m benchmarks.learning.scores              # d3rlpy's, for each dense trial of it; what is in scores.json is not trained again
+    python -m benchmarks.learning.scores table        # the table of docs/methods.md
 
 d3rlpy's policies are played here, in the episodes of the same seed, so nothing but the training differs.
 """
@@ -21,11 +21,11 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import methods
 import torch
-from tables import fill, markdown
-from updates import save
 
+from benchmarks.learning import methods
+from benchmarks.speed.updates import save
+from benchmarks.tables import fill, markdown
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.evaluation.evaluation import evaluation_seeds

@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
     parser.add_argument("--peer", default=".venv-peer/bin/python", help="python of an environment with d3rlpy 2.8")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--to", type=Path, default=Path("benchmarks/updates.json"))
+    parser.add_argument("--to", type=Path, default=Path("benchmarks/speed/updates.json"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

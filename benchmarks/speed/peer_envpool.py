@@ -1,4 +1,4 @@
-"""envpool's side of benchmarks/evaluation.py: plays recorded actions, as often as it is told. Runs in an environment of its own."""
+"""envpool's side of benchmarks/speed/evaluation.py: plays recorded actions, as often as it is told. Runs in an environment of its own."""
 
 from __future__ import annotations
 
