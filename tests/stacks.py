@@ -18,6 +18,7 @@ from trainables.environments import Reference
 from trainables.pruning.prune import prune
 from trainables.tensors.mask import Mask
 from trainables.trial import Stack, Trial
+from trainables.trial.pruner_traits import traits_of
 
 Rows = dict[str, Tensor]
 
@@ -86,6 +87,8 @@ class World:
     def start(self) -> World:
         """Prune and build at update 0."""
         self.masks = prune(self.agent, self.stack, self.data.draw)
+        if traits_of(self.stack.lead.pruner).rescores:
+            self.agent.latent = {name: self.agent.initial(name) for name in self.agent.specs}
         self.agent.build(self.execution, masks=self.masks)
         return self
 

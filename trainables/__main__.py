@@ -64,7 +64,11 @@ def parser() -> argparse.ArgumentParser:
         if field.name == "seed":
             made.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more; several seeds train as one stack (default 0)")
         elif field.name in MAPPINGS:
-            notes = {"hyper": "hyperparameters of the algorithm", "sparsity_of": "sparsities of single networks, e.g. critic=0.9"}
+            notes = {
+                "hyper": "hyperparameters of the algorithm",
+                "sparsity_of": "sparsities of single networks, e.g. critic=0.9",
+                "pruning": "settings of the pruner, e.g. delta=1000 of rigl",
+            }
             made.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=notes[field.name])
         elif str(field.type) == "bool":
             notes = {

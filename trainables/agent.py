@@ -79,6 +79,7 @@ class Agent:
         self.target = SimpleNamespace()
         self.optimizers: dict[str, Adam] = {}
         self.trackers: dict[str, Polyak] = {}
+        self.latent: dict[str, Tensor] = {}  # the weights that a pruner may bring back, at the values they were masked with
         self.ones = torch.ones(self.size, device=device)
         self.execution = ""
         self.attributes = frozenset(vars(self)) | {"attributes"}  # any other was set by the algorithm
@@ -172,7 +173,7 @@ class Agent:
 
     def rows(self) -> dict[str, Tensor]:
         """All tensors that define the state, each as canonical rows [K, D], whatever the execution."""
-        rows: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {f"latent/{name}": row for name, row in self.latent.items()}
         for name, network in self.networks.items():
             rows[f"online/{name}"] = network.unpack(network.parameters)
             rows[f"adam.first/{name}"] = network.unpack(self.optimizers[name].first)
@@ -194,6 +195,7 @@ class Agent:
 
     def load_rows(self, rows: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
         """Restore the state that `rows` and `counts` returned."""
+        self.latent = {name: rows[f"latent/{name}"] for name in self.specs if f"latent/{name}" in rows}
         with torch.no_grad():
             for name, network in self.networks.items():
                 optimizer = self.optimizers[name]

@@ -73,9 +73,15 @@ def networks(algorithm: str) -> tuple[str, ...]:
 
 
 @cache
-def ranges(algorithm: str) -> dict[str, str]:
-    """The algorithm's own RANGES (trainables/trial/hyper_ranges.py), read from the source; empty where it has none."""
-    return dict(constant("algorithms", algorithm, "RANGES", {}))
+def ranges(folder: str, name: str) -> dict[str, str]:
+    """A plug-in's own RANGES (trainables/trial/hyper_ranges.py), read from the source; empty where it has none."""
+    return dict(constant(folder, name, "RANGES", {}))
+
+
+@cache
+def pruner_settings(pruner: str) -> dict[str, Any]:
+    """The pruner's SETTINGS with their defaults, read from the source; empty where it has none."""
+    return dict(constant("pruners", pruner, "SETTINGS", {}))
 
 
 def _body(folder: str, name: str) -> list[ast.stmt]:

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pruned:
-    """The masks were made, or have changed since the last report (gradual pruning).
+    """The masks were made, or have changed since the last report (a pruner that works during training).
 
     `statistics[k]` maps `mask/<what>/<network>` to a number; `details[k]` has everything else by network (mask_statistics.describe);
     `warnings[k]` are sentences on what makes a network fragile or slow."""

@@ -20,7 +20,7 @@ from trainables.errors import UserError
 from trainables.evaluation.evaluation import Evaluation
 from trainables.evaluation.futures import Beside, Future
 from trainables.evaluation.report_queue import ReportQueue
-from trainables.pruning.gradual import change, changes_of
+from trainables.pruning.mask_changes import change, changes_of, moved
 from trainables.pruning.mask_report import report_on
 from trainables.pruning.mask_statistics import Quantiles
 from trainables.pruning.prune import prune
@@ -31,6 +31,7 @@ from trainables.training.checkpoint import Saved, state_of
 from trainables.training.stack_files import StackFiles
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
+from trainables.trial.pruner_traits import traits_of
 
 CHECKPOINT_EVERY = 5_000  # updates; at most seconds of work
 HASH = 12  # digits of a hash that are shown
@@ -98,6 +99,8 @@ class StackRun:
         self.update = 0
         self.healthy = [True] * len(stack)  # members whose divergence has not been reported
         self.masks: dict[str, Mask] = {}
+        self.first: dict[str, Mask] = {}  # the masks before training, of pruners that replace weights
+        self.reported: dict[str, Mask] = {}  # the masks of the newest report
         self.details: Sequence[Mapping[str, Any]] = ()  # what the newest report says of the masks, for checkpoints
         self.quantiles: Quantiles = {}  # of the saliencies that the masks were chosen by
 
@@ -113,7 +116,11 @@ class StackRun:
     def start(self) -> Iterator[Report]:
         """Prune, and begin at update 0 with the initial weights."""
         self.masks = prune(self.agent, self.stack, self.data.draw, self.quantiles)
-        self.build(starting_rows(self.agent, self.stack, self.masks))
+        starting = starting_rows(self.agent, self.stack, self.masks)
+        traits = traits_of(self.stack.lead.pruner)
+        self.first = self.masks if traits.grows or traits.rescores else {}
+        self.agent.latent = starting if traits.rescores else {}
+        self.build(starting)
         yield from self.masked()
         yield from self.files.commit(self.state())
 
@@ -123,6 +130,7 @@ class StackRun:
             self.check_data(f"the checkpoint after update {saved.update:,} was trained on", data, trial)
         saved = saved.to(self.agent.device)
         self.masks, self.update, self.details = saved.masks, saved.update, saved.details
+        self.first, self.reported = dict(saved.first), saved.masks
         if self.details:
             self.files.write_masks(self.masks, self.details)  # in case one of these files was lost or damaged
         self.build({name: saved.rows[f"online/{name}"] for name in self.agent.specs})
@@ -141,7 +149,9 @@ class StackRun:
         losses: dict[str, Tensor] = {}
         for first, last in pairwise(sorted({first_update, *(at for at in self.changes if first_update <= at < stop), stop})):
             if first in self.changes:
-                self.masks = change(self.agent, self.stack, self.masks, self.changes[first], self.execution, self.quantiles)
+                self.masks = change(
+                    self.agent, self.stack, self.masks, self.changes[first], self.execution, first, self.data.draw, self.quantiles
+                )
             losses |= self.updates.run(first, last)
         finite = self.agent.finite()  # waits for a GPU, which has only queued its work so far
         rate = len(self.stack) * (stop - first_update) / (time.monotonic() - started)
@@ -160,7 +170,10 @@ class StackRun:
     def masked(self) -> Iterator[Report]:
         """Report the masks, which are new, then write their files."""
         report = report_on(self.masks, self.agent, self.update, input_names(self.table), self.quantiles, self.execution)
-        self.details = report.details
+        if self.first:
+            for statistics, more in zip(report.statistics, moved(self.masks, self.reported or self.masks, self.first), strict=True):
+                statistics |= more
+        self.details, self.reported = report.details, self.masks
         return self.taken(report, self.masks)
 
     def taken(self, report: Pruned, masks: dict[str, Mask]) -> Iterator[Report]:
@@ -191,7 +204,7 @@ class StackRun:
         self.reports.later(self.files.commit(self.state()))
 
     def state(self) -> Saved:
-        return state_of(self.agent, self.masks, self.update, self.details, [self.table.hash] * len(self.stack))
+        return state_of(self.agent, self.masks, self.update, self.details, [self.table.hash] * len(self.stack), self.first)
 
     def write_policies(self, executed: str) -> None:
         """Write the policies, with what is needed to act as they did in evaluation."""

@@ -21,18 +21,17 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     An adaptive sweep has none: its trials are not known before it runs. Raises UserError, with the value and the choices, for an
     invalid cell.
     """
-    _check_hyper(sweep)
+    _check_names(sweep)
     _check_options(sweep)
     if spaces(sweep):
         return ()
     plain = sweep.plain()
     trials: dict[str, Trial] = {}
     for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
-        settings = published(algorithm, dataset) if sweep.published else {}
-        for hyper in _hyper_cells(sweep, algorithm):
-            hyper = settings | hyper
+        papers = published(algorithm, dataset) if sweep.published else {}
+        for hyper, pruning in itertools.product(_hyper_cells(sweep, algorithm), sweep.settings(pruner)):
             cell: dict[str, Any] = {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-            trial = Trial(**(cell | plain | sweep.options(pruner, algorithm)), hyper=hyper)
+            trial = Trial(**(cell | plain | sweep.options(pruner, algorithm)), hyper=papers | hyper, pruning=pruning)
             for one in (trial, *(trial.controls().values() if sweep.controls else ())):
                 trials.setdefault(one.key, one)
     return tuple(trials.values())
@@ -56,11 +55,16 @@ def _hyper_cells(sweep: Sweep, algorithm: str) -> Iterator[dict[str, Any]]:
         yield dict(zip(axes, combination, strict=True))
 
 
-def _check_hyper(sweep: Sweep) -> None:
-    known = {name for algorithm in sweep.algorithms for name in plugins.hyper_defaults(algorithm)}
-    for name in sweep.hyper:
-        if name not in known:
-            raise unknown(f"hyperparameter of {', '.join(sweep.algorithms)}", name, sorted(known))
+def _check_names(sweep: Sweep) -> None:
+    """Raise UserError for a hyperparameter that no algorithm of the sweep has, and for a setting that none of its pruners has."""
+    hyper = {name for algorithm in sweep.algorithms for name in plugins.hyper_defaults(algorithm)}
+    settings = {name for pruner in sweep.pruners for name in plugins.pruner_settings(pruner)}
+    for kind, plugs, given, known in (
+        ("hyperparameter", sweep.algorithms, sweep.hyper, hyper), ("setting", sweep.pruners, sweep.pruning, settings)
+    ):  # fmt: skip
+        for name in given:
+            if name not in known:
+                raise unknown(f"{kind} of {', '.join(plugs)}", name, sorted(known))
 
 
 def _check_options(sweep: Sweep) -> None:

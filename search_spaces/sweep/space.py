@@ -52,13 +52,15 @@ class Space:
         hyper = settings | {n.removeprefix("hyper."): self._value(n, chosen) for n in self.dimensions if n not in SEARCHED}
         given = {"dataset": self.dataset, "algorithm": self.algorithm, "pruner": pruner, "sparsity": sparsity, "hyper": hyper}
         given |= self.sweep.plain() | self.sweep.options(pruner, self.algorithm)
-        return tuple(Trial(**given, seed=seed) for seed in self.sweep.seeds)
+        pruning = next(self.sweep.settings(pruner))
+        return tuple(Trial(**given, pruning=pruning, seed=seed) for seed in self.sweep.seeds)
 
     def study(self, sweep: str) -> str:
         """The study's name in sweep `sweep`. Everything that makes scores incomparable is hashed into it, so another budget starts another
         study."""
         about = self.sweep.plain() | {"seeds": self.sweep.seeds, "published": self.sweep.published}
         about["options"] = {pruner: self.sweep.options(pruner, self.algorithm) for pruner in self.sweep.pruners}
+        about |= {"pruning": self.sweep.pruning} if self.sweep.pruning else {}
         about["objective"] = self.sweep.search.objective if self.sweep.search else ""
         about |= {"dataset": self.dataset, "algorithm": self.algorithm, "dimensions": {n: str(v) for n, v in self.dimensions.items()}}
         mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from search_spaces.sweep.ranges import Range, Search
+from search_spaces.sweep.ranges import Range, Search, values_of
+from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, options_of
 from trainables.trial.pruner_traits import traits_of
@@ -18,11 +20,12 @@ AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float,
 class Sweep:
     """A grid: every combination of the tuples, each trained with the plain fields (those of `Trial`).
 
-    `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter;
-    a tuple of values is one more axis; an option of pruning goes to the pruners that use it. `controls` adds to each
-    pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts the papers' settings for
-    each dataset under `hyper` (trainables/trial/published.py). With `search` the sweep is adaptive: `sparsities` and numbers in
-    `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty or not a tuple.
+    `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter, one in
+    `pruning` to the pruners that have that setting; a tuple of values is one more axis. An option of pruning goes to the pruners that
+    use it. `controls` adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts
+    the papers' settings for each dataset under `hyper` (trainables/trial/published.py). With `search` the sweep is adaptive: `sparsities`
+    and numbers in `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty
+    or not a tuple.
     """
 
     datasets: tuple[str, ...]
@@ -46,6 +49,7 @@ class Sweep:
     allow_disconnected: bool = False
     controls: bool = False
     hyper: Mapping[str, Any] = field(default_factory=dict)
+    pruning: Mapping[str, Any] = field(default_factory=dict)
     search: Search | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +57,9 @@ class Sweep:
         for name, values in ranges.items():
             if isinstance(values, Range) and self.search is None:
                 raise UserError(f"{name} {values} is a range, which a grid cannot have: add search=Search(...)")
+        for name, values in self.pruning.items():
+            if isinstance(values, Range) or (self.search and isinstance(values, tuple | list)):
+                raise UserError(f"pruning.{name} {values} is searched, which only sparsities and hyper can be; give it one value")
         if self.search and self.controls:
             raise UserError("controls go with a grid: give the best of a search to one")
         for axis in AXES:
@@ -73,6 +80,12 @@ class Sweep:
         """The fields that every trial of the sweep has as they are."""
         left_out = {*AXES, *CHOICES, *MAPPINGS, "controls", "published", "search"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+
+    def settings(self, pruner: str) -> Iterator[dict[str, Any]]:
+        """Every combination of the settings in `pruning` that a pruner has."""
+        defaults = plugins.pruner_settings(pruner)
+        axes = {name: values_of(value, defaults[name]) for name, value in self.pruning.items() if name in defaults}
+        return (dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values()))
 
     def options(self, pruner: str, algorithm: str) -> dict[str, Any]:
         """The options that a pruner uses; calibration at its default for a pruner that does not calibrate."""

@@ -51,6 +51,7 @@ def _of_the_file(plan: Plan) -> list[str]:
         + (f", {sweep.final_episodes} final episodes" if sweep.final_episodes else ""),
         *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in AXES),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
+        *(f"  pruning.{name}  {value}" for name, value in sweep.pruning.items()),
     ]
 
 

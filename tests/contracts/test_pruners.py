@@ -10,7 +10,7 @@ import torch
 from tests.stacks import World, small_trial
 from trainables import plugins
 from trainables.pruners import Scored
-from trainables.pruning.gradual import change, changes_of
+from trainables.pruning.mask_changes import change, changes_of
 from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
 from trainables.tensors.mask import Mask, on_path, to_row
@@ -18,9 +18,11 @@ from trainables.trial import Trial, options_of
 from trainables.trial.pruner_traits import traits_of
 
 ALL = plugins.names("pruners")
-# Those that make masks before training; gradual ones and smaller networks have contracts of their own below.
-PRUNERS = tuple(name for name in ALL if traits_of(name).at_initialization)
-GRADUAL = tuple(name for name in ALL if traits_of(name).during_training)
+# Those that make masks before training, whatever becomes of them; gradual ones, masks that move and smaller networks have contracts of
+# their own below.
+PRUNERS = tuple(name for name in ALL if traits_of(name).starts_sparse)
+MOVING = tuple(name for name in ALL if traits_of(name).starts_sparse and traits_of(name).during_training)
+GRADUAL = tuple(name for name in ALL if traits_of(name).during_training and name not in MOVING)
 SMALLER = tuple(name for name in ALL if traits_of(name).shrinks)
 ALGORITHMS = plugins.names("algorithms")
 each_pruner = pytest.mark.parametrize("pruner", PRUNERS)
@@ -197,7 +199,7 @@ def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner
     for update in range(trials[0].updates):
         if update in changes:
             old = world.masks
-            world.masks = change(world.agent, world.stack, world.masks, changes[update], execution)
+            world.masks = change(world.agent, world.stack, world.masks, changes[update], execution, update, world.data.draw)
             for name, mask in world.masks.items():
                 assert all((new <= past).all() for new, past in zip(mask, old[name], strict=True)), "what is gone stays gone"
         world.train(update, update + 1)
@@ -210,6 +212,70 @@ def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner
             if kind.endswith(f"/{name}"):
                 assert (rows[removed] == 0).all(), kind
                 assert (rows[~removed] != 0).any()
+
+
+def moving(algorithm: str, pruner: str, sparsity: float, seed: int = 0, delta: int = 7) -> Trial:
+    return small_trial(algorithm, pruner, sparsity, seed, pruning={"delta": delta}, updates=30)
+
+
+@pytest.mark.parametrize("pruner", MOVING)
+@each_algorithm
+@pytest.mark.parametrize("execution", ["dense", "sparse", "auto"])
+def test_a_mask_that_moves_keeps_its_number_of_weights_and_holds_in_all_that_is_kept(pruner: str, algorithm: str, execution: str) -> None:
+    trials = [moving(algorithm, pruner, 0.75), moving(algorithm, pruner, 0.5, seed=1)]
+    world = World(trials, execution).start()
+    changes = changes_of(world.stack)
+    assert set(changes) == set(range(7, 24 if traits_of(pruner).grows else 30, 7))
+    for update in range(30):
+        if update in changes:
+            before, old = world.rows(), world.masks
+            world.masks = change(world.agent, world.stack, world.masks, changes[update], execution, update, world.data.draw)
+            rows = world.rows()
+            for name, mask in world.masks.items():
+                spec = world.agent.specs[name]
+                assert [sum(int(layer[k].sum()) for layer in mask) for k in range(2)] == [
+                    kept(trial.density, sum(spec.weights_per_layer)) for trial in trials
+                ]
+                if traits_of(pruner).grows:
+                    assert all(torch.equal(new.sum((2, 3)), past.sum((2, 3))) for new, past in zip(mask, old[name], strict=True))
+                now, was = to_row(spec, mask) == 1, to_row(spec, old[name]) == 1
+                assert (now & ~was).any(), "something grows"
+                for kind in ("online", "target", "adam.first", "adam.second"):
+                    row = rows.get(f"{kind}/{name}")
+                    if row is None:
+                        continue
+                    assert (row[~now] == 0).all(), kind
+                    assert torch.equal(row[now & was], before[f"{kind}/{name}"][now & was]), kind
+                    if kind.startswith("adam") or traits_of(pruner).grows:
+                        assert (row[now & ~was] == 0).all(), kind
+                    elif kind == "online":
+                        assert torch.equal(row[now & ~was], before[f"latent/{name}"][now & ~was])
+        world.train(update, update + 1)
+    for name, mask in world.masks.items():
+        removed = to_row(world.agent.specs[name], mask) == 0
+        assert all((row[removed] == 0).all() for kind, row in world.rows().items() if kind.endswith(f"/{name}") and "latent" not in kind)
+
+
+@pytest.mark.parametrize("pruner", MOVING)
+@each_algorithm
+def test_a_mask_moves_as_it_would_without_its_stack_mates(pruner: str, algorithm: str) -> None:
+    """Also beside a member whose parameters are no longer numbers, and one that is calibrated on other data."""
+    own, mate, sick = (
+        moving(algorithm, pruner, 0.6),
+        replace(moving(algorithm, pruner, 0.4, 1), calibration_size=32),
+        moving(algorithm, pruner, 0.5, 2),
+    )
+    alone, together = World([own]).start(), World([mate, own, sick]).start()
+    together.agent.networks[next(iter(together.agent.specs))].parameters[2] = torch.nan
+    for world in (alone, together):
+        changes = changes_of(world.stack)
+        for update in range(30):
+            if update in changes:
+                world.masks = change(world.agent, world.stack, world.masks, changes[update], "dense", update, world.data.draw)
+            world.train(update, update + 1)
+    assert torch.equal(member(together.masks, 1), member(alone.masks, 0))
+    for name, row in alone.rows().items():
+        assert torch.equal(together.rows()[name][1], row[0]), name
 
 
 @pytest.mark.parametrize("pruner", SMALLER)

@@ -168,6 +168,29 @@ def test_a_trial_goes_on_alone_after_having_been_in_a_stack(algorithm: str, tmp_
         assert [plain(r, 1) for r in reports] + [plain(r) for r in rest] == [plain(r) for r in alone]
 
 
+@pytest.mark.parametrize("pruner", ["rigl", "set", "sparse_reg"])
+def test_masks_that_move_stopped_anywhere_and_resumed_equal_uninterrupted(pruner: str, tmp_path: Path) -> None:
+    own = trial(0, pruner, 0.8, pruning={"delta": 5})
+    whole = list(run([own], tmp_path / "whole", "auto"))
+    pruned = [report.statistics[0] for report in whole if isinstance(report, Pruned)]
+    assert len(pruned) > 3
+    assert (pruned[0]["mask/first_overlap/critic"], pruned[0]["mask/replaced/critic"]) == (1, 0)
+    assert all(0 < now["mask/replaced/critic"] < 1 for now in pruned[1:])
+    assert 0 < pruned[-1]["mask/first_overlap/critic"] < 1
+    assert {now["mask/density/critic"] for now in pruned} == {pruned[0]["mask/density/critic"]}
+    for stop_at in (7, 14, 21):
+        storage = tmp_path / str(stop_at)
+        reports: list[Report] = []
+        for report in (first := run([own], storage, "auto")):
+            reports.append(report)
+            if report == Checkpointed(stop_at):
+                first.close()
+                break
+        rest = list(run([own], storage, "auto"))
+        assert [plain(r) for r in reports + rest] == [plain(r) for r in whole]
+        assert result(storage, own) == result(tmp_path / "whole", own)
+
+
 def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     """The mask changes between checkpoints; auto goes from dense to sparse on the way."""
     own = trial(0, "gmp", 0.9)

@@ -8,8 +8,15 @@
 | `schedule(density)` | the density after each round, in several rounds; each scores the network pruned so far |
 | `REGROWS = True` | with a schedule: a later round may bring back a removed weight |
 | `budgets(spec, density)` | weights kept per layer; without it, the trial's scope says within what weights are ranked |
-| `mask_schedule(updates)` | with budgets, prunes during training: update -> share of all weights to be removed that are gone from then on |
+| `mask_schedule(updates)` | changes masks during training, at these updates: update -> a share of weights (see below) |
+| `growth(network)` | a score per weight, high = let it grow, for masks that move |
+| `RESCORES = True` | masks that are chosen anew by `saliency` during training |
+| `SETTINGS = {"delta": 1000}` | numbers that a trial may change: arguments of `mask_schedule`; RANGES as in algorithms/ |
 | `TITLE = "SNIP"` | its name as papers write it; without it, the file's name |
+
+With a `mask_schedule` and `budgets` alone, a trial starts dense, and the share is that of all weights to be removed that are gone from this
+update on. With `growth`, it starts from a mask, and the share of each layer's kept weights, the smallest ones, makes room for others. With
+RESCORES, it starts from a mask, and the share means nothing.
 
 They are read from the source without importing the file (trainables/trial/pruner_traits.py), so define them at its top level.
 """

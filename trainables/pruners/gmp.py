@@ -9,6 +9,7 @@ from torch import Tensor
 from trainables.pruners import Scored, random_erk
 
 TITLE = "GMP"
+WITHOUT_LOSS = True
 BEGIN, END, EVENTS = 0.2, 0.8, 100  # the mask changes EVENTS times between these fractions of training
 
 budgets = random_erk.budgets

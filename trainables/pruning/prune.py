@@ -7,7 +7,7 @@ scores which network, and nothing else adds to its gradient; LEAKY_LOSSES, if an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from trainables import plugins
 from trainables.agent import Agent
@@ -29,7 +29,8 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
     Raises UserError, naming trial and layer, if a mask disconnects a network and the trial does not allow that.
     """
     masks = {name: ones(spec, len(stack), agent.device) for name, spec in agent.specs.items()}
-    for members in alike(stack):
+    pruned = [member for member, trial in enumerate(stack.trials) if traits_of(trial.pruner).starts_sparse]
+    for members in alike(stack, pruned):
         group = Stack(tuple(stack.trials[member] for member in members))
         chosen, saliency = prune_alike(agent, group, batches)
         for name, mask in chosen.items():
@@ -45,13 +46,13 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
     return masks
 
 
-def alike(stack: Stack) -> list[list[int]]:
-    """The members that are pruned before training, in groups that agree in pruner, losses, scope, target and calibration."""
+def alike(stack: Stack, members: Iterable[int]) -> list[list[int]]:
+    """Members in groups that agree in pruner, losses, scope, target and calibration."""
     groups: dict[tuple[object, ...], list[int]] = {}
-    for member, trial in enumerate(stack.trials):
-        if traits_of(trial.pruner).at_initialization:
-            calibration = trial.calibration_batches, trial.calibration_size
-            groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.target, calibration), []).append(member)
+    for member in members:
+        trial = stack.trials[member]
+        calibration = trial.calibration_batches, trial.calibration_size
+        groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.target, calibration), []).append(member)
     return list(groups.values())
 
 

@@ -45,8 +45,9 @@ class Scored:
         self.place([*self.weights, *self.biases])
 
 
-def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, turn: int) -> Scored:
-    """A network of `agent`, which is in the reference execution, as a pruner sees it in round `turn`."""
+def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, turn: int = 0, phase: str = "") -> Scored:
+    """A network of `agent`, which is in the reference execution, as a pruner sees it in round `turn`; `phase` sets its draws apart from
+    those before training."""
     lead, seeds = stack.lead, agent.streams.seeds
     network = cast(Reference, agent.networks[name])
     loss_of: Mapping[str, Callable[[Agent, Batch], Tensor]] = agent.algorithm.LOSSES
@@ -54,7 +55,7 @@ def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, 
         loss_of = {**loss_of, **agent.algorithm.LEAKY_LOSSES}
 
     def losses(more: int = 0) -> Iterator[Tensor]:
-        training, agent.streams = agent.streams, Streams(seeds, agent.device, phase="calibration/")
+        training, agent.streams = agent.streams, Streams(seeds, agent.device, phase=f"{phase}calibration/")
         try:
             for index in range(lead.calibration_batches + more):
                 agent.streams.update = turn * lead.calibration_batches + index
@@ -63,7 +64,7 @@ def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, 
             agent.streams = training
 
     def random(layer: int) -> Tensor:
-        return Streams(seeds, agent.device, phase="mask/").uniform(f"{name}.{layer}", *mask[layer].shape[1:])
+        return Streams(seeds, agent.device, phase=f"{phase}mask/").uniform(f"{name}.{layer}", *mask[layer].shape[1:])
 
     def place(parameters: list[Tensor]) -> None:
         network.weights, network.biases = parameters[: len(mask)], parameters[len(mask) :]

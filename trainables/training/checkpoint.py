@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ KEEP = 2  # the newest may be torn; the one before it is then used
 
 @dataclass(frozen=True)
 class Saved:
-    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, details of each member's masks, and
-    the hash of the data that each member was trained on, empty where older code wrote the checkpoint."""
+    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, details of each member's masks, the
+    hash of the data that each member was trained on, empty where older code wrote the checkpoint, and, where weights are replaced during
+    training, the first masks."""
 
     update: int
     rows: dict[str, Tensor]
@@ -40,19 +41,26 @@ class Saved:
     counts: dict[str, int]
     details: Sequence[Mapping[str, Any]] = ()
     data: Sequence[str] = ()
+    first: Mapping[str, Mask] = field(default_factory=dict)
 
     def to(self, device: str) -> Saved:
         """The same on another device."""
         rows = {name: row.to(device) for name, row in self.rows.items()}
-        return replace(self, rows=rows, masks={name: [layer.to(device) for layer in mask] for name, mask in self.masks.items()})
+        masks, first = ({name: [layer.to(device) for layer in m] for name, m in own.items()} for own in (self.masks, self.first))
+        return replace(self, rows=rows, masks=masks, first=first)
 
 
 def state_of(
-    agent: Agent, masks: Mapping[str, Mask], update: int, details: Sequence[Mapping[str, Any]] = (), data: Sequence[str] = ()
+    agent: Agent,
+    masks: Mapping[str, Mask],
+    update: int,
+    details: Sequence[Mapping[str, Any]] = (),
+    data: Sequence[str] = (),
+    first: Mapping[str, Mask] | None = None,
 ) -> Saved:
     """The state to checkpoint after `update`, on the CPU, so that training may go on before it is saved."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
-    return Saved(update, rows, {name: [layer.cpu() for layer in mask] for name, mask in masks.items()}, agent.counts(), details, data)
+    return Saved(update, rows, dict(masks), agent.counts(), details, data, first or {}).to("cpu")
 
 
 def save(storage: Path, stack: Stack, state: Saved) -> None:
@@ -61,6 +69,7 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
         folder = trial_files.checkpoints(storage, trial.key)
         tensors = {name: row[member].clone() for name, row in state.rows.items()}
         tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in state.masks.items()}
+        tensors |= {f"first/{name}": pack_bits(mask, member) for name, mask in state.first.items()}
         content = dump_tensors(tensors)
         head: dict[str, Any] = {"trial": trial.key, "update": state.update, "counts": state.counts}
         head |= {"details": state.details[member]} if state.details else {}
@@ -102,11 +111,12 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
         if len(members) < len(stack):
             continue
         tensors = [tensor for _, tensor in members]
-        rows = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0] if not name.startswith("mask/")}
+        rows = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0] if not name.startswith(("mask/", "first/"))}
         masks = {name: unpack_bits(spec, [t[f"mask/{name}"] for t in tensors]) for name, spec in specs.items()}
+        first = {n: unpack_bits(spec, [t[f"first/{n}"] for t in tensors]) for n, spec in specs.items() if f"first/{n}" in tensors[0]}
         details = [head["details"] for head, _ in members if "details" in head]
         data = [str(head.get("data", "")) for head, _ in members]
-        return Saved(update, rows, masks, members[0][0]["counts"], details if len(details) == len(stack) else (), data)
+        return Saved(update, rows, masks, members[0][0]["counts"], details if len(details) == len(stack) else (), data, first)
     return None
 
 

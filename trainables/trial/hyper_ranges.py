@@ -1,8 +1,8 @@
 """Valid ranges of hyperparameters, as mathematical intervals: `(0, 1]` excludes 0; a bound may be another hyperparameter's name.
 
-COMMON applies to every algorithm that has a hyperparameter of that name. A file of algorithms/ may add `RANGES = {"expectile": "(0, 1)"}`,
-which takes precedence; like Hyper, it is read from the source, because planning must not import torch. A hyperparameter without an entry
-only needs its default's type. A range says what makes sense at all, not what is wise.
+COMMON applies to every algorithm that has a hyperparameter of that name. A file of algorithms/ or pruners/ may add
+`RANGES = {"expectile": "(0, 1)"}`, which takes precedence; like Hyper, it is read from the source, because planning must not import torch.
+A hyperparameter without an entry only needs its default's type. A range says what makes sense at all, not what is wise.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ COMMON = {
 }
 
 
-def check(algorithm: str, values: Mapping[str, Any]) -> None:
-    """Raise UserError, naming value and range, for the first hyperparameter of an algorithm that is outside its range."""
-    for name, interval in (COMMON | plugins.ranges(algorithm)).items():
+def check(folder: str, plugin: str, values: Mapping[str, Any]) -> None:
+    """Raise UserError, naming value and range, for the first setting of an algorithm or a pruner that is outside its range."""
+    for name, interval in ((COMMON if folder == "algorithms" else {}) | plugins.ranges(folder, plugin)).items():
         if name in values and not inside(values[name], interval, values):
-            raise UserError(f"{algorithm}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
+            raise UserError(f"{plugin}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
 
 
 def inside(value: float, interval: str, values: Mapping[str, Any]) -> bool:

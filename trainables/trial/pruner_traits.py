@@ -17,6 +17,8 @@ class PrunerTraits:
     regrows: bool  # a later round may bring back a weight that an earlier one removed
     has_budgets: bool  # it says how many weights each layer keeps, so that weights are ranked within layers
     during_training: bool  # its masks change on a schedule while training goes on
+    grows: bool  # such a change removes some weights and lets as many grow anew
+    rescores: bool  # such a change chooses among all weights anew, and those that return have the values they had
     shrinks: bool  # it makes the networks smaller and removes no weights from them
 
     @property
@@ -24,17 +26,24 @@ class PrunerTraits:
         """Whether it makes its masks before training, once and for all."""
         return not (self.during_training or self.shrinks)
 
+    @property
+    def starts_sparse(self) -> bool:
+        """Whether it makes masks before training, whatever becomes of them later."""
+        return not self.shrinks and (not self.during_training or self.grows or self.rescores)
+
 
 @cache
 def traits_of(pruner: str) -> PrunerTraits:
     """The traits of a pruner; raises UserError, listing the pruners there are, for any other name."""
     names = plugins.defines("pruners", pruner)
-    during_training, shrinks = "mask_schedule" in names, "shrink" in names
+    shrinks = "shrink" in names
     return PrunerTraits(
-        uses_losses=not (during_training or shrinks or plugins.constant("pruners", pruner, "WITHOUT_LOSS", False)),
+        uses_losses=not (shrinks or plugins.constant("pruners", pruner, "WITHOUT_LOSS", False)),
         in_rounds="schedule" in names,
         regrows=bool(plugins.constant("pruners", pruner, "REGROWS", False)),
         has_budgets="budgets" in names,
-        during_training=during_training,
+        during_training="mask_schedule" in names,
+        grows="growth" in names,
+        rescores=bool(plugins.constant("pruners", pruner, "RESCORES", False)),
         shrinks=shrinks,
     )

@@ -31,12 +31,12 @@ def options_of(pruner: str, algorithm: str) -> set[str]:
     traits = traits_of(pruner)
     if pruner == "dense" or traits.shrinks:
         return set()
-    if traits.during_training:
-        return {"allow_disconnected"}
-    options = {"rescale", "control", "allow_disconnected"}
+    options = {"allow_disconnected"} if traits.during_training else {"rescale", "control", "allow_disconnected"}
     if not traits.has_budgets:
         options.add("scope")
-    if traits.regrows or not traits.in_rounds:  # otherwise the last round can only choose among what the one before it kept
+    if not traits.during_training and (
+        traits.regrows or not traits.in_rounds
+    ):  # otherwise the last round can only choose among what the one before it kept
         options.add("target")
     if traits.uses_losses and "LEAKY_LOSSES" in plugins.defines("algorithms", algorithm):
         options.add("authors")

@@ -58,7 +58,7 @@ def shape_of(trial: Trial) -> str:
 def comparison(trial: Trial, *besides: str) -> str:
     """What trials must agree on for their scores to be compared, as a comparable string: everything except how they are pruned, the
     seed, the fields `besides`, and which version of the dataset was used, which only their logs tell."""
-    left_out = ("pruner", "sparsity", "sparsity_of", "seed", "fresh", "data", *CHOICES, *CALIBRATION, *besides)
+    left_out = ("pruner", "pruning", "sparsity", "sparsity_of", "seed", "fresh", "data", *CHOICES, *CALIBRATION, *besides)
     return json.dumps({n: v for n, v in trial.to_json().items() if n not in left_out}, sort_keys=True)
 
 
@@ -70,6 +70,6 @@ def stack_mates(trial: Trial) -> str:
     traits = traits_of(trial.pruner)
     if traits.shrinks:
         return str([False] * len(densities))
-    if traits.during_training:
+    if not traits.starts_sparse:
         return f"{trial.pruner} {densities}"  # its networks become sparse along the way
     return str([density <= BREAK_EVEN for density in densities])

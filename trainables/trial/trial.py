@@ -16,11 +16,12 @@ from trainables.trial import hyper_ranges
 from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, neutral, options_of
 
-MAPPINGS = ("hyper", "sparsity_of")  # the fields of a trial that are dictionaries
+MAPPINGS = ("hyper", "sparsity_of", "pruning")  # the fields of a trial that are dictionaries
 OMITTED = (
     "fresh",
     "data",
     "final_episodes",
+    "pruning",
 )  # left out of JSON when empty: files older than these fields stay as they would be written today
 
 
@@ -29,9 +30,10 @@ class Trial:
     """One cell of the grid; raises UserError, naming the value and the choices, if it makes no sense.
 
     `sparsity` is the fraction of prunable weights removed in each network; `sparsity_of` overrides it for single networks. `hyper`
-    overrides fields of the algorithm's `Hyper`. `evaluations` are spread evenly over training; the last follows the last update, and
-    `final_episodes` more episodes follow that one. The saliency is computed on `calibration_batches` batches of `calibration_size`
-    transitions. CHOICES and docs/pruning.md explain the other options of pruning; one that has no effect on the pruner is refused.
+    overrides fields of the algorithm's `Hyper`, and `pruning` the pruner's SETTINGS. `evaluations` are spread evenly over training; the
+    last follows the last update, and `final_episodes` more episodes follow that one. The saliency is computed on `calibration_batches`
+    batches of `calibration_size` transitions. CHOICES and docs/pruning.md explain the other options of pruning; one that has no effect on
+    the pruner is refused.
     `fresh` names a sweep that trains this trial anew even if another sweep has trained it: the numbers are the same, but the key, the
     folder and the MLflow run are its own. `data` is the beginning of a content hash: the trial is trained on that version of the dataset,
     apart from one with the same settings that another version was used for.
@@ -56,6 +58,7 @@ class Trial:
     control: str = "none"
     allow_disconnected: bool = False
     hyper: Mapping[str, Any] = field(default_factory=dict)
+    pruning: Mapping[str, Any] = field(default_factory=dict)
     fresh: str = ""
     data: str = ""
 
@@ -72,14 +75,8 @@ class Trial:
         if self.evaluations > self.updates:
             raise UserError(f"evaluations {self.evaluations} > updates {self.updates}")
         defaults = plugins.hyper_defaults(self.algorithm)
-        for name, value in self.hyper.items():
-            if name not in defaults:
-                raise unknown(f"hyperparameter of {self.algorithm}", name, defaults)
-            if not _fits(value, defaults[name]):
-                raise UserError(f"{self.algorithm}'s {name} {value!r} is not of the same type as its default {defaults[name]!r}")
-        given = {n: _like(v, defaults[n]) for n, v in sorted(self.hyper.items())}
-        object.__setattr__(self, "hyper", {n: v for n, v in given.items() if v != defaults[n]})
-        hyper_ranges.check(self.algorithm, self.hyper_values())
+        object.__setattr__(self, "hyper", _overrides(self.algorithm, f"hyperparameter of {self.algorithm}", self.hyper, defaults))
+        hyper_ranges.check("algorithms", self.algorithm, self.hyper_values())
 
     def _check_pruning(self) -> None:
         networks = plugins.networks(self.algorithm)
@@ -97,6 +94,9 @@ class Trial:
                 f"pruner {self.pruner!r} with sparsity {self.sparsity!r}: the pruner 'dense' needs sparsity 0, "
                 f"and a sparsity above 0 needs one of: {', '.join(n for n in plugins.names('pruners') if n != 'dense')}"
             )
+        settings = plugins.pruner_settings(self.pruner)
+        object.__setattr__(self, "pruning", _overrides(self.pruner, f"setting of {self.pruner}", self.pruning, settings))
+        hyper_ranges.check("pruners", self.pruner, self.pruning_values())
         for option, choices in CHOICES.items():
             value = getattr(self, option)
             if not any(value is choice or (value == choice and isinstance(value, str)) for choice in choices):
@@ -139,12 +139,14 @@ class Trial:
         given = [(option, getattr(self, option)) for option, choices in CHOICES.items() if getattr(self, option) != choices[0]]
         if traits_of(self.pruner).uses_losses:
             given += [(name, getattr(self, name)) for name, default in CALIBRATION.items() if getattr(self, name) != default]
+        given += self.pruning.items()
         marks = [option if value is True else value if option in PLAIN else f"{option}={value}" for option, value in given]
         return "+".join([",".join([self.pruner, *(f"{name}@{100 * value:g}" for name, value in self.sparsity_of.items())]), *marks])
 
     def using(self, **changes: Any) -> Trial:
         """The trial with fields changed, and with options and calibration that then have no effect at their defaults."""
         given = {f.name: getattr(self, f.name) for f in fields(self)} | changes
+        given["pruning"] = {n: v for n, v in given["pruning"].items() if n in plugins.pruner_settings(given["pruner"])}
         return Trial(**(given | neutral(given["pruner"], given["algorithm"])))
 
     def controls(self) -> dict[str, Trial]:
@@ -170,6 +172,10 @@ class Trial:
         """All hyperparameters of the algorithm: its defaults, overridden by the trial's."""
         return plugins.hyper_defaults(self.algorithm) | dict(self.hyper)
 
+    def pruning_values(self) -> dict[str, Any]:
+        """All settings of the pruner: its defaults, overridden by the trial's."""
+        return plugins.pruner_settings(self.pruner) | dict(self.pruning)
+
     def evaluation_updates(self) -> tuple[int, ...]:
         """The updates after which the policy is evaluated, ascending; the last is `updates`."""
         return tuple(round(self.updates * (i + 1) / self.evaluations) for i in range(self.evaluations))
@@ -186,6 +192,17 @@ class Trial:
             if name not in known:
                 raise unknown("field of a trial", name, known)
         return cls(**value)
+
+
+def _overrides(plugin: str, kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `given` that differ from their defaults, in the defaults' types; raises UserError for any other name or type."""
+    for name, value in given.items():
+        if name not in defaults:
+            raise unknown(kind, name, defaults)
+        if not _fits(value, defaults[name]):
+            raise UserError(f"{plugin}'s {name} {value!r} is not of the same type as its default {defaults[name]!r}")
+    typed = {n: _like(v, defaults[n]) for n, v in sorted(given.items())}
+    return {n: v for n, v in typed.items() if v != defaults[n]}
 
 
 def _fits(value: Any, default: Any) -> bool:

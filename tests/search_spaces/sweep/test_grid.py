@@ -144,3 +144,12 @@ def test_bad_options_of_pruning_are_told_with_their_choices(setting: str, says: 
 def test_an_option_that_means_nothing_to_any_pruner_is_refused() -> None:
     with pytest.raises(UserError, match="authors True means nothing to dense, snip with bc"):
         expand(small(algorithms=("bc",), pruners=("dense", "snip"), authors=True))
+
+
+def test_a_setting_of_pruners_is_an_axis_of_those_that_have_it() -> None:
+    given = {"datasets": DATA[:1], "algorithms": ("bc",), "seeds": (0,), "sparsities": (0.9,)}
+    pruners = ("dense", "snip", "rigl", "sparse_reg")
+    cells = [trial.cell for trial in expand(small(**given, pruners=pruners, pruning={"delta": (500, 1000), "zeta": 0.3}))]
+    assert cells == ["dense", "snip@90", "rigl@90+delta=500+zeta=0.3", "rigl@90+zeta=0.3", "sparse_reg@90+delta=500", "sparse_reg@90"]
+    with pytest.raises(UserError, match="no setting of snip 'delta'; there are: none"):
+        expand(small(**given, pruners=("snip",), pruning={"delta": 500}))

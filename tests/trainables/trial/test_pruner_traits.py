@@ -11,7 +11,9 @@ from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial.pruner_traits import PrunerTraits, traits_of
 
-DEFAULT = PrunerTraits(uses_losses=True, in_rounds=False, regrows=False, has_budgets=False, during_training=False, shrinks=False)
+DEFAULT = PrunerTraits(
+    uses_losses=True, in_rounds=False, regrows=False, has_budgets=False, during_training=False, grows=False, rescores=False, shrinks=False
+)
 
 
 @pytest.mark.parametrize("pruner", plugins.names("pruners"))
@@ -23,9 +25,11 @@ def test_traits_are_what_the_module_defines(pruner: str) -> None:
     assert traits.during_training == hasattr(module, "mask_schedule")
     assert traits.shrinks == hasattr(module, "shrink")
     assert traits.at_initialization == (not hasattr(module, "mask_schedule") and not hasattr(module, "shrink"))
-    if traits.at_initialization:
-        assert traits.uses_losses == (not getattr(module, "WITHOUT_LOSS", False))
-    else:
+    assert traits.grows == hasattr(module, "growth")
+    assert traits.rescores == getattr(module, "RESCORES", False)
+    assert traits.starts_sparse == (traits.at_initialization or traits.grows or traits.rescores)
+    assert traits.uses_losses == (not hasattr(module, "shrink") and not getattr(module, "WITHOUT_LOSS", False))
+    if not traits.starts_sparse:
         assert not traits.uses_losses, "nothing is scored before training"
 
 
@@ -37,8 +41,10 @@ def test_traits_are_what_the_module_defines(pruner: str) -> None:
         ("def saliency(network): ...\nWITHOUT_LOSS = False", {}),
         ("from trainables.pruners.synflow import schedule\ndef saliency(network): ...", {"in_rounds": True}),
         ("schedule = other.schedule\nREGROWS = True", {"in_rounds": True, "regrows": True}),
-        ("def budgets(spec, density): ...\ndef mask_schedule(updates): ...",
+        ("WITHOUT_LOSS = True\ndef budgets(spec, density): ...\ndef mask_schedule(updates): ...",
          {"uses_losses": False, "has_budgets": True, "during_training": True}),
+        ("def mask_schedule(updates): ...\ndef growth(network): ...", {"during_training": True, "grows": True}),
+        ("RESCORES = True\ndef mask_schedule(updates): ...", {"during_training": True, "rescores": True}),
         ("def shrink(spec, density): ...", {"uses_losses": False, "shrinks": True}),
     ],
 )  # fmt: skip

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,9 @@ def test_every_field_changes_the_key() -> None:
         "fresh": "mine", "data": "abc", "final_episodes": 5,
         "allow_disconnected": True,
     }  # fmt: skip
-    assert changes.keys() == {field.name for field in fields(Trial)}
+    assert changes.keys() | {"pruning"} == {field.name for field in fields(Trial)}
+    moving = Trial(dataset=DATA, pruner="rigl", sparsity=0.95)
+    assert replace(moving, pruning={"delta": 500}).key != moving.key
     keys = {name: Trial(**(plain.to_json() | {name: value})).key for name, value in changes.items()}
     assert len({plain.key, *keys.values()}) == len(changes) + 1
 
@@ -141,7 +143,7 @@ def test_ends_that_a_range_includes_are_taken() -> None:
 def test_every_range_is_of_a_number_that_is_there(algorithm: str) -> None:
     """COMMON only knows names that some algorithm has; an algorithm's own are all its own."""
     defaults = plugins.hyper_defaults(algorithm)
-    assert plugins.ranges(algorithm).keys() <= defaults.keys()
+    assert plugins.ranges("algorithms", algorithm).keys() <= defaults.keys()
     Trial(dataset=DATA, algorithm=algorithm)
     assert all(any(name in plugins.hyper_defaults(other) for other in plugins.names("algorithms")) for name in hyper_ranges.COMMON)
 

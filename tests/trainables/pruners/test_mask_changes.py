@@ -1,0 +1,136 @@
+"""Masks that change during training equal derivations from the papers' formulas in float64 with torch's own functions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, mse_loss
+
+from tests.stacks import World, small_trial
+from trainables import plugins
+from trainables.errors import UserError
+from trainables.pruning.mask_changes import change, drop_and_grow, moved
+from trainables.pruning.ranking import kept
+from trainables.tensors.streams import Streams
+from trainables.trial import Trial
+
+SEED, ROWS, UPDATE = 3, 64, 12
+
+
+def trained(pruner: str) -> World:
+    """A behaviour-cloning actor after some updates with one of these pruners."""
+    world = World([small_trial("bc", pruner, 0.6, SEED, calibration_size=ROWS)]).start()
+    world.train(0, UPDATE)
+    return world
+
+
+def gradient(world: World, weights: list[Tensor]) -> list[Tensor]:
+    """That of the cloning loss by all weights, on the batch that a change ahead of UPDATE draws."""
+    batch = world.data.draw(Streams([SEED], phase=f"change {UPDATE}/calibration/"), ROWS)
+    inputs, actions = batch.observations[0].double(), batch.actions[0].double()
+    views = world.agent.specs["actor"].views(world.rows()["online/actor"])
+    for index, weight in enumerate(weights):
+        inputs = linear(inputs, weight, views[f"bias.{index}"][0, 0].double())
+        inputs = torch.relu(inputs) if index < len(weights) - 1 else torch.tanh(inputs)
+    return list(torch.autograd.grad(mse_loss(inputs, actions), weights))
+
+
+def weights_of(world: World, rows: Tensor) -> list[Tensor]:
+    views = world.agent.specs["actor"].views(rows)
+    return [views[f"weight.{index}"][0, 0].double().requires_grad_() for index in range(len(world.agent.specs["actor"].layers))]
+
+
+def changed(world: World, share: float) -> list[Tensor]:
+    masks = change(world.agent, world.stack, world.masks, {0: share}, "dense", UPDATE, world.data.draw)
+    return [layer[0, 0] for layer in masks["actor"]]
+
+
+def test_rigl_replaces_the_smallest_weights_by_those_with_the_largest_gradients() -> None:
+    world = trained("rigl")
+    masks = [layer[0, 0] for layer in world.masks["actor"]]
+    weights = weights_of(world, world.rows()["online/actor"])
+    wanted = []
+    for weight, mask, slope in zip(weights, masks, gradient(world, weights), strict=True):
+        replaced = math.floor(0.3 * int(mask.sum()))
+        magnitude = torch.where(mask == 1, weight.abs(), torch.inf).flatten()
+        new = mask.flatten().clone()
+        new[magnitude.topk(replaced, largest=False).indices] = 0
+        new[torch.where(new == 1, -torch.inf, slope.abs().flatten()).topk(replaced).indices] = 1
+        wanted.append(new.reshape(mask.shape))
+    found = changed(world, 0.3)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert not torch.equal(found[1], masks[1])
+
+
+def test_sparse_reg_scores_the_whole_network_with_what_masked_weights_were() -> None:
+    world = trained("sparse_reg")
+    masks = [layer[0, 0] for layer in world.masks["actor"]]
+    online = weights_of(world, world.rows()["online/actor"])
+    initial = weights_of(world, world.agent.initial("actor"))
+    weights = [torch.where(m == 1, w, i).detach().requires_grad_() for m, w, i in zip(masks, online, initial, strict=True)]
+    scores = torch.cat([(w * g).abs().flatten() for w, g in zip(weights, gradient(world, weights), strict=True)])
+    wanted = torch.zeros_like(scores).index_fill_(0, scores.topk(kept(0.4, len(scores))).indices, 1)
+    found = changed(world, 1.0)
+    assert torch.equal(torch.cat([layer.flatten() for layer in found]).double(), wanted)
+    after = weights_of(world, world.rows()["online/actor"])
+    for new, weight, was in zip(found, after, weights, strict=True):
+        assert torch.equal(weight, torch.where(new == 1, was, 0))
+
+
+def test_what_set_grows_is_random_and_another_at_each_change() -> None:
+    world = trained("set")
+    first = changed(world, 0.3)
+    assert not all(torch.equal(a, b[0, 0]) for a, b in zip(first, world.masks["actor"], strict=True))
+    again = change(world.agent, world.stack, world.masks, {0: 0.3}, "dense", UPDATE + 1, world.data.draw)
+    assert not all(torch.equal(a, b[0, 0]) for a, b in zip(first, again["actor"], strict=True))
+
+
+def test_a_layer_that_is_kept_whole_stays_whole() -> None:
+    weight, growth = torch.randn(2, 2, 3, 4), torch.rand(2, 2, 3, 4)
+    whole = torch.ones_like(weight)
+    assert torch.equal(drop_and_grow(weight, whole, growth, [0.5, 0.2]), whole)
+
+
+@pytest.mark.parametrize("pruner", ["rigl", "set"])
+def test_the_share_that_is_replaced_falls_along_a_cosine(pruner: str) -> None:
+    schedule = plugins.load("pruners", pruner).mask_schedule(10_000, delta=1000, zeta=0.4, end=0.5)
+    assert list(schedule) == [1000, 2000, 3000, 4000]
+    assert list(schedule.values()) == pytest.approx([0.2 * (1 + math.cos(math.pi * t / 5)) for t in (1, 2, 3, 4)])
+
+
+def test_sparse_reg_scores_anew_until_its_end() -> None:
+    schedule = plugins.load("pruners", "sparse_reg").mask_schedule
+    assert list(schedule(10_000, delta=2000, until=6000)) == [2000, 4000]
+    assert list(schedule(5_000, delta=2000, until=200_000)) == [2000, 4000]
+
+
+def test_how_far_a_mask_has_moved() -> None:
+    first, before, now = ({"actor": [torch.tensor([[[[1.0 * (i in kept) for i in range(6)]]]])]} for kept in ({0, 1}, {1, 2}, {2, 3}))
+    assert moved(now, before, first) == [{"mask/replaced/actor": 0.5, "mask/first_overlap/actor": 0.0}]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "settings", "says"),
+    [
+        ("rigl", {"zeta": 1.5}, r"rigl's zeta 1.5 is outside \(0, 1\]"),
+        ("rigl", {"end": 0.0}, r"rigl's end 0.0 is outside \(0, 1\]"),
+        ("set", {"delta": 0}, "set's delta 0 is not of the same type as its default 1000"),
+        ("sparse_reg", {"zeta": 0.5}, "no setting of sparse_reg 'zeta'; there are: delta, until"),
+        ("snip", {"delta": 5}, "no setting of snip 'delta'; there are: none"),
+    ],
+)
+def test_settings_are_those_of_the_pruner_and_in_their_range(pruner: str, settings: dict[str, float], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Trial(dataset="test/made-up-v0", pruner=pruner, sparsity=0.5, pruning=settings)
+
+
+def test_a_setting_at_its_default_is_no_other_trial() -> None:
+    plain = Trial(dataset="test/made-up-v0", pruner="rigl", sparsity=0.5)
+    assert Trial(dataset="test/made-up-v0", pruner="rigl", sparsity=0.5, pruning={"delta": 1000}).key == plain.key
+    other = Trial(dataset="test/made-up-v0", pruner="rigl", sparsity=0.5, pruning={"delta": 500})
+    assert other.key != plain.key
+    assert other.cell == "rigl@50+delta=500"
+    assert other.using(pruner="snip").pruning == {}
