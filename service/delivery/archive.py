@@ -1,7 +1,8 @@
 """`service archive` and `service adopt`: the finished trials of sweeps as one file, and their import into another storage.
 
 With the file others can report on a study, verify it or continue it without training its trials again. It holds the logs that MLflow is
-populated from, but no checkpoints and policies: about 10 kB a trial.
+populated from, but no checkpoints and policies: about 10 kB a trial. A file may come from anybody, so all of it is checked before anything
+is written.
 
 sweeps/<name>.json                                 key -> the details of the trial's last event
 trials/<key>/{trial.json,spool.jsonl,masks.json}   as in a storage
@@ -9,25 +10,31 @@ trials/<key>/{trial.json,spool.jsonl,masks.json}   as in a storage
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from service.delivery.archive_file import read_parts
 from service.ledger.ledger import Entry, Ledger
 from service.ledger.manifest import Manifest, read_all
 from service.planning.data_here import DataHere, versions
+from service.spool import complete
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
-from trainables.errors import UserError, unknown
+from trainables import plugins
+from trainables.errors import UserError, one_line, unknown
 from trainables.storage.files import write
 from trainables.trial import Trial
 
-DETAILS = ("device", "execution", "seconds", "updates_per_second")  # of the event `done`
+DETAILS = {"device": str, "execution": str, "seconds": float, "updates_per_second": float}  # of the event `done`
 FILES = (paths.trial_json, paths.spool, paths.masks_json)
+NAMES = r"sweeps/[A-Za-z0-9][A-Za-z0-9_]*\.json|trials/[0-9a-f]{16}/(trial\.json|spool\.jsonl|masks\.json)"  # of the parts
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the time of every part, so that the same trials give the same bytes
 
 
@@ -70,14 +77,10 @@ def adopt(file: Path, storage: Path) -> dict[str, Adopted]:
     """
     if paths.remote(storage)[0]:
         raise UserError(f"{paths.shown(storage)} is on S3: adopt into a folder (--storage)")
-    adopted: dict[str, Adopted] = {}
-    for name, trials in _read(file).items():
-        manifest = Manifest(storage, name)
-        try:
-            adopted[name] = _import(trials, manifest, storage)
-        finally:
-            manifest.close()
-    return adopted
+    sweeps = _read(file)
+    with contextlib.ExitStack() as leases:  # of all sweeps before anything is written
+        manifests = {name: leases.enter_context(contextlib.closing(Manifest(storage, name))) for name in sweeps}
+        return {name: _import(trials, manifests[name], storage) for name, trials in sweeps.items()}
 
 
 def describe(adopted: Mapping[str, Adopted]) -> str:
@@ -126,28 +129,66 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, storage: Path) -> A
 
 
 def _read(file: Path) -> dict[str, dict[str, _Part]]:
-    """The trials of each sweep, validated: no name in the archive becomes a path, and each trial has the key that it is stored under."""
+    """The trials of each sweep, validated: no name in the archive becomes a path, and each trial is whole and has the key that it is
+    stored under."""
     try:
-        with zipfile.ZipFile(file.expanduser()) as parts:
-            names = [name for name in parts.namelist() if name.startswith("sweeps/")]
-            sweeps = {Path(name).stem: {key: _part(parts, key, end) for key, end in json.loads(parts.read(name)).items()} for name in names}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is not an archive of trials ({error}); `python -m service archive SWEEP --to FILE` makes one") from error
-    if not sweeps:
-        raise UserError(f"{file} is not an archive of trials: it holds no sweep")
+        content = read_parts(file.expanduser())
+        for name in content:
+            if not re.fullmatch(NAMES, name):
+                raise ValueError(f"it holds {name!r}")
+        ends = {Path(name).stem: dict(json.loads(content[name])) for name in content if name.startswith("sweeps/")}
+        parts = {key: _part(content, key) for key in sorted({key for trials in ends.values() for key in trials})}
+        sweeps = {name: {key: replace(parts[key], end=_details(end)) for key, end in trials.items()} for name, trials in ends.items()}
+        if not sweeps or not all(sweeps.values()):
+            raise ValueError("it holds no sweep, or one without trials")
+        if extra := {name.split("/")[1] for name in content if name.startswith("trials/")} - parts.keys():
+            raise ValueError(f"trial {min(extra)} is of no sweep")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+        raise UserError(f"{file} is not an archive of trials ({reason}); `python -m service archive SWEEP --to FILE` makes one") from error
     return sweeps
 
 
-def _part(parts: zipfile.ZipFile, key: str, end: Mapping[str, Any]) -> _Part:
-    names = [path_of(Path(), key).name for path_of in FILES]
-    existing = set(parts.namelist())
-    files = {name: parts.read(f"trials/{key}/{name}") for name in names if f"trials/{key}/{name}" in existing}
-    trial = Trial.from_json(json.loads(files["trial.json"]))
-    if trial.key != key:
-        raise ValueError(f"trial {key} is {trial.key}")
-    for line in files["spool.jsonl"].splitlines():
-        json.loads(line)
-    return _Part(trial, {name: end[name] for name in DETAILS if name in end}, files)
+def _part(content: Mapping[str, bytes], key: str) -> _Part:
+    """A trial of an archive; raises ValueError, KeyError and the like unless it is whole and its files agree."""
+    files = {path_of(Path(), key).name: content.get(f"trials/{key}/{path_of(Path(), key).name}") for path_of in FILES}
+    if files["trial.json"] is None or files["spool.jsonl"] is None:
+        raise ValueError(f"trial {key} lacks its trial.json or its spool.jsonl")
+    try:
+        trial = Trial.from_json(json.loads(files["trial.json"]))
+        if trial.key != key:
+            raise ValueError(f"its settings are those of {trial.key}")
+        complete.check(files["spool.jsonl"], trial)
+        if files["masks.json"] is not None:
+            _check_masks(json.loads(files["masks.json"]), trial)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"trial {key}: {error}") from error
+    return _Part(trial, {}, {name: data for name, data in files.items() if data is not None})
+
+
+def _check_masks(about: Any, trial: Trial) -> None:
+    """Raise ValueError, KeyError and the like unless this is a masks.json of the trial, with the numbers that reports use."""
+    if Trial.from_json(about["trial"]).key != trial.key:
+        raise ValueError("its masks.json is that of another trial")
+    if set(about["networks"]) != set(plugins.networks(trial.algorithm)):
+        raise ValueError(f"its masks.json is of the networks {', '.join(map(str, about['networks'])) or 'none'}")
+    for network in about["networks"].values():
+        numbers = [network["density"], network["live_inputs"], network["parameters"]["effective"], *network["flops"].values()]
+        if min(map(complete.number, numbers)) < 0 or "dense" not in network["flops"]:
+            raise ValueError("its masks.json holds numbers below 0, or lacks some")
+        if not all(isinstance(name, str) for name in network["unseen_inputs"]):
+            raise ValueError("its masks.json names inputs by what is no text")
+
+
+def _details(end: Any) -> dict[str, Any]:
+    """The details of a trial's end; raises ValueError for those that make no sense."""
+    details = {name: dict(end)[name] for name in DETAILS if name in dict(end)}
+    for name, value in details.items():
+        if DETAILS[name] is float:
+            complete.number(value)
+        elif not isinstance(value, str):
+            raise ValueError(f"{name} {value!r} of a trial's end")
+    return details
 
 
 def _end(ledgers: Mapping[str, Ledger], entry: Entry) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def import_anything() -> None:
     when_imported("trainables.environments", lambda module: setattr(module, "import_for", lambda *_: None))
 
 
+def no_check_of_archives() -> None:
+    """The lines of an archive's spools are taken as they are."""
+    when_imported("service.spool.complete", lambda module: setattr(module, "check", lambda *_: None))
+
+
 def tune_restored() -> None:
     """Ray Tune goes on from its own newest state, where there is some."""
 
