@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,7 +21,7 @@ from typing import Any
 
 from service.storage import paths
 from service.storage.identity import existing_identity, identity_of
-from service.tracking import database
+from service.tracking import database, relocation
 from service.tracking.connection import DeletedError, OneLineErrors, client_class, mlflow_errors
 from trainables import plugins
 from trainables.errors import UserError
@@ -36,7 +37,7 @@ VIEW = {  # of all runs in one flat table, the best first, with the columns that
     "orderByAsc": False,
 }
 ABOUT_EXPERIMENT = {
-    "mlflow.sharedViewState.winnow": json.dumps(VIEW),
+    relocation.OURS: json.dumps(VIEW),
     "mlflow.experimentKind": "custom_model_development",  # else MLflow's page asks for the kind each time
     "mlflow.note.content": "One run per trial, below the run of the sweep that trained it. Filter by params, or by tags `winnow.*`.",
 }
@@ -81,6 +82,7 @@ class Tracking:
         self.experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         self._storage = storage
         self._client: Any = None
+        self._copy: tempfile.TemporaryDirectory[str] | None = None  # of a database that may only be read and had to be mended
         self._experiment, self._created = "", False
         self._runs: dict[str, str] = {}
         self._open: set[str] = set()  # ids of the runs that are RUNNING in MLflow, as far as this object knows
@@ -88,9 +90,10 @@ class Tracking:
         self.borrowed: set[str] = set()  # keys of the trials that `trial_rows` read from runs that another storage fills
 
     def check(self) -> None:
-        """Raise where MLflow does not answer, or its experiment is deleted; creates nothing but a missing database."""
+        """Raise where MLflow does not answer, or its experiment is deleted or its artifacts gone; creates only a missing database."""
         self._opened()
-        self._reading()
+        if self._reading():
+            self._check_artifacts(self._present_experiment())
 
     def forget(self) -> None:
         """Look up every run again."""
@@ -378,8 +381,21 @@ class Tracking:
     def _opened(self) -> Any:
         if self._client is None:
             with mlflow_errors():
-                self._client = OneLineErrors(database.open_client(self.uri, client_class()))
+                uri, file = self.uri, paths.mlflow_db(self._storage)
+                if self.embedded and (copy := relocation.mend(file, paths.mlflow_artifacts(self._storage))):
+                    self._copy, uri = copy, database.address(Path(copy.name) / file.name)
+                self._client = OneLineErrors(database.open_client(uri, client_class()))
         return self._client
+
+    def _check_artifacts(self, experiment: Any) -> None:
+        """Raise UserError where an sqlite database of the user's names artifacts in a storage that is gone: they would be lost, or be
+        written there."""
+        if not self.embedded and self.uri.startswith("sqlite") and (folder := relocation.gone(experiment.artifact_location)):
+            link = shlex.join(["ln", "-s", str(self._storage), str(folder.parent)])
+            raise UserError(
+                f"experiment {self.experiment!r} keeps its artifacts in {folder}, which is gone; move that storage back, or `{link}` "
+                "if it is this one"
+            )
 
     def _present_experiment(self) -> Any:
         """The experiment; None if there is none. Raises DeletedError where somebody has deleted it, or restores it."""
@@ -396,6 +412,7 @@ class Tracking:
     def _experiment_id(self, client: Any) -> str:
         experiment = self._present_experiment()
         if experiment is not None:
+            self._check_artifacts(experiment)
             for name, value in ABOUT_EXPERIMENT.items():
                 if name not in experiment.tags:
                     client.set_experiment_tag(experiment.experiment_id, name, value)

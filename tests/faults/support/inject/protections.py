@@ -179,6 +179,11 @@ def every_run_is_mine() -> None:
     when_imported("service.tracking.runs", lambda module: setattr(module.Tracking, "mine", lambda *_: True))
 
 
+def not_mended() -> None:
+    """A moved storage's database of MLflow names the folder where the storage was."""
+    when_imported("service.tracking.relocation", lambda module: setattr(module, "mend", lambda *_: None))
+
+
 def mlflow_speaks() -> None:
     """MLflow prints the address of each run that ends."""
 
