@@ -16,6 +16,7 @@ from service.cluster import address
 from service.driving.driver import Driver
 from service.driving.listener import Fenced
 from service.ledger.claims import Permit
+from service.ledger.errors import GoneError
 from service.ledger.heartbeat import Heartbeat
 from service.ledger.ledger import Ledger
 from service.ledger.manifest import Manifest
@@ -47,7 +48,8 @@ HURRY = 0.5  # the same after a signal
 def run(plan: Plan, storage: Path) -> int:
     """Train what the plan has to do; returns the exit code: 0 all done and tracked, 1 some trial is not, 130 interrupted.
 
-    Raises UserError for bad input, before anything is started or written, and where another driver takes over.
+    Raises UserError for bad input, before anything is started or written, and where another driver takes over. A run whose storage is
+    removed ends with 1.
     """
     name, settings = plan.name, plan.settings
     name_modules(settings.options.imports)
@@ -69,15 +71,29 @@ def run(plan: Plan, storage: Path) -> int:
             if session.driver.has_work():
                 session.train(partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=settings.options.checkpoint_every))
             tracked = session.show()
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if (code := _ended(error, session, name, storage)) is None:
+            raise
+        return code
+    return session.driver.exit_code() or (0 if tracked else 1)
+
+
+def _ended(error: BaseException, session: Session, name: str, storage: Path) -> int | None:
+    """The exit code of a run that `error` has ended, after one line; None where the error itself has to be shown.
+
+    Raises UserError where another driver has taken over."""
+    if gone := session.gone(ask=not isinstance(error, KeyboardInterrupt)):  # whatever it has led to
+        print(f"this driver of sweep {name!r} has left: {gone}", flush=True)
+        return 1
+    if isinstance(error, KeyboardInterrupt):
         why, code = session.leaving.why, session.leaving.code
         said = f"interrupted ({why})" if code == INTERRUPTED else why
-        print(f"{said}; `{settings.command(name, storage)}` continues from the checkpoints", flush=True)
+        print(f"{said}; `{session.command}` continues from the checkpoints", flush=True)
         return code
-    except SupersededError as error:
+    if isinstance(error, SupersededError):
         who = command("status", name, storage=storage)
         raise UserError(f"this driver of sweep {name!r} has lost its lease and left: {error}; `{who}` shows who runs it") from None
-    return session.driver.exit_code() or (0 if tracked else 1)
+    return None
 
 
 def refuse_other_origin(plan: Plan, storage: Path) -> None:
@@ -101,7 +117,7 @@ class Session:
         """`studies` is an open database for those of an adaptive sweep; without one they are in a file."""
         self._plan, self._storage = plan, storage
         self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json()), Tracking(storage)
-        self.permit = Permit(storage, plan.name, self._manifest.lease.epoch)
+        self.permit = Permit(storage, plan.name, self._manifest.lease.epoch, self._manifest.lease.token)
         try:
             self._adaptive = self._search(studies)
             refresh = partial(trial_objects.refresh, storage)
@@ -129,6 +145,18 @@ class Session:
                 self._shipping.finish(HURRY)
             self._inside.close()
 
+    @property
+    def command(self) -> str:
+        """What continues this run."""
+        return self._plan.settings.command(self._plan.name, self._storage)
+
+    def gone(self, *, ask: bool) -> str:
+        """How the storage is gone, empty if it is there as far as is known. `ask` looks again, which may take a while."""
+        with contextlib.suppress(OSError, UserError, GoneError):
+            if ask:
+                self._manifest.lease.check_there()
+        return self._manifest.lease.gone
+
     def train(self, listen: Callable[..., Any], work: Callable[..., Any] | None = None) -> None:
         """Train until the driver has nothing more to do. On the way out the lease ends before the workers do, whatever ends it.
 
@@ -150,7 +178,10 @@ class Session:
                 raise
 
     def show(self) -> bool:
-        """Ship the rest, and show the results or why there are none; returns whether MLflow holds everything."""
+        """Ship the rest, and show the results or why there are none; returns whether MLflow holds everything.
+
+        Raises SupersededError where another driver has taken over, GoneError where the storage is gone."""
+        self._check_lease()
         self.driver.last_line()
         with waiting("shipping the rest to MLflow"):
             shipped = self._shipping.finish(PATIENCE, while_it_gets_on=True)
@@ -176,7 +207,8 @@ class Session:
         return not self._shipping.left_alone
 
     def _check_lease(self) -> None:
-        """Raise SupersededError where another driver has taken over: what this one would ship is outdated."""
+        """Raise SupersededError where another driver has taken over: what this one would ship is outdated; GoneError without a storage."""
+        self._manifest.lease.check_there()
         if self._manifest.lease.held:
             self._manifest.lease.check()
 

@@ -40,22 +40,26 @@ class Claim(Protocol):
 
 @dataclass(frozen=True)
 class Permit:
-    """A driver's permission for its workers to write during its epoch; a worker turns it into a claim on the trials of its stack."""
+    """A driver's permission for its workers to write during its epoch; a worker turns it into a claim on the trials of its stack.
+
+    `token` is that of the driver's lease; empty where it does not matter whether the storage is still the same.
+    """
 
     storage: Path
     name: str
     epoch: int
+    token: str = ""
 
     def claim(self, keys: Iterable[str]) -> Claim:
         """Make the caller the only writer of the trials' files; fences off an older worker that is still alive."""
         if bucket := s3.bucket_of(self.storage):
-            return BucketClaim(bucket, self.name, self.epoch, keys)
-        check_epoch(paths.leases(self.storage, self.name), self.epoch)
+            return BucketClaim(bucket, self.name, self.epoch, keys, self.token)
+        check_epoch(paths.leases(self.storage, self.name), self.epoch, self.token)
         token = f"{self.name} {self.epoch} {lease.owner()} {uuid4().hex}".encode()
         files = tuple(paths.attempt(self.storage, key) for key in keys)
         for file in files:
             write(file, token)
-        return FolderClaim(self.storage, paths.leases(self.storage, self.name), self.epoch, files, token)
+        return FolderClaim(self.storage, paths.leases(self.storage, self.name), self.epoch, files, token, self.token)
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,11 @@ class FolderClaim:
     epoch: int
     files: tuple[Path, ...]
     token: bytes
+    lease: str = ""  # the token of the driver's lease
 
     def check(self) -> None:
-        """Costs a `stat` and K small reads."""
-        check_epoch(self.leases, self.epoch)
+        """Costs a `stat` and K + 1 small reads."""
+        check_epoch(self.leases, self.epoch, self.lease)
         for file in self.files:
             token = file.read_bytes() if file.exists() else b"nobody"
             if token != self.token:
@@ -86,12 +91,14 @@ class FolderClaim:
 class BucketClaim:
     """A claim on S3: the worker trains in a private folder and uploads it with each commit; a trial's head names the newest claim."""
 
-    def __init__(self, bucket: Bucket, name: str, epoch: int, keys: Iterable[str]) -> None:
-        """Claim the trials, which fences off older workers, and download their newest state. Raises SupersededError."""
-        self._bucket, self._epoch = bucket, epoch
+    def __init__(self, bucket: Bucket, name: str, epoch: int, keys: Iterable[str], token: str = "") -> None:
+        """Claim the trials, which fences off older workers, and download their newest state. Raises SupersededError.
+
+        `token` is that of the driver's lease."""
+        self._bucket, self._epoch, self._lease = bucket, epoch, token
         home = paths.root(bucket.url)
         self._leases = paths.leases(home, name)
-        check_epoch(self._leases, epoch)
+        check_epoch(self._leases, epoch, token)
         self._token = uuid4().hex
         self._owner = f"{name} {epoch} {lease.owner()} {self._token}"
         self._lock, self.storage = _private_folder(paths.attempts(home), self._token)
@@ -106,7 +113,7 @@ class BucketClaim:
 
     def commit(self) -> None:
         """Upload each trial's changed files, then replace its head. Raises SupersededError, and OSError if S3 does not answer."""
-        check_epoch(self._leases, self._epoch)
+        check_epoch(self._leases, self._epoch, self._lease)
         self._heads |= dict(trial_objects.in_parallel(lambda key: (key, self._push(key)), self._heads))
 
     def close(self) -> None:

@@ -1,10 +1,16 @@
-"""Errors of the ledger. Both mean a fault of the service, not of its user."""
+"""Errors of the ledger. All but GoneError mean a fault of the service, not of its user."""
 
 from __future__ import annotations
+
+from trainables.errors import SupersededError
 
 
 class IllegalTransitionError(RuntimeError):
     """A state that may not follow the current one; the message lists every event of the trial."""
+
+
+class GoneError(SupersededError):
+    """The storage was removed under a run, or removed and begun anew: nothing of the run may be written there."""
 
 
 class StaleEpochError(RuntimeError):

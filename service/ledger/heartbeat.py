@@ -1,4 +1,4 @@
-"""The driver's heartbeat: renews its lease, and notices a takeover or a request to stop."""
+"""The driver's heartbeat: renews its lease, and notices a takeover, a storage that is gone, or a request to stop."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from types import TracebackType
 
 from service.ledger import lease
+from service.ledger.errors import GoneError
 from service.ledger.lease import Lease
 from service.storage import shared_files
 from trainables.errors import SupersededError, UserError
 
 
 class Heartbeat:
-    """A thread that beats inside `with`; calls `leave(why)` once, when the driver has to leave."""
+    """A thread that beats inside `with`; calls `leave(why)` once, when the driver has to leave, with the exit code 1 if all is gone."""
 
-    def __init__(self, held: Lease, stop_request: Path, leave: Callable[[str], None]) -> None:
+    def __init__(self, held: Lease, stop_request: Path, leave: Callable[..., None]) -> None:
         self._lease, self._request, self._leave, self._over = held, stop_request, leave, threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -34,6 +35,8 @@ class Heartbeat:
             with contextlib.suppress(OSError, UserError):
                 try:
                     self._lease.check()
+                except GoneError as error:
+                    return self._leave(str(error), 1)
                 except SupersededError:
                     return self._leave("another driver has taken over") if self._lease.held else None
                 self._lease.beat()

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from service.ledger.errors import GoneError
 from service.storage import paths, s3
 from service.storage.s3 import Bucket
 from trainables.errors import SupersededError, UserError
@@ -41,7 +42,13 @@ class FileJournal:
         os.ftruncate(self._file, valid)
         self.length = valid
 
+    def check_there(self) -> None:
+        """Raise GoneError where the file was removed or replaced: what is appended would be lost."""
+        if not (self._path.exists() and os.path.samestat(self._path.stat(), os.fstat(self._file))):
+            raise GoneError(f"{self._path} is not the file that this run has opened: the storage was removed or replaced under it")
+
     def append(self, content: bytes) -> None:
+        self.check_there()
         try:
             append(self._file, content)
             os.fsync(self._file)

@@ -2,6 +2,9 @@
 
 `lease/<epoch>.json` is created with O_EXCL (on S3: with If-None-Match), so only one driver gets an epoch. A takeover and a release both
 create the file of the next epoch, which ends the current one; its holder notices with one `stat` (on S3: one request).
+
+The file also holds a random token. A holder that finds another one, or no file, knows that the storage was removed under it, or removed and
+begun anew, where an epoch of the same number may be somebody else's.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from service.ledger.errors import GoneError
 from service.storage import paths, s3, shared_files
 from service.storage.commands import command
 from service.storage.locks import flock
@@ -29,6 +33,7 @@ class Lease:
 
     def __init__(self, storage: Path, name: str, *, bound: float = BOUND) -> None:
         self._folder, self._beats = paths.leases(storage, name), 0
+        self.gone = ""  # how the storage is gone, once that is known
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = flock(paths.lock(storage, name))
         if self._lock is None:
@@ -40,12 +45,22 @@ class Lease:
             raise
         self.owner = owner()
         self._path = _file(self._folder, self.epoch)
-        self._about = _read(self._path)[1].partition(b"\n")[2]
+        about, content = _read(self._path)
+        self.token, self._about = str(about.get("token", "")), content.partition(b"\n")[2]
         shared_files.remove(paths.stop_request(storage, name))
 
     def check(self) -> None:
-        """Raise SupersededError after a takeover; costs one `stat`."""
+        """Raise SupersededError after a takeover, and GoneError; costs a `stat` and a small read."""
+        self.check_there()
         check_epoch(self._folder, self.epoch)
+
+    def check_there(self) -> None:
+        """Raise GoneError where the storage is gone, or another one; also after `release`."""
+        try:
+            check_token(self._folder, self.epoch, self.token)
+        except GoneError as error:
+            self.gone = str(error)
+            raise
 
     def beat(self) -> None:
         """Change the lease file; watchers only compare its content."""
@@ -58,8 +73,9 @@ class Lease:
             return
         lock, self._lock = self._lock, None  # first, so that our heartbeat does not mistake the release for a takeover
         try:
+            self.check_there()  # else it would end the epoch of a driver that has begun the storage anew
             _create(self._folder, self.epoch + 1, {"state": "released", "owner": self.owner})
-        except OSError:
+        except (OSError, GoneError):
             pass  # taken over meanwhile, or the storage cannot be written: others see the heartbeat end
         finally:
             os.close(lock)
@@ -70,12 +86,27 @@ class Lease:
         return self._lock is not None
 
 
-def check_epoch(folder: Path, epoch: int) -> None:
-    """Raise SupersededError if `epoch` is over."""
+def check_epoch(folder: Path, epoch: int, token: str = "") -> None:
+    """Raise SupersededError if `epoch` is over, and GoneError if it is not the one of the lease with this token."""
+    if token:
+        check_token(folder, epoch, token)
     next_epoch = _file(folder, epoch + 1)
     if shared_files.exists(next_epoch):
         about = _read(next_epoch)[0]
         raise SupersededError(f"epoch {epoch} is over: {about.get('state', 'held')} by {about.get('owner', 'another driver')}")
+
+
+def check_token(folder: Path, epoch: int, token: str) -> None:
+    """Raise GoneError if the file of `epoch` is gone, or is another lease's."""
+    file = _file(folder, epoch)
+    url, key = paths.remote(file)
+    named = f"{url}/{key}" if url else str(file)
+    try:
+        content = shared_files.read(file)
+    except FileNotFoundError:
+        raise GoneError(f"{named} is gone: the storage was removed under this run") from None
+    if token.encode() not in content:
+        raise GoneError(f"{named} is another run's: the storage was removed and begun anew under this run")
 
 
 def holder(storage: Path, name: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class PartlyShippedError(UserError):
 
 
 class Shipper:
-    """Ships the trials of a sweep's ledger; `check` raises after another driver has taken over."""
+    """Ships the trials of a sweep's ledger; `check` raises where nothing may be written any more."""
 
     def __init__(
         self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking, check: Callable[[], None] = lambda: None, *,
@@ -63,6 +63,7 @@ class Shipper:
 
         Raises UserError, in one line: at once if MLflow is down, else after the other trials if one cannot be shipped.
         """
+        self._check()
         shipped, troubles, down = 0, list[str](), False
         trial_objects.refresh(self._storage, self._ledger.keys_in("leased"))
         self._compare()

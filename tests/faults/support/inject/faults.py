@@ -6,6 +6,7 @@ import builtins
 import errno
 import io
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -29,6 +30,23 @@ def delete_after(moment_and_file: str) -> None:
     """Remove a file when the spools have taken in a report: `Trained@50:/path`."""
     moment, _, file = moment_and_file.partition(":")
     after(moment, lambda: os.unlink(file))
+
+
+def remove_after(moment_and_folder: str) -> None:
+    """Remove a folder when the spools have taken in a report: `Trained@50:/path`."""
+    moment, _, folder = moment_and_folder.partition(":")
+    after(moment, lambda: shutil.rmtree(folder))
+
+
+def replace_after(moment_and_folders: str) -> None:
+    """The same, and a copy of another folder is there from then on: `Trained@50:/path:/other`."""
+    moment, folder, other = moment_and_folders.split(":")
+
+    def replace() -> None:
+        shutil.rmtree(folder)
+        shutil.copytree(other, folder)
+
+    after(moment, replace)
 
 
 def lock_after(moment_and_file: str) -> None:

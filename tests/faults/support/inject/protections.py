@@ -184,6 +184,12 @@ def not_mended() -> None:
     when_imported("service.tracking.relocation", lambda module: setattr(module, "mend", lambda *_: None))
 
 
+def no_lease_token() -> None:
+    """The number of an epoch alone tells whose lease it is."""
+    when_imported("service.ledger.lease", lambda module: setattr(module, "check_token", lambda *_: None))
+    when_imported("service.ledger.journal", lambda module: setattr(module.FileJournal, "check_there", lambda *_: None))
+
+
 def mlflow_speaks() -> None:
     """MLflow prints the address of each run that ends."""
 
