@@ -21,7 +21,7 @@ from uuid import uuid4
 from service.ledger.errors import GoneError
 from service.storage import paths, s3, shared_files
 from service.storage.commands import command
-from service.storage.locks import flock
+from service.storage.locks import flock, locked
 from trainables.errors import SupersededError, UserError
 
 BEAT = 2.0  # seconds between two heartbeats
@@ -121,10 +121,7 @@ def alive(storage: Path, name: str, patience: float = 2.5 * BEAT) -> bool:
     if not about or about.get("state") == "released":
         return False
     if about.get("kernel") == lock_scope(storage, name):
-        lock = flock(paths.lock(storage, name))
-        if lock is not None:
-            os.close(lock)
-        return lock is None
+        return locked(paths.lock(storage, name))
     path, until = _file(paths.leases(storage, name), about["epoch"]), time.monotonic() + patience
     before = _read(path)[1]
     while time.monotonic() < until:

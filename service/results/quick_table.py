@@ -18,7 +18,6 @@ from service.terminal.labels import method_name
 from service.tracking import notes
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
-from trainables.storage.files import write
 from trainables.trial import Trial
 
 LEGEND = "score: mean of the last scores [95 % bootstrap interval over seeds], n seeds, share of the dense score over the seeds with both"
@@ -78,16 +77,17 @@ def to_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 
 
 def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) -> tuple[list[Task], str]:
-    """Print the tables, write them and the figure to the sweep's folder, and say how to see the rest; MLflow is only read."""
+    """Print the tables, write them and the figure to the sweep's folder if allowed, and say how to see the rest; MLflow is only read."""
     tasks = find(trials, tracking)
     text = text_of(tasks)
     if tracking.borrowed:
         text += (
             f"\n\n{len(tracking.borrowed)} of {len(trials)} trials were trained into another storage; their scores are read from its runs"
         )
-    write(paths.table(storage, name), text.encode() + b"\n")
-    write(paths.figure(storage, name), figure(tasks))
-    print(f"\n{text}\n\nfigure: {paths.figure(storage, name)}\n{how_to_open(tracking.uri, tracking.page)}")
+    kept = f"figure: {paths.figure(storage, name)}"
+    for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(tasks))):
+        kept = shared_files.write_if_allowed(file, content) or kept
+    print(f"\n{text}\n\n{kept}\n{how_to_open(tracking.uri, tracking.page)}")
     return tasks, text
 
 

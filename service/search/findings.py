@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from service.storage import paths
+from service.storage import paths, shared_files
 from service.terminal.columns import aligned
 from service.terminal.labels import algorithm_name, method_name
 from service.tracking import notes
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
-from trainables.storage.files import write
 
 SHOWN = 10  # best suggestions of a single objective
 NAMES: dict[str, Callable[[str], str]] = {"algorithm": algorithm_name, "pruner": method_name}  # parameters whose values have names
@@ -70,10 +69,10 @@ def to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> str:
-    """Print the tables, write them to the sweep's folder, and say how to see the rest; MLflow is only read."""
+    """Print the tables, write them to the sweep's folder if allowed, and say how to see the rest; MLflow is only read."""
     text = "\n\n".join(table(each) for each in found)
-    write(paths.table(storage, name), text.encode() + b"\n")
-    print(f"\n{text}\n\n{how_to_open(tracking.uri, tracking.page)}")
+    kept = shared_files.write_if_allowed(paths.table(storage, name), text.encode() + b"\n")
+    print("\n".join(["", text, "", *filter(None, [kept]), how_to_open(tracking.uri, tracking.page)]))
     if paths.study(storage, name).exists():
         print(f"the search: optuna-dashboard {paths.study(storage, name)}")
     return text

@@ -16,3 +16,18 @@ def flock(path: Path) -> int | None:
         os.close(file)
         return None
     return file
+
+
+def locked(path: Path) -> bool:
+    """Whether a process holds the lock. Makes no file, and needs no permission to write."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False

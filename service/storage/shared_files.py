@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from service.storage import paths, s3
 from trainables.storage.files import sync_folder, write
+
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def create(path: Path, content: bytes) -> None:
@@ -42,6 +45,17 @@ def put(path: Path, content: bytes) -> None:
         bucket.put(paths.remote(path)[1], content)
     else:
         write(path, content)
+
+
+def write_if_allowed(path: Path, content: bytes) -> str:
+    """Write a file that nothing depends on; returns why it cannot be written into a storage that may only be read, else nothing."""
+    try:
+        write(path, content)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        return f"{path} is not written: {error.strerror}"
+    return ""
 
 
 def exists(path: Path) -> bool:

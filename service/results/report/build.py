@@ -13,6 +13,8 @@ from service.results.report.gather import gather
 from service.results.report.page import page
 from service.results.report.style import Panel, saved, sheets
 from service.storage import paths
+from service.storage.shared_files import READ_ONLY
+from service.tracking.connection import TrackingError
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
@@ -62,8 +64,14 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
             print(f"\rdrawing {number} of {len(drawn)}", end="" if number < len(drawn) else "\n", file=sys.stderr)
     remove_others(folder / "figures", written)
     print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}", flush=True)
-    for parent in found.parents.values():
-        tracking.log_artifacts(parent, [folder / file for file in files], "report")
+    try:
+        for parent in found.parents.values():
+            tracking.log_artifacts(parent, [folder / file for file in files], "report")
+    except TrackingError as error:
+        if getattr(error.__cause__, "errno", None) not in READ_ONLY:
+            raise
+        print(f"not logged in MLflow, which may only be read here ({error.why})")
+        return 0
     print(f"{how_to_open(tracking.uri)} (artifact report/page.html)")
     return 0
 
