@@ -68,6 +68,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 if __name__ == "__main__":
     code = main()
+    signals.ignore()
     if signals.left():  # no time for what libraries do at exit
         os._exit(code)
     sys.exit(code)

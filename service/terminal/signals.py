@@ -167,6 +167,18 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
+def retake() -> None:
+    """Take the signals again from foreign code; from the main thread."""
+    if Leaving.current:
+        Leaving.current.install()
+
+
+def ignore() -> None:
+    """The work is over: the process ends with its own exit code, whatever comes while its libraries end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def take() -> None:
     """Take the signals of a process that has just begun and has nothing to lose: it ends with one line."""
     for number in SIGNALS:

@@ -18,6 +18,7 @@ from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths, trial_objects
 from service.storage.commands import command
+from service.terminal.signals import blocked
 from service.tracking import comparison, notes, plan_artifact
 from service.tracking import cursor as cursors
 from service.tracking.connection import DeletedError, TrackingError, passes, redacted, refused
@@ -266,7 +267,8 @@ class ShipperThread:
     def start(self) -> None:
         """Start, if not started. Not done at construction, since importing MLflow would slow the driver's own start by seconds."""
         if not self.begun:
-            self._thread.start()
+            with blocked():  # signals go to the main thread, and to nobody while Ray starts
+                self._thread.start()
 
     @property
     def begun(self) -> bool:
