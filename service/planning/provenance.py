@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from service.terminal.display import Display
@@ -20,6 +19,9 @@ from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("trainables", "search_spaces", "service")
+CODE = ("trainables", "service")  # what a trial's numbers depend on: of a sweep's file it sees its own settings alone
+SOURCES = (".py", ".c", ".cu", ".h")
+PATIENCE = 5.0  # seconds that git may take
 
 
 def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -62,15 +64,37 @@ def record(dataset: str) -> None:
 
 
 def revision() -> str:
-    """The code's git commit, `-dirty` with uncommitted changes; $WINNOW_REVISION where that is set.
+    """The code's git commit, `-dirty` with uncommitted changes, and a hash of those in CODE where there are any: `1f2e...-dirty-9a8b7c6d`.
 
-    Without git, as in the copy that a submitted job runs, `source-` and a hash of the packages' files.
+    $WINNOW_REVISION where that is set. Without git, as in the copy that a submitted job runs, `source-` and a hash of the packages' files.
     """
-    code = os.environ.get("WINNOW_REVISION", "")
-    if not code and shutil.which("git"):
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        code = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    if given := os.environ.get("WINNOW_REVISION", ""):
+        return given
+    tracked = _git("ls-files", "service/__init__.py")  # a library inside another project's checkout is not of its commit
+    code = "".join(_git("describe", "--always", "--dirty", "--abbrev=40")) if tracked else ""
     if not code:
-        files = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-        code = f"source-{hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()[:12]}"
-    return code
+        files = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in SOURCES)
+        return f"source-{_digest(files)[:12]}"
+    changed = _git("diff", "HEAD", "--name-only", "--relative", "-z", "--", *CODE)
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+    files = sorted({ROOT / name for name in [*changed, *new] if Path(name).suffix in SOURCES})
+    return f"{code.removesuffix('-dirty')}-dirty-{_digest(files)[:8]}" if files else code
+
+
+def _git(*arguments: str) -> list[str]:
+    """What git prints in the checkout, split at NUL; empty where it fails or is absent."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False, timeout=PATIENCE)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [os.fsdecode(part) for part in done.stdout.strip().split(b"\0") if part]
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """A hash of the files' names and contents; a file that was removed has only a name."""
+    total = hashlib.sha256()
+    for path in files:
+        total.update(b"\0" + os.fsencode(path.relative_to(ROOT)) + b"\0")
+        with contextlib.suppress(OSError):
+            total.update(path.read_bytes())
+    return total.hexdigest()
