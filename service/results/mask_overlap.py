@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from service.ledger.ledger import Ledger
+from service.planning.data_here import SHOWN, DataHere
+from service.results.cells import details
 from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
 from service.terminal.labels import algorithm_name, dataset_name, method_name, rank
@@ -20,12 +22,13 @@ from trainables.trial import CALIBRATION, CHOICES, Trial
 from trainables.trial.pruner_traits import traits_of
 
 Masks = dict[str, Mask]  # of a trial, by network
+DIFFERING = ("pruner", "seed", "fresh", "data", "sparsity_of", *CHOICES, *CALIBRATION)  # in which trials that are compared may differ
 
 
 @dataclass(frozen=True)
 class Overlap:
     """Mean Jaccard overlap of a network's masks by two methods. `chance`: what independent masks with the same number of weights
-    in each layer would have."""
+    in each layer would have. `data`: the version of the dataset, where the trials were trained on several."""
 
     trial: Trial
     network: str
@@ -33,6 +36,7 @@ class Overlap:
     mean: float
     chance: float
     pairs: int
+    data: str = ""
 
     @property
     def task(self) -> str:
@@ -40,16 +44,30 @@ class Overlap:
 
 
 def overlaps(ledger: Ledger, storage: Path) -> list[Overlap]:
-    """Over all trials of the ledger that have masks; raises UserError for a file that is damaged."""
+    """Over all trials of the ledger that have masks, per version of their dataset; raises UserError for a damaged file."""
     trial_objects.pull(storage)
+    seen = DataHere(storage, ledger)
     trials = [entry.trial for entry in ledger.entries.values() if paths.masks(storage, entry.trial.key).exists()]
     masks = {trial.key: read_masks(paths.masks(storage, trial.key)) for trial in trials if _chosen(trial)}
     tasks: dict[str, list[Trial]] = {}
+    versions: dict[str, set[str]] = {}
     for trial in (trial for trial in trials if trial.key in masks):
         shapes = {name: [layer.shape for layer in mask] for name, mask in masks[trial.key].items()}
-        same = {n: v for n, v in trial.to_json().items() if n not in ("pruner", "seed", "fresh", "sparsity_of", *CHOICES, *CALIBRATION)}
-        tasks.setdefault(json.dumps([same, str(shapes)], sort_keys=True), []).append(trial)
-    return [found for group in tasks.values() for found in _of_task(group, masks)]
+        same = {n: v for n, v in trial.to_json().items() if n not in DIFFERING}
+        version = _version(trial, seen)
+        versions.setdefault(trial.dataset, set()).add(version)
+        tasks.setdefault(json.dumps([same, version, str(shapes)], sort_keys=True), []).append(trial)
+    several = {dataset for dataset, own in versions.items() if len(own) > 1}
+    return [
+        found
+        for group in tasks.values()
+        for found in _of_task(group, masks, _version(group[0], seen) if group[0].dataset in several else "")
+    ]
+
+
+def _version(trial: Trial, seen: DataHere) -> str:
+    """The beginning of the hash of the data that a trial was trained on; empty where that is not known."""
+    return (seen.trained_on(trial) or trial.data)[:SHOWN]
 
 
 def _chosen(trial: Trial) -> bool:
@@ -57,7 +75,7 @@ def _chosen(trial: Trial) -> bool:
     return trial.pruner != "dense" and not traits_of(trial.pruner).shrinks
 
 
-def _of_task(trials: Sequence[Trial], masks: dict[str, Masks]) -> Iterator[Overlap]:
+def _of_task(trials: Sequence[Trial], masks: dict[str, Masks], data: str) -> Iterator[Overlap]:
     first = trials[0]
     methods = list(dict.fromkeys(trial.method for trial in trials))
     for network in masks[first.key]:
@@ -69,7 +87,7 @@ def _of_task(trials: Sequence[Trial], masks: dict[str, Masks]) -> Iterator[Overl
             ]
             if pairs:
                 mean, chance = (statistics.fmean(how(*pair) for pair in pairs) for how in (jaccard, by_chance))
-                yield Overlap(first, network, (a, b), mean, chance, len(pairs))
+                yield Overlap(first, network, (a, b), mean, chance, len(pairs), data)
 
 
 def by_chance(first: Mask, second: Mask) -> float:
@@ -87,10 +105,9 @@ def describe(found: Sequence[Overlap]) -> str:
     if not found:
         return "no two masks to compare"
     parts = []
-    for task, network in dict.fromkeys((o.task, o.network) for o in found):
-        own = {o.methods: o for o in found if (o.task, o.network) == (task, network)}
-        trial = next(iter(own.values())).trial
-        title = f"{algorithm_name(trial.algorithm)} on {dataset_name(trial.dataset)} at {100 * trial.sparsity:g} % ({trial.dataset})"
+    for key, network in dict.fromkeys((o.trial.key, o.network) for o in found):
+        own = {o.methods: o for o in found if (o.trial.key, o.network) == (key, network)}
+        title = _title(next(iter(own.values())), found)
         methods = sorted({method for pair in own for method in pair}, key=rank)
         rows = [["", *map(method_name, methods)]]
         for row, method in enumerate(methods):
@@ -99,6 +116,15 @@ def describe(found: Sequence[Overlap]) -> str:
         parts.append(f"{title}: {network}\n{aligned(rows)}")
     legend = "Jaccard overlap of masks (in brackets: of independent masks with as many weights in each layer);"
     return "\n\n".join([*parts, f"{legend}\nof a pruner with itself between seeds, of two pruners with the same seed"])
+
+
+def _title(overlap: Overlap, found: Sequence[Overlap]) -> str:
+    """The task, with its version of the data and whatever distinguishes it from others of its name."""
+    trial = overlap.trial
+    alike = [details(other.trial) for other in found if other.task == overlap.task]
+    facts = [trial.dataset, *([f"data {overlap.data}"] if overlap.data else [])]
+    facts += [fact for fact in details(trial) if not all(fact in other for other in alike)]
+    return f"{algorithm_name(trial.algorithm)} on {dataset_name(trial.dataset)} at {100 * trial.sparsity:g} % ({', '.join(facts)})"
 
 
 def to_json(found: Sequence[Overlap]) -> list[dict[str, Any]]:

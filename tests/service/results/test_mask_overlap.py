@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from service.__main__ import main
 from service.ledger.manifest import Manifest
 from service.results.mask_overlap import by_chance, overlaps
+from service.storage import paths
 from tests.stacks import World, small_trial
 from trainables.pruning.mask_statistics import jaccard
 from trainables.training import files_of_trial
@@ -46,6 +48,40 @@ def test_seeds_are_compared_with_seeds_and_pruners_seed_by_seed(swept: tuple[Pat
     mixed = found["critic", snip, "random_erk"]
     assert mixed.pairs == 2
     assert mixed.mean == pytest.approx((jaccard(own[0], own[3]) + jaccard(own[1], own[4])) / 2)
+
+
+def test_versions_of_a_dataset_are_not_compared(swept: tuple[Path, World], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of SNIP's three seeds two were trained on one version, of which one apart; ERK's two seeds on one each."""
+    storage, world = swept
+    hashes = ["ab" * 32, "ab" * 32, "cd" * 32, "ab" * 32, "cd" * 32]
+    trials = [replace(trial, data=hashes[0][:16]) if number == 1 else trial for number, trial in enumerate(world.stack.trials[:5])]
+    paths.trial(storage, world.stack.trials[1].key).rename(paths.trial(storage, trials[1].key))
+    for trial, hash in zip(trials, hashes, strict=True):
+        lines = [{"kind": "attempt", "dataset_hash": hash}, {"kind": "finished", "update": 4}]
+        paths.spool(storage, trial.key).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    journal = Manifest(storage, "smoke")
+    journal.plan(trials)
+    found = [(o.data, *o.methods, o.pairs) for o in overlaps(journal.ledger, storage) if o.network == "actor"]
+    journal.close()
+    snip, a, c = "snip+calibration_size=64", hashes[0][:12], hashes[2][:12]
+    assert found == [(a, snip, snip, 1), (a, snip, "random_erk", 1)]
+    assert main(["overlap", "smoke", "--storage", str(storage)]) == 0
+    text = capsys.readouterr().out
+    assert f"TD3+BC on test-made-up at 50 % (test/made-up-v0, data {a}): actor" in text
+    assert c not in text, "its masks have nothing to be compared with"
+
+
+def test_tasks_of_one_name_have_a_table_each(swept: tuple[Path, World], capsys: pytest.CaptureFixture[str]) -> None:
+    storage, _ = swept
+    longer = World([replace(small_trial("td3_bc", "snip", 0.5, seed), updates=5) for seed in (0, 1)]).start()
+    files_of_trial.write_masks(storage, longer.stack, longer.masks, [{}] * 2)
+    journal = Manifest(storage, "smoke")
+    journal.plan(longer.stack.trials)
+    journal.close()
+    assert main(["overlap", "smoke", "--storage", str(storage)]) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": actor")]
+    assert len(titles) == len(set(titles)) == 2
+    assert any(", 5 updates" in title for title in titles)
 
 
 def test_random_masks_overlap_by_chance_and_no_more() -> None:
