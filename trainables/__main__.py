@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from trainables.environments import name_modules
 from trainables.errors import UserError
 from trainables.output import print_any_text
-from trainables.trial import CHOICES, MAPPINGS, Stack, Trial
+from trainables.trial import CHOICES, MAPPINGS, TRAINING_CHOICES, Stack, Trial, options_of
+from trainables.trial.protocols import PROTOCOLS, protocol
 from trainables.trial.published import published
 from trainables.version import version
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parser().parse_args(arguments))
     options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")
-    use_published = given.pop("published")
+    use_published, code_base = given.pop("published"), given.pop("protocol")
     modules = given.pop("imports")
     try:
         name_modules(modules)
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given[name] = dict(assignment(f"--{name.replace('_', '-')}", text) for text in given[name])
         if use_published:
             given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
+        given = with_protocol(given, protocol(code_base, given["algorithm"]))
         stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
         if storage:
             check_writable(storage)
@@ -79,10 +81,13 @@ def parser() -> argparse.ArgumentParser:
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}"
-            note += f"; one of {', '.join(CHOICES[field.name])}" if field.name in CHOICES else ""
+            choices = (CHOICES | TRAINING_CHOICES).get(field.name, ())
+            note += f"; one of {', '.join(choices)}" if choices else ""
             made.add_argument(option, type=kind, required=required, default=field.default, help=note)
     made.add_argument("--version", action="version", version=f"winnow {version()}")
     made.add_argument("--published", action="store_true", help="use the papers' settings for this dataset (trainables/trial/published.py)")
+    help = f"use the settings of a code base in place of defaults: {', '.join(PROTOCOLS)} (trainables/trial/protocols.py)"
+    made.add_argument("--protocol", default="", metavar="NAME", help=help)
     made.add_argument(
         "--storage", type=Path, default=None, help="keep checkpoints, masks and policies in this folder, and resume from them"
     )
@@ -98,6 +103,14 @@ def show(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, after printing them."""
     say("published settings: " + (", ".join(f"{name}={value}" for name, value in settings.items()) or "the algorithm's defaults"))
     return settings
+
+
+def with_protocol(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a trial, with a protocol's settings in place of those that have their defaults and make a difference."""
+    defaults = {f.name: f.default for f in fields(Trial)}
+    taken = {*options_of(given["pruner"], given["algorithm"]), *TRAINING_CHOICES}
+    put = {name: value for name, value in settings.items() if name in taken and given[name] == defaults[name]}
+    return given | put | {"hyper": {**settings["hyper"], **given["hyper"]}}
 
 
 def check_writable(storage: Path) -> None:

@@ -66,6 +66,7 @@ class Agent:
         self.size = len(stack)
         self.device = device
         self.updates = stack.lead.updates
+        self.initialization = stack.lead.initialization
         self._update = 0
         self.recorded = device != "cpu" if recorded is None else recorded
         self.clock = torch.zeros(1, dtype=torch.int64, device=device) if self.recorded else None
@@ -93,11 +94,18 @@ class Agent:
             raise AttributeError(f"the agent has {missing}") from None
 
     def initial(self, name: str, purpose: str = "init") -> Tensor:
-        """Canonical rows [K, D] of torch's default initialization, drawn from each member's own stream `purpose`."""
+        """Canonical rows [K, D] of initial weights and biases, drawn from each member's own stream `purpose`."""
         spec = self.specs[name]
         bound = torch.empty(1, spec.row, device=self.device)
         spec.initial_bound(bound)
-        return (2 * Streams(self.streams.seeds, self.device).uniform(f"{purpose}/{name}", spec.row) - 1) * bound
+        rows = (2 * Streams(self.streams.seeds, self.device).uniform(f"{purpose}/{name}", spec.row) - 1) * bound
+        if self.initialization == "xavier":
+            views = spec.views(rows)
+            for index, (n_in, n_out) in enumerate(spec.layers):
+                weight = views[f"weight.{index}"]
+                drawn = Streams(self.streams.seeds, self.device).normal(f"{purpose}/{name}.{index}", 2 * math.ceil(weight[0].numel() / 2))
+                weight.copy_(drawn[:, : weight[0].numel()].reshape(weight.shape) * math.sqrt(2 / (n_in + n_out)))
+        return rows
 
     def build(self, execution: str = "dense", rows: Mapping[str, Tensor] | None = None, masks: Mapping[str, Mask] | None = None) -> None:
         """Make networks, targets and fresh optimizers, in place of any there were, from canonical rows [K, D] (by default the initial

@@ -87,12 +87,13 @@ class StackRun:
 
     def __init__(self, stack: Stack, device: str, execution: str, files: StackFiles, beside: Beside | None) -> None:
         self.stack, self.execution, self.files, self.beside = stack, execution, files, beside
-        self.table = load_table(stack.lead.dataset)
+        self.table = load_table(stack.lead.dataset).cut(stack.lead.transitions, stack.lead.seed)
         for trial in stack.trials:
             self.check_data("the trial is of", trial.data, trial)
         algorithm = plugins.load("algorithms", stack.lead.algorithm)
         self.agent = Agent(algorithm, stack, self.table.observation_size, self.table.action_size, usable(device))
-        self.data = Minibatches(self.table, algorithm.NORMALIZE, device, getattr(algorithm, "NEXT_ACTIONS", False))
+        following = getattr(algorithm, "NEXT_ACTIONS", False)
+        self.data = Minibatches(self.table, algorithm.NORMALIZE, device, following, stack.lead.timeouts)
         self.evaluation = Evaluation(self.agent, self.table, stack)
         self.changes = changes_of(stack)
         self.reports = ReportQueue()

@@ -12,7 +12,6 @@ from search_spaces.sweep.sweep import Sweep
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import CHOICES, UNCONTROLLED, Trial, options_of
-from trainables.trial.published import published
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -28,10 +27,11 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     plain = sweep.plain()
     trials: dict[str, Trial] = {}
     for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
-        papers = published(algorithm, dataset) if sweep.published else {}
-        for hyper, pruning in itertools.product(_hyper_cells(sweep, algorithm), sweep.settings(pruner)):
-            cell: dict[str, Any] = {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-            trial = Trial(**(cell | plain | sweep.options(pruner, algorithm)), hyper=papers | hyper, pruning=pruning)
+        cell = plain | {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
+        settings = sweep.hyper_of(algorithm, dataset)
+        combinations = itertools.product(_hyper_cells(sweep, algorithm), sweep.options(pruner, algorithm), sweep.settings(pruner))
+        for hyper, options, pruning in combinations:
+            trial = Trial(**(cell | options), hyper=settings | hyper, pruning=pruning)
             for one in (trial, *(trial.controls().values() if sweep.controls else ())):
                 trials.setdefault(one.key, one)
     return tuple(trials.values())
@@ -72,15 +72,15 @@ def _check_options(sweep: Sweep) -> None:
     if not isinstance(sweep.controls, bool):
         raise unknown("controls", sweep.controls, (False, True))
     for option, value in UNCONTROLLED if sweep.controls else ():
-        if getattr(sweep, option) == value:
+        if value in sweep.values(option):
             raise UserError(
                 f"controls with {option} {value!r}: how many weights each network keeps is known only once it is pruned, so random masks "
                 "and small networks cannot be planned to match; leave one of the two away"
             )
     taken = set().union(*(options_of(pruner, algorithm) for pruner in sweep.pruners for algorithm in sweep.algorithms))
     for option, choices in CHOICES.items():
-        value = getattr(sweep, option)
-        if value not in choices:
-            raise unknown(option, value, choices)
-        if value != choices[0] and option not in taken:
-            raise UserError(f"{option} {value!r} means nothing to {', '.join(sweep.pruners)} with {', '.join(sweep.algorithms)}")
+        for value in sweep.values(option):
+            if value not in choices:
+                raise unknown(option, value, choices)
+            if value != choices[0] and option not in taken:
+                raise UserError(f"{option} {value!r} means nothing to {', '.join(sweep.pruners)} with {', '.join(sweep.algorithms)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from search_spaces.sweep.sweep import AXES, Sweep
+from search_spaces.sweep.sweep import AXES, VARIED, Sweep
 from trainables.errors import UserError, unknown
 from trainables.trial import MAPPINGS
 
@@ -28,15 +28,23 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
         mapping, dot, key = name.partition(".")
         if dot and mapping in MAPPINGS:
             mappings[mapping][key] = _literal(name, text)
+        elif name in VARIED and "," in text:
+            changes[name] = tuple(_parse(name, part.strip(), _kind(sweep, name)) for part in text.split(",") if part.strip())
         elif name in AXES:
             changes[name] = tuple(_parse(name, part.strip(), AXES[name]) for part in text.split(",") if part.strip())
         elif name in (choices := [f.name for f in fields(sweep) if f.name not in (*MAPPINGS, "search")]):
-            changes[name] = _parse(name, text.strip(), type(getattr(sweep, name)))
+            changes[name] = _parse(name, text.strip(), _kind(sweep, name))
         elif name in (searched := [f"search.{f.name}" for f in fields(sweep.search)] if sweep.search else []):
             search[name.removeprefix("search.")] = _parse(name, text.strip(), type(getattr(sweep.search, name.removeprefix("search."))))
         else:
             raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
     return replace(sweep, **(changes | mappings), search=replace(sweep.search, **search) if sweep.search else None)
+
+
+def _kind(sweep: Sweep, name: str) -> type:
+    """The type of a field's values."""
+    value = getattr(sweep, name)
+    return type(value[0] if isinstance(value, tuple) else value)
 
 
 def _parse(name: str, text: str, kind: type) -> Any:

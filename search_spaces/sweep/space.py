@@ -13,7 +13,6 @@ from search_spaces.sweep.ranges import Range, values_of
 from search_spaces.sweep.sweep import Sweep
 from trainables import plugins
 from trainables.trial import Trial
-from trainables.trial.published import published
 
 Label = bool | int | float | str
 SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else hyperparameters are
@@ -48,18 +47,19 @@ class Space:
         pruner, sparsity = self._value("pruner", chosen), self._value("sparsity", chosen)
         if pruner == "dense" or sparsity == 0:
             pruner, sparsity = "dense", 0.0
-        settings = published(self.algorithm, self.dataset) if self.sweep.published else {}
+        settings = self.sweep.hyper_of(self.algorithm, self.dataset)
         hyper = settings | {n.removeprefix("hyper."): self._value(n, chosen) for n in self.dimensions if n not in SEARCHED}
         given = {"dataset": self.dataset, "algorithm": self.algorithm, "pruner": pruner, "sparsity": sparsity, "hyper": hyper}
-        given |= self.sweep.plain() | self.sweep.options(pruner, self.algorithm)
+        given |= self.sweep.plain() | next(self.sweep.options(pruner, self.algorithm))
         pruning = next(self.sweep.settings(pruner))
         return tuple(Trial(**given, pruning=pruning, seed=seed) for seed in self.sweep.seeds)
 
     def study(self, sweep: str) -> str:
         """The study's name in sweep `sweep`. Everything that makes scores incomparable is hashed into it, so another budget starts another
         study."""
-        about = self.sweep.plain() | {"seeds": self.sweep.seeds, "published": self.sweep.published}
-        about["options"] = {pruner: self.sweep.options(pruner, self.algorithm) for pruner in self.sweep.pruners}
+        about = self.sweep.plain() | ({"protocol": self.sweep.protocol} if self.sweep.protocol else {})
+        about |= {"seeds": self.sweep.seeds, "published": self.sweep.published}
+        about["options"] = {pruner: next(self.sweep.options(pruner, self.algorithm)) for pruner in self.sweep.pruners}
         about |= {"pruning": self.sweep.pruning} if self.sweep.pruning else {}
         about["objective"] = self.sweep.search.objective if self.sweep.search else ""
         about |= {"dataset": self.dataset, "algorithm": self.algorithm, "dimensions": {n: str(v) for n, v in self.dimensions.items()}}

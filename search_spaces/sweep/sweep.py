@@ -10,10 +10,14 @@ from typing import Any
 from search_spaces.sweep.ranges import Range, Search, values_of
 from trainables import plugins
 from trainables.errors import UserError
-from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, options_of
+from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, TRAINING_CHOICES, options_of
+from trainables.trial.protocols import check_protocol, protocol
 from trainables.trial.pruner_traits import traits_of
+from trainables.trial.published import published
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
+TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}}  # with their defaults
+VARIED = (*TRAINING, *CALIBRATION, *CHOICES)  # fields that may have a tuple of values: one more axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +25,12 @@ class Sweep:
     """A grid: every combination of the tuples, each trained with the plain fields (those of `Trial`).
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter, one in
-    `pruning` to the pruners that have that setting; a tuple of values is one more axis. An option of pruning goes to the pruners that
-    use it. `controls` adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts
-    the papers' settings for each dataset under `hyper` (trainables/trial/published.py). With `search` the sweep is adaptive: `sparsities`
-    and numbers in `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty
-    or not a tuple.
+    `pruning` to the pruners that have that setting, an option of pruning to the pruners that use it. A tuple of values is one more axis,
+    there and in the fields of VARIED. `controls` adds to each pruned trial those that show whether its mask did anything
+    (Trial.controls). `published` (0 or 1) puts the papers' settings for each dataset under `hyper` (trainables/trial/published.py), and
+    `protocol` the settings of a code base (trainables/trial/protocols.py) in place of defaults. With `search` the sweep is adaptive:
+    `sparsities` and numbers in `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an
+    axis is empty or not a tuple.
     """
 
     datasets: tuple[str, ...]
@@ -37,16 +42,20 @@ class Sweep:
     evaluations: int = 10
     episodes: int = 10
     final_episodes: int = 0
-    calibration_batches: int = 1
-    calibration_size: int = 256
+    transitions: int | tuple[int, ...] = 0
+    initialization: str | tuple[str, ...] = "torch"
+    timeouts: str | tuple[str, ...] = "bootstrap"
+    calibration_batches: int | tuple[int, ...] = 1
+    calibration_size: int | tuple[int, ...] = 256
     published: int = 0
+    protocol: str = ""
     sparsity_of: Mapping[str, float] = field(default_factory=dict)
-    scope: str = "network"
-    target: str = "nominal"
-    authors: bool = False
-    rescale: str = "none"
-    control: str = "none"
-    allow_disconnected: bool = False
+    scope: str | tuple[str, ...] = "network"
+    target: str | tuple[str, ...] = "nominal"
+    authors: bool | tuple[bool, ...] = False
+    rescale: str | tuple[str, ...] = "none"
+    control: str | tuple[str, ...] = "none"
+    allow_disconnected: bool | tuple[bool, ...] = False
     controls: bool = False
     hyper: Mapping[str, Any] = field(default_factory=dict)
     pruning: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +69,14 @@ class Sweep:
         for name, values in self.pruning.items():
             if isinstance(values, Range) or (self.search and isinstance(values, tuple | list)):
                 raise UserError(f"pruning.{name} {values} is searched, which only sparsities and hyper can be; give it one value")
+        for name in VARIED:
+            values = self.values(name)
+            if not values:
+                raise UserError(f"the grid is empty: {name} has no value")
+            if self.search and len(values) > 1:
+                raise UserError(f"{name} {values} is searched, which only sparsities and hyper can be; give it one value")
+        if self.protocol:
+            check_protocol(self.protocol)
         if self.search and self.controls:
             raise UserError("controls go with a grid: give the best of a search to one")
         for axis in AXES:
@@ -78,7 +95,8 @@ class Sweep:
 
     def plain(self) -> dict[str, Any]:
         """The fields that every trial of the sweep has as they are."""
-        left_out = {*AXES, *CHOICES, *MAPPINGS, "controls", "published", "search"}
+        left_out = {*AXES, *CHOICES, *MAPPINGS, *TRAINING, "controls", "published", "protocol", "search"}
+        left_out |= {name for name in CALIBRATION if len(self.values(name)) > 1}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
     def settings(self, pruner: str) -> Iterator[dict[str, Any]]:
@@ -87,10 +105,30 @@ class Sweep:
         axes = {name: values_of(value, defaults[name]) for name, value in self.pruning.items() if name in defaults}
         return (dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values()))
 
-    def options(self, pruner: str, algorithm: str) -> dict[str, Any]:
-        """The options that a pruner uses; calibration at its default for a pruner that does not calibrate."""
+    def values(self, name: str) -> tuple[Any, ...]:
+        """The values of a field of VARIED."""
+        value = getattr(self, name)
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+    def _or(self, given: Mapping[str, Any], name: str, default: Any) -> tuple[Any, ...]:
+        """The values of a field, or the protocol's where the field has its default."""
+        values = self.values(name)
+        return (given[name],) if values == (default,) and name in given else values
+
+    def hyper_of(self, algorithm: str, dataset: str) -> dict[str, Any]:
+        """The hyperparameters that a protocol and the papers put in place of the algorithm's defaults."""
+        papers = published(algorithm, dataset) if self.published else {}
+        return {**protocol(self.protocol, algorithm)["hyper"], **papers}
+
+    def options(self, pruner: str, algorithm: str) -> Iterator[dict[str, Any]]:
+        """Every combination of the options that a trial uses; calibration at its default for a pruner that does not calibrate."""
+        given = protocol(self.protocol, algorithm)
         taken = options_of(pruner, algorithm)
-        used: dict[str, Any] = {option: getattr(self, option) for option in CHOICES if option in taken}
-        if not traits_of(pruner).uses_losses:  # a random mask has one key, whatever data the others are scored on
-            used |= {name: default for name, default in CALIBRATION.items() if getattr(self, name) != default}
-        return used | {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}
+        axes = {option: self._or(given, option, choices[0]) for option, choices in CHOICES.items() if option in taken}
+        axes |= {name: values for name, default in TRAINING.items() if (values := self._or(given, name, default)) != (default,)}
+        if traits_of(pruner).uses_losses:
+            axes |= {name: self.values(name) for name in CALIBRATION if len(self.values(name)) > 1}
+        else:  # a random mask has one key, whatever data the others are scored on
+            axes |= {name: (default,) for name, default in CALIBRATION.items() if self.values(name) != (default,)}
+        sparsity_of = {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}
+        return (dict(zip(axes, values, strict=True)) | sparsity_of for values in itertools.product(*axes.values()))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from service.results.outcomes import DONE
 from service.results.runs import Run
 from service.results.statistics import Estimate, Scores
 from service.terminal import labels
-from trainables.trial import Trial, comparison
+from trainables.trial import TRAINING_CHOICES, Trial, comparison
 from trainables.trial.pruner_traits import traits_of
 
 DENSE = (labels.DENSE, 0.0)
@@ -189,8 +190,15 @@ def by_identifier(task: Task) -> list[Cell]:
 
 
 def details(trial: Trial) -> list[str]:
-    """What the cells of a trial's task share: dataset, budget, hyperparameters."""
-    return [trial.dataset, f"{trial.updates:,} updates", *(f"{name} {value}" for name, value in trial.hyper.items())]
+    """What the cells of a trial's task share: dataset, budget, and the settings that are not defaults."""
+    return [trial.dataset, f"{trial.updates:,} updates", *(f"{name} {value}" for name, value in settings(trial).items())]
+
+
+def settings(trial: Trial) -> dict[str, Any]:
+    """The settings of training and the hyperparameters that are not defaults."""
+    cut = {"transitions": trial.transitions} if trial.transitions else {}
+    options = {name: getattr(trial, name) for name, choices in TRAINING_CHOICES.items() if getattr(trial, name) != choices[0]}
+    return cut | options | dict(trial.hyper)
 
 
 def _order(place: Place) -> tuple[tuple[int, str, str], float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.results import controls
-from service.results.cells import Cell, Task, tasks_of
+from service.results.cells import Cell, Task, details, tasks_of
 from service.results.report.figures import by_sparsity
 from service.results.report.over_tasks import budget_note
 from service.results.report.style import Panel, png
@@ -106,8 +106,7 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
 
 
 def _title(trial: Trial) -> str:
-    hyper = "".join(f", {name} {value}" for name, value in trial.hyper.items())
-    return f"{trial.algorithm} on {trial.dataset}, {trial.updates:,} updates{hyper}"
+    return f"{trial.algorithm} on {', '.join(details(trial))}"
 
 
 def _numbers(cell: Cell) -> dict[str, float] | None:

@@ -168,6 +168,24 @@ def test_a_trial_goes_on_alone_after_having_been_in_a_stack(algorithm: str, tmp_
         assert [plain(r, 1) for r in reports] + [plain(r) for r in rest] == [plain(r) for r in alone]
 
 
+def test_a_trial_of_the_authors_protocol_on_a_cut_dataset_resumes_as_it_was(tmp_path: Path) -> None:
+    given = {"transitions": 200, "initialization": "xavier", "timeouts": "terminal", "hyper": {"gaussian": True}}
+    own = trial(0, "snip", 0.8, "bc", **given)
+    whole = list(run([own], tmp_path / "whole"))
+    assert isinstance(whole[-1], Finished)
+    kept = [r.statistics[0] for r in whole if isinstance(r, Pruned)]
+    other = [r.statistics[0] for r in run([replace(own, transitions=0)]) if isinstance(r, Pruned)]
+    assert kept != other, "the mask is of other data"
+    for stop_at in (0, 14):
+        storage = tmp_path / str(stop_at)
+        for report in (first := run([own], storage)):
+            if report == Checkpointed(stop_at):
+                first.close()
+                break
+        list(run([own], storage))
+        assert result(storage, own) == result(tmp_path / "whole", own)
+
+
 @pytest.mark.parametrize("pruner", ["rigl", "set", "sparse_reg"])
 def test_masks_that_move_stopped_anywhere_and_resumed_equal_uninterrupted(pruner: str, tmp_path: Path) -> None:
     own = trial(0, pruner, 0.8, pruning={"delta": 5})

@@ -26,6 +26,7 @@ class Hyper:
     weight_cap: float = 100.0  # CORL
     log_std_min: float = -20.0  # CORL
     log_std_max: float = 2.0  # CORL
+    cosine: bool = False  # SaminYeasar/sparse_reg: the actor's learning rate falls to 0 along a cosine
 
 
 RANGES = {"advantage_scale": "(0, inf)"}
@@ -83,7 +84,7 @@ def update(agent: Agent, batch: Batch) -> dict[str, Tensor]:
     critic = critic_loss(agent, batch)
     agent.minimize(critic=critic)
     actor = actor_loss(agent, batch)
-    agent.minimize(actor=actor)
+    agent.minimize(factor=agent.cosine() if agent.hyper.cosine else 1.0, actor=actor)
     agent.track("critic")
     return {"critic_loss": critic, "actor_loss": actor}
 

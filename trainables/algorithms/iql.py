@@ -28,6 +28,7 @@ class Hyper:
     weight_cap: float = 100.0  # ikostrikov/implicit_q_learning
     log_std_min: float = -20.0  # CORL
     log_std_max: float = 2.0  # CORL
+    squash: bool = True  # CORL: the mean passes through tanh; False in SaminYeasar/sparse_reg
 
 
 RANGES = {"expectile": "(0, 1)", "beta": "[0, inf)"}
@@ -36,7 +37,9 @@ NORMALIZE = True  # CORL
 
 def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
     return {
-        "actor": MLP((observation_size, *hyper.hidden, action_size), output="tanh", extra={"log_std": action_size}),
+        "actor": MLP(
+            (observation_size, *hyper.hidden, action_size), output="tanh" if hyper.squash else "linear", extra={"log_std": action_size}
+        ),
         "critic": MLP((observation_size + action_size, *hyper.hidden, 1), copies=2),
         "value": MLP((observation_size, *hyper.hidden, 1)),
     }
@@ -98,4 +101,5 @@ def update(agent: Agent, batch: Batch) -> dict[str, Tensor]:
 
 
 def act(agent: Agent, observations: Tensor) -> Tensor:
-    return agent.actor(observations)
+    actions = agent.actor(observations)
+    return actions if agent.hyper.squash else actions.clamp(-1, 1)

@@ -19,8 +19,9 @@ from trainables.tensors.streams import Streams
 class Minibatches:
     """Rows of a table as a `Batch`; one gather and one multiply-add per update."""
 
-    def __init__(self, table: Table, normalize: bool, device: str = "cpu", next_actions: bool = False) -> None:
-        """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out.
+    def __init__(self, table: Table, normalize: bool, device: str = "cpu", next_actions: bool = False, timeouts: str = "bootstrap") -> None:
+        """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out. With the
+        timeouts "terminal", every episode's last transition counts as terminal.
 
         Raises UserError where none is left."""
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
@@ -31,6 +32,7 @@ class Minibatches:
         zero, one = np.zeros(1), np.ones(1)
         self.shift = torch.tensor(np.concatenate([o_shift, a_shift, zero, o_shift, zero]), dtype=torch.float32, device=device)
         self.scale = torch.tensor(np.concatenate([o_scale, a_scale, one, o_scale, one]), dtype=torch.float32, device=device)
+        self.ends = torch.from_numpy(ends(table)).to(device) if timeouts == "terminal" else None
         self.gather = native_ops.gather(self.rows, self.shift, self.scale) if native_ops.serves(self.rows) else self._gather
 
     def draw(self, streams: Streams, size: int) -> Batch:
@@ -45,10 +47,20 @@ class Minibatches:
     def _columns(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Observations, actions, rewards, next observations and terminals of the rows `index` [K, B]."""
         observations, actions, rewards, following, terminals = self.gather(index).split_with_sizes(self.widths, dim=-1)
-        return observations, actions, rewards.squeeze(-1), following, terminals.squeeze(-1)
+        ended = terminals.squeeze(-1)
+        if self.ends is not None:
+            ended = torch.maximum(ended, self.ends.index_select(0, index.flatten()).reshape(index.shape))
+        return observations, actions, rewards.squeeze(-1), following, ended
 
     def _gather(self, index: Tensor) -> Tensor:
         return torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
+
+
+def ends(table: Table) -> npt.NDArray[np.float32]:
+    """1 for the last transition of each episode, else 0."""
+    last = np.zeros(len(table.rows), np.float32)
+    last[np.cumsum(table.episode_lengths) - 1] = 1
+    return last
 
 
 def followed(table: Table) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,30 @@ class Table:
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
+
+    def cut(self, transitions: int, seed: int) -> Table:
+        """At most `transitions` transitions, in whole episodes that `seed` chooses, with their mean and deviation; 0 leaves all.
+
+        Raises UserError where the first episode that is chosen is longer."""
+        if not transitions or transitions >= len(self):
+            return self
+        drawn = [hashlib.sha256(f"{seed}/episode/{index}".encode()).digest() for index in range(len(self.episode_lengths))]
+        order = np.array(sorted(range(len(drawn)), key=drawn.__getitem__))  # the same with every version of numpy
+        taken = order[: int(np.searchsorted(np.cumsum(self.episode_lengths[order]), transitions, side="right"))]
+        if not len(taken):
+            longest = int(self.episode_lengths[order[0]])
+            raise UserError(f"transitions {transitions} of {self.dataset!r}: the first episode that seed {seed} chooses has {longest}")
+        starts = np.cumsum(self.episode_lengths) - self.episode_lengths
+        rows = np.concatenate([self.rows[starts[e] : starts[e] + self.episode_lengths[e]] for e in taken])
+        observations = rows[:, : self.observation_size].astype(np.float64)
+        return replace(
+            self,
+            rows=rows,
+            mean=observations.mean(axis=0).astype(np.float32),
+            std=observations.std(axis=0).astype(np.float32),
+            episode_returns=self.episode_returns[taken],
+            episode_lengths=self.episode_lengths[taken],
+        )
 
 
 def load_table(dataset: str, verify: bool = False) -> Table:

@@ -1,6 +1,6 @@
 """Masks of a stack before training: every trial's pruner scores its networks, and the scores are ranked.
 
-Weights are ranked within each network (twin critics pooled), separately for actor, critic and value, which is the protocol of the
+Weights are ranked within each network (twin critics pooled), separately for actor, critic and value, as in the
 authors' later code (SaminYeasar/sparse_reg). Biases and extras are never pruned; output layers are. The algorithm's LOSSES say which loss
 scores which network, and nothing else adds to its gradient; LEAKY_LOSSES, if an algorithm has them, reproduce what the authors' code does.
 """

@@ -47,6 +47,8 @@ def shape_of(trial: Trial) -> str:
     """What two trials must agree on to share a stack, as a comparable string."""
     value = {n: v for n, v in trial.to_json().items() if n not in FREE_FIELDS}
     value["hyper"] = {n: v for n, v in trial.hyper_values().items() if not isinstance(v, float)}
+    if trial.transitions:
+        value |= {"seed": trial.seed}  # which chooses the episodes
     traits = traits_of(trial.pruner)
     if traits.during_training:
         value |= {"pruner": trial.pruner}  # all members' masks change, and are reported, at the same updates

@@ -15,6 +15,7 @@ from trainables.errors import UserError, unknown
 from trainables.trial import hyper_ranges
 from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, neutral, options_of
+from trainables.trial.training_options import TRAINING_CHOICES
 
 MAPPINGS = ("hyper", "sparsity_of", "pruning")  # the fields of a trial that are dictionaries
 OMITTED = (
@@ -22,7 +23,9 @@ OMITTED = (
     "data",
     "final_episodes",
     "pruning",
-)  # left out of JSON when empty: files older than these fields stay as they would be written today
+    "transitions",
+    *TRAINING_CHOICES,
+)  # left out of JSON at their defaults: files older than these fields stay as they would be written today
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ class Trial:
     overrides fields of the algorithm's `Hyper`, and `pruning` the pruner's SETTINGS. `evaluations` are spread evenly over training; the
     last follows the last update, and `final_episodes` more episodes follow that one. The saliency is computed on `calibration_batches`
     batches of `calibration_size` transitions. CHOICES and docs/pruning.md explain the other options of pruning; one that has no effect on
-    the pruner is refused.
+    the pruner is refused. `transitions` cuts the dataset to at most so many, in whole episodes that the seed chooses (0: all of it);
+    `initialization` and `timeouts` are in TRAINING_CHOICES.
     `fresh` names a sweep that trains this trial anew even if another sweep has trained it: the numbers are the same, but the key, the
     folder and the MLflow run are its own. `data` is the beginning of a content hash: the trial is trained on that version of the dataset,
     apart from one with the same settings that another version was used for.
@@ -61,6 +65,9 @@ class Trial:
     pruning: Mapping[str, Any] = field(default_factory=dict)
     fresh: str = ""
     data: str = ""
+    transitions: int = 0
+    initialization: str = "torch"
+    timeouts: str = "bootstrap"
 
     def __post_init__(self) -> None:
         plugins.check("algorithms", self.algorithm)
@@ -68,12 +75,15 @@ class Trial:
         if not self.dataset:
             raise UserError("dataset is empty; give a Minari id such as winnow/halfcheetah/expert-v0")
         self._check_pruning()
-        for name in ("seed", "updates", "evaluations", "episodes", "final_episodes", *CALIBRATION):
-            value, least = getattr(self, name), 0 if name in ("seed", "final_episodes") else 1
+        for name in ("seed", "updates", "evaluations", "episodes", "final_episodes", "transitions", *CALIBRATION):
+            value, least = getattr(self, name), 0 if name in ("seed", "final_episodes", "transitions") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name} {value!r} is not an integer >= {least}")
         if self.evaluations > self.updates:
             raise UserError(f"evaluations {self.evaluations} > updates {self.updates}")
+        for option, choices in TRAINING_CHOICES.items():
+            if getattr(self, option) not in choices:
+                raise unknown(option, getattr(self, option), choices)
         defaults = plugins.hyper_defaults(self.algorithm)
         object.__setattr__(self, "hyper", _overrides(self.algorithm, f"hyperparameter of {self.algorithm}", self.hyper, defaults))
         hyper_ranges.check("algorithms", self.algorithm, self.hyper_values())
@@ -126,7 +136,8 @@ class Trial:
     def name(self) -> str:
         """`td3_bc/halfcheetah-expert/snip@95/s0`: for people, never an identity."""
         parts = self.dataset.rsplit("-v", 1)[0].split("/")
-        return f"{self.algorithm}/{'-'.join(parts[-2:])}/{self.cell}/s{self.seed}"
+        cut = f":{self.transitions}" if self.transitions else ""
+        return f"{self.algorithm}/{'-'.join(parts[-2:])}{cut}/{self.cell}/s{self.seed}"
 
     @property
     def cell(self) -> str:
@@ -181,9 +192,10 @@ class Trial:
         return tuple(round(self.updates * (i + 1) / self.evaluations) for i in range(self.evaluations))
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, without those in OMITTED that are empty."""
+        """All fields, without those in OMITTED that have their defaults."""
         value = asdict(self) | {name: dict(getattr(self, name)) for name in MAPPINGS}
-        return {name: given for name, given in value.items() if given or name not in OMITTED}
+        defaults: dict[str, Any] = {f.name: {} if f.name in MAPPINGS else f.default for f in fields(self)}
+        return {name: given for name, given in value.items() if name not in OMITTED or given != defaults[name]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.results import controls
-from service.results.cells import Cell, Task, by_identifier
+from service.results.cells import Cell, Task, by_identifier, settings
 from service.results.report.over_tasks import Aggregate, aggregates, budget_note, claim
 from service.results.runs import TAIL, Run
 from service.results.statistics import Estimate
@@ -172,7 +172,7 @@ def _place(task: Task, cell: Cell) -> dict[str, Any]:
     return {
         "environment": task.environment, "tier": task.tier, "dataset": trial.dataset, "algorithm": trial.algorithm,
         "method": cell.method, "pruner": cell.runs[0].trial.pruner, "sparsity": cell.sparsity, "updates": trial.updates,
-        "hyper": ", ".join(f"{name}={value}" for name, value in trial.hyper.items()), "measure": task.measure,
+        "hyper": ", ".join(f"{name}={value}" for name, value in settings(trial).items()), "measure": task.measure,
     }  # fmt: skip
 
 

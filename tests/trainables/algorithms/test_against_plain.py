@@ -18,6 +18,7 @@ from torch.distributions import Normal
 from torch.nn import functional
 
 from tests.stacks import World, small_trial
+from trainables import plugins
 from trainables.tensors.streams import Streams
 
 UPDATES, BATCH, SEED = 5, 32, 3
@@ -77,9 +78,16 @@ def follow(target: Net, online: Net, tau: float) -> None:
 def plain_bc(world: World, data: list[Batch], hyper: dict[str, Any], updates: int) -> Trained:
     actor = Net(world, "actor")
     optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["learning_rate"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     losses: Losses = []
     for s, a, *_ in data:
-        losses.append({"actor_loss": learn(optimizer, functional.mse_loss(actor(s), a), actor)})
+        if hyper["gaussian"]:
+            loss = -Normal(actor(s), actor.extras["log_std"].clamp(-5, 2).exp()).log_prob(a).sum(1).mean()
+        else:
+            loss = functional.mse_loss(actor(s), a)
+        losses.append({"actor_loss": learn(optimizer, loss, actor)})
+        if hyper["gaussian"]:
+            schedule.step()
     return {"online/actor/0": actor}, losses
 
 
@@ -209,6 +217,7 @@ def plain_awac(world: World, data: list[Batch], hyper: dict[str, Any], updates: 
     actor, q1, q2 = Net(world, "actor"), Net(world, "critic", 0), Net(world, "critic", 1)
     q1_target, q2_target = copy.deepcopy(q1), copy.deepcopy(q2)
     actor_optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["learning_rate"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(actor_optimizer, updates)
     critic_optimizer = torch.optim.Adam([*q1.parameters(), *q2.parameters()], lr=hyper["learning_rate"])
 
     def policy(s: Tensor) -> Normal:
@@ -227,6 +236,8 @@ def plain_awac(world: World, data: list[Batch], hyper: dict[str, Any], updates: 
             weight = (advantage / hyper["advantage_scale"]).exp().clamp(max=hyper["weight_cap"])
         actor_loss = (-policy(s).log_prob(a).sum(1, keepdim=True) * weight).mean()
         losses[-1]["actor_loss"] = learn(actor_optimizer, actor_loss, actor)
+        if hyper["cosine"]:
+            schedule.step()
         follow(q1_target, q1, hyper["tau"])
         follow(q2_target, q2, hyper["tau"])
     return {
@@ -372,10 +383,14 @@ HYPER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("pruner", ["dense", "snip"])
-@pytest.mark.parametrize("algorithm", PLAIN)
-def test_five_updates_equal_a_plain_implementation(algorithm: str, pruner: str) -> None:
-    trial = small_trial(algorithm, pruner, 0.0 if pruner == "dense" else 0.5, SEED, hyper=HYPER[algorithm], updates=8)
-    counts = {name: value for name, value in HYPER[algorithm].items() if isinstance(value, int)}
+@pytest.mark.parametrize(
+    ("algorithm", "variant"), [*((name, "") for name in PLAIN), ("bc", "gaussian"), ("iql", "squash"), ("awac", "cosine")]
+)
+def test_five_updates_equal_a_plain_implementation(algorithm: str, variant: str, pruner: str) -> None:
+    """`variant` is a switch of the algorithm that is not at its default."""
+    hyper = HYPER[algorithm] | ({variant: not plugins.hyper_defaults(algorithm)[variant]} if variant else {})
+    trial = small_trial(algorithm, pruner, 0.0 if pruner == "dense" else 0.5, SEED, hyper=hyper, updates=8)
+    counts = {name: value for name, value in hyper.items() if isinstance(value, int)}
     world = World([trial, small_trial(algorithm, seed=SEED + 1, updates=8, hyper=counts)]).start()  # in a stack
     logged = world.train(0, UPDATES)
     rows = world.rows()

@@ -53,3 +53,14 @@ def test_episodes_of_one_step_have_no_next_action(ends: float) -> None:
     with pytest.raises(UserError, match=r"^dataset 'test/made-up-v0': none of its 500 transitions has .*: awac, bc, ") as caught:
         Minibatches(table, True, next_actions=True)
     assert "rebrac" not in str(caught.value)
+
+
+def test_a_cut_off_episode_counts_as_ended_where_it_is_asked_for() -> None:
+    table = replace(made_up_table(), episode_lengths=np.full(5, 100))
+    streams = Streams([3])
+    index = streams.integers("minibatch", 256, len(table))[0]
+    plain, ended = Minibatches(table, True).draw(streams, 256), Minibatches(table, True, timeouts="terminal").draw(streams, 256)
+    last = (index + 1) % 100 == 0
+    assert 0 < int(last.sum()) < 256
+    assert torch.equal(ended.terminals[0], torch.maximum(plain.terminals[0], last.float()))
+    assert torch.equal(ended.observations, plain.observations)

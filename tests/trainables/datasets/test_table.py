@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
+from tests.stacks import made_up_table
 from trainables.datasets import local
 from trainables.datasets.__main__ import main
 from trainables.datasets.table import load_table
@@ -440,3 +442,20 @@ def test_the_digest_names_the_file_it_is_of(make: Make, tmp_path: Path) -> None:
     table = load_table("test/hopper/small-v0")
     expected = hashlib.sha256(np.ascontiguousarray(table.rows).tobytes() + table.episode_lengths.tobytes()).hexdigest()
     assert [path.stem for path in (tmp_path / "cache").glob("*.npy")] == [expected]
+
+
+def test_a_cut_keeps_whole_episodes_that_the_seed_chooses() -> None:
+    table = replace(made_up_table(), episode_lengths=np.full(10, 50), episode_returns=np.arange(10, dtype=np.float32))
+    cuts = [table.cut(160, seed) for seed in range(6)]
+    for cut in cuts:
+        assert (len(cut), len(cut.episode_lengths)) == (150, 3)
+        episodes = [cut.rows[start : start + 50] for start in range(0, 150, 50)]
+        for rows, number in zip(episodes, cut.episode_returns, strict=True):
+            assert np.array_equal(rows, table.rows[50 * int(number) : 50 * int(number) + 50])
+        assert np.allclose(cut.mean, cut.rows[:, :5].mean(0), atol=1e-5)
+        assert np.allclose(cut.std, cut.rows[:, :5].std(0), atol=1e-5)
+    assert len({tuple(cut.episode_returns) for cut in cuts}) > 3
+    assert np.array_equal(table.cut(160, 0).rows, cuts[0].rows)
+    assert table.cut(0, 1) is table.cut(500, 1) is table
+    with pytest.raises(UserError, match="transitions 49 of 'test/made-up-v0': the first episode that seed 0 chooses has 50"):
+        table.cut(49, 0)
