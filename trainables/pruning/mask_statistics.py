@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.errors import UserError
-from trainables.tensors.mask import Mask, on_path
+from trainables.tensors.mask import Mask, on_path, unpacked
 from trainables.tensors.mlp import MLP
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -134,7 +133,7 @@ def read_masks(path: Path) -> dict[str, Mask]:
     masks = {}
     for name, layers in shapes.items():
         sizes = [c * n_out * n_in for c, n_out, n_in in layers]
-        flat = torch.from_numpy(np.unpackbits(bits[name].numpy(), count=sum(sizes))).float()
+        flat = unpacked(bits[name], sum(sizes)).float()
         masks[name] = [part.reshape(1, *shape) for part, shape in zip(flat.split(sizes), layers, strict=True)]
     return masks
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.errors import UserError
 from trainables.tensors.mlp import MLP
 
 Mask = list[Tensor]
@@ -42,9 +43,16 @@ def pack_bits(mask: Mask, member: int) -> Tensor:
 
 def unpack_bits(spec: MLP, packed: Sequence[Tensor]) -> Mask:
     """The mask [K, C, out, in] per layer from K packed members."""
-    flat = torch.stack([torch.from_numpy(np.unpackbits(bits.numpy(), count=sum(spec.weights_per_layer))) for bits in packed]).float()
+    flat = torch.stack([unpacked(bits, sum(spec.weights_per_layer)) for bits in packed]).float()
     parts = flat.split(spec.weights_per_layer, dim=1)
     return [part.unflatten(1, (spec.copies, n_out, n_in)) for part, (n_in, n_out) in zip(parts, spec.layers, strict=True)]
+
+
+def unpacked(bits: Tensor, count: int) -> Tensor:
+    """The first `count` bits, uint8; raises UserError where there are more or fewer bytes than that takes."""
+    if bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),):
+        raise UserError(f"a mask has {bits.numel()} bytes; {count} weights take {-(-count // 8)}")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=count))
 
 
 def on_path(mask: Mask) -> Mask:

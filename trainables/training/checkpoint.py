@@ -1,8 +1,8 @@
 """Checkpoints: the state of each trial on disk, atomic and hashed, in a folder per trial.
 
 A checkpoint is two files, `<update>.safetensors` and then `<update>.json`, which holds the hash of both: a torn or altered
-one is not a checkpoint and the one before it counts. Tensors are canonical rows, so a trial may go on in another stack or
-execution.
+one is not a checkpoint and the one before it counts. So it is for one that does not fit the trial's networks
+(docs/decisions/019-what-a-checkpoint-proves.md). Tensors are canonical rows, so a trial may go on in another stack or execution.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
+from trainables import plugins
 from trainables.agent import Agent
 from trainables.storage import trial_files
 from trainables.storage.files import write
@@ -26,6 +28,7 @@ from trainables.tensors.mask import Mask, pack_bits, unpack_bits
 from trainables.tensors.mlp import MLP
 from trainables.trial import Stack, Trial
 
+Needs = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # type and shape of each tensor of a checkpoint
 KEEP = 2  # the newest may be torn; the one before it is then used
 
 
@@ -103,11 +106,12 @@ def committed(storage: Path, trial: Trial) -> list[int]:
 
 
 def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | None:
-    """The newest state that all members of the stack have, or None."""
+    """The newest state that all members of the stack have and that fits their networks, or None."""
+    needs = _needs(stack.lead, specs)
     common = set.intersection(*(set(_updates(storage, trial)) for trial in stack.trials))
     for update in sorted(common, reverse=True):
         entries = [_read(storage, trial, update) for trial in stack.trials]
-        members = [entry for entry in entries if entry is not None]
+        members = [entry for entry in entries if entry is not None and _fits(*entry, stack.lead, needs)]
         if len(members) < len(stack):
             continue
         tensors = [tensor for _, tensor in members]
@@ -133,11 +137,33 @@ def _read(storage: Path, trial: Trial, update: int) -> tuple[dict[str, Any], dic
         head = json.loads(path.read_bytes())
         content = path.with_suffix(".safetensors").read_bytes()
         claimed = head.pop("sha256")
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        if claimed != _hash(head, content) or head["trial"] != trial.key or head["update"] != update:
+            return None
+        return head, load_tensors(content)
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError, SafetensorError):
         return None
-    if claimed != _hash(head, content) or head["trial"] != trial.key or head["update"] != update:
-        return None
-    return head, load_tensors(content)
+
+
+def _needs(trial: Trial, specs: Mapping[str, MLP]) -> Needs:
+    """What a checkpoint of the trial must hold: rows of parameters, moments and targets, and packed masks."""
+    targets = plugins.load("algorithms", trial.algorithm).TARGETS
+    rows = [f"{part}/{name}" for part in ("online", "adam.first", "adam.second") for name in specs]
+    rows += [f"target/{name}" for name in specs if name in targets]
+    needs: Needs = {name: (torch.float32, (specs[name.partition("/")[2]].row,)) for name in rows}
+    return needs | {f"mask/{name}": (torch.uint8, (-(-sum(spec.weights_per_layer) // 8),)) for name, spec in specs.items()}
+
+
+def _fits(head: Mapping[str, Any], tensors: Mapping[str, Tensor], trial: Trial, needs: Needs) -> bool:
+    """Whether tensors and counts are those of the trial's networks. Numbers may be infinite or NaN: a member's are, once it has diverged,
+    and its stack-mates go on."""
+    counts, details = head.get("counts"), head.get("details", {})
+    if not isinstance(counts, dict) or not isinstance(details, dict) or head["update"] > trial.updates:
+        return False
+    if {f"online/{name}" for name in counts} != {name for name in needs if name.startswith("online/")}:
+        return False
+    if not all(type(count) is int and count >= 0 for count in counts.values()):
+        return False
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} == needs
 
 
 def _hash(head: Mapping[str, Any], content: bytes) -> str:

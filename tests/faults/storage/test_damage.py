@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from service.spool import lines as spool
 from service.storage import paths
@@ -84,6 +89,55 @@ def test_without_the_hash_a_flipped_bit_trains_on(nursery: Nursery, fresh: Fresh
         path.write_bytes(flip_weight(path.read_bytes()))
     assert resume(nursery, storage, "no_checkpoint_hash") == ""
     assert any("differs from the twin's" in text for text in whole(nursery, storage, twin))
+
+
+def crafted(path: Path, change: Callable[[dict[str, Tensor], dict[str, Any]], Any]) -> None:
+    """Change the tensors and the head of a checkpoint, and make its hash anew."""
+    head = json.loads(path.read_bytes())
+    tensors = load_file(path.with_suffix(".safetensors"))
+    del head["sha256"]
+    change(tensors, head)
+    content = save(tensors)
+    head["sha256"] = sha256(json.dumps(head, sort_keys=True).encode() + content).hexdigest()
+    path.with_suffix(".safetensors").write_bytes(content)
+    path.write_text(json.dumps(head))
+
+
+def shorter(name: str) -> Callable[[dict[str, Tensor], dict[str, Any]], Any]:
+    return lambda tensors, head: tensors.update({name: tensors[name][:-8].clone()})
+
+
+MISFITS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], Any]] = {
+    "a shorter mask": shorter("mask/actor"),
+    "a shorter row": shorter("online/actor"),
+    "a longer row": lambda tensors, head: tensors.update({"adam.first/actor": torch.zeros(100_000)}),
+    "another type": lambda tensors, head: tensors.update({"adam.second/actor": tensors["adam.second/actor"].half()}),
+    "a mask of floats": lambda tensors, head: tensors.update({"mask/actor": tensors["mask/actor"].float()}),
+    "a tensor less": lambda tensors, head: tensors.pop("adam.first/actor"),
+    "a tensor more": lambda tensors, head: tensors.update({"online/mystery": torch.zeros(8)}),
+    "a count that is negative": lambda tensors, head: head.update(counts={"actor": -1}),
+    "a count that is no number": lambda tensors, head: head.update(counts={"actor": float("inf")}),
+    "no counts": lambda tensors, head: head.pop("counts"),
+    "details that are a list": lambda tensors, head: head.update(details=[]),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_checkpoint_that_fits_no_network_counts_as_a_damaged_one(
+    nursery: Nursery, killed: Path, twin: Twin, case: str, record: Record
+) -> None:
+    """Its hash is right: somebody, or other code, has written it."""
+    crafted(paths.checkpoints(killed, next(iter(twin.states))) / "000000040.json", MISFITS[case])
+    assert resume(nursery, killed) == ""
+    assert whole(nursery, killed, twin) == []
+    assert redone(killed / "work") == 2 * EVERY - 10  # up to 50, from 20
+    record(f"newest checkpoint of a stack's member has {case}, and the right hash: back to the one before", redone=2 * EVERY - 10)
+
+
+def test_without_that_a_shorter_mask_is_continued_by_zeros(nursery: Nursery, killed: Path, twin: Twin) -> None:
+    crafted(paths.checkpoints(killed, next(iter(twin.states))) / "000000040.json", MISFITS["a shorter mask"])
+    assert resume(nursery, killed, "no_fit_of_checkpoints") == ""
+    assert any("differs from the twin's" in text for text in whole(nursery, killed, twin))
 
 
 def flip_weight(content: bytes) -> bytes:
