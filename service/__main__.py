@@ -18,8 +18,9 @@ from service.cli.parser import parser
 from service.storage import paths
 from service.terminal.signals import INTERRUPTED, UNREAD, unread
 from trainables.errors import UserError
-from trainables.output import print_any_text
+from trainables.output import open_streams, print_any_text
 
+STDOUT = 1  # file descriptor
 # What users can fix: a storage that is full, read-only, foreign or out of reach, and a path that is none.
 REFUSALS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EHOSTUNREACH, errno.EIO, errno.ESTALE, errno.ENOLCK,
@@ -29,21 +30,37 @@ REFUSALS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 something is wrong, 2 bad input (one line on stderr), 130 interrupted, 141 unread."""
+    closed = open_streams()
     print_any_text()
     signals.commands()
     try:
         try:
-            return _run(argv)
+            return _run(argv) or (UNREAD if STDOUT in closed else 0)
         finally:
             sys.stdout.flush()  # not at exit, where it is too late to be quiet
     except KeyboardInterrupt:  # while the command was still being read
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as ended:  # of argparse
+        if ended.code or STDOUT not in closed:
+            raise
+        return UNREAD
     except BrokenPipeError:
         if not unread():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what could not be flushed
+        _drop_output()
         return UNREAD
+    except OSError as error:  # stdout is on a disk that is full
+        if error.errno not in REFUSALS:
+            raise
+        _drop_output()
+        print(f"error: stdout: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _drop_output() -> None:
+    """Let what could not be flushed go nowhere, or it would be tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
 def _run(argv: Sequence[str] | None) -> int:

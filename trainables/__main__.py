@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.environments import name_modules
 from trainables.errors import UserError
-from trainables.output import print_any_text
+from trainables.output import open_streams, print_any_text
 from trainables.trial import CHOICES, MAPPINGS, TRAINING_CHOICES, Stack, Trial, options_of
 from trainables.trial.protocols import PROTOCOLS, protocol
 from trainables.trial.published import published
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the trials and print their scores; exit code 0 when done, 1 if a member diverged, 2 for bad input."""
+    open_streams()
     print_any_text()
     given = vars(parser().parse_args(arguments))
     options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
