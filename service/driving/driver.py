@@ -169,9 +169,14 @@ class Driver:
         self._screen.show(self._progress.line())
 
     def exit_code(self) -> int:
-        """0 where every trial of the plan is done, else 1. To a search, a stopped or diverged trial is an answer, too."""
+        """0 where every trial of the plan is done, else 1.
+
+        To a search, a stopped, diverged or infeasible trial is an answer, too, unless all are infeasible."""
         well = ("done", "stopped", "diverged") if self._adaptive else ("done",)
-        return 0 if all(self._manifest.ledger.state(key) in well for key in self._trials) else 1
+        entries = [self._manifest.ledger.entries[key] for key in self._trials]
+        if self._adaptive and not all(entry.infeasible for entry in entries):
+            entries = [entry for entry in entries if not entry.infeasible]
+        return 0 if all(entry.state in well for entry in entries) else 1
 
     def _suggest(self) -> bool:
         """Make stacks of suggestions, of which one round fills a stack; False where there are no more."""

@@ -57,6 +57,11 @@ class Entry:
         """Whether another sweep trained the trial."""
         return self.state == "done" and "sweep" in self.detail
 
+    @property
+    def infeasible(self) -> bool:
+        """Whether training refuses the trial, which it would do again: e.g. its mask leaves no path through a network."""
+        return self.state == "failed" and self.detail.get("reason") == "user_error"
+
     def tries(self) -> list[Event]:
         """The events since a user last asked for the trial: since the first plan or the last `resume`."""
         start = max((i for i, event in enumerate(self.events) if event.detail.get("resumed")), default=0)

@@ -135,7 +135,10 @@ def _planned(
 ) -> Plan:
     """What is left to do of the trials, in stacks, and how long that takes."""
     ledger, elsewhere, options = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name), settings.options
-    state = {t.key: _state(ledger.state(t.key), t.key in elsewhere, settings.retries) for t in trials}
+    # What is infeasible to a search that has had success stays so to `resume`: it would fail again, and be one suggestion more.
+    final = sweep.search and ledger.keys_in("done") and not settings.retry_failed
+    kept = {key for key, entry in ledger.entries.items() if final and entry.infeasible}
+    state = {t.key: _state(ledger.state(t.key), t.key in elsewhere, settings.retries and t.key not in kept) for t in trials}
     todo = [t for t in trials if state[t.key] not in TERMINAL]
     # What is done on other data stays done to `resume`, unless more is to be trained on that dataset: the two would not be comparable.
     at_stake = {trial.dataset for trial in todo} if settings.resumed and not left else {trial.dataset for trial in trials}

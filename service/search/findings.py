@@ -16,12 +16,15 @@ from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 
 SHOWN = 10  # best suggestions of a single objective
+INFEASIBLE_SHOWN = 3  # that are named
 NAMES: dict[str, Callable[[str], str]] = {"algorithm": algorithm_name, "pruner": method_name}  # parameters whose values have names
 
 
 @dataclass(frozen=True)
 class Try:
-    """A suggestion and how it ended. `values` are its objectives, first the mean score of its seeds; empty without a score."""
+    """A suggestion and how it ended. `values` are its objectives, first the mean score of its seeds; empty without a score.
+
+    `why` it is infeasible, where it is: no trial can be made of it, or none trained."""
 
     number: int
     state: str
@@ -30,6 +33,7 @@ class Try:
     name: str
     keys: tuple[str, ...]
     on_front: bool
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Finding:
 
 
 def table(found: Finding) -> str:
-    """The best suggestions, one per line."""
+    """The best suggestions, one per line, and after them those that are infeasible."""
     best, states = found.best(), Counter(each.state for each in found.tries)
     what = "front of score against the actor's effective density" if found.objective == "pareto" else "best scores"
     lines = [f"{found.study}: {what}; {', '.join(f'{count} {state}' for state, count in states.items()) or 'nothing suggested yet'}"]
@@ -60,6 +64,12 @@ def table(found: Finding) -> str:
         rows.append([*numbers, *(_text(name, each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
     if best:
         lines.append(aligned(rows))
+    infeasible = [each for each in found.tries if each.why]
+    for each in infeasible[:INFEASIBLE_SHOWN]:
+        chosen = ", ".join(f"{name} {_text(name, value)}" for name, value in each.params.items())
+        lines.append(f"infeasible: {chosen}: {each.why}")
+    if len(infeasible) > INFEASIBLE_SHOWN:
+        lines.append(f"and {len(infeasible) - INFEASIBLE_SHOWN} more infeasible ones (--json)")
     return "\n".join(lines)
 
 

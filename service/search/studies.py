@@ -35,8 +35,9 @@ from service.tracking.connection import redacted
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
-KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed, separated by blanks
-REPEAT_LIMIT = 50  # repeated suggestions in a row after which the space counts as exhausted
+KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed, separated by blanks; empty if they cannot be made
+WHY = "infeasible"  # attribute of a suggestion that cannot be trained, whoever tries: why
+REPEAT_LIMIT = 50  # repeated or infeasible suggestions in a row after which the space counts as exhausted
 STATES = {TrialState.RUNNING: "under way", TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 REDUCTION = 3  # ASHA: one in three passes each rung
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing database gives many lines of warnings; we report it in one
@@ -44,11 +45,14 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing database gives m
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One of Optuna's trials: `params` of a study, trained with every seed."""
+    """One of Optuna's trials: `params` of a study, trained with every seed; without trials where there are none of these parameters.
+
+    `why` is then the reason."""
 
     study: str
     params: Mapping[str, Label]
     trials: tuple[Trial, ...]
+    why: str = ""
 
     @property
     def key(self) -> str:
@@ -114,10 +118,11 @@ class Adaptive:
     def ask(self, count: int) -> list[Suggestion]:
         """The next `count` suggestions, for the study with the largest remaining budget; fewer if that ends, none if all have ended.
 
-        Repeated suggestions are included but not counted; they get the result of the first one. `add` stores suggestions.
+        Repeated suggestions are included but not counted; they get the result of the first one. So are those of which no trial can be made.
+        `add` stores suggestions.
         """
         name = max(self._studies, key=self._left)
-        space, seen = self._spaces[name], {trial.user_attrs[KEY] for trial in self._of(name)}
+        space, seen = self._spaces[name], {"", *(trial.user_attrs[KEY] for trial in self._of(name))}
         # Sampled in a copy, so that `add` stores a suggestion with its key in one write.
         copy = optuna.create_study(directions=_directions(self._search))
         copy.add_trials(self._of(name))
@@ -126,19 +131,21 @@ class Adaptive:
         while new < min(count, self._left(name)) and repeats < REPEAT_LIMIT:
             copy.sampler = _sampler(self._search, len(copy.get_trials(deepcopy=False)))
             params = _choose(space, copy.ask())
-            suggestions.append(Suggestion(name, params, tuple(self._as_trained(trial) for trial in space.trials(params))))
+            try:
+                suggestions.append(Suggestion(name, params, tuple(self._as_trained(trial) for trial in space.trials(params))))
+            except UserError as error:
+                suggestions.append(Suggestion(name, params, (), str(error)))
             new, repeats = (new, repeats + 1) if suggestions[-1].key in seen else (new + 1, 0)
             seen.add(suggestions[-1].key)
         return suggestions
 
     def add(self, suggestions: Iterable[Suggestion]) -> None:
-        """Store suggestions that the manifest has recorded."""
+        """Store suggestions that the manifest has recorded, and those that cannot be made, as failed."""
         for each in suggestions:
             axes = {name: _distribution(self._spaces[each.study].dimensions[name]) for name in each.params}
-            about = {KEY: each.key, "trial": each.trials[0].name}
-            trial = optuna.trial.create_trial(
-                state=TrialState.RUNNING, params=dict(each.params), distributions=axes, user_attrs=about
-            )  # fmt: skip
+            about = {KEY: each.key, "trial": each.trials[0].name if each.trials else "", **({WHY: each.why} if each.why else {})}
+            state = TrialState.RUNNING if each.trials else TrialState.FAIL
+            trial = optuna.trial.create_trial(state=state, params=dict(each.params), distributions=axes, user_attrs=about)
             self._studies[each.study].add_trial(trial)
 
     def trials_to_stop(self, keys: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -166,6 +173,8 @@ class Adaptive:
                 if self._search.objective == "score":
                     self._note([trial])
                 values = self._values(trial)
+                if why := self._infeasible(trial):
+                    self._database.set_trial_user_attr(trial._trial_id, WHY, why)
                 study.tell(trial.number, values, state=TrialState.COMPLETE if values else self._unfinished(_keys(trial)))
 
     def _note(self, trials: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
@@ -198,6 +207,11 @@ class Adaptive:
         states = {self._ledger.state(key) for key in keys}
         return TrialState.PRUNED if "stopped" in states else TrialState.FAIL
 
+    def _infeasible(self, trial: FrozenTrial) -> str:
+        """Why training refuses the suggestion; empty if it does not, or has failed for reasons of the machine."""
+        entries = [self._ledger.entries[key] for key in _keys(trial)]
+        return next((str(entry.detail.get("message", "")) for entry in entries if entry.infeasible), "")
+
     def _under_way(self, keys: Iterable[str]) -> bool:
         return any(self._ledger.state(key) not in TERMINAL for key in keys)
 
@@ -209,12 +223,12 @@ class Adaptive:
         return [trial for trial in self._studies[study].get_trials(deepcopy=False, states=states or None) if KEY in trial.user_attrs]
 
     def _left(self, study: str) -> int:
-        made = len({trial.user_attrs[KEY] for trial in self._of(study)})
+        made = len({trial.user_attrs[KEY] for trial in self._of(study)} - {""})
         return 0 if self._repeats(study) >= REPEAT_LIMIT else max(0, self._search.suggestions - made)
 
     def _repeats(self, study: str) -> int:
-        """How many of the newest suggestions in a row are repeats."""
-        seen: set[str] = set()
+        """How many of the newest suggestions in a row are repeats or infeasible."""
+        seen: set[str] = {""}
         count = 0
         for trial in self._of(study):
             count = count + 1 if trial.user_attrs[KEY] in seen else 0
@@ -282,14 +296,27 @@ def _first(error: BaseException) -> Exception:
 
 
 def _finding(study: optuna.Study, objective: str) -> Finding:
-    ours = [trial for trial in study.get_trials(deepcopy=False) if KEY in trial.user_attrs]
+    ours = _newest([trial for trial in study.get_trials(deepcopy=False) if KEY in trial.user_attrs])
     best = {trial.number for trial in study.best_trials if KEY in trial.user_attrs} if objective == "pareto" else set()
     return Finding(study.study_name, objective, tuple(_try(trial, trial.number in best) for trial in ours))
 
 
+def _newest(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Without failures of a suggestion that was tried again: those are one suggestion, which counts once."""
+    later: set[str] = set()
+    kept = []
+    for trial in reversed(trials):
+        if trial.state != TrialState.FAIL or not trial.user_attrs[KEY] or trial.user_attrs[KEY] not in later:
+            kept.append(trial)
+        later.add(trial.user_attrs[KEY])
+    return kept[::-1]
+
+
 def _try(trial: FrozenTrial, on_front: bool) -> Try:
     values = tuple(trial.values) if trial.state == TrialState.COMPLETE and trial.values else ()
-    return Try(trial.number, STATES.get(trial.state, ""), values, trial.params, trial.user_attrs["trial"], tuple(_keys(trial)), on_front)
+    why = str(trial.user_attrs.get(WHY, "")) if trial.state == TrialState.FAIL else ""
+    state = "infeasible" if why else STATES.get(trial.state, "")
+    return Try(trial.number, state, values, trial.params, trial.user_attrs["trial"], tuple(_keys(trial)), on_front, why)
 
 
 def _directions(search: Search) -> list[StudyDirection]:

@@ -21,7 +21,7 @@ from service.driving.driver import Driver
 from service.ledger import stop_requests
 from service.ledger.manifest import Manifest
 from service.planning.options import TrainingOptions
-from service.planning.plan import Plan, make_plan
+from service.planning.plan import Plan, make_plan, resume_plan
 from service.planning.run_settings import RunSettings
 from service.search import studies as adaptive
 from service.search.database import open_studies
@@ -43,12 +43,14 @@ pytestmark = pytest.mark.usefixtures("hopper")
 class Run:
     """A driver's time with the sweep."""
 
-    def __init__(self, storage: Path, *settings: str, size: int = 4, place: Any = None, retry_failed: bool = False) -> None:
+    def __init__(
+        self, storage: Path, *settings: str, size: int = 4, place: Any = None, retry_failed: bool = False, plan: Plan | None = None
+    ) -> None:
         self.storage = storage
         options = TrainingOptions(device="cpu", stack_size=size)
         chosen = RunSettings(overrides=(*SETTINGS, *settings), options=options, retry_failed=retry_failed)
-        self.plan = make_plan(NAME, chosen, storage=storage)
-        self.manifest = Manifest(storage, NAME)
+        self.plan = plan or make_plan(NAME, chosen, storage=storage)
+        self.manifest = Manifest(storage, NAME, self.plan.settings.to_json())
         self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.manifest.ledger, place, again=chosen.command(NAME, storage))
         self.driver = Driver(self.plan, self.manifest, storage, Display(), adaptive=self.adaptive)
         self.driver.prepare()
@@ -344,6 +346,68 @@ def test_a_failed_suggestion_is_told_as_such_and_tried_again_when_asked(tmp_path
     last = by_key(study_of(tmp_path, run.plan))[stack.lead.key]
     assert last.state == TrialState.COMPLETE
     assert last.value == quality(stack.lead, 400)
+
+
+def infeasible(stack: Stack) -> dict[str, Any]:
+    return {"failure": {"reason": "user_error", "message": f"{stack.lead.name}: the mask leaves no path"}}
+
+
+def test_a_suggestion_that_training_refuses_is_an_answer_and_counts_once(tmp_path: Path) -> None:
+    """It is told to the study once, named in the end, and `resume` leaves it at that; `run --retry-failed` does not."""
+    settings = ("search.suggestions=4", "seeds=0")
+    run = Run(tmp_path, *settings, size=1)
+    refused = run.next()
+    run.driver.ended(refused, infeasible(refused))
+    assert len(run.finish()) == 3, "the search goes on"
+    study = study_of(tmp_path, run.plan)
+    assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
+    assert run.driver.exit_code() == 0
+    run.leave()
+    before = told(study)
+    for _ in range(2):
+        plan = resume_plan(NAME, tmp_path)
+        assert plan.todo == []
+        run = Run(tmp_path, *settings, size=1, plan=plan)
+        assert not run.driver.has_work()
+        assert run.driver.exit_code() == 0
+        run.leave()
+    assert told(study_of(tmp_path, run.plan)) == before
+    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
+    assert table(found).splitlines()[0].endswith("1 infeasible, 3 done")
+    assert table(found).splitlines()[-1].startswith("infeasible: pruner ")
+    assert table(found).endswith("the mask leaves no path")
+    run = Run(tmp_path, *settings, size=1, retry_failed=True)
+    assert {trial.key for stack in run.finish() for trial in stack.trials} == {trial.key for trial in refused.trials}
+    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
+    assert len(found.tries) == 4, "a suggestion that was tried again is one"
+    assert {each.state for each in found.tries} == {"done"}
+
+
+def test_where_training_refuses_all_it_is_no_answer(tmp_path: Path) -> None:
+    run = Run(tmp_path, *CHOICES, size=1)
+    while (stack := run.driver.next()) is not None:
+        run.driver.started(stack)
+        run.driver.ended(stack, infeasible(stack))
+    assert run.driver.exit_code() == 1
+    run.leave()
+    assert len(resume_plan(NAME, tmp_path).todo) == 2, "perhaps it was for want of something on this machine"
+
+
+def test_a_suggestion_that_makes_no_trial_is_left_out_and_the_next_one_drawn(tmp_path: Path) -> None:
+    """Two values that are each valid, and not with one another."""
+    only = ("algorithms=cql", "hyper.alpha=1.0", "pruners=snip", "sparsities=0.8", "seeds=0", "search.suggestions=4")
+    settings = (*only, "hyper.log_std_min=-1.0,1.5", "hyper.log_std_max=2.0,1.0")
+    run = Run(tmp_path, *settings, size=1)
+    assert len(run.finish()) == 3
+    assert run.driver.exit_code() == 0
+    assert run.adaptive.left == 0
+    count = len(study_of(tmp_path, run.plan).trials)
+    run.leave()
+    run = Run(tmp_path, *settings, size=1)
+    assert not run.driver.has_work()
+    assert len(study_of(tmp_path, run.plan).trials) == count
+    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
+    assert "infeasible: hyper.log_std_min 1.5, hyper.log_std_max 1: cql's log_std_min 1.5 is outside (-inf, log_std_max)" in table(found)
 
 
 def test_the_front_of_score_against_effective_density(tmp_path: Path) -> None:
