@@ -105,7 +105,10 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
                 return update | {"rate": rate}
             case Evaluated(episodes=episodes, final=False):
                 scores = [each["scores"] for each in episodes]
-                return update | {"scores": {key: sum(s) / len(s) for key, s in zip(keys, scores, strict=True) if s}}
+                return update | {
+                    "evaluated": report.update,
+                    "scores": {key: sum(s) / len(s) for key, s in zip(keys, scores, strict=True) if s},
+                }
             case Diverged(member=member, reason=why):
                 return update | {"diverged": news["diverged"] | {keys[member]: why}}
             case Finished(seconds=seconds, execution=execution):

@@ -15,7 +15,7 @@ from service.ledger.ledger import TERMINAL
 from service.ledger.manifest import Manifest
 from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
-from service.spool import lines
+from service.spool import lines, scores
 from service.storage import paths
 from trainables.trial import Stack, Trial, shape_of
 
@@ -53,6 +53,7 @@ class Driver:
         self._progress = Progress({})
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
+        self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
         self._from: dict[str, int] = {}
         self.device = plan.device
@@ -123,7 +124,9 @@ class Driver:
             score = news.get("scores", {}).get(trial.key)
             if score is not None and score == score:  # not NaN
                 self._progress.score(trial.key, trial.cell, score)
-        if news.get("scores"):
+        if "evaluated" in news:
+            self._unheard[stack.lead.key] = news["evaluated"]
+        if stack.lead.key in self._unheard:
             self._hear(stack)
         self.idle()
 
@@ -131,6 +134,7 @@ class Driver:
         """Record each member's end: what its spool says, else the failure that ended the stack; one fsync for all."""
         failure = news.get("failure") or {"reason": "error", "message": "the stack ended without a reason"}
         self._hear(stack)
+        self._unheard.pop(stack.lead.key, None)
         asked = self._asked_to_stop(stack)
         events: list[tuple[str, str, Mapping[str, Any]]] = []
         self._refresh([trial.key for trial in stack.trials])
@@ -201,8 +205,13 @@ class Driver:
         return bool(self._ready)
 
     def _hear(self, stack: Stack) -> None:
-        """Ask the search which members the newest scores of a stack stop, and which others with the same settings."""
+        """Ask the search which members the newest scores of a stack stop, and which others with the same settings.
+
+        Scores are read from the spools, which on S3 come with the next checkpoint; until then this is called again."""
         if self._adaptive:
+            self._refresh([trial.key for trial in stack.trials])
+            if self._unheard.get(stack.lead.key, 0) in scores.curve(self._storage, [stack.lead]):
+                self._unheard.pop(stack.lead.key, None)
             stop_requests.request(self._storage, self.plan.name, self._adaptive.trials_to_stop(trial.key for trial in stack.trials))
 
     def _asked_to_stop(self, stack: Stack) -> dict[str, dict[str, str]]:

@@ -6,18 +6,17 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from service.storage import paths
-from trainables.storage.files import write
+from service.storage import paths, shared_files
 
 
 def request(storage: Path, sweep: str, reasons: Mapping[str, Mapping[str, str]]) -> None:
     """Request that trials stop; `reasons` holds reason and message by trial key. Idempotent: the first reason stays."""
     for key, reason in reasons.items():
-        if not (file := paths.trial_stop_request(storage, sweep, key)).exists():
-            write(file, json.dumps(reason).encode())
+        if not shared_files.exists(file := paths.trial_stop_request(storage, sweep, key)):
+            shared_files.put(file, json.dumps(reason).encode())
 
 
 def requested(storage: Path, sweep: str, keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Those of the trials that were requested to stop, with reason and message."""
-    files = {key: paths.trial_stop_request(storage, sweep, key) for key in keys}
-    return {key: json.loads(file.read_bytes()) for key, file in files.items() if file.exists()}
+    """Those of the trials that were requested to stop, with reason and message; on S3 one request where there are none."""
+    known = set(shared_files.names(paths.trial_stop_requests(storage, sweep)))
+    return {key: json.loads(shared_files.read(paths.trial_stop_request(storage, sweep, key))) for key in keys if key in known}

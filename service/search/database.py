@@ -16,19 +16,16 @@ def open_studies(sweep: Sweep, storage: Path, url: str | None) -> Any:
     """The database of an adaptive sweep's studies, opened: at `url`, else at $WINNOW_STUDY_STORAGE; None where they are in a file.
 
     Raises UserError where it cannot be opened, and for what a storage on S3 does not share between hosts."""
-    search, known = sweep.search, os.environ.get("WINNOW_STUDY_STORAGE")
-    if search is None:
+    known = os.environ.get("WINNOW_STUDY_STORAGE")
+    if sweep.search is None:
         return None
     if url and hides_secret(url):
         if not known:
             raise UserError(f"the password of --study-storage {url} is not stored; give it again, or set WINNOW_STUDY_STORAGE")
         url = known
     url = url or known
-    if bucket := paths.remote(storage)[0]:
-        if not url:
-            raise UserError(f"on {bucket} an adaptive sweep keeps its studies in a database: --study-storage URL or WINNOW_STUDY_STORAGE")
-        if search.stop != "none":
-            raise UserError(f"search.stop={search.stop} asks workers by files, which do not come by {bucket}; take search.stop=none")
+    if (bucket := paths.remote(storage)[0]) and not url:
+        raise UserError(f"on {bucket} an adaptive sweep keeps its studies in a database: --study-storage URL or WINNOW_STUDY_STORAGE")
     if not url:
         return None
     from service.search.studies import open_database  # imports optuna

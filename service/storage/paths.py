@@ -9,6 +9,7 @@ storage/mlflow.db  storage/artifacts/  storage/ray/
 
 A storage on S3 uses the same names in a folder of this host; the bucket holds what hosts share (docs/decisions/009-object-storage.md):
 identity  heads/<key>.json  trials/<key>/...  sweeps/<name>/manifest/<number>.jsonl  sweeps/<name>/lease/  sweeps/<name>/stop
+sweeps/<name>/stopped/<key>
 """
 
 from __future__ import annotations
@@ -129,9 +130,14 @@ def study(storage: Path, name: str) -> Path:
     return sweep(storage, name) / "study.log"
 
 
+def trial_stop_requests(storage: Path, name: str) -> Path:
+    """A file for each trial of this sweep that has to stop at its next checkpoint."""
+    return sweep(storage, name) / "stopped"
+
+
 def trial_stop_request(storage: Path, name: str, key: str) -> Path:
     """Requests that a trial of this sweep stop at its next checkpoint; holds the reason."""
-    return sweep(storage, name) / "stopped" / checked("trial key", key, KEY)
+    return trial_stop_requests(storage, name) / checked("trial key", key, KEY)
 
 
 def table(storage: Path, name: str) -> Path:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from service.ledger import manifest
 from service.storage import paths
+from tests.s3 import Server
 
 from ..conftest import SETTINGS, Fresh, Record
 from ..support.invariants import Twin, check, twin_of
@@ -53,3 +55,34 @@ def test_a_study_lost_on_the_way(nursery: Nursery, fresh: Fresh, searched: Twin,
     assert again.code == 0, again.out
     assert check(storage, searched) == []
     record(f"adaptive search, {harm} on the way")
+
+
+@pytest.mark.slow_faults
+def test_early_stopping_on_s3_stops_whom_it_stops_in_a_folder(
+    nursery: Nursery, fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record
+) -> None:
+    """There the driver hears of a score with the next checkpoint, so that a member may go on for one interval more."""
+    chosen = SETTINGS | SEARCH | {"evaluations": "5", "search.stop": "asha", "search.suggestions": "6"}
+    words = [f"--set={name}={value}" for name, value in chosen.items() if name not in ("pruners", "sparsities")]
+    words += ["--device=cpu", "--stack-size=2", "--checkpoint-every=10", "--max-concurrent=1"]
+    server = Server(tmp_path / "log")
+    try:
+        away = server.environment | {"WINNOW_STUDY_STORAGE": f"sqlite:///{tmp_path / 'studies.db'}"}
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        places = {str(fresh()): {}, f"{server.bucket('stopping')}/below": away}
+        ledgers = []
+        for place, environment in places.items():
+            ended = nursery.run("run", NAME, f"--storage={place}", *words, faults=["no_table", "no_mlflow", "news_at_once"], **environment)
+            assert ended.code == 0, ended.out
+            ledgers.append(manifest.read(paths.root(place), NAME))
+    finally:
+        server.end()
+    here, there = ({key: entry.state for key, entry in ledger.entries.items()} for ledger in ledgers)
+    assert here == there
+    assert {"done", "stopped"} == set(here.values())
+    for key in ledgers[0].keys_in("stopped"):
+        first, second = (ledger.entries[key].detail["stopped_at"] for ledger in ledgers)
+        assert first < 50
+        assert second in (first, first + 10)
+    record("early stopping of a search on S3: as in a folder", kills="")

@@ -66,7 +66,7 @@ class Run:
         """Write what workers would, up to an update, and let the driver hear it."""
         for trial in stack.trials:
             write(self.storage, trial, until, score or quality)
-        self.driver.reported(stack, {"update": until, "scores": {trial.key: 0.0 for trial in stack.trials}})
+        self.driver.reported(stack, {"update": until, "evaluated": until, "scores": {trial.key: 0.0 for trial in stack.trials}})
 
     def finish(self) -> list[Stack]:
         """Train all that comes, to the end."""

@@ -57,6 +57,11 @@ def no_table() -> None:
     when_imported("service.driving.session", lambda module: setattr(module, "show", lambda *_: None))
 
 
+def news_at_once() -> None:
+    """A worker passes on each report at once, not those of a second together."""
+    when_imported("trainables.tune_trainable", lambda module: setattr(module, "NEWS_EVERY", -1.0))
+
+
 def no_mlflow() -> None:
     """Nothing is shipped."""
 
