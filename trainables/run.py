@@ -16,7 +16,7 @@ from trainables import environments, plugins
 from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table, load_table
-from trainables.errors import UserError
+from trainables.errors import StoppedError, UserError
 from trainables.evaluation.evaluation import Evaluation
 from trainables.evaluation.futures import Beside, Future
 from trainables.evaluation.report_queue import ReportQueue
@@ -28,6 +28,7 @@ from trainables.pruning.starting_weights import starting_rows
 from trainables.reports import Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.tensors.mask import Mask
 from trainables.training.checkpoint import Saved, state_of
+from trainables.training.leave import Leave
 from trainables.training.stack_files import StackFiles
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
@@ -48,6 +49,7 @@ def run_stack(
     beside: Beside | None = None,
     tf32: bool = False,
     dataset_hash: str = "",
+    leave: Leave | None = None,
 ) -> Iterator[Report]:
     """Prune and train the trials of `stack` as one batched model, yielding reports (trainables/reports.py).
 
@@ -55,12 +57,13 @@ def run_stack(
     there. A checkpoint is written only after the reports up to it were taken; `before_write` may forbid any write by raising. `beside`
     evaluates in another process while training goes on. `tf32` lets a GPU round the factors of matrix products to 10 bits. Raises
     UserError for bad input, for data whose hash is not `dataset_hash` (where given) or that of the checkpoint, and for a mask that
-    disconnects a network, before anything is written.
+    disconnects a network, before anything is written. Once `leave` is asked for, training commits what it has, at any update, and raises
+    StoppedError.
     """
     started = time.monotonic()
     set_up_torch(tf32)
     files = StackFiles(stack, storage, before_write)
-    run = StackRun(stack, device, execution, files, beside)
+    run = StackRun(stack, device, execution, files, beside, leave or Leave())
     run.check_data("the driver of this sweep has", dataset_hash)
     saved = files.newest_checkpoint(run.agent.specs)
     yield from run.resume(saved) if saved else run.start()
@@ -69,6 +72,8 @@ def run_stack(
         if not any(run.healthy):
             break
         run.train_until(update)
+        if run.update < update:
+            yield from run.leave_early()
         run.evaluate()
         if storage and (update % checkpoint_every == 0 or update == stack.lead.updates):
             run.save()
@@ -85,8 +90,10 @@ class StackRun:
     """A stack in training: each phase of `run_stack` is a method. Those of training queue their `reports` in order, together with what
     must happen between them: a file that a report announces or follows is written when the report is taken."""
 
-    def __init__(self, stack: Stack, device: str, execution: str, files: StackFiles, beside: Beside | None) -> None:
-        self.stack, self.execution, self.files, self.beside = stack, execution, files, beside
+    def __init__(
+        self, stack: Stack, device: str, execution: str, files: StackFiles, beside: Beside | None, leave: Leave | None = None
+    ) -> None:
+        self.stack, self.execution, self.files, self.beside, self.leave = stack, execution, files, beside, leave or Leave()
         self.table = load_table(stack.lead.dataset).cut(stack.lead.transitions, stack.lead.seed)
         for trial in stack.trials:
             self.check_data("the trial is of", trial.data, trial)
@@ -104,6 +111,9 @@ class StackRun:
         self.reported: dict[str, Mask] = {}  # the masks of the newest report
         self.details: Sequence[Mapping[str, Any]] = ()  # what the newest report says of the masks, for checkpoints
         self.quantiles: Quantiles = {}  # of the saliencies that the masks were chosen by
+        self.kept = 0  # the update of the newest checkpoint
+        self.losses: list[dict[str, float]] = [{} for _ in stack.trials]  # since the last report, of updates before the checkpoint
+        self.changed = False  # whether masks have changed since the last report
 
     def check_data(self, who: str, expected: str, trial: Trial | None = None) -> None:
         """Raise UserError where the dataset on this machine is not the one expected, by its hash or the beginning of one; empty: any."""
@@ -130,9 +140,10 @@ class StackRun:
         for trial, data in zip(self.stack.trials, saved.data, strict=True):
             self.check_data(f"the checkpoint after update {saved.update:,} was trained on", data, trial)
         saved = saved.to(self.agent.device)
-        self.masks, self.update, self.details = saved.masks, saved.update, saved.details
-        self.first, self.reported = dict(saved.first), saved.masks
-        if self.details:
+        self.masks, self.update, self.details, self.kept = saved.masks, saved.update, saved.details, saved.update
+        self.first, self.reported = saved.earlier.get("first", {}), saved.earlier.get("reported", saved.masks)
+        self.recall(saved.unreported)
+        if self.details and not self.changed:
             self.files.write_masks(self.masks, self.details)  # in case one of these files was lost or damaged
         self.build({name: saved.rows[f"online/{name}"] for name in self.agent.specs})
         self.agent.load_rows(saved.rows, saved.counts)
@@ -142,25 +153,58 @@ class StackRun:
     def build(self, rows: Mapping[str, Tensor]) -> None:
         """Make the networks on the masks, and what trains them."""
         self.agent.build(self.execution, rows, self.masks)
-        self.updates = Updates(self.agent, self.data)
+        self.updates = Updates(self.agent, self.data, leave=self.leave)
 
     def train_until(self, stop: int) -> None:
-        """Make the updates before `stop`, with the changes of masks that are due, and report them."""
-        first_update, masks, started = self.update, self.masks, time.monotonic()
+        """Make the updates before `stop`, with the changes of masks that are due, and report them. Ends early, with no report, where it
+        is asked to leave."""
+        first_update, started = self.update, time.monotonic()
         losses: dict[str, Tensor] = {}
         for first, last in pairwise(sorted({first_update, *(at for at in self.changes if first_update <= at < stop), stop})):
             if first in self.changes:
+                self.changed = True
                 self.masks = change(
                     self.agent, self.stack, self.masks, self.changes[first], self.execution, first, self.data.draw, self.quantiles
                 )
             losses |= self.updates.run(first, last)
+            if self.updates.reached < last:
+                break
+        self.losses = [before | now for before, now in zip(self.losses, per_member(losses, len(self.stack)), strict=True)]
+        self.update = self.updates.reached
+        if self.update < stop:
+            return
         finite = self.agent.finite()  # waits for a GPU, which has only queued its work so far
         rate = len(self.stack) * (stop - first_update) / (time.monotonic() - started)
-        self.update = stop
         self.reports.later(self.diverged(finite))
-        if self.masks is not masks:
+        if self.changed:
             self.reports.later(self.masked())
-        self.reports.later([Trained(stop, per_member(losses, len(self.stack)), rate)])
+        self.reports.later([Trained(stop, self.losses, rate)])
+        self.losses, self.changed = [{} for _ in self.stack.trials], False
+
+    def leave_early(self) -> Iterator[Report]:
+        """Take the reports up to here and commit the state as it is, unless a member has diverged, which no report has said yet; raises
+        StoppedError. The trial then goes on as if it had never left."""
+        yield from self.reports.ready(wait=True)
+        self.leave.update, self.leave.kept = self.update, self.kept
+        sound = all(ok or not healthy for ok, healthy in zip(self.agent.finite(), self.healthy, strict=True))
+        if sound and self.kept < self.update:
+            yield from self.files.commit(self.state())
+            self.leave.kept = self.update
+        raise StoppedError(f"asked to leave after update {self.update:,}")
+
+    def unreported(self) -> list[dict[str, Any]]:
+        """By member, what the next report needs of the updates that were made since the last one."""
+        about: list[dict[str, Any]] = [{"losses": losses} if losses else {} for losses in self.losses]
+        if self.changed:
+            for member, one in enumerate(about):
+                one["quantiles"] = {name: layers for (of, name), layers in self.quantiles.items() if of == member}
+        return about
+
+    def recall(self, unreported: Sequence[Mapping[str, Any]]) -> None:
+        """Take up what `unreported` has put into a checkpoint."""
+        self.losses = [dict(one.get("losses", {})) for one in unreported]
+        self.changed = any("quantiles" in one for one in unreported)
+        self.quantiles |= {(k, name): layers for k, one in enumerate(unreported) for name, layers in one.get("quantiles", {}).items()}
 
     def diverged(self, finite: list[bool]) -> list[Report]:
         """A report for each member whose parameters are not finite for the first time."""
@@ -203,9 +247,12 @@ class StackRun:
     def save(self) -> None:
         """Commit the state as it is now, once the reports up to here were taken."""
         self.reports.later(self.files.commit(self.state()))
+        self.kept = self.update
 
     def state(self) -> Saved:
-        return state_of(self.agent, self.masks, self.update, self.details, [self.table.hash] * len(self.stack), self.first)
+        data = [self.table.hash] * len(self.stack)
+        earlier = {"first": self.first, "reported": self.reported if self.changed else {}} if self.first else {}
+        return state_of(self.agent, self.masks, self.update, self.details, data, self.unreported(), earlier)
 
     def write_policies(self, executed: str) -> None:
         """Write the policies, with what is needed to act as they did in evaluation."""

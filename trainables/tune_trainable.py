@@ -7,6 +7,7 @@ returns to the driver is only news for the manifest and the progress line.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,23 +15,29 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.experimental import internal_kv
 
 from trainables.failures import failure
 from trainables.reports import Diverged, Evaluated, Finished, Report, Trained
+from trainables.training.leave import Leave
 from trainables.trial import Stack, Trial
 
 NEWS_EVERY = 1.0  # seconds between two results sent to the driver
+LOOK = 0.2  # seconds between two looks whether the driver leaves
+NAMESPACE = b"winnow"  # of Ray's key-value store, in which the driver of a run asks its workers to leave, and they answer
 
 
 class Listener(Protocol):
     """Receives the reports. `storage` is where the trials' files are written during training; `dataset_hash` is that of the data to train
-    on, empty if any will do; `check` raises SupersededError if nothing may be written for them any more."""
+    on, empty if any will do; `check` raises SupersededError if nothing may be written for them any more; `sync` returns once all reports
+    are on disk."""
 
     storage: Path
     dataset_hash: str
 
     def __call__(self, report: Report) -> None: ...
     def check(self) -> None: ...
+    def sync(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -58,13 +65,18 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         listen: Callable[[Stack, Path], Listener],
         options: Options,
         work: Callable[..., Iterator[Report]] | None = None,
+        run: str = "",
     ) -> None:
-        """`work` trains a stack and yields reports; by default it is run_stack."""
+        """`work` trains a stack and yields reports; by default it is run_stack. `run` names the run whose driver may ask to leave."""
         self._options: dict[str, Any] = {name: getattr(options, name) for name in ("device", "execution", "checkpoint_every", "tf32")}
         if options.device == "cuda" and work is None:
             self._options["beside"] = RayFuture
+        self._options["leave"] = self._leave = Leave()
         self._root, self._listen, self._work = Path(storage), listen, work or train
+        self._stepping = threading.Lock()
         self.reset_config(config)
+        if run:
+            threading.Thread(target=self._watch, args=(run,), name="watches the driver", daemon=True).start()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -75,11 +87,15 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Pass on reports for about a second; a failure ends the ray_trial with its class, because Tune would retry it blindly."""
+        with self._stepping:
+            return self._step()
+
+    def _step(self) -> dict[str, Any]:
         news: dict[str, Any] = {"scores": {}, "diverged": {}}
         try:
             if self._reports is None or self._listener is None:
                 self._listener = self._listen(self._stack, self._root)
-                how = self._options | {"before_write": self._listener.check, "dataset_hash": self._listener.dataset_hash}
+                how = self._options | {"before_write": self._before_write, "dataset_hash": self._listener.dataset_hash}
                 self._reports = self._work(self._stack, self._listener.storage, **how)
             started = time.monotonic()
             for report in self._reports:
@@ -91,6 +107,23 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
             news["failure"] = failure(error)
         self.cleanup()
         return news | {"done": True}
+
+    def _before_write(self) -> None:
+        assert self._listener is not None
+        self._listener.check()
+        if self._leave.asked:  # a checkpoint may follow at any update, and the lines that it commits must be on disk first
+            self._listener.sync()
+
+    def _watch(self, run: str) -> None:
+        """Wait until the driver leaves; then let the work commit what it has, also where nobody asks for the next step, and answer."""
+        while not internal_kv._internal_kv_exists(leaves(run), namespace=NAMESPACE):
+            time.sleep(LOOK)
+        self._leave.asked = True
+        with self._stepping:
+            while self._reports is not None and not self._step().get("done"):
+                pass
+            answer = {"update": self._leave.update, "kept": self._leave.kept}
+            internal_kv._internal_kv_put(leaves(run, self._stack), json.dumps(answer), namespace=NAMESPACE)
 
     def cleanup(self) -> None:
         for opened in (getattr(self, "_reports", None), getattr(self, "_listener", None)):
@@ -114,6 +147,11 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
             case Finished(seconds=seconds, execution=execution):
                 return update | {"seconds": seconds, "execution": execution}
         return update
+
+
+def leaves(run: str, stack: Stack | None = None) -> bytes:
+    """The key under which a driver says that it leaves, and those under which the worker of a stack says that it is done."""
+    return f"{run}/leaves{f'/{stack.lead.key}' if stack else ''}".encode()
 
 
 class RayFuture:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 from service.cluster import address, embedded
 
@@ -48,6 +49,7 @@ from ray import tune  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET  # noqa: E402
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # noqa: E402
+from ray.experimental import internal_kv  # noqa: E402
 from ray.tune.execution import class_cache  # noqa: E402
 
 from service.planning import devices  # noqa: E402
@@ -59,7 +61,7 @@ from service.terminal.waiting import waiting  # noqa: E402
 from trainables.environments import environment_variables  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
-from trainables.tune_trainable import StackTrainable  # noqa: E402
+from trainables.tune_trainable import NAMESPACE, StackTrainable, leaves  # noqa: E402
 
 # Tune would hand these to each actor, in a runtime environment that Ray writes to a log. Workers take them from where they run.
 class_cache.ENV_VARS_TO_PROPAGATE = {
@@ -72,6 +74,8 @@ STARTS = 3
 AHEAD = 1  # stacks that wait in Ray for a free worker, so that a warm one gets its next stack at once
 WATCH = 0.5  # seconds between two looks whether an embedded Ray is alive
 RECOUNT = 5.0  # seconds between two looks at how large the cluster is
+COMMIT = 1.2  # seconds after a signal that workers have to commit what they have done; service/terminal/signals.py waits for no more
+LOOK = 0.02  # seconds between two looks whether they have
 
 
 class Conductor(Protocol):
@@ -83,6 +87,7 @@ class Conductor(Protocol):
     def reported(self, stack: Stack, news: dict[str, Any]) -> None: ...
     def ended(self, stack: Stack, news: dict[str, Any]) -> None: ...
     def idle(self) -> None: ...
+    def left(self, stack: Stack, update: int, kept: int) -> None: ...
 
 
 class Cluster:
@@ -92,6 +97,7 @@ class Cluster:
         """`options.device` is the one to train on: `cpu` or `cuda`."""
         self.options, self.device, self._gpu = options, options.device, options.gpu_fraction
         self._counted, self._slots = 0.0, 1
+        self._dead = False
 
     @property
     def slots(self) -> int:
@@ -124,6 +130,7 @@ class Cluster:
             while known and not over.wait(WATCH):
                 for process, kind in known.items():
                     if (code := process.poll()) is not None:
+                        self._dead = True
                         return leave(f"Ray's {kind} has died{f' by signal {-code}' if code < 0 else ''}", 1)
             return None
 
@@ -139,10 +146,12 @@ class Cluster:
     ) -> None:
         """Train what the conductor hands out until it has no more.
 
-        `listen` and `work`: see trainables/tune_trainable.py. What the conductor raises ends the training and is raised here.
+        `listen` and `work`: see trainables/tune_trainable.py. What the conductor raises ends the training and is raised here. After a
+        signal the workers commit what they have done.
         """
+        run = f"{name}-{uuid4().hex}"
         source = _Source(conductor, lambda: self.options.max_concurrent or self.slots + AHEAD)
-        trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, options=self.options, work=work)
+        trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, options=self.options, work=work, run=run)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": self._gpu} if self.device == "cuda" else {"cpu": 1}),
             tune_config=tune.TuneConfig(
@@ -164,12 +173,29 @@ class Cluster:
         )
         try:
             tuner.fit()
+        except KeyboardInterrupt:
+            with contextlib.suppress(Exception):  # Ray may have died: then the checkpoints are what there is
+                if not self._dead:
+                    _let_commit(run, source)
+            raise
         except Exception:
             # What the conductor raised is raised below as it was; Tune wraps some of it in errors of its own.
             if source.trouble is None:
                 raise
         if source.trouble is not None:
             raise source.trouble
+
+
+def _let_commit(run: str, source: _Source) -> None:
+    """Ask the workers to leave, and wait for a little over a second until all have committed what they have done. A second signal ends
+    the wait."""
+    until, waited_for = time.monotonic() + COMMIT, {leaves(run, source.stacks[id]): source.stacks[id] for id in source.running}
+    internal_kv._internal_kv_put(leaves(run), b"", namespace=NAMESPACE)
+    while waited_for and time.monotonic() < until and not signals.hurried():
+        for key in waited_for.keys() & internal_kv._internal_kv_list(leaves(run) + b"/", namespace=NAMESPACE):
+            source.conductor.left(waited_for.pop(key), **json.loads(internal_kv._internal_kv_get(key, namespace=NAMESPACE)))
+        time.sleep(LOOK)
+    internal_kv._internal_kv_del(leaves(run), del_by_prefix=True, namespace=NAMESPACE)
 
 
 @contextlib.contextmanager
@@ -288,6 +314,7 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
         super().__init__()
         self.conductor, self._max_concurrent = conductor, max_concurrent
         self.stacks: dict[str, Stack] = {}  # by ray_trial id, until it has ended
+        self.running: set[str] = set()  # those of them that have a worker
         self.trouble: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -327,22 +354,26 @@ class _News(tune.Callback):  # type: ignore[misc]
         self._source = source
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._source.running.add(trial.trial_id)
         self._tell("started", trial)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         self._tell("reported", trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell("ended", trial, trial.last_result)
-        self._source.stacks.pop(trial.trial_id, None)
+        self._end(trial, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker or its node died; an error of the training itself comes as a result."""
-        self._tell("ended", trial, {"failure": death(_error_text(trial))})
-        self._source.stacks.pop(trial.trial_id, None)
+        self._end(trial, {"failure": death(_error_text(trial))})
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._source.tell(self._source.conductor.idle)
+
+    def _end(self, trial: Any, news: Any) -> None:
+        self._tell("ended", trial, news)
+        self._source.running.discard(trial.trial_id)
+        self._source.stacks.pop(trial.trial_id, None)
 
     def _tell(self, event: str, trial: Any, *news: Any) -> None:
         stack = self._source.stacks.get(trial.trial_id)

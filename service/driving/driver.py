@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.spool import lines, scores
 from service.storage import paths
+from trainables.errors import UserError
 from trainables.trial import Stack, Trial, shape_of
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Driver:
         self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
         self._from: dict[str, int] = {}
+        self._left: dict[str, dict[str, int]] = {}  # of the trials whose workers have left: `update` they reached, and the one `kept`
         self.device = plan.device
         self._fit: Callable[[Trial], int] | None = None
         self._stack_size = plan.stack_size
@@ -160,10 +163,23 @@ class Driver:
             self._adaptive.settle()
         self.idle()
 
+    def left(self, stack: Stack, update: int, kept: int) -> None:
+        """A worker has left because we leave: its stack had reached `update`, of which a checkpoint has `kept`."""
+        self._left |= {trial.key: {"update": update, "kept": kept} for trial in stack.trials if update}
+
     def leave(self) -> None:
         """Give back what is leased and not ended, so that the manifest names no worker that is gone. Idempotent."""
         leased = [key for key in self._manifest.ledger.keys_in("leased") if key in self._trials]
-        self._manifest.record("planned", {key: {"reason": "interrupted"} for key in leased})
+        self._manifest.record("planned", {key: {"reason": "interrupted", **self._reached(key)} for key in leased})
+
+    def _reached(self, key: str) -> dict[str, int]:
+        """How far a trial is and how much of that is kept, by its worker or else by the newest reports; nothing where none has come."""
+        if key in self._left or not (update := self._progress.reached(key)):
+            return self._left.get(key, {})
+        kept = 0
+        with contextlib.suppress(UserError, OSError):
+            kept = max(0, lines.committed_update(lines.read(paths.spool(self._storage, key))))
+        return {"update": max(update, kept), "kept": kept}
 
     def last_line(self) -> None:
         if self._todo:

@@ -50,6 +50,10 @@ class Progress:
         self._at[key] = max(update, self._at[key])
         self._note(now)
 
+    def reached(self, key: str) -> int:
+        """The newest update of a trial that is known."""
+        return self._at.get(key, 0)
+
     def score(self, key: str, cell: str, value: float) -> None:
         """The newest mean normalized score of a trial that belongs to the table's cell `cell`, e.g. `snip@95`."""
         self._scores[key] = cell, value

@@ -87,7 +87,8 @@ def _ended(error: BaseException, session: Session, name: str, storage: Path) -> 
         return 1
     if isinstance(error, KeyboardInterrupt):
         why, code = session.leaving.why, session.leaving.code
-        said = f"interrupted ({why})" if code == INTERRUPTED else why
+        kept = session.kept()
+        said = (f"interrupted ({why})" if code == INTERRUPTED else why) + (f"; {kept}" if kept else "")
         print(f"{said}; `{session.command}` continues from the checkpoints", flush=True)
         return code
     if isinstance(error, SupersededError):
@@ -205,6 +206,10 @@ class Session:
             print(f"{error}; nothing is lost, `{command('results', name, *words, storage=self._storage)}` shows the results")
             return False
         return not self._shipping.left_alone
+
+    def kept(self) -> str:
+        """How much of the work of the trials that were given back is kept, in words; empty where none were in training."""
+        return self._manifest.ledger.kept(self.permit.epoch)
 
     def _check_lease(self) -> None:
         """Raise SupersededError where another driver has taken over: what this one would ship is outdated; GoneError without a storage."""

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from service.inspection.status import ledger_of
-from service.ledger import lease
+from service.ledger import lease, manifest
 from service.planning.run_settings import RunSettings
 from service.storage import paths, shared_files
 from service.terminal.waiting import waiting
@@ -37,8 +37,9 @@ def stop(name: str, storage: Path) -> int:
         while time.monotonic() < until:
             now = lease.holder(storage, name)
             if now.get("epoch") != about["epoch"]:
+                kept = manifest.read(storage, name).kept(about["epoch"])
                 again = RunSettings.from_json(ledger.settings).command(name, storage)
-                print(f"{about['owner']} has left; `{again}` continues from the checkpoints")
+                print(f"{about['owner']} has left; {kept}{'; ' if kept else ''}`{again}` continues from the checkpoints")
                 return 0
             time.sleep(0.1)
     print(f"{about['owner']} has not left within {PATIENCE:g} s; the request stands", file=sys.stderr)

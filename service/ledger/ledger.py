@@ -121,6 +121,13 @@ class Ledger:
         """`""` for a trial that was never planned."""
         return self.entries[key].state if key in self.entries else ""
 
+    def kept(self, epoch: int) -> str:
+        """`kept 7,200 of 7,205 updates` of the trials that the driver of `epoch` gave back when it left; empty where it gave back none."""
+        newest = [entry.events[-1] for entry in self.entries.values()]
+        given_back = [event.detail for event in newest if event.epoch == epoch and "kept" in event.detail]
+        update, kept = (sum(detail[name] for detail in given_back) for name in ("update", "kept"))
+        return f"kept {kept:,} of {update:,} updates" if given_back else ""
+
     def keys_in(self, *states: str) -> list[str]:
         return [key for key, entry in self.entries.items() if entry.state in states]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SPEAK = 1.2  # seconds after the signal until the watchdog commits the last words itself
+SPEAK = 1.6  # seconds after the signal until the watchdog commits the last words itself; before that, workers may commit their work
 LEAVE = 2.5  # seconds after the signal until it ends the process
 LOOK = 0.1  # seconds between two looks whether a shielded block is over
 INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
@@ -53,7 +53,7 @@ class Leaving:
 
     def _come(self, number: int, frame: Any) -> None:
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # one is enough, and the way out must not be interrupted
+            signal.signal(each, _hurry)  # one is enough, and the way out must not be interrupted
         global _left
         _hang_up(number)
         _left, self.why = True, self.why or signal.Signals(number).name
@@ -105,6 +105,7 @@ _endings: list[Callable[[], object]] = []  # what is done before the process end
 _shielded = False
 _commands = False  # whether one runs; before that, there is nothing to undo
 _left = False
+_hurried = False
 
 
 @contextlib.contextmanager
@@ -190,6 +191,16 @@ def commands() -> None:
     """A command begins: after `take`, a signal now raises KeyboardInterrupt, so that what is half done is undone."""
     global _commands
     _commands = True
+
+
+def hurried() -> bool:
+    """Whether a second signal has come: then nothing is waited for."""
+    return _hurried
+
+
+def _hurry(number: int, frame: Any) -> None:
+    global _hurried
+    _hurried = True
 
 
 def left() -> bool:

@@ -27,16 +27,20 @@ from trainables.storage.files import write
 from trainables.tensors.mask import Mask, pack_bits, unpack_bits
 from trainables.tensors.mlp import MLP
 from trainables.trial import Stack, Trial
+from trainables.trial.pruner_traits import traits_of
 
 Needs = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # type and shape of each tensor of a checkpoint
+EARLIER = ("first", "reported")  # masks that a checkpoint may hold beside the present ones
 KEEP = 2  # the newest may be torn; the one before it is then used
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, details of each member's masks, the
-    hash of the data that each member was trained on, empty where older code wrote the checkpoint, and, where weights are replaced during
-    training, the first masks."""
+    """A stack's state after `update`: canonical rows [K, D] by name, masks, the optimizers' counts, details of each member's masks, and
+    the hash of the data that each member was trained on, empty where older code wrote the checkpoint.
+
+    `unreported`, of each member that left between two reports: what the next report needs to know of the updates before. `earlier`, where
+    weights are replaced during training: the `first` masks and, between two reports, those last `reported`."""
 
     update: int
     rows: dict[str, Tensor]
@@ -44,13 +48,16 @@ class Saved:
     counts: dict[str, int]
     details: Sequence[Mapping[str, Any]] = ()
     data: Sequence[str] = ()
-    first: Mapping[str, Mask] = field(default_factory=dict)
+    unreported: Sequence[Mapping[str, Any]] = ()
+    earlier: Mapping[str, dict[str, Mask]] = field(default_factory=dict)
 
     def to(self, device: str) -> Saved:
         """The same on another device."""
         rows = {name: row.to(device) for name, row in self.rows.items()}
-        masks, first = ({name: [layer.to(device) for layer in m] for name, m in own.items()} for own in (self.masks, self.first))
-        return replace(self, rows=rows, masks=masks, first=first)
+        masks, *earlier = (
+            {name: [layer.to(device) for layer in mask] for name, mask in each.items()} for each in (self.masks, *self.earlier.values())
+        )
+        return replace(self, rows=rows, masks=masks, earlier=dict(zip(self.earlier, earlier, strict=True)))
 
 
 def state_of(
@@ -59,11 +66,12 @@ def state_of(
     update: int,
     details: Sequence[Mapping[str, Any]] = (),
     data: Sequence[str] = (),
-    first: Mapping[str, Mask] | None = None,
+    unreported: Sequence[Mapping[str, Any]] = (),
+    earlier: Mapping[str, dict[str, Mask]] | None = None,
 ) -> Saved:
     """The state to checkpoint after `update`, on the CPU, so that training may go on before it is saved."""
     rows = {name: row.cpu() for name, row in agent.rows().items()}
-    return Saved(update, rows, dict(masks), agent.counts(), details, data, first or {}).to("cpu")
+    return Saved(update, rows, dict(masks), agent.counts(), details, data, unreported, earlier or {}).to("cpu")
 
 
 def save(storage: Path, stack: Stack, state: Saved) -> None:
@@ -72,11 +80,13 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
         folder = trial_files.checkpoints(storage, trial.key)
         tensors = {name: row[member].clone() for name, row in state.rows.items()}
         tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in state.masks.items()}
-        tensors |= {f"first/{name}": pack_bits(mask, member) for name, mask in state.first.items()}
+        for which, masks in state.earlier.items():
+            tensors |= {f"{which}/{name}": pack_bits(mask, member) for name, mask in masks.items()}
         content = dump_tensors(tensors)
         head: dict[str, Any] = {"trial": trial.key, "update": state.update, "counts": state.counts}
         head |= {"details": state.details[member]} if state.details else {}
         head |= {"data": state.data[member]} if state.data else {}
+        head |= {"unreported": state.unreported[member]} if state.unreported and state.unreported[member] else {}
         head["sha256"] = _hash(head, content)
         write(folder / f"{state.update:09d}.safetensors", content)
         write(folder / f"{state.update:09d}.json", json.dumps(head).encode())
@@ -115,12 +125,18 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
         if len(members) < len(stack):
             continue
         tensors = [tensor for _, tensor in members]
-        rows = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0] if not name.startswith(("mask/", "first/"))}
+        rows = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0] if name.partition("/")[0] not in ("mask", *EARLIER)}
         masks = {name: unpack_bits(spec, [t[f"mask/{name}"] for t in tensors]) for name, spec in specs.items()}
-        first = {n: unpack_bits(spec, [t[f"first/{n}"] for t in tensors]) for n, spec in specs.items() if f"first/{n}" in tensors[0]}
+        earlier = {
+            which: {name: unpack_bits(spec, [t[f"{which}/{name}"] for t in tensors]) for name, spec in specs.items()}
+            for which in EARLIER
+            if all(f"{which}/{name}" in t for t in tensors for name in specs)
+        }
         details = [head["details"] for head, _ in members if "details" in head]
         data = [str(head.get("data", "")) for head, _ in members]
-        return Saved(update, rows, masks, members[0][0]["counts"], details if len(details) == len(stack) else (), data, first)
+        unreported = [head.get("unreported", {}) for head, _ in members]
+        whole = details if len(details) == len(stack) else ()
+        return Saved(update, rows, masks, members[0][0]["counts"], whole, data, unreported, earlier)
     return None
 
 
@@ -149,8 +165,12 @@ def _needs(trial: Trial, specs: Mapping[str, MLP]) -> Needs:
     targets = plugins.load("algorithms", trial.algorithm).TARGETS
     rows = [f"{part}/{name}" for part in ("online", "adam.first", "adam.second") for name in specs]
     rows += [f"target/{name}" for name in specs if name in targets]
+    traits = traits_of(trial.pruner)
+    rows += [f"latent/{name}" for name in specs if traits.rescores]
     needs: Needs = {name: (torch.float32, (specs[name.partition("/")[2]].row,)) for name in rows}
-    return needs | {f"mask/{name}": (torch.uint8, (-(-sum(spec.weights_per_layer) // 8),)) for name, spec in specs.items()}
+    for which in ("mask", "first") if traits.grows or traits.rescores else ("mask",):
+        needs |= {f"{which}/{name}": (torch.uint8, (-(-sum(spec.weights_per_layer) // 8),)) for name, spec in specs.items()}
+    return needs
 
 
 def _fits(head: Mapping[str, Any], tensors: Mapping[str, Tensor], trial: Trial, needs: Needs) -> bool:
@@ -163,7 +183,9 @@ def _fits(head: Mapping[str, Any], tensors: Mapping[str, Tensor], trial: Trial, 
         return False
     if not all(type(count) is int and count >= 0 for count in counts.values()):
         return False
-    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} == needs
+    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    reported = {name.replace("first/", "reported/", 1): form for name, form in needs.items() if name.startswith("first/")}
+    return found in (needs, needs | reported)
 
 
 def _hash(head: Mapping[str, Any], content: bytes) -> str:

@@ -23,6 +23,7 @@ from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.errors import UserError
 from trainables.tensors.tape import Tape
+from trainables.training.leave import Leave
 from trainables.training.python_state import python_state
 
 WARM_UP = 3  # updates of a pattern that run unrecorded first: libraries choose their kernels in them
@@ -37,11 +38,12 @@ Record = Callable[[Work], tuple[Repeat | None, Losses]]
 
 class Updates:
     """The updates of an agent in training. `record` runs an update and returns the function that repeats it (None if it cannot be
-    repeated), and the update's losses."""
+    repeated), and the update's losses. Once `leave` is asked for, `run` ends early, after update `reached`."""
 
-    def __init__(self, agent: Agent, data: Minibatches, record: Record | None = None) -> None:
-        self.agent, self.data, self.asked = agent, data, record
+    def __init__(self, agent: Agent, data: Minibatches, record: Record | None = None, leave: Leave | None = None) -> None:
+        self.agent, self.data, self.asked, self.leave = agent, data, record, leave or Leave()
         self.since = 0  # updates since tapes were compared
+        self.reached = 0
         self._forget()
 
     def run(self, first: int, stop: int) -> Losses:
@@ -50,9 +52,17 @@ class Updates:
         The last ones are compared with their tapes where that is due, so that nothing wrong is reported: raises UserError for an
         algorithm that does something else by now."""
         logged: Losses = {}
+        before = self.since
         self.since += stop - first
-        compare_from = max(first, stop - max(self.agent.periods, default=1)) if self.since >= COMPARE_EVERY else stop
-        for update in range(first, stop):
+        period = max(self.agent.periods, default=1)
+        compare_from = max(first, stop - period) if self.since >= COMPARE_EVERY else stop
+        update, leaving = first, False
+        while update < stop:
+            if self.leave.asked and not leaving:
+                leaving, compare_from = True, update
+                # What tapes have computed since they were compared is not committed before they are.
+                stop = min(stop, update + (period if self.record is taped and (before or update > first) else 0))
+                continue
             self.agent.at(update)
             if self.builds != self.agent.builds:  # other networks, other memory
                 self._forget()
@@ -60,6 +70,8 @@ class Updates:
                 self.since = 0
                 self.trusted.clear()
             logged |= self._repeated(self.record) if self.record else self._made()
+            update += 1
+        self.reached = update
         return logged
 
     def _forget(self) -> None:

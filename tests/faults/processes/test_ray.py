@@ -159,9 +159,10 @@ def test_the_driver_asked_to_leave_by_sigint_and_sigterm(
     environment: dict[str, str], place: Path, big: Twin, started: list[Process], record: Record
 ) -> None:
     """It gives back what it has not done, ends its Ray and leaves by itself; how fast depends on the machine and is told.
+    Its workers commit what they have done before, and its last line says how much that is.
 
     The second time it is held up between the first and the second process that it kills."""
-    took = {}
+    told = []
     for number, more in ((signal.SIGINT, ()), (signal.SIGTERM, ("halts_in_killing=1",))):
         run = driver(given(place, 2), environment, place / "log", FAULTS=faults(place, *more))
         started.append(run)
@@ -171,16 +172,20 @@ def test_the_driver_asked_to_leave_by_sigint_and_sigterm(
         asked = time.monotonic()
         run.signal(number)
         assert run.wait() == 130, run.out
-        took[number.name + (" while it is held up for a second" if more else "")] = time.monotonic() - asked
         assert f"interrupted ({number.name})" in run.out or f"left at once ({number.name})" in run.out
         assert "Traceback" not in run.out
-        assert not manifest.read(place, SWEEP).keys_in("leased")
+        ledger = manifest.read(place, SWEEP)
+        assert not ledger.keys_in("leased")
+        kept = ledger.kept(ledger.epoch)
+        assert kept in run.out or "left at once" in run.out
+        told.append(f"{number.name} (gone after {time.monotonic() - asked:.1f} s, {kept}{', held up for a second' if more else ''})")
         wait_for(lambda below=below: not any("ray" in title(pid) for pid in below))
         assert check(place, big, tracking=None)  # it was not over
+    assert progress(place, list(big.states)) % EVERY, "not only what the checkpoints at intervals hold"
     last = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
     started.append(last)
     assert last.wait() == 0, last.out
     assert check(place, big) == []
     most = redone(place / "work")
     assert most <= EVERY
-    record(f"driver gets {', then '.join(f'{name} (gone after {s:.1f} s)' for name, s in took.items())}", kills=2, redone=most)
+    record(f"driver gets {', then '.join(told)}", kills=2, redone=most)

@@ -28,6 +28,34 @@ def die_after(moment: str) -> None:
     after(moment, lambda: os._exit(137))
 
 
+def leaves_at(updates: str) -> None:
+    """Each stack is asked to leave while it makes the updates of these numbers, `7,33`, as workers are when their driver leaves."""
+    asked: list[Any] = []
+
+    def change(module: Any) -> None:
+        train_until = module.StackRun.train_until
+
+        def asking(run: Any, stop: int) -> None:
+            at = run.agent.at
+
+            def ask(update: int) -> None:
+                at(update)
+                moment = update, run.stack.lead.key
+                if str(update) in updates.split(",") and moment not in asked:
+                    asked.append(moment)
+                    run.leave.asked = True
+
+            run.agent.at = ask
+            try:
+                train_until(run, stop)
+            finally:
+                del run.agent.at
+
+        module.StackRun.train_until = asking
+
+    when_imported("trainables.run", change)
+
+
 def delete_after(moment_and_file: str) -> None:
     """Remove a file when the spools have taken in a report: `Trained@50:/path`."""
     moment, _, file = moment_and_file.partition(":")

@@ -92,6 +92,21 @@ def no_check_of_archives() -> None:
     when_imported("service.spool.complete", lambda module: setattr(module, "check", lambda *_: None))
 
 
+def no_commit_on_leaving() -> None:
+    """A worker that leaves keeps its last checkpoint and nothing else."""
+    when_imported("trainables.training.stack_files", lambda module: setattr(module.StackFiles, "commit", _only_at_intervals(module)))
+
+
+def _only_at_intervals(module: Any) -> Any:
+    commit = module.StackFiles.commit
+    return lambda files, state: commit(files, state) if not any(state.unreported) else iter(())
+
+
+def nothing_unreported() -> None:
+    """A checkpoint between two reports does not hold what the next report needs."""
+    when_imported("trainables.run", lambda module: setattr(module.StackRun, "unreported", lambda *_: ()))
+
+
 def tune_restored() -> None:
     """Ray Tune goes on from its own newest state, where there is some."""
 
