@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from service.terminal import markdown
 from trainables.policy.policy import Policy
 
 USES = {
@@ -35,9 +36,10 @@ def readme(lineage: Mapping[str, Any], policy: Policy, format: str) -> str:
     kept, total = sum(int((weight != 0).sum()) for weight, _ in policy.layers), sum(weight.size for weight, _ in policy.layers)
     final = f", and of {trial['final_episodes']} final episodes: {_listed(scores['final'])}" if scores["final"] else ""
     needs, code = USES[format]
-    return f"""# {lineage["name"]}
+    environment, dataset = markdown.plain(lineage["environment"]), markdown.code(trial["dataset"])
+    return f"""# {markdown.plain(lineage["name"])}
 
-A policy for {lineage["environment"]}, trained by {trial["algorithm"]} on `{trial["dataset"]}` for {trial["updates"]:,} updates.
+A policy for {environment}, trained by {trial["algorithm"]} on {dataset} for {trial["updates"]:,} updates.
 {kept:,} of its {total:,} weights are not zero ({100 * kept / total:.3g} %; pruner: {trial["pruner"]}). Last evaluation, mean of
 {trial["episodes"]} episodes: {_listed(scores["last"]) or "not evaluated"}{final}.
 
@@ -57,7 +59,7 @@ policy. Actions are the trained policy's to 1e-6; chaotic physics makes other ep
 | masks.json | what the masks are: densities, live units and inputs |
 | lineage.json | trial, dataset and its hash, calibration, seeds, code, every evaluation |
 
-Made by Winnow from trial {lineage["key"]}, code {lineage["code"]["revision"]}.
+Made by Winnow from trial {lineage["key"]}, code {markdown.plain(str(lineage["code"]["revision"]))}.
 """
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from service.delivery import standalone
 from service.delivery.export import compact_file
 from service.delivery.finished import FinishedTrial, find, means
+from service.terminal import markdown
 from service.terminal.redaction import redact
 from service.terminal.waiting import waiting
 from service.tracking.connection import TrackingError, mlflow_errors, refused
@@ -89,11 +90,12 @@ class Registry(Tracking):
         logged = self._logged(run, finished, policy)
         if model not in {known.name for known in client.search_registered_models(f"name = '{model}'")}:
             trial = finished.trial
-            client.create_registered_model(model, description=f"Policies trained by {trial.algorithm} on {trial.dataset}.")
+            about = markdown.plain(f"Policies trained by {trial.algorithm} on {trial.dataset}.")
+            client.create_registered_model(model, description=about)
         with self._address():
             version = client.create_model_version(
-                model, f"models:/{logged.model_id}", run_id=run.info.run_id, tags=tags_of(finished), description=finished.trial.name,
-                model_id=logged.model_id,
+                model, f"models:/{logged.model_id}", run_id=run.info.run_id, tags=tags_of(finished),
+                description=markdown.plain(finished.trial.name), model_id=logged.model_id,
             )  # fmt: skip
         return Version(model, str(version.version), run.info.run_id, True)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from service.ledger.ledger import Event
 from service.terminal.labels import algorithm_name, method_name
+from service.terminal.markdown import block, code, plain
 from trainables.trial import MAPPINGS, Trial
 
 Line = Mapping[str, Any]
@@ -21,10 +22,10 @@ EVALUATIONS = {"evaluated": "Last evaluation", "final": "Final episodes"}  # kin
 def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
     """`event` is the trial's newest, `lines` are those of its spool; the text does not depend on the time of writing."""
     network = method_name(trial.method, trial.sparsity)
-    title = f"**{algorithm_name(trial.algorithm)}, {network}**, on `{trial.dataset}`, seed {trial.seed}, {trial.updates:,} updates."
-    warnings = [f"Warning: {_plain(text)}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
+    title = f"**{algorithm_name(trial.algorithm)}, {network}**, on {code(trial.dataset)}, seed {trial.seed}, {trial.updates:,} updates."
+    warnings = [f"Warning: {plain(text)}." for line in [line for line in lines if "warnings" in line][-1:] for text in line["warnings"]]
     revision = next((str(line["revision"]) for line in reversed(lines) if "revision" in line), "unknown")
-    commands = [f"{command_of(trial)}  # train it again, with code {revision}"]
+    commands = [" ".join(f"{command_of(trial)}  # train it again, with code {revision}".splitlines())]
     if event.state == "done":
         key = trial.key
         commands = [
@@ -35,7 +36,7 @@ def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
         ]
     else:
         commands.insert(0, f"python -m service logs {trial.key}  # what happened")
-    return "\n\n".join([title, _result(event, lines), *warnings, "\n".join(["```sh", *commands, "```"])])
+    return "\n\n".join([title, _result(event, lines), *warnings, block("\n".join(commands), "sh")])
 
 
 def of_sweep(name: str, trials: Sequence[Trial], table: str = "") -> str:
@@ -48,14 +49,14 @@ def of_sweep(name: str, trials: Sequence[Trial], table: str = "") -> str:
         "seed": lambda trial: str(trial.seed),
         "updates": lambda trial: f"{trial.updates:,}",
     }
-    grid = "\n".join(f"- {axis}: {_listed(list(dict.fromkeys(map(value, trials))))}" for axis, value in axes.items())
+    grid = "\n".join(f"- {axis}: {plain(_listed(list(dict.fromkeys(map(value, trials)))))}" for axis, value in axes.items())
     commands = "\n".join(f"python -m service {command} {name}" for command in ("status", "results", "report"))
-    parts = [f"**Sweep {name}**, {len(trials)} trials, one run each below this one.", grid, f"```sh\n{commands}\n```"]
-    return "\n\n".join([*parts, *([f"```\n{table}\n```"] if table else [])])
+    parts = [f"**Sweep {plain(name)}**, {len(trials)} trials, one run each below this one.", grid, block(commands, "sh")]
+    return "\n\n".join([*parts, *([block(table)] if table else [])])
 
 
 def of_search(name: str, table: str) -> str:
-    return f"**Adaptive sweep {name}**, one run per trial below this one.\n\n```\n{table}\n```"
+    return f"**Adaptive sweep {plain(name)}**, one run per trial below this one.\n\n{block(table)}"
 
 
 def command_of(trial: Trial) -> str:
@@ -74,18 +75,13 @@ def command_of(trial: Trial) -> str:
 
 def _result(event: Event, lines: Sequence[Line]) -> str:
     state = ": ".join(
-        [WORDS.get(event.state, event.state), *(_plain(str(event.detail[name])) for name in DETAILS if event.detail.get(name))]
+        [WORDS.get(event.state, event.state), *(plain(str(event.detail[name])) for name in DETAILS if event.detail.get(name))]
     )
     evaluated = {line["kind"]: line for line in lines if line.get("returns")}  # the last of each kind
     if not evaluated or event.state == "leased":
         return f"State: {state}."
     scored = (f"{name}: {_scored(evaluated[kind])}." for kind, name in EVALUATIONS.items() if kind in evaluated)
     return " ".join([f"State: {state}.", *scored])
-
-
-def _plain(text: str) -> str:
-    """Text that is none of the page's HTML: MLflow lets some of it through, frames of other sites included."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _scored(evaluation: Line) -> str:

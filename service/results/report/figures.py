@@ -14,7 +14,7 @@ from service.results.cells import DENSE, Cell, Task, places_of
 from service.results.report import marks
 from service.results.report.over_tasks import aggregates
 from service.results.report.palette import colour, style_of
-from service.results.report.style import Panel
+from service.results.report.style import Panel, literal
 from service.terminal.labels import method_name
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
     places = [place for place in places_of(tasks) if place != DENSE]
     if not places:
         return []
-    labels = [textwrap.fill(task.name, 32) for task in tasks]
+    labels = [textwrap.fill(literal(task.name), 32) for task in tasks]
     lines = [line for label in labels for line in label.splitlines()]
 
     def draw(axis: Axes) -> None:

@@ -59,13 +59,18 @@ def drawn(panels: Sequence[Panel]) -> Figure:
         figure = Figure(figsize=(columns * panels[0].size[0], rows * max(panel.size[1] for panel in panels)), layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axis, panel in zip(axes, panels, strict=False):
-            axis.set_title(panel.title, wrap=True)
+            axis.set_title(literal(panel.title), wrap=True)
             axis.set_xlabel(panel.x)
             axis.set_ylabel(panel.y)
             panel.draw(axis)
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
     return figure
+
+
+def literal(text: str) -> str:
+    """A name that somebody chose, for matplotlib, which would read what is between two `$` as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def png(panels: Sequence[Panel]) -> bytes:
