@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -31,6 +33,7 @@ from service.ledger.ledger import TERMINAL, Ledger
 from service.search.findings import Finding, Try
 from service.spool import scores
 from service.storage import paths
+from service.terminal.waiting import waiting
 from service.tracking.connection import redacted
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
@@ -39,6 +42,9 @@ KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed
 WHY = "infeasible"  # attribute of a suggestion that cannot be trained, whoever tries: why
 REPEAT_LIMIT = 50  # repeated or infeasible suggestions in a row after which the space counts as exhausted
 STATES = {TrialState.RUNNING: "under way", TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
+PATIENCE = 120.0  # seconds that a database server may be away
+TRY_EVERY = 1.0  # seconds
+AWAY = r"connection|connect to|gone away|starting up|shutting down|recovery mode"  # in what drivers raise meanwhile
 REDUCTION = 3  # ASHA: one in three passes each rung
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing database gives many lines of warnings; we report it in one
 
@@ -269,7 +275,8 @@ def open_database(url: str) -> BaseStorage:
 
 
 class _Guarded:
-    """Wraps Optuna's storage: calls that fail raise UserError in one line, as a database may be lost or locked at any time."""
+    """Wraps Optuna's storage: a server that is away is waited for, and calls that fail raise UserError in one line, as a database may be
+    lost or locked at any time."""
 
     def __init__(self, database: BaseStorage, where: str, again: str) -> None:
         self._database, self._where, self._again = get_storage(database), where, again
@@ -280,12 +287,31 @@ class _Guarded:
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         try:
-            return method(*arguments, **named)
+            return self._patiently(method, *arguments, **named)
         except DuplicatedStudyError:
             raise  # `load_if_exists` handles it
         except Exception as error:  # whatever SQLAlchemy, a database's driver, the journal and the disk raise
             remedy = f"`{self._again}` continues and rebuilds the study from the manifest if it is gone"
             raise UserError(f"{self._where} fails ({redacted(_first(error))}); nothing is lost: {remedy}") from error
+
+    def _patiently(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """The call, made again while the database's server is away. What is stored twice counts as a repeated suggestion."""
+        try:
+            return method(*arguments, **named)
+        except Exception as error:
+            if not re.search(AWAY, str(_first(error))):
+                raise
+        until = time.monotonic() + PATIENCE
+        with waiting(f"{self._where} does not answer; waiting for it"):
+            while True:
+                time.sleep(TRY_EVERY)
+                try:
+                    return method(*arguments, **named)
+                except UpdateFinishedTrialError:  # an earlier call came through, and its answer did not
+                    return True
+                except Exception as error:
+                    if time.monotonic() > until or not re.search(AWAY, str(_first(error))):
+                        raise
 
 
 def _first(error: BaseException) -> Exception:

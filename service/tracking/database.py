@@ -27,6 +27,11 @@ def address(file: Path) -> str:
     return f"sqlite+pysqlite:///file:{quote(str(file))}?uri=true" if "?" in str(file) else f"sqlite:///{file}"
 
 
+def is_database(uri: str) -> bool:
+    """Whether MLflow's client opens a database at the address itself, without a server of MLflow."""
+    return bool(re.match(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?://", uri))
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The file of an sqlite address; None for other addresses and for a database in memory."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///(file:)?([^?]+)(?:\?.*)?", uri)

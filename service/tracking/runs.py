@@ -417,8 +417,8 @@ class Tracking:
                 if name not in experiment.tags:
                     client.set_experiment_tag(experiment.experiment_id, name, value)
             return str(experiment.experiment_id)
-        # A server decides where artifacts go; the embedded store would put them into the working directory.
-        location = paths.mlflow_artifacts(self._storage).as_uri() if self.uri.startswith("sqlite") else None
+        # A server decides where artifacts go; for a database the client does, and would put them into the working directory.
+        location = paths.mlflow_artifacts(self._storage).as_uri() if database.is_database(self.uri) else None
         return str(client.create_experiment(self.experiment, artifact_location=location, tags=ABOUT_EXPERIMENT))
 
 
