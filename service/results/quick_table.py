@@ -84,6 +84,8 @@ def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
         text += (
             f"\n\n{len(tracking.borrowed)} of {len(trials)} trials were trained into another storage; their scores are read from its runs"
         )
+    if others := tracking.others_note(name, tracking.sweeps().get(name, "")):
+        text += f"\n\n{others}"
     kept = f"figure: {paths.figure(storage, name)}"
     for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(tasks))):
         kept = shared_files.write_if_allowed(file, content) or kept

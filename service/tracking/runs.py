@@ -234,6 +234,13 @@ class Tracking:
         runs = self._best_last(self._search("tags.`winnow.kind` = 'sweep'"))
         return {run.data.tags["winnow.sweep"]: run.info.run_id for run in runs}
 
+    def others_note(self, sweep: str, run_id: str) -> str:
+        """A line where other storages have a sweep of that name here, whose run is not `run_id`; empty where none has."""
+        runs = [run for run in self.parents(sweep) if not is_deleted(run) and run.info.run_id != run_id]
+        count = len({run.data.tags.get(STORAGE) for run in runs})
+        who = f"{count} other storage{'s fill sweeps' if count > 1 else ' fills a sweep'} of this name"
+        return f"{sweep}: {who} in this MLflow, whose runs are left out" if count else ""
+
     def sweep_ids(self) -> set[str]:
         """The ids of all sweeps' runs, of any storage."""
         return {run.info.run_id for run in self._search("tags.`winnow.kind` = 'sweep'")}

@@ -51,6 +51,8 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
         own, about_it = planned(sweep, known[sweep], tracking, storage)
         plan |= own
         notes += about_it
+        if others := tracking.others_note(sweep, known[sweep]):
+            notes.append(others)
         if deleted := tracking.deleted(known[sweep]):
             notes.append(f"{sweep}: {deleted} runs were deleted in MLflow; `python -m service sync {sweep} --restore` brings them back")
     trials, left_out = {}, []

@@ -264,6 +264,7 @@ def two_storages(nursery: Nursery, fresh: Fresh, *switches: str) -> list[str]:
             reported = nursery.run("report", "smoke", f"--storage={storage}", f"--to={storage / 'report'}", **shared)
             assert reported.code == 0, reported.out
             assert "missing" not in reported.out
+            assert reported.out.count("smoke: 1 other storage fills a sweep of this name in this MLflow, whose runs are left out") == 1
         assert nursery.run(*arguments(third), faults=[*QUICK, "die_after=Trained@30"]).code == 137
         settings = [word for word in arguments(third) if word.startswith("--set")]
         read = nursery.run("results", "smoke", f"--storage={third}", *settings, **shared)
@@ -272,6 +273,10 @@ def two_storages(nursery: Nursery, fresh: Fresh, *switches: str) -> list[str]:
         with mlflow_client(shared["MLFLOW_TRACKING_URI"]) as client:
             by_storage = Counter(run.data.tags["winnow.storage"] for run in runs_of(client))
         assert by_storage == {identity_of(storage): 3 for storage in (first, second)}
+        shown = nursery.run("results", "smoke", f"--storage={first}", *settings, **shared)
+        assert "smoke: 1 other storage fills a sweep of this name in this MLflow, whose runs are left out" in shown.out
+        alone = nursery.run("results", "smoke", f"--storage={first}", *settings, MLFLOW_TRACKING_URI=f"sqlite:///{first / 'mlflow.db'}")
+        assert "other storage" not in alone.out
     return [ended.out for ended in told if ended.code]
 
 
