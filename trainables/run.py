@@ -166,8 +166,9 @@ class StackRun:
                 self.masks = change(
                     self.agent, self.stack, self.masks, self.changes[first], self.execution, first, self.data.draw, self.quantiles
                 )
-            losses |= self.updates.run(first, last)
-            if self.updates.reached < last:
+            # A change is made together with its update, so that a checkpoint tells which changes are still to come.
+            losses |= self.updates.run(first, last, least=int(first in self.changes))
+            if self.leave.asked:
                 break
         self.losses = [before | now for before, now in zip(self.losses, per_member(losses, len(self.stack)), strict=True)]
         self.update = self.updates.reached

@@ -17,16 +17,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import trainables.run
 from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import execution as executions
+from trainables.agent import Agent
 from trainables.datasets.table import load_table
-from trainables.errors import UserError
+from trainables.errors import StoppedError, UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.run import run_stack
 from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import key_of
 from trainables.training import checkpoint
+from trainables.training.leave import Leave
 from trainables.trial import Stack, Trial
 
 EVERY = 7  # updates between checkpoints: no multiple of the evaluations'
@@ -207,6 +210,35 @@ def test_masks_that_move_stopped_anywhere_and_resumed_equal_uninterrupted(pruner
         rest = list(run([own], storage, "auto"))
         assert [plain(r) for r in reports + rest] == [plain(r) for r in whole]
         assert result(storage, own) == result(tmp_path / "whole", own)
+
+
+@pytest.mark.parametrize("pruner", ["rigl", "sparse_reg", "gmp"])
+@pytest.mark.parametrize("asked", [8, 9, "in the change", 10])  # masks change ahead of update 10
+def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had_not(pruner: str, asked: int | str, tmp_path: Path) -> None:
+    settings = {} if pruner == "gmp" else {"pruning": {"delta": 10}}
+    own = trial(0, pruner, 0.8, **settings)
+    whole = [plain(r) for r in run([own], tmp_path / "whole") if not isinstance(r, Checkpointed)]
+    leave = Leave()
+    with pytest.MonkeyPatch.context() as patch:
+        at, change = Agent.at, trainables.run.change
+
+        def ask_at(agent: Agent, update: int) -> None:
+            at(agent, update)
+            leave.asked |= update == asked
+
+        def ask_in(*arguments: Any) -> Any:
+            leave.asked |= asked == "in the change"
+            return change(*arguments)
+
+        patch.setattr(Agent, "at", ask_at)
+        patch.setattr(trainables.run, "change", ask_in)
+        reports, first = [], run_stack(Stack((own,)), tmp_path / "left", execution="dense", checkpoint_every=EVERY, leave=leave)
+        with pytest.raises(StoppedError):
+            reports += first
+    assert 6 < leave.kept == leave.update <= 11
+    rest = list(run([own], tmp_path / "left"))
+    assert [plain(r) for r in reports + rest if not isinstance(r, Checkpointed)] == whole
+    assert result(tmp_path / "left", own) == result(tmp_path / "whole", own)
 
 
 def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:

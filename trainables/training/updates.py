@@ -46,8 +46,8 @@ class Updates:
         self.reached = 0
         self._forget()
 
-    def run(self, first: int, stop: int) -> Losses:
-        """The updates from `first` until before `stop`; the newest losses [K] by name.
+    def run(self, first: int, stop: int, least: int = 0) -> Losses:
+        """The updates from `first` until before `stop`, or at least `least` of them; the newest losses [K] by name.
 
         The last ones are compared with their tapes where that is due, so that nothing wrong is reported: raises UserError for an
         algorithm that does something else by now."""
@@ -58,7 +58,7 @@ class Updates:
         compare_from = max(first, stop - period) if self.since >= COMPARE_EVERY else stop
         update, leaving = first, False
         while update < stop:
-            if self.leave.asked and not leaving:
+            if self.leave.asked and not leaving and update >= first + least:
                 leaving, compare_from = True, update
                 # What tapes have computed since they were compared is not committed before they are.
                 stop = min(stop, update + (period if self.record is taped and (before or update > first) else 0))
