@@ -74,8 +74,8 @@ def _check_options(sweep: Sweep) -> None:
     for option, value in UNCONTROLLED if sweep.controls else ():
         if value in sweep.values(option):
             raise UserError(
-                f"controls with {option} {value!r}: how many weights each network keeps is known only once it is pruned, so random masks "
-                "and small networks cannot be planned to match; leave one of the two away"
+                f"controls with {option} {value!r}: how many weights each network keeps, and where, is known only once it is pruned, so "
+                "random masks and small networks cannot be planned to match; leave one of the two away"
             )
     taken = set().union(*(options_of(pruner, algorithm) for pruner in sweep.pruners for algorithm in sweep.algorithms))
     for option, choices in CHOICES.items():

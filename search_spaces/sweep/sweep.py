@@ -51,6 +51,7 @@ class Sweep:
     protocol: str = ""
     sparsity_of: Mapping[str, float] = field(default_factory=dict)
     scope: str | tuple[str, ...] = "network"
+    structure: str | tuple[str, ...] = "none"
     target: str | tuple[str, ...] = "nominal"
     authors: bool | tuple[bool, ...] = False
     rescale: str | tuple[str, ...] = "none"
@@ -125,6 +126,7 @@ class Sweep:
         given = protocol(self.protocol, algorithm)
         taken = options_of(pruner, algorithm)
         axes = {option: self._or(given, option, choices[0]) for option, choices in CHOICES.items() if option in taken}
+        axes = {option: values for option, values in axes.items() if option != "structure" or values != ("none",)}
         axes |= {name: values for name, default in TRAINING.items() if (values := self._or(given, name, default)) != (default,)}
         if traits_of(pruner).uses_losses:
             axes |= {name: self.values(name) for name in CALIBRATION if len(self.values(name)) > 1}

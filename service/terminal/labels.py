@@ -15,7 +15,7 @@ ORDER = (
 )  # fmt: skip
 VARIANTS = {
     "shuffle": "shuffled", "reinit": "reinitialized", "joint": "joint ranking", "layer": "ranking by layer",
-    "effective": "effective sparsity", "authors": "leaky critic gradient",
+    "effective": "effective sparsity", "units": "whole units", "fan_in": "constant fan-in", "authors": "leaky critic gradient",
 }  # fmt: skip
 
 

@@ -18,9 +18,8 @@ from trainables.trial import Trial, options_of
 from trainables.trial.pruner_traits import traits_of
 
 ALL = plugins.names("pruners")
-# Those that make masks before training, whatever becomes of them; gradual ones, masks that move and smaller networks have contracts of
-# their own below.
-PRUNERS = tuple(name for name in ALL if traits_of(name).starts_sparse)
+# Those that make masks before training, once and for all; gradual ones, masks that move and smaller networks have contracts of their own.
+PRUNERS = tuple(name for name in ALL if traits_of(name).at_initialization)
 MOVING = tuple(name for name in ALL if traits_of(name).starts_sparse and traits_of(name).during_training)
 GRADUAL = tuple(name for name in ALL if traits_of(name).during_training and name not in MOVING)
 SMALLER = tuple(name for name in ALL if traits_of(name).shrinks)

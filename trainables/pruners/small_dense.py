@@ -1,33 +1,7 @@
-"""Small dense: a control that masks nothing. Narrower hidden layers give as many weights as pruning leaves (Frankle et al. 2021).
+"""Small dense: a control that masks nothing. Narrower hidden layers give as many weights as pruning leaves (Frankle et al. 2021)."""
 
-Widths are multiples of 4, because only then do stacked members compute bit for bit what they compute alone; so the count is approximate.
-"""
+from trainables.pruning.narrow import shrink
 
-import itertools
-from dataclasses import replace
-
-from trainables.nn import MLP
-from trainables.pruning.ranking import kept
+__all__ = ["shrink"]
 
 TITLE = "Small dense"
-STEP = 4
-
-
-def shrink(spec: MLP, density: float) -> MLP:
-    """`spec` with hidden widths scaled by one factor, then changed by a few units to come closest to round(density P) weights."""
-    wanted = kept(density, sum(spec.weights_per_layer))
-    if density == 1 or len(spec.sizes) == 2:
-        return spec
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _weights(spec, [middle * width for width in spec.sizes[1:-1]]) < wanted else (low, middle)
-    near = [round(low * width / STEP) * STEP for width in spec.sizes[1:-1]]
-    moves = itertools.product((-STEP, 0, STEP), repeat=len(near))
-    candidates = [[max(STEP, width + by) for width, by in zip(near, move, strict=True)] for move in moves]
-    best = min(candidates, key=lambda widths: (abs(_weights(spec, widths) - wanted), widths))
-    return replace(spec, sizes=(spec.sizes[0], *best, spec.sizes[-1]))
-
-
-def _weights(spec: MLP, hidden: list[float] | list[int]) -> float:
-    return spec.copies * sum(a * b for a, b in itertools.pairwise((spec.sizes[0], *hidden, spec.sizes[-1])))

@@ -16,6 +16,7 @@ from trainables.pruning.mask_statistics import Quantiles
 from trainables.pruning.ranking import check_connected, choose, shuffled
 from trainables.pruning.rounds import Masks, Saliencies, in_rounds
 from trainables.pruning.scored import Batches, Scored, scored
+from trainables.pruning.structures import structured
 from trainables.tensors.mask import ones
 from trainables.tensors.streams import Streams
 from trainables.trial import Stack, Trial
@@ -47,12 +48,12 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
 
 
 def alike(stack: Stack, members: Iterable[int]) -> list[list[int]]:
-    """Members in groups that agree in pruner, losses, scope, target and calibration."""
+    """Members in groups that agree in pruner, losses, scope, structure, target and calibration."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for member in members:
         trial = stack.trials[member]
         calibration = trial.calibration_batches, trial.calibration_size
-        groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.target, calibration), []).append(member)
+        groups.setdefault((trial.pruner, trial.authors, trial.scope, trial.structure, trial.target, calibration), []).append(member)
     return list(groups.values())
 
 
@@ -70,6 +71,8 @@ def prune_alike(agent: Agent, stack: Stack, batches: Batches) -> tuple[Masks, Sa
 
     def cut(saliency: Saliencies, densities: dict[str, list[float]], last: bool) -> Masks:
         own = {name: [layer[index] for layer in saliency[name]] for name in names}
+        if last and lead.structure != "none":
+            return {name: structured(lead.structure, spec, own[name], densities[name]) for name, spec in scorer.specs.items()}
         target = lead.target if last else "nominal"
         return choose(scorer.specs, own, densities, lead.scope, target, pruner.budgets if traits.has_budgets else None)
 

@@ -9,11 +9,8 @@ from trainables.trial.pruner_traits import traits_of
 
 # The default comes first. Some names and values are older than the terms in the comments; trial keys and archives keep them.
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "scope": (
-        "network",
-        "joint",
-        "layer",
-    ),  # rank weights within each network (the authors' protocol), over all, or within each layer
+    "scope": ("network", "joint", "layer"),  # rank weights within each network (as the authors do), over all, or within each layer
+    "structure": ("none", "units", "fan_in", "2:4", "1:4", "1:8", "1:16"),  # trainables/pruning/structures.py
     "target": ("nominal", "effective"),  # count sparsity directly, on the mask, or on the weights that lie on a path
     "authors": (False, True),  # score with the leaky critic gradient of the authors' code, for algorithms that define LEAKY_LOSSES
     "rescale": ("none", "layer", "unit"),  # divide kept weights by the root of the layer's, or of the unit's, density
@@ -21,9 +18,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "allow_disconnected": (False, True),  # train even if a mask leaves no path from input to output
 }
 CALIBRATION = {"calibration_batches": 1, "calibration_size": 256}  # what a saliency sees by default
-# With these, how many weights each network keeps is known only after pruning, too late to plan controls of the same density.
-UNCONTROLLED = (("scope", "joint"), ("target", "effective"))
-PLAIN = ("control", "scope", "target")  # options whose values speak for themselves in a trial's name
+# With these, how many weights each network keeps, and where, is known only after pruning, too late to plan controls that match.
+UNCONTROLLED = (("scope", "joint"), ("target", "effective"), *(("structure", name) for name in CHOICES["structure"][1:]))
+PLAIN = ("control", "scope", "structure", "target")  # options whose values speak for themselves in a trial's name
 
 
 def options_of(pruner: str, algorithm: str) -> set[str]:
@@ -34,10 +31,8 @@ def options_of(pruner: str, algorithm: str) -> set[str]:
     options = {"allow_disconnected"} if traits.during_training else {"rescale", "control", "allow_disconnected"}
     if not traits.has_budgets:
         options.add("scope")
-    if not traits.during_training and (
-        traits.regrows or not traits.in_rounds
-    ):  # otherwise the last round can only choose among what the one before it kept
-        options.add("target")
+    if not traits.during_training and (traits.regrows or not traits.in_rounds):
+        options |= {"target", "structure"}  # else the last round can only choose among what the one before it kept
     if traits.uses_losses and "LEAKY_LOSSES" in plugins.defines("algorithms", algorithm):
         options.add("authors")
     return options

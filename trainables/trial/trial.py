@@ -24,6 +24,7 @@ OMITTED = (
     "final_episodes",
     "pruning",
     "transitions",
+    "structure",
     *TRAINING_CHOICES,
 )  # left out of JSON at their defaults: files older than these fields stay as they would be written today
 
@@ -56,6 +57,7 @@ class Trial:
     calibration_size: int = CALIBRATION["calibration_size"]
     sparsity_of: Mapping[str, float] = field(default_factory=dict)
     scope: str = "network"
+    structure: str = "none"
     target: str = "nominal"
     authors: bool = False
     rescale: str = "none"
@@ -104,6 +106,7 @@ class Trial:
                 f"pruner {self.pruner!r} with sparsity {self.sparsity!r}: the pruner 'dense' needs sparsity 0, "
                 f"and a sparsity above 0 needs one of: {', '.join(n for n in plugins.names('pruners') if n != 'dense')}"
             )
+        self._check_structure()
         settings = plugins.pruner_settings(self.pruner)
         object.__setattr__(self, "pruning", _overrides(self.pruner, f"setting of {self.pruner}", self.pruning, settings))
         hyper_ranges.check("pruners", self.pruner, self.pruning_values())
@@ -116,6 +119,16 @@ class Trial:
                 raise UserError(
                     f"{option} {value!r} has no effect on pruner {self.pruner!r} with {self.algorithm}; it has one on: {takers or 'none'}"
                 )
+
+    def _check_structure(self) -> None:
+        if self.structure != "none" and self.control == "shuffle":
+            raise UserError(f"control 'shuffle' would undo the structure {self.structure!r}")
+        kept, colon, group = str(self.structure).partition(":")
+        if colon and self.structure in CHOICES["structure"]:
+            wanted = 1 - int(kept) / int(group)
+            for value in (self.sparsity, *self.sparsity_of.values()):
+                if value not in (wanted, 0):
+                    raise UserError(f"structure {self.structure!r} removes {wanted:g} of the weights: sparsity {value:g} does not fit it")
 
     @property
     def density(self) -> float:

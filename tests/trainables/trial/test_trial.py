@@ -37,7 +37,8 @@ def test_every_field_changes_the_key() -> None:
     changes = {
         "dataset": "winnow/hopper/expert-v0", "algorithm": "bc", "pruner": "grasp", "sparsity": 0.9, "seed": 1, "updates": 1000,
         "evaluations": 2, "episodes": 3, "calibration_batches": 2, "calibration_size": 128, "hyper": {"alpha": 1.0},
-        "sparsity_of": {"critic": 0.5}, "scope": "joint", "target": "effective", "authors": True, "rescale": "unit", "control": "reinit",
+        "sparsity_of": {"critic": 0.5}, "scope": "joint", "structure": "fan_in", "target": "effective", "authors": True, "rescale": "unit",
+        "control": "reinit",
         "fresh": "mine", "data": "abc", "final_episodes": 5, "transitions": 10_000, "initialization": "xavier",
         "timeouts": "terminal", "allow_disconnected": True,
     }  # fmt: skip
