@@ -72,7 +72,7 @@ def run_stack(
         if not any(run.healthy):
             break
         run.train_until(update)
-        if run.update < update:
+        if run.update < update or (run.leave.asked and update not in stack.lead.evaluation_updates()):
             yield from run.leave_early()
         run.evaluate()
         if storage and (update % checkpoint_every == 0 or update == stack.lead.updates):
