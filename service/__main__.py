@@ -18,7 +18,7 @@ from service.cli.parser import parser
 from service.storage import paths
 from service.terminal.signals import INTERRUPTED, UNREAD, unread
 from trainables.errors import UserError
-from trainables.output import open_streams, print_any_text
+from trainables.output import open_streams, print_any_text, printable
 
 STDOUT = 1  # file descriptor
 # What users can fix: a storage that is full, read-only, foreign or out of reach, and a path that is none.
@@ -71,12 +71,12 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return int(arguments.call(arguments, paths.root(given)))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}", lines=False), file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        print(f"error: {error.filename or paths.root(given)}: {error.strerror}", file=sys.stderr)
+        print(printable(f"error: {error.filename or paths.root(given)}: {error.strerror}", lines=False), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,10 +1,15 @@
-"""What is printed must fail for want neither of a letter nor of a reader: a job's log may take only ASCII, and stdout may be closed."""
+"""What is printed must fail for want neither of a letter nor of a reader, since a job's log may take only ASCII and stdout may be closed,
+and must not command the terminal: names, messages and logs may come from anybody's files."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import sys
+
+# What moves the cursor, colours, rings or turns the direction of writing: control and format characters, C0, C1 and Unicode's.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 def print_any_text() -> None:
@@ -30,3 +35,8 @@ def open_streams() -> set[int]:
     for number in closed:
         setattr(sys, names[number], open(os.devnull, "w" if number else "r"))  # noqa: SIM115
     return closed
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    r"""The text with control characters escaped, as `\x1b`. `lines`: line ends stay; without it, the text stays one line."""
+    return _CONTROL.sub(lambda found: found[0] if lines and found[0] == "\n" else repr(found[0])[1:-1], text)

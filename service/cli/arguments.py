@@ -6,6 +6,7 @@ import argparse
 
 from service.cli import completion
 from service.cli.completion import Completer
+from trainables.output import printable
 
 TRIAL = "a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0"
 DONE = "a trial's name, its key or the beginning of one, or the id of its MLflow run"
@@ -75,5 +76,6 @@ def show(arguments: argparse.Namespace, text: str, value: object) -> None:
     if arguments.json:
         import json
 
-        text = json.dumps(value, indent=1)
-    print(text)
+        print(json.dumps(value, indent=1))
+    else:
+        print(printable(text))

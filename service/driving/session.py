@@ -38,6 +38,7 @@ from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
 from trainables.environments import name_modules
 from trainables.errors import SupersededError, UserError
+from trainables.output import printable
 from trainables.trial import Trial
 
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
@@ -63,7 +64,7 @@ def run(plan: Plan, storage: Path) -> int:
         plan = plan_again(plan, storage)
         origin |= origins(set(plan.needs) - origin.keys())
     refuse_other_origin(plan, storage)
-    print(describe(replace(plan, absent=())), flush=True)
+    print(printable(describe(replace(plan, absent=()))), flush=True)
     session = Session(plan, storage, studies)
     try:
         with session:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from service.inspection.checks import CHECKS, CheckResult
 from trainables.errors import UserError
+from trainables.output import printable
 
 
 def check_all(storage: Path) -> Iterator[CheckResult]:
@@ -34,7 +35,7 @@ def examine(storage: Path, *, json: bool = False) -> int:
     for result in check_all(storage):
         results.append(result)
         if not json:
-            print(describe(result), flush=True)
+            print(printable(describe(result), lines=False), flush=True)
     if json:
         from json import dumps
 

@@ -11,6 +11,7 @@ from service.ledger.ledger import Entry
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from trainables.errors import UserError
+from trainables.output import printable
 
 FILES = (paths.spool, paths.checkpoints, paths.masks, paths.policy)
 
@@ -41,9 +42,9 @@ def story(wanted: str, storage: Path) -> dict[str, Any]:
 
 def describe(story: dict[str, Any]) -> str:
     """The story as text: events by time, the spool in brief, the traceback of the last failure."""
-    lines = [f"{story['key']}  {story['name']}", "", "manifest"]
+    lines = [printable(f"{story['key']}  {story['name']}", lines=False), "", "manifest"]
     for event in story["manifest"]:
-        about = ", ".join(f"{name} {event[name]}" for name in event if name not in ("state", "time", "traceback"))
+        about = ", ".join(printable(f"{name} {event[name]}", lines=False) for name in event if name not in ("state", "time", "traceback"))
         lines.append(f"  {_when(event['time'])}  {event['state']:<9}{about}")
     lines += ["", f"spool ({story['committed_update']:,} updates committed)"]
     lines += [f"  {_when(line['time'] / 1000)}  {line['kind']:<13}{_brief(line)}" for line in story["spool"]]
@@ -72,7 +73,8 @@ def _without_trial(detail: Any) -> dict[str, Any]:
 def _brief(line: dict[str, Any]) -> str:
     """The line without its time and kind, with rounded numbers."""
     values = {n: v for n, v in line.items() if n not in ("time", "kind", "metrics", "returns", "scores")} | line.get("metrics", {})
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    shown = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    return printable(", ".join(shown), lines=False)
 
 
 def _when(seconds: float) -> str:

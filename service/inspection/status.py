@@ -20,6 +20,7 @@ from service.terminal.columns import aligned
 from service.terminal.words import duration
 from service.tracking.cursor import run_id_of
 from trainables.errors import UserError
+from trainables.output import printable
 
 EVERY = 2.0  # seconds between two updates of `--watch`
 SHOWN = ("leased", "failed", "diverged")
@@ -109,7 +110,7 @@ def watch(name: str, storage: Path) -> None:
     """Print the status repeatedly, in place on a terminal, until no trial is left to train."""
     while True:
         status = read(name, storage)
-        print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + describe(status), flush=True)
+        print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + printable(describe(status)), flush=True)
         if not status.counts.keys() & {"planned", "leased"} and not (load_sweep(name).search and status.driver):
             return  # a running search may still suggest trials
         time.sleep(EVERY)

@@ -14,6 +14,7 @@ from service.ledger import lease, manifest
 from service.planning.run_settings import RunSettings
 from service.storage import paths, shared_files
 from service.terminal.waiting import waiting
+from trainables.output import printable
 
 PATIENCE = 30.0  # seconds to wait for the driver to leave
 
@@ -28,21 +29,22 @@ def stop(name: str, storage: Path) -> int:
         print(f"nobody runs sweep {name!r}")
         return 0
     about = lease.holder(storage, name)
+    who = printable(str(about.get("owner", "another driver")), lines=False)
     host, _, pid = str(about.get("owner", "")).rpartition(":")
     shared_files.put(paths.stop_request(storage, name), b"")
     if about.get("kernel") == lease.lock_scope(storage, name) and host == platform.node() and pid.isdigit() and is_driver(int(pid)):
         os.kill(int(pid), signal.SIGTERM)
     until = time.monotonic() + PATIENCE
-    with waiting(f"waiting for {about['owner']} to leave"):
+    with waiting(f"waiting for {who} to leave"):
         while time.monotonic() < until:
             now = lease.holder(storage, name)
             if now.get("epoch") != about["epoch"]:
                 kept = manifest.read(storage, name).kept(about["epoch"])
                 again = RunSettings.from_json(ledger.settings).command(name, storage)
-                print(f"{about['owner']} has left; {kept}{'; ' if kept else ''}`{again}` continues from the checkpoints")
+                print(f"{who} has left; {kept}{'; ' if kept else ''}`{again}` continues from the checkpoints")
                 return 0
             time.sleep(0.1)
-    print(f"{about['owner']} has not left within {PATIENCE:g} s; the request stands", file=sys.stderr)
+    print(f"{who} has not left within {PATIENCE:g} s; the request stands", file=sys.stderr)
     return 1
 
 

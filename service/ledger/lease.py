@@ -23,6 +23,7 @@ from service.storage import paths, s3, shared_files
 from service.storage.commands import command
 from service.storage.locks import flock, locked
 from trainables.errors import SupersededError, UserError
+from trainables.output import printable
 
 BEAT = 2.0  # seconds between two heartbeats
 BOUND = 20.0  # seconds without a heartbeat, by the watcher's clock, after which a driver on another host is presumed dead
@@ -165,7 +166,7 @@ def _take(storage: Path, name: str, bound: float) -> int:
         # We hold the flock, so a holder on our own kernel is dead.
         free = not epoch or about.get("state") == "released" or about.get("kernel") == scope
         if seen is None and not free:
-            print(f"{_running(name, about)}; waiting {bound:g} s for a sign of life", file=sys.stderr, flush=True)
+            print(printable(f"{_running(name, about)}; waiting {bound:g} s for a sign of life", lines=False), file=sys.stderr, flush=True)
             seen, began = (epoch, content), time.monotonic()
         elif not free and seen != (epoch, content):
             raise _refusal(storage, name, about)
@@ -190,7 +191,7 @@ def _create(folder: Path, epoch: int, about: dict[str, str]) -> None:
 def _newest(folder: Path) -> int:
     """The highest epoch; 0 if there is none."""
     stems = (name.removesuffix(".json") for name in shared_files.names(folder))
-    return max((int(stem) for stem in stems if stem.isdigit()), default=0)
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:

@@ -19,6 +19,7 @@ from service.ledger.journal import Journal
 from service.ledger.lease import Lease
 from service.ledger.ledger import Event, Ledger, replay
 from trainables.errors import SupersededError, UserError
+from trainables.output import printable
 from trainables.trial import Trial
 
 
@@ -102,7 +103,7 @@ def read_all(storage: Path, required: str | None = None) -> dict[str, Ledger]:
         except UserError as error:
             if name == required:
                 raise
-            print(f"sweep {name!r} is skipped: {error}", file=sys.stderr)
+            print(printable(f"sweep {name!r} is skipped: {error}", lines=False), file=sys.stderr)
     return ledgers
 
 

@@ -16,6 +16,7 @@ from trainables.datasets import local
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.errors import UserError
+from trainables.output import printable
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("trainables", "search_spaces", "service")
@@ -38,7 +39,7 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
             table = load_table(id)
         evaluator_of(table, [[0]]).close()
         if table.note:
-            print(f"note: {id}: {table.note}", file=sys.stderr)
+            print(printable(f"note: {id}: {table.note}", lines=False), file=sys.stderr)
         score = table.reference.normalize(float(table.episode_returns.mean()))
         origin_of[id] = {"dataset_hash": table.hash, "reference": table.reference.source, "revision": code}
         if table.reference.known:

@@ -18,6 +18,7 @@ from service.terminal.labels import method_name
 from service.tracking import notes
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
+from trainables.output import printable
 from trainables.trial import Trial
 
 LEGEND = "score: mean of the last scores [95 % bootstrap interval over seeds], n seeds, share of the dense score over the seeds with both"
@@ -89,7 +90,7 @@ def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     kept = f"figure: {paths.figure(storage, name)}"
     for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(tasks))):
         kept = shared_files.write_if_allowed(file, content) or kept
-    print(f"\n{text}\n\n{kept}\n{how_to_open(tracking.uri, tracking.page)}")
+    print(f"\n{printable(text)}\n\n{kept}\n{how_to_open(tracking.uri, tracking.page)}")
     return tasks, text
 
 

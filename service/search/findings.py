@@ -14,6 +14,7 @@ from service.terminal.labels import algorithm_name, method_name
 from service.tracking import notes
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
+from trainables.output import printable
 
 SHOWN = 10  # best suggestions of a single objective
 INFEASIBLE_SHOWN = 3  # that are named
@@ -82,7 +83,7 @@ def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     """Print the tables, write them to the sweep's folder if allowed, and say how to see the rest; MLflow is only read."""
     text = "\n\n".join(table(each) for each in found)
     kept = shared_files.write_if_allowed(paths.table(storage, name), text.encode() + b"\n")
-    print("\n".join(["", text, "", *filter(None, [kept]), how_to_open(tracking.uri, tracking.page)]))
+    print("\n".join(["", printable(text), "", *filter(None, [kept]), how_to_open(tracking.uri, tracking.page)]))
     if paths.study(storage, name).exists():
         print(f"the search: optuna-dashboard {paths.study(storage, name)}")
     return text

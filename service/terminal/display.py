@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from trainables.output import printable
+
 LINE_EVERY = 10.0  # seconds between lines where nobody watches, e.g. in `ray job logs`
 REFRESH = 0.5  # the same on a terminal
 
@@ -20,7 +22,7 @@ class Display:
         self._width = 0
 
     def show(self, line: str, *, last: bool = False) -> None:
-        now = time.monotonic()
+        line, now = printable(line, lines=False), time.monotonic()
         if not last and now - self._shown < (REFRESH if self._live else LINE_EVERY):
             return
         self._shown = now
@@ -36,5 +38,5 @@ class Display:
 
     def note(self, line: str) -> None:
         """A line that stays."""
-        self._stream.write(("\r" + " " * self._width + "\r" if self._live else "") + line + "\n")
+        self._stream.write(("\r" + " " * self._width + "\r" if self._live else "") + printable(line, lines=False) + "\n")
         self._stream.flush()

@@ -16,6 +16,7 @@ from trainables.datasets import local
 from trainables.datasets.collect.record_command import add_arguments, record
 from trainables.environments import name_modules
 from trainables.errors import UserError
+from trainables.output import printable
 
 if TYPE_CHECKING:
     from trainables.datasets.table import Table
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.act(given) or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}", lines=False), file=sys.stderr)
         return 2
 
 
@@ -84,10 +85,11 @@ def _list(given: argparse.Namespace) -> None:
         try:
             about = read_metadata(name)
         except UserError as error:
-            print(f"{name:38} {error}")
+            print(printable(f"{name:38} {error}", lines=False))
             continue
         reference = "" if about.reference.known else "  no reference returns"
-        print(f"{name:38} {about.transitions:9,} transitions  {about.episodes:6,} episodes  {about.environment}{reference}")
+        sizes = f"{about.transitions:9,} transitions  {about.episodes:6,} episodes"
+        print(printable(f"{name:38} {sizes}  {about.environment}{reference}", lines=False))
     if not present:
         print(f"no dataset in {local.root()}")
     if absent := [name for name in tiers.all_ids() if name not in present]:
@@ -101,7 +103,7 @@ def _check(given: argparse.Namespace) -> None:
     for name in given.datasets:
         table = load_table(name)
         evaluator_of(table, [[0]]).close()
-        print(summary(table))
+        print(printable(summary(table)))
 
 
 def _import(given: argparse.Namespace) -> None:
@@ -111,7 +113,7 @@ def _import(given: argparse.Namespace) -> None:
 
     environment = environments.written(*environments.read(f"{given.environment} {given.environment_kwargs}".strip()))
     d4rl.import_file(given.file, environment, given.name, given.force)
-    print(summary(load_table(given.name)))
+    print(printable(summary(load_table(given.name))))
 
 
 def summary(table: Table) -> str:

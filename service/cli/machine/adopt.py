@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from service.cli import arguments as shared
+from trainables.output import printable
 
 HELP = "take the trials of an archive into this storage, as done"
 EXAMPLE = "adopt quickstart.zip"
@@ -20,5 +21,5 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.archive import adopt, describe, version_notes
 
     adopted = adopt(arguments.file, storage)
-    print("\n".join([describe(adopted), *version_notes(adopted, storage)]))
+    print("\n".join([describe(adopted), *(printable(note, lines=False) for note in version_notes(adopted, storage))]))
     return 0

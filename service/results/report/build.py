@@ -18,6 +18,7 @@ from service.tracking.connection import TrackingError
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
+from trainables.output import printable
 from trainables.storage.files import write
 
 FIGURES: dict[str, Callable[[Sequence[Task]], list[Panel]]] = {
@@ -63,7 +64,7 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
         if sys.stderr.isatty():
             print(f"\rdrawing {number} of {len(drawn)}", end="" if number < len(drawn) else "\n", file=sys.stderr)
     remove_others(folder / "figures", written)
-    print(f"{text}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}", flush=True)
+    print(f"{printable(text)}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}", flush=True)
     try:
         for parent in found.parents.values():
             tracking.log_artifacts(parent, [folder / file for file in files], "report")

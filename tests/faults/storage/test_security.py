@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import pytest
 import torch
 
 from service.storage import paths
+from trainables.trial import Trial
 
-from ..conftest import QUICK, Fresh, arguments
+from ..conftest import QUICK, Fresh, Record, arguments
 from ..support.invariants import Twin, check
 from ..support.nursery import ROOT, Nursery
+from .test_archives import KEY, MASKS, SPOOL, SWEEP, TRIAL, line, parts, zipped
 
 SECRET = "hunter2hunter2"
 
@@ -149,3 +153,47 @@ def test_no_secret_is_told(nursery: Nursery, fresh: Fresh, address: str) -> None
     assert SECRET not in told
     written = [path for path in storage.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert written == []
+
+
+CONTROL = "\x1b[2J\x9b31m\u202e\r\nerror: all is lost\x07"  # clears the screen, colours, turns the direction, forges a line, rings
+
+
+def shown(nursery: Nursery, storage: Path, tmp_path: Path, *faults: str) -> str:
+    """What commands print of an adopted trial whose dataset, host and warnings command a terminal."""
+    content = parts()
+    line("attempt", host=f"host{CONTROL}")(content)
+    line("pruned", warnings=[CONTROL])(content)
+    trial = Trial.from_json({**json.loads(content[TRIAL]), "dataset": f"a/{CONTROL}-v0"})
+    masks = {**json.loads(content[MASKS]), "trial": trial.to_json()}
+    end = {"device": CONTROL, "execution": CONTROL, "seconds": 1.0}
+    content |= {
+        TRIAL: json.dumps(trial.to_json()).encode(),
+        MASKS: json.dumps(masks).encode(),
+        SWEEP: json.dumps({trial.key: end}).encode(),
+    }
+    crafted = {name.replace(KEY, trial.key): data for name, data in content.items()}
+    assert SPOOL not in crafted
+    told = ""
+    for command in (
+        ("adopt", str(zipped(tmp_path / "crafted.zip", crafted))),
+        ("logs", trial.key),
+        ("status", "study"),
+        ("logs", f"x{CONTROL}"),
+    ):
+        ended = nursery.run(*command, f"--storage={storage}", faults=faults)
+        assert ended.code == (2 if command[1].startswith("x") else 0), ended.out
+        told += ended.out
+    assert "all is lost" in told
+    return told
+
+
+def test_what_files_hold_commands_no_terminal(nursery: Nursery, tmp_path: Path, record: Record) -> None:
+    told = shown(nursery, tmp_path / "storage", tmp_path)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", told)
+    assert [each for each in told.splitlines() if each.startswith("error: all is lost")] == []
+    assert r"\x1b[2J" in told
+    record("control characters in an archive's texts: escaped wherever they are printed")
+
+
+def test_without_escapes_a_terminal_obeys(nursery: Nursery, tmp_path: Path) -> None:
+    assert "\x1b[2J" in shown(nursery, tmp_path / "storage", tmp_path, "no_escapes")
