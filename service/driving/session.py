@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -84,6 +85,7 @@ def _ended(error: BaseException, session: Session, name: str, storage: Path) -> 
 
     Raises UserError where another driver has taken over."""
     if gone := session.gone(ask=not isinstance(error, KeyboardInterrupt)):  # whatever it has led to
+        _remove_leftovers(storage)
         print(f"this driver of sweep {name!r} has left: {gone}", flush=True)
         return 1
     if isinstance(error, KeyboardInterrupt):
@@ -96,6 +98,13 @@ def _ended(error: BaseException, session: Session, name: str, storage: Path) -> 
         who = command("status", name, storage=storage)
         raise UserError(f"this driver of sweep {name!r} has lost its lease and left: {error}; `{who}` shows who runs it") from None
     return None
+
+
+def _remove_leftovers(storage: Path) -> None:
+    """Remove what Ray Tune and MLflow, in the middle of a call, have made again of a storage that was removed, unless there is more."""
+    with contextlib.suppress(OSError):
+        if (made := {*storage.iterdir()}) and made <= {paths.ray_results(storage), paths.mlflow_artifacts(storage)}:
+            shutil.rmtree(storage)
 
 
 def refuse_other_origin(plan: Plan, storage: Path) -> None:

@@ -188,15 +188,15 @@ class Tracking:
         """Log those of the files that exist, under their own names."""
         for file in files:
             if file.exists():
-                self._connected().log_artifact(run_id, str(file), folder or None)
+                self._writing().log_artifact(run_id, str(file), folder or None)
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
-        self._connected().log_text(run_id, text, name)
+        self._writing().log_text(run_id, text, name)
 
     def log_bytes(self, run_id: str, name: str, content: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / name).write_bytes(content)
-            self._connected().log_artifact(run_id, str(Path(folder) / name))
+            self._writing().log_artifact(run_id, str(Path(folder) / name))
 
     def log_dataset(self, run_id: str, dataset: str, digest: str, profile: Mapping[str, str]) -> None:
         """Log the dataset as an MLflow dataset input."""
@@ -384,6 +384,13 @@ class Tracking:
             self._experiment = self._experiment_id(self._opened())
             self._created = True
         return self._opened()
+
+    def _writing(self) -> Any:
+        """The client, for artifacts. Raises UserError where the storage was removed: MLflow would make its folder again."""
+        client = self._connected()
+        if self.embedded and not paths.mlflow_db(self._storage).exists():
+            raise UserError(f"{paths.mlflow_db(self._storage)} was removed")
+        return client
 
     def _opened(self) -> Any:
         if self._client is None:

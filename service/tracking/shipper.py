@@ -238,6 +238,7 @@ class Shipper:
         return cursor
 
     def _store(self, key: str, cursor: Cursor) -> Cursor:
+        self._check()
         write(paths.shipped(self._storage, key), json.dumps(asdict(cursor)).encode())
         self._cursors[key] = cursor
         self.stored += 1

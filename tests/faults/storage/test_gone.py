@@ -174,6 +174,7 @@ def test_with_ray_it_ends_within_a_heartbeat(environment: dict[str, str], tmp_pa
         run.end()
     assert "is gone: the storage was removed under this run" in run.out
     assert "Traceback" not in run.out
+    assert [*storage.rglob("*")] == []
     assert not storage.exists()
     wait_for(lambda: not any(title(pid) for pid in below))
     record("storage moved away under a run with Ray: it leaves with one line, and so do its workers", kills="")

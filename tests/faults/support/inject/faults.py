@@ -65,7 +65,7 @@ def delete_after(moment_and_file: str) -> None:
 def remove_after(moment_and_folder: str) -> None:
     """Remove a folder when the spools have taken in a report: `Trained@50:/path`."""
     moment, _, folder = moment_and_folder.partition(":")
-    after(moment, lambda: shutil.rmtree(folder))
+    after(moment, lambda: _remove(folder))
 
 
 def replace_after(moment_and_folders: str) -> None:
@@ -73,10 +73,16 @@ def replace_after(moment_and_folders: str) -> None:
     moment, folder, other = moment_and_folders.split(":")
 
     def replace() -> None:
-        shutil.rmtree(folder)
+        _remove(folder)
         shutil.copytree(other, folder)
 
     after(moment, replace)
+
+
+def _remove(folder: str) -> None:
+    """At once, as another thread may be making files there."""
+    os.rename(folder, f"{folder}.removed")
+    shutil.rmtree(f"{folder}.removed", ignore_errors=True)
 
 
 def lock_after(moment_and_file: str) -> None:
