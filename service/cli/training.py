@@ -29,6 +29,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--tf32", "a GPU may round the factors of matrix products to 10 bits", action=argparse.BooleanOptionalAction)
     every = f"updates between two checkpoints (default {UNTYPED.checkpoint_every})"
     add("--checkpoint-every", every, type=shared.positive, metavar="UPDATES")
+    stalled = "end a worker that has made no progress for so long, and try its trials again (default: never; it is named)"
+    add("--stalled-after", stalled, type=_seconds, metavar="SECONDS")
     shared.imports(parser)
 
 
@@ -65,6 +67,13 @@ def run_settings(arguments: argparse.Namespace) -> RunSettings:
         new_data=arguments.new_data,
         same_code=arguments.same_code,
     )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
 
 
 def _fraction(text: str) -> float:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
@@ -51,6 +52,7 @@ from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAY
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # noqa: E402
 from ray.experimental import internal_kv  # noqa: E402
 from ray.tune.execution import class_cache  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
@@ -87,6 +89,7 @@ class Conductor(Protocol):
     def reported(self, stack: Stack, news: dict[str, Any]) -> None: ...
     def ended(self, stack: Stack, news: dict[str, Any]) -> None: ...
     def idle(self) -> None: ...
+    def stalled(self) -> list[Stack]: ...
     def left(self, stack: Stack, update: int, kept: int) -> None: ...
 
 
@@ -314,7 +317,7 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
         super().__init__()
         self.conductor, self._max_concurrent = conductor, max_concurrent
         self.stacks: dict[str, Stack] = {}  # by ray_trial id, until it has ended
-        self.running: set[str] = set()  # those of them that have a worker
+        self.running: dict[str, Any] = {}  # the ray_trials of those of them that have a worker, by id
         self.trouble: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -354,7 +357,7 @@ class _News(tune.Callback):  # type: ignore[misc]
         self._source = source
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._source.running.add(trial.trial_id)
+        self._source.running[trial.trial_id] = trial
         self._tell("started", trial)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -369,16 +372,37 @@ class _News(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._source.tell(self._source.conductor.idle)
+        for stack in self._source.tell(self._source.conductor.stalled):
+            for id, running in self._source.running.items():
+                if self._source.stacks[id] is stack:
+                    _end_worker(running)
 
     def _end(self, trial: Any, news: Any) -> None:
         self._tell("ended", trial, news)
-        self._source.running.discard(trial.trial_id)
+        self._source.running.pop(trial.trial_id, None)
         self._source.stacks.pop(trial.trial_id, None)
 
     def _tell(self, event: str, trial: Any, *news: Any) -> None:
         stack = self._source.stacks.get(trial.trial_id)
         if stack is not None:
             self._source.tell(getattr(self._source.conductor, event), stack, *news)
+
+
+def _end_worker(ray_trial: Any) -> None:
+    """SIGKILL the worker of a ray_trial, on whatever node it is: one that stands still would not hear of anything else."""
+    place = ray_trial.temporary_state.location
+    if not place.pid:  # it has never said where it is
+        ray.kill(ray_trial.temporary_state.ray_actor)
+    elif place.pid in embedded.descendants(os.getpid()):
+        os.kill(place.pid, signal.SIGKILL)
+    else:
+        (node, *_) = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == place.hostname]
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        ray.remote(num_cpus=0, scheduling_strategy=there)(_kill_here).remote(place.pid)
+
+
+def _kill_here(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
 
 
 def death(text: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from service.terminal.words import duration
 
@@ -79,10 +79,11 @@ class Progress:
         updates, work = ((b - a) / (t1 - t0) if t1 > t0 else 0.0 for a, b in zip(then, now, strict=True))
         return updates, work
 
-    def line(self) -> str:
+    def line(self, silent: Sequence[float] = ()) -> str:
+        """`silent`: for how many seconds each worker that stands still has been silent; when those will be done, nobody knows."""
         ended, total = Counter(self._ended.values()), len(self._goal) + self._later
         stopped = [f"{ended['stopped']} stopped"] if ended["stopped"] else []
-        left = self.seconds_left()
+        left = None if silent else self.seconds_left()
         parts = [
             f"{ended['done']}/{total} done",
             f"{len(self._running)} running",
@@ -90,7 +91,10 @@ class Progress:
             *stopped,
         ]
         parts.append(f"{self.speed():,.0f} updates/s")
-        parts.append(f"{duration(left)} left" if left is not None else "starting")
+        if silent:
+            parts.append(f"{len(silent)} worker{'s' if len(silent) > 1 else ''} silent for {duration(max(silent))}")
+        else:
+            parts.append(f"{duration(left)} left" if left is not None else "starting")
         cells: dict[str, list[float]] = {}
         for cell, value in self._scores.values():
             cells.setdefault(cell, []).append(value)

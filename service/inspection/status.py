@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from search_spaces.sweep import load_sweep
 from service.ledger import lease, manifest
 from service.ledger.ledger import Entry, Ledger
 from service.spool import lines as spool
-from service.storage import paths, trial_objects
+from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
 from service.terminal.columns import aligned
 from service.terminal.words import duration
@@ -32,6 +33,7 @@ COLUMNS = ("state", "stack", "update", "of", "updates/s", "last report", "trial"
 class Row:
     """One trial: `stack` members train together; `rate` in updates per second, `age` of the newest report in seconds.
 
+    `silent`: seconds for which the driver has heard nothing of its worker, where that is much longer than usual.
     `run` is the id of its MLflow run, empty if nothing has been shipped; `by` is the other sweep that trained it, if it is reused."""
 
     key: str
@@ -42,6 +44,7 @@ class Row:
     updates: int
     rate: float | None = None
     age: float | None = None
+    silent: float | None = None
     reason: str = ""
     message: str = ""
     warnings: tuple[str, ...] = ()
@@ -84,8 +87,9 @@ def read(name: str, storage: Path) -> Status:
     """The current state of a sweep. Raises UserError if it has never been run."""
     ledger = ledger_of(name, storage)
     about = lease.holder(storage, name) if lease.alive(storage, name) else {}
+    silent = _silent(name, storage) if about else {}
     begun = {folder.name for folder in paths.trials(storage).glob("*")}
-    rows = tuple(_row(key, entry, storage, key in begun) for key, entry in ledger.entries.items())
+    rows = tuple(_row(key, entry, storage, key in begun, silent.get(key)) for key, entry in ledger.entries.items())
     return Status(name, about.get("owner", ""), about.get("since", ""), rows, command("resume", name, storage=storage))
 
 
@@ -116,7 +120,15 @@ def watch(name: str, storage: Path) -> None:
         time.sleep(EVERY)
 
 
-def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
+def _silent(name: str, storage: Path) -> dict[str, float]:
+    """The trials whose workers are silent, as the driver has written; seconds by key."""
+    try:
+        return {str(key): float(seconds) for key, seconds in json.loads(shared_files.read(paths.silent(storage, name))).items()}
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _row(key: str, entry: Entry, storage: Path, begun: bool, silent: float | None) -> Row:
     detail = entry.detail
     columns: dict[str, Any] = {"key": key, "name": entry.trial.name, "state": entry.state, "updates": entry.trial.updates}
     columns |= {name: str(detail[name]) for name in ("reason", "message") if detail.get(name)}
@@ -128,7 +140,9 @@ def _row(key: str, entry: Entry, storage: Path, begun: bool) -> Row:
     if begun:
         lines = spool.read(paths.spool(storage, key))
         columns |= {**_at(lines, entry.state), "warnings": warnings_in(lines)}
-    return Row(**columns, stack=detail.get("size") if entry.state == "leased" else None)
+    if entry.state == "leased":
+        columns |= {"stack": detail.get("size"), "silent": silent}
+    return Row(**columns)
 
 
 def _at(lines: list[spool.Placed], state: str) -> Mapping[str, Any]:
@@ -144,7 +158,8 @@ def _at(lines: list[spool.Placed], state: str) -> Mapping[str, Any]:
 def _cells(row: Row) -> tuple[str, ...]:
     rate = f"{row.rate:,.0f}" if row.rate is not None else ""
     age = f"{duration(row.age)} ago" if row.age is not None else ""
-    notes = "  ".join([*([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
+    silent = [f"its worker has been silent for {duration(row.silent)}"] if row.silent is not None else []
+    notes = "  ".join([*silent, *([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
     return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}", notes
 
 

@@ -26,6 +26,7 @@ class TrainingOptions:
     gpu_fraction: float = 0.5  # share of a GPU per stack: one evaluates while the other trains; bookkeeping, not isolation
     checkpoint_every: int = 5_000  # updates
     tf32: bool = False
+    stalled_after: float | None = None  # seconds of silence after which a worker is ended and its trials are tried again; None: never
     imports: tuple[str, ...] = ()  # modules that register environments; no other is imported for one
 
     def __post_init__(self) -> None:
@@ -37,6 +38,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{flag(name)} {value} is less than 1")
+        if self.stalled_after is not None and not self.stalled_after > 0:
+            raise UserError(f"{flag('stalled_after')} {self.stalled_after:g} is not above 0")
         if not 0 < self.gpu_fraction <= 1:
             raise UserError(f"{flag('gpu_fraction')} {self.gpu_fraction} is outside (0, 1]")
 

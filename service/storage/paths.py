@@ -125,6 +125,11 @@ def stop_request(storage: Path, name: str) -> Path:
     return sweep(storage, name) / "stop"
 
 
+def silent(storage: Path, name: str) -> Path:
+    """The trials whose workers are silent, by the driver's clock; only while there are some."""
+    return sweep(storage, name) / "silent.json"
+
+
 def study(storage: Path, name: str) -> Path:
     """The Optuna studies of an adaptive sweep."""
     return sweep(storage, name) / "study.log"

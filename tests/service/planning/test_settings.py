@@ -20,6 +20,7 @@ from trainables.errors import UserError
 
 OTHER = {
     "device": "cpu", "execution": "dense", "stack_size": 3, "max_concurrent": 2, "gpu_fraction": 0.25, "checkpoint_every": 50, "tf32": True,
+    "stalled_after": 90.0,
     "imports": ("my_envs",),
 }  # fmt: skip
 SETTINGS = RunSettings(
@@ -124,6 +125,7 @@ def test_what_older_and_newer_code_stored_can_be_read() -> None:
         ({"stack_size": 0}, "--stack-size 0 is less than 1"),
         ({"max_concurrent": -1}, "--max-concurrent -1 is less than 1"),
         ({"checkpoint_every": 0}, "--checkpoint-every 0 is less than 1"),
+        ({"stalled_after": 0.0}, "--stalled-after 0 is not above 0"),
         ({"gpu_fraction": 1.5}, "--gpu-fraction 1.5 is outside"),
     ],
 )
