@@ -148,7 +148,7 @@ def mlflow(storage: Path) -> Iterator[CheckResult]:
     """The server at MLFLOW_TRACKING_URI, by its health page, or the database, by its file or port."""
     for result in _address(storage):
         if result.state == "ok" and (why := _refusal(storage)):
-            yield CheckResult("MLflow", "fail", why, "" if "`" in why else "set another MLFLOW_TRACKING_URI")
+            yield CheckResult("MLflow", "fail", why, "" if "`" in why else "set another MLFLOW_TRACKING_URI, or other credentials")
         else:
             yield result
 
@@ -220,8 +220,9 @@ def _served(uri: str, shown: str) -> CheckResult:
         with urlopen(_request(uri, "version"), timeout=PATIENCE) as answer:
             served = answer.read(40).decode()
     except HTTPError as error:
-        fix = f"start it with --allowed-hosts {urlsplit(uri).netloc.rpartition('@')[2]}" if error.code == 403 else "check its log"
-        return CheckResult("MLflow", "fail", f"{shown} answers {error.code}", fix)
+        who = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to ones that it knows"
+        fixes = {403: f"start it with --allowed-hosts {urlsplit(uri).netloc.rpartition('@')[2]}", 401: who}
+        return CheckResult("MLflow", "fail", f"{shown} answers {error.code}", fixes.get(error.code, "check its log"))
     except (URLError, OSError) as error:
         why = getattr(error, "reason", error)
         return CheckResult("MLflow", "fail", f"{shown} does not answer ({why})", "start it, or set MLFLOW_TRACKING_URI")

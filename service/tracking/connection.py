@@ -77,6 +77,11 @@ def refused(error: Exception) -> bool:
     return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 
 
+def forbidden(error: Exception) -> bool:
+    """Whether MLflow knows who asks and does not let them do this."""
+    return getattr(error, "error_code", "") == "PERMISSION_DENIED" or "403 Client Error" in str(error)
+
+
 def passes(error: Exception) -> bool:
     """Whether an error may go away by itself: MLflow or its database is down, busy or slow."""
     return bool(re.search(PASSING, str(error), re.IGNORECASE)) or getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE"

@@ -90,10 +90,15 @@ class Tracking:
         self.borrowed: set[str] = set()  # keys of the trials that `trial_rows` read from runs that another storage fills
 
     def check(self) -> None:
-        """Raise where MLflow does not answer, or its experiment is deleted or its artifacts gone; creates only a missing database."""
+        """Raise where MLflow does not answer, or its experiment is deleted, its artifacts gone or one may only read it; creates only a
+        missing database."""
         self._opened()
         if self._reading():
-            self._check_artifacts(self._present_experiment())
+            experiment = self._present_experiment()
+            self._check_artifacts(experiment)
+            name, value = next(iter(ABOUT_EXPERIMENT.items()))
+            # Asks for the permission that a run needs, and changes nothing.
+            self._opened().set_experiment_tag(self._experiment, name, experiment.tags.get(name, value))
 
     def forget(self) -> None:
         """Look up every run again."""

@@ -14,7 +14,7 @@ from service.results.report.page import page
 from service.results.report.style import Panel, saved, sheets
 from service.storage import paths
 from service.storage.shared_files import READ_ONLY
-from service.tracking.connection import TrackingError
+from service.tracking.connection import TrackingError, forbidden
 from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
@@ -69,7 +69,7 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None) -> int:
         for parent in found.parents.values():
             tracking.log_artifacts(parent, [folder / file for file in files], "report")
     except TrackingError as error:
-        if getattr(error.__cause__, "errno", None) not in READ_ONLY:
+        if getattr(error.__cause__, "errno", None) not in READ_ONLY and not forbidden(error):
             raise
         print(f"not logged in MLflow, which may only be read here ({error.why})")
         return 0

@@ -1,5 +1,5 @@
 """A small proxy before an MLflow server, with a mood: `well`, `down` (closes at once), `500`, `slow` (1 s), `silent` (never answers),
-`only Basic dXNlcjpwYXNz` (401 unless the header Authorization is that).
+`only Basic dXNlcjpwYXNz` (401 unless the header Authorization is that), `reads` (403 for whatever changes something).
 
 `python -m tests.faults.support.proxy PORT BACKEND MOOD_FILE`: the mood is read from the file at every request. `flapping` is another at
 each request of a kind: MLflow's client tries every call twice, so some of each kind are made twice, and some given up that were made.
@@ -41,6 +41,9 @@ class Proxy(BaseHTTPRequestHandler):
             return
         if mood.startswith("only ") and self.headers.get("Authorization") != mood.removeprefix("only "):
             self.send_error(401)
+            return
+        if mood == "reads" and self.command != "GET" and not self.path.endswith("/search"):
+            self.send_error(403)
             return
         if mood == "500":
             self.send_error(500)

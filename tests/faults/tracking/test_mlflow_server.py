@@ -18,7 +18,7 @@ from service.storage import paths
 from ..conftest import Fresh, Record, arguments
 from ..support.harness import Process, free_ports, wait_for
 from ..support.invariants import Twin, check
-from ..support.nursery import Nursery
+from ..support.nursery import Ended, Nursery
 
 pytestmark = pytest.mark.slow_faults
 SECRET = "not-to-be-shown"
@@ -200,6 +200,29 @@ def test_a_server_that_asks_who_it_is(nursery: Nursery, fresh: Fresh, twin: Twin
     well.mood("well")
     assert check(storage, twin, well.address) == []
     record(f"MLflow asks for credentials ({kind}): the right ones will do, others are refused before training", kills="")
+
+
+def test_a_server_where_one_may_only_read(nursery: Nursery, fresh: Fresh, well: Server, record: Record, tmp_path: Path) -> None:
+    """`run` and `doctor` say so before anything is trained; what only reads works."""
+    storage = fresh()
+    assert nursery.run(*arguments(storage), faults=["no_table"], MLFLOW_TRACKING_URI=well.address).code == 0
+    well.mood("reads")
+
+    def call(*words: str) -> Ended:
+        return nursery.run(*words, f"--storage={storage}", faults=["patience=2"], MLFLOW_TRACKING_URI=well.address)
+
+    other = fresh()
+    refused = nursery.run(*arguments(other), faults=["patience=2"], MLFLOW_TRACKING_URI=well.address)
+    assert refused.code == 2, refused.out
+    assert "403" in refused.out
+    assert not paths.trials(other).exists()
+    assert "fail  MLflow: " in call("doctor").out
+    for words in (["verify", "smoke"], ["results", "smoke"], ["report", "smoke", f"--to={tmp_path}"]):
+        ended = call(*words)
+        assert ended.code == 0, ended.out
+    assert "not logged in MLflow, which may only be read here" in ended.out
+    assert (tmp_path / "page.html").exists()
+    record("MLflow lets one only read: refused before training; reports, results and verify work", kills="")
 
 
 def stop(server: Server, number: int) -> None:
