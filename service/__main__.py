@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from service.cli.completion import complete
 from service.cli.parser import parser
-from service.storage import paths
+from service.storage import paths, sharing
 from service.terminal.signals import INTERRUPTED, UNREAD, unread
 from trainables.errors import UserError
 from trainables.output import open_streams, print_any_text, printable
@@ -69,7 +69,9 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = known.parse_args(argv)
     given = getattr(arguments, "storage", None)
     try:
-        return int(arguments.call(arguments, paths.root(given)))
+        storage = paths.root(given)
+        sharing.follow(storage)
+        return int(arguments.call(arguments, storage))
     except UserError as error:
         print(printable(f"error: {error}", lines=False), file=sys.stderr)
         return 2

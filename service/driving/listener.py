@@ -9,6 +9,7 @@ from pathlib import Path
 from service.ledger import stop_requests
 from service.ledger.claims import Permit
 from service.spool.writer import StackSpool
+from service.storage import sharing
 from trainables.errors import StoppedError
 from trainables.reports import Checkpointed, Diverged, Finished, Report
 from trainables.trial import Stack
@@ -22,6 +23,7 @@ class Fenced(StackSpool):
     def __init__(
         self, stack: Stack, storage: Path, *, permit: Permit, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int
     ) -> None:
+        sharing.follow(storage)
         keys = [trial.key for trial in stack.trials]
         self._claim = permit.claim(keys)
         self._asked_to_stop = partial(stop_requests.requested, storage, permit.name, keys)

@@ -38,7 +38,7 @@ class FileJournal:
         return self._path.read_bytes() if self._path.exists() else b""
 
     def begin(self, valid: int) -> None:
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.ftruncate(self._file, valid)
         self.length = valid
 

@@ -60,7 +60,7 @@ class TrialSpool:
         kept = len(committed(lines))
         while kept < len(lines) and lines[kept].update < update:
             kept += 1
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.ftruncate(self._file, lines[kept - 1].end if kept else 0)
         sync_folder(path.parent)
         self._append({"kind": "attempt", "time": _now(), "host": platform.node(), "pid": os.getpid(), **self._origin})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def flock(path: Path) -> int | None:
     """Lock a file; None if another process holds the lock. The kernel releases it when the process ends, even by SIGKILL."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -17,7 +17,7 @@ def create(path: Path, content: bytes) -> None:
     if bucket := s3.bucket_of(path):
         bucket.create(paths.remote(path)[1], content)
         return
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         os.write(file, content)
         os.fsync(file)

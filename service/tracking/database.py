@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from service.storage import sharing
 from trainables.errors import UserError
 
 QUIET = 5.0  # seconds without a change after which nobody is making the tables any more
@@ -109,6 +110,7 @@ def _new(file: Path, client: Any) -> Path:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     client(tracking_uri=address(temporary)).search_experiments()
+    sharing.open_to_group(temporary)  # SQLite makes its files with mode 0644
     return temporary
 
 

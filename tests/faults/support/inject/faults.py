@@ -205,6 +205,11 @@ def die_at_call(number: str) -> None:
     when_imported("service.tracking.shipper", lambda module: guard(module, "write"))
 
 
+def umask(mask: str) -> None:
+    """The user's umask, in octal."""
+    os.umask(int(mask, 8))
+
+
 def halts_in_killing(seconds: str) -> None:
     """A process that kills others stands still for a while after the first of them, as on a busy machine."""
     kill, killed = os.kill, []

@@ -88,6 +88,11 @@ def no_escapes() -> None:
     when_imported("trainables.output", lambda module: setattr(module, "_CONTROL", re.compile("(?!)")))
 
 
+def no_sharing() -> None:
+    """Files of a shared storage are made by the user's umask, like all others."""
+    when_imported("service.storage.sharing", lambda module: setattr(module, "_shared", lambda *_: False))
+
+
 def import_anything() -> None:
     """An environment's id imports its module, whichever that is."""
     when_imported("trainables.environments", lambda module: setattr(module, "import_for", lambda *_: None))
