@@ -81,6 +81,19 @@ def mlflow_of(place: Path) -> str:
     return f"sqlite:///{found}"
 
 
+@pytest.mark.parametrize("hours", [-9, 30])
+def test_hosts_whose_clocks_differ_take_over_from_each_other(
+    host: Callable[[str], Host], folder_of: Callable[[], Path], twin: Twin, tmp_path: Path, hours: int, record: Record
+) -> None:
+    first, second = host("a"), host("b")
+    assert first("run", faults=("no_table", "no_mlflow", f"clock_off={-3600 * hours}", "die_after=Trained@31")).code == 137
+    ended = second("run", faults=("no_table", "no_mlflow", f"clock_off={3600 * hours}"))
+    assert ended.code == 0, ended.out
+    assert "for a sign of life" in ended.out
+    assert check(folder_of(), twin, tracking=None) == []
+    record(f"two hosts whose clocks differ by {abs(2 * hours)} h, on S3, one of them SIGKILL")
+
+
 def test_a_killed_driver_s_sweep_goes_on_on_another_host(
     host: Callable[[str], Host], folder_of: Callable[[], Path], twin: Twin, tmp_path: Path, record: Record
 ) -> None:

@@ -45,6 +45,18 @@ def test_a_full_disk_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: T
     assert "No space left on device" in ended.out
 
 
+@pytest.mark.parametrize("number", [1, 60])
+def test_an_exhausted_quota_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: Twin, number: int, record: Record) -> None:
+    storage = fresh()
+    ended = nursery.run(*arguments(storage), faults=[*QUICK, f"full_from={number}:EDQUOT"])
+    assert ended.code in (1, 2)
+    assert "Traceback" not in ended.out
+    assert "Disk quota exceeded" in ended.out
+    assert nursery.run(*arguments(storage), faults=QUICK).code == 0
+    assert check(storage, twin, tracking=None) == []
+    record(f"quota exhausted from write {number} on, then raised")
+
+
 ENCODINGS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "latin-1": {"PYTHONIOENCODING": "latin-1"},

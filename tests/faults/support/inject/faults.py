@@ -102,12 +102,16 @@ def count() -> None:
     at_boundaries(lambda passed, name: None)
 
 
-def full_from(number: str) -> None:
-    """From the n-th boundary on the disk is full: a write is cut short once and refused from then on, and so is what creates."""
+def full_from(number_and_error: str) -> None:
+    """From the n-th boundary on the disk is full: a write is cut short once and refused from then on, and so is what creates.
+
+    `12:EDQUOT`: it is the user's quota that is exhausted."""
+    number, _, name_of_error = number_and_error.partition(":")
+    code = getattr(errno, name_of_error or "ENOSPC")
 
     def refuse(passed: int, name: str) -> None:
         if passed >= int(number) and name != "replace":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(code, os.strerror(code))
 
     at_boundaries(refuse)
     write, cut = os.write, []
@@ -116,7 +120,7 @@ def full_from(number: str) -> None:
         if passed() < int(number) or file < 3:
             return write(file, content)
         if cut:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(code, os.strerror(code))
         cut.append(file)
         return write(file, content[: len(content) // 2])
 
