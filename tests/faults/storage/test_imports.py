@@ -19,13 +19,17 @@ REFUSED = "error: environment 'this:Hopper-v5' is made by the module this, and o
 
 @pytest.fixture
 def named(tmp_path: Path, hopper_folder: Path) -> dict[str, str]:
+    return naming_this(tmp_path, hopper_folder)
+
+
+def naming_this(folder: Path, datasets: Path) -> dict[str, str]:
     """A copy of the small dataset whose environment is `this:Hopper-v5`, as the environment of a command."""
-    shutil.copytree(hopper_folder, tmp_path / "minari")
-    about = tmp_path / "minari" / DATASET / "data" / "metadata.json"
+    shutil.copytree(datasets, folder / "minari")
+    about = folder / "minari" / DATASET / "data" / "metadata.json"
     text = about.read_text()
     assert '\\"id\\": \\"Hopper-v5\\"' in text
     about.write_text(text.replace('\\"id\\": \\"Hopper-v5\\"', '\\"id\\": \\"this:Hopper-v5\\"'))
-    return {"MINARI_DATASETS_PATH": str(tmp_path / "minari")}
+    return {"MINARI_DATASETS_PATH": str(folder / "minari")}
 
 
 def refused(ended: Ended) -> bool:

@@ -1,0 +1,78 @@
+"""`submit` to a real head, and an embedded Ray: what of the environment reaches the cluster, secrets and named modules."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.ledger import manifest
+from service.storage import paths
+
+from ..conftest import Fresh, Record, arguments
+from ..storage.test_imports import naming_this
+from ..support.harness import Process, driver, node
+from ..support.invariants import SWEEP
+
+pytestmark = pytest.mark.slow_faults
+
+SECRET = "hunter2hunter2"
+SECRETS = {name: f"{SECRET}-{name}" for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "FOO_TOKEN", "HF_TOKEN")}
+PAGES = ("api/jobs/", "api/v0/actors?detail=1", "api/v0/workers?detail=1", "api/v0/tasks?detail=1")
+
+
+@pytest.fixture
+def started() -> Iterator[list[Process]]:
+    found: list[Process] = []
+    yield found
+    for process in reversed(found):
+        process.end()
+
+
+@pytest.fixture
+def named(environment: dict[str, str], tmp_path: Path, hopper_folder: Path) -> dict[str, str]:
+    """An environment with a dataset that names a module to import; this module has to reach the workers."""
+    return environment | naming_this(tmp_path, hopper_folder)
+
+
+def done(storage: Path) -> bool:
+    ledger = manifest.read(storage, SWEEP)
+    return {entry.state for entry in ledger.entries.values()} == {"done"}
+
+
+def test_a_named_module_reaches_embedded_workers(named: dict[str, str], fresh: Fresh, started: list[Process], record: Record) -> None:
+    storage = fresh()
+    run = driver([*arguments(storage), "--import=this"], named, storage / "log", FAULTS="no_table no_mlflow")
+    started.append(run)
+    assert run.wait() == 0, run.out
+    assert done(storage)
+    record("a module named with --import, embedded Ray: workers import it", kills="")
+
+
+def test_a_job_gets_the_named_module_and_no_secret(
+    named: dict[str, str], fresh: Fresh, started: list[Process], record: Record, tmp_path: Path
+) -> None:
+    storage, off = fresh(), {"RAY_AUTH_MODE": "disabled"}
+    head = node(named | off, tmp_path / "head.log", started, cpus=2)
+    submit = ["submit", *arguments(storage)[1:], "--import=this", f"--address={head.dashboard}"]
+    for more in ({"MLFLOW_TRACKING_URI": f"https://{SECRET}@host"}, {"WINNOW_STUDY_STORAGE": f"postgresql://me:{SECRET}@host/x"}):
+        refused = driver(submit, named | off | more, tmp_path / "refused.log")
+        assert refused.wait() == 2, refused.out
+        assert SECRET not in refused.out
+    job = driver([*submit, "--follow"], named | off | SECRETS, tmp_path / "job.log")
+    started.append(job)
+    assert job.wait() == 0, job.out
+    assert done(storage)
+    shown = {page: urllib.request.urlopen(f"{head.dashboard}/{page}", timeout=60).read() for page in PAGES}
+    assert b"python -m service run smoke" in shown["api/jobs/"]
+    assert b"Trainable" in shown["api/v0/actors?detail=1"]
+    assert [page for page, text in shown.items() if SECRET.encode() in text] == []
+    files = [path for folder in (Path(head.folder), storage) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name.startswith("job-driver-winnow-smoke") for path in files)
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+    assert SECRET not in job.out
+    assert paths.mlflow_db(storage).exists()
+    record("secrets in the environment of `submit`, on a real head: none in its pages and files", kills="")
+    record("a module named with --import, submitted: the job's workers import it", kills="")
