@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
@@ -33,6 +34,9 @@ SHOWN = 3  # deleted runs that are named
 TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "host")
 
 
+CREDENTIALS = r"(?<=://)[^/?#]*@"  # of an address: another password is not another MLflow
+
+
 class PartlyShippedError(UserError):
     """Some trials could not be shipped; the others are, as MLflow answers."""
 
@@ -50,7 +54,8 @@ class Shipper:
         self._cursors: dict[str, Cursor] = {}
         self._settled: dict[str, Event] = {}  # the event that ended a trial whose spool has been shipped since
         # A hash, as the address may hold a password; older code hashed the embedded database's address, too.
-        self._mlflow = _digest(f"embedded {tracking.experiment}" if tracking.embedded else f"{tracking.uri} {tracking.experiment}")
+        address = "embedded" if tracking.embedded else re.sub(CREDENTIALS, "", tracking.uri)
+        self._mlflow = _digest(f"{address} {tracking.experiment}")
         self._same_mlflow = {self._mlflow, _digest(f"{tracking.uri} {tracking.experiment}")}
         self._described = self._compared = False
         self.points = 0  # shipped so far

@@ -202,6 +202,14 @@ def test_a_server_that_asks_who_it_is(nursery: Nursery, fresh: Fresh, twin: Twin
     record(f"MLflow asks for credentials ({kind}): the right ones will do, others are refused before training", kills="")
 
 
+def test_another_password_ships_nothing_again(nursery: Nursery, fresh: Fresh, well: Server, record: Record) -> None:
+    storage = fresh()
+    assert nursery.run(*arguments(storage), faults=["no_table"], MLFLOW_TRACKING_URI=well.address).code == 0
+    changed = nursery.run("sync", "smoke", f"--storage={storage}", MLFLOW_TRACKING_URI=well.address.replace("//", "//ann:new@"))
+    assert (changed.code, "0 points shipped" in changed.out) == (0, True), changed.out
+    record("another user or password in MLflow's address: the same MLflow", kills="")
+
+
 def test_a_server_where_one_may_only_read(nursery: Nursery, fresh: Fresh, well: Server, record: Record, tmp_path: Path) -> None:
     """`run` and `doctor` say so before anything is trained; what only reads works."""
     storage = fresh()
