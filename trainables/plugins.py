@@ -18,9 +18,15 @@ ROOT = Path(__file__).parent
 
 
 @cache
+def _files(folder: str) -> dict[str, Path]:
+    """The files of a folder's plug-ins by name; those of one kind may share a folder below."""
+    return {path.stem: path for path in (ROOT / folder).rglob("*.py") if not path.stem.startswith("_")}
+
+
+@cache
 def names(folder: str) -> tuple[str, ...]:
     """All plug-ins of a folder (`pruners`, `algorithms`, `environments`), sorted; files starting with `_` are not plug-ins."""
-    return tuple(sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")))
+    return tuple(sorted(_files(folder)))
 
 
 def check(folder: str, name: str) -> str:
@@ -31,8 +37,9 @@ def check(folder: str, name: str) -> str:
 
 
 def load(folder: str, name: str) -> ModuleType:
-    """Import `trainables.<folder>.<name>`."""
-    return importlib.import_module(f"trainables.{folder}.{check(folder, name)}")
+    """Import the plug-in `trainables.<folder>.<name>`, or one of a folder below."""
+    file = _files(folder)[check(folder, name)].relative_to(ROOT).with_suffix("")
+    return importlib.import_module(f"trainables.{'.'.join(file.parts)}")
 
 
 @cache
@@ -85,7 +92,7 @@ def pruner_settings(pruner: str) -> dict[str, Any]:
 
 
 def _body(folder: str, name: str) -> list[ast.stmt]:
-    return ast.parse((ROOT / folder / f"{check(folder, name)}.py").read_text()).body
+    return ast.parse(_files(folder)[check(folder, name)].read_text()).body
 
 
 @cache

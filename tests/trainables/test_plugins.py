@@ -11,7 +11,7 @@ from trainables.errors import UserError
 
 @pytest.mark.parametrize("folder", ["algorithms", "pruners", "environments"])
 def test_names_are_the_files_of_the_folder(folder: str) -> None:
-    found = {path.stem for path in (plugins.ROOT / folder).iterdir() if path.suffix == ".py" and path.stem[0] != "_"}
+    found = {path.stem for path in (plugins.ROOT / folder).rglob("*.py") if path.stem[0] != "_"}
     assert set(plugins.names(folder)) == found
     assert list(plugins.names(folder)) == sorted(found)
 
@@ -45,7 +45,8 @@ def test_a_plug_in_without_a_title_goes_by_its_files_name(tmp_path: Path, monkey
     (tmp_path / "pruners").mkdir()
     (tmp_path / "pruners" / "untitled.py").write_text("def saliency(network): ...\n")
     monkeypatch.setattr(plugins, "ROOT", tmp_path)
-    monkeypatch.setattr(plugins, "names", lambda folder: ("untitled",))
+    for cached in ("_files", "names"):
+        monkeypatch.setattr(plugins, cached, getattr(plugins, cached).__wrapped__)
     assert plugins.title("pruners", "untitled") == "untitled"
 
 

@@ -52,7 +52,8 @@ def test_a_file_is_read_and_not_imported(source: str, changed: dict[str, bool], 
     (tmp_path / "pruners").mkdir()
     (tmp_path / "pruners" / "mine.py").write_text(f"raise SystemExit('imported')\n{source}\n")
     monkeypatch.setattr(plugins, "ROOT", tmp_path)
-    monkeypatch.setattr(plugins, "names", lambda folder: ("mine",))
+    for cached in ("_files", "names"):
+        monkeypatch.setattr(plugins, cached, getattr(plugins, cached).__wrapped__)
     monkeypatch.setattr(plugins, "defines", plugins.defines.__wrapped__)
     assert traits_of.__wrapped__("mine") == PrunerTraits(**(vars(DEFAULT) | changed))
     assert "trainables.pruners.mine" not in sys.modules

@@ -5,7 +5,8 @@ The schedule and its defaults are RigL's, as in Graesser et al. 2022, so that th
 
 from torch import Tensor
 
-from trainables.pruners import Scored, random_erk, rigl
+from trainables.pruners import Scored, random_erk
+from trainables.pruners.during_training import rigl
 
 TITLE = "SET"
 WITHOUT_LOSS = True

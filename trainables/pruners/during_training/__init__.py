@@ -1,0 +1,1 @@
+"""Pruners whose masks change while training goes on."""
