@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -43,9 +44,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def _tidy(path: Path) -> None:
-    """Remove the temporary files that killed writers of `path` have left."""
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        if not runs(int(left.suffixes[-2][1:])):
+    """Remove the temporary files that killed writers of `path` have left, and no file of anybody else."""
+    ours = re.compile(re.escape(f".{path.name}.") + r"([1-9][0-9]{0,8})\.tmp")
+    for left in path.parent.iterdir():
+        if (found := ours.fullmatch(left.name)) and not runs(int(found[1])) and left.is_file():
             left.unlink(missing_ok=True)
 
 

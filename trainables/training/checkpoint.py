@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from trainables.trial.pruner_traits import traits_of
 
 Needs = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # type and shape of each tensor of a checkpoint
 EARLIER = ("first", "reported")  # masks that a checkpoint may hold beside the present ones
+OURS = re.compile(r"[0-9]{9,12}\.(json|safetensors)|\.[0-9]{9,12}\.(json|safetensors)\.[0-9]+\.tmp")  # other files here are left alone
 KEEP = 2  # the newest may be torn; the one before it is then used
 
 
@@ -100,7 +102,7 @@ def _tidy(storage: Path, trial: Trial, newest: int) -> None:
     kept = [f"{update:09d}" for update in [u for u in _updates(storage, trial) if u <= newest][:KEEP]]
     kept += [f"{update:09d}" for update in _updates(storage, trial) if update > newest and _read(storage, trial, update)]
     for path in sorted(trial_files.checkpoints(storage, trial.key).iterdir()):  # the head goes before the tensors that it vouches for
-        if path.stem not in kept:
+        if OURS.fullmatch(path.name) and path.stem not in kept and path.is_file():
             path.unlink(missing_ok=True)
 
 
@@ -141,9 +143,8 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
 
 
 def _updates(storage: Path, trial: Trial) -> list[int]:
-    return sorted(
-        (int(path.stem) for path in trial_files.checkpoints(storage, trial.key).glob("*.json") if path.stem.isdigit()), reverse=True
-    )
+    names = [path.name for path in trial_files.checkpoints(storage, trial.key).glob("*.json")]
+    return sorted((int(name.removesuffix(".json")) for name in names if OURS.fullmatch(name)), reverse=True)
 
 
 def _read(storage: Path, trial: Trial, update: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:

@@ -224,3 +224,36 @@ def test_points_that_no_checkpoint_covers_are_not_counted_as_done(killed: Path, 
         lines = spool.read(paths.spool(killed, key))
         assert lines[-1].update == 50
         assert spool.committed_update(lines) == 40
+
+
+FOREIGN = (
+    "trials/{key}/.policy.json.bak.tmp", "trials/{key}/.masks.json..tmp", "trials/{key}/.trial.json.0.tmp", "trials/{key}/notes.txt",
+    "trials/{key}/.policy.safetensors.99999999999999999999.tmp", "trials/{key}/checkpoints/README", "trials/{key}/checkpoints/best.json",
+    "trials/{key}/checkpoints/\u00b2\u00b2.json", "sweeps/smoke/lease/\u00b2.json", "sweeps/my notes/manifest.jsonl", "trials/.DS_Store",
+)  # fmt: skip
+FOREIGN_FOLDERS = (
+    "trials/{key}/.masks.safetensors.99999999.tmp",
+    "trials/{key}/checkpoints/000000060.json",
+    "trials/{key}/checkpoints/old",
+)
+
+
+def test_foreign_files_stop_no_trial_and_stay(nursery: Nursery, killed: Path, twin: Twin, record: Record) -> None:
+    """Files with names like those of temporary files and of checkpoints, and folders."""
+    key = next(iter(twin.states))
+    files = [killed / name.format(key=key) for name in FOREIGN]
+    folders = [killed / name.format(key=key) for name in FOREIGN_FOLDERS]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    for folder in folders:
+        folder.mkdir()
+    assert resume(nursery, killed) == ""
+    assert {file.read_text() for file in files} == {"mine"}
+    assert all(folder.is_dir() for folder in folders)
+    for file in files:
+        file.unlink()
+    for folder in [*folders, killed / "sweeps/my notes"]:
+        folder.rmdir()
+    assert whole(nursery, killed, twin) == []
+    record("foreign files and folders beside those of a trial, with names like ours")
