@@ -7,40 +7,21 @@ tags have one value, artifacts one name.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import math
-import os
-import shlex
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.storage import paths
 from service.storage.identity import existing_identity, identity_of
-from service.tracking import database, relocation
-from service.tracking.connection import DeletedError, OneLineErrors, client_class, mlflow_errors
-from trainables import plugins
-from trainables.errors import UserError
+from service.tracking.connection import DeletedError
+from service.tracking.experiment import Experiment
+from service.tracking.trial_params import filters_of, params_of
 from trainables.trial import Trial
 
-EXPERIMENT = "winnow"  # default; MLFLOW_EXPERIMENT_NAME overrides it
-VIEW = {  # of all runs in one flat table, the best first, with the columns that distinguish trials
-    "selectedColumns": [
-        *(f"params.`{name}`" for name in ("dataset", "algorithm", "pruner", "sparsity", "seed")),
-        *(f"metrics.`{name}`" for name in ("eval/normalized_score", "eval/return", "mask/effective_density/actor")),
-    ],
-    "orderByKey": "metrics.`eval/normalized_score`",
-    "orderByAsc": False,
-}
-ABOUT_EXPERIMENT = {
-    relocation.OURS: json.dumps(VIEW),
-    "mlflow.experimentKind": "custom_model_development",  # else MLflow's page asks for the kind each time
-    "mlflow.note.content": "One run per trial, below the run of the sweep that trained it. Filter by params, or by tags `winnow.*`.",
-}
 NOTE = "mlflow.note.content"
 STORAGE = "winnow.storage"  # tag: the identity of the storage that fills the run
 PARENT = "mlflow.parentRunId"
@@ -64,12 +45,7 @@ class RunRow:
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-def uri_of(storage: Path) -> str:
-    """$MLFLOW_TRACKING_URI, else an sqlite file in the storage."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or database.address(paths.mlflow_db(storage))
-
-
-class Tracking:
+class Tracking(Experiment):
     """A connection to one MLflow experiment, opened by the first call. All errors of MLflow are TrackingError.
 
     Methods that only read create nothing: no database, no experiment, no run.
@@ -77,28 +53,11 @@ class Tracking:
 
     def __init__(self, storage: Path, *, restore: bool = False) -> None:
         """`restore` brings back what somebody has deleted: the experiment, and runs that are asked for."""
-        self.uri, self.restores = uri_of(storage), restore
-        self.embedded = self.uri == database.address(paths.mlflow_db(storage))
-        self.experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        self._storage = storage
-        self._client: Any = None
-        self._copy: tempfile.TemporaryDirectory[str] | None = None  # of a database that may only be read and had to be mended
-        self._experiment, self._created = "", False
+        super().__init__(storage, restore)
         self._runs: dict[str, str] = {}
         self._open: set[str] = set()  # ids of the runs that are RUNNING in MLflow, as far as this object knows
         self._identity, self._fills = "", False
         self.borrowed: set[str] = set()  # keys of the trials that `trial_rows` read from runs that another storage fills
-
-    def check(self) -> None:
-        """Raise where MLflow does not answer, or its experiment is deleted, its artifacts gone or one may only read it; creates only a
-        missing database."""
-        self._opened()
-        if self._reading():
-            experiment = self._present_experiment()
-            self._check_artifacts(experiment)
-            name, value = next(iter(ABOUT_EXPERIMENT.items()))
-            # Asks for the permission that a run needs, and changes nothing.
-            self._opened().set_experiment_tag(self._experiment, name, experiment.tags.get(name, value))
 
     def forget(self) -> None:
         """Look up every run again."""
@@ -371,109 +330,13 @@ class Tracking:
             tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in (tags or {}).items()],
         )
 
-    def _exists(self) -> bool:
-        """Whether a client may open the store: it would create a missing sqlite database, and tables in one that is not MLflow's."""
-        file = database.sqlite_file(self.uri)
-        return file is None or (file.exists() and database.has_tables(file))
-
-    def _reading(self) -> Any:
-        """The client if the experiment exists, else None; creates nothing."""
-        if not self._experiment and self._exists():
-            experiment = self._present_experiment()
-            self._experiment = str(experiment.experiment_id) if experiment is not None else ""
-        return self._opened() if self._experiment else None
-
-    def _connected(self) -> Any:
-        """The client; creates the experiment if necessary."""
-        if not self._created:
-            self._experiment = self._experiment_id(self._opened())
-            self._created = True
-        return self._opened()
-
-    def _writing(self) -> Any:
-        """The client, for artifacts. Raises UserError where the storage was removed: MLflow would make its folder again."""
-        client = self._connected()
-        if self.embedded and not paths.mlflow_db(self._storage).exists():
-            raise UserError(f"{paths.mlflow_db(self._storage)} was removed")
-        return client
-
-    def _opened(self) -> Any:
-        if self._client is None:
-            with mlflow_errors():
-                uri, file = self.uri, paths.mlflow_db(self._storage)
-                if self.embedded and (copy := relocation.mend(file, paths.mlflow_artifacts(self._storage))):
-                    self._copy, uri = copy, database.address(Path(copy.name) / file.name)
-                self._client = OneLineErrors(database.open_client(uri, client_class()))
-        return self._client
-
-    def _check_artifacts(self, experiment: Any) -> None:
-        """Raise UserError where an sqlite database of the user's names artifacts in a storage that is gone: they would be lost, or be
-        written there."""
-        if not self.embedded and self.uri.startswith("sqlite") and (folder := relocation.gone(experiment.artifact_location)):
-            link = shlex.join(["ln", "-s", str(self._storage), str(folder.parent)])
-            raise UserError(
-                f"experiment {self.experiment!r} keeps its artifacts in {folder}, which is gone; move that storage back, or `{link}` "
-                "if it is this one"
-            )
-
-    def _present_experiment(self) -> Any:
-        """The experiment; None if there is none. Raises DeletedError where somebody has deleted it, or restores it."""
-        experiment = self._opened().get_experiment_by_name(self.experiment)
-        if experiment is not None and experiment.lifecycle_stage == "deleted":
-            if not self.restores:
-                raise DeletedError(
-                    f"experiment {self.experiment!r} was deleted in MLflow; `sync SWEEP --restore` brings it back, "
-                    "and another MLFLOW_EXPERIMENT_NAME begins a new one"
-                )
-            self._opened().restore_experiment(experiment.experiment_id)
-        return experiment
-
-    def _experiment_id(self, client: Any) -> str:
-        experiment = self._present_experiment()
-        if experiment is not None:
-            self._check_artifacts(experiment)
-            for name, value in ABOUT_EXPERIMENT.items():
-                if name not in experiment.tags:
-                    client.set_experiment_tag(experiment.experiment_id, name, value)
-            return str(experiment.experiment_id)
-        # A server decides where artifacts go; for a database the client does, and would put them into the working directory.
-        location = paths.mlflow_artifacts(self._storage).as_uri() if database.is_database(self.uri) else None
-        return str(client.create_experiment(self.experiment, artifact_location=location, tags=ABOUT_EXPERIMENT))
-
 
 def is_deleted(run: Any) -> bool:
     return bool(run.info.lifecycle_stage == "deleted")
 
 
-def params_of(trial: Trial) -> dict[str, str]:
-    """All settings of a trial: its fields, every hyperparameter and every setting of its pruner, defaults included."""
-    plain = {name: str(value) for name, value in trial.to_json().items() if name not in ("hyper", "pruning")}
-    plain |= {f"hyper.{name}": str(value) for name, value in trial.hyper_values().items()}
-    return plain | {f"pruning.{name}": str(value) for name, value in trial.pruning_values().items()}
-
-
-def filters_of(trial: Trial) -> dict[str, str]:
-    """Tags to filter runs by."""
-    return {f"winnow.{name}": str(getattr(trial, name)) for name in ("dataset", "algorithm", "pruner", "sparsity", "seed", "cell")}
-
-
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def trial_of(params: Mapping[str, str]) -> Trial:
-    """The trial with a run's params. Raises UserError if this code cannot construct it."""
-    texts = {name: text for name, text in params.items() if not name.startswith(("hyper.", "pruning."))}
-    kinds = {f.name: f.type for f in fields(Trial)}
-    try:
-        plain: dict[str, Any] = {name: text if kinds[name] == "str" else ast.literal_eval(text) for name, text in texts.items()}
-        hyper = {name.removeprefix("hyper."): text for name, text in params.items() if name.startswith("hyper.")}
-        defaults = plugins.hyper_defaults(plain["algorithm"])
-        values = {name: text if isinstance(defaults[name], str) else ast.literal_eval(text) for name, text in hyper.items()}
-        pruning = {name.removeprefix("pruning."): ast.literal_eval(t) for name, t in params.items() if name.startswith("pruning.")}
-        return Trial(**plain, hyper=values, pruning=pruning)
-    except (KeyError, ValueError, SyntaxError, TypeError) as error:
-        raise UserError(f"params that do not make a trial: {error}") from None
 
 
 def finite(points: Iterable[Point]) -> list[Point]:

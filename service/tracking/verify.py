@@ -27,9 +27,9 @@ from service.tracking.runs import (
     Tracking,
     finite,
     is_deleted,
-    params_of,
 )  # fmt: skip
 from service.tracking.shipper import TAGS
+from service.tracking.trial_params import params_of
 
 DELETED, EXCESS = "was deleted in MLflow", "has too much"
 SHOWN = 3  # differing points listed per run and direction

@@ -14,7 +14,8 @@ from service.results.runs import Point, Run, runs_of, version_notes
 from service.storage import trial_objects
 from service.terminal.redaction import redact
 from service.tracking import plan_artifact as plans
-from service.tracking.runs import RunRow, Tracking, trial_of
+from service.tracking.runs import RunRow, Tracking
+from service.tracking.trial_params import trial_of
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 from trainables.trial.pruner_traits import traits_of

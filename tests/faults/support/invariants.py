@@ -21,7 +21,8 @@ from service.ledger import manifest
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
-from service.tracking.runs import EXPERIMENT, STATUS
+from service.tracking.experiment import EXPERIMENT
+from service.tracking.runs import STATUS
 
 SWEEP = "smoke"
 KEPT = 2  # checkpoints per trial

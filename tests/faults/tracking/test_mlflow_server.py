@@ -66,7 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 @pytest.fixture
 def well(server: Server) -> Iterator[Server]:
     """The server with nothing of the sweep in it."""
-    from service.tracking.runs import EXPERIMENT
+    from service.tracking.experiment import EXPERIMENT
 
     from ..support.invariants import mlflow_client
 

@@ -12,7 +12,7 @@ import pytest
 
 from service.storage import paths
 from service.storage.identity import identity_of
-from service.tracking.runs import EXPERIMENT
+from service.tracking.experiment import EXPERIMENT
 
 from ..conftest import QUICK, Fresh, Record, arguments
 from ..support.invariants import Twin, check, mlflow_client

@@ -23,7 +23,8 @@ from service.ledger import manifest
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
-from service.tracking.runs import EXPERIMENT, Tracking
+from service.tracking.experiment import EXPERIMENT
+from service.tracking.runs import Tracking
 from tests.service.conftest import ROOT, Command
 from trainables.trial import Trial
 

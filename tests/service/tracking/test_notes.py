@@ -12,7 +12,8 @@ import pytest
 from service.ledger.ledger import Event
 from service.storage import paths
 from service.tracking import notes
-from service.tracking.runs import EXPERIMENT, NOTE, Tracking
+from service.tracking.experiment import EXPERIMENT
+from service.tracking.runs import NOTE, Tracking
 from service.tracking.shipper import Shipper
 from trainables.__main__ import assignment, parser
 from trainables.trial import MAPPINGS, Trial
