@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from service.driving.elsewhere import Elsewhere
 from service.driving.live_line import Progress
 from service.driving.pace import Pace
 from service.ledger import stop_requests
@@ -27,6 +29,7 @@ from trainables.trial import Stack, Trial, shape_of
 if TYPE_CHECKING:
     from service.search.studies import Adaptive
 
+LOOK_EVERY = 2.0  # seconds, up to twice as many, between two looks at the sweeps that train what we wait for
 SILENT_EVERY = 10.0  # seconds between two writes of which workers are silent, which `status` reads
 LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node or storage keeps failing
 
@@ -64,6 +67,9 @@ class Driver:
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
         self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
+        self._elsewhere = Elsewhere(storage, plan.name)
+        self.waits_for: dict[str, str] = {}  # trials that another sweep trains now, by key, and that sweep
+        self._look = 0.0  # when to look after them next
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
         self._from: dict[str, int] = {}
         self._left: dict[str, dict[str, int]] = {}  # of the trials whose workers have left: `update` they reached, and the one `kept`
@@ -108,11 +114,21 @@ class Driver:
         if due:
             self._again = [(when, trial) for when, trial in self._again if when > now]
             self._pack(due)
+        if self.waits_for and now >= self._look:
+            self._look_elsewhere(now)
         while self._ready or self._suggest():
             stack = self._ready.popleft()
+            if theirs := self._elsewhere.training(trial.key for trial in stack.trials):
+                self._leave_to_others(stack, theirs)
+                continue
             if asked := self._asked_to_stop(stack):
                 self._stop(asked)
                 self._pack(trial for trial in stack.trials if trial.key not in asked)
+                continue
+            self._manifest.record("leased", {trial.key: {"size": len(stack)} for trial in stack.trials})
+            # They may have looked before that and recorded after it. Of two that see each other now, both leave it and look again later.
+            if theirs := self._elsewhere.training(trial.key for trial in stack.trials):
+                self._leave_to_others(stack, theirs)
                 continue
             self._out |= {trial.key for trial in stack.trials}
             return stack
@@ -120,11 +136,10 @@ class Driver:
 
     def busy(self) -> bool:
         """Whether there may be more to do later."""
-        return bool(self._out or self._again or self._ready)
+        return bool(self._out or self._again or self._ready or self.waits_for)
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
-        self._manifest.record("leased", {trial.key: {"size": len(stack)} for trial in stack.trials})
         self._running[stack.lead.key] = stack
         self._pace.start(stack.lead.key, now)
         for trial in stack.trials:
@@ -158,14 +173,15 @@ class Driver:
         events: list[tuple[str, str, Mapping[str, Any]]] = []
         self._refresh([trial.key for trial in stack.trials])
         for trial in stack.trials:
-            if self._manifest.ledger.state(trial.key) != "leased":  # its worker died before it could begin
-                events.append((trial.key, "leased", {"size": len(stack)}))
             end = lines.end_line(lines.read(paths.spool(self._storage, trial.key)))
             if trial.key in asked:
                 events.append((trial.key, "stopped", self._stopped(trial.key, asked[trial.key])))
             elif end is None and failure["reason"] == "stopped":
                 events.append((trial.key, "planned", {"reason": "stack shrinks", "message": "others of it were stopped"}))
                 self._again.append((time.monotonic(), trial))
+            elif end is None and failure["reason"] == "superseded":
+                events.append((trial.key, "planned", {"reason": "superseded", "message": failure["message"]}))
+                self.waits_for[trial.key] = "another sweep"
             elif end is None:
                 events += self._failed(trial, len(stack), failure)
             elif end["kind"] == "diverged":
@@ -188,6 +204,34 @@ class Driver:
         leased = [key for key in self._manifest.ledger.keys_in("leased") if key in self._trials]
         self._manifest.record("planned", {key: {"reason": "interrupted", **self._reached(key)} for key in leased})
 
+    def _leave_to_others(self, stack: Stack, theirs: Mapping[str, str]) -> None:
+        """Wait for what other sweeps train, and make another stack of the rest."""
+        leased = [trial.key for trial in stack.trials if self._manifest.ledger.state(trial.key) == "leased"]
+        self._manifest.record("planned", {key: {"reason": "elsewhere"} for key in leased})
+        for name in dict.fromkeys(theirs.values()):
+            if name not in self.waits_for.values():
+                self._screen.note(f"sweep {name!r} trains some of these trials now; they are waited for")
+        self.waits_for |= theirs
+        self._look = time.monotonic() + random.uniform(1, 2) * LOOK_EVERY
+        self._pack(trial for trial in stack.trials if trial.key not in theirs)
+
+    def _look_elsewhere(self, now: float) -> None:
+        """Take over what other sweeps have done meanwhile as done, and train what they have left."""
+        self._look = now + random.uniform(1, 2) * LOOK_EVERY
+        still = self._elsewhere.training(self.waits_for)
+        over = [key for key in self.waits_for if key not in still]
+        self.waits_for = still
+        if not over:
+            return
+        done = self._elsewhere.done(over)
+        self._refresh(list(done))
+        self._manifest.record("done", {key: {"sweep": name} for key, name in done.items()})
+        for key in done:
+            self._progress.end(key, "done")
+        if self._adaptive:
+            self._adaptive.settle()
+        self._pack(self._trials[key] for key in over if key not in done)
+
     def _reached(self, key: str) -> dict[str, int]:
         """How far a trial is and how much of that is kept, by its worker or else by the newest reports; nothing where none has come."""
         if key in self._left or not (update := self._progress.reached(key)):
@@ -209,7 +253,7 @@ class Driver:
         if silent.keys() != self._silent.keys() or (silent and now - self._written > SILENT_EVERY):
             self._write_silent(silent, now)
         self._silent = silent
-        self._screen.show(self._progress.line(list(silent.values())))
+        self._screen.show(self._progress.line(list(silent.values()), self.waits_for.values()))
 
     def stalled(self) -> list[Stack]:
         """The stacks whose workers are to be ended now, since they are silent for longer than the user allows; each is named once."""

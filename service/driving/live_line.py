@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from service.terminal.words import duration
 
@@ -79,14 +79,16 @@ class Progress:
         updates, work = ((b - a) / (t1 - t0) if t1 > t0 else 0.0 for a, b in zip(then, now, strict=True))
         return updates, work
 
-    def line(self, silent: Sequence[float] = ()) -> str:
-        """`silent`: for how many seconds each worker that stands still has been silent; when those will be done, nobody knows."""
+    def line(self, silent: Sequence[float] = (), elsewhere: Collection[str] = ()) -> str:
+        """`silent`: for how many seconds each worker that stands still has been silent; when those will be done, nobody knows. `elsewhere`:
+        for each trial that is waited for, the sweep that trains it."""
         ended, total = Counter(self._ended.values()), len(self._goal) + self._later
         stopped = [f"{ended['stopped']} stopped"] if ended["stopped"] else []
         left = None if silent else self.seconds_left()
         parts = [
             f"{ended['done']}/{total} done",
             f"{len(self._running)} running",
+            *(f"{count} trained by {name}" for name, count in Counter(elsewhere).items()),
             f"{ended['failed'] + ended['diverged']} failed",
             *stopped,
         ]

@@ -116,6 +116,12 @@ def holder(storage: Path, name: str) -> dict[str, Any]:
     return _read(_file(paths.leases(storage, name), epoch))[0] | {"epoch": epoch} if epoch else {}
 
 
+def newest(storage: Path, name: str) -> tuple[dict[str, Any], bytes]:
+    """The newest lease, parsed and as the bytes that each heartbeat changes; both empty if there is none."""
+    folder = paths.leases(storage, name)
+    return _read(_file(folder, epoch)) if (epoch := _newest(folder)) else ({}, b"")
+
+
 def alive(storage: Path, name: str, patience: float = 2.5 * BEAT) -> bool:
     """Whether a live driver holds the lease: by its lock for a driver on this kernel, else by watching for a heartbeat."""
     about = holder(storage, name)

@@ -134,7 +134,7 @@ def _planned(
     data: DataHere,
 ) -> Plan:
     """What is left to do of the trials, in stacks, and how long that takes."""
-    ledger, elsewhere, options = ledgers.get(name, Ledger()), _done_elsewhere(ledgers, name), settings.options
+    ledger, elsewhere, options = ledgers.get(name, Ledger()), done_elsewhere(ledgers, name), settings.options
     # What is infeasible to a search that has had success stays so to `resume`: it would fail again, and be one suggestion more.
     final = sweep.search and ledger.keys_in("done") and not settings.retry_failed
     kept = {key for key, entry in ledger.entries.items() if final and entry.infeasible}
@@ -220,7 +220,7 @@ def _state(here: str, elsewhere: bool, retry: bool) -> str:
     return here or "planned"
 
 
-def _done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
+def done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
     """Trials that another sweep has done and this one has not: trial key -> the other sweep."""
     here = set(ledgers[name].keys_in("done")) if name in ledgers else set()
     others = (

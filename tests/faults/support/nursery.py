@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +125,11 @@ def connect(options: Any) -> Iterator[Any]:
         ) -> None:
             from trainables.tune_trainable import StackTrainable
 
-            while stack := conductor.next():
+            while (stack := conductor.next()) or conductor.waits_for:
+                if stack is None:
+                    time.sleep(0.1)
+                    conductor.idle()
+                    continue
                 conductor.started(stack)
                 trainable = object.__new__(StackTrainable)  # without what Tune wants of it
                 trials = json.dumps([trial.to_json() for trial in stack.trials])

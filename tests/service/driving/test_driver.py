@@ -139,7 +139,7 @@ def test_a_worker_that_dies_before_it_begins_is_a_failure_like_any_other(tmp_pat
     driver.ended(stack, {"failure": {"reason": "infrastructure", "message": "the node is gone"}})
     assert [len(stack) for stack in [driver.next()] if stack] == [4]
     story = [event.state for event in next(iter(journal.ledger.entries.values())).events]
-    assert story == ["planned", "leased", "failed", "planned"]
+    assert story == ["planned", "leased", "failed", "planned", "leased"]
     journal.close()
 
 

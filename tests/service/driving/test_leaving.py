@@ -31,7 +31,6 @@ from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.driving.session import Session
-from trainables.trial import Stack
 lease.BEAT = 0.05
 storage = Path(sys.argv[1])
 settings = RunSettings(overrides={settings}, options=TrainingOptions(device="cpu"))
@@ -40,7 +39,8 @@ session = Session(plan, storage)
 try:
     with session:
         session.driver.prepare()
-        session.driver.started(Stack(plan.trials[:1]))
+        session.driver.begin("cpu", 2)
+        session.driver.started(session.driver.next())
         {work}
 except KeyboardInterrupt:
     print("left:", session.leaving.why)

@@ -118,6 +118,11 @@ def nothing_unreported() -> None:
     when_imported("trainables.run", lambda module: setattr(module.StackRun, "unreported", lambda *_: ()))
 
 
+def no_look_elsewhere() -> None:
+    """A driver knows nothing of the sweeps that run beside it."""
+    when_imported("service.driving.elsewhere", lambda module: setattr(module.Elsewhere, "training", lambda *_: {}))
+
+
 def tune_restored() -> None:
     """Ray Tune goes on from its own newest state, where there is some."""
 
