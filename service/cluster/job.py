@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     for given in (*settings.words(), storage or ""):
         if holds_secret(given):
             raise UserError(f"{redact(given)} holds a secret, {SHOWN}")
+    handed_on = environment()
     server = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
     shown = redact(server)
     with waiting(f"handing the job over to {shown}"):
         client = _client(server)
-        id = _hand_over(client, name, entrypoint(name, settings, storage))
+        id = _hand_over(client, name, entrypoint(name, settings, storage), handed_on)
     print(f"{id} submitted\n  output: ray job logs --address {shown} -f {id}\n  end it: ray job stop --address {shown} {id}", flush=True)
     if not follow:
         return 0
@@ -102,8 +103,8 @@ def _client(address: str) -> Any:
         os.environ |= hidden
 
 
-def _hand_over(client: Any, name: str, entrypoint: str) -> str:
-    runtime = {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": environment()}
+def _hand_over(client: Any, name: str, entrypoint: str, handed_on: Mapping[str, str]) -> str:
+    runtime = {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": dict(handed_on)}
     until, tries = time.monotonic() + PATIENCE, 0
     while True:
         try:

@@ -15,8 +15,7 @@ from ..conftest import Fresh, Record, arguments
 from ..storage.test_imports import naming_this
 from ..support.harness import Process, driver, node
 from ..support.invariants import SWEEP
-
-pytestmark = pytest.mark.slow_faults
+from ..support.nursery import Nursery
 
 SECRET = "hunter2hunter2"
 SECRETS = {name: f"{SECRET}-{name}" for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "FOO_TOKEN", "HF_TOKEN")}
@@ -42,6 +41,7 @@ def done(storage: Path) -> bool:
     return {entry.state for entry in ledger.entries.values()} == {"done"}
 
 
+@pytest.mark.slow_faults
 def test_a_named_module_reaches_embedded_workers(named: dict[str, str], fresh: Fresh, started: list[Process], record: Record) -> None:
     storage = fresh()
     run = driver([*arguments(storage), "--import=this"], named, storage / "log", FAULTS="no_table no_mlflow")
@@ -51,17 +51,22 @@ def test_a_named_module_reaches_embedded_workers(named: dict[str, str], fresh: F
     record("a module named with --import, embedded Ray: workers import it", kills="")
 
 
+def test_an_address_with_a_password_is_refused_before_any_server_is_asked(nursery: Nursery) -> None:
+    for more in ({"MLFLOW_TRACKING_URI": f"https://{SECRET}@host"}, {"WINNOW_STUDY_STORAGE": f"postgresql://me:{SECRET}@host/x"}):
+        refused = nursery.run("submit", SWEEP, "--address=http://127.0.0.1:9", **more)
+        (name,) = more
+        assert (refused.code, f"error: {name} holds a secret" in refused.out) == (2, True), refused.out
+        assert SECRET not in refused.out
+
+
+@pytest.mark.slow_faults
 def test_a_job_gets_the_named_module_and_no_secret(
     named: dict[str, str], fresh: Fresh, started: list[Process], record: Record, tmp_path: Path
 ) -> None:
     storage, off = fresh(), {"RAY_AUTH_MODE": "disabled"}
-    head = node(named | off, tmp_path / "head.log", started, cpus=2)
-    submit = ["submit", *arguments(storage)[1:], "--import=this", f"--address={head.dashboard}"]
-    for more in ({"MLFLOW_TRACKING_URI": f"https://{SECRET}@host"}, {"WINNOW_STUDY_STORAGE": f"postgresql://me:{SECRET}@host/x"}):
-        refused = driver(submit, named | off | more, tmp_path / "refused.log")
-        assert refused.wait() == 2, refused.out
-        assert SECRET not in refused.out
-    job = driver([*submit, "--follow"], named | off | SECRETS, tmp_path / "job.log")
+    head = node(named | off | {"FAULTS": "no_table"}, tmp_path / "head.log", started, cpus=2)  # its job inherits that
+    submit = ["submit", *arguments(storage)[1:], "--import=this", f"--address={head.dashboard}", "--follow"]
+    job = driver(submit, named | off | SECRETS, tmp_path / "job.log")
     started.append(job)
     assert job.wait() == 0, job.out
     assert done(storage)
