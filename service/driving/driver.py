@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import random
 import time
@@ -14,15 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from service.driving.elsewhere import Elsewhere
 from service.driving.live_line import Progress
-from service.driving.pace import Pace
+from service.driving.silence import Silence
 from service.ledger import stop_requests
 from service.ledger.ledger import TERMINAL
 from service.ledger.manifest import Manifest
 from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.spool import lines, scores
-from service.storage import paths, shared_files
-from service.terminal.words import duration
+from service.storage import paths
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial, shape_of
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from service.search.studies import Adaptive
 
 LOOK_EVERY = 2.0  # seconds, up to twice as many, between two looks at the sweeps that train what we wait for
-SILENT_EVERY = 10.0  # seconds between two writes of which workers are silent, which `status` reads
 LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node or storage keeps failing
 
 
@@ -59,11 +56,7 @@ class Driver:
         self._adaptive, self._options = adaptive, plan.settings.options
         self._trials = {trial.key: trial for trial in plan.trials}
         self._todo = {trial.key: trial for trial in plan.todo}
-        self._progress, self._pace = Progress({}), Pace()
-        self._running: dict[str, Stack] = {}  # by the key of the first trial
-        self._silent: dict[str, float] = {}  # seconds, of those of them whose workers are silent
-        self._written = 0.0  # when that was written
-        self._ended_for: dict[str, float] = {}  # seconds of silence for which we have ended a worker
+        self._progress, self._silence = Progress({}), Silence(storage, plan.name, screen, self._options.stalled_after)
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
         self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
@@ -101,7 +94,7 @@ class Driver:
 
         `fit` returns how many trials like the given one fit into a stack's share of the device's memory."""
         self.device, self._fit = device, fit
-        self._write_silent({}, 0.0)  # what a driver that was killed has left
+        self._silence.forget()
         self._expect(self._todo)
         # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
         self._stack_size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
@@ -140,14 +133,13 @@ class Driver:
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
-        self._running[stack.lead.key] = stack
-        self._pace.start(stack.lead.key, now)
+        self._silence.started(stack, now)
         for trial in stack.trials:
             self._progress.start(trial.key, self._from.get(trial.key, 0), now)
 
     def reported(self, stack: Stack, news: Mapping[str, Any]) -> None:
         now = time.monotonic()
-        self._pace.news(stack.lead.key, now)
+        self._silence.news(stack, now)
         for trial in stack.trials:
             if "update" in news:
                 self._progress.at(trial.key, news["update"], now)
@@ -162,11 +154,7 @@ class Driver:
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:
         """Record each member's end: what its spool says, else the failure that ended the stack; one fsync for all."""
-        failure = news.get("failure") or {"reason": "error", "message": "the stack ended without a reason"}
-        if silence := self._ended_for.pop(stack.lead.key, 0.0):
-            failure = {"reason": "infrastructure", "message": f"its worker had been silent for {duration(silence)} and was ended"}
-        self._running.pop(stack.lead.key, None)
-        self._pace.end(stack.lead.key)
+        failure = self._silence.ended(stack) or news.get("failure") or {"reason": "error", "message": "the stack ended without a reason"}
         self._hear(stack)
         self._unheard.pop(stack.lead.key, None)
         asked = self._asked_to_stop(stack)
@@ -246,31 +234,11 @@ class Driver:
             self._screen.show(self._progress.line(), last=True)
 
     def idle(self) -> None:
-        now = time.monotonic()
-        silent = self._pace.silent(now)
-        for key in silent.keys() - self._silent.keys():
-            self._screen.note(f"{self._running[key].lead.name}: its worker has been silent for {duration(silent[key])}, longer than usual")
-        if silent.keys() != self._silent.keys() or (silent and now - self._written > SILENT_EVERY):
-            self._write_silent(silent, now)
-        self._silent = silent
-        self._screen.show(self._progress.line(list(silent.values()), self.waits_for.values()))
+        self._screen.show(self._progress.line(self._silence.look(), self.waits_for.values()))
 
     def stalled(self) -> list[Stack]:
-        """The stacks whose workers are to be ended now, since they are silent for longer than the user allows; each is named once."""
-        after = self._options.stalled_after
-        if after is None:
-            return []
-        silent = self._pace.silent(time.monotonic(), after)
-        new = silent.keys() - self._ended_for.keys()
-        self._ended_for |= {key: silent[key] for key in new}
-        return [self._running[key] for key in new]
-
-    def _write_silent(self, silent: Mapping[str, float], now: float) -> None:
-        """For `status`, on whatever host: only this process knows how long it has heard nothing."""
-        self._written, file = now, paths.silent(self._storage, self.plan.name)
-        about = {trial.key: round(silent[key], 1) for key in silent for trial in self._running[key].trials}
-        with contextlib.suppress(OSError, UserError):
-            shared_files.put(file, json.dumps(about).encode()) if about else shared_files.remove(file)
+        """The stacks whose workers are to be ended now; each is named once."""
+        return self._silence.over_limit()
 
     def exit_code(self) -> int:
         """0 where every trial of the plan is done, else 1.

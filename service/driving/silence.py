@@ -1,0 +1,80 @@
+"""Workers that stand still: named on the screen, written down for `status`, and ended where the user has set a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from service.driving.pace import Pace
+from service.storage import paths, shared_files
+from service.terminal.words import duration
+from trainables.errors import UserError
+from trainables.trial import Stack
+
+WRITE_EVERY = 10.0  # seconds between two writes of which workers are silent
+
+
+class Notes(Protocol):
+    def note(self, line: str) -> None: ...
+
+
+class Silence:
+    """Which of the stacks in training are silent, by the key of their first trial; `limit` is in seconds, None for no limit."""
+
+    def __init__(self, storage: Path, sweep: str, screen: Notes, limit: float | None) -> None:
+        self._file, self._screen, self._limit = paths.silent(storage, sweep), screen, limit
+        self._pace = Pace()
+        self._running: dict[str, Stack] = {}
+        self._silent: dict[str, float] = {}  # seconds
+        self._written = 0.0
+        self._ended: dict[str, float] = {}  # seconds of silence for which we have ended a worker
+
+    def forget(self) -> None:
+        """Remove what a driver that was killed has left."""
+        self._write({}, 0.0)
+
+    def started(self, stack: Stack, now: float) -> None:
+        self._running[stack.lead.key] = stack
+        self._pace.start(stack.lead.key, now)
+
+    def news(self, stack: Stack, now: float) -> None:
+        self._pace.news(stack.lead.key, now)
+
+    def ended(self, stack: Stack) -> Mapping[str, Any] | None:
+        """The failure of a stack whose worker was ended for its silence; None for any other."""
+        self._running.pop(stack.lead.key, None)
+        self._pace.end(stack.lead.key)
+        if silence := self._ended.pop(stack.lead.key, 0.0):
+            return {"reason": "infrastructure", "message": f"its worker had been silent for {duration(silence)} and was ended"}
+        return None
+
+    def look(self) -> list[float]:
+        """The seconds of those that are silent now; new ones are named."""
+        now = time.monotonic()
+        silent = self._pace.silent(now)
+        for key in silent.keys() - self._silent.keys():
+            self._screen.note(f"{self._running[key].lead.name}: its worker has been silent for {duration(silent[key])}, longer than usual")
+        if silent.keys() != self._silent.keys() or (silent and now - self._written > WRITE_EVERY):
+            self._write(silent, now)
+        self._silent = silent
+        return list(silent.values())
+
+    def over_limit(self) -> list[Stack]:
+        """The stacks whose workers are to be ended now, since they are silent for longer than the limit; each is named once."""
+        if self._limit is None:
+            return []
+        silent = self._pace.silent(time.monotonic(), self._limit)
+        new = silent.keys() - self._ended.keys()
+        self._ended |= {key: silent[key] for key in new}
+        return [self._running[key] for key in new]
+
+    def _write(self, silent: Mapping[str, float], now: float) -> None:
+        """For `status`, on whatever host: only this process knows how long it has heard nothing."""
+        self._written = now
+        about = {trial.key: round(silent[key], 1) for key in silent for trial in self._running[key].trials}
+        with contextlib.suppress(OSError, UserError):
+            shared_files.put(self._file, json.dumps(about).encode()) if about else shared_files.remove(self._file)
