@@ -33,8 +33,8 @@ class Elsewhere:
     def _running(self) -> dict[str, Ledger]:
         ledgers = {}
         for name in journal.sweep_names(self._storage):
-            if name != self._name and self._runs(name):
-                with contextlib.suppress(UserError):  # damaged: its own driver says so
+            with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's
+                if name != self._name and self._runs(name):
                     ledgers[name] = manifest.read(self._storage, name)
         return ledgers
 

@@ -208,7 +208,7 @@ def tab(line: str, storage: Path, root: Path = ROOT) -> list[str]:
 def test_tab_offers_commands_sweeps_options_and_trials(planned: Path) -> None:
     assert tab("python -m service re", planned) == ["report", "results", "resume"]
     assert tab("python -m service plan s", planned) == [name for name in sweep_names() if name.startswith("s")]
-    assert tab("python -m service run smoke --st", planned) == ["--storage", "--stack-size", "--study-storage"]
+    assert tab("python -m service run smoke --st", planned) == ["--storage", "--stack-size", "--stalled-after", "--study-storage"]
     assert tab("python -m service run smoke --set see", planned) == ["seeds="]
     assert tab("python -m service rollout bc/", planned) == [TRIAL.name]
     assert tab(f"python -m service logs {TRIAL.key[:4]}", planned) == [TRIAL.key]

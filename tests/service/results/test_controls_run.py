@@ -99,6 +99,7 @@ def test_a_run_ends_well_also_where_mlflow_goes_away_at_its_end(
 
     monkeypatch.setattr("service.driving.session.show", away)
     session = Session.__new__(Session)
+    monkeypatch.setattr(session, "_check_lease", lambda: None, raising=False)
     session.driver = SimpleNamespace(last_line=lambda: None)  # type: ignore[assignment]
     session._shipping = SimpleNamespace(finish=lambda *_, **__: True, trouble="", left_alone=())  # type: ignore[assignment]
     session._plan, session._adaptive = SimpleNamespace(name="smoke", trials=(), settings=RunSettings()), None  # type: ignore[assignment]

@@ -291,7 +291,7 @@ def test_a_driver_that_has_lost_its_lease_tells_mlflow_nothing(tmp_path: Path, t
 
     write(tmp_path, trial)
     ledger = ledger_of(trial, "leased", "done")
-    with pytest.raises(UserError, match="another driver has taken over"):
+    with pytest.raises(SupersededError, match="another driver has taken over"):
         Shipper(tmp_path, "smoke", ledger, tracking, superseded).ship()
     assert runs(tracking, trial) == []
     Shipper(tmp_path, "smoke", ledger, tracking).ship()
