@@ -51,12 +51,22 @@ def gone(location: str) -> Path | None:
 
 def _former(file: Path, artifacts: Path) -> list[str]:
     """The locations of our experiments that are the artifacts of another storage, as the database writes them."""
-    with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=LOCK_TIMEOUT)) as database:
+    try:
+        known = _locations(file, "ro")
+    except sqlite3.OperationalError as error:
+        if "readonly" not in str(error):
+            raise
+        known = _locations(file, "rw")  # a writer was killed in a transaction: it is rolled back first
+    known = [location for location in known if location != artifacts.as_uri()]
+    return [location for location in known if _path(location).name == "artifacts" and not _same(_path(location).parent / file.name, file)]
+
+
+def _locations(file: Path, mode: str) -> list[str]:
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True, timeout=LOCK_TIMEOUT)) as database:
         if not {"experiments", "experiment_tags"} <= _tables(database):
             return []
         query = "SELECT DISTINCT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) WHERE key = ?"
-        known = [location for (location,) in database.execute(query, (OURS,)) if location and location != artifacts.as_uri()]
-    return [location for location in known if _path(location).name == "artifacts" and not _same(_path(location).parent / file.name, file)]
+        return [location for (location,) in database.execute(query, (OURS,)) if location]
 
 
 def _rename(file: Path, before: list[str], artifacts: Path) -> None:

@@ -124,3 +124,21 @@ def test_any_name_of_a_folder_will_do(tmp_path: Path, made: Path, name: str, mon
 )  # fmt: skip
 def test_the_file_of_an_address(uri: str, file: str | None) -> None:
     assert database.sqlite_file(uri) == (Path(file) if file else None)
+
+
+def test_a_database_whose_writer_was_killed_in_a_transaction_is_opened_as_it_was_before(tmp_path: Path) -> None:
+    """SQLite refuses to read it without permission to write: the transaction has to be rolled back first."""
+    Tracking(tmp_path).parent_run("smoke")
+    file = paths.mlflow_db(tmp_path)
+    program = (
+        "import os, sqlite3, sys; database = sqlite3.connect(sys.argv[1]); database.execute('PRAGMA cache_size = 1'); "
+        "database.execute('CREATE TABLE filler (x)'); "
+        "database.executemany('INSERT INTO filler VALUES (?)', [('y' * 4000,)] * 200); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+    assert file.with_name(f"{file.name}-journal").stat().st_size > 0
+    again = Tracking(tmp_path)
+    again.check()
+    assert again.sweeps().keys() == {"smoke"}
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT count(*) FROM filler").fetchone() == (0,)
