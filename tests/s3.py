@@ -17,22 +17,22 @@ SECRET = "wJalrXUtnFEMI-not-to-be-shown"
 class Server:
     """Runs from the constructor to `end`; `environment` leads clients to it."""
 
-    def __init__(self, log: Path, **more: str) -> None:
+    def __init__(self, log: Path, host: str = "127.0.0.1", **more: str) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
         with log.open("w") as file:
             self._process = subprocess.Popen(command, env=os.environ | more, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
         self.environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "winnow", "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "winnow", "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nowhere",
             "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
         }  # fmt: skip
         until = time.monotonic() + 60
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port)).close()
+                socket.create_connection((host, port)).close()
                 break
             except OSError:
                 assert self._process.poll() is None and time.monotonic() < until, log.read_text()  # noqa: PT018

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -52,8 +51,8 @@ from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAY
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # noqa: E402
 from ray.experimental import internal_kv  # noqa: E402
 from ray.tune.execution import class_cache  # noqa: E402
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
+from service.cluster import workers  # noqa: E402
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
 from service.storage import paths  # noqa: E402
@@ -89,6 +88,7 @@ class Conductor(Protocol):
     def reported(self, stack: Stack, news: dict[str, Any]) -> None: ...
     def ended(self, stack: Stack, news: dict[str, Any]) -> None: ...
     def idle(self) -> None: ...
+    def silent(self) -> list[Stack]: ...
     def stalled(self) -> list[Stack]: ...
     def left(self, stack: Stack, update: int, kept: int) -> None: ...
 
@@ -354,7 +354,7 @@ class _News(tune.Callback):  # type: ignore[misc]
     """Tune's events in the conductor's words: stacks, not ray_trials."""
 
     def __init__(self, source: _Source) -> None:
-        self._source = source
+        self._source, self._calls = source, workers.Calls()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._source.running[trial.trial_id] = trial
@@ -372,10 +372,13 @@ class _News(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._source.tell(self._source.conductor.idle)
-        for stack in self._source.tell(self._source.conductor.stalled):
-            for id, running in self._source.running.items():
-                if self._source.stacks[id] is stack:
-                    _end_worker(running)
+        self._calls.call(self._training(self._source.tell(self._source.conductor.silent)))
+        for ray_trial in self._training(self._source.tell(self._source.conductor.stalled)).values():
+            workers.end(ray_trial)
+
+    def _training(self, stacks: list[Stack]) -> dict[str, Any]:
+        """The ray_trials that train these stacks, by id."""
+        return {id: running for id, running in self._source.running.items() if any(self._source.stacks[id] is stack for stack in stacks)}
 
     def _end(self, trial: Any, news: Any) -> None:
         self._tell("ended", trial, news)
@@ -386,23 +389,6 @@ class _News(tune.Callback):  # type: ignore[misc]
         stack = self._source.stacks.get(trial.trial_id)
         if stack is not None:
             self._source.tell(getattr(self._source.conductor, event), stack, *news)
-
-
-def _end_worker(ray_trial: Any) -> None:
-    """SIGKILL the worker of a ray_trial, on whatever node it is: one that stands still would not hear of anything else."""
-    place = ray_trial.temporary_state.location
-    if not place.pid:  # it has never said where it is
-        ray.kill(ray_trial.temporary_state.ray_actor)
-    elif place.pid in embedded.descendants(os.getpid()):
-        os.kill(place.pid, signal.SIGKILL)
-    else:
-        (node, *_) = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == place.hostname]
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        ray.remote(num_cpus=0, scheduling_strategy=there)(_kill_here).remote(place.pid)
-
-
-def _kill_here(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
 
 
 def death(text: str) -> dict[str, str]:

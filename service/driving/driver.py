@@ -236,6 +236,10 @@ class Driver:
     def idle(self) -> None:
         self._screen.show(self._progress.line(self._silence.look(), self.waits_for.values()))
 
+    def silent(self) -> list[Stack]:
+        """The stacks whose workers are silent for longer than usual."""
+        return self._silence.silent()
+
     def stalled(self) -> list[Stack]:
         """The stacks whose workers are to be ended now; each is named once."""
         return self._silence.over_limit()

@@ -63,6 +63,10 @@ class Silence:
         self._silent = silent
         return list(silent.values())
 
+    def silent(self) -> list[Stack]:
+        """Those that were silent at the last look."""
+        return [stack for key, stack in self._running.items() if key in self._silent]
+
     def over_limit(self) -> list[Stack]:
         """The stacks whose workers are to be ended now, since they are silent for longer than the limit; each is named once."""
         if self._limit is None:

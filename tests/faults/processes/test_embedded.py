@@ -53,6 +53,8 @@ class Conductor:
     def reported(self, stack, news): pass
     def ended(self, stack, news): print(json.dumps({"ended": news.get("failure")}), flush=True)
     def idle(self): pass
+    def silent(self): return []
+    def stalled(self): return []
 
 class Listener:
     storage, dataset_hash = Path(sys.argv[2]), ""

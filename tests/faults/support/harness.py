@@ -14,14 +14,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .nursery import HERE, ROOT
 
-_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-PORTS = range(7200 + 100 * _worker, 7300 + 100 * _worker)  # outside those that Ray gives to workers
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+PORTS = range(7200 + 100 * WORKER, 7300 + 100 * WORKER)  # outside those that Ray gives to workers
 LONG = 600.0  # seconds after which a wait is a hang
 # A machine with ten times more to do than it has processors is slow, not dead. What Ray allows for is in seconds:
 PATIENT = {
@@ -77,9 +77,11 @@ class Process:
         wait_for(lambda: not any(title(pid) for pid in below))
 
 
-def driver(arguments: list[str], environment: dict[str, str], log: Path, folder: Path = ROOT, **more: str) -> Process:
-    """`python -m service ...`."""
-    return Process([sys.executable, "-m", "service", *arguments], environment, log, folder, **(PATIENT | more))
+def driver(
+    arguments: list[str], environment: dict[str, str], log: Path, folder: Path = ROOT, prefix: Sequence[str] = (), **more: str
+) -> Process:
+    """`python -m service ...`; `prefix` runs it on another host."""
+    return Process([*prefix, sys.executable, "-m", "service", *arguments], environment, log, folder, **(PATIENT | more))
 
 
 def wait_for(what: Callable[[], Any], process: Process | None = None, seconds: float = LONG, every: float = 0.05) -> Any:
@@ -164,29 +166,42 @@ def free_ports(count: int) -> list[int]:
 
 
 class RayNode(Process):
-    """A raylet, with a head's servers where `address` is empty; `--block` keeps its processes below this one."""
+    """A raylet, with a head's servers where `address` is empty; `--block` keeps its processes below this one.
+
+    `host`: its own address and the prefix of a command there, where it is not this host. `patience`: in place of PATIENT's values."""
 
     def __init__(
-        self, environment: dict[str, str], log: Path, *, number: int = 0, address: str = "", cpus: int = 1, home: Path = ROOT
+        self,
+        environment: dict[str, str],
+        log: Path,
+        *,
+        number: int = 0,
+        address: str = "",
+        cpus: int = 1,
+        home: Path = ROOT,
+        host: tuple[str, Sequence[str]] | None = None,
+        patience: Mapping[str, str] | None = None,
     ) -> None:
-        own = f"127.0.0.{number + 2}"  # loopback, and not what Ray would take for localhost and replace by the machine's address
+        # Loopback, and not what Ray would take for localhost and replace by the machine's address.
+        own, prefix = host or (f"127.0.0.{number + 2}", ())
         self.folder = tempfile.mkdtemp(prefix="wf", dir="/tmp")  # short: sockets lie in it
         ports = free_ports(6)
         self.address, self.dashboard = address or f"{own}:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
-        place = ["--address", address]
+        place = ["--address", address, *([f"--temp-dir={self.folder}"] if host else [])]
         if not address:
             place = [
                 "--head",
                 f"--port={ports[0]}",
-                "--include-dashboard=true",
+                f"--include-dashboard={'false' if host else 'true'}",  # it answers on loopback
                 f"--dashboard-port={ports[1]}",
                 f"--temp-dir={self.folder}",
             ]
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--node-ip-address={own}", f"--num-cpus={cpus}"]
+        command = [*prefix, str(Path(sys.executable).with_name("ray")), "start", "--block"]
+        command += [f"--node-ip-address={own}", f"--num-cpus={cpus}"]
         # Given: a raylet that has to ask its agents for them gives up after 15 seconds, which a busy machine takes to start them.
         agents = ("dashboard-agent-grpc-port", "dashboard-agent-listen-port", "metrics-export-port", "runtime-env-agent-port")
         command += [f"--{name}={port}" for name, port in zip(agents, ports[2:], strict=True)]
-        more = PATIENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_worker_niceness": "0"}
+        more = PATIENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_worker_niceness": "0"} | dict(patience or {})
         command += ["--disable-usage-stats", "--object-store-memory=100000000", *place]
         super().__init__(command, environment, log, home, **more)
 

@@ -89,7 +89,9 @@ def test_a_silent_worker_is_named_in_the_line_and_in_status_and_ended_where_the_
     driver.reported(stack, {"update": 20})
     clock[0] += 1
     driver.reported(stack, {"update": 40})
+    assert driver.silent() == []
     assert wait(40) == []
+    assert driver.silent() == [stack]
     said = capsys.readouterr().out
     assert f"{stack.lead.name}: its worker has been silent for 31 s, longer than usual" in said
     assert "| 1 worker silent for 3" in said.splitlines()[-1]

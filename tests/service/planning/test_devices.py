@@ -66,6 +66,7 @@ class Conductor:
     def ended(self, stack, news):
         self.ends.append(news.get("failure"))
     def idle(self): pass
+    def silent(self): return []
     def stalled(self): return []
 
 with cluster.connect(TrainingOptions(device="cuda", gpu_fraction=0.5)) as there:

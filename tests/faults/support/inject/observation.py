@@ -102,3 +102,8 @@ def ships_every(seconds: str) -> None:
 def patience(seconds: str) -> None:
     """How long the end of a run waits for MLflow."""
     when_imported("service.driving.session", lambda module: setattr(module, "PATIENCE", float(seconds)))
+
+
+def news_every(seconds: str) -> None:
+    """A worker goes on by itself for so long before it passes on its reports and waits to be asked for more."""
+    when_imported("trainables.tune_trainable", lambda module: setattr(module, "NEWS_EVERY", float(seconds)))

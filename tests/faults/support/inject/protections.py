@@ -251,3 +251,22 @@ def no_patience() -> None:
 def _impatient(module: Any) -> None:
     call = module.Bucket._call
     module.Bucket._call = lambda bucket, what, key, patience: call(bucket, what, key, 0.0)
+
+
+def no_calls() -> None:
+    """A driver does not call a silent worker."""
+    when_imported("service.cluster.workers", lambda module: setattr(module.Calls, "call", lambda *_: None))
+
+
+def no_fences() -> None:
+    """A worker commits to S3 whatever another one has done meanwhile."""
+
+    def change(module: Any) -> None:
+        def replace(bucket: Any, key: str, content: bytes, etag: str) -> str:
+            bucket.put(key, content)
+            return str(bucket.get(key)[1])
+
+        module.Bucket.replace = replace
+
+    when_imported("service.storage.s3", change)
+    when_imported("service.ledger.claims", lambda module: setattr(module, "check_epoch", lambda *_: None))
