@@ -8,7 +8,7 @@ from typing import Any
 
 from search_spaces.sweep.ranges import Range, values_of
 from search_spaces.sweep.space import spaces
-from search_spaces.sweep.sweep import Sweep
+from search_spaces.sweep.sweep import ALL_RATES, Sweep
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import CHOICES, UNCONTROLLED, Trial, options_of
@@ -51,13 +51,16 @@ def _hyper_cells(sweep: Sweep, algorithm: str) -> Iterator[dict[str, Any]]:
     """Every combination of the hyperparameters that `algorithm` has."""
     defaults = plugins.hyper_defaults(algorithm)
     axes = {name: values_of(value, defaults[name]) for name, value in sweep.hyper.items() if name in defaults}
-    for combination in itertools.product(*axes.values()):
-        yield dict(zip(axes, combination, strict=True))
+    rates = [name for name in defaults if name.endswith("learning_rate")]
+    together = values_of(sweep.hyper[ALL_RATES], 0.0) if ALL_RATES in sweep.hyper else ()
+    for rate in together or (None,):
+        for combination in itertools.product(*axes.values()):
+            yield ({} if rate is None else dict.fromkeys(rates, rate)) | dict(zip(axes, combination, strict=True))
 
 
 def _check_names(sweep: Sweep) -> None:
     """Raise UserError for a hyperparameter that no algorithm of the sweep has, and for a setting that none of its pruners has."""
-    hyper = {name for algorithm in sweep.algorithms for name in plugins.hyper_defaults(algorithm)}
+    hyper = {ALL_RATES} | {name for algorithm in sweep.algorithms for name in plugins.hyper_defaults(algorithm)}
     settings = {name for pruner in sweep.pruners for name in plugins.pruner_settings(pruner)}
     for kind, plugs, given, known in (
         ("hyperparameter", sweep.algorithms, sweep.hyper, hyper), ("setting", sweep.pruners, sweep.pruning, settings)

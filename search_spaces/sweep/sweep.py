@@ -17,6 +17,7 @@ from trainables.trial.published import published
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
 TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}}  # with their defaults
+ALL_RATES = "learning_rates"  # in `hyper`: one value for every learning rate of an algorithm
 VARIED = (*TRAINING, *CALIBRATION, *CHOICES)  # fields that may have a tuple of values: one more axis
 
 
@@ -26,11 +27,11 @@ class Sweep:
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter, one in
     `pruning` to the pruners that have that setting, an option of pruning to the pruners that use it. A tuple of values is one more axis,
-    there and in the fields of VARIED. `controls` adds to each pruned trial those that show whether its mask did anything
-    (Trial.controls). `published` (0 or 1) puts the papers' settings for each dataset under `hyper` (trainables/trial/published.py), and
-    `protocol` the settings of a code base (trainables/trial/protocols.py) in place of defaults. With `search` the sweep is adaptive:
-    `sparsities` and numbers in `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError where an
-    axis is empty or not a tuple.
+    there and in the fields of VARIED. `hyper={"learning_rates": ...}` sets all learning rates of an algorithm to one value. `controls`
+    adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts the papers'
+    settings for each dataset under `hyper` (trainables/trial/published.py), and `protocol` the settings of a code base
+    (trainables/trial/protocols.py) in place of defaults. With `search` the sweep is adaptive: `sparsities` and numbers in `hyper` may be
+    ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty or not a tuple.
     """
 
     datasets: tuple[str, ...]
@@ -67,6 +68,8 @@ class Sweep:
         for name, values in ranges.items():
             if isinstance(values, Range) and self.search is None:
                 raise UserError(f"{name} {values} is a range, which a grid cannot have: add search=Search(...)")
+        if self.search and ALL_RATES in self.hyper:
+            raise UserError(f"hyper.{ALL_RATES} goes with a grid; a search takes each learning rate by its name")
         for name, values in self.pruning.items():
             if isinstance(values, Range) or (self.search and isinstance(values, tuple | list)):
                 raise UserError(f"pruning.{name} {values} is searched, which only sparsities and hyper can be; give it one value")

@@ -153,3 +153,11 @@ def test_a_setting_of_pruners_is_an_axis_of_those_that_have_it() -> None:
     assert cells == ["dense", "snip@90", "rigl@90+delta=500+zeta=0.3", "rigl@90+zeta=0.3", "sparse_reg@90+delta=500", "sparse_reg@90"]
     with pytest.raises(UserError, match="no setting of snip 'delta'; there are: none"):
         expand(small(**given, pruners=("snip",), pruning={"delta": 500}))
+
+
+def test_all_learning_rates_of_an_algorithm_are_one_axis() -> None:
+    given = {"datasets": DATA[:1], "algorithms": ("bc", "iql"), "seeds": (0,), "pruners": ("dense",)}
+    trials = expand(small(**given, hyper={"learning_rates": (3e-4, 1e-3), "tau": 0.01}))
+    rates = {(t.algorithm, *(v for n, v in t.hyper_values().items() if n.endswith("learning_rate"))) for t in trials}
+    assert rates == {("bc", 3e-4), ("bc", 1e-3), ("iql", 3e-4, 3e-4), ("iql", 1e-3, 1e-3)}
+    assert {t.hyper_values().get("tau") for t in trials} == {None, 0.01}
