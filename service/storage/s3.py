@@ -41,6 +41,7 @@ class Bucket:
         self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._client, self._answered = _client(url), False
+        self._given_up = False  # a call has waited in vain, for as long as any does: until the server answers again, others try once
 
     def get(self, key: str, etag: str = "", *, patience: float = PATIENCE) -> tuple[bytes, str] | None:
         """Content and etag; None if the object still has `etag`. Raises FileNotFoundError."""
@@ -116,11 +117,12 @@ class Bucket:
         """The result of `call`, retried for up to `patience` seconds; None for "not modified"."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        until, pause = time.monotonic() + (patience if self._answered else min(FIRST_PATIENCE, patience)), 0.2
+        patience = 0.0 if self._given_up else patience if self._answered else min(FIRST_PATIENCE, patience)
+        until, pause = time.monotonic() + patience, 0.2
         while True:
             try:
                 result = call()
-                self._answered = True
+                self._answered, self._given_up = True, False
                 return result
             except ClientError as error:
                 self._answered = True
@@ -135,6 +137,7 @@ class Bucket:
                 if trouble in CONFIGURATION_ERRORS:
                     raise UserError(f"{self.url}: {trouble}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION") from None
             if time.monotonic() + pause > until:
+                self._given_up = self._given_up or patience >= PATIENCE
                 raise OSError(errno.EHOSTUNREACH, f"the server does not answer ({trouble}); check AWS_ENDPOINT_URL", self.url)
             time.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)

@@ -360,3 +360,38 @@ def test_folders_of_dead_workers_are_removed(on_host: Callable[[str], Path]) -> 
 def test_a_study_that_hosts_would_not_share_is_refused() -> None:
     with pytest.raises(UserError, match="keeps its studies in a database: --study-storage URL"):
         open_studies(load_sweep("td3bc_adaptive"), paths.root("s3://some-bucket/x"), None)
+
+
+def test_after_a_call_that_has_waited_in_vain_others_try_once_until_the_server_answers(
+    bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that leaves because its storage is out of reach makes several more calls on its way out."""
+    bucket.put("a", b"1")
+    monkeypatch.setattr(s3, "PATIENCE", 1.0)
+    put, away, tries = bucket._client.put_object, [True], []
+
+    def cable(**given: Any) -> Any:
+        tries.append(given)
+        if away[0]:
+            raise ConnectionResetError
+        return put(**given)
+
+    monkeypatch.setattr(bucket._client, "put_object", cable)
+    with pytest.raises(OSError, match="the server does not answer"):
+        bucket.put("a", b"2", patience=0.3)
+    tries.clear()
+    with pytest.raises(OSError, match="the server does not answer"):
+        bucket.put("a", b"2", patience=1.0)
+    assert len(tries) > 1, "a short wait in vain does not count"
+    for _ in range(2):
+        tries.clear()
+        with pytest.raises(OSError, match="the server does not answer"):
+            bucket.put("a", b"2", patience=1.0)
+        assert len(tries) == 1
+    away[0] = False
+    bucket.put("a", b"2", patience=1.0)
+    away[0] = True
+    tries.clear()
+    with pytest.raises(OSError, match="the server does not answer"):
+        bucket.put("a", b"3", patience=1.0)
+    assert len(tries) > 1
