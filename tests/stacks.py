@@ -87,7 +87,7 @@ class World:
     def start(self) -> World:
         """Prune and build at update 0."""
         self.masks = prune(self.agent, self.stack, self.data.draw)
-        if traits_of(self.stack.lead.pruner).rescores:
+        if traits_of(self.stack.lead.pruner).remembers:
             self.agent.latent = {name: self.agent.initial(name) for name in self.agent.specs}
         self.agent.build(self.execution, masks=self.masks)
         return self

@@ -130,7 +130,7 @@ class StackRun:
         starting = starting_rows(self.agent, self.stack, self.masks)
         traits = traits_of(self.stack.lead.pruner)
         self.first = self.masks if traits.grows or traits.rescores else {}
-        self.agent.latent = starting if traits.rescores else {}
+        self.agent.latent = starting if traits.remembers else {}
         self.build(starting)
         yield from self.masked()
         yield from self.files.commit(self.state())

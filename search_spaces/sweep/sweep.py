@@ -68,6 +68,13 @@ class Sweep:
         for name, values in ranges.items():
             if isinstance(values, Range) and self.search is None:
                 raise UserError(f"{name} {values} is a range, which a grid cannot have: add search=Search(...)")
+        if self.search and self.search.stop != "none":
+            for pruner in self.pruners:
+                if traits_of(pruner).rewinds:
+                    raise UserError(
+                        f"pruner {pruner!r} begins its training again and again: search.stop {self.search.stop!r} would compare "
+                        "its beginnings with the others' ends; leave one of the two away"
+                    )
         if self.search and ALL_RATES in self.hyper:
             raise UserError(f"hyper.{ALL_RATES} goes with a grid; a search takes each learning rate by its name")
         for name, values in self.pruning.items():

@@ -208,7 +208,7 @@ def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner
         assert sum(int(layer[0].sum()) for layer in mask) == kept(0.25, sum(spec.weights_per_layer))
         removed = to_row(spec, mask) == 0
         for kind, rows in world.rows().items():
-            if kind.endswith(f"/{name}"):
+            if kind.endswith(f"/{name}") and not kind.startswith("latent"):
                 assert (rows[removed] == 0).all(), kind
                 assert (rows[~removed] != 0).any()
 

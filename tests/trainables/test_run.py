@@ -241,9 +241,10 @@ def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had
     assert result(tmp_path / "left", own) == result(tmp_path / "whole", own)
 
 
-def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pruner", ["gmp", "imp"])
+def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(pruner: str, tmp_path: Path) -> None:
     """The mask changes between checkpoints; auto goes from dense to sparse on the way."""
-    own = trial(0, "gmp", 0.9)
+    own = trial(0, pruner, 0.9)
     whole = list(run([own], tmp_path / "whole", "auto"))
     assert len([r for r in whole if isinstance(r, Pruned)]) > 5
     assert isinstance(whole[-1], Finished)
@@ -267,8 +268,9 @@ def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(tmp_p
 
 
 @pytest.mark.parametrize("updates", [1, 2, 3])
-def test_gradual_pruning_ends_at_its_density_however_short_the_training(updates: int) -> None:
-    pruned = [r for r in run([trial(0, "gmp", 0.9, updates=updates, evaluations=1, episodes=1)]) if isinstance(r, Pruned)]
+@pytest.mark.parametrize("pruner", ["gmp", "imp"])
+def test_gradual_pruning_ends_at_its_density_however_short_the_training(pruner: str, updates: int) -> None:
+    pruned = [r for r in run([trial(0, pruner, 0.9, updates=updates, evaluations=1, episodes=1)]) if isinstance(r, Pruned)]
     assert pruned[-1].statistics[0]["mask/density/actor"] == pytest.approx(0.1, abs=1e-3)
 
 

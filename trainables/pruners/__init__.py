@@ -11,12 +11,13 @@
 | `mask_schedule(updates)` | changes masks during training, at these updates: update -> a share of weights (see below) |
 | `growth(network)` | a score per weight, high = let it grow, for masks that move |
 | `RESCORES = True` | masks that are chosen anew by `saliency` during training |
+| `REWINDS = True` | with budgets: after each change, what is left begins again with its first values |
 | `SETTINGS = {"delta": 1000}` | numbers that a trial may change: arguments of `mask_schedule`; RANGES as in algorithms/ |
 | `TITLE = "SNIP"` | its name as papers write it; without it, the file's name |
 
 With a `mask_schedule` and `budgets` alone, a trial starts dense, and the share is that of all weights to be removed that are gone from this
-update on. With `growth`, it starts from a mask, and the share of each layer's kept weights, the smallest ones, makes room for others. With
-RESCORES, it starts from a mask, and the share means nothing.
+update on (with REWINDS, the share of the changes that are made). With `growth`, it starts from a mask, and the share of each layer's kept
+weights, the smallest ones, makes room for others. With RESCORES, it starts from a mask, and the share means nothing.
 
 They are read from the source without importing the file (trainables/trial/pruner_traits.py), so define them at its top level.
 """

@@ -1,7 +1,8 @@
 """Masks that change while training goes on: weights, optimizer state, targets and execution follow at the scheduled updates.
 
-A pruner with a `mask_schedule` works in one of three ways: it removes more and more weights (GMP), it replaces a share of each layer's
-weights (`growth`: SET, RigL), or it chooses among all weights anew (RESCORES: Sparse-Reg).
+A pruner with a `mask_schedule` works in one of four ways: it removes more and more weights (GMP), it does so and trains the others again
+from where they began (REWINDS: IMP), it replaces a share of each layer's weights (`growth`: SET, RigL), or it chooses among all weights
+anew (RESCORES: Sparse-Reg).
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ def change(
                 for index, member in enumerate(members):
                     quantiles[member, name] = [mask_statistics.quantiles(layer[index]) for layer in scores[name]]
     agent.build(execution, {name: rows[f"online/{name}"] for name in agent.specs}, new)
+    if traits_of(stack.trials[min(shares)].pruner).rewinds:
+        counts = dict.fromkeys(counts, 0)
     agent.load_rows(rows, counts)
     return new
 
@@ -119,11 +122,29 @@ def change(
 def kind_of(pruner: str) -> Callable[[Change], Changed]:
     """How a pruner changes masks."""
     traits = traits_of(pruner)
-    return replace if traits.grows else rescore if traits.rescores else remove
+    return replace if traits.grows else rescore if traits.rescores else rewind if traits.rewinds else remove
 
 
 def remove(change: Change) -> Changed:
     """Keep the weights that score highest, fewer than before; what is removed stays removed."""
+    return _fewer(change, lambda sparsity, share: 1 - share * sparsity)
+
+
+def rewind(change: Change) -> Changed:
+    """Keep the weights that score highest, and begin again: weights, biases and targets as at first, moments and their counts at 0.
+
+    With the same factor each time: after the share t of all changes a network keeps d^t of its weights, and d after the last."""
+    new, _, scores = _fewer(change, lambda sparsity, share: (1 - sparsity) ** share)
+    rows = dict(change.rows)
+    for name in change.agent.specs:
+        rows[f"online/{name}"] = rows[f"latent/{name}"]
+        rows |= {kind: torch.zeros_like(rows[kind]) for kind in (f"adam.first/{name}", f"adam.second/{name}")}
+        rows |= {f"target/{name}": rows[f"latent/{name}"]} if f"target/{name}" in rows else {}
+    return new, rows, scores
+
+
+def _fewer(change: Change, density_at: Callable[[float, float], float]) -> Changed:
+    """Masks that keep `density_at(sparsity, share)` of each network, of those that they kept."""
     new: Masks = {}
     scores: Saliencies = {}
     for name, spec in change.agent.specs.items():
@@ -134,7 +155,7 @@ def remove(change: Change) -> Changed:
         budgets = []
         for member, (trial, share) in enumerate(zip(change.stack.trials, change.shares, strict=True)):
             alive = [int(layer[member].sum()) for layer in mask]
-            budgets.append(within(change.pruner.budgets(spec, 1 - share * trial.sparsity_in(name)), alive))
+            budgets.append(within(change.pruner.budgets(spec, density_at(trial.sparsity_in(name), share)), alive))
         new[name] = threshold_in_layers(scores[name], budgets)
     return new, change.rows, scores
 

@@ -167,7 +167,7 @@ def _needs(trial: Trial, specs: Mapping[str, MLP]) -> Needs:
     rows = [f"{part}/{name}" for part in ("online", "adam.first", "adam.second") for name in specs]
     rows += [f"target/{name}" for name in specs if name in targets]
     traits = traits_of(trial.pruner)
-    rows += [f"latent/{name}" for name in specs if traits.rescores]
+    rows += [f"latent/{name}" for name in specs if traits.remembers]
     needs: Needs = {name: (torch.float32, (specs[name.partition("/")[2]].row,)) for name in rows}
     for which in ("mask", "first") if traits.grows or traits.rescores else ("mask",):
         needs |= {f"{which}/{name}": (torch.uint8, (-(-sum(spec.weights_per_layer) // 8),)) for name, spec in specs.items()}

@@ -19,12 +19,18 @@ class PrunerTraits:
     during_training: bool  # its masks change on a schedule while training goes on
     grows: bool  # such a change removes some weights and lets as many grow anew
     rescores: bool  # such a change chooses among all weights anew, and those that return have the values they had
+    rewinds: bool  # after such a change, the weights that are left begin again with their first values
     shrinks: bool  # it makes the networks smaller and removes no weights from them
 
     @property
     def at_initialization(self) -> bool:
         """Whether it makes its masks before training, once and for all."""
         return not (self.during_training or self.shrinks)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether weights may return to values that the networks no longer have."""
+        return self.rescores or self.rewinds
 
     @property
     def starts_sparse(self) -> bool:
@@ -45,5 +51,6 @@ def traits_of(pruner: str) -> PrunerTraits:
         during_training="mask_schedule" in names,
         grows="growth" in names,
         rescores=bool(plugins.constant("pruners", pruner, "RESCORES", False)),
+        rewinds=bool(plugins.constant("pruners", pruner, "REWINDS", False)),
         shrinks=shrinks,
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from search_spaces.sweep import expand, override
+from search_spaces.sweep import Range, Search, expand, override
 from tests.search_spaces.sweep.small import DATA, small
 from trainables.errors import UserError
 
@@ -161,3 +161,10 @@ def test_all_learning_rates_of_an_algorithm_are_one_axis() -> None:
     rates = {(t.algorithm, *(v for n, v in t.hyper_values().items() if n.endswith("learning_rate"))) for t in trials}
     assert rates == {("bc", 3e-4), ("bc", 1e-3), ("iql", 3e-4, 3e-4), ("iql", 1e-3, 1e-3)}
     assert {t.hyper_values().get("tau") for t in trials} == {None, 0.01}
+
+
+def test_trainings_that_begin_again_are_not_stopped_early() -> None:
+    search = Search(suggestions=4, stop="asha")
+    with pytest.raises(UserError, match=r"pruner 'imp' begins its training again and again: search\.stop 'asha' would compare"):
+        small(pruners=("imp",), sparsities=Range(0.5, 0.9), search=search)
+    small(pruners=("imp",), sparsities=Range(0.5, 0.9), search=Search(suggestions=4))

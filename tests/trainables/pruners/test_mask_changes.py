@@ -14,6 +14,7 @@ from trainables import plugins
 from trainables.errors import UserError
 from trainables.pruning.mask_changes import change, drop_and_grow, moved
 from trainables.pruning.ranking import kept
+from trainables.tensors.mask import to_row
 from trainables.tensors.streams import Streams
 from trainables.trial import Trial
 
@@ -80,6 +81,26 @@ def test_sparse_reg_scores_the_whole_network_with_what_masked_weights_were() -> 
         assert torch.equal(weight, torch.where(new == 1, was, 0))
 
 
+def test_imp_begins_again_with_the_first_values_of_the_largest_weights() -> None:
+    world = trained("imp")
+    weights = weights_of(world, world.rows()["online/actor"])
+    found = changed(world, 0.5)
+    total = sum(weight.numel() for weight in weights)
+    assert sum(int(mask.sum()) for mask in found) == kept(0.4**0.5, total)
+    for mask, weight in zip(found, weights, strict=True):
+        if int(mask.sum()) < mask.numel():
+            assert weight[mask == 1].abs().min() >= weight[mask == 0].abs().max()
+    rows, first = world.rows(), world.agent.initial("actor")
+    spec = world.agent.specs["actor"]
+    assert torch.equal(rows["online/actor"], first * to_row(spec, world_masks(found)))
+    assert not rows["adam.first/actor"].any()
+    assert world.counts() == {"actor": 0}
+
+
+def world_masks(layers: list[Tensor]) -> list[Tensor]:
+    return [layer[None, None] for layer in layers]
+
+
 def test_what_set_grows_is_random_and_another_at_each_change() -> None:
     world = trained("set")
     first = changed(world, 0.3)
@@ -105,6 +126,12 @@ def test_sparse_reg_scores_anew_until_its_end() -> None:
     schedule = plugins.load("pruners", "sparse_reg").mask_schedule
     assert list(schedule(10_000, delta=2000, until=6000)) == [2000, 4000]
     assert list(schedule(5_000, delta=2000, until=200_000)) == [2000, 4000]
+
+
+def test_imp_has_as_many_trainings_as_rounds_and_one() -> None:
+    schedule = plugins.load("pruners", "imp").mask_schedule(1500, rounds=14)
+    assert list(schedule) == list(range(100, 1500, 100))
+    assert list(schedule.values()) == pytest.approx([turn / 14 for turn in range(1, 15)])
 
 
 def test_how_far_a_mask_has_moved() -> None:

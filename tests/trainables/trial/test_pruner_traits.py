@@ -12,7 +12,15 @@ from trainables.errors import UserError
 from trainables.trial.pruner_traits import PrunerTraits, traits_of
 
 DEFAULT = PrunerTraits(
-    uses_losses=True, in_rounds=False, regrows=False, has_budgets=False, during_training=False, grows=False, rescores=False, shrinks=False
+    uses_losses=True,
+    in_rounds=False,
+    regrows=False,
+    has_budgets=False,
+    during_training=False,
+    grows=False,
+    rescores=False,
+    rewinds=False,
+    shrinks=False,
 )
 
 
@@ -27,6 +35,7 @@ def test_traits_are_what_the_module_defines(pruner: str) -> None:
     assert traits.at_initialization == (not hasattr(module, "mask_schedule") and not hasattr(module, "shrink"))
     assert traits.grows == hasattr(module, "growth")
     assert traits.rescores == getattr(module, "RESCORES", False)
+    assert traits.rewinds == getattr(module, "REWINDS", False)
     assert traits.starts_sparse == (traits.at_initialization or traits.grows or traits.rescores)
     assert traits.uses_losses == (not hasattr(module, "shrink") and not getattr(module, "WITHOUT_LOSS", False))
     if not traits.starts_sparse:
