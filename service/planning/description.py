@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from search_spaces.sweep.ranges import Range
+from search_spaces.sweep.sweep import VARIED, Sweep
 from service.planning.plan import Plan
 from service.terminal.words import duration
 from trainables.datasets import local
@@ -50,6 +52,7 @@ def _of_the_file(plan: Plan) -> list[str]:
         f"{plan.name}: {len(plan.trials)} trials of {sweep.updates:,} updates, {sweep.evaluations} evaluations of {sweep.episodes} episodes"
         + (f", {sweep.final_episodes} final episodes" if sweep.final_episodes else ""),
         *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in AXES),
+        *(f"  {name}  {_listed(value) if isinstance(value, tuple) else value}" for name, value in _changed(sweep).items()),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
         *(f"  pruning.{name}  {value}" for name, value in sweep.pruning.items()),
     ]
@@ -62,6 +65,12 @@ def _of_all_runs(plan: Plan) -> list[str]:
         f"{plan.name}: {len(plan.trials)} trials of {updates} updates, all that its runs have planned",
         *(f"  {axis:<12}{_listed(list(dict.fromkeys(getattr(t, field) for t in plan.trials)))}" for axis, field in AXES.items()),
     ]
+
+
+def _changed(sweep: Sweep) -> dict[str, Any]:
+    """The options of pruning and training that the sweep has not at their defaults."""
+    defaults = {field.name: field.default for field in fields(Sweep)}
+    return {name: getattr(sweep, name) for name in ("protocol", "published", *VARIED) if getattr(sweep, name) != defaults[name]}
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

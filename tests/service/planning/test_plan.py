@@ -151,3 +151,9 @@ def test_a_reused_trial_names_the_sweep_that_did_it(tmp_path: Path, hopper: str)
     plan = planned(tmp_path)
     assert set(plan.elsewhere.values()) == {"quickstart"}
     assert "reused      4 of sweep quickstart" in describe(plan)
+
+
+def test_a_plan_names_the_options_that_are_not_at_their_defaults(tmp_path: Path, hopper: str) -> None:
+    text = describe(planned(tmp_path, "smoke", "protocol=authors", "transitions=100,200", "rescale=unit"))
+    assert "\n  protocol  authors\n  transitions  100, 200\n  rescale  unit\n" in text
+    assert "protocol" not in describe(planned(tmp_path))
