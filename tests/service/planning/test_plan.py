@@ -157,3 +157,13 @@ def test_a_plan_names_the_options_that_are_not_at_their_defaults(tmp_path: Path,
     text = describe(planned(tmp_path, "smoke", "protocol=authors", "transitions=100,200", "rescale=unit"))
     assert "\n  protocol  authors\n  transitions  100, 200\n  rescale  unit\n" in text
     assert "protocol" not in describe(planned(tmp_path))
+
+
+def test_a_trial_that_starts_dense_is_not_taken_for_a_sparse_one() -> None:
+    snip, gmp, imp, dense = (
+        price(Trial(dataset="a/b/c-v0", algorithm="bc", pruner=pruner, sparsity=0.0 if pruner == "dense" else 0.95), "cpu")
+        for pruner in ("snip", "gmp", "imp", "dense")
+    )
+    assert snip < 0.1
+    assert 0.3 < gmp == imp < 0.5
+    assert dense == 1
