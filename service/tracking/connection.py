@@ -13,6 +13,7 @@ from typing import Any
 from service.terminal.redaction import redact
 from trainables.errors import UserError
 
+DATABASE_TRIES = 3  # MLflow's ten take 100 seconds
 PASSING = r"connect|timed? ?out|timeout|locked|busy|max retries|service unavailable|error code (5\d\d|429)|5\d\d error|remote end"
 
 
@@ -66,7 +67,9 @@ def client_class() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
+        from mlflow.store.db import utils
 
+    utils.MAX_RETRY_COUNT = DATABASE_TRIES
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # TrackingError says what is wrong, in one line
     return MlflowClient
