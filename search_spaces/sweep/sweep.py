@@ -136,6 +136,7 @@ class Sweep:
         given = protocol(self.protocol, algorithm)
         taken = options_of(pruner, algorithm)
         axes = {option: self._or(given, option, choices[0]) for option, choices in CHOICES.items() if option in taken}
+        # Left out at its default, since the names of studies that are older than this option hash the others.
         axes = {option: values for option, values in axes.items() if option != "structure" or values != ("none",)}
         axes |= {name: values for name, default in TRAINING.items() if (values := self._or(given, name, default)) != (default,)}
         if traits_of(pruner).uses_losses:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from .support.harness import Process
 from .support.invariants import Twin, check, mlflow_client, twin_of
 from .support.nursery import Nursery
 
@@ -66,6 +67,15 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Fresh:
     with mlflow_client(f"sqlite:///{folder / 'mlflow.db'}") as client:
         client.search_experiments()
     return Fresh(folder)
+
+
+@pytest.fixture
+def started() -> Iterator[list[Process]]:
+    """Processes that are ended with the test, last ones first."""
+    processes: list[Process] = []
+    yield processes
+    for process in reversed(processes):
+        process.end()
 
 
 @pytest.fixture

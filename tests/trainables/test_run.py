@@ -47,6 +47,17 @@ def run(trials: list[Trial], storage: Path | None = None, execution: str = "dens
     return run_stack(Stack(tuple(trials)), storage, execution=execution, checkpoint_every=EVERY)
 
 
+def stopped_and_resumed(own: Trial, update: int, storage: Path, execution: str = "auto") -> list[Report]:
+    """All reports of a trial that is stopped after the checkpoint of an update, then run again."""
+    reports: list[Report] = []
+    for report in (first := run([own], storage, execution)):
+        reports.append(report)
+        if report == Checkpointed(update):
+            first.close()
+            break
+    return reports + list(run([own], storage, execution))
+
+
 def plain(report: Report, member: int | None = None) -> Any:
     """A report without its times; of one member where asked."""
 
@@ -180,13 +191,8 @@ def test_a_trial_of_the_authors_protocol_on_a_cut_dataset_resumes_as_it_was(tmp_
     other = [r.statistics[0] for r in run([replace(own, transitions=0)]) if isinstance(r, Pruned)]
     assert kept != other, "the mask is of other data"
     for stop_at in (0, 14):
-        storage = tmp_path / str(stop_at)
-        for report in (first := run([own], storage)):
-            if report == Checkpointed(stop_at):
-                first.close()
-                break
-        list(run([own], storage))
-        assert result(storage, own) == result(tmp_path / "whole", own)
+        stopped_and_resumed(own, stop_at, tmp_path / str(stop_at), "dense")
+        assert result(tmp_path / str(stop_at), own) == result(tmp_path / "whole", own)
 
 
 @pytest.mark.parametrize("pruner", ["rigl", "set", "sparse_reg"])
@@ -200,16 +206,9 @@ def test_masks_that_move_stopped_anywhere_and_resumed_equal_uninterrupted(pruner
     assert 0 < pruned[-1]["mask/first_overlap/critic"] < 1
     assert {now["mask/density/critic"] for now in pruned} == {pruned[0]["mask/density/critic"]}
     for stop_at in (7, 14, 21):
-        storage = tmp_path / str(stop_at)
-        reports: list[Report] = []
-        for report in (first := run([own], storage, "auto")):
-            reports.append(report)
-            if report == Checkpointed(stop_at):
-                first.close()
-                break
-        rest = list(run([own], storage, "auto"))
-        assert [plain(r) for r in reports + rest] == [plain(r) for r in whole]
-        assert result(storage, own) == result(tmp_path / "whole", own)
+        reports = stopped_and_resumed(own, stop_at, tmp_path / str(stop_at))
+        assert [plain(r) for r in reports] == [plain(r) for r in whole]
+        assert result(tmp_path / str(stop_at), own) == result(tmp_path / "whole", own)
 
 
 @pytest.mark.parametrize("pruner", ["rigl", "sparse_reg", "gmp"])
@@ -255,16 +254,9 @@ def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(prune
         assert 0 < scores[0] < scores[-1]
         assert scores == sorted(scores)
     for stop_at in (7, 14, 21):
-        storage = tmp_path / str(stop_at)
-        reports: list[Report] = []
-        for report in (first := run([own], storage, "auto")):
-            reports.append(report)
-            if report == Checkpointed(stop_at):
-                first.close()
-                break
-        rest = list(run([own], storage, "auto"))
-        assert [plain(r) for r in reports + rest] == [plain(r) for r in whole]
-        assert result(storage, own) == result(tmp_path / "whole", own)
+        reports = stopped_and_resumed(own, stop_at, tmp_path / str(stop_at))
+        assert [plain(r) for r in reports] == [plain(r) for r in whole]
+        assert result(tmp_path / str(stop_at), own) == result(tmp_path / "whole", own)
 
 
 @pytest.mark.parametrize("updates", [1, 2, 3])

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,14 +117,6 @@ def test_nobody_else_reads_or_uses_an_embedded_ray(protection: str, environment:
 @pytest.fixture
 def place(fresh: Fresh) -> Path:
     return fresh()
-
-
-@pytest.fixture
-def started() -> Iterator[list[Process]]:
-    found: list[Process] = []
-    yield found
-    for process in reversed(found):
-        process.end()
 
 
 def begun(place: Path, environment: dict[str, str], started: list[Process], *faults: str, **more: str) -> Process:

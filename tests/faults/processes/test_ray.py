@@ -7,7 +7,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,15 +43,6 @@ def big(nursery: Nursery, fresh: Fresh) -> Twin:
 @pytest.fixture
 def place(fresh: Fresh) -> Path:
     return fresh()
-
-
-@pytest.fixture
-def started() -> Iterator[list[Process]]:
-    """Processes that are ended with the test, last ones first."""
-    found: list[Process] = []
-    yield found
-    for process in reversed(found):
-        process.end()
 
 
 def faults(storage: Path, *more: str) -> str:

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,14 +17,6 @@ from ..support.nursery import ROOT, Nursery
 pytestmark = pytest.mark.slow_faults
 
 EVERY, SETTINGS = 500, {"updates": "3000", "evaluations": "1"}
-
-
-@pytest.fixture
-def started() -> Iterator[list[Process]]:
-    found: list[Process] = []
-    yield found
-    for process in reversed(found):
-        process.end()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ from ..support.nursery import Nursery
 SECRET = "hunter2hunter2"
 SECRETS = {name: f"{SECRET}-{name}" for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "FOO_TOKEN", "HF_TOKEN")}
 PAGES = ("api/jobs/", "api/v0/actors?detail=1", "api/v0/workers?detail=1", "api/v0/tasks?detail=1")
-
-
-@pytest.fixture
-def started() -> Iterator[list[Process]]:
-    found: list[Process] = []
-    yield found
-    for process in reversed(found):
-        process.end()
 
 
 @pytest.fixture
