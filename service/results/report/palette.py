@@ -26,7 +26,7 @@ PRUNERS: dict[str, tuple[Pair, str]] = {
     "prospr": (("#8a1c4a", "#d4628f"), "<"),
     "magnitude": (("#b27f00", "#f0b429"), "v"),
     "gmp": (("#7a7d1c", "#c6ca5a"), ">"),
-    "imp": (("#5c4d00", "#cdbb5b"), "2"),
+    "imp": (("#5c4d00", "#cdbb5b"), "8"),
     "rigl": (("#b5179e", "#f06fd8"), "*"),
     "set": (("#6a8d00", "#b4d455"), "H"),
     "sparse_reg": (("#00798c", "#3fb8c9"), "d"),
@@ -36,7 +36,7 @@ PRUNERS: dict[str, tuple[Pair, str]] = {
 }
 # For pruners of other files: one of these, by a hash of the name.
 OTHERS: tuple[tuple[Pair, str], ...] = (
-    (("#a03e3e", "#e07a7a"), "8"), (("#4a6fa5", "#94b4e0"), "1"), (("#2a6f6f", "#7cc4c4"), "+"), (("#7a5195", "#b98fd4"), "3"),
+    (("#a03e3e", "#e07a7a"), "4"), (("#4a6fa5", "#94b4e0"), "1"), (("#2a6f6f", "#7cc4c4"), "+"), (("#7a5195", "#b98fd4"), "3"),
 )  # fmt: skip
 SHADES = 4
 PLAIN, DENSE_DASH, OTHER_DASH = "-", "--", (0, (7, 2))
@@ -44,7 +44,7 @@ CONTROLS: dict[str, tuple[Any, str, str]] = {  # dash, marker, hatch
     "+shuffle": ("-.", "1", "///"),
     "+reinit": ((0, (5, 1, 1, 1, 1, 1)), "2", "---"),
 }
-OTHER_MARKERS, OTHER_HATCH = ("3", "4", "+", "x"), "..."
+OTHER_MARKERS, OTHER_HATCH = ("3", "4", "+", "|"), "..."  # no "x": that is a seed without a score
 
 
 @dataclass(frozen=True)

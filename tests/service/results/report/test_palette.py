@@ -65,3 +65,9 @@ def test_methods_have_one_order_and_the_names_of_papers() -> None:
     assert method_name("snip,critic@90+shuffle", 0.95) == "SNIP 95 %, critic 90 %, shuffled"
     assert method_name("grasp+calibration_size=64") == "GraSP, calibration size 64"
     assert method_name("dense", 0.0) == method_name("dense") == "dense"
+
+
+def test_no_method_looks_like_a_seed_without_a_score() -> None:
+    """That is an x on the axis."""
+    variants = {style_of(f"{pruner}+delta={number}").marker for pruner in PRUNERS for number in range(20)}
+    assert "x" not in variants | {style_of(pruner).marker for pruner in PRUNERS}
