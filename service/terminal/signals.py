@@ -1,7 +1,8 @@
 """Leaving in time: `ray job stop` and init systems send SIGTERM and kill three seconds later; people press Ctrl-C or close the terminal.
 
-The handler raises KeyboardInterrupt in the main thread, which unwinds through whatever runs. On a busy machine or inside foreign code
-that can take too long, so a watchdog runs beside it: it commits the last words itself where that has not happened, and ends the process.
+The handler raises KeyboardInterrupt in the main thread, which unwinds through whatever runs. On a busy machine that can take too long, and
+inside foreign code that waits, as Ray's does for a head that is dead, the handler is not called at all. So a watchdog hears of the signal
+by itself: it commits the last words where that has not happened, and ends the process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,12 +59,16 @@ class Leaving:
         global _left
         _hang_up(number)
         _left, self.why = True, self.why or signal.Signals(number).name
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         raise KeyboardInterrupt
 
-    def _watch(self) -> None:
-        if self._over.wait(SPEAK):
+    def _watch(self, heard: int) -> None:
+        """Wait for a signal, then for the process to leave, and end it if it does not. Python's C code writes each signal to a pipe that
+        ends in `heard` when it comes, whatever the main thread is doing."""
+        with os.fdopen(heard, "rb", buffering=0) as pipe:
+            number = next((number for number in iter(partial(pipe.read, 1), b"") if number[0] in SIGNALS), b"")
+        if not number or self._over.wait(SPEAK):
             return
+        self.why = self.why or signal.Signals(number[0]).name
         # If the storage hangs, so do the last words. The process still ends in time, and the next driver sees that its lease is dead.
         threading.Thread(target=self._speak, name="last words", daemon=True).start()
         if not self._over.wait(LEAVE - SPEAK):
@@ -89,12 +95,19 @@ class Leaving:
     def installed(self) -> Iterator[None]:
         """Signals are taken inside, and given back after it."""
         before = [signal.getsignal(number) for number in SIGNALS]
+        heard, said = os.pipe()
+        os.set_blocking(said, False)
+        with blocked():
+            threading.Thread(target=self._watch, args=[heard], name="watchdog", daemon=True).start()
         Leaving.current = self
+        waked = signal.set_wakeup_fd(said, warn_on_full_buffer=False)
         self.install()
         try:
             yield
         finally:
             self._over.set()
+            signal.set_wakeup_fd(waked)
+            os.close(said)
             Leaving.current = None
             if not self.why:  # else the process is about to end, and no second signal may stop it in that
                 for number, handler in zip(SIGNALS, before, strict=True):
@@ -160,6 +173,8 @@ def shielded() -> Iterator[None]:
 
 
 def _in_child() -> None:
+    if Leaving.current:
+        signal.set_wakeup_fd(-1)  # or a signal to the child would be heard by our watchdog
     if _shielded:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
