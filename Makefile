@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: sweep help test test-faults test-stack test-gpu test-pages docs lint bench clean
 
 sweep: .venv/installed  ## install, record the default dataset if it is missing, run search_spaces/quickstart.py and show the results
-	@$(BIN)/python -m service run quickstart
+	@$(BIN)/winnow run quickstart
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  %-12s %s\n", $$1, $$2 }'

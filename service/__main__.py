@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The commands: python -m service COMMAND ..."""
+"""The commands: winnow COMMAND ..."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def commands(text: str) -> list[str]:
     for kind, block in BLOCK.findall(text):
         lines = block.replace("\\\n", " ").splitlines()
         typed += lines if kind == "sh" else [line[2:] for line in lines if line.startswith("$ ")]
-    typed += [span for span in SPAN.findall(BLOCK.sub("", text)) if re.match(r"(python|make) ", span)]
+    typed += [span for span in SPAN.findall(BLOCK.sub("", text)) if re.match(r"(python|make|winnow) ", span)]
     return [command for line in typed if (command := line.split("  #")[0].split(" # ")[0].strip(" &"))]
 
 
@@ -72,6 +72,8 @@ def fault(command: str, own: set[str], root: Path = ROOT) -> str:
     if words[0] == "make":
         known = re.findall(r"^([\w-]+):", (root / "Makefile").read_text(), re.M)
         return "" if words[1] in known else f"no such target; there are: {', '.join(known)}"
+    if words[0] == "winnow":
+        words = ["python", "-m", "service", *words[1:]]
     if words[0] != "python":
         return ""
     if words[1] != "-m":

@@ -33,9 +33,9 @@ def test_all_pages_are_checked() -> None:
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ("python -m service run nothing", "no sweep nothing"),
-        ("python -m service run quickstart --set seed=1", "no override 'seed'"),
-        ("python -m service fly quickstart", "invalid choice: 'fly'"),
+        ("winnow run nothing", "no sweep nothing"),
+        ("winnow run quickstart --set seed=1", "no override 'seed'"),
+        ("winnow fly quickstart", "invalid choice: 'fly'"),
         ("ray job submit --working-dir . -- python -m service run nothing", "no sweep nothing"),
         ("python -m trainables --dataset", "expected one argument"),
         ("python -m trainables.datasets.collect recorded", "invalid choice"),
@@ -48,7 +48,7 @@ def test_a_wrong_command_is_found(command: str, problem: str) -> None:
     assert problem in fault(command, set())
 
 
-@pytest.mark.parametrize("command", ["python -m service run mine", "python mine.py", "make lint", "mlflow ui", "python -m service --help"])
+@pytest.mark.parametrize("command", ["winnow run mine", "python mine.py", "make lint", "mlflow ui", "winnow --help"])
 def test_a_right_command_passes(command: str) -> None:
     assert fault(command, {"mine"}) == ""
 
@@ -77,7 +77,7 @@ def test_anchors_are_those_of_github() -> None:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code with the files that the page contains."""
     folder = tmp_path_factory.mktemp("copy")
-    for name in ("trainables", "search_spaces", "service"):
+    for name in ("trainables", "search_spaces", "service", "winnow"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in FILE.findall(YOUR_OWN.read_text()):
         assert not (folder / path).exists()
@@ -92,9 +92,10 @@ def test_the_page_on_your_own_plug_ins_runs(copy: Path) -> None:
     folders = {"MINARI_DATASETS_PATH": str(copy / "minari"), "WINNOW_STORAGE": str(copy / "storage"), "PYTHONPATH": str(copy)}
     output = ""
     for command in lines:
-        if re.search(r"pytest|service (run|report)", command):
+        if re.search(r"pytest|winnow (run|report)", command):
             continue
-        words = [sys.executable, *shlex.split(command)[1:]]
+        program, *words = shlex.split(command)
+        words = [sys.executable, *(["-m", "winnow"] if program == "winnow" else []), *words]
         done = subprocess.run(words, cwd=copy, env=os.environ | folders, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
         output += done.stdout

@@ -117,7 +117,7 @@ def with_protocol(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, 
 def check_writable(storage: Path) -> None:
     """Raise UserError unless the folder, or its nearest existing parent, can be written to."""
     if storage.parts[:1] == ("s3:",):
-        raise UserError("--storage: only sweeps (python -m service) can store results on S3; give a folder")
+        raise UserError("--storage: only sweeps (winnow) can store results on S3; give a folder")
     nearest = next(path for path in (storage.absolute(), *storage.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"--storage {str(storage)!r}: {nearest} is not a writable folder")

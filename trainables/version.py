@@ -13,4 +13,4 @@ def version() -> str:
     """As pyproject.toml declares it where that lies beside the packages, as in a checkout or a job's copy; else of what is installed."""
     if PROJECT.exists():
         return str(tomllib.loads(PROJECT.read_text())["project"]["version"])
-    return importlib.metadata.version("winnow")
+    return importlib.metadata.version("winnow-rl")

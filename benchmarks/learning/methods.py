@@ -1,7 +1,7 @@
 """Every algorithm, dense and at 95 %, and what controls say of SNIP: docs/methods.md, from what two sweeps left in MLflow.
 
-python -m service run methods --set algorithms=bc,td3_bc     # or any part of it, as often as needed
-python -m service run methods_controls
+winnow run methods --set algorithms=bc,td3_bc     # or any part of it, as often as needed
+winnow run methods_controls
 python -m benchmarks.learning.methods [--storage FOLDER]      # writes methods.json and methods_controls.json, and the tables of the page
 """
 

@@ -1,6 +1,6 @@
 """The first study, docs/results.md: its figures and tables from what the sweeps `study`, `study_grasp` and `study_longer` left in MLflow.
 
-for sweep in study study_grasp study_longer; do python -m service run $sweep; done     # resumed as often as needed
+for sweep in study study_grasp study_longer; do winnow run $sweep; done     # resumed as often as needed
 python -m benchmarks.learning.results [--storage FOLDER]      # renews docs/results/ and the tables of docs/results.md
 """
 

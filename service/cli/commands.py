@@ -1,6 +1,6 @@
 """Commands are plug-ins: `service/cli/sweeps/status.py` is the command `status`. To add one is to add a file.
 
-Such a file declares `HELP`, one line; `EXAMPLE`, what may be typed after `python -m service`; `arguments(parser)`, which adds what it
+Such a file declares `HELP`, one line; `EXAMPLE`, what may be typed after `winnow`; `arguments(parser)`, which adds what it
 takes; and `call(arguments, storage)`, which runs it and returns the exit code. It imports what is heavy inside `call`: every command is
 parsed, and Tab answered, before torch or ray could be imported.
 """

@@ -1,4 +1,4 @@
-"""What may be typed after `python -m service`, put together from the commands' files."""
+"""What may be typed after `winnow`, put together from the commands' files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import groupby
 from service.cli.commands import Command, commands
 from trainables.version import version
 
-PROGRAM = "python -m service"
+PROGRAM = "winnow"
 EXAMPLES = f"""examples:
   {PROGRAM} plan quickstart
   {PROGRAM} run quickstart --set seeds=0,1,2 --set updates=50000

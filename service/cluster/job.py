@@ -60,7 +60,7 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
         print(f"\n{id} keeps running; its output: ray job logs --address {shown} -f {id}")
         return 0
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
-        status = shlex.join(["python", "-m", "service", "status", name, *([f"--storage={storage}"] if storage else [])])
+        status = shlex.join(["winnow", "status", name, *([f"--storage={storage}"] if storage else [])])
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{shown} answers no longer ({redact(why)}); `{status}` shows how far {name} is") from None
     print(f"{id}: {end.value}")

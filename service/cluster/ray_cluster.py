@@ -220,7 +220,11 @@ def _ray() -> Iterator[None]:
     """
     if where := address.given():
         with waiting("starting Ray"), signals.shielded():
-            ray.init(runtime_env={"env_vars": ONE_THREAD | environment_variables()}, **QUIET)
+            in_job = (
+                "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+            )  # then Ray takes that one, and workers run in the job's own copy of the code
+            config = None if in_job else workers.OursFirst()
+            ray.init(runtime_env={"env_vars": ONE_THREAD | environment_variables()}, job_config=config, **QUIET)
         host, port = address.place(where)
         if host and not where.startswith("ray://") and not address.asks_for_token(host, port):
             print(f"warning: the cluster at {redact(where)} {address.NO_TOKEN} (docs/cluster.md)", file=sys.stderr, flush=True)
@@ -298,7 +302,8 @@ def _start(folder: Path) -> None:
             with _token():
                 # Workers inherit an embedded Ray's environment; a runtime_env would have each of them started twice.
                 cpus = len(os.sched_getaffinity(0))
-                ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=str(folder), **QUIET)
+                where = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
+                ray.init("local", job_config=workers.OursFirst(), **where, **QUIET)
             return
         except Exception as error:  # Ray raises nothing more special
             if "timed out during startup" not in str(error):

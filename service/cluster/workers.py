@@ -6,14 +6,28 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import embedded
 
 CALL_EVERY = 10.0  # seconds between two calls of a silent worker
+HOME = Path(__file__).resolve().parents[2]
+ROOMS = ("service", "search_spaces", "trainables")
+
+
+class OursFirst(JobConfig):  # type: ignore[misc]
+    """Workers import our packages, where the working folder, which Ray puts ahead of all others, has some of the same names."""
+
+    def _serialize(self) -> str:
+        here = Path.cwd().resolve()
+        if here != HOME and any((here / name).is_dir() or (here / f"{name}.py").exists() for name in ROOMS):
+            self._py_driver_sys_path.append(str(HOME))  # the last one is searched first
+        return str(super()._serialize())
 
 
 class Calls:

@@ -145,7 +145,7 @@ def _read(file: Path) -> dict[str, dict[str, _Part]]:
             raise ValueError(f"trial {min(extra)} is of no sweep")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
-        raise UserError(f"{file} is not an archive of trials ({reason}); `python -m service archive SWEEP --to FILE` makes one") from error
+        raise UserError(f"{file} is not an archive of trials ({reason}); `winnow archive SWEEP --to FILE` makes one") from error
     return sweeps
 
 

@@ -115,9 +115,7 @@ class Registry(Tracking):
         key = finished.trial.key
         runs = self._search(f"tags.`winnow.trial_key` = '{key}'")
         if not runs:
-            raise UserError(
-                f"trial {key} ({finished.trial.name}) has no run in {redact(self.uri)}; `python -m service sync SWEEP` ships it"
-            )
+            raise UserError(f"trial {key} ({finished.trial.name}) has no run in {redact(self.uri)}; `winnow sync SWEEP` ships it")
         return next((run for run in runs if run.info.run_id == finished.run_id), runs[0])
 
     def _logged(self, run: Any, finished: FinishedTrial, policy: Policy) -> Any:

@@ -42,7 +42,7 @@ class Video:
         try:
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
-            raise UserError("--video needs the package 'imageio-ffmpeg': pip install 'winnow[video]'") from None
+            raise UserError("--video needs the package 'imageio-ffmpeg': pip install 'winnow-rl[video]'") from None
         choose_renderer()
         self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.mp4")
         self._encoder: Any = None

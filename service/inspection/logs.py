@@ -61,7 +61,7 @@ def _find(wanted: str, entries: dict[str, Entry], storage: Path) -> str:
     if len(keys) == 1:
         return keys[0]
     if not keys:
-        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; `python -m service status SWEEP` lists the trials of a sweep")
+        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; `winnow status SWEEP` lists the trials of a sweep")
     some = ", ".join(f"{key} ({entries[key].trial.name})" for key in keys[:5])
     raise UserError(f"{wanted!r} matches {len(keys)} trials: {some}{', ...' if len(keys) > 5 else ''}")
 

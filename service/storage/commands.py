@@ -9,6 +9,6 @@ from service.storage import paths
 
 
 def command(*words: str, storage: Path) -> str:
-    """`python -m service status quickstart --storage=/shared`; without `--storage` where that is the default here."""
+    """`winnow status quickstart --storage=/shared`; without `--storage` where that is the default here."""
     given = [] if storage == paths.root() else [f"--storage={paths.shown(storage)}"]
-    return shlex.join(["python", "-m", "service", *words, *given])
+    return shlex.join(["winnow", *words, *given])

@@ -29,13 +29,13 @@ def of_trial(trial: Trial, event: Event, lines: Sequence[Line]) -> str:
     if event.state == "done":
         key = trial.key
         commands = [
-            f"python -m service rollout {key} --video policy.mp4  # watch it",
-            f"python -m service export {key} --to policy  # use it",
-            f"python -m service promote {key}  # register it",
+            f"winnow rollout {key} --video policy.mp4  # watch it",
+            f"winnow export {key} --to policy  # use it",
+            f"winnow promote {key}  # register it",
             *commands,
         ]
     else:
-        commands.insert(0, f"python -m service logs {trial.key}  # what happened")
+        commands.insert(0, f"winnow logs {trial.key}  # what happened")
     return "\n\n".join([title, _result(event, lines), *warnings, block("\n".join(commands), "sh")])
 
 
@@ -50,7 +50,7 @@ def of_sweep(name: str, trials: Sequence[Trial], table: str = "") -> str:
         "updates": lambda trial: f"{trial.updates:,}",
     }
     grid = "\n".join(f"- {axis}: {plain(_listed(list(dict.fromkeys(map(value, trials)))))}" for axis, value in axes.items())
-    commands = "\n".join(f"python -m service {command} {name}" for command in ("status", "results", "report"))
+    commands = "\n".join(f"winnow {command} {name}" for command in ("status", "results", "report"))
     parts = [f"**Sweep {plain(name)}**, {len(trials)} trials, one run each below this one.", grid, block(commands, "sh")]
     return "\n\n".join([*parts, *([block(table)] if table else [])])
 

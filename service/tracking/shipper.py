@@ -100,7 +100,7 @@ class Shipper:
             raise DeletedError(self.remedy(str(error))) from None
         except UserError as error:
             if not passes(error):
-                raise UserError(f"{error}; check MLFLOW_TRACKING_URI with `python -m service doctor`") from None
+                raise UserError(f"{error}; check MLFLOW_TRACKING_URI with `winnow doctor`") from None
 
     def left_alone(self) -> list[str]:
         """One line for what somebody has deleted in MLflow."""

@@ -1,4 +1,4 @@
-"""Commands of `python -m trainables.datasets`, which `python -m service datasets` offers as well: list, collect, import, check.
+"""Commands of `python -m trainables.datasets`, which `winnow datasets` offers as well: list, collect, import, check.
 
 python -m trainables.datasets import halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2
 """

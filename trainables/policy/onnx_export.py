@@ -22,7 +22,7 @@ def to_onnx(policy: Policy, path: str | Path) -> None:
     try:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
-        raise UserError("ONNX export needs the package 'onnx': pip install 'winnow[export]'") from None
+        raise UserError("ONNX export needs the package 'onnx': pip install 'winnow-rl[export]'") from None
     nodes: list[Any] = []
     constants: list[Any] = []
 

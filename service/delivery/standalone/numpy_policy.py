@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 def load(path: str) -> Callable[[npt.ArrayLike], Array]:
-    """The policy in a file that `python -m service export --format compact` wrote."""
+    """The policy in a file that `winnow export --format compact` wrote."""
     with safe_open(path, framework="numpy") as file:
         head = json.loads(file.metadata()["policy"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 
 def load(path: str) -> Policy:
-    """The policy in a file that `python -m service export --format torch` wrote."""
+    """The policy in a file that `winnow export --format torch` wrote."""
     with safe_open(path, framework="pt") as file:
         output = file.metadata()["output"]
     state = load_file(path)

@@ -1,4 +1,4 @@
-"""`python -m service report`: reads the sweeps from MLflow, writes tables, figures and the page, logs them on the parent runs."""
+"""`winnow report`: reads the sweeps from MLflow, writes tables, figures and the page, logs them on the parent runs."""
 
 from __future__ import annotations
 

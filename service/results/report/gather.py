@@ -42,7 +42,7 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
     known = tracking.sweeps()
     for sweep in sweeps:
         if sweep not in known and tracking.parents(sweep):
-            raise UserError(f"the run of sweep {sweep!r} was deleted in MLflow; `python -m service sync {sweep} --restore` brings it back")
+            raise UserError(f"the run of sweep {sweep!r} was deleted in MLflow; `winnow sync {sweep} --restore` brings it back")
         if sweep not in known:
             raise unknown(f"sweep in {redact(tracking.uri)}, experiment {tracking.experiment!r},", sweep, known)
     rows = {row.tags["winnow.trial_key"]: row for sweep in sweeps for row in tracking.sweep_rows(sweep, known[sweep])}
@@ -55,7 +55,7 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
         if others := tracking.others_note(sweep, known[sweep]):
             notes.append(others)
         if deleted := tracking.deleted(known[sweep]):
-            notes.append(f"{sweep}: {deleted} runs were deleted in MLflow; `python -m service sync {sweep} --restore` brings them back")
+            notes.append(f"{sweep}: {deleted} runs were deleted in MLflow; `winnow sync {sweep} --restore` brings them back")
     trials, left_out = {}, []
     for key, row in rows.items():
         try:

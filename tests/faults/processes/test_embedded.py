@@ -167,7 +167,7 @@ def test_an_embedded_ray_whose_head_or_raylet_dies_is_one_line(
     assert run.wait() == 1, run.out
     took = time.monotonic() - asked
     assert run.out.count("\n") - run.out[: run.out.index(f"Ray's {what} has died")].count("\n") == 1, run.out
-    assert f"Ray's {what} has died by signal 9; `python -m service run smoke" in run.out or "left at once" in run.out
+    assert f"Ray's {what} has died by signal 9; `winnow run smoke" in run.out or "left at once" in run.out
     nothing_is_left(place, below, rooms)
     assert took < 10
     record(f"embedded Ray's {what} SIGKILL: one line, nothing left, after {took:.1f} s")

@@ -62,7 +62,7 @@ def test_a_job_gets_the_named_module_and_no_secret(
     assert job.wait() == 0, job.out
     assert done(storage)
     shown = {page: urllib.request.urlopen(f"{head.dashboard}/{page}", timeout=60).read() for page in PAGES}
-    assert b"python -m service run smoke" in shown["api/jobs/"]
+    assert b"winnow run smoke" in shown["api/jobs/"]
     assert b"Trainable" in shown["api/v0/actors?detail=1"]
     assert [page for page, text in shown.items() if SECRET.encode() in text] == []
     files = [path for folder in (Path(head.folder), storage) for path in folder.rglob("*") if path.is_file()]

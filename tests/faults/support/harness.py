@@ -80,7 +80,7 @@ class Process:
 def driver(
     arguments: list[str], environment: dict[str, str], log: Path, folder: Path = ROOT, prefix: Sequence[str] = (), **more: str
 ) -> Process:
-    """`python -m service ...`; `prefix` runs it on another host."""
+    """`winnow ...`; `prefix` runs it on another host."""
     return Process([*prefix, sys.executable, "-m", "service", *arguments], environment, log, folder, **(PATIENT | more))
 
 

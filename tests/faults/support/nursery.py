@@ -40,7 +40,7 @@ class Nursery:
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, *argv: str, faults: Sequence[str] = (), **environment: str) -> Ended:
-        """A command as in `python -m service ...`, in a fork of its own."""
+        """A command as in `winnow ...`, in a fork of its own."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps({"argv": argv, "faults": faults, "environment": environment}) + "\n")

@@ -49,7 +49,7 @@ def test_a_study_lost_on_the_way(nursery: Nursery, fresh: Fresh, searched: Twin,
     ended = search(nursery, storage, f"{fault}=Trained@50:{file}", database=database)
     assert ended.code == 2, ended.out
     (error,) = [line for line in ended.out.splitlines() if line.startswith("error: ")]
-    (command,) = re.findall(r"nothing is lost: `python -m service (run td3bc_adaptive .*)` continues and rebuilds the study", error)
+    (command,) = re.findall(r"nothing is lost: `winnow (run td3bc_adaptive .*)` continues and rebuilds the study", error)
     assert "Traceback" not in ended.out
     again = nursery.run(*shlex.split(command), faults=["no_table"])
     assert again.code == 0, again.out

@@ -101,7 +101,7 @@ def test_a_dead_mlflow_stops_nothing_and_sync_ships_the_rest(nursery: Nursery, f
     assert ended.code == 1, "done here, and not tracked"
     assert check(storage, twin, tracking=None) == []
     assert "MLflow did not take everything" in ended.out
-    assert f"`python -m service sync smoke --storage={storage}` ships the rest" in ended.out
+    assert f"`winnow sync smoke --storage={storage}` ships the rest" in ended.out
     assert "Traceback" not in ended.out
     synced = nursery.run("sync", "smoke", f"--storage={storage}")
     assert synced.code == 0, synced.out
@@ -321,7 +321,7 @@ def test_an_address_that_cannot_work_is_refused_before_training(nursery: Nursery
     ended = nursery.run(*arguments(storage), faults=["patience=1"], MLFLOW_TRACKING_URI=address)
     assert ended.code == 2, ended.out
     (error,) = [line for line in ended.out.splitlines() if line.startswith("error: ")]
-    assert "check MLFLOW_TRACKING_URI with `python -m service doctor`" in error
+    assert "check MLFLOW_TRACKING_URI with `winnow doctor`" in error
     assert "Traceback" not in ended.out
     assert not paths.trials(storage).exists()
     record(f"MLFLOW_TRACKING_URI={address}: refused before training", kills="")

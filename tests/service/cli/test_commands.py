@@ -46,10 +46,10 @@ def test_every_help_has_an_example_that_parses(command: tuple[str, ...], capsys:
     text = capsys.readouterr().out
     assert "\x1b" not in text
     _, _, examples = text.partition("example")
-    lines = [line for line in examples.splitlines() if line.startswith("  python -m service ")]
+    lines = [line for line in examples.splitlines() if line.startswith("  winnow ")]
     assert lines, text
     for line in lines:
-        arguments = shlex.split(line)[3:]
+        arguments = shlex.split(line)[1:]
         assert tuple(arguments[: len(command)]) == command
         assert parser().parse_args(arguments).command == arguments[0]
 
@@ -109,7 +109,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code."""
     folder = tmp_path_factory.mktemp("copy")
     left_out = shutil.ignore_patterns("__pycache__", "*.npz", "*.safetensors")
-    for package in ("service", "search_spaces", "trainables"):
+    for package in ("winnow", "service", "search_spaces", "trainables"):
         shutil.copytree(ROOT / package, folder / package, ignore=left_out)
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
@@ -128,12 +128,12 @@ def test_to_add_a_command_is_to_add_a_file(room: str, copy: Path, planned: Path)
     file.write_text(HELLO)
     try:
         assert "  hello     greet a sweep\n" in said(copy, "--help").stdout
-        assert "example:\n  python -m service hello quickstart --loud" in said(copy, "hello", "--help").stdout
+        assert "example:\n  winnow hello quickstart --loud" in said(copy, "hello", "--help").stdout
         ran = said(copy, "hello", "smoke", "--loud", "--storage=here")
         assert (ran.returncode, ran.stdout) == (7, "HELLO smoke here\n"), ran.stderr
-        assert tab("python -m service he", planned, copy) == ["hello"]
-        assert tab("python -m service hello smok", planned, copy) == ["smoke"]
-        assert tab("python -m service hello smoke --lo", planned, copy) == ["--loud"]
+        assert tab("winnow he", planned, copy) == ["hello"]
+        assert tab("winnow hello smok", planned, copy) == ["smoke"]
+        assert tab("winnow hello smoke --lo", planned, copy) == ["--loud"]
     finally:
         file.unlink()
 
@@ -189,7 +189,7 @@ TAB = """
 source <(activate-global-python-argcomplete --dest -)
 COMP_LINE={line}; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
 COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
-_python_argcomplete_global python
+_python_argcomplete_global winnow
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
@@ -206,13 +206,13 @@ def tab(line: str, storage: Path, root: Path = ROOT) -> list[str]:
 
 
 def test_tab_offers_commands_sweeps_options_and_trials(planned: Path) -> None:
-    assert tab("python -m service re", planned) == ["report", "results", "resume"]
-    assert tab("python -m service plan s", planned) == [name for name in sweep_names() if name.startswith("s")]
-    assert tab("python -m service run smoke --st", planned) == ["--storage", "--stack-size", "--stalled-after", "--study-storage"]
-    assert tab("python -m service run smoke --set see", planned) == ["seeds="]
-    assert tab("python -m service rollout bc/", planned) == [TRIAL.name]
-    assert tab(f"python -m service logs {TRIAL.key[:4]}", planned) == [TRIAL.key]
-    assert sorted(tab("python -m service export x --format ", planned)) == sorted(FORMATS)
+    assert tab("winnow re", planned) == ["report", "results", "resume"]
+    assert tab("winnow plan s", planned) == [name for name in sweep_names() if name.startswith("s")]
+    assert tab("winnow run smoke --st", planned) == ["--storage", "--stack-size", "--stalled-after", "--study-storage"]
+    assert tab("winnow run smoke --set see", planned) == ["seeds="]
+    assert tab("winnow rollout bc/", planned) == [TRIAL.name]
+    assert tab(f"winnow logs {TRIAL.key[:4]}", planned) == [TRIAL.key]
+    assert sorted(tab("winnow export x --format ", planned)) == sorted(FORMATS)
 
 
 def test_the_readme_says_how() -> None:

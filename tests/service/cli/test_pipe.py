@@ -1,4 +1,4 @@
-"""`python -m service ... | head`: when the reader has gone, a command ends quietly, with the exit code that shells expect."""
+"""`winnow ... | head`: when the reader has gone, a command ends quietly, with the exit code that shells expect."""
 
 from __future__ import annotations
 

@@ -238,6 +238,6 @@ def test_an_export_that_fails_on_the_way_leaves_the_older_one(
     main(["export", PRUNED.name, "--to", str(tmp_path / "policy")])
     before = {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()}
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "winnow[export]" in refused(capsys, PRUNED.name, "--to", str(tmp_path / "policy"), "--format", "onnx")
+    assert "winnow-rl[export]" in refused(capsys, PRUNED.name, "--to", str(tmp_path / "policy"), "--format", "onnx")
     assert {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]

@@ -140,7 +140,7 @@ def test_without_the_package_for_films_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     assert main(["rollout", PRUNED.key, "--video", str(tmp_path / "hopper.mp4")]) == 2
-    assert "winnow[video]" in capsys.readouterr().err
+    assert "winnow-rl[video]" in capsys.readouterr().err
 
 
 LOADED = """

@@ -162,14 +162,14 @@ def test_stop_ends_a_driver_of_this_host(driver, tmp_path: Path, capsys: pytest.
     owner = lease.holder(tmp_path, "smoke")["owner"]
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
     assert capsys.readouterr().out == (
-        f"{owner} has left; `python -m service run smoke --set=datasets=test/hopper/random-v0 --device=cpu --storage={tmp_path}` "
+        f"{owner} has left; `winnow run smoke --set=datasets=test/hopper/random-v0 --device=cpu --storage={tmp_path}` "
         "continues from the checkpoints\n"
     )
     assert end(process)[0] == 0
     assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nobody runs sweep 'smoke'\n"
     assert main(["status", "smoke", "--storage", str(tmp_path)]) == 0
-    again = f"python -m service resume smoke --storage={tmp_path}"
+    again = f"winnow resume smoke --storage={tmp_path}"
     assert capsys.readouterr().out.splitlines()[0] == f"smoke: 4 planned; nobody runs it now; `{again}` finishes it"
 
 
@@ -202,7 +202,7 @@ def test_a_second_driver_says_who_has_the_lease_and_leaves(driver, tmp_path: Pat
     before = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "lease")
     assert main(["run", "smoke", "--storage", str(tmp_path), f"--set={SETTINGS[0]}"]) == 2
     told = f"error: sweep 'smoke' is being run by {about['owner']} since {about['since']}; wait for it, or "
-    assert f"{told}`python -m service stop smoke --storage={tmp_path}`" in capsys.readouterr().err
+    assert f"{told}`winnow stop smoke --storage={tmp_path}`" in capsys.readouterr().err
     after = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "lease")
     assert after == before
 

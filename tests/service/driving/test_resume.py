@@ -107,8 +107,8 @@ def states(storage: Path, name: str = "smoke") -> dict[str, str]:
 def typed(line: str) -> list[str]:
     """The arguments of a printed command, as a shell would part them."""
     words = shlex.split(line)
-    assert words[:3] == ["python", "-m", "service"]
-    return words[3:]
+    assert words[0] == "winnow"
+    return words[1:]
 
 
 def test_the_line_that_is_printed_continues_exactly_that_work(interrupted: Callable[..., str], tmp_path: Path, cluster: Cluster) -> None:
@@ -176,7 +176,7 @@ def test_a_journal_of_older_code_is_resumed_with_the_defaults(cluster: Cluster, 
 
 def test_a_sweep_that_was_never_run_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", "smoke", f"--storage={tmp_path / 'none'}"]) == 2
-    told = f"so there is nothing to resume; `python -m service run smoke --storage={tmp_path / 'none'}` starts it\n"
+    told = f"so there is nothing to resume; `winnow run smoke --storage={tmp_path / 'none'}` starts it\n"
     assert capsys.readouterr().err.endswith(told)
     assert not (tmp_path / "none").exists()
 

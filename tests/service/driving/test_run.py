@@ -133,9 +133,7 @@ def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
 ) -> None:
     code, out, before = interrupted
     assert code == 130, out
-    line = (
-        r"interrupted \(SIGTERM\); (kept [0-9,]+ of [0-9,]+ updates; )?`python -m service run smoke --set=datasets=test/hopper/random-v0 "
-    )
+    line = r"interrupted \(SIGTERM\); (kept [0-9,]+ of [0-9,]+ updates; )?`winnow run smoke --set=datasets=test/hopper/random-v0 "
     assert re.search(line + "--set=seeds=0 ", out)
     assert "Traceback" not in out
     begun = [key for key, lines in before.items() if lines and spool.end_line(lines) is None]

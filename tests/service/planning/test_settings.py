@@ -66,16 +66,16 @@ def test_settings_are_rendered_as_they_are_typed_and_stored_as_they_are(settings
     assert typed(settings.words()) == settings
     assert RunSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     shown = shlex.split(settings.command("smoke", tmp_path / "a storage"))
-    assert shown[:5] == ["python", "-m", "service", "run", "smoke"]
-    parsed = parser().parse_args(shown[3:])
+    assert shown[:3] == ["winnow", "run", "smoke"]
+    parsed = parser().parse_args(shown[1:])
     assert training.run_settings(parsed) == settings
     assert paths.root(parsed.storage) == tmp_path / "a storage"
 
 
 def test_the_storage_is_not_repeated_where_it_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WINNOW_STORAGE", str(tmp_path))
-    assert RunSettings().command("smoke", tmp_path) == "python -m service run smoke"
-    assert RunSettings().command("smoke", paths.root("s3://bucket/a")) == "python -m service run smoke --storage=s3://bucket/a"
+    assert RunSettings().command("smoke", tmp_path) == "winnow run smoke"
+    assert RunSettings().command("smoke", paths.root("s3://bucket/a")) == "winnow run smoke --storage=s3://bucket/a"
 
 
 def test_a_resumed_run_is_continued_by_resume() -> None:

@@ -105,4 +105,4 @@ def test_a_run_ends_well_also_where_mlflow_goes_away_at_its_end(
     session._plan, session._adaptive = SimpleNamespace(name="smoke", trials=(), settings=RunSettings()), None  # type: ignore[assignment]
     session._tracking, session._storage = SimpleNamespace(), paths.root()  # type: ignore[assignment]
     session.show()
-    assert "ConnectionError: nobody there); nothing is lost, `python -m service results smoke`" in capsys.readouterr().out
+    assert "ConnectionError: nobody there); nothing is lost, `winnow results smoke`" in capsys.readouterr().out

@@ -123,7 +123,7 @@ def test_a_failure_is_told_with_its_reason() -> None:
     event = Event(key=TRIAL.key, state="diverged", detail={"reason": "divergence", "message": "not finite after update 7"})
     note = notes.of_trial(TRIAL, event, [])
     assert "State: diverged: divergence: not finite after update 7." in note
-    assert f"python -m service logs {TRIAL.key}" in note
+    assert f"winnow logs {TRIAL.key}" in note
     assert "export" not in note
 
 

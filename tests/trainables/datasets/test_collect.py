@@ -258,7 +258,7 @@ def test_bad_input_is_one_line_and_records_nothing(
 def test_training_without_its_extra_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "sbx", None)  # as if it were not installed
     assert main(["train", "Hopper-v5", "--to", str(tmp_path / "run")]) == 2
-    assert "winnow[collect]" in capsys.readouterr().err
+    assert "winnow-rl[collect]" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -101,7 +101,7 @@ def read_buffer(path: Path) -> Any:
     try:
         from stable_baselines3.common.save_util import load_from_pkl
     except ImportError:
-        raise UserError(f"reading {path} needs the extra: pip install 'winnow[collect]'") from None
+        raise UserError(f"reading {path} needs the extra: pip install 'winnow-rl[collect]'") from None
     return load_from_pkl(path)
 
 

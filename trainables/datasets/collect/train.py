@@ -67,7 +67,7 @@ def train(environment: str, algorithm: str, steps: int, seed: int, folder: Path)
     try:
         start = builders[algorithm](environment, steps, seed, folder)
     except ImportError as error:
-        raise UserError(f"training needs the extra: pip install 'winnow[collect]' ({one_line(error)})") from None
+        raise UserError(f"training needs the extra: pip install 'winnow-rl[collect]' ({one_line(error)})") from None
     model, tensors, save = start
     _forget_after(folder / "curve.jsonl", model.num_timesteps)
     if model.num_timesteps < steps:

@@ -1,0 +1,100 @@
+"""The wheel, installed beside the libraries that are here, and used from a folder of somebody else's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+THEIRS = "raise ImportError('not a package of Winnow')\n"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "source"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)  # a build leaves files behind
+    for name in ("winnow", "service", "search_spaces", "trainables", "pyproject.toml", "README.md"):  # as they are now
+        subprocess.run(["cp", "-rT", str(ROOT / name), str(copy / name)], check=True)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(copy)]
+    subprocess.run(build, check=True, capture_output=True)
+    (made,) = folder.glob("winnow_rl-*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of a virtual environment with the wheel; the libraries are those of this one."""
+    home = tmp_path_factory.mktemp("home") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(site)
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    chosen = "distribution('winnow-rl').entry_points.select(group='console_scripts', name='winnow')"
+    install = f"from importlib.metadata import distribution; (entry,) = {chosen}; print(entry.value)"
+    entry = subprocess.run([str(home / "bin/python"), "-c", install], capture_output=True, text=True, check=True, cwd=home).stdout.strip()
+    module, function = entry.split(":")
+    script = home / "bin" / "winnow"
+    script.write_text(f"#!{home}/bin/python\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    script.chmod(0o755)
+    return script.parent
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder whose packages have names of Winnow's."""
+    for name in ("service", "search_spaces", "trainables"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(THEIRS)
+    return tmp_path
+
+
+@pytest.fixture
+def environment(hopper_folder: Path, table_cache: Path) -> dict[str, str]:
+    found = os.environ | {"MINARI_DATASETS_PATH": str(hopper_folder), "WINNOW_CACHE": str(table_cache)}
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "PYTHONPATH", "WINNOW_STORAGE"):
+        found.pop(name, None)
+    return found
+
+
+def test_a_wheel_holds_all_that_is_read_at_run_time(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as content:
+        held = set(content.namelist())
+    tracked = subprocess.run(
+        ["git", "ls-files", "winnow", "service", "search_spaces", "trainables"], cwd=ROOT, capture_output=True, text=True
+    )
+    needed = {name for name in tracked.stdout.split() if not name.endswith(".md")}
+    assert needed - held == set()
+    assert not [name for name in held if name.startswith(("tests", "benchmarks", "docker"))]
+
+
+def test_a_sweep_runs_in_a_folder_whose_packages_have_our_names(installed: Path, project: Path, environment: dict[str, str]) -> None:
+    given = ["--set=datasets=test/hopper/random-v0", "--set=updates=20", "--set=evaluations=1", "--set=episodes=1", "--set=seeds=0"]
+    command = [str(installed / "winnow"), "run", "smoke", "--device=cpu", *given]
+    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (project / "storage" / "sweeps" / "smoke" / "results.txt").exists()
+
+
+def test_python_m_winnow_and_import_winnow_do_so_too(installed: Path, project: Path, environment: dict[str, str]) -> None:
+    python = str(installed / "python")
+    for command in (
+        [python, "-m", "winnow", "plan", "smoke", "--json"],
+        [python, "-c", "import winnow, service.__main__ as m; m.main(['doctor', '--help'])"],
+    ):
+        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_package_of_theirs_that_is_in_use_is_named(installed: Path, project: Path, environment: dict[str, str]) -> None:
+    (project / "service" / "__init__.py").write_text("")
+    command = [str(installed / "python"), "-c", "import service, winnow"]
+    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert f"ImportError: {project}/service/__init__.py is imported as 'service'" in ran.stderr
