@@ -30,7 +30,7 @@ Modules = nn.Module | Sequence[nn.Module]
 Loss = Callable[[Any], Tensor]  # batch -> a scalar that is differentiable in the network's weights
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weights are prunable; biases and all else are not
-UNSUITED = ("dense", "synflow")  # prunes nothing; needs a plain chain of layers
+UNSUITED = ("dense", "synflow", "phew", "ntk_sap")  # prunes nothing; need a plain chain of layers
 PRUNERS = tuple(name for name in plugins.names("pruners") if name not in UNSUITED and traits_of(name).at_initialization)
 
 

@@ -29,4 +29,5 @@ def saliency(network: Scored) -> list[Tensor]:
         signal = (weight @ signal.unsqueeze(-1)).squeeze(-1)
     gradients = torch.autograd.grad(signal.sum(), weights)
     flow = signal.detach().sum(-1)[..., None, None]
+    flow = flow.masked_fill(flow == 0, 1)  # a copy with no path left scores 0
     return [weight.detach() * gradient / flow for weight, gradient in zip(weights, gradients, strict=True)]

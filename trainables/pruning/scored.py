@@ -31,6 +31,8 @@ class Scored:
     initial: list[Tensor] = field(default_factory=list)  # the weights before any mask
     biases: list[Tensor] = field(default_factory=list)  # leaves, [K, C, out] per layer
     place: Callable[[list[Tensor]], None] = lambda parameters: None  # sets the weights, then biases, that the next loss is computed with
+    streams: Streams = field(default_factory=lambda: Streams([]))  # the members' own, of this network and round
+    outputs: Callable[[Tensor], Tensor] = lambda inputs: inputs  # [K, B, in] -> the network's, with the parameters that were placed
 
     def gradient(self, create_graph: bool = False) -> list[Tensor]:
         """The signed gradient of the loss by each weight, summed over the calibration batches (absolute values come after)."""
@@ -71,4 +73,6 @@ def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, 
 
     views = agent.specs[name].views(agent.initial(name))
     initial = [views[f"weight.{index}"] for index in range(len(mask))]
-    return Scored(agent.specs[name], network.weights, mask, losses, random, initial, network.biases, place)
+    streams = Streams(seeds, agent.device, phase=f"{phase}mask/{name}/")
+    streams.update = turn
+    return Scored(agent.specs[name], network.weights, mask, losses, random, initial, network.biases, place, streams, network.__call__)

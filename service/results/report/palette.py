@@ -24,6 +24,8 @@ PRUNERS: dict[str, tuple[Pair, str]] = {
     "grasp": (("#009e73", "#22c498"), "^"),
     "synflow": (("#b0578d", "#e08cbc"), "D"),
     "prospr": (("#8a1c4a", "#d4628f"), "<"),
+    "ntk_sap": (("#3d5a80", "#8fb0d9"), "$\\clubsuit$"),
+    "phew": (("#2d6a4f", "#74c69d"), "$\\spadesuit$"),
     "magnitude": (("#b27f00", "#f0b429"), "v"),
     "gmp": (("#7a7d1c", "#c6ca5a"), ">"),
     "imp": (("#5c4d00", "#cdbb5b"), "8"),

@@ -108,6 +108,74 @@ def test_a_synflow_mask_is_the_plain_one_after_100_rounds() -> None:
     assert int((mask_of(world) != mask).sum()) == 0
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_ntk_sap_mask_is_the_plain_one_after_20_rounds(norm: bool) -> None:
+    """Each round draws inputs, He-normal weights and their move anew; a layer's mask multiplies both the weights and the moved ones."""
+    algorithm = "rebrac" if norm else "bc"
+    world = World([small_trial(algorithm, "ntk_sap", 0.7, SEED)])
+    spec = world.agent.specs["critic" if norm else "actor"]
+    name, copies = ("critic", 2) if norm else ("actor", 1)
+    assert spec.norm == norm
+    shapes = [(n_out, n_in) for n_in, n_out in spec.layers]
+    sizes = [copies * n_out * n_in for n_out, n_in in shapes]
+    mask = torch.ones(sum(sizes), dtype=torch.float64)
+    for turn in range(20):
+        streams = Streams([SEED], phase=f"mask/{name}/")
+        streams.update = turn
+        inputs = streams.normal("inputs", 100, spec.sizes[0])[0].double()
+        weights = [streams.normal(f"weights.{i}", copies, *shape)[0].double() * (2 / shape[1]) ** 0.5 for i, shape in enumerate(shapes)]
+        moves = [streams.normal(f"moves.{i}", copies, *shape)[0].double() for i, shape in enumerate(shapes)]
+        scores = []
+        for copy in range(copies):
+            parts = [m.reshape(copies, *shape)[copy].clone().requires_grad_() for m, shape in zip(mask.split(sizes), shapes, strict=True)]
+            outputs = []
+            for factor in (0.0, 0.01):
+                x = inputs
+                for layer, part in enumerate(parts):
+                    x = linear(x, (weights[layer][copy] + factor * moves[layer][copy]) * part)
+                    if layer < len(parts) - 1:
+                        x = torch.relu(x)
+                        if norm:
+                            x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-6).sqrt()
+                outputs.append(torch.tanh(x) if spec.output == "tanh" else x)
+            change = ((outputs[1] - outputs[0]) ** 2).sum()
+            scores.append([gradient.abs() / change.detach() for gradient in torch.autograd.grad(change, parts)])
+        flattened = flat([torch.stack(layers) for layers in zip(*scores, strict=True)])
+        best = flattened.masked_fill(mask == 0, -1).sort(descending=True, stable=True).indices  # units on no path have ties of 0
+        mask = torch.zeros_like(mask).index_fill_(0, best[: kept(0.3 ** ((turn + 1) / 20), len(mask))], 1)
+    assert int((mask_of(world, name) != mask).sum()) == 0
+
+
+@pytest.mark.parametrize("sparsity", [0.8, 0.4])
+def test_a_phew_mask_is_that_of_walks_made_one_by_one(sparsity: float) -> None:
+    """From input 0, output 0, input 1, output 1, ...; each hop's number falls into the cumulated shares of the weights at hand."""
+    world = World([small_trial("td3_bc", "phew", sparsity, SEED)])
+    spec = world.agent.specs["critic"]
+    wanted = kept(1 - sparsity, sum(spec.weights_per_layer))
+    walks = sum(spec.weights_per_layer) // 2
+    weights = [[weight.detach().abs() for weight in parameters(world, "critic", copy)[0]] for copy in range(2)]
+    streams = Streams([SEED], phase="mask/critic/")
+    drawn = {(side, copy): streams.uniform(f"{side}.{copy}", 3, walks)[0] for side in ("inputs", "outputs") for copy in range(2)}
+    found: list[dict[tuple[int, int, int], None]] = [{}, {}]  # per copy, in the order of being found
+    for copy, order in enumerate(found):
+        for turn in range(2 * walks):
+            walk, backwards = divmod(turn, 2)
+            at = walk % spec.sizes[-1 if backwards else 0]
+            for hop in range(3):
+                layer = 2 - hop if backwards else hop
+                row = weights[copy][layer][at] if backwards else weights[copy][layer][:, at]
+                number = float(drawn["outputs" if backwards else "inputs", copy][hop, walk])
+                next_ = int((row.cumsum(0) / row.sum() <= number).sum())
+                order[(layer, at, next_) if backwards else (layer, next_, at)] = None
+                at = next_
+    assert min(map(len, found)) > wanted / 2
+    mask = [torch.zeros(2, n_out, n_in, dtype=torch.float64) for n_in, n_out in spec.layers]
+    for copy, order in enumerate(found):
+        for layer, row_index, column in list(order)[: (wanted + 1 - copy) // 2]:
+            mask[layer][copy, row_index, column] = 1
+    assert int((mask_of(world, "critic") != flat(mask)).sum()) == 0
+
+
 def test_the_authors_td3_bc_critic_mask_is_the_plain_one() -> None:
     """As in sparse_reg's code: the critic's gradients are not cleared between its own loss and the actor's."""
     trial = small_trial("td3_bc", "snip", 0.6, SEED, authors=True)

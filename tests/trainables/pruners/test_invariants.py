@@ -13,11 +13,12 @@ from tests.stacks import World, small_trial
 from trainables import plugins
 from trainables.errors import UserError
 from trainables.execution import dense
-from trainables.pruners import Scored, grasp, magnitude, random_erk, random_uniform, snip, synflow
+from trainables.pruners import Scored, grasp, magnitude, ntk_sap, phew, random_erk, random_uniform, snip, synflow
 from trainables.pruning.mask_statistics import describe
 from trainables.pruning.ranking import check_connected, kept, threshold, threshold_in_layers
 from trainables.tensors.mask import on_path
 from trainables.tensors.mlp import MLP
+from trainables.tensors.streams import Streams
 
 TWIN = MLP((6, 9, 8, 3), copies=2)
 SINGLE = MLP((5, 12, 10, 2), output="tanh")
@@ -266,15 +267,70 @@ def test_magnitude_is_the_absolute_weight_and_needs_no_loss() -> None:
         assert torch.equal(found, weight.abs())
 
 
-@pytest.mark.parametrize("pruner", ["magnitude", "synflow", "random_erk", "random_uniform", "dense"])
+@pytest.mark.parametrize("pruner", ["magnitude", "synflow", "random_erk", "random_uniform", "dense", "phew", "ntk_sap"])
 def test_these_ask_for_no_loss(pruner: str) -> None:
     def refuse() -> Iterator[Tensor]:
         raise AssertionError("the loss was asked for")
 
     network = network_of(TWIN)
     ones = [torch.ones_like(w) for w in network.weights]
-    see = Scored(TWIN, network.weights, ones, refuse, lambda layer: torch.rand_like(ones[layer]))
+    see = Scored(
+        TWIN, network.weights, ones, refuse, lambda layer: torch.rand_like(ones[layer]),
+        biases=network.biases, place=placing(network), streams=Streams([0, 1]), outputs=network.__call__,
+    )  # fmt: skip
     assert [s.shape for s in plugins.load("pruners", pruner).saliency(see)] == [w.shape for w in network.weights]
+
+
+# Paths and kernels: what PHEW and NTK-SAP find.
+
+
+def placing(network: dense.Network) -> Callable[[list[Tensor]], None]:
+    def place(parameters: list[Tensor]) -> None:
+        network.weights, network.biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
+
+    return place
+
+
+def phew_of(network: dense.Network) -> list[Tensor]:
+    ones = [torch.ones_like(w) for w in network.weights]
+    return phew.saliency(Scored(network.spec, network.weights, ones, lambda: iter(()), no_random, streams=Streams([0, 1])))
+
+
+def test_phew_keeps_whole_paths_in_wide_layers() -> None:
+    """All but the last walk of each copy is whole, so at most two weights of each copy lie on no path."""
+    spec = MLP((17, 64, 64, 6), copies=2)
+    scores = phew_of(network_of(spec))
+    wanted = kept(0.05, sum(spec.weights_per_layer))
+    mask = threshold(scores, [wanted] * MEMBERS)
+    live = on_path(mask)
+    for member in range(MEMBERS):
+        assert wanted - sum(int(layer[member].sum()) for layer in live) <= 2 * spec.copies
+    copies = sum(layer.sum((2, 3)) for layer in mask)
+    assert (copies[:, 0] - copies[:, 1]).abs().max() <= 1
+    assert (mask[1].sum(-1) > 0).float().mean() > 0.7, "random walks spread over the units"
+
+
+def test_phew_prefers_large_weights_and_never_follows_one_of_zero() -> None:
+    network = network_of(MLP((6, 14, 14, 3)))
+    with torch.no_grad():
+        network.weights[1][..., ::2, ::2] = 0
+        network.weights[1][..., 1, :] = 100
+    mask = threshold(phew_of(network), [120] * MEMBERS)
+    assert mask[1][..., ::2, ::2].sum() == 0
+    assert mask[1][..., 1, :].mean() > 0.8 > 2 * mask[1].mean()
+
+
+def test_the_weights_of_a_layer_carry_the_whole_of_what_ntk_sap_scores() -> None:
+    """Without biases the change of the outputs has degree 2 in each layer's mask: the signed scores of a layer sum to 2."""
+    network = network_of(MLP((6, 14, 14, 3)))
+    ones = [torch.ones_like(w) for w in network.weights]
+    see = Scored(
+        network.spec, network.weights, ones, lambda: iter(()), no_random,
+        biases=network.biases, place=placing(network), streams=Streams([0, 1]), outputs=network.__call__,
+    )  # fmt: skip
+    for layer in ntk_sap.saliency(see):
+        assert (layer >= 0).all()
+        assert (layer.sum((1, 2, 3)) >= 2 - 1e-12).all()
 
 
 # 8. Budgets.

@@ -112,6 +112,13 @@ def test_a_disconnected_network_is_refused_with_the_trials_name() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("pruner", ["phew", "ntk_sap", "synflow", "grasp"])
+def test_a_mask_of_too_few_weights_names_the_layer(pruner: str) -> None:
+    world = World([small_trial("td3_bc", pruner, 0.995)])  # 2 of the actor's 368 weights, in three layers
+    with pytest.raises(UserError, match=rf"^td3_bc/.*/{pruner}@99.5.*/s0: .* of the actor: layer actor\.\d keeps 0 of \d+ weights"):
+        prune(world.agent, world.stack, world.data.draw)
+
+
 def test_a_calibration_that_gives_no_numbers_is_refused() -> None:
     class Broken:
         def __init__(self, data: Minibatches) -> None:
