@@ -27,9 +27,9 @@ class Sweep:
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter, one in
     `pruning` to the pruners that have that setting, an option of pruning to the pruners that use it. A tuple of values is one more axis,
-    there and in the fields of VARIED. `hyper={"learning_rates": ...}` sets all learning rates of an algorithm to one value. `controls`
-    adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts the papers'
-    settings for each dataset under `hyper` (trainables/trial/published.py), and `protocol` the settings of a code base
+    there, in `sparsity_of` and in the fields of VARIED. `hyper={"learning_rates": ...}` sets all learning rates of an algorithm to one
+    value. `controls` adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts
+    the papers' settings for each dataset under `hyper` (trainables/trial/published.py), and `protocol` the settings of a code base
     (trainables/trial/protocols.py) in place of defaults. With `search` the sweep is adaptive: `sparsities` and numbers in `hyper` may be
     ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty or not a tuple.
     """
@@ -50,7 +50,7 @@ class Sweep:
     calibration_size: int | tuple[int, ...] = 256
     published: int = 0
     protocol: str = ""
-    sparsity_of: Mapping[str, float] = field(default_factory=dict)
+    sparsity_of: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
     scope: str | tuple[str, ...] = "network"
     structure: str | tuple[str, ...] = "none"
     target: str | tuple[str, ...] = "nominal"
@@ -77,9 +77,10 @@ class Sweep:
                     )
         if self.search and ALL_RATES in self.hyper:
             raise UserError(f"hyper.{ALL_RATES} goes with a grid; a search takes each learning rate by its name")
-        for name, values in self.pruning.items():
+        given = {f"{mapping}.{name}": v for mapping in ("pruning", "sparsity_of") for name, v in getattr(self, mapping).items()}
+        for name, values in given.items():
             if isinstance(values, Range) or (self.search and isinstance(values, tuple | list)):
-                raise UserError(f"pruning.{name} {values} is searched, which only sparsities and hyper can be; give it one value")
+                raise UserError(f"{name} {values} is searched, which only sparsities and hyper can be; give it one value")
         for name in VARIED:
             values = self.values(name)
             if not values:
@@ -143,5 +144,6 @@ class Sweep:
             axes |= {name: self.values(name) for name in CALIBRATION if len(self.values(name)) > 1}
         else:  # a random mask has one key, whatever data the others are scored on
             axes |= {name: (default,) for name, default in CALIBRATION.items() if self.values(name) != (default,)}
-        sparsity_of = {"sparsity_of": self.sparsity_of if pruner != "dense" else {}}
-        return (dict(zip(axes, values, strict=True)) | sparsity_of for values in itertools.product(*axes.values()))
+        networks = {name: values_of(value, 0.0) for name, value in self.sparsity_of.items()} if pruner != "dense" else {}
+        for values, sparsities in itertools.product(itertools.product(*axes.values()), itertools.product(*networks.values())):
+            yield dict(zip(axes, values, strict=True)) | {"sparsity_of": dict(zip(networks, sparsities, strict=True))}

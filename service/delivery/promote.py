@@ -73,7 +73,7 @@ def promote(wanted: str, storage: Path, *, name: str | None = None, sweep: str |
 
 def default_name(trial: Trial) -> str:
     """`td3_bc-halfcheetah-medium`: the versions of a model are trials on one task."""
-    return "-".join(trial.name.split("/")[:2])
+    return "-".join(trial.name.split("/")[:2]).replace(":", "-")  # MLflow refuses `:`
 
 
 class Registry(Tracking):

@@ -2,6 +2,7 @@
 
 COMMON applies to every algorithm that has a hyperparameter of that name. A file of algorithms/ or pruners/ may add
 `RANGES = {"expectile": "(0, 1)"}`, which takes precedence; like Hyper, it is read from the source, because planning must not import torch.
+The bound `updates` of a pruner's setting is the trial's number of updates.
 A hyperparameter without an entry only needs its default's type. A range says what makes sense at all, not what is wise.
 """
 
@@ -28,9 +29,14 @@ COMMON = {
 }
 
 
+def ranges_of(folder: str, plugin: str) -> dict[str, str]:
+    """The intervals of an algorithm's or a pruner's settings that have one."""
+    return (COMMON if folder == "algorithms" else {}) | plugins.ranges(folder, plugin)
+
+
 def check(folder: str, plugin: str, values: Mapping[str, Any]) -> None:
     """Raise UserError, naming value and range, for the first setting of an algorithm or a pruner that is outside its range."""
-    for name, interval in ((COMMON if folder == "algorithms" else {}) | plugins.ranges(folder, plugin)).items():
+    for name, interval in ranges_of(folder, plugin).items():
         if name in values and not inside(values[name], interval, values):
             raise UserError(f"{plugin}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
 

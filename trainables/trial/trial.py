@@ -87,7 +87,7 @@ class Trial:
             if getattr(self, option) not in choices:
                 raise unknown(option, getattr(self, option), choices)
         defaults = plugins.hyper_defaults(self.algorithm)
-        object.__setattr__(self, "hyper", _overrides(self.algorithm, f"hyperparameter of {self.algorithm}", self.hyper, defaults))
+        object.__setattr__(self, "hyper", _overrides("algorithms", self.algorithm, self.hyper, defaults))
         hyper_ranges.check("algorithms", self.algorithm, self.hyper_values())
 
     def _check_pruning(self) -> None:
@@ -108,8 +108,9 @@ class Trial:
             )
         self._check_structure()
         settings = plugins.pruner_settings(self.pruner)
-        object.__setattr__(self, "pruning", _overrides(self.pruner, f"setting of {self.pruner}", self.pruning, settings))
-        hyper_ranges.check("pruners", self.pruner, self.pruning_values())
+        object.__setattr__(self, "pruning", _overrides("pruners", self.pruner, self.pruning, settings))
+        if self.pruning:
+            hyper_ranges.check("pruners", self.pruner, self.pruning_values() | {"updates": self.updates})
         for option, choices in CHOICES.items():
             value = getattr(self, option)
             if not any(value is choice or (value == choice and isinstance(value, str)) for choice in choices):
@@ -123,6 +124,11 @@ class Trial:
     def _check_structure(self) -> None:
         if self.structure != "none" and self.control == "shuffle":
             raise UserError(f"control 'shuffle' would undo the structure {self.structure!r}")
+        for option in ("scope", "target") if self.structure != "none" else ():
+            if getattr(self, option) != CHOICES[option][0]:
+                raise UserError(
+                    f"structure {self.structure!r} takes the place of {option} {getattr(self, option)!r}; leave one of the two away"
+                )
         kept, colon, group = str(self.structure).partition(":")
         if colon and self.structure in CHOICES["structure"]:
             wanted = 1 - int(kept) / int(group)
@@ -147,10 +153,11 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`td3_bc/halfcheetah-expert/snip@95/s0`: for people, never an identity."""
+        """`td3_bc/halfcheetah-expert/snip@95/s0`, `td3_bc/halfcheetah-expert:10000:xavier/dense/s0`: for people, never an identity."""
         parts = self.dataset.rsplit("-v", 1)[0].split("/")
-        cut = f":{self.transitions}" if self.transitions else ""
-        return f"{self.algorithm}/{'-'.join(parts[-2:])}{cut}/{self.cell}/s{self.seed}"
+        settings = [str(self.transitions)] if self.transitions else []
+        settings += [getattr(self, name) for name, choices in TRAINING_CHOICES.items() if getattr(self, name) != choices[0]]
+        return f"{self.algorithm}/{':'.join(['-'.join(parts[-2:]), *settings])}/{self.cell}/s{self.seed}"
 
     @property
     def cell(self) -> str:
@@ -219,12 +226,13 @@ class Trial:
         return cls(**value)
 
 
-def _overrides(plugin: str, kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _overrides(folder: str, plugin: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The values of `given` that differ from their defaults, in the defaults' types; raises UserError for any other name or type."""
+    ranges = hyper_ranges.ranges_of(folder, plugin)
     for name, value in given.items():
         if name not in defaults:
-            raise unknown(kind, name, defaults)
-        if not _fits(value, defaults[name]):
+            raise unknown(f"{'hyperparameter' if folder == 'algorithms' else 'setting'} of {plugin}", name, defaults)
+        if not (name in ranges and type(value) is type(defaults[name]) is int) and not _fits(value, defaults[name]):
             raise UserError(f"{plugin}'s {name} {value!r} is not of the same type as its default {defaults[name]!r}")
     typed = {n: _like(v, defaults[n]) for n, v in sorted(given.items())}
     return {n: v for n, v in typed.items() if v != defaults[n]}

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from search_spaces.sweep import Range, Search, expand, override
+from search_spaces.sweep.sweep import VARIED
+from service.results.cells import settings
 from tests.search_spaces.sweep.small import DATA, small
 from trainables.errors import UserError
+from trainables.trial import CHOICES, TRAINING_CHOICES
 
 
 def test_the_grid_has_every_cell_once_and_dense_is_one_cell() -> None:
@@ -147,12 +152,36 @@ def test_an_option_that_means_nothing_to_any_pruner_is_refused() -> None:
 
 
 def test_a_setting_of_pruners_is_an_axis_of_those_that_have_it() -> None:
-    given = {"datasets": DATA[:1], "algorithms": ("bc",), "seeds": (0,), "sparsities": (0.9,)}
+    given = {"datasets": DATA[:1], "algorithms": ("bc",), "seeds": (0,), "sparsities": (0.9,), "updates": 2000}
     pruners = ("dense", "snip", "rigl", "sparse_reg")
     cells = [trial.cell for trial in expand(small(**given, pruners=pruners, pruning={"delta": (500, 1000), "zeta": 0.3}))]
     assert cells == ["dense", "snip@90", "rigl@90+delta=500+zeta=0.3", "rigl@90+zeta=0.3", "sparse_reg@90+delta=500", "sparse_reg@90"]
     with pytest.raises(UserError, match="no setting of snip 'delta'; there are: none"):
         expand(small(**given, pruners=("snip",), pruning={"delta": 500}))
+
+
+def test_sparsities_of_single_networks_are_axes() -> None:
+    given = {"datasets": DATA[:1], "algorithms": ("td3_bc",), "seeds": (0,), "pruners": ("dense", "snip"), "sparsities": (0.9,)}
+    sweep = override(small(**given), ["sparsity_of.critic=0.5,0.9", "sparsity_of.actor=0.8"])
+    assert [trial.cell for trial in expand(sweep)] == ["dense", "snip@90,actor@80,critic@50", "snip@90,actor@80"]
+    with pytest.raises(UserError, match=r"sparsity of the critic 1\.5 is outside \[0, 1\)"):
+        expand(override(small(**given), ["sparsity_of.critic=0.5,1.5"]))
+    searched = {**given, "sparsities": Range(0.5, 0.9), "search": Search(suggestions=4)}
+    with pytest.raises(UserError, match=r"sparsity_of\.critic \(0\.5, 0\.9\) is searched"):
+        small(**searched, sparsity_of={"critic": (0.5, 0.9)})
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_every_option_is_an_axis_whose_values_have_labels_of_their_own(name: str) -> None:
+    """In a sweep's file and by --set; the label is that of tables, legends and plans: the cell, or what is not at its default."""
+    numbers = {"transitions": (0, 10_000), "calibration_batches": (1, 16), "calibration_size": (256, 512)}
+    values: tuple[Any, ...] = numbers.get(name) or {**CHOICES, **TRAINING_CHOICES}[name]
+    values = tuple(value for value in values if ":" not in str(value) or value == "2:4")  # of 50 %
+    given = {"datasets": DATA[:1], "algorithms": ("td3_bc",), "seeds": (0,), "pruners": ("snip",), "sparsities": (0.5,)}
+    trials = expand(small(**given, **{name: values}))
+    assert trials == expand(override(small(**given), [f"{name}={','.join(map(str, values)).lower()}"]))
+    assert [getattr(trial, name) for trial in trials] == list(values)
+    assert len({(trial.cell, str(settings(trial))) for trial in trials}) == len(values)
 
 
 def test_all_learning_rates_of_an_algorithm_are_one_axis() -> None:

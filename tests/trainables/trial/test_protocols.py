@@ -15,7 +15,7 @@ DATA = "winnow/hopper/expert-v0"
 
 def swept(**given: object) -> dict[str, Trial]:
     made = {"datasets": (DATA,), "pruners": ("dense", "snip", "random_erk"), "sparsities": (0.95,), "protocol": "authors"}
-    return {trial.name.removesuffix("/s0"): trial for trial in expand(Sweep(**(made | given)))}  # type: ignore[arg-type]
+    return {f"{trial.algorithm}/hopper-expert/{trial.cell}{trial.transitions or ''}": trial for trial in expand(Sweep(**(made | given)))}  # type: ignore[arg-type]
 
 
 def test_a_sweep_takes_the_settings_of_the_authors_code() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.delivery.promote import default_name
 from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial, comparison, hyper_ranges, shape_of
@@ -94,6 +95,18 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"pruner": "snip", "sparsity": 0.5, "allow_disconnected": "yes"}, ["allow_disconnected 'yes'"]),
         ({"scope": "layer"}, ["scope 'layer' has no effect on pruner 'dense'", "snip"]),
         ({"pruner": "random_erk", "sparsity": 0.5, "scope": "layer"}, ["scope 'layer'", "'random_erk'", "magnitude", "snip"]),
+        (
+            {"pruner": "snip", "sparsity": 0.5, "structure": "units", "scope": "layer"},
+            ["structure 'units' takes the place of scope 'layer'"],
+        ),
+        ({"pruner": "snip", "sparsity": 0.5, "structure": "2:4", "target": "effective"}, ["structure '2:4'", "target 'effective'"]),
+        ({"pruner": "small_dense", "sparsity": 0.5, "structure": "2:4"}, ["structure '2:4'", "'small_dense'", "snip"]),
+        ({"pruner": "rigl", "sparsity": 0.5, "structure": "units"}, ["structure 'units'", "'rigl'", "snip"]),
+        ({"pruner": "snip", "sparsity": 0.9, "structure": "2:4"}, ["'2:4' removes 0.5 of the weights", "0.9"]),
+        ({"pruner": "snip", "sparsity": 0.5, "structure": "3:4"}, ["structure '3:4'", "none, units, fan_in, 2:4, 1:4, 1:8, 1:16"]),
+        ({"initialization": "he"}, ["initialization 'he'", "torch, xavier"]),
+        ({"timeouts": "done"}, ["timeouts 'done'", "bootstrap, terminal"]),
+        ({"transitions": -1}, ["transitions -1", ">= 0"]),
         ({"pruner": "synflow", "sparsity": 0.5, "target": "effective"}, ["target 'effective'", "'synflow'", "force"]),
         ({"pruner": "gmp", "sparsity": 0.5, "rescale": "layer"}, ["rescale 'layer'", "'gmp'", "snip"]),
         ({"pruner": "small_dense", "sparsity": 0.5, "control": "shuffle"}, ["control 'shuffle'", "'small_dense'"]),
@@ -113,7 +126,7 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"hyper": {"alpha": True}}, ["alpha True"]),
         ({"hyper": {"alpha": float("inf")}}, ["alpha inf"]),
         ({"hyper": {"batch_size": 2.5}}, ["batch_size 2.5", "256"]),
-        ({"hyper": {"batch_size": 0}}, ["batch_size 0"]),
+        ({"hyper": {"batch_size": 0}}, ["batch_size 0", "[1, inf)"]),
         ({"algorithm": "edac", "hyper": {"critics": 1}}, ["edac's critics 1", "[2, inf)"]),
         ({"algorithm": "iql", "hyper": {"expectile": 7.0}}, ["iql's expectile 7.0", "(0, 1)"]),
         ({"algorithm": "iql", "hyper": {"expectile": 1}}, ["iql's expectile 1.0", "(0, 1)"]),
@@ -162,6 +175,9 @@ def test_a_trial_is_frozen() -> None:
 def test_the_name_says_the_cell() -> None:
     assert Trial(dataset=DATA, pruner="snip", sparsity=0.95, seed=2).name == "td3_bc/halfcheetah-expert/snip@95/s2"
     assert Trial(dataset=DATA, algorithm="bc").name == "bc/halfcheetah-expert/dense/s0"
+    other = Trial(dataset=DATA, algorithm="bc", transitions=10_000, initialization="xavier", timeouts="terminal")
+    assert other.name == "bc/halfcheetah-expert:10000:xavier:terminal/dense/s0"
+    assert default_name(other) == "bc-halfcheetah-expert-10000-xavier-terminal", "MLflow takes it as the name of a model"
     mixed = Trial(dataset=DATA, pruner="snip", sparsity=0.95, sparsity_of={"critic": 0.9}, control="shuffle", rescale="unit", authors=True)
     assert mixed.name == "td3_bc/halfcheetah-expert/snip@95,critic@90+authors+rescale=unit+shuffle/s0"
 

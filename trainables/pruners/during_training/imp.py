@@ -11,7 +11,7 @@ TITLE = "IMP"
 WITHOUT_LOSS = True
 REWINDS = True
 SETTINGS = {"rounds": 14}
-RANGES = {"rounds": "[1, inf)"}
+RANGES = {"rounds": "[1, updates)"}
 
 budgets = random_erk.budgets
 saliency = gmp.saliency

@@ -9,7 +9,7 @@ from trainables.pruners import snip
 TITLE = "Sparse-Reg"
 RESCORES = True
 SETTINGS = {"delta": 1000, "until": 200000}  # updates between two scorings, and the update from which the mask stays
-RANGES = {"delta": "[1, inf)", "until": "[1, inf)"}
+RANGES = {"delta": "[1, updates)", "until": "(delta, inf)"}
 
 saliency = snip.saliency
 
