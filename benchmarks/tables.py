@@ -55,6 +55,18 @@ def break_even() -> Iterator[list[str]]:
             yield [algorithm_name(algorithm), f"{100 * float(density):g} %", *times, spread(row["ratio"], 2)]
 
 
+def structures() -> Iterator[list[str]]:
+    """The ends of the densities; structures.json has those between."""
+    yield ["algorithm", "kept", "structure", "execution", "live units", "updates/s", "against unstructured", "an action, us", "against it"]
+    for algorithm, levels in read("structures")["works"].items():
+        for sparsity in ("0.5", "0.9375"):
+            for name, row in levels[sparsity].items():
+                structure, execution = name.split()
+                about = [algorithm_name(algorithm), f"{100 * (1 - float(sparsity)):g} %", structure, execution, str(row["live_units"])]
+                rates = [f"{median(row['updates_per_second']):.0f}", spread(row["updates_ratio"], 2)]
+                yield [*about, *rates, f"{median(row['microseconds']):.1f}", spread(row["action_ratio"], 2)]
+
+
 def evaluation() -> Iterator[list[str]]:
     yield ["what", "CPU s", "against its physics"]
     for what, found in read("evaluation")["seconds"].items():
@@ -186,7 +198,7 @@ def fill(page: Path, name: str, text: str) -> None:
 
 def texts() -> dict[str, str]:
     """What stands between the marks of benchmarks/README.md."""
-    tables = (updates, profile, break_even, inference, evaluation, orchestration, points, gpu, gpu_scores)
+    tables = (updates, profile, break_even, structures, inference, evaluation, orchestration, points, gpu, gpu_scores)
     return {table.__name__: markdown(table()) for table in tables} | {"falls": falls()}
 
 
