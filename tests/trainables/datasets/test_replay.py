@@ -108,7 +108,7 @@ def test_version_one_is_shipped_and_recorded_with_the_learners_own_buffer(tmp_pa
         ship(run, version=1)
     (run / "replay.pkl").touch()
     monkeypatch.setitem(sys.modules, "stable_baselines3.common.save_util", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r"needs the extra: pip install 'winnow\[collect\]'"):
+    with pytest.raises(UserError, match=r"needs the extra: pip install 'winnow-rl\[collect\]'"):
         ship(run, version=1)
     monkeypatch.setattr("trainables.datasets.collect.ship.read_buffer", lambda path: filled("Hopper-v5", 500))
     monkeypatch.setattr("trainables.datasets.collect.ship.of_buffer", lambda buffer, env, steps: of_buffer(buffer, env, 1_000))
