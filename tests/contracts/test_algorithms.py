@@ -255,8 +255,9 @@ def test_every_execution_trains_as_dense_does(algorithm: str, execution: str) ->
             torch.testing.assert_close(row, reference.rows()[name], rtol=1e-3, atol=1e-5)
 
 
-def test_bcqs_evaluation_is_a_function_of_trial_update_and_episode() -> None:
-    trials = [small_trial("bcq", seed=0), small_trial("bcq", seed=1)]
+@pytest.mark.parametrize("algorithm", ["bcq", "fql"])  # those that draw to act
+def test_evaluation_with_noise_is_a_function_of_trial_update_and_episode(algorithm: str) -> None:
+    trials = [small_trial(algorithm, seed=0), small_trial(algorithm, seed=1)]
     world = World(trials).start()
     world.train(0, 3)
     observations = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))

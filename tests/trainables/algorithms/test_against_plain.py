@@ -1,7 +1,7 @@
 """Five updates of each algorithm against a plain implementation: torch.nn.Linear, mse_loss, torch.optim.Adam, one trial, no stack.
 
 Same initial weights, data, noise and masks. The plain code follows the papers' reference code: sfujim/TD3_BC,
-ikostrikov/implicit_q_learning, sfujim/BCQ, and CORL for CQL, AWAC, ReBRAC and EDAC.
+ikostrikov/implicit_q_learning, sfujim/BCQ, seohongpark/fql, and CORL for CQL, AWAC, ReBRAC and EDAC.
 """
 
 from __future__ import annotations
@@ -352,10 +352,46 @@ def plain_bcq(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
     }, losses  # fmt: skip
 
 
+def plain_fql(world: World, data: list[Batch], hyper: dict[str, Any], updates: int) -> Trained:
+    """seohongpark/fql: one Adam along the sum of all losses; the critics that the actor seeks are copies without gradients."""
+    actor, flow = Net(world, "actor"), Net(world, "flow")
+    critics = [Net(world, "critic", i) for i in range(2)]
+    targets = copy.deepcopy(critics)
+    optimizer = torch.optim.Adam([p for net in (actor, flow, *critics) for p in net.parameters()], lr=hyper["learning_rate"])
+    steps = hyper["flow_steps"]
+    losses: Losses = []
+    for update, (s, a, r, s2, done) in enumerate(data):
+        x0, t = drawn(update, "flow", *a.shape), drawn(update, "flow time", len(a), 1, uniform=True)
+        flow_loss = functional.mse_loss(flow(s, (1 - t) * x0 + t * a, t), a - x0)
+
+        z = drawn(update, "policy", *a.shape)
+        with torch.no_grad():
+            x = z.clone()
+            for i in range(steps):
+                x += flow(s, x, torch.full((len(a), 1), i / steps)) / steps
+        own = actor(s, z)
+        q = torch.stack([copy.deepcopy(critic).requires_grad_(False)(s, own.clip(-1, 1)) for critic in critics]).mean(0)
+        scale = 1 / q.abs().mean().detach() if hyper["normalize_q"] else 1.0
+        actor_loss = hyper["alpha"] * functional.mse_loss(own, x.clip(-1, 1)) - scale * q.mean()
+
+        with torch.no_grad():
+            a2 = actor(s2, drawn(update, "target policy", *a.shape)).clip(-1, 1)
+            pair = torch.stack([target(s2, a2) for target in targets])
+            target = r + (1 - done) * hyper["discount"] * (pair.amin(0) if hyper["minimum"] else pair.mean(0))
+        critic_loss = sum(functional.mse_loss(critic(s, a), target) for critic in critics) / 2
+
+        learn(optimizer, flow_loss + actor_loss + critic_loss, actor, flow, *critics)
+        losses.append({"flow_loss": flow_loss.item(), "actor_loss": actor_loss.item(), "critic_loss": critic_loss.item()})
+        for t_net, o_net in zip(targets, critics, strict=True):
+            follow(t_net, o_net, hyper["tau"])
+    nets = {f"online/critic/{i}": q for i, q in enumerate(critics)} | {f"target/critic/{i}": q for i, q in enumerate(targets)}
+    return {"online/actor/0": actor, "online/flow/0": flow} | nets, losses
+
+
 Plain = Callable[[World, list[Batch], dict[str, Any], int], Trained]
 PLAIN: dict[str, Plain] = {
     "bc": plain_bc, "td3_bc": plain_td3_bc, "iql": plain_iql, "cql": plain_cql, "awac": plain_awac, "rebrac": plain_rebrac,
-    "edac": plain_edac, "bcq": plain_bcq,
+    "edac": plain_edac, "bcq": plain_bcq, "fql": plain_fql,
 }  # fmt: skip
 # A large learning rate and an uncommon value for everything else, so that a wrong or unused number shows.
 HYPER: dict[str, dict[str, Any]] = {
@@ -379,12 +415,17 @@ HYPER: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "minimum_weight": 0.6, "perturbation": 0.3, "kl_weight": 0.3,
         "latent_clip": 0.7, "samples": 4,
     },
+    "fql": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "alpha": 1.7, "flow_steps": 4},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("pruner", ["dense", "snip"])
 @pytest.mark.parametrize(
-    ("algorithm", "variant"), [*((name, "") for name in PLAIN), ("bc", "gaussian"), ("iql", "squash"), ("awac", "cosine")]
+    ("algorithm", "variant"),
+    [
+        *((name, "") for name in PLAIN),
+        *(("bc", "gaussian"), ("iql", "squash"), ("awac", "cosine"), ("fql", "normalize_q"), ("fql", "minimum")),
+    ],
 )
 def test_five_updates_equal_a_plain_implementation(algorithm: str, variant: str, pruner: str) -> None:
     """`variant` is a switch of the algorithm that is not at its default."""

@@ -258,6 +258,6 @@ def test_an_observation_of_another_shape_is_refused(shape: tuple[int, ...]) -> N
 
 def test_without_the_package_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"winnow\[export\]"):
+    with pytest.raises(UserError, match=r"winnow-rl\[export\]"):
         to_onnx(halfcheetah(1), tmp_path / "p.onnx")
     assert list(tmp_path.iterdir()) == []
