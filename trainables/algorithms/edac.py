@@ -1,4 +1,4 @@
-"""EDAC: SAC with many critics, whose action gradients are kept diverse (An et al. 2021, arXiv 2110.01548); eta = 0 is SAC-N."""
+"""EDAC: SAC with many critics, whose action gradients are kept diverse (An et al. 2021, arXiv 2110.01548); SAC-N is without."""
 
 from __future__ import annotations
 
@@ -50,17 +50,25 @@ def policy(agent: Agent, observations: Tensor, purpose: str) -> tuple[Tensor, Te
     return squashed(mean, log_std, agent.noise(purpose, *mean.shape[1:]))
 
 
+@torch.no_grad()
+def td_target(agent: Agent, batch: Batch) -> Tensor:
+    """Reward + the discounted minimum of the N target critics at a sampled next action, with its entropy, [K, B]."""
+    next_actions, log_pi = policy(agent, batch.next_observations, "target policy")
+    next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
+    next_v = next_q - agent.actor.extra["log_entropy_weight"].exp() * log_pi
+    return batch.rewards + (1 - batch.terminals) * agent.hyper.discount * next_v
+
+
+def squared_errors(q: Tensor, target: Tensor) -> Tensor:
+    """Sum over the N critics of their mean squared errors, [K], from values [K, N, B, 1] and targets [K, B]."""
+    return (q.squeeze(-1) - target.unsqueeze(1)).square().mean(-1).sum(1)
+
+
 def critic_loss(agent: Agent, batch: Batch) -> Tensor:
     """Sum over the N critics of the mean squared TD error towards their minimum, + eta times the diversity term, [K]."""
-    hyper = agent.hyper
-    with torch.no_grad():
-        next_actions, log_pi = policy(agent, batch.next_observations, "target policy")
-        next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
-        next_v = next_q - agent.actor.extra["log_entropy_weight"].exp() * log_pi
-        target = batch.rewards + (1 - batch.terminals) * hyper.discount * next_v
+    target = td_target(agent, batch)
     q, gradient = agent.critic.input_gradient(batch.observations, batch.actions, by=1)  # [K, N, B, 1], [K, N, B, A]
-    error = (q.squeeze(-1) - target.unsqueeze(1)).square().mean(-1).sum(1)
-    return error + hyper.eta.squeeze(-1) * alignment(gradient)
+    return squared_errors(q, target) + agent.hyper.eta.squeeze(-1) * alignment(gradient)
 
 
 def alignment(gradient: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Hyper:
     flow_steps: int = 10  # seohongpark/fql: of Euler's method from noise to an action
 
 
-RANGES = {"alpha": "[0, inf)", "flow_steps": "[1, inf)"}
+RANGES = {"alpha": "[0, inf)"}
 NORMALIZE = False  # seohongpark/fql
 
 

@@ -6,11 +6,12 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
 
     ReBRAC   (actor_penalty, critic_penalty): Tarasov et al. 2023 (arXiv 2305.09836), appendix; tinkoff-ai/ReBRAC
     EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
+    SAC-N    critics: the same; CORL's configs
     bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
     fql      has an alpha for each task in its paper (arXiv 2502.02538), none of them MuJoCo's: its default, untuned
 
 The number of updates is not part of it: a trial's default is 1,000,000, as in the papers or CORL for BC, TD3+BC, IQL, CQL, AWAC and
-ReBRAC. To reproduce BCQ give `--updates 500000` (sfujim/BCQ), and for EDAC `--updates 3000000` (the paper).
+ReBRAC. To reproduce BCQ give `--updates 500000` (sfujim/BCQ), and for EDAC and SAC-N `--updates 3000000` (the paper).
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ _CRITICS: _Table = {
     "hopper": ((50, 0.0), (50, 1.0), (50, 1.0), (50, 1.0), (50, 1.0)),
     "walker2d": ((10, 1.0), (10, 1.0), (10, 1.0), (10, 5.0), (10, 5.0)),
 }
+_MANY_CRITICS: _Table = {
+    "halfcheetah": ((10,), (10,), (10,), (10,), (10,)),
+    "hopper": ((500,), (500,), (200,), (200,), (500,)),
+    "walker2d": ((20,), (20,), (20,), (20,), (100,)),
+}
 PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
     "rebrac": (("actor_penalty", "critic_penalty"), _PENALTIES),
     "edac": (("critics", "eta"), _CRITICS),
+    "sac_n": (("critics",), _MANY_CRITICS),
 }
 
 

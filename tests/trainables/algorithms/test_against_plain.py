@@ -1,7 +1,7 @@
 """Five updates of each algorithm against a plain implementation: torch.nn.Linear, mse_loss, torch.optim.Adam, one trial, no stack.
 
 Same initial weights, data, noise and masks. The plain code follows the papers' reference code: sfujim/TD3_BC,
-ikostrikov/implicit_q_learning, sfujim/BCQ, seohongpark/fql, and CORL for CQL, AWAC, ReBRAC and EDAC.
+ikostrikov/implicit_q_learning, sfujim/BCQ, seohongpark/fql, and CORL for CQL, AWAC, ReBRAC, EDAC and SAC-N.
 """
 
 from __future__ import annotations
@@ -276,6 +276,7 @@ def plain_rebrac(world: World, data: list[Batch], hyper: dict[str, Any], updates
 
 
 def plain_edac(world: World, data: list[Batch], hyper: dict[str, Any], updates: int) -> Trained:
+    """SAC-N where there is no weight of the diversity."""
     n = hyper["critics"]
     actor, critics = Net(world, "actor"), [Net(world, "critic", i) for i in range(n)]
     targets = copy.deepcopy(critics)
@@ -294,14 +295,15 @@ def plain_edac(world: World, data: list[Batch], hyper: dict[str, Any], updates: 
             lowest = torch.stack([q(s2, a2) for q in targets]).amin(0)
             target = r + (1 - done) * hyper["discount"] * (lowest - log_alpha.exp() * log_pi2)
         gradients = []
-        for q in critics:  # CORL: differentiated twice by autograd, all pairs written out
+        for q in critics if "eta" in hyper else ():  # CORL: differentiated twice by autograd, all pairs written out
             action = a.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(q(s, action).sum(), action, create_graph=True)
             gradients.append(gradient / gradient.norm(dim=1, keepdim=True))
-        pairs = [(gradients[i] * gradients[j]).sum(1) for i in range(n) for j in range(n) if i != j]
-        diversity = torch.stack(pairs).sum(0).mean() / (n - 1)
         error = torch.stack([functional.mse_loss(q(s, a), target) for q in critics]).sum()
-        critic_loss = learn(critic_optimizer, error + hyper["eta"] * diversity, *critics)
+        if gradients:
+            pairs = [(gradients[i] * gradients[j]).sum(1) for i in range(n) for j in range(n) if i != j]
+            error = error + hyper["eta"] * torch.stack(pairs).sum(0).mean() / (n - 1)
+        critic_loss = learn(critic_optimizer, error, *critics)
         losses.append({"actor_loss": policy_loss.item(), "entropy_loss": entropy_loss.item(), "critic_loss": critic_loss})
         for t, o in zip(targets, critics, strict=True):
             follow(t, o, hyper["tau"])
@@ -391,7 +393,7 @@ def plain_fql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
 Plain = Callable[[World, list[Batch], dict[str, Any], int], Trained]
 PLAIN: dict[str, Plain] = {
     "bc": plain_bc, "td3_bc": plain_td3_bc, "iql": plain_iql, "cql": plain_cql, "awac": plain_awac, "rebrac": plain_rebrac,
-    "edac": plain_edac, "bcq": plain_bcq, "fql": plain_fql,
+    "edac": plain_edac, "bcq": plain_bcq, "fql": plain_fql, "sac_n": plain_edac,
 }  # fmt: skip
 # A large learning rate and an uncommon value for everything else, so that a wrong or unused number shows.
 HYPER: dict[str, dict[str, Any]] = {
@@ -415,6 +417,7 @@ HYPER: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "minimum_weight": 0.6, "perturbation": 0.3, "kl_weight": 0.3,
         "latent_clip": 0.7, "samples": 4,
     },
+    "sac_n": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "critics": 4},
     "fql": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "alpha": 1.7, "flow_steps": 4},
 }  # fmt: skip
 

@@ -128,6 +128,8 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"hyper": {"batch_size": 2.5}}, ["batch_size 2.5", "256"]),
         ({"hyper": {"batch_size": 0}}, ["batch_size 0", "[1, inf)"]),
         ({"algorithm": "edac", "hyper": {"critics": 1}}, ["edac's critics 1", "[2, inf)"]),
+        ({"algorithm": "sac_n", "hyper": {"critics": 1}}, ["sac_n's critics 1", "[2, inf)"]),
+        ({"algorithm": "fql", "hyper": {"alpha": -1.0}}, ["fql's alpha -1.0", "[0, inf)"]),
         ({"algorithm": "iql", "hyper": {"expectile": 7.0}}, ["iql's expectile 7.0", "(0, 1)"]),
         ({"algorithm": "iql", "hyper": {"expectile": 1}}, ["iql's expectile 1.0", "(0, 1)"]),
         ({"algorithm": "iql", "hyper": {"log_std_min": 3}}, ["log_std_min 3.0", "(-inf, log_std_max)", "log_std_max 2.0"]),
