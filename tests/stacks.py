@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import Table
 from trainables.environments import Reference
 from trainables.pruning.prune import prune
@@ -80,7 +80,7 @@ class World:
         self.algorithm = plugins.load("algorithms", self.stack.lead.algorithm)
         self.agent = Agent(self.algorithm, self.stack, table.observation_size, table.action_size, device, recorded)
         self.agent.build()
-        self.data = Minibatches(table, self.algorithm.NORMALIZE, device, getattr(self.algorithm, "NEXT_ACTIONS", False))
+        self.data = minibatches_of(self.algorithm, self.stack, table, device)
         self.execution = execution
         self.masks: dict[str, Mask] = {}
 

@@ -12,7 +12,7 @@ agent.track("actor", "critic")       targets move towards their networks
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -37,7 +37,8 @@ class Batch:
     """Transitions of one minibatch: observations, actions, next_observations [K, B, n]; rewards, terminals [K, B].
 
     Actions are scaled to [-1, 1]; observations are normalized if the algorithm's NORMALIZE says so. `next_actions` are the dataset's at
-    next_observations, if the algorithm's NEXT_ACTIONS asks for them; they mean nothing after a terminal."""
+    next_observations, if the algorithm's NEXT_ACTIONS asks for them; they mean nothing after a terminal. `returns(discount)`
+    [K, B] are the discounted sums of rewards from each transition to its episode's end, for discounts [K, 1], if RETURNS asks for them."""
 
     observations: Tensor
     actions: Tensor
@@ -45,6 +46,7 @@ class Batch:
     next_observations: Tensor
     terminals: Tensor
     next_actions: Tensor | None = None
+    returns: Callable[[Tensor], Tensor] | None = None
 
 
 class Agent:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainables import environments, plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import Table, load_table
 from trainables.errors import StoppedError, UserError
 from trainables.evaluation.evaluation import Evaluation
@@ -99,8 +99,7 @@ class StackRun:
             self.check_data("the trial is of", trial.data, trial)
         algorithm = plugins.load("algorithms", stack.lead.algorithm)
         self.agent = Agent(algorithm, stack, self.table.observation_size, self.table.action_size, usable(device))
-        following = getattr(algorithm, "NEXT_ACTIONS", False)
-        self.data = Minibatches(self.table, algorithm.NORMALIZE, device, following, stack.lead.timeouts)
+        self.data = minibatches_of(algorithm, stack, self.table, device)
         self.evaluation = Evaluation(self.agent, self.table, stack)
         self.changes = changes_of(stack)
         self.reports = ReportQueue()

@@ -21,7 +21,7 @@ import torch
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table
 from trainables.pruning.prune import prune
 from trainables.training.updates import Updates
@@ -43,7 +43,7 @@ class Trained:
         stack = Stack((Trial(dataset=DATASET, algorithm=algorithm, pruner="random_erk", sparsity=1 - density),))
         module = plugins.load("algorithms", algorithm)
         agent = Agent(module, stack, table.observation_size, table.action_size)
-        data = Minibatches(table, module.NORMALIZE, next_actions=getattr(module, "NEXT_ACTIONS", False))
+        data = minibatches_of(module, stack, table)
         masks = prune(agent, stack, data.draw)
         agent.build(execution, masks=masks)
         self.updates, self.done = Updates(agent, data), 0

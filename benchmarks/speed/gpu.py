@@ -23,7 +23,7 @@ import torch
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import Table, load_table
 from trainables.errors import UserError
 from trainables.pruning.prune import prune
@@ -46,7 +46,7 @@ def trainer(
     trials = (Trial(dataset=table.dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, seed=seed) for seed in range(members))
     stack, module = Stack(tuple(trials)), plugins.load("algorithms", algorithm)
     agent = Agent(module, stack, table.observation_size, table.action_size, device, recorded=graph and device != "cpu")
-    data = Minibatches(table, module.NORMALIZE, device, getattr(module, "NEXT_ACTIONS", False))
+    data = minibatches_of(module, stack, table, device)
     masks = prune(agent, stack, data.draw)
     agent.build(execution, masks=masks)
     return Updates(agent, data)

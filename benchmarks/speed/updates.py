@@ -24,7 +24,7 @@ import torch
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import Table, load_table
 from trainables.pruning.prune import prune
 from trainables.training.updates import Updates
@@ -60,7 +60,7 @@ class Ours:
         stack = Stack((Trial(dataset=table.dataset, algorithm=name, pruner=pruner, sparsity=sparsity, hyper=HYPER.get(name, {})),))
         algorithm = plugins.load("algorithms", name)
         self.agent = Agent(algorithm, stack, table.observation_size, table.action_size)
-        self.data = Minibatches(table, algorithm.NORMALIZE, next_actions=getattr(algorithm, "NEXT_ACTIONS", False))
+        self.data = minibatches_of(algorithm, stack, table)
         masks = prune(self.agent, stack, self.data.draw)
         self.agent.build(execution, masks=masks)
         self.make, self.update = Updates(self.agent, self.data), 0

@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.stacks import made_up_table, small_trial
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.trial import Stack
 
 KINDS = ("parameters", "gradients", "first moments", "second moments")
@@ -50,7 +50,7 @@ def test_updates_and_policies_stay_on_their_device_and_in_float32(algorithm: str
     module, table = plugins.load("algorithms", algorithm), made_up_table()
     agent = Agent(module, stack, table.observation_size, table.action_size, "meta", recorded)
     agent.build()
-    data = Minibatches(table, module.NORMALIZE, "meta", getattr(module, "NEXT_ACTIONS", False))
+    data = minibatches_of(module, stack, table, "meta")
     for update in range(4):
         agent.at(update)
         losses = module.update(agent, data.draw(agent.streams, agent.hyper.batch_size))

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.stacks import Rows, World, assert_same, small_trial
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table
 from trainables.native import cuda
 from trainables.reports import Evaluated, Finished, Report
@@ -181,9 +181,10 @@ def test_a_stack_takes_no_more_memory_than_was_counted(algorithm: str, hopper: s
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    agent = Agent(module, Stack(tuple(trials)), table.observation_size, table.action_size, "cuda")
+    stack = Stack(tuple(trials))
+    agent = Agent(module, stack, table.observation_size, table.action_size, "cuda")
     agent.build()
-    data = Minibatches(table, module.NORMALIZE, "cuda", getattr(module, "NEXT_ACTIONS", False))
+    data = minibatches_of(module, stack, table, "cuda")
     Updates(agent, data).run(0, 2 * WARM_UP + 4)
     torch.cuda.synchronize()
     taken = torch.cuda.max_memory_allocated() - before
@@ -197,7 +198,7 @@ def test_stacked_is_alone_but_for_rounding(hopper: str) -> None:
     def rows_of(stack: Stack) -> Rows:
         agent = Agent(module, stack, table.observation_size, table.action_size, "cuda")
         agent.build()
-        Updates(agent, Minibatches(table, module.NORMALIZE, "cuda")).run(0, 20)
+        Updates(agent, minibatches_of(module, stack, table, "cuda")).run(0, 20)
         return {name: row.detach().clone() for name, row in agent.rows().items()}
 
     together, alone = rows_of(Stack(tuple(trials))), rows_of(Stack((trials[3],)))

@@ -67,8 +67,8 @@ def proposals(agent: Agent, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tens
     return actions, torch.cat([density, *log_pi.split(rows, dim=2)], dim=1)
 
 
-def critic_loss(agent: Agent, batch: Batch) -> Tensor:
-    """TD error + alpha (log of the integral of exp Q(s, .), by importance sampling, - Q(s, a)), summed over the twin critics, [K]."""
+def values(agent: Agent, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Q(s, .) of the data's action and then of the proposals, [K, 2, 1 + 3 N, B]; the proposals' log densities; the TD target [K, B]."""
     hyper, rows = agent.hyper, batch.actions.shape[1]
     with torch.no_grad():
         mean, log_std = policy(agent, torch.cat([batch.observations, batch.next_observations], dim=1))
@@ -78,12 +78,22 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
         sampled, log_density = proposals(agent, mean, log_std)
         actions = torch.cat([batch.actions.unsqueeze(1), sampled], dim=1).flatten(1, 2)  # the data's first: one forward for all
         observations = batch.observations.repeat(1, 1 + sampled.shape[1], 1)
-    q = agent.critic(observations, actions).squeeze(-1).unflatten(-1, (-1, rows))  # [K, 2, 1 + 3 N, B]
+    return agent.critic(observations, actions).squeeze(-1).unflatten(-1, (-1, rows)), log_density, target
+
+
+def conservative(agent: Agent, q: Tensor, log_density: Tensor, target: Tensor) -> Tensor:
+    """TD error + alpha (log of the integral of exp Q(s, .), by importance sampling, - Q(s, a)), summed over the twin critics, [K]."""
+    hyper = agent.hyper
     data_q, temperature = q[:, :, 0], hyper.temperature.reshape(-1, 1, 1, 1)
     soft = torch.logsumexp((q[:, :, 1:] - log_density.unsqueeze(1)) / temperature, dim=2)  # [K, 2, B]
     gap = (temperature.squeeze(-1) * soft - data_q).mean(-1)
     error = (data_q - target.unsqueeze(1)).square().mean(-1)
     return (error + hyper.alpha * gap).sum(1)
+
+
+def critic_loss(agent: Agent, batch: Batch) -> Tensor:
+    """The TD error and the conservative term, [K]."""
+    return conservative(agent, *values(agent, batch))
 
 
 def actor_losses(agent: Agent, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from types import ModuleType
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,14 +18,30 @@ from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.tensors import native_ops
 from trainables.tensors.streams import Streams
+from trainables.trial import Stack
+
+
+def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: str = "cpu") -> Minibatches:
+    """Minibatches as the algorithm asks for them."""
+    following, returns = (getattr(algorithm, name, False) for name in ("NEXT_ACTIONS", "RETURNS"))
+    discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
+    return Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts)
 
 
 class Minibatches:
     """Rows of a table as a `Batch`; one gather and one multiply-add per update."""
 
-    def __init__(self, table: Table, normalize: bool, device: str = "cpu", next_actions: bool = False, timeouts: str = "bootstrap") -> None:
+    def __init__(
+        self,
+        table: Table,
+        normalize: bool,
+        device: str = "cpu",
+        next_actions: bool = False,
+        timeouts: str = "bootstrap",
+        discounts: Sequence[float] = (),
+    ) -> None:
         """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out. With the
-        timeouts "terminal", every episode's last transition counts as terminal.
+        timeouts "terminal", every episode's last transition counts as terminal. With the members' `discounts`, batches have `returns`.
 
         Raises UserError where none is left."""
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
@@ -33,16 +53,28 @@ class Minibatches:
         self.shift = torch.tensor(np.concatenate([o_shift, a_shift, zero, o_shift, zero]), dtype=torch.float32, device=device)
         self.scale = torch.tensor(np.concatenate([o_scale, a_scale, one, o_scale, one]), dtype=torch.float32, device=device)
         self.ends = torch.from_numpy(ends(table)).to(device) if timeouts == "terminal" else None
+        # Of each discount, as members have it in float32, the returns of all rows, one discount after the other.
+        different = np.unique(np.array(discounts, np.float32))
+        self.discounts = torch.from_numpy(different).to(device)
+        self.returns = torch.from_numpy(np.concatenate([returns_to_go(table, each) for each in different] or [np.zeros(0, np.float32)])).to(
+            device
+        )
         self.gather = native_ops.gather(self.rows, self.shift, self.scale) if native_ops.serves(self.rows) else self._gather
 
     def draw(self, streams: Streams, size: int) -> Batch:
         """`size` transitions per member, with replacement, from the stream "minibatch" at its current update."""
-        if self.picked is None:
-            return Batch(*self._columns(streams.integers("minibatch", size, len(self.rows))))
-        index = self.picked[streams.integers("minibatch", size, len(self.picked))]
-        # After a terminal the next row is of another episode or absent; any will do.
-        following = self._columns((index + 1).clamp_(max=len(self.rows) - 1))
-        return Batch(*self._columns(index), next_actions=following[1])
+        index, following = streams.integers("minibatch", size, len(self.rows if self.picked is None else self.picked)), None
+        if self.picked is not None:
+            index = self.picked[index]
+            # After a terminal the next row is of another episode or absent; any will do.
+            following = self._columns((index + 1).clamp_(max=len(self.rows) - 1))[1]
+        returns = partial(self._returns, index) if len(self.discounts) else None
+        return Batch(*self._columns(index), next_actions=following, returns=returns)
+
+    def _returns(self, index: Tensor, discount: Tensor) -> Tensor:
+        """Returns [K, B] of the rows `index`, for members' discounts [K, 1]: those that were given, in any order."""
+        place = index + len(self.rows) * torch.searchsorted(self.discounts, discount)
+        return self.returns.index_select(0, place.flatten()).reshape(index.shape)
 
     def _columns(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Observations, actions, rewards, next observations and terminals of the rows `index` [K, B]."""
@@ -61,6 +93,22 @@ def ends(table: Table) -> npt.NDArray[np.float32]:
     last = np.zeros(len(table.rows), np.float32)
     last[np.cumsum(table.episode_lengths) - 1] = 1
     return last
+
+
+def returns_to_go(table: Table, discount: float) -> npt.NDArray[np.float32]:
+    """Discounted sum of rewards from each transition to the end of its episode; nothing is added for what follows a cut-off, so near
+    one it is too low (as in CORL's Cal-QL; Nakamoto et al. go on with the last reward in Kitchen, whose episodes never terminate).
+
+    Sums of 1, 2, 4, ... rewards, each from two of half the length."""
+    sums = np.array(table.rows[:, table.observation_size + table.action_size], np.float64)
+    factors = discount * (1 - np.maximum(ends(table), table.rows[:, -1]).astype(np.float64))  # of what follows the sum, 0 after an end
+    length = 1
+    while factors.any() and length < len(sums):
+        sums[:-length] += factors[:-length] * sums[length:]
+        factors[:-length] *= factors[length:]
+        factors[-length:] = 0
+        length *= 2
+    return sums.astype(np.float32)
 
 
 def followed(table: Table) -> npt.NDArray[np.int64]:

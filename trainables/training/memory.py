@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table
 from trainables.trial import Stack, Trial, shape_of
 
@@ -46,9 +46,10 @@ def _counted(trial: Trial, update: int) -> tuple[int, set[int]]:
     """The bytes by one update of a new agent, and the periods that its algorithm asks for."""
     table = load_table(trial.dataset)
     algorithm = plugins.load("algorithms", trial.algorithm)
-    agent = Agent(algorithm, Stack((trial,)), table.observation_size, table.action_size, recorded=True)
+    stack = Stack((trial,))
+    agent = Agent(algorithm, stack, table.observation_size, table.action_size, recorded=True)
     agent.build()
-    data = Minibatches(table, algorithm.NORMALIZE, next_actions=getattr(algorithm, "NEXT_ACTIONS", False))
+    data = minibatches_of(algorithm, stack, table)
     held = sum(row.nbytes for row in agent.rows().values()) + sum(network.parameters.nbytes for network in agent.networks.values())
     agent.at(update)
     with _Counting() as made:

@@ -8,6 +8,7 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
     EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
     SAC-N    critics: the same; CORL's configs
     bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
+    cal_ql   has none in its paper for MuJoCo: its code's defaults
     fql      has an alpha for each task in its paper (arXiv 2502.02538), none of them MuJoCo's: its default, untuned
 
 The number of updates is not part of it: a trial's default is 1,000,000, as in the papers or CORL for BC, TD3+BC, IQL, CQL, AWAC and

@@ -1,7 +1,7 @@
 """Five updates of each algorithm against a plain implementation: torch.nn.Linear, mse_loss, torch.optim.Adam, one trial, no stack.
 
 Same initial weights, data, noise and masks. The plain code follows the papers' reference code: sfujim/TD3_BC,
-ikostrikov/implicit_q_learning, sfujim/BCQ, seohongpark/fql, and CORL for CQL, AWAC, ReBRAC, EDAC and SAC-N.
+ikostrikov/implicit_q_learning, sfujim/BCQ, seohongpark/fql, and CORL for CQL, AWAC, ReBRAC, EDAC and SAC-N; nakamotoo/Cal-QL.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainables import plugins
 from trainables.tensors.streams import Streams
 
 UPDATES, BATCH, SEED = 5, 32, 3
-Batch = tuple[Tensor, ...]  # s, a, r, s', terminal and, where the algorithm asks for it, a'
+Batch = tuple[Tensor, ...]  # s, a, r, s', terminal and, where the algorithm asks for them, a' or the return
 Losses = list[dict[str, float]]  # of each update
 
 
@@ -168,6 +168,7 @@ def tanh_policy(net: Net, s: Tensor, noise: Tensor, low: float, high: float, off
 
 
 def plain_cql(world: World, data: list[Batch], hyper: dict[str, Any], updates: int) -> Trained:
+    """Cal-QL where there are returns."""
     actor, q1, q2 = Net(world, "actor"), Net(world, "critic", 0), Net(world, "critic", 1)
     q1_target, q2_target = copy.deepcopy(q1), copy.deepcopy(q2)
     policy_parameters = [p for layer in actor.layers for p in layer.parameters()]
@@ -181,7 +182,7 @@ def plain_cql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
         return tanh_policy(actor, s, noise, -20, 2, hyper["log_std_offset"])
 
     losses: Losses = []
-    for update, (s, a, r, s2, done) in enumerate(data):
+    for update, (s, a, r, s2, done, *returns) in enumerate(data):
         own, log_pi = policy(s, drawn(update, "policy", b, a_dim))
         alpha_loss = -(log_alpha * (log_pi - a_dim).detach()).mean()
         policy_loss = (log_alpha.exp().detach() * log_pi - torch.min(q1(s, own), q2(s, own))).mean()
@@ -196,7 +197,9 @@ def plain_cql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
             for i in range(n):
                 here, next_ = (policy(x, eps) for x, eps in ((s, noise[i, :b]), (s2, noise[i, b:])))
                 columns.append(q(s, 2 * random[i] - 1) - math.log(0.5**a_dim))
-                columns += [q(s, action.detach()) - density.detach() for action, density in (here, next_)]
+                for action, density in (here, next_):
+                    value = q(s, action.detach())
+                    columns.append((torch.max(value, *returns) if returns else value) - density.detach())
             ood = t * torch.logsumexp(torch.cat(columns, 1) / t, dim=1, keepdim=True)
             critic_loss = critic_loss + functional.mse_loss(q(s, a), target) + hyper["alpha"] * (ood - q(s, a)).mean()
         losses.append({"entropy_loss": alpha_loss.item()})
@@ -393,7 +396,7 @@ def plain_fql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
 Plain = Callable[[World, list[Batch], dict[str, Any], int], Trained]
 PLAIN: dict[str, Plain] = {
     "bc": plain_bc, "td3_bc": plain_td3_bc, "iql": plain_iql, "cql": plain_cql, "awac": plain_awac, "rebrac": plain_rebrac,
-    "edac": plain_edac, "bcq": plain_bcq, "fql": plain_fql, "sac_n": plain_edac,
+    "edac": plain_edac, "bcq": plain_bcq, "fql": plain_fql, "sac_n": plain_edac, "cal_ql": plain_cql,
 }  # fmt: skip
 # A large learning rate and an uncommon value for everything else, so that a wrong or unused number shows.
 HYPER: dict[str, dict[str, Any]] = {
@@ -416,6 +419,10 @@ HYPER: dict[str, dict[str, Any]] = {
     "bcq": {
         "learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "minimum_weight": 0.6, "perturbation": 0.3, "kl_weight": 0.3,
         "latent_clip": 0.7, "samples": 4,
+    },
+    "cal_ql": {
+        "actor_learning_rate": 2e-3, "critic_learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "alpha": 3.0, "temperature": 0.7,
+        "samples": 4, "log_std_offset": -0.5,
     },
     "sac_n": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "critics": 4},
     "fql": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "alpha": 1.7, "flow_steps": 4},
@@ -446,6 +453,7 @@ def test_five_updates_equal_a_plain_implementation(algorithm: str, variant: str,
         b = alone.data.draw(alone.agent.streams, BATCH)
         data.append((b.observations[0], b.actions[0], b.rewards[0].unsqueeze(1), b.next_observations[0], b.terminals[0].unsqueeze(1)))
         data[-1] += () if b.next_actions is None else (b.next_actions[0],)
+        data[-1] += () if b.returns is None else (b.returns(alone.agent.hyper.discount)[0].unsqueeze(1),)
     assert any(float(batch[4].sum()) > 0 for batch in data)
     nets, losses = PLAIN[algorithm](alone, data, trial.hyper_values(), trial.updates)
 

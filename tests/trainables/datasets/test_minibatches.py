@@ -64,3 +64,23 @@ def test_a_cut_off_episode_counts_as_ended_where_it_is_asked_for() -> None:
     assert 0 < int(last.sum()) < 256
     assert torch.equal(ended.terminals[0], torch.maximum(plain.terminals[0], last.float()))
     assert torch.equal(ended.observations, plain.observations)
+
+
+def test_returns_are_discounted_to_the_end_of_the_episode_or_a_terminal_with_each_members_discount() -> None:
+    table = replace(made_up_table(), episode_lengths=np.array([1, 70, 129, 300]))
+    streams, discounts = Streams([3, 4, 5]), (0.99, 0.5, 0.99)
+    last, rewards, terminals = np.cumsum(table.episode_lengths) - 1, table.rows[:, 7], table.rows[:, -1]
+    batch = Minibatches(table, True, discounts=discounts).draw(streams, 64)
+    assert batch.returns is not None
+    found = batch.returns(torch.tensor(discounts).unsqueeze(1))
+    index = streams.integers("minibatch", 64, len(table)).numpy()
+    for member, discount in enumerate(discounts):
+        for column, row in enumerate(index[member]):
+            wanted, factor = 0.0, 1.0
+            while True:
+                wanted += factor * float(rewards[row])
+                if terminals[row] or row in last:
+                    break
+                row, factor = row + 1, factor * discount
+            assert float(found[member, column]) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    assert Minibatches(table, True).draw(streams, 64).returns is None
