@@ -24,7 +24,7 @@ class Hyper:
     tau: float = 0.005  # nakamotoo/Cal-QL
     alpha: float = 5.0  # nakamotoo/Cal-QL (cql_min_q_weight), fixed; for AntMaze it tunes a Lagrange multiplier
     temperature: float = 1.0  # nakamotoo/Cal-QL (cql_temp)
-    samples: int = 10  # nakamotoo/Cal-QL; its targets take the best of as many next actions, here one is drawn, as in d3rlpy
+    samples: int = 10  # nakamotoo/Cal-QL; its targets take the best of as many next actions, here one is drawn, as in CQL
     log_std_offset: float = -1.0  # nakamotoo/Cal-QL, as an initial value that is trained; here the output's bias learns it
     log_std_min: float = -20.0  # nakamotoo/Cal-QL
     log_std_max: float = 2.0  # nakamotoo/Cal-QL
