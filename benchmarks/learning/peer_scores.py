@@ -4,7 +4,8 @@
 
 HYPER is the JSON of our trial's hyperparameters; ReBRAC's two weights are taken from it, they differ between datasets.
 What d3rlpy has no setting for stays its own: AWAC's weights are a softmax over the batch, BCQ scores as many generated actions for acting
-as for the target (ten; we act with a hundred), ReBRAC's and AWAC's networks are initialized in other ways.
+as for the target (ten; we act with a hundred), CQL's and Cal-QL's targets take the policy's mean for the next action, ReBRAC's and AWAC's
+networks are initialized in other ways.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import d3rlpy
 import numpy as np
 import torch
-from d3rlpy.algos import AWACConfig, BCConfig, BCQConfig, CQLConfig, IQLConfig, ReBRACConfig, TD3PlusBCConfig
+from d3rlpy.algos import AWACConfig, BCConfig, BCQConfig, CalQLConfig, CQLConfig, IQLConfig, ReBRACConfig, SACConfig, TD3PlusBCConfig
 from d3rlpy.logging import NoopAdapterFactory
 from d3rlpy.models.encoders import VectorEncoderFactory
 from d3rlpy.optimizers import AdamFactory
@@ -48,6 +49,10 @@ def config(algorithm: str, updates: int, hyper: dict[str, Any]) -> Any:
             # One number for targets and acting: a hundred, which we act with, would take it hours
             few: dict[str, Any] = {"n_action_samples": 10}
             return BCQConfig(actor_encoder_factory=wide, critic_encoder_factory=wide, imitator_encoder_factory=model, **few)
+        case "sac_n":
+            return SACConfig(batch_size=256, n_critics=hyper["critics"], **deep)
+        case "cal_ql":
+            return CalQLConfig(conservative_weight=hyper["alpha"], alpha_learning_rate=0.0)
         case _:
             rates = {"actor_learning_rate": 3e-5, "temp_learning_rate": 3e-5, "alpha_learning_rate": 0.0}
             return CQLConfig(conservative_weight=10.0, **rates, **deep, **scaled)
