@@ -6,7 +6,8 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
 
     ReBRAC   (actor_penalty, critic_penalty): Tarasov et al. 2023 (arXiv 2305.09836), appendix; tinkoff-ai/ReBRAC
     EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
-    SAC-N    critics: the same; CORL's configs
+    SAC-N    critics: the same; five entries were compared with CORL's configs (hopper/medium and medium-replay, walker2d/medium and
+             medium-expert, halfcheetah/medium-expert), the others are the paper's as we remember it
     bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
     cal_ql   has none in its paper for MuJoCo: its code's defaults
     fql      has an alpha for each task in its paper (arXiv 2502.02538), none of them MuJoCo's: its default, untuned
