@@ -17,6 +17,7 @@ from service.cli.completion import complete
 from service.cli.parser import parser
 from service.storage import paths, sharing
 from service.terminal.signals import INTERRUPTED, UNREAD, unread
+from trainables import project
 from trainables.errors import UserError
 from trainables.output import open_streams, print_any_text, printable
 
@@ -64,11 +65,13 @@ def _drop_output() -> None:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    known = parser()
-    complete(known)
-    arguments = known.parse_args(argv)
-    given = getattr(arguments, "storage", None)
+    given = None
     try:
+        project.apply()
+        known = parser()
+        complete(known)
+        arguments = known.parse_args(argv)
+        given = getattr(arguments, "storage", None)
         storage = paths.root(given)
         sharing.follow(storage)
         return int(arguments.call(arguments, storage))

@@ -28,6 +28,7 @@ DECISION = re.compile(r"decisions/[\w.-]+\.md")
 OURS = ("trainables/", "search_spaces/", "service/", "tests/", "docs/", "docker/", "benchmarks/", "examples/")
 # A page may contain a whole file: `its/path.py`: and then the block.
 FILE = re.compile(r"`([\w./-]+\.py)`:\n\n```python\n(.*?)^```", re.M | re.S)
+OF_A_NEW_PROJECT = {path.stem for path in (ROOT / "service/template/sweeps").glob("*.py")}
 PARSERS = {
     "service": "service.cli.parser:parser",
     "trainables": "trainables.__main__:parser",
@@ -92,10 +93,12 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str], own: set[str]) ->
     except SystemExit as end:
         return errors.getvalue().strip().splitlines()[-1] if end.code else ""
     for sweep in [*given.get("sweeps", ()), *([given["sweep"]] if given.get("sweep") else [])]:
-        if sweep not in {*sweep_names(), *own}:
+        if sweep in own or sweep in OF_A_NEW_PROJECT:
+            continue
+        if sweep not in sweep_names():
             return f"no sweep {sweep}"
         try:
-            override(load_sweep(sweep), given.get("overrides", ())) if sweep not in own else None
+            override(load_sweep(sweep), given.get("overrides", ()))
         except UserError as error:
             return str(error)
     return ""

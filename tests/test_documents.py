@@ -88,7 +88,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_on_your_own_plug_ins_runs(copy: Path) -> None:
     """All its commands, except those that start a cluster or the test suite."""
     lines = [command for kind, block in BLOCK.findall(YOUR_OWN.read_text()) if kind == "sh" for command in commands(f"```sh\n{block}```")]
-    assert len(lines) == 8
+    assert len(lines) == 9
     folders = {"MINARI_DATASETS_PATH": str(copy / "minari"), "WINNOW_STORAGE": str(copy / "storage"), "PYTHONPATH": str(copy)}
     output = ""
     for command in lines:

@@ -16,6 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables import project
 from trainables.environments import name_modules
 from trainables.errors import UserError
 from trainables.output import open_streams, print_any_text
@@ -32,7 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train the trials and print their scores; exit code 0 when done, 1 if a member diverged, 2 for bad input."""
     open_streams()
     print_any_text()
-    given = vars(parser().parse_args(arguments))
+    try:
+        project.apply()
+        given = vars(parser().parse_args(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")
     use_published, code_base = given.pop("published"), given.pop("protocol")

@@ -1,4 +1,5 @@
-"""Plug-ins are files: `pruners/snip.py` is the pruner `snip`. There is no registry; a plug-in is found by its file name.
+"""Plug-ins are files: `pruners/snip.py` is the pruner `snip`. There is no registry; a plug-in is found by its file name,
+here or in the project (project.py).
 
 Names, titles and hyperparameters are read from the source without importing it, because planning must not import torch.
 """
@@ -12,15 +13,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from trainables import project
 from trainables.errors import UserError, unknown
 
 ROOT = Path(__file__).parent
+OF_PROJECTS = ("pruners", "algorithms", "environments")
 
 
 @cache
 def _files(folder: str) -> dict[str, Path]:
-    """The files of a folder's plug-ins by name; those of one kind may share a folder below."""
-    return {path.stem: path for path in (ROOT / folder).rglob("*.py") if not path.stem.startswith("_")}
+    """The files of a folder's plug-ins by name, and those of the project; those of one kind may share a folder below.
+
+    Raises UserError where a file of the project has the name of one that ships with Winnow."""
+    ours = {path.stem: path for path in (ROOT / folder).rglob("*.py") if not path.stem.startswith("_")}
+    theirs = project.files(folder) if folder in OF_PROJECTS else {}
+    for name in ours.keys() & theirs.keys():
+        raise project.taken(theirs[name], folder.removesuffix("s"))
+    return ours | theirs
 
 
 @cache
@@ -37,8 +46,11 @@ def check(folder: str, name: str) -> str:
 
 
 def load(folder: str, name: str) -> ModuleType:
-    """Import the plug-in `trainables.<folder>.<name>`, or one of a folder below."""
-    file = _files(folder)[check(folder, name)].relative_to(ROOT).with_suffix("")
+    """Import the plug-in `trainables.<folder>.<name>`, or one of a folder below or of the project."""
+    path = _files(folder)[check(folder, name)]
+    if not path.is_relative_to(ROOT):
+        return project.load(folder, name)
+    file = path.relative_to(ROOT).with_suffix("")
     return importlib.import_module(f"trainables.{'.'.join(file.parts)}")
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from service.cli import arguments as shared
 from service.planning.options import DEVICES, TrainingOptions, executions
 from service.planning.run_settings import RunSettings
+from trainables import project
 from trainables.environments import named_modules
+from trainables.errors import UserError, unknown
 
 UNTYPED = TrainingOptions()
 
@@ -57,10 +59,23 @@ def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return typed | ({"imports": modules} if modules else {})
 
 
+def project_options() -> dict[str, Any]:
+    """The training options in the [defaults] of the project's winnow.toml; raises UserError for another one or a wrong kind."""
+    options = dict(project.settings().get("defaults", {}))
+    known = {field.name: str(field.type).partition(" |")[0] for field in fields(TrainingOptions) if field.name != "imports"}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown(f"option in [defaults] of {project.FILE}", name, sorted(known))
+        kind = type(value).__name__
+        if kind != known[name] and (kind, known[name]) != ("int", "float"):
+            raise UserError(f"[defaults] of {project.FILE}: {name} = {value!r} is no {known[name]}")
+    return options
+
+
 def run_settings(arguments: argparse.Namespace) -> RunSettings:
     return RunSettings(
         overrides=tuple(arguments.overrides),
-        options=TrainingOptions(**typed_options(arguments)),
+        options=TrainingOptions(**project_options() | typed_options(arguments)),
         retry_failed=arguments.retry_failed,
         fresh=arguments.fresh,
         study_storage=getattr(arguments, "study_storage", None),

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from service.terminal.display import Display
 from service.terminal.waiting import waiting
+from trainables import project
 from trainables.datasets import local
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.errors import UserError
 from trainables.output import printable
+from trainables.plugins import OF_PROJECTS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("trainables", "search_spaces", "service")
@@ -67,10 +69,16 @@ def record(dataset: str) -> None:
 def revision() -> str:
     """The code's git commit, `-dirty` with uncommitted changes, and a hash of those in CODE where there are any: `1f2e...-dirty-9a8b7c6d`.
 
-    $WINNOW_REVISION where that is set. Without git, as in the copy that a submitted job runs, `source-` and a hash of the packages' files.
+    Without git, as in the copy that a submitted job runs, `source-` and a hash of the packages' files. A project's plug-ins are added by
+    their hash: `...+project-3c2d1e0f`. $WINNOW_REVISION where that is set.
     """
     if given := os.environ.get("WINNOW_REVISION", ""):
         return given
+    theirs = [path for kind in OF_PROJECTS for path in project.files(kind).values()]
+    return _ours() + (f"+project-{_digest(sorted(theirs), project.root())[:8]}" if theirs else "")
+
+
+def _ours() -> str:
     tracked = _git("ls-files", "service/__init__.py")  # a library inside another project's checkout is not of its commit
     code = "".join(_git("describe", "--always", "--dirty", "--abbrev=40")) if tracked else ""
     if not code:
@@ -91,11 +99,11 @@ def _git(*arguments: str) -> list[str]:
     return [os.fsdecode(part) for part in done.stdout.strip().split(b"\0") if part]
 
 
-def _digest(files: Sequence[Path]) -> str:
-    """A hash of the files' names and contents; a file that was removed has only a name."""
+def _digest(files: Sequence[Path], folder: Path | None = ROOT) -> str:
+    """A hash of the files' names below `folder` and contents; a file that was removed has only a name."""
     total = hashlib.sha256()
     for path in files:
-        total.update(b"\0" + os.fsencode(path.relative_to(ROOT)) + b"\0")
+        total.update(b"\0" + os.fsencode(path.relative_to(folder or ROOT)) + b"\0")
         with contextlib.suppress(OSError):
             total.update(path.read_bytes())
     return total.hexdigest()

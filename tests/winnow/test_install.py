@@ -76,11 +76,15 @@ def test_a_wheel_holds_all_that_is_read_at_run_time(wheel: Path) -> None:
 
 
 def test_a_sweep_runs_in_a_folder_whose_packages_have_our_names(installed: Path, project: Path, environment: dict[str, str]) -> None:
+    """With a pruner and an algorithm of the project."""
     given = ["--set=datasets=test/hopper/random-v0", "--set=updates=20", "--set=evaluations=1", "--set=episodes=1", "--set=seeds=0"]
-    command = [str(installed / "winnow"), "run", "smoke", "--device=cpu", *given]
-    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert (project / "storage" / "sweeps" / "smoke" / "results.txt").exists()
+    for words in (["init"], ["run", "first", "--device=cpu", *given]):
+        command = [str(installed / "winnow"), *words]
+        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    results = (project / "storage" / "sweeps" / "first" / "results.txt").read_text()
+    assert "rewarded_bc" in results
+    assert "steepest" in results
 
 
 def test_python_m_winnow_and_import_winnow_do_so_too(installed: Path, project: Path, environment: dict[str, str]) -> None:

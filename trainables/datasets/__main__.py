@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables import project
 from trainables.datasets import local
 from trainables.datasets.collect.record_command import add_arguments, record
 from trainables.environments import name_modules
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after an error of the user, which is one line on stderr."""
-    given = _parser().parse_args(arguments)
     try:
+        project.apply()
+        given = _parser().parse_args(arguments)
         return int(given.act(given) or 0)
     except UserError as error:
         print(printable(f"error: {error}", lines=False), file=sys.stderr)

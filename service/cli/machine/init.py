@@ -1,0 +1,31 @@
+"""`init`: a project folder."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+HELP = "make a project folder: settings, and a small sweep, pruner, algorithm and environment to change"
+EXAMPLE = "init my-project"
+TEMPLATE = Path(__file__).parents[2] / "template"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default=".", help="an empty folder, or one that does not exist yet (default: the current one)")
+
+
+def call(arguments: argparse.Namespace, storage: Path) -> int:
+    from trainables.errors import UserError
+    from trainables.storage.files import write
+
+    folder = Path(arguments.folder).expanduser().absolute()
+    files = sorted(path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*") if path.suffix in {".py", ".toml"})
+    if there := [path for path in files if (folder / path).exists()]:
+        raise UserError(f"{folder / there[0]} exists already; nothing was written")
+    for path in sorted(files, key=lambda path: path.suffix == ".toml"):  # last the file that makes it a project
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / path, (TEMPLATE / path).read_bytes())
+    print(f"made {', '.join(map(str, files))} in {folder}")
+    print(f"now: {'' if folder == Path.cwd() else f'cd {shlex.quote(str(folder))}; '}winnow run first")
+    return 0

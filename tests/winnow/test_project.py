@@ -1,0 +1,152 @@
+"""A project's folder: what it sets, its plug-ins and sweeps, and what is refused in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Winnow = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def winnow(tmp_path: Path) -> Winnow:
+    """`winnow("plan", "first", folder=...)`, with nothing set by the environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("WINNOW_", "MLFLOW_", "MINARI_", "RAY_"))}
+
+    def run(*arguments: str, folder: Path = tmp_path, module: str = "winnow", **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", module, *arguments]
+        given = environment | {"PYTHONPATH": str(ROOT), "WINNOW_CACHE": str(tmp_path / "cache")} | more
+        return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=False, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path, winnow: Winnow) -> Path:
+    made = winnow("init", "mine")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.endswith(f"now: cd {tmp_path / 'mine'}; winnow run first\n")
+    return tmp_path / "mine"
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a refusal."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+def test_a_new_projects_sweep_uses_its_plug_ins_and_built_in_ones(project: Path, winnow: Winnow) -> None:
+    (project / "below").mkdir()
+    for folder in (project, project / "below"):
+        done = winnow("plan", "first", folder=folder)
+        assert done.returncode == 0, done.stderr
+        assert "algorithms  rewarded_bc, bc\n" in done.stdout
+        assert "pruners     dense, steepest, snip\n" in done.stdout
+    assert "no sweep 'first'" in refused(winnow("plan", "first", folder=project.parent))
+    elsewhere = winnow("plan", "first", folder=project.parent, WINNOW_PROJECT=str(project))
+    assert elsewhere.returncode == 0, elsewhere.stderr
+
+
+def test_nothing_of_a_folder_is_overwritten(project: Path, winnow: Winnow) -> None:
+    (project / "sweeps" / "first.py").write_text("mine")
+    (project / "winnow.toml").unlink()
+    assert refused(winnow("init", str(project))) == f"{project}/algorithms/rewarded_bc.py exists already; nothing was written"
+    assert (project / "sweeps" / "first.py").read_text() == "mine"
+    assert not (project / "winnow.toml").exists()
+
+
+def test_settings_are_defaults_that_the_environment_and_the_command_line_beat(project: Path, winnow: Winnow, tmp_path: Path) -> None:
+    (project / "winnow.toml").write_text('storage = "results"\n[defaults]\nstack_size = 3\ngpu_fraction = 1\n')
+    program = "from service.storage import paths; from trainables import project; project.apply(); print(paths.root())"
+
+    def root(**more: str) -> str:
+        command = [sys.executable, "-c", program]
+        environment = {name: value for name, value in os.environ.items() if name != "WINNOW_STORAGE"} | {"PYTHONPATH": str(ROOT)} | more
+        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert root() == str(project / "results")
+    assert root(WINNOW_STORAGE=str(tmp_path / "other")) == str(tmp_path / "other")
+    assert "stacks of at most 3" in winnow("plan", "first", "--device=cpu", folder=project).stdout
+    assert "stacks of at most 2" in winnow("plan", "first", "--device=cpu", "--stack-size=2", folder=project).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("storage = ", "winnow.toml cannot be read: Invalid value"),
+        (
+            'storge = "here"',
+            "winnow.toml 'storge'; there are: storage, cache, datasets, tracking, experiment, study_storage, import, defaults",
+        ),
+        ("storage = 3", "winnow.toml: storage = 3 is not a text"),
+        ('import = "my_envs"', "winnow.toml: import = 'my_envs' is not a list of texts"),
+        ("import = [1]", "winnow.toml: import = [1] is not a list of texts"),
+        ("defaults = 1", "winnow.toml: defaults = 1 is not a table"),
+        ("[defaults]\nstack = 3", "no option in [defaults] of winnow.toml 'stack'; there are: checkpoint_every, device, execution,"),
+        ('[defaults]\nstack_size = "3"', "[defaults] of winnow.toml: stack_size = '3' is no int"),
+        ("[defaults]\nstack_size = true", "[defaults] of winnow.toml: stack_size = True is no int"),
+        ("[defaults]\nstack_size = 0", "--stack-size 0 is less than 1"),
+        ('[defaults]\ndevice = "tpu"', "no device 'tpu'; there are: auto, cpu, cuda"),
+    ],
+)
+def test_bad_settings_are_one_line(project: Path, winnow: Winnow, text: str, says: str) -> None:
+    (project / "winnow.toml").write_text(text)
+    assert says in refused(winnow("plan", "first", folder=project))
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("pruners/snip.py", "pruner"),
+        ("algorithms/bc.py", "algorithm"),
+        ("sweeps/smoke.py", "sweep"),
+    ],
+)
+def test_a_name_that_is_taken_is_refused(project: Path, winnow: Winnow, file: str, kind: str) -> None:
+    (project / file).write_text("")
+    said = refused(winnow("plan", "first", folder=project))
+    assert said == f"{project / file} has the name of a{'n' * (kind[0] in 'ae')} {kind} that ships with Winnow; give it another one"
+
+
+def test_a_file_that_cannot_be_imported_is_named(project: Path, winnow: Winnow) -> None:
+    (project / "sweeps" / "broken.py").write_text("1 / 0\n")
+    said = refused(winnow("plan", "broken", folder=project))
+    assert said == f"{project}/sweeps/broken.py cannot be imported: ZeroDivisionError: division by zero"
+    (project / "sweeps" / "broken.py").write_text("SWEEP = 3\n")
+    assert refused(winnow("plan", "broken", folder=project)) == f"{project}/sweeps/broken.py: SWEEP is a int, not a Sweep"
+
+
+def test_a_project_that_is_named_must_be_one(tmp_path: Path, winnow: Winnow) -> None:
+    said = refused(winnow("plan", "smoke", WINNOW_PROJECT=str(tmp_path)))
+    assert said == f"WINNOW_PROJECT {tmp_path} holds no winnow.toml; `winnow init {tmp_path}` makes one"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_another_users_project_is_not_run(project: Path, winnow: Winnow) -> None:
+    os.chown(project / "winnow.toml", 12345, 12345)
+    assert "winnow.toml is another user's, whose code would run; WINNOW_PROJECT=" in refused(winnow("plan", "first", folder=project))
+    assert winnow("plan", "first", folder=project, WINNOW_PROJECT=str(project)).returncode == 0
+
+
+def test_the_hash_of_a_projects_plug_ins_is_part_of_the_revision(project: Path) -> None:
+    program = "from service.planning.provenance import revision; print(revision())"
+
+    def revision(folder: Path) -> str:
+        environment = {name: value for name, value in os.environ.items() if name != "WINNOW_REVISION"} | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    plain, first = revision(ROOT), revision(project)
+    assert first.startswith(f"{plain}+project-")
+    pruner = project / "pruners" / "steepest.py"
+    pruner.write_text(pruner.read_text() + "\n")
+    assert revision(project).startswith(f"{plain}+project-")
+    assert revision(project) != first
