@@ -54,7 +54,7 @@ def made_up_table(observation_size: int = 5, action_size: int = 2, rows: int = 5
 def small_hyper(algorithm: str) -> dict[str, Any]:
     """Overrides that make any algorithm's networks and batches small."""
     defaults = plugins.hyper_defaults(algorithm)
-    small: dict[str, Any] = {name: (16,) * len(value) for name, value in defaults.items() if isinstance(value, tuple)}
+    small: dict[str, Any] = {name: (16,) * min(len(value), 3) for name, value in defaults.items() if isinstance(value, tuple)}
     return small | {"batch_size": 32} | ({"critics": 3} if "critics" in defaults else {})
 
 

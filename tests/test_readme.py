@@ -37,15 +37,16 @@ def run(command: list[str], environment: dict[str, str]) -> str:
 
 
 def of_module(module: str) -> list[str]:
-    """The README's commands that call `python -m module`, also inside `ray job submit ... --`."""
-    inner = [command.split(" -- ")[-1] for command in COMMANDS]
+    """The README's commands that call `python -m module`, also inside `ray job submit ... --`; `winnow` calls `service`."""
+    inner = [re.sub("^winnow ", "python -m service ", command.split(" -- ")[-1]) for command in COMMANDS]
     return [command for command in inner if command.startswith(f"python -m {module} ")]
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
-    known = ("make ", "ray start --head", "ray job submit ", *(f"python -m {name} " for name in MODULES))
+    known = ("make ", "winnow ", "ray start --head", "ray job submit ", *(f"python -m {name} " for name in MODULES))
     assert [command for command in COMMANDS if not command.startswith(known)] == []
     assert all(of_module(name) for name in MODULES)
+    assert any(command.startswith("winnow ") for command in COMMANDS)
 
 
 MODULES = ("trainables", "service")

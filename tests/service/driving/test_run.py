@@ -67,8 +67,8 @@ def interrupted(service: Command, storage: Path) -> tuple[int, str, dict[str, li
 def first(interrupted: tuple[int, str, dict[str, list[Placed]]], service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
     """The command that the interrupted one has printed, to the end; on the way the worker of a good trial is killed."""
     environment = service.environment  # type: ignore[attr-defined]
-    (printed,) = re.findall(r"`python (-m service .*)` continues from the checkpoints\n", interrupted[1])
-    command = [sys.executable, *shlex.split(printed)]
+    (printed,) = re.findall(r"`winnow (.*)` continues from the checkpoints\n", interrupted[1])
+    command = [sys.executable, "-m", "winnow", *shlex.split(printed)]
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     file = paths.spool(storage, trials()["good dense"].key)
     begun = len(attempts(spool.read(file)))
