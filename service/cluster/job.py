@@ -7,21 +7,25 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from search_spaces.sweep import expand, load_sweep, override
-from service.planning.provenance import revision
+from service.planning.provenance import PACKAGES, revision
 from service.planning.run_settings import RunSettings
 from service.terminal.redaction import holds_secret, redact
 from service.terminal.waiting import waiting
+from trainables import project
 from trainables.errors import UserError
 
 ADDRESS = "http://127.0.0.1:8265"
 ROOT = Path(__file__).parents[2]
-# The code and nothing else: results, environments and history can be gigabytes, and Ray takes 500 MB.
-EXCLUDES = ["/storage", "/.git", "/.venv*", "/tests", "/docs", "/docker", "/benchmarks", "**/__pycache__", "**/.*_cache", "*.log", "*.so"]
+# Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 500 MB.
+OF_PROJECT = ["/storage", "/.git", "/.venv*", "/venv*", "**/__pycache__", "**/.*_cache", "*.log"]
+EXCLUDES = [*OF_PROJECT, "/tests", "/docs", "/docker", "/benchmarks", "*.so"]
+LARGE = 100e6  # bytes that Ray's job server takes
 # Where the job's data is. Ray shows a job's environment and its command on its page and writes both to files, so no secret may be in them.
 HANDED_ON = (
     "WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", "MLFLOW_TRACKING_URI",
@@ -44,12 +48,14 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     for given in (*settings.words(), storage or ""):
         if holds_secret(given):
             raise UserError(f"{redact(given)} holds a secret, {SHOWN}")
-    handed_on = environment()
+    handed_on, code = environment(), shipped()
+    if said := _described(code):
+        print(said, flush=True)
     server = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
     shown = redact(server)
     with waiting(f"handing the job over to {shown}"):
         client = _client(server)
-        id = _hand_over(client, name, entrypoint(name, settings, storage), handed_on)
+        id = _hand_over(client, name, entrypoint(name, settings, storage), {**code, "env_vars": handed_on})
     print(f"{id} submitted\n  output: ray job logs --address {shown} -f {id}\n  end it: ray job stop --address {shown} {id}", flush=True)
     if not follow:
         return 0
@@ -103,13 +109,52 @@ def _client(address: str) -> Any:
         os.environ |= hidden
 
 
-def _hand_over(client: Any, name: str, entrypoint: str, handed_on: Mapping[str, str]) -> str:
-    runtime = {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": dict(handed_on)}
+def shipped() -> dict[str, Any]:
+    """The folders that Ray copies to the job's machines: the project, and our code where this is a clone. What is installed stays: there
+    the machines need an installed Winnow, too."""
+    folder, clone = project.root(), (ROOT / "pyproject.toml").exists()
+    if folder is None:
+        return {"working_dir": str(ROOT), "excludes": EXCLUDES} if clone else {}
+    ours = {"py_modules": [str(ROOT / name) for name in PACKAGES]} if clone else {}
+    return {"working_dir": str(folder), "excludes": OF_PROJECT, **ours}
+
+
+def _described(code: Mapping[str, Any]) -> str:
+    """One line about the project that is sent; empty without one. Raises UserError for one that is too large."""
+    folder = Path(code.get("working_dir", ROOT))
+    if folder == ROOT:
+        return ""
+    out: set[str] = set()
+    sizes = dict(_sizes(folder, folder, out))
+    left = f"; left out: {', '.join(sorted(out))}" if out else ""
+    total = sum(sizes.values())
+    if total > LARGE:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise UserError(
+            f"{folder} holds {total / 1e6:,.0f} MB, and Ray takes {LARGE / 1e6:.0f}; the largest file is {largest} "
+            f"({sizes[largest] / 1e6:,.0f} MB); keep such files elsewhere, or in storage/{left}"
+        )
+    return f"sends {folder}: {len(sizes)} files, {total / 1e6:.1f} MB{left}"
+
+
+def _sizes(folder: Path, top: Path, out: set[str]) -> Iterator[tuple[str, int]]:
+    """The files below `folder` that Ray would copy, with their sizes; what is left out is added to `out`."""
+    for path in sorted(folder.iterdir()):
+        place = path.relative_to(top).as_posix()
+        if any(fnmatch(f"/{place}", rule) if rule.startswith("/") else fnmatch(path.name, rule.rpartition("/")[2]) for rule in OF_PROJECT):
+            out.add(place)
+        elif path.is_dir() and not path.is_symlink():
+            yield from _sizes(path, top, out)
+        else:
+            yield place, path.lstat().st_size
+
+
+def _hand_over(client: Any, name: str, entrypoint: str, runtime: Mapping[str, Any]) -> str:
     until, tries = time.monotonic() + PATIENCE, 0
     while True:
         try:
             taken = [job.submission_id or "" for job in client.list_jobs()]
-            return str(client.submit_job(entrypoint=entrypoint, submission_id=next_id(name, taken), runtime_env=runtime))
+            return str(client.submit_job(entrypoint=entrypoint, submission_id=next_id(name, taken), runtime_env=dict(runtime)))
         except (RuntimeError, ConnectionError) as error:
             text, tries = str(error), tries + 1
             early = "No available agent" in text and time.monotonic() < until  # a head that has just started

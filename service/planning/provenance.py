@@ -21,7 +21,7 @@ from trainables.output import printable
 from trainables.plugins import OF_PROJECTS
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("trainables", "search_spaces", "service")
+PACKAGES = ("trainables", "search_spaces", "service", "winnow")
 CODE = ("trainables", "service")  # what a trial's numbers depend on: of a sweep's file it sees its own settings alone
 SOURCES = (".py", ".c", ".cu", ".h")
 PATIENCE = 5.0  # seconds that git may take

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from service.cluster.job import environment, next_id, submit
 from service.ledger import manifest
 from service.planning.run_settings import RunSettings
 from tests.service.cli.test_bad_input import refused as refused
-from tests.service.conftest import Command
+from tests.service.conftest import ROOT, Command
 from trainables.errors import UserError
 
 FOLDER = Path("/tmp") / f"winnow-{os.getpid()}"  # of the head; short: sockets have names of at most 107 characters
@@ -107,6 +108,43 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     assert entry.state == "done"
     again = service("submit", "smoke", *small, "--address", head)
     assert again.stdout.startswith("winnow-smoke-a2 submitted\n"), again.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A new project; the plug-ins of its sweep are in it and nowhere else."""
+    subprocess.run([sys.executable, "-m", "winnow", "init", str(tmp_path / "mine")], cwd=ROOT, check=True, capture_output=True)
+    for name in ("storage/trials/x", ".venv/bin/python", "pruners/__pycache__/steepest.pyc"):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(bytes(1000))
+    return tmp_path / "mine"
+
+
+def submitted(project: Path, environment: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+    small = ("--set=datasets=test/hopper/random-v0", "--set=algorithms=rewarded_bc", "--set=pruners=steepest", "--set=seeds=0",
+             "--set=updates=20", "--set=episodes=1", "--device=cpu")  # fmt: skip
+    command = [sys.executable, "-m", "winnow", "submit", "first", *small, *more]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_project_is_sent_with_its_plug_ins(head: str, service: Command, storage: Path, project: Path) -> None:
+    environment = service.environment | {"PYTHONPATH": str(ROOT)}  # type: ignore[attr-defined]
+    done = submitted(project, environment, "--address", head, "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    sent = f"sends {project}: 5 files, 0.0 MB; left out: .venv, pruners/__pycache__, storage"
+    assert done.stdout.startswith(f"{sent}\nwinnow-first-a1 submitted\n")
+    command = [sys.executable, "-m", "winnow", "status", "first", "--json"]
+    status = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert json.loads(status.stdout)["counts"] == {"done": 1}
+    assert "steepest" in (storage / "sweeps" / "first" / "results.txt").read_text()
+
+
+def test_a_project_that_is_too_large_is_refused_ahead_of_all_else(service: Command, project: Path) -> None:
+    with open(project / "weights.bin", "wb") as file:
+        file.truncate(150_000_000)
+    done = submitted(project, service.environment | {"PYTHONPATH": str(ROOT)}, "--address", "http://127.0.0.1:9")  # type: ignore[attr-defined]
+    assert done.returncode == 2
+    assert "holds 150 MB, and Ray takes 100; the largest file is weights.bin (150 MB); keep such files elsewhere" in done.stderr
 
 
 def test_without_a_job_server_it_says_so(refused) -> None:
