@@ -12,6 +12,40 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# After the command has trained two algorithms with three pruners: the same sweep from Python.
+FROM_PYTHON = """
+import winnow
+
+settings = {"datasets": "test/hopper/random-v0", "updates": 20, "evaluations": 1, "episodes": 1, "seeds": [0]}
+plan = winnow.plan("first", settings)
+assert (len(plan.trials), plan.todo) == (6, []), "the command has trained them"
+more = winnow.run("first", settings | {"algorithms": "bc", "pruners": "snip", "seeds": (0, 1)}, device="cpu")
+assert len(more) == 7 and set(more.outcome) == {"done"} and more.attrs["notes"] == []
+frame = winnow.trials("first").set_index("key")
+assert set(frame.algorithm) == {"bc", "rewarded_bc"} and set(frame.pruner) == {"dense", "snip", "steepest"}
+curves = winnow.curves("first")
+last = curves[curves["update"] == 20].set_index("key").score
+assert (last == frame["last"].loc[last.index]).all() and len(last) == 7
+cells = winnow.cells("first")
+assert len(cells) == 6 and cells.n.sum() == 7
+(key,) = frame[(frame.pruner == "snip") & (frame.algorithm == "bc") & (frame.seed == 1)].index
+assert winnow.load_policy(f"storage/trials/{key}")([0.0] * 11).shape == (3,)
+for call, says in (
+    (lambda: winnow.plan("frist"), "no sweep 'frist'"),
+    (lambda: winnow.plan("first", {"seed": 1}), "no override 'seed'"),
+    (lambda: winnow.plan("first", devise="cpu"), "no option 'devise'; there are: checkpoint_every, device,"),
+    (lambda: winnow.plan("first", device="tpu"), "no device 'tpu'"),
+    (lambda: winnow.trials("smoke"), "no sweep in"),
+):
+    try:
+        call()
+    except winnow.UserError as error:
+        assert says in str(error), error
+    else:
+        raise AssertionError(says)
+assert winnow.__version__ and not hasattr(winnow, "trails")
+print("as said")
+"""
 THEIRS = "raise ImportError('not a package of Winnow')\n"
 
 
@@ -85,6 +119,17 @@ def test_a_sweep_runs_in_a_folder_whose_packages_have_our_names(installed: Path,
     results = (project / "storage" / "sweeps" / "first" / "results.txt").read_text()
     assert "rewarded_bc" in results
     assert "steepest" in results
+    ran = subprocess.run(
+        [str(installed / "python"), "-c", FROM_PYTHON],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.endswith("as said\n")
 
 
 def test_python_m_winnow_and_import_winnow_do_so_too(installed: Path, project: Path, environment: dict[str, str]) -> None:

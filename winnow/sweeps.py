@@ -1,0 +1,112 @@
+"""Sweeps from Python: what the commands `plan`, `run`, `results` and `report` do, as values and data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables import project
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from service.planning.plan import Plan
+    from service.planning.run_settings import RunSettings
+    from service.results.cells import Task
+
+Storage = str | Path | None
+
+
+def plan(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, **options: Any) -> Plan:
+    """What a run of the sweep would do: `.trials`, `.state` of each by its key, `.todo`. Starts nothing.
+
+    `settings` replace fields of the sweep, as `--set` does (`{"seeds": (0, 1), "hyper.alpha": 1.0}`); `options` are those of the command
+    `run`, such as `device="cpu"` or `stack_size=2`. Raises UserError for bad input.
+    """
+    from service.planning.plan import make_plan
+
+    return make_plan(sweep, _settings(settings, options), storage=_storage(storage))
+
+
+def run(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, **options: Any) -> pd.DataFrame:
+    """Run the sweep, or continue it, with the command's progress line; returns `trials(sweep)`, where failed trials have their reason.
+
+    Takes what `plan` takes, in the main thread. Raises UserError for bad input and KeyboardInterrupt where it was interrupted; then the
+    same call continues from the checkpoints.
+    """
+    from service.driving import session
+    from service.terminal.signals import INTERRUPTED
+
+    where = _storage(storage)
+    if session.run(plan(sweep, settings, storage=where, **options), where) == INTERRUPTED:
+        raise KeyboardInterrupt
+    return trials(sweep, storage=where)
+
+
+def trials(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
+    """A row per trial of the sweeps, whatever became of it, as MLflow knows it; `.attrs["notes"]` says what to know about them.
+
+    Raises UserError for a sweep that MLflow does not hold."""
+    from service.results.report.tables import trial_rows
+
+    return _frame(trial_rows, sweeps, storage)
+
+
+def curves(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
+    """A row per evaluation of each trial: score, updates, FLOPs and seconds of training."""
+    from service.results.report.tables import curve_rows
+
+    return _frame(curve_rows, sweeps, storage)
+
+
+def cells(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
+    """A row per cell, that is per dataset, algorithm, method, sparsity and number of updates: means over seeds with their intervals."""
+    from service.results.report.tables import cell_rows
+
+    return _frame(cell_rows, sweeps, storage)
+
+
+def _frame(rows: Any, sweeps: Sequence[str], storage: Storage) -> pd.DataFrame:
+    import pandas as pd
+
+    tasks, notes = _tasks(sweeps, _storage(storage))
+    frame = pd.DataFrame(rows(tasks))
+    frame.attrs["notes"] = notes
+    return frame
+
+
+def _tasks(sweeps: Sequence[str], storage: Path) -> tuple[list[Task], list[str]]:
+    from service.results.cells import tasks_of
+    from service.results.report.gather import gather
+    from service.tracking.runs import Tracking
+
+    found = gather(sweeps, Tracking(storage), storage)
+    return list(tasks_of(found.runs)), found.notes
+
+
+def _storage(given: Storage) -> Path:
+    from service.storage import paths
+
+    project.apply()
+    return paths.root(given)
+
+
+def _settings(settings: Mapping[str, Any] | None, options: Mapping[str, Any]) -> RunSettings:
+    from service.cli.training import project_options
+    from service.planning.options import TrainingOptions
+    from service.planning.run_settings import RunSettings
+    from trainables.errors import unknown
+
+    project.apply()
+    for name in options:
+        if name not in TrainingOptions.__dataclass_fields__:
+            raise unknown("option", name, sorted(TrainingOptions.__dataclass_fields__))
+    overrides = tuple(f"{name}={_typed(value)}" for name, value in (settings or {}).items())
+    return RunSettings(overrides=overrides, options=TrainingOptions(**project_options() | dict(options)))
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed after `--set name=`: `0,1`; `(16, 16)` in a list is one value."""
+    values = value if isinstance(value, (list, tuple)) else (value,)
+    return ",".join(str(each) for each in values)
