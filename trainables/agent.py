@@ -7,6 +7,7 @@ agent.hyper.alpha                    a number of the algorithm's Hyper, [K, 1]
 agent.noise("target policy", B, A)   standard normals of this update, [K, B, A]; agent.uniform: numbers in (0, 1)
 agent.minimize(critic=loss)          one Adam update of a network along its own loss [K]
 agent.track("actor", "critic")       targets move towards their networks
+agent.td_target(batch, next_q)       rewards + discount x next_q, over as many steps as the minibatch looks ahead, [K, B]
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class Batch:
 
     Actions are scaled to [-1, 1]; observations are normalized if the algorithm's NORMALIZE says so. `next_actions` are the dataset's at
     next_observations, if the algorithm's NEXT_ACTIONS asks for them; they mean nothing after a terminal. `returns(discount)`
-    [K, B] are the discounted sums of rewards from each transition to its episode's end, for discounts [K, 1], if RETURNS asks for them."""
+    [K, B] are the discounted sums of rewards from each transition to its episode's end, for discounts [K, 1], if RETURNS asks for them.
+
+    With n-step targets, next_observations, terminals and next_actions are those `steps` steps on (1 to n), and `rewards_ahead` holds the
+    rewards on the way, 0 beyond them. Both are None for one step. `Agent.td_target` is what makes use of them."""
 
     observations: Tensor
     actions: Tensor
@@ -47,6 +51,8 @@ class Batch:
     terminals: Tensor
     next_actions: Tensor | None = None
     returns: Callable[[Tensor], Tensor] | None = None
+    rewards_ahead: Tensor | None = None  # [K, B, n]
+    steps: Tensor | None = None  # [K, B]
 
 
 class Agent:
@@ -161,6 +167,19 @@ class Agent:
         if self.clock is not None:
             return 0.5 * (1 + torch.cos(math.pi * self.clock.double() / self.updates))
         return tape.fresh(lambda: torch.tensor(0.5 * (1 + math.cos(math.pi * self._update / self.updates)), dtype=torch.float64))
+
+    def td_target(self, batch: Batch, value: Tensor) -> Tensor:
+        """What Q should be where the next observation is worth `value`, which counts nothing after a terminal, [K, B].
+
+        With n-step targets: the discounted rewards of all m steps to that observation, and discount^m x its value."""
+        discount = self.hyper.discount
+        if batch.rewards_ahead is None or batch.steps is None:
+            return batch.rewards + (1 - batch.terminals) * discount * value
+        powers = discount.expand(-1, batch.rewards_ahead.shape[-1]).cumprod(
+            1
+        )  # of 1, ..., n steps; products alone round alike in any stack
+        before = torch.cat([torch.ones_like(discount), powers[:, :-1]], dim=1).unsqueeze(1)
+        return (batch.rewards_ahead * before).sum(-1) + (1 - batch.terminals) * powers.gather(1, batch.steps - 1) * value
 
     def minimize(self, factor: float | Tensor = 1.0, **losses: Tensor) -> None:
         """One Adam update of each named network along its loss [K]; `factor` scales the learning rate.

@@ -2,6 +2,7 @@
 
 TITLE                    optional: its name as papers write it, by default the file's name
 Hyper                    its numbers, each with its source; floats reach the code as [K, 1], so members may differ in them
+                         with `n_step`, minibatches look as many steps ahead; `agent.td_target` computes the targets
 RANGES                   optional: name -> interval of valid values, beside those in trainables/trial/hyper_ranges.py
 NORMALIZE                whether observations are normalized with the dataset's mean and standard deviation
 NEXT_ACTIONS             optional: True if minibatches carry the dataset's next actions too

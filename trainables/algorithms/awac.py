@@ -21,6 +21,7 @@ class Hyper:
     batch_size: int = 256  # CORL
     learning_rate: float = 3e-4  # CORL, actor and critic
     discount: float = 0.99  # CORL
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # CORL
     advantage_scale: float = 0.3333  # CORL, MuJoCo: lambda
     weight_cap: float = 100.0  # CORL
@@ -62,7 +63,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
     with torch.no_grad():
         next_actions = sample(agent, batch.next_observations, "target policy")
         next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
-        target = batch.rewards + (1 - batch.terminals) * agent.hyper.discount * next_q
+        target = agent.td_target(batch, next_q)
     q = agent.critic(batch.observations, batch.actions).squeeze(-1)  # [K, 2, B]
     return (q - target.unsqueeze(1)).square().mean(-1).sum(1)
 

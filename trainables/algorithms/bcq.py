@@ -22,6 +22,7 @@ class Hyper:
     batch_size: int = 100  # sfujim/BCQ
     learning_rate: float = 1e-3  # sfujim/BCQ, all networks
     discount: float = 0.99  # sfujim/BCQ
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # sfujim/BCQ
     minimum_weight: float = 0.75  # the paper: lambda, of the smaller critic in the target
     perturbation: float = 0.05  # the paper: Phi, the largest change of a generated action
@@ -84,7 +85,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
         q = agent.target.critic(observations, actions).squeeze(-1)  # [K, 2, N B]
         mixed = hyper.minimum_weight * q.amin(1) + (1 - hyper.minimum_weight) * q.amax(1)
         best = mixed.unflatten(-1, (hyper.samples, rows)).amax(1)
-        target = batch.rewards + (1 - batch.terminals) * hyper.discount * best
+        target = agent.td_target(batch, best)
     q = agent.critic(batch.observations, batch.actions).squeeze(-1)
     return (q - target.unsqueeze(1)).square().mean(-1).sum(1)
 

@@ -23,6 +23,7 @@ class Hyper:
     actor_learning_rate: float = 3e-5  # the paper, appendix F; CORL; also the entropy weight's
     critic_learning_rate: float = 3e-4  # the paper, appendix F; CORL
     discount: float = 0.99  # CORL
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # CORL
     alpha: float = 10.0  # CORL, MuJoCo: weight of the conservative term
     temperature: float = 1.0  # CORL (cql_temp): of the soft maximum over actions
@@ -69,12 +70,12 @@ def proposals(agent: Agent, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tens
 
 def values(agent: Agent, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Q(s, .) of the data's action and then of the proposals, [K, 2, 1 + 3 N, B]; the proposals' log densities; the TD target [K, B]."""
-    hyper, rows = agent.hyper, batch.actions.shape[1]
+    rows = batch.actions.shape[1]
     with torch.no_grad():
         mean, log_std = policy(agent, torch.cat([batch.observations, batch.next_observations], dim=1))
         next_actions, _ = squashed(mean[:, rows:], log_std[:, rows:], agent.noise("target policy", *batch.actions.shape[1:]))
         next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
-        target = batch.rewards + (1 - batch.terminals) * hyper.discount * next_q
+        target = agent.td_target(batch, next_q)
         sampled, log_density = proposals(agent, mean, log_std)
         actions = torch.cat([batch.actions.unsqueeze(1), sampled], dim=1).flatten(1, 2)  # the data's first: one forward for all
         observations = batch.observations.repeat(1, 1 + sampled.shape[1], 1)

@@ -22,6 +22,7 @@ class Hyper:
     actor_learning_rate: float = 3e-4  # the paper; cosine schedule to 0
     critic_learning_rate: float = 3e-4  # the paper; also the value's
     discount: float = 0.99  # the paper
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # the paper
     expectile: float = 0.7  # the paper, MuJoCo
     beta: float = 3.0  # the paper, MuJoCo
@@ -66,7 +67,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
     """Mean squared TD error towards r + discount V(s'), mean over the twin critics, [K]."""
     with torch.no_grad():
         next_v = agent.value.frozen(batch.next_observations).squeeze(-1)
-        target = batch.rewards + (1 - batch.terminals) * agent.hyper.discount * next_v
+        target = agent.td_target(batch, next_v)
     q = agent.critic(batch.observations, batch.actions).squeeze(-1)  # [K, 2, B]
     return (q - target.unsqueeze(1)).square().mean((1, 2))
 

@@ -20,6 +20,7 @@ class Hyper:
     batch_size: int = 1024  # the paper, section 3
     learning_rate: float = 1e-3  # the paper, appendix: MuJoCo, actor and critic
     discount: float = 0.99  # the paper, section 3
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # tinkoff-ai/ReBRAC
     actor_penalty: float = 0.01  # the paper, appendix: by dataset (trial/published.py); here the most frequent of MuJoCo's
     critic_penalty: float = 0.01  # the same
@@ -53,7 +54,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
         next_actions = (agent.target.actor(batch.next_observations) + noise.clamp(-clip, clip)).clamp(-1, 1)
         next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
         penalty = (next_actions - batch.next_actions).square().sum(-1)
-        target = batch.rewards + (1 - batch.terminals) * hyper.discount * (next_q - hyper.critic_penalty * penalty)
+        target = agent.td_target(batch, next_q - hyper.critic_penalty * penalty)
     q = agent.critic(batch.observations, batch.actions).squeeze(-1)  # [K, 2, B]
     return (q - target.unsqueeze(1)).square().mean(-1).sum(1)
 

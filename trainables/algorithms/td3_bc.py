@@ -20,6 +20,7 @@ class Hyper:
     batch_size: int = 256  # sfujim/TD3_BC
     learning_rate: float = 3e-4  # sfujim/TD3_BC, actor and critic
     discount: float = 0.99  # sfujim/TD3_BC
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # sfujim/TD3_BC
     alpha: float = 2.5  # the paper, section 4
     policy_noise: float = 0.2  # sfujim/TD3_BC
@@ -50,7 +51,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
         clip = hyper.noise_clip.unsqueeze(-1)
         next_actions = (agent.target.actor(batch.next_observations) + noise.clamp(-clip, clip)).clamp(-1, 1)
         next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
-        target = batch.rewards + (1 - batch.terminals) * hyper.discount * next_q
+        target = agent.td_target(batch, next_q)
     q = agent.critic(batch.observations, batch.actions).squeeze(-1)  # [K, 2, B]
     return (q - target.unsqueeze(1)).square().mean(-1).sum(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,9 @@ def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: st
     """Minibatches as the algorithm asks for them."""
     following, returns = (getattr(algorithm, name, False) for name in ("NEXT_ACTIONS", "RETURNS"))
     discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
-    return Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts)
+    made = Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts)
+    made.look_ahead(stack.lead.n_step)
+    return made
 
 
 class Minibatches:
@@ -60,16 +63,39 @@ class Minibatches:
             device
         )
         self.gather = native_ops.gather(self.rows, self.shift, self.scale) if native_ops.serves(self.rows) else self._gather
+        self.table, self.steps = table, 1
+
+    def look_ahead(self, steps: int) -> None:
+        """From now on, draw transitions of up to `steps` steps, for n-step targets.
+
+        One that meets its episode's end is shorter, and bootstraps from the last next observation where the episode was only cut off; with
+        next actions it ends a step before, at the last one that has one. Which transitions are drawn does not change."""
+        self.steps = steps
+        if steps == 1:
+            return
+        self.last = torch.from_numpy(last_steps(self.table, self.picked is not None)).to(self.rows.device)
+        self.rewards = self.rows[:, sum(self.widths[:2])].contiguous()
+        self.offsets = torch.arange(min(steps, int(self.table.episode_lengths.max())), device=self.rows.device)
 
     def draw(self, streams: Streams, size: int) -> Batch:
         """`size` transitions per member, with replacement, from the stream "minibatch" at its current update."""
-        index, following = streams.integers("minibatch", size, len(self.rows if self.picked is None else self.picked)), None
+        if self.picked is None:
+            index = streams.integers("minibatch", size, len(self.rows))
+        else:
+            index = self.picked[streams.integers("minibatch", size, len(self.picked))]
+        observations, actions, rewards, following, terminals = self._columns(index)
+        more: dict[str, Any] = {"returns": partial(self._returns, index)} if len(self.discounts) else {}
+        if self.steps > 1:
+            last = torch.minimum(self.last[index], index + (len(self.offsets) - 1))
+            more["steps"] = last - index + 1
+            within = self.offsets < more["steps"].unsqueeze(-1)
+            more["rewards_ahead"] = self.rewards[torch.minimum(index.unsqueeze(-1) + self.offsets, last.unsqueeze(-1))] * within
+            index = last
+            *_, following, terminals = self._columns(index)
         if self.picked is not None:
-            index = self.picked[index]
             # After a terminal the next row is of another episode or absent; any will do.
-            following = self._columns((index + 1).clamp_(max=len(self.rows) - 1))[1]
-        returns = partial(self._returns, index) if len(self.discounts) else None
-        return Batch(*self._columns(index), next_actions=following, returns=returns)
+            more["next_actions"] = self._columns((index + 1).clamp_(max=len(self.rows) - 1))[1]
+        return Batch(observations, actions, rewards, following, terminals, **more)
 
     def _returns(self, index: Tensor, discount: Tensor) -> Tensor:
         """Returns [K, B] of the rows `index`, for members' discounts [K, 1]: those that were given, in any order."""
@@ -109,6 +135,16 @@ def returns_to_go(table: Table, discount: float) -> npt.NDArray[np.float32]:
         factors[-length:] = 0
         length *= 2
     return sums.astype(np.float32)
+
+
+def last_steps(table: Table, next_actions: bool) -> npt.NDArray[np.int64]:
+    """For each row, the last one of its episode that a transition of several steps may end with: a terminal one, or the episode's last;
+    with `next_actions` the one before that, if the episode was cut off. That means nothing for rows that are not `followed`."""
+    ended, cut = np.asarray(table.rows[:, -1]) > 0, ends(table) > 0
+    if next_actions:
+        cut = np.append((cut & ~ended)[1:], True)
+    stops = np.flatnonzero(ended | cut)
+    return stops[np.searchsorted(stops, np.arange(len(table.rows)))]
 
 
 def followed(table: Table) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ COMMON = {
     "actor_learning_rate": "[0, inf)",
     "critic_learning_rate": "[0, inf)",
     "discount": "[0, 1]",
+    "n_step": "[1, inf)",
     "tau": "[0, 1]",
     "policy_noise": "[0, inf)",
     "noise_clip": "[0, inf)",

@@ -203,6 +203,11 @@ class Trial:
         """All hyperparameters of the algorithm: its defaults, overridden by the trial's."""
         return plugins.hyper_defaults(self.algorithm) | dict(self.hyper)
 
+    @property
+    def n_step(self) -> int:
+        """The steps of TD targets; 1 where the algorithm has none, or none of several steps."""
+        return int(self.hyper_values().get("n_step", 1))
+
     def pruning_values(self) -> dict[str, Any]:
         """All settings of the pruner: its defaults, overridden by the trial's."""
         return plugins.pruner_settings(self.pruner) | dict(self.pruning)

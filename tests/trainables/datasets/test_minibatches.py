@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.stacks import made_up_table
-from trainables.datasets.minibatches import Minibatches
+from tests.stacks import World, assert_same, made_up_table, member_of, small_trial
+from trainables import plugins
+from trainables.datasets.minibatches import Minibatches, followed
+from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.tensors.streams import Streams
 
@@ -84,3 +86,120 @@ def test_returns_are_discounted_to_the_end_of_the_episode_or_a_terminal_with_eac
                 row, factor = row + 1, factor * discount
             assert float(found[member, column]) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
     assert Minibatches(table, True).draw(streams, 64).returns is None
+
+
+N_STEP = tuple(name for name in plugins.names("algorithms") if "n_step" in plugins.hyper_defaults(name))
+
+
+def several_episodes() -> Table:
+    """Episodes of 1 to 9 steps, cut off or ended by the environment."""
+    lengths = np.random.default_rng(1).integers(1, 10, 300)
+    table = made_up_table(rows=int(lengths.sum()))
+    return replace(table, episode_lengths=lengths)
+
+
+def ahead(table: Table, row: int, n: int, discount: float, timeouts: str, next_actions: bool) -> tuple[float, int, float]:
+    """The return of up to n steps from a row, the row of the last, and what the value after it counts: step by step."""
+    last = {int(end) - 1 for end in np.cumsum(table.episode_lengths)}
+    terminal = table.rows[:, -1] > 0
+    total = 0.0
+    for step in range(n):
+        total += discount**step * float(table.rows[row, 7])
+        unfollowed = next_actions and row + 1 in last and not terminal[row + 1]
+        if terminal[row] or row in last or unfollowed or step == n - 1:
+            break
+        row += 1
+    ended = terminal[row] or (timeouts == "terminal" and row in last)
+    return total, row, 0.0 if ended else discount ** (step + 1)
+
+
+@pytest.mark.parametrize("timeouts", ["bootstrap", "terminal"])
+@pytest.mark.parametrize("algorithm", ["td3_bc", "rebrac"])
+@pytest.mark.parametrize("n", [2, 3, 20])
+def test_n_step_targets_are_those_of_a_loop_over_the_episode(n: int, algorithm: str, timeouts: str) -> None:
+    """Where an episode ends earlier, they have fewer steps; one that was cut off bootstraps from its last next observation."""
+    table, size = several_episodes(), 200
+    trials = [small_trial(algorithm, seed=seed, hyper={"n_step": n, "discount": discount}) for seed, discount in ((3, 0.9), (4, 0.7))]
+    world = World(trials, table=table)
+    following = algorithm == "rebrac"
+    data = Minibatches(table, world.algorithm.NORMALIZE, next_actions=following, timeouts=timeouts)
+    data.look_ahead(n)
+    batch, streams = data.draw(world.agent.streams, size), world.agent.streams
+    picked = followed(table) if following else np.arange(len(table))
+    index = picked[streams.integers("minibatch", size, len(picked)).numpy()]
+    value = torch.randn(2, size, generator=torch.Generator().manual_seed(0))
+    found = world.agent.td_target(batch, value)
+    whole = Minibatches(table, world.algorithm.NORMALIZE)._columns(torch.arange(len(table)).unsqueeze(0))
+    taken = set()
+    for member, discount in enumerate((0.9, 0.7)):
+        for place, row in enumerate(index[member]):
+            total, last, factor = ahead(table, int(row), n, discount, timeouts, following)
+            wanted = total + factor * float(value[member, place])
+            assert float(found[member, place]) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+            assert torch.equal(batch.observations[member, place], whole[0][0, row])
+            assert torch.equal(batch.next_observations[member, place], whole[3][0, last])
+            if following and not table.rows[last, -1]:
+                assert torch.equal(batch.next_actions[member, place], whole[1][0, last + 1])  # type: ignore[index]
+            taken.add(last - int(row) + 1)
+    assert taken == set(range(1, min(n, 9) + 1)) - ({9} if following else set())
+
+
+@pytest.mark.parametrize("algorithm", N_STEP)
+def test_an_algorithm_with_n_step_learns_from_n_step_targets(algorithm: str) -> None:
+    """Its critic's loss is the one of single steps with that return, and with a terminal that leaves as much of the value."""
+    table = several_episodes()
+    world = World([small_trial(algorithm, hyper={"n_step": 3, "discount": 0.9})], table=table)
+    batch = world.data.draw(world.agent.streams, 64)
+    assert batch.rewards_ahead is not None
+    assert batch.steps is not None
+    single = replace(
+        batch,
+        rewards=world.agent.td_target(batch, torch.zeros(1, 64)),
+        terminals=1 - (1 - batch.terminals) * 0.9 ** (batch.steps - 1),
+        rewards_ahead=None,
+        steps=None,
+    )
+    loss = world.algorithm.LOSSES["critic"]
+    torch.testing.assert_close(loss(world.agent, batch), loss(world.agent, single))
+    one = replace(batch, rewards_ahead=None, steps=None)
+    assert not torch.allclose(loss(world.agent, batch), loss(world.agent, one), rtol=1e-3)
+
+
+@pytest.mark.parametrize("execution", ["dense", "sparse"])
+def test_n_step_targets_are_the_same_in_a_stack_as_alone(execution: str) -> None:
+    trials = [
+        small_trial("td3_bc", "snip", 0.6, seed, hyper={"n_step": 3, "batch_size": 33, "discount": 0.9 + seed / 50}) for seed in range(3)
+    ]
+    together = World(trials, execution, several_episodes()).start()
+    together.train(0, 5)
+    for member, trial in enumerate(trials):
+        alone = World([trial], execution, several_episodes()).start()
+        alone.train(0, 5)
+        assert_same(member_of(together.rows(), member), alone.rows())
+
+
+def test_a_step_of_one_reads_as_without() -> None:
+    table = several_episodes()
+    trial = small_trial("td3_bc")
+    assert trial.key == small_trial("td3_bc", hyper={"n_step": 1}).key
+    data = Minibatches(table, True)
+    data.look_ahead(1)
+    batch = data.draw(Streams([3]), 32)
+    assert batch.steps is None
+    assert batch.rewards_ahead is None
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "n", "says"),
+    [
+        ("td3_bc", 0, "td3_bc's n_step 0 is outside [1, inf)"),
+        ("td3_bc", -3, "td3_bc's n_step -3 is outside [1, inf)"),
+        ("td3_bc", 1.5, "td3_bc's n_step 1.5 is not of the same type as its default 1"),
+        ("bc", 3, "no hyperparameter of bc 'n_step'; there are: "),
+    ],
+)
+def test_what_is_no_number_of_steps_is_refused(algorithm: str, n: float, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        small_trial(algorithm, hyper={"n_step": n})
+    assert str(caught.value).startswith(says)
+    assert "\n" not in str(caught.value)
