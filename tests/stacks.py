@@ -104,6 +104,8 @@ class World:
         logged = []
         for update in range(first, stop):
             before(update)
+            if (steps := self.stack.lead.n_step_at(update)) != self.data.steps:
+                self.data.look_ahead(steps)
             self.agent.at(update)
             found = self.algorithm.update(self.agent, self.data.draw(self.agent.streams, self.agent.hyper.batch_size))
             logged.append({name: value.detach().clone() for name, value in found.items()})

@@ -159,7 +159,11 @@ class StackRun:
         is asked to leave."""
         first_update, started = self.update, time.monotonic()
         losses: dict[str, Tensor] = {}
-        for first, last in pairwise(sorted({first_update, *(at for at in self.changes if first_update <= at < stop), stop})):
+        due = (at for at in (*self.changes, *self.stack.lead.n_steps()) if first_update <= at < stop)
+        for first, last in pairwise(sorted({first_update, *due, stop})):
+            if (steps := self.stack.lead.n_step_at(first)) != self.data.steps:
+                self.data.look_ahead(steps)
+                self.updates = Updates(self.agent, self.data, leave=self.leave)  # recordings are of the targets there were
             if first in self.changes:
                 self.changed = True
                 self.masks = change(

@@ -11,7 +11,7 @@ DENSE = "dense"
 # Dense, saliency methods by family, masks that change during training, random masks, the small network; other plug-ins follow by name.
 ORDER = (
     DENSE, "snip", "iterative_snip", "force", "grasp", "synflow", "prospr", "ntk_sap", "phew", "magnitude", "gmp", "imp", "sparse_reg",
-    "rigl", "set", "random_erk", "random_uniform", "small_dense",
+    "rigl", "rlx2", "set", "random_erk", "random_uniform", "small_dense",
 )  # fmt: skip
 VARIANTS = {
     "shuffle": "shuffled", "reinit": "reinitialized", "joint": "joint ranking", "layer": "ranking by layer",

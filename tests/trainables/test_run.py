@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import trainables.run
+import trainables.training.updates
 from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import execution as executions
@@ -195,7 +196,7 @@ def test_a_trial_of_the_authors_protocol_on_a_cut_dataset_resumes_as_it_was(tmp_
         assert result(tmp_path / str(stop_at), own) == result(tmp_path / "whole", own)
 
 
-@pytest.mark.parametrize("pruner", ["rigl", "set", "sparse_reg"])
+@pytest.mark.parametrize("pruner", ["rigl", "rlx2", "set", "sparse_reg"])
 def test_masks_that_move_stopped_anywhere_and_resumed_equal_uninterrupted(pruner: str, tmp_path: Path) -> None:
     own = trial(0, pruner, 0.8, pruning={"delta": 5})
     whole = list(run([own], tmp_path / "whole", "auto"))
@@ -211,7 +212,21 @@ def test_masks_that_move_stopped_anywhere_and_resumed_equal_uninterrupted(pruner
         assert result(tmp_path / str(stop_at), own) == result(tmp_path / "whole", own)
 
 
-@pytest.mark.parametrize("pruner", ["rigl", "sparse_reg", "gmp"])
+def test_n_step_targets_that_begin_during_training_reach_the_tapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RLx2's begin at update 15, by when updates are repeated from tapes; without tapes it trains the same policy."""
+    own, never = (trial(0, "rlx2", 0.8, pruning={"n_step_from": start, "delta": 10}) for start in (0.5, 1.0))
+    for one in (own, never):
+        list(run([one], tmp_path / "taped", "sparse"))
+    monkeypatch.setattr(trainables.training.updates, "recorder", lambda agent: None)
+    list(run([own], tmp_path / "anew", "sparse"))
+    reports = stopped_and_resumed(own, 21, tmp_path / "resumed", "sparse")
+    assert isinstance(reports[-1], Finished)
+    policy = result(tmp_path / "taped", own)["policy.safetensors"]
+    assert policy == result(tmp_path / "anew", own)["policy.safetensors"] == result(tmp_path / "resumed", own)["policy.safetensors"]
+    assert policy != result(tmp_path / "taped", never)["policy.safetensors"]
+
+
+@pytest.mark.parametrize("pruner", ["rigl", "rlx2", "sparse_reg", "gmp"])
 @pytest.mark.parametrize("asked", [8, 9, "in the change", 10])  # masks change ahead of update 10
 def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had_not(pruner: str, asked: int | str, tmp_path: Path) -> None:
     settings = {} if pruner == "gmp" else {"pruning": {"delta": 10}}

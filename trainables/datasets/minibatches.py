@@ -27,7 +27,7 @@ def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: st
     following, returns = (getattr(algorithm, name, False) for name in ("NEXT_ACTIONS", "RETURNS"))
     discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
     made = Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts)
-    made.look_ahead(stack.lead.n_step)
+    made.look_ahead(stack.lead.n_step_at(0))
     return made
 
 

@@ -13,6 +13,7 @@
 | `RESCORES = True` | masks that are chosen anew by `saliency` during training |
 | `REWINDS = True` | with budgets: after each change, what is left begins again with its first values |
 | `SETTINGS = {"delta": 1000}` | numbers that a trial may change: arguments of `mask_schedule`; RANGES as in algorithms/ |
+| `n_step`, `n_step_from` in SETTINGS | from that share of the updates on, TD targets have at least so many steps |
 | `TITLE = "SNIP"` | its name as papers write it; without it, the file's name |
 
 With a `mask_schedule` and `budgets` alone, a trial starts dense, and the share is that of all weights to be removed that are gone from this

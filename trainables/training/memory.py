@@ -50,6 +50,7 @@ def _counted(trial: Trial, update: int) -> tuple[int, set[int]]:
     agent = Agent(algorithm, stack, table.observation_size, table.action_size, recorded=True)
     agent.build()
     data = minibatches_of(algorithm, stack, table)
+    data.look_ahead(trial.n_step_at(trial.updates))
     held = sum(row.nbytes for row in agent.rows().values()) + sum(network.parameters.nbytes for network in agent.networks.values())
     agent.at(update)
     with _Counting() as made:

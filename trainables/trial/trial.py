@@ -203,10 +203,18 @@ class Trial:
         """All hyperparameters of the algorithm: its defaults, overridden by the trial's."""
         return plugins.hyper_defaults(self.algorithm) | dict(self.hyper)
 
-    @property
-    def n_step(self) -> int:
-        """The steps of TD targets; 1 where the algorithm has none, or none of several steps."""
-        return int(self.hyper_values().get("n_step", 1))
+    def n_steps(self) -> dict[int, int]:
+        """Update -> the steps of TD targets from that update on: 1 where the algorithm has no `n_step`. A pruner that has one, too, raises
+        it at its `n_step_from`, a share of the updates."""
+        own, pruning = self.hyper_values().get("n_step"), self.pruning_values()
+        if own is None or "n_step" not in pruning:
+            return {0: own or 1}
+        return {0: own} | {round(pruning["n_step_from"] * self.updates): max(own, pruning["n_step"])}
+
+    def n_step_at(self, update: int) -> int:
+        """The steps of the TD target in an update."""
+        steps = self.n_steps()
+        return steps[max(first for first in steps if first <= update)]
 
     def pruning_values(self) -> dict[str, Any]:
         """All settings of the pruner: its defaults, overridden by the trial's."""

@@ -122,6 +122,33 @@ def test_the_share_that_is_replaced_falls_along_a_cosine(pruner: str) -> None:
     assert list(schedule.values()) == pytest.approx([0.2 * (1 + math.cos(math.pi * t / 5)) for t in (1, 2, 3, 4)])
 
 
+def test_rlx2_changes_masks_until_the_end_and_looks_ahead_from_a_share_of_the_updates_on() -> None:
+    schedule = plugins.load("pruners", "rlx2").mask_schedule(50_000, **plugins.pruner_settings("rlx2"))
+    assert list(schedule) == [10_000, 20_000, 30_000, 40_000]
+    assert list(schedule.values()) == pytest.approx([0.25 * (1 + math.cos(math.pi * t / 5)) for t in (1, 2, 3, 4)])
+    steps = {name: small_trial(name, "rlx2", 0.5, updates=3_000_000) for name in ("td3_bc", "bc", "edac")}
+    assert [steps["td3_bc"].n_step_at(update) for update in (0, 299_999, 300_000, 2_999_999)] == [1, 1, 3, 3]
+    assert steps["bc"].n_steps() == steps["edac"].n_steps() == {0: 1}
+    assert small_trial("td3_bc", "rlx2", 0.5, hyper={"n_step": 5}).n_step_at(39) == 5
+    assert small_trial("td3_bc", "rigl", 0.5, hyper={"n_step": 5}).n_step_at(0) == 5
+    assert small_trial("td3_bc", "rlx2", 0.5, pruning={"n_step_from": 0.0, "delta": 10}).n_step_at(0) == 3
+
+
+def test_rlx2_grows_by_the_gradient_of_the_n_step_loss() -> None:
+    """After the switch a change scores with n-step targets, as the updates around it do; before it with single steps, like RigL."""
+    for start, same in ((1.0, True), (0.0, False)):
+        worlds = [
+            World([small_trial("td3_bc", pruner, 0.6, SEED, calibration_size=ROWS, pruning=given)])
+            for pruner, given in (("rlx2", {"n_step_from": start, "delta": 10}), ("rigl", {"delta": 10}))
+        ]
+        masks = []
+        for world in worlds:
+            world.start()
+            found = change(world.agent, world.stack, world.masks, {0: 0.3}, "dense", UPDATE, world.data.draw)
+            masks.append(found["critic"])
+        assert all(torch.equal(a, b) for a, b in zip(*masks, strict=True)) == same
+
+
 def test_sparse_reg_scores_anew_until_its_end() -> None:
     schedule = plugins.load("pruners", "sparse_reg").mask_schedule
     assert list(schedule(10_000, delta=2000, until=6000)) == [2000, 4000]
@@ -151,6 +178,9 @@ def test_how_far_a_mask_has_moved() -> None:
         ("imp", {"rounds": 0}, r"imp's rounds 0 is outside \[1, updates\) with updates 1000000"),
         ("imp", {"rounds": 1_000_000}, r"imp's rounds 1000000 is outside \[1, updates\)"),
         ("gmp", {"zeta": 0.5}, "no setting of gmp 'zeta'; there are: none"),
+        ("rlx2", {"n_step": 0}, r"rlx2's n_step 0 is outside \[1, inf\)"),
+        ("rlx2", {"n_step_from": 1.5}, r"rlx2's n_step_from 1.5 is outside \[0, 1\]"),
+        ("rlx2", {"end": 1.5}, r"rlx2's end 1.5 is outside \(0, 1\]"),
         ("sparse_reg", {"zeta": 0.5}, "no setting of sparse_reg 'zeta'; there are: delta, until"),
         ("snip", {"delta": 5}, "no setting of snip 'delta'; there are: none"),
     ],
