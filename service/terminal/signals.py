@@ -20,6 +20,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SPEAK = 1.6  # seconds after the signal until the watchdog commits the last words itself; before that, workers may commit their work
 LEAVE = 2.5  # seconds after the signal until it ends the process
+AGAIN = 0.01  # seconds until a signal whose exception was dropped comes once more: after the callback that dropped it
 LOOK = 0.1  # seconds between two looks whether a shielded block is over
 INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
 UNREAD = 141  # exit code, a shell's for SIGPIPE
@@ -61,18 +62,29 @@ class Leaving:
         _left, self.why = True, self.why or signal.Signals(number).name
         raise KeyboardInterrupt
 
+    def _unraisable(self, dropped: sys.UnraisableHookArgs) -> None:
+        """Python drops an exception that comes in a `__del__` or the callback of a weak reference: the signal then comes once more."""
+        if dropped.exc_type is not KeyboardInterrupt or not self.why or threading.current_thread() is not threading.main_thread():
+            return sys.__unraisablehook__(dropped)
+        self.install()
+        with blocked():
+            again = threading.Timer(AGAIN, signal.pthread_kill, [threading.get_ident(), signal.SIGTERM])
+            again.daemon = True
+            again.start()
+        return None
+
     def _watch(self, heard: int) -> None:
         """Wait for a signal, then for the process to leave, and end it if it does not. Python's C code writes each signal to a pipe that
         ends in `heard` when it comes, whatever the main thread is doing."""
-        with os.fdopen(heard, "rb", buffering=0) as pipe:
+        with os.fdopen(heard, "rb", buffering=0) as pipe:  # open to the end: a second signal is written, too
             number = next((number for number in iter(partial(pipe.read, 1), b"") if number[0] in SIGNALS), b"")
-        if not number or self._over.wait(SPEAK):
-            return
-        self.why = self.why or signal.Signals(number[0]).name
-        # If the storage hangs, so do the last words. The process still ends in time, and the next driver sees that its lease is dead.
-        threading.Thread(target=self._speak, name="last words", daemon=True).start()
-        if not self._over.wait(LEAVE - SPEAK):
-            self._end()
+            if number and not self._over.wait(SPEAK):
+                self.why = self.why or signal.Signals(number[0]).name
+                # If the storage hangs, so do the last words. The process still ends in time, and the next driver sees a dead lease.
+                threading.Thread(target=self._speak, name="last words", daemon=True).start()
+                if not self._over.wait(LEAVE - SPEAK):
+                    self._end()
+            self._over.wait()
 
     def _speak_within(self, seconds: float) -> None:
         thread = threading.Thread(target=self._speak, name="last words", daemon=True)
@@ -100,12 +112,14 @@ class Leaving:
         with blocked():
             threading.Thread(target=self._watch, args=[heard], name="watchdog", daemon=True).start()
         Leaving.current = self
-        waked = signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+        waked, hook = signal.set_wakeup_fd(said, warn_on_full_buffer=False), sys.unraisablehook
+        sys.unraisablehook = self._unraisable
         self.install()
         try:
             yield
         finally:
             self._over.set()
+            sys.unraisablehook = hook
             signal.set_wakeup_fd(waked)
             os.close(said)
             Leaving.current = None

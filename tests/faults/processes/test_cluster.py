@@ -71,7 +71,7 @@ def test_a_raylet_and_then_the_head_die(
     """Without tokens, and with one node at a time, so that nobody finishes the sweep meanwhile. The next test goes on from here."""
     off = {"RAY_AUTH_MODE": "disabled"}
     head, first = cluster(environment, place, started, "a", 1, **off)
-    alone = {"RAY_ADDRESS": head.address, "RAY_gcs_rpc_server_reconnect_timeout_s": "5", **off}
+    alone = {"RAY_ADDRESS": head.address, "RAY_gcs_rpc_server_reconnect_timeout_s": "15", **off}
     run = driver(given(place), environment, place / "log", FAULTS="no_table", **alone)
     started.append(run)
     wait_for(lambda: any(a.last > 1.5 * EVERY for a in attempts(place / "work") if a.pid in descendants(first.pid)), run)

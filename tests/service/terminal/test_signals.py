@@ -36,7 +36,11 @@ def left(*words: str, within: float = 15) -> tuple[int | None, str, str]:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
+        time.sleep(0.3)  # until it does
         if "itself" not in words and "forked" not in words:
+            process.terminate()
+        if "twice" in words:
+            time.sleep(0.5)
             process.terminate()
         out, error = process.communicate(timeout=within)
         return process.returncode, out, error
@@ -53,6 +57,10 @@ def test_a_process_whose_main_thread_waits_inside_a_library_leaves_in_time() -> 
     assert time.monotonic() - began < 10
 
 
+def test_a_second_signal_changes_nothing() -> None:
+    assert left("twice") == (130, "last words\n", "left at once (SIGTERM)\n")
+
+
 def test_also_where_it_is_a_thread_of_its_own_that_asks() -> None:
     assert left("itself") == (1, "last words\n", "left at once (the head has died)\n")
 
@@ -63,3 +71,42 @@ def test_without_a_watchdog_that_hears_by_itself_it_stays() -> None:
 
 def test_a_signal_to_a_forked_child_is_not_the_parent_s() -> None:
     assert left("forked", within=5) == (None, "", "")
+
+
+# A signal comes while Python runs the callback of a weak reference, which it does anywhere.
+IN_A_CALLBACK = """
+import os, signal, sys, time, weakref
+from service.terminal.signals import Leaving
+
+def come(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass
+
+with Leaving(lambda: None).installed():
+    if "dropped" in sys.argv:
+        sys.unraisablehook = sys.__unraisablehook__
+    thing = {0}
+    reference = weakref.ref(thing, come)
+    try:
+        del thing
+        time.sleep(1)
+        print("went on")
+    except KeyboardInterrupt:
+        print("left")
+"""
+
+
+def in_a_callback(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", IN_A_CALLBACK, *words], capture_output=True, text=True, check=True, timeout=60)
+
+
+def test_a_signal_that_comes_in_a_callback_is_obeyed_after_it() -> None:
+    ended = in_a_callback()
+    assert (ended.stdout, ended.stderr) == ("left\n", "")
+
+
+def test_without_a_second_raise_it_would_be_dropped() -> None:
+    ended = in_a_callback("dropped")
+    assert ended.stdout == "went on\n"
+    assert "Exception ignored in" in ended.stderr
