@@ -23,11 +23,11 @@ ROOMS = ("service", "search_spaces", "trainables")
 class OursFirst(JobConfig):  # type: ignore[misc]
     """Workers import our packages, where the working folder, which Ray puts ahead of all others, has some of the same names."""
 
-    def _serialize(self) -> str:
+    def _serialize(self) -> bytes:
         here = Path.cwd().resolve()
         if here != HOME and any((here / name).is_dir() or (here / f"{name}.py").exists() for name in ROOMS):
             self._py_driver_sys_path.append(str(HOME))  # the last one is searched first
-        return str(super()._serialize())
+        return bytes(super()._serialize())
 
 
 class Calls:
