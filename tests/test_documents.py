@@ -73,6 +73,14 @@ def test_anchors_are_those_of_github() -> None:
     }  # fmt: skip
 
 
+def test_a_new_project_gets_the_files_of_the_page() -> None:
+    template = ROOT / "service" / "template"
+    shared = {path: text for path, text in FILE.findall(YOUR_OWN.read_text()) if path.startswith("trainables/")}
+    assert len(shared) == 2
+    for path, text in shared.items():
+        assert (template / path.removeprefix("trainables/")).read_text() == text
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code with the files that the page contains."""

@@ -175,9 +175,8 @@ class Agent:
         discount = self.hyper.discount
         if batch.rewards_ahead is None or batch.steps is None:
             return batch.rewards + (1 - batch.terminals) * discount * value
-        powers = discount.expand(-1, batch.rewards_ahead.shape[-1]).cumprod(
-            1
-        )  # of 1, ..., n steps; products alone round alike in any stack
+        # Discount^1, ..., discount^n by products alone, which round alike in any stack.
+        powers = discount.expand(-1, batch.rewards_ahead.shape[-1]).cumprod(1)
         before = torch.cat([torch.ones_like(discount), powers[:, :-1]], dim=1).unsqueeze(1)
         return (batch.rewards_ahead * before).sum(-1) + (1 - batch.terminals) * powers.gather(1, batch.steps - 1) * value
 

@@ -92,6 +92,18 @@ def apply() -> None:
         sys.path.append(str(folder))  # for the modules that `import` names
 
 
+def places() -> list[str]:
+    """The folders within the project that its settings name, relative to it: results and datasets, no code."""
+    folder, said = root(), settings()
+    inside = [Path(os.path.normpath((folder or Path()) / Path(said[name]).expanduser())) for name in FOLDERS if name in said]
+    return [path.relative_to(folder).as_posix() for path in inside if folder is not None and path != folder and path.is_relative_to(folder)]
+
+
+def environment_variables() -> dict[str, str]:
+    """What processes elsewhere, that see the same folders, need to know of it."""
+    return {VARIABLE: str(root())} if root() else {}
+
+
 def files(kind: str) -> dict[str, Path]:
     """The project's plug-ins or sweeps of a kind, the name of a folder, by their names; those starting with `_` are none."""
     folder = root()

@@ -108,5 +108,5 @@ def _settings(settings: Mapping[str, Any] | None, options: Mapping[str, Any]) ->
 
 def _typed(value: object) -> str:
     """A value as it is typed after `--set name=`: `0,1`; `(16, 16)` in a list is one value."""
-    values = value if isinstance(value, (list, tuple)) else (value,)
+    values = value if isinstance(value, (list, tuple, range)) else (value,)
     return ",".join(str(each) for each in values)

@@ -25,7 +25,7 @@ from benchmarks.speed.inference import microseconds
 from service.storage import paths
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.minibatches import Minibatches
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.scaling import Scaling
 from trainables.datasets.table import Table, load_table
 from trainables.policy.policy import Policy, load_policy
@@ -52,7 +52,7 @@ class Trained:
         trial = Trial(dataset=DATASET, algorithm=algorithm, pruner="snip", sparsity=sparsity, structure=structure)
         stack, module = Stack((trial,)), plugins.load("algorithms", algorithm)
         agent = Agent(module, stack, table.observation_size, table.action_size)
-        data = Minibatches(table, module.NORMALIZE)
+        data = minibatches_of(module, stack, table)
         masks = prune(agent, stack, data.draw)
         agent.build(execution, masks=masks)
         self.kept = sum(int(layer.sum()) for mask in masks.values() for layer in mask)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.sweep import expand, load_sweep, override
-from service.planning.provenance import PACKAGES, revision
+from service.planning.provenance import PACKAGES, ROOT, names_of_ours, revision
 from service.planning.run_settings import RunSettings
 from service.terminal.redaction import holds_secret, redact
 from service.terminal.waiting import waiting
@@ -21,7 +21,6 @@ from trainables import project
 from trainables.errors import UserError
 
 ADDRESS = "http://127.0.0.1:8265"
-ROOT = Path(__file__).parents[2]
 # Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 500 MB.
 OF_PROJECT = ["/storage", "/.git", "/.venv*", "/venv*", "**/__pycache__", "**/.*_cache", "*.log"]
 EXCLUDES = [*OF_PROJECT, "/tests", "/docs", "/docker", "/benchmarks", "*.so"]
@@ -76,7 +75,7 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
 def entrypoint(name: str, settings: RunSettings, storage: str | None = None) -> str:
     """The command that the job runs."""
     given = [f"--storage={storage}"] if storage else []
-    return shlex.join(["python", "-m", "service", "run", name, *settings.words(), *given])
+    return shlex.join(["python", "-m", "winnow", "run", name, *settings.words(), *given])
 
 
 def environment() -> dict[str, str]:
@@ -111,12 +110,14 @@ def _client(address: str) -> Any:
 
 def shipped() -> dict[str, Any]:
     """The folders that Ray copies to the job's machines: the project, and our code where this is a clone. What is installed stays: there
-    the machines need an installed Winnow, too."""
+    the machines need an installed Winnow, too. Raises UserError for a project whose files would be taken for ours there."""
     folder, clone = project.root(), (ROOT / "pyproject.toml").exists()
     if folder is None:
         return {"working_dir": str(ROOT), "excludes": EXCLUDES} if clone else {}
+    if names := names_of_ours(folder):
+        raise UserError(f"{folder / names[0]} has the name of a package of Winnow's, and the cluster could take it for that; rename it")
     ours = {"py_modules": [str(ROOT / name) for name in PACKAGES]} if clone else {}
-    return {"working_dir": str(folder), "excludes": OF_PROJECT, **ours}
+    return {"working_dir": str(folder), "excludes": [*OF_PROJECT, *(f"/{place}" for place in project.places())], **ours}
 
 
 def _described(code: Mapping[str, Any]) -> str:
@@ -125,7 +126,7 @@ def _described(code: Mapping[str, Any]) -> str:
     if folder == ROOT:
         return ""
     out: set[str] = set()
-    sizes = dict(_sizes(folder, folder, out))
+    sizes = dict(_sizes(folder, folder, code["excludes"], out))
     left = f"; left out: {', '.join(sorted(out))}" if out else ""
     total = sum(sizes.values())
     if total > LARGE:
@@ -137,14 +138,14 @@ def _described(code: Mapping[str, Any]) -> str:
     return f"sends {folder}: {len(sizes)} files, {total / 1e6:.1f} MB{left}"
 
 
-def _sizes(folder: Path, top: Path, out: set[str]) -> Iterator[tuple[str, int]]:
+def _sizes(folder: Path, top: Path, rules: Sequence[str], out: set[str]) -> Iterator[tuple[str, int]]:
     """The files below `folder` that Ray would copy, with their sizes; what is left out is added to `out`."""
     for path in sorted(folder.iterdir()):
         place = path.relative_to(top).as_posix()
-        if any(fnmatch(f"/{place}", rule) if rule.startswith("/") else fnmatch(path.name, rule.rpartition("/")[2]) for rule in OF_PROJECT):
+        if any(fnmatch(f"/{place}", rule) if rule.startswith("/") else fnmatch(path.name, rule.rpartition("/")[2]) for rule in rules):
             out.add(place)
         elif path.is_dir() and not path.is_symlink():
-            yield from _sizes(path, top, out)
+            yield from _sizes(path, top, rules, out)
         else:
             yield place, path.lstat().st_size
 

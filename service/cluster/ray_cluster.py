@@ -59,6 +59,7 @@ from service.storage import paths  # noqa: E402
 from service.terminal import signals  # noqa: E402
 from service.terminal.redaction import redact, secret_name  # noqa: E402
 from service.terminal.waiting import waiting  # noqa: E402
+from trainables import project  # noqa: E402
 from trainables.environments import environment_variables  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
@@ -220,11 +221,9 @@ def _ray() -> Iterator[None]:
     """
     if where := address.given():
         with waiting("starting Ray"), signals.shielded():
-            in_job = (
-                "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-            )  # then Ray takes that one, and workers run in the job's own copy of the code
-            config = None if in_job else workers.OursFirst()
-            ray.init(runtime_env={"env_vars": ONE_THREAD | environment_variables()}, job_config=config, **QUIET)
+            in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its workers have a copy of the project as their working folder
+            told = environment_variables() | ({} if in_job else project.environment_variables())
+            ray.init(runtime_env={"env_vars": ONE_THREAD | told}, job_config=workers.OursFirst(), **QUIET)
         host, port = address.place(where)
         if host and not where.startswith("ray://") and not address.asks_for_token(host, port):
             print(f"warning: the cluster at {redact(where)} {address.NO_TOKEN} (docs/cluster.md)", file=sys.stderr, flush=True)

@@ -14,10 +14,9 @@ from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import embedded
+from service.planning.provenance import ROOT, names_of_ours
 
 CALL_EVERY = 10.0  # seconds between two calls of a silent worker
-HOME = Path(__file__).resolve().parents[2]
-ROOMS = ("service", "search_spaces", "trainables")
 
 
 class OursFirst(JobConfig):  # type: ignore[misc]
@@ -25,8 +24,8 @@ class OursFirst(JobConfig):  # type: ignore[misc]
 
     def _serialize(self) -> bytes:
         here = Path.cwd().resolve()
-        if here != HOME and any((here / name).is_dir() or (here / f"{name}.py").exists() for name in ROOMS):
-            self._py_driver_sys_path.append(str(HOME))  # the last one is searched first
+        if here != ROOT and names_of_ours(here):
+            self._py_driver_sys_path.append(str(ROOT))  # the last one is searched first
         return bytes(super()._serialize())
 
 

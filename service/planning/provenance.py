@@ -20,7 +20,7 @@ from trainables.errors import UserError
 from trainables.output import printable
 from trainables.plugins import OF_PROJECTS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("trainables", "search_spaces", "service", "winnow")
 CODE = ("trainables", "service")  # what a trial's numbers depend on: of a sweep's file it sees its own settings alone
 SOURCES = (".py", ".c", ".cu", ".h")
@@ -75,7 +75,7 @@ def revision() -> str:
     if given := os.environ.get("WINNOW_REVISION", ""):
         return given
     theirs = [path for kind in OF_PROJECTS for path in project.files(kind).values()]
-    return _ours() + (f"+project-{_digest(sorted(theirs), project.root())[:8]}" if theirs else "")
+    return _ours() + (f"+project-{_digest(sorted(theirs), project.root() or ROOT)[:8]}" if theirs else "")
 
 
 def _ours() -> str:
@@ -99,11 +99,16 @@ def _git(*arguments: str) -> list[str]:
     return [os.fsdecode(part) for part in done.stdout.strip().split(b"\0") if part]
 
 
-def _digest(files: Sequence[Path], folder: Path | None = ROOT) -> str:
+def names_of_ours(folder: Path) -> list[str]:
+    """What `folder` holds that has the name of a package of ours, which Python could take for it."""
+    return [path.name for name in PACKAGES for path in (folder / name, folder / f"{name}.py") if path.exists()]
+
+
+def _digest(files: Sequence[Path], folder: Path = ROOT) -> str:
     """A hash of the files' names below `folder` and contents; a file that was removed has only a name."""
     total = hashlib.sha256()
     for path in files:
-        total.update(b"\0" + os.fsencode(path.relative_to(folder or ROOT)) + b"\0")
+        total.update(b"\0" + os.fsencode(path.relative_to(folder)) + b"\0")
         with contextlib.suppress(OSError):
             total.update(path.read_bytes())
     return total.hexdigest()

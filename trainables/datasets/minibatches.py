@@ -59,9 +59,8 @@ class Minibatches:
         # Of each discount, as members have it in float32, the returns of all rows, one discount after the other.
         different = np.unique(np.array(discounts, np.float32))
         self.discounts = torch.from_numpy(different).to(device)
-        self.returns = torch.from_numpy(np.concatenate([returns_to_go(table, each) for each in different] or [np.zeros(0, np.float32)])).to(
-            device
-        )
+        returns = [returns_to_go(table, each) for each in different] or [np.zeros(0, np.float32)]
+        self.returns = torch.from_numpy(np.concatenate(returns)).to(device)
         self.gather = native_ops.gather(self.rows, self.shift, self.scale) if native_ops.serves(self.rows) else self._gather
         self.table, self.steps = table, 1
 

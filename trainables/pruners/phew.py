@@ -56,9 +56,8 @@ def walk(layers: list[np.ndarray], drawn: np.ndarray, side: int) -> list[tuple[n
     reach = np.full(len(layers[0]), 1 / len(layers[0]))
     used = []
     for hop, layer in enumerate(layers):
-        layer = np.where(
-            layer.any(1, keepdims=True), layer, 1
-        )  # a unit whose weights are all 0 goes on along any (as in the authors' code)
+        # A unit whose weights are all 0 goes on along any of them, as in the authors' code.
+        layer = np.where(layer.any(1, keepdims=True), layer, 1)
         below = np.cumsum(layer, axis=1)
         below /= below[:, -1:]
         # All rows are searched as one sorted array: row r holds numbers in (r, r + 1], which its last weight ends.

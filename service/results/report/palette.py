@@ -30,7 +30,7 @@ PRUNERS: dict[str, tuple[Pair, str]] = {
     "gmp": (("#7a7d1c", "#c6ca5a"), ">"),
     "imp": (("#5c4d00", "#cdbb5b"), "8"),
     "rigl": (("#b5179e", "#f06fd8"), "*"),
-    "rlx2": (("#7d3fc8", "#c79bff"), "$\\clubsuit$"),
+    "rlx2": (("#7d3fc8", "#c79bff"), "$\\heartsuit$"),
     "set": (("#6a8d00", "#b4d455"), "H"),
     "sparse_reg": (("#00798c", "#3fb8c9"), "d"),
     "random_erk": (("#d55e00", "#f5793a"), "s"),

@@ -133,10 +133,28 @@ def test_a_project_is_sent_with_its_plug_ins(head: str, service: Command, storag
     assert done.returncode == 0, done.stdout + done.stderr
     sent = f"sends {project}: 5 files, 0.0 MB; left out: .venv, pruners/__pycache__, storage"
     assert done.stdout.startswith(f"{sent}\nwinnow-first-a1 submitted\n")
+    assert list(FOLDER.rglob("py_modules_files/*/service/__main__.py")), "the code came along"
     command = [sys.executable, "-m", "winnow", "status", "first", "--json"]
     status = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(status.stdout)["counts"] == {"done": 1}
     assert "steepest" in (storage / "sweeps" / "first" / "results.txt").read_text()
+
+
+def test_folders_that_the_settings_name_stay_and_names_of_ours_are_refused(project: Path, service: Command) -> None:
+    (project / "winnow.toml").write_text('storage = "results"\ndatasets = "data/minari"\ncache = "/elsewhere"\n')
+    for name in ("results/trials", "data/minari/x", "data/y"):
+        (project / name).mkdir(parents=True)
+    environment = service.environment | {"PYTHONPATH": str(ROOT)}  # type: ignore[attr-defined]
+    for name in ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH"):
+        environment.pop(name, None)
+    done = submitted(project, environment, "--address", "http://127.0.0.1:9")
+    assert done.stdout.splitlines()[0].endswith("left out: .venv, data/minari, pruners/__pycache__, results, storage")
+    (project / "service").mkdir()
+    done = submitted(project, environment, "--address", "http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {project}/service has the name of a package of Winnow's, and the cluster could take it for that; rename it\n"
+    )
 
 
 def test_a_project_that_is_too_large_is_refused_ahead_of_all_else(service: Command, project: Path) -> None:
