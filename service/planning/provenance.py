@@ -83,11 +83,11 @@ def _ours() -> str:
     code = "".join(_git("describe", "--always", "--dirty", "--abbrev=40")) if tracked else ""
     if not code:
         files = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in SOURCES)
-        return f"source-{_digest(files)[:12]}"
+        return f"source-{_digest(files, ROOT)[:12]}"
     changed = _git("diff", "HEAD", "--name-only", "--relative", "-z", "--", *CODE)
     new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
     files = sorted({ROOT / name for name in [*changed, *new] if Path(name).suffix in SOURCES})
-    return f"{code.removesuffix('-dirty')}-dirty-{_digest(files)[:8]}" if files else code
+    return f"{code.removesuffix('-dirty')}-dirty-{_digest(files, ROOT)[:8]}" if files else code
 
 
 def _git(*arguments: str) -> list[str]:
@@ -104,7 +104,7 @@ def names_of_ours(folder: Path) -> list[str]:
     return [path.name for name in PACKAGES for path in (folder / name, folder / f"{name}.py") if path.exists()]
 
 
-def _digest(files: Sequence[Path], folder: Path = ROOT) -> str:
+def _digest(files: Sequence[Path], folder: Path) -> str:
     """A hash of the files' names below `folder` and contents; a file that was removed has only a name."""
     total = hashlib.sha256()
     for path in files:
