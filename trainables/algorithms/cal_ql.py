@@ -21,6 +21,7 @@ class Hyper:
     actor_learning_rate: float = 1e-4  # nakamotoo/Cal-QL; also the entropy weight's
     critic_learning_rate: float = 3e-4  # nakamotoo/Cal-QL
     discount: float = 0.99  # nakamotoo/Cal-QL
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # nakamotoo/Cal-QL
     alpha: float = 5.0  # nakamotoo/Cal-QL (cql_min_q_weight), fixed; for AntMaze it tunes a Lagrange multiplier
     temperature: float = 1.0  # nakamotoo/Cal-QL (cql_temp)

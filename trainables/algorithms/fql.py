@@ -20,6 +20,7 @@ class Hyper:
     batch_size: int = 256  # seohongpark/fql
     learning_rate: float = 3e-4  # seohongpark/fql, all networks
     discount: float = 0.99  # seohongpark/fql
+    n_step: int = 1  # the same: steps of the TD target (docs/methods.md)
     tau: float = 0.005  # seohongpark/fql
     alpha: float = 10.0  # seohongpark/fql's default, of the distillation; the paper tunes it for each task, none of them MuJoCo's
     normalize_q: bool = False  # seohongpark/fql (normalize_q_loss); its README advises True for other tasks, with alpha in [0.03, 10]
@@ -69,7 +70,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
         next_actions = agent.actor(batch.next_observations, noise).clamp(-1, 1)
         next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1)  # [K, 2, B]
         next_q = next_q.amin(1) if hyper.minimum else next_q.mean(1)
-        target = batch.rewards + (1 - batch.terminals) * hyper.discount * next_q
+        target = agent.td_target(batch, next_q)
     q = agent.critic(batch.observations, batch.actions).squeeze(-1)
     return (q - target.unsqueeze(1)).square().mean((1, 2))
 

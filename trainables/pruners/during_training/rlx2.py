@@ -1,7 +1,7 @@
 """RLx2 (Tan et al. 2022, arXiv 2205.15043): RigL with rare changes until the end, and TD targets of several steps after a while.
 
 The changes are RigL's, with the schedule of the authors' code (tyq1024/RLx2). From `n_step_from` on, a share of the updates,
-algorithms that have an `n_step` look at least `n_step` steps ahead; for any other algorithm (BC, EDAC), this is RigL with that schedule.
+algorithms that have an `n_step` look at least `n_step` steps ahead; for the others (BC, EDAC, SAC-N), this is RigL with that schedule.
 Two things differ from that code. It starts from each layer's largest initial weights; here, as in RigL, the first mask is random. And it
 shrinks its replay buffer where the policy has moved away from the oldest data: a fixed dataset has no oldest data, so there is nothing
 to shrink.
