@@ -26,7 +26,8 @@ def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: st
     """Minibatches as the algorithm asks for them."""
     following, returns = (getattr(algorithm, name, False) for name in ("NEXT_ACTIONS", "RETURNS"))
     discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
-    made = Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts)
+    factor = reward_scale(table, getattr(algorithm, "REWARD_SPAN", 0))
+    made = Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts, factor)
     made.look_ahead(stack.lead.n_step_at(0))
     return made
 
@@ -42,9 +43,11 @@ class Minibatches:
         next_actions: bool = False,
         timeouts: str = "bootstrap",
         discounts: Sequence[float] = (),
+        reward_scale: float = 1.0,
     ) -> None:
         """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out. With the
         timeouts "terminal", every episode's last transition counts as terminal. With the members' `discounts`, batches have `returns`.
+        Rewards are multiplied by `reward_scale`.
 
         Raises UserError where none is left."""
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
@@ -52,14 +55,14 @@ class Minibatches:
         self.picked = torch.from_numpy(followed(table)).to(device) if next_actions else None  # rows to draw from; None: all
         o_shift, o_scale = observation_affine(table, normalize)
         a_shift, a_scale = action_affine(table)
-        zero, one = np.zeros(1), np.ones(1)
+        zero, one, reward = np.zeros(1), np.ones(1), np.array([reward_scale])
         self.shift = torch.tensor(np.concatenate([o_shift, a_shift, zero, o_shift, zero]), dtype=torch.float32, device=device)
-        self.scale = torch.tensor(np.concatenate([o_scale, a_scale, one, o_scale, one]), dtype=torch.float32, device=device)
+        self.scale = torch.tensor(np.concatenate([o_scale, a_scale, reward, o_scale, one]), dtype=torch.float32, device=device)
         self.ends = torch.from_numpy(ends(table)).to(device) if timeouts == "terminal" else None
         # Of each discount, as members have it in float32, the returns of all rows, one discount after the other.
         different = np.unique(np.array(discounts, np.float32))
         self.discounts = torch.from_numpy(different).to(device)
-        returns = [returns_to_go(table, each) for each in different] or [np.zeros(0, np.float32)]
+        returns = [reward_scale * returns_to_go(table, each) for each in different] or [np.zeros(0, np.float32)]
         self.returns = torch.from_numpy(np.concatenate(returns)).to(device)
         self.gather = native_ops.gather(self.rows, self.shift, self.scale) if native_ops.serves(self.rows) else self._gather
         self.table, self.steps = table, 1
@@ -73,7 +76,7 @@ class Minibatches:
         if steps == 1:
             return
         self.last = torch.from_numpy(last_steps(self.table, self.picked is not None)).to(self.rows.device)
-        self.rewards = self.rows[:, sum(self.widths[:2])].contiguous()
+        self.rewards = self.rows[:, sum(self.widths[:2])] * self.scale[sum(self.widths[:2])]
         self.offsets = torch.arange(min(steps, int(self.table.episode_lengths.max())), device=self.rows.device)
 
     def draw(self, streams: Streams, size: int) -> Batch:
@@ -111,6 +114,12 @@ class Minibatches:
 
     def _gather(self, index: Tensor) -> Tensor:
         return torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
+
+
+def reward_scale(table: Table, span: float) -> float:
+    """The factor of rewards with which the returns of the dataset's episodes span `span`; 1 for 0, or where all returns are equal."""
+    spread = float(table.episode_returns.max() - table.episode_returns.min())
+    return span / spread if span and spread else 1.0
 
 
 def ends(table: Table) -> npt.NDArray[np.float32]:

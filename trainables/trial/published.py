@@ -8,6 +8,8 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
     EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
     SAC-N    critics: the same; five entries were compared with CORL's configs (hopper/medium and medium-replay, walker2d/medium and
              medium-expert, halfcheetah/medium-expert), the others are the paper's as we remember it
+    XQL      (temperature, max_clip, batch_size): Div99/XQL, offline/reproduce/mujoco, for its three tiers. Not included: noise and random
+             actions in the value's data, which it has for halfcheetah/medium and hopper/medium-expert
     bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
     cal_ql   has none in its paper for MuJoCo: its code's defaults
     fql      has an alpha for each task in its paper (arXiv 2502.02538), none of them MuJoCo's: its default, untuned
@@ -41,10 +43,17 @@ _MANY_CRITICS: _Table = {
     "hopper": ((500,), (500,), (200,), (200,), (500,)),
     "walker2d": ((20,), (20,), (20,), (20,), (100,)),
 }
+# () where there is none.
+_EXTREME: _Table = {
+    "halfcheetah": ((), (1.0, 7.0, 1024), (1.0, 5.0, 256), (1.0, 5.0, 1024), ()),
+    "hopper": ((), (5.0, 7.0, 1024), (2.0, 7.0, 256), (2.0, 7.0, 1024), ()),
+    "walker2d": ((), (10.0, 7.0, 1024), (5.0, 5.0, 1024), (2.0, 5.0, 256), ()),
+}
 PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
     "rebrac": (("actor_penalty", "critic_penalty"), _PENALTIES),
     "edac": (("critics", "eta"), _CRITICS),
     "sac_n": (("critics",), _MANY_CRITICS),
+    "xql": (("temperature", "max_clip", "batch_size"), _EXTREME),
 }
 
 
@@ -58,7 +67,7 @@ def published(algorithm: str, dataset: str) -> dict[str, Any]:
     names, table = PUBLISHED[algorithm]
     parts = re.sub(r"-v\d+$", "", dataset.lower()).split("/")
     family, tier = ("", *parts)[-2], parts[-1]
-    if family not in table or tier not in _TIERS:
-        tasks = ", ".join(f"{f}/{t}" for f in table for t in _TIERS)
+    if family not in table or tier not in _TIERS or not table[family][_TIERS.index(tier)]:
+        tasks = ", ".join(f"{f}/{t}" for f, entries in table.items() for t, entry in zip(_TIERS, entries, strict=True) if entry)
         raise UserError(f"{algorithm} has no published setting for {dataset!r}; there are: {tasks}; leave out `published` or give --hyper")
     return dict(zip(names, table[family][_TIERS.index(tier)], strict=True))

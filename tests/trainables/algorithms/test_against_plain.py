@@ -393,10 +393,42 @@ def plain_fql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
     return {"online/actor/0": actor, "online/flow/0": flow} | nets, losses
 
 
+def plain_xql(world: World, data: list[Batch], hyper: dict[str, Any], updates: int) -> Trained:
+    """The regression as the paper has it, exp(z) - z - 1, over exp of the largest z: in float64, by autograd."""
+    actor, value, q1, q2 = Net(world, "actor"), Net(world, "value"), Net(world, "critic", 0), Net(world, "critic", 1)
+    q1_target, q2_target = copy.deepcopy(q1), copy.deepcopy(q2)
+    actor_optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["actor_learning_rate"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(actor_optimizer, updates)
+    value_optimizer = torch.optim.Adam(value.parameters(), lr=hyper["critic_learning_rate"])
+    critic_optimizer = torch.optim.Adam([*q1.parameters(), *q2.parameters()], lr=hyper["critic_learning_rate"])
+    losses: Losses = []
+    for s, a, r, s2, done in data:
+        with torch.no_grad():
+            q = torch.min(q1_target(s, a), q2_target(s, a))
+        z = ((q - value(s)).double() / hyper["temperature"]).clamp(max=hyper["max_clip"])
+        scale = max(float(z.detach().max()), -1.0)
+        value_loss = learn(value_optimizer, ((torch.exp(z) - z - 1) / math.exp(scale)).mean(), value)
+        policy = Normal(actor(s), actor.extras["log_std"].clamp(-5, 2).exp())
+        weight = (hyper["beta"] * (q - value(s)).detach()).exp().clamp(max=hyper["weight_cap"])
+        actor_loss = learn(actor_optimizer, -(weight.squeeze(1) * policy.log_prob(a).sum(1)).mean(), actor)
+        schedule.step()
+        with torch.no_grad():
+            target = r + (1 - done) * hyper["discount"] * value(s2)
+        error = sum(functional.huber_loss(q(s, a), target, delta=hyper["huber"]) for q in (q1, q2))
+        critic_loss = learn(critic_optimizer, error, q1, q2)
+        losses.append({"value_loss": value_loss, "actor_loss": actor_loss, "critic_loss": critic_loss})
+        follow(q1_target, q1, hyper["tau"])
+        follow(q2_target, q2, hyper["tau"])
+    return {
+        "online/actor/0": actor, "online/critic/0": q1, "online/critic/1": q2, "online/value/0": value,
+        "target/critic/0": q1_target, "target/critic/1": q2_target,
+    }, losses  # fmt: skip
+
+
 Plain = Callable[[World, list[Batch], dict[str, Any], int], Trained]
 PLAIN: dict[str, Plain] = {
     "bc": plain_bc, "td3_bc": plain_td3_bc, "iql": plain_iql, "cql": plain_cql, "awac": plain_awac, "rebrac": plain_rebrac,
-    "edac": plain_edac, "bcq": plain_bcq, "fql": plain_fql, "sac_n": plain_edac, "cal_ql": plain_cql,
+    "edac": plain_edac, "bcq": plain_bcq, "xql": plain_xql, "fql": plain_fql, "sac_n": plain_edac, "cal_ql": plain_cql,
 }  # fmt: skip
 # A large learning rate and an uncommon value for everything else, so that a wrong or unused number shows.
 HYPER: dict[str, dict[str, Any]] = {
@@ -416,6 +448,10 @@ HYPER: dict[str, dict[str, Any]] = {
         "noise_clip": 0.3,
     },
     "edac": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "critics": 4, "eta": 2.0},
+    "xql": {
+        "actor_learning_rate": 2e-3, "critic_learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "temperature": 0.4, "max_clip": 1.2,
+        "huber": 0.8, "beta": 5.0, "weight_cap": 2.0,
+    },
     "bcq": {
         "learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "minimum_weight": 0.6, "perturbation": 0.3, "kl_weight": 0.3,
         "latent_clip": 0.7, "samples": 4,

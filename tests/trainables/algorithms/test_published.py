@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 def test_entries_are_hyperparameters_of_their_algorithm() -> None:
     for algorithm, (names, table) in PUBLISHED.items():
         for family, tiers in table.items():
-            for values in tiers:
+            for values in filter(None, tiers):
                 Trial(dataset=f"x/{family}/y-v0", algorithm=algorithm, hyper=dict(zip(names, values, strict=True)))
 
 
@@ -59,6 +59,17 @@ def test_the_published_tables_are_the_papers(algorithm: str, names: tuple[str, .
         found = [published(algorithm, f"d4rl/{family}/{tier}-v2") for tier in tiers]
         assert found == [dict(zip(names, row, strict=True)) for row in rows], family
     assert PUBLISHED[algorithm][1].keys() == table.keys()
+
+
+def test_xqls_are_those_of_its_scripts_and_there_are_none_for_other_tiers() -> None:
+    temperatures = {"halfcheetah": (1, 1, 1), "hopper": (5, 2, 2), "walker2d": (10, 5, 2)}
+    for family, wanted in temperatures.items():
+        found = [published("xql", f"d4rl/{family}/{tier}-v2") for tier in ("medium", "medium-replay", "medium-expert")]
+        assert tuple(entry["temperature"] for entry in found) == wanted
+    assert published("xql", "x/walker2d/medium-expert-v0") == {"temperature": 2.0, "max_clip": 5.0, "batch_size": 256}
+    with pytest.raises(UserError, match=r"xql.*'x/hopper/expert-v0'; there are: halfcheetah/medium, ") as caught:
+        published("xql", "x/hopper/expert-v0")
+    assert "random" not in str(caught.value)
 
 
 def test_a_dataset_takes_its_environments_and_tiers() -> None:

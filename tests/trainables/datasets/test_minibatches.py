@@ -8,7 +8,7 @@ import torch
 
 from tests.stacks import World, assert_same, made_up_table, member_of, small_trial
 from trainables import plugins
-from trainables.datasets.minibatches import Minibatches, followed
+from trainables.datasets.minibatches import Minibatches, followed, reward_scale
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.tensors.streams import Streams
@@ -86,6 +86,21 @@ def test_returns_are_discounted_to_the_end_of_the_episode_or_a_terminal_with_eac
                 row, factor = row + 1, factor * discount
             assert float(found[member, column]) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
     assert Minibatches(table, True).draw(streams, 64).returns is None
+
+
+def test_rewards_are_scaled_so_that_returns_span_as_much_as_is_asked_for() -> None:
+    table = several_episodes()
+    returns = [float(part.sum()) for part in np.split(table.rows[:, 7].astype(np.float64), np.cumsum(table.episode_lengths)[:-1])]
+    table = replace(table, episode_returns=np.array(returns, np.float32))
+    factor = 1000 / (max(returns) - min(returns))
+    for n in (1, 3):
+        scaled, plain = (World([small_trial(name, hyper={"n_step": n})], table=table) for name in ("xql", "iql"))
+        found, wanted = (world.data.draw(world.agent.streams, 64) for world in (scaled, plain))
+        torch.testing.assert_close(found.rewards, factor * wanted.rewards)
+        if n > 1:
+            torch.testing.assert_close(found.rewards_ahead, factor * wanted.rewards_ahead)
+    alike = replace(table, episode_returns=np.ones(3, np.float32))
+    assert reward_scale(alike, 1000) == 1
 
 
 N_STEP = tuple(name for name in plugins.names("algorithms") if "n_step" in plugins.hyper_defaults(name))
