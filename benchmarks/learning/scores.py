@@ -34,7 +34,7 @@ from trainables.trial import Trial
 FOUND = Path(__file__).with_suffix(".json")
 PEER = Path(os.environ.get("WINNOW_PEER", ".venv-peer/bin/python"))
 EPISODES = 10
-ALGORITHMS = ("bc", "td3_bc", "iql", "awac", "rebrac", "bcq", "cql", "sac_n", "cal_ql")  # EDAC, FQL and XQL are not in d3rlpy
+ALGORITHMS = ("bc", "td3_bc", "iql", "awac", "rebrac", "bcq", "cql", "sac_n", "cal_ql")  # EDAC, FQL, XQL and SPOT are not in d3rlpy
 
 
 def wanted() -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
              medium-expert, halfcheetah/medium-expert), the others are the paper's as we remember it
     XQL      (temperature, max_clip, batch_size): Div99/XQL, offline/reproduce/mujoco, for its three tiers. Not included: noise and random
              actions in the value's data, which it has for halfcheetah/medium and hopper/medium-expert
+    SPOT     support_weight: thuml/SPOT, configs/offline, for its three tiers
     bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
     cal_ql   has none in its paper for MuJoCo: its code's defaults
     fql      has an alpha for each task in its paper (arXiv 2502.02538), none of them MuJoCo's: its default, untuned
@@ -49,11 +50,17 @@ _EXTREME: _Table = {
     "hopper": ((), (5.0, 7.0, 1024), (2.0, 7.0, 256), (2.0, 7.0, 1024), ()),
     "walker2d": ((), (10.0, 7.0, 1024), (5.0, 5.0, 1024), (2.0, 5.0, 256), ()),
 }
+_SUPPORT: _Table = {
+    "halfcheetah": ((), (0.05,), (0.05,), (1.0,), ()),
+    "hopper": ((), (0.1,), (0.1,), (0.2,), ()),
+    "walker2d": ((), (0.2,), (0.2,), (0.5,), ()),
+}
 PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
     "rebrac": (("actor_penalty", "critic_penalty"), _PENALTIES),
     "edac": (("critics", "eta"), _CRITICS),
     "sac_n": (("critics",), _MANY_CRITICS),
     "xql": (("temperature", "max_clip", "batch_size"), _EXTREME),
+    "spot": (("support_weight",), _SUPPORT),
 }
 
 

@@ -425,10 +425,55 @@ def plain_xql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
     }, losses  # fmt: skip
 
 
+def plain_spot(world: World, data: list[Batch], hyper: dict[str, Any], updates: int) -> Trained:
+    """The density by torch's own distributions, in float64: with the decoder's variance kl_weight / 4, -log p(a | z) + KL is, but for a
+    constant, the code's loss times 2 A / kl_weight."""
+    names = ("actor", "encoder", "decoder")
+    actor, encoder, decoder = (Net(world, name) for name in names)
+    q1, q2 = Net(world, "critic", 0), Net(world, "critic", 1)
+    actor_target, q1_target, q2_target = (copy.deepcopy(net) for net in (actor, q1, q2))
+    model_optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=hyper["model_learning_rate"])
+    actor_optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["learning_rate"])
+    critic_optimizer = torch.optim.Adam([*q1.parameters(), *q2.parameters()], lr=hyper["learning_rate"])
+    beta = hyper["kl_weight"]
+
+    def negative_elbo(s: Tensor, a: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = encoder(s, a).chunk(2, 1)
+        latent = Normal(mean.double(), log_std.double().clamp(-4, 15).exp())
+        z = latent.mean + latent.stddev * noise
+        u = decoder(s, z.float()).double()
+        constant = math.log(2 * math.pi * beta / 4) / 2
+        reconstruction = -(Normal(u, math.sqrt(beta / 4)).log_prob(a.double()) + constant).sum(1)
+        divergence = torch.distributions.kl_divergence(latent, Normal(torch.zeros_like(z), torch.ones_like(z))).sum(1)
+        return ((reconstruction + divergence) * beta / (2 * a.shape[1])).mean()
+
+    losses: Losses = []
+    for update, (s, a, r, s2, done) in enumerate(data):
+        model_loss = negative_elbo(s, a, drawn(update, "latents", len(s), 2 * a.shape[1]))
+        losses.append({"model_loss": learn(model_optimizer, model_loss, encoder, decoder)})
+        with torch.no_grad():
+            noise = (drawn(update, "target policy", *a.shape) * hyper["policy_noise"]).clamp(-hyper["noise_clip"], hyper["noise_clip"])
+            a2 = (actor_target(s2) + noise).clamp(-1, 1)
+            target = r + (1 - done) * hyper["discount"] * torch.min(q1_target(s2, a2), q2_target(s2, a2))
+        critic_loss = functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)
+        losses[-1]["critic_loss"] = learn(critic_optimizer, critic_loss, q1, q2)
+        if (update + 1) % 2 == 0:
+            pi = actor(s)
+            q = q1(s, pi)
+            rare = negative_elbo(s, pi, drawn(update, "own latents", len(s), 2 * a.shape[1]))
+            losses[-1]["actor_loss"] = learn(actor_optimizer, -q.mean() / q.abs().mean().detach() + hyper["support_weight"] * rare, actor)
+            for t, o in ((actor_target, actor), (q1_target, q1), (q2_target, q2)):
+                follow(t, o, hyper["tau"])
+    return {
+        "online/actor/0": actor, "online/encoder/0": encoder, "online/decoder/0": decoder, "online/critic/0": q1, "online/critic/1": q2,
+        "target/actor/0": actor_target, "target/critic/0": q1_target, "target/critic/1": q2_target,
+    }, losses  # fmt: skip
+
+
 Plain = Callable[[World, list[Batch], dict[str, Any], int], Trained]
 PLAIN: dict[str, Plain] = {
     "bc": plain_bc, "td3_bc": plain_td3_bc, "iql": plain_iql, "cql": plain_cql, "awac": plain_awac, "rebrac": plain_rebrac,
-    "edac": plain_edac, "bcq": plain_bcq, "xql": plain_xql, "fql": plain_fql, "sac_n": plain_edac, "cal_ql": plain_cql,
+    "edac": plain_edac, "bcq": plain_bcq, "xql": plain_xql, "spot": plain_spot, "fql": plain_fql, "sac_n": plain_edac, "cal_ql": plain_cql,
 }  # fmt: skip
 # A large learning rate and an uncommon value for everything else, so that a wrong or unused number shows.
 HYPER: dict[str, dict[str, Any]] = {
@@ -451,6 +496,10 @@ HYPER: dict[str, dict[str, Any]] = {
     "xql": {
         "actor_learning_rate": 2e-3, "critic_learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "temperature": 0.4, "max_clip": 1.2,
         "huber": 0.8, "beta": 5.0, "weight_cap": 2.0,
+    },
+    "spot": {
+        "learning_rate": 1e-3, "model_learning_rate": 2e-3, "discount": 0.9, "tau": 0.1, "support_weight": 0.7, "kl_weight": 0.3,
+        "policy_noise": 0.5, "noise_clip": 0.3,
     },
     "bcq": {
         "learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "minimum_weight": 0.6, "perturbation": 0.3, "kl_weight": 0.3,

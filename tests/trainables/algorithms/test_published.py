@@ -72,6 +72,15 @@ def test_xqls_are_those_of_its_scripts_and_there_are_none_for_other_tiers() -> N
     assert "random" not in str(caught.value)
 
 
+def test_spots_are_those_of_its_configs() -> None:
+    weights = {"halfcheetah": (0.05, 0.05, 1.0), "hopper": (0.1, 0.1, 0.2), "walker2d": (0.2, 0.2, 0.5)}
+    for family, wanted in weights.items():
+        found = [published("spot", f"d4rl/{family}/{tier}-v2") for tier in ("medium", "medium-replay", "medium-expert")]
+        assert found == [{"support_weight": weight} for weight in wanted]
+    with pytest.raises(UserError, match="spot has no published setting for 'x/hopper/random-v0'"):
+        published("spot", "x/hopper/random-v0")
+
+
 def test_a_dataset_takes_its_environments_and_tiers() -> None:
     assert published("rebrac", "d4rl/hopper/medium-replay-v2") == {"actor_penalty": 0.05, "critic_penalty": 0.5}
     assert published("rebrac", "winnow/walker2d/expert-v0") == {"actor_penalty": 0.01, "critic_penalty": 0.5}
