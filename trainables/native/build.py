@@ -1,7 +1,7 @@
 """Compiles the C of `trainables/native/`, once per machine and with its C compiler, and declares its structs for ctypes. No torch.
 
 The library is stored in `$WINNOW_CACHE` (default `~/.cache/winnow`), named by the hash of source and flags. `WINNOW_SIMD` is `auto`
-(the best this processor has), `avx2` or `generic` (what the compiler does without any flag).
+(the best this processor has), `avx512`, `avx2` or `generic` (what the compiler does without any flag: NEON on ARM).
 """
 
 from __future__ import annotations
@@ -23,19 +23,25 @@ NATIVE = Path(__file__).parent
 SOURCES = [NATIVE / name for name in ("kernels.c", "update.c", "simulate.c")]
 HEADERS = [NATIVE / "tile.h"]
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
-SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma")}
+SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx2", "-mfma", "-mavx512f")}  # the best one last
+NEEDS: dict[str, set[str]] = {
+    "generic": set(),
+    "avx2": {"avx2", "fma"},
+    "avx512": {"avx2", "fma", "avx512f"},
+}  # of the processor, as Linux names it
 
 
 def simd() -> str:
     """The instruction set in use; UserError where `WINNOW_SIMD` names none."""
     level = os.environ.get("WINNOW_SIMD", "auto")
     if level == "auto":
-        return "avx2" if {"avx2", "fma"} <= _features() else "generic"
+        return [name for name in SIMD if NEEDS[name] <= _features()][-1]
     if level not in SIMD:
         raise unknown("WINNOW_SIMD", level, ("auto", *SIMD))
     return level
 
 
+@functools.cache
 def _features() -> set[str]:
     """Linux's description of this processor; empty on other systems."""
     try:

@@ -6,16 +6,20 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __AVX2__
+#if defined __AVX512F__
+enum { LANES = 16 };
+#elif defined __AVX2__
 enum { LANES = 8 };
 #else
 enum { LANES = 4 };
 #endif
-enum { TILE = 64, PASS = 8 }; /* PASS: registers that hold sums */
+enum { TILE = 64, PASS = 8 };                      /* PASS: registers that hold sums */
+enum { SUMMED = LANES < 8 ? 8 : LANES }; /* lanes of the batch that a gradient sums at once */
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t bits __attribute__((vector_size(4 * LANES)));
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t bits8 __attribute__((vector_size(32)));
+typedef float summed __attribute__((vector_size(4 * SUMMED), aligned(4), may_alias));
+typedef int32_t order __attribute__((vector_size(4 * SUMMED)));
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
@@ -80,22 +84,36 @@ static void columns(int n, const Layer *layer, int from, int to, const float *va
         ONE_OF_EIGHT(n, columns_of, layer, from, to, value, trow, dy, x, dx, add)
 }
 
-/* Lane j of the result: the sum of s[j]. */
-INLINE vec8 fold(const vec8 s[8]) {
-#define EVEN(a, b) __builtin_shuffle(a, b, (bits8){0, 2, 8, 10, 4, 6, 12, 14})
-#define ODD(a, b) __builtin_shuffle(a, b, (bits8){1, 3, 9, 11, 5, 7, 13, 15})
-    vec8 t[4], u[2];
-    for (int j = 0; j < 4; j++) t[j] = EVEN(s[2 * j], s[2 * j + 1]) + ODD(s[2 * j], s[2 * j + 1]);
-    for (int j = 0; j < 2; j++) u[j] = EVEN(t[2 * j], t[2 * j + 1]) + ODD(t[2 * j], t[2 * j + 1]);
-    return __builtin_shuffle(u[0], u[1], (bits8){0, 1, 2, 3, 8, 9, 10, 11}) + __builtin_shuffle(u[0], u[1], (bits8){4, 5, 6, 7, 12, 13, 14, 15});
+/* Lane j of the result: the sum of s[j]. Each step adds two halves of two registers into one, until one is left. */
+INLINE vec8 fold(const summed s[8]) {
+#ifdef __AVX512F__
+#define FIRST(a, b) __builtin_shuffle(a, b, (order){0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30})
+#define SECOND(a, b) __builtin_shuffle(a, b, (order){1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31})
+#define LOW(a, b) __builtin_shuffle(a, b, (order){0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27})
+#define HIGH(a, b) __builtin_shuffle(a, b, (order){4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31})
+#else
+#define FIRST(a, b) __builtin_shuffle(a, b, (order){0, 2, 8, 10, 4, 6, 12, 14})
+#define SECOND(a, b) __builtin_shuffle(a, b, (order){1, 3, 9, 11, 5, 7, 13, 15})
+#define LOW(a, b) __builtin_shuffle(a, b, (order){0, 1, 2, 3, 8, 9, 10, 11})
+#define HIGH(a, b) __builtin_shuffle(a, b, (order){4, 5, 6, 7, 12, 13, 14, 15})
+#endif
+    summed t[4], u[2];
+    for (int j = 0; j < 4; j++) t[j] = FIRST(s[2 * j], s[2 * j + 1]) + SECOND(s[2 * j], s[2 * j + 1]);
+    for (int j = 0; j < 2; j++) u[j] = FIRST(t[2 * j], t[2 * j + 1]) + SECOND(t[2 * j], t[2 * j + 1]);
+    const summed v = LOW(u[0], u[1]) + HIGH(u[0], u[1]);
+#ifdef __AVX512F__
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(v, v, 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+    return v;
+#endif
 }
 
 /* The gradient at n neighbouring values of a group, over `lanes` of the batch (and zeros after them, up to 8 numbers). */
 INLINE void dots_of(const int n, int lanes, const float *dy, const float *x, const int32_t *column, float *gradient) {
-    vec8 sum[8] = {0};
-    for (int i = 0; i < lanes; i += 8) {
-        const vec8 d = *(const vec8 *)(dy + i);
-        UNROLL for (int j = 0; j < n; j++) sum[j] += d * *(const vec8 *)(x + column[j] + i);
+    summed sum[8] = {0};
+    for (int i = 0; i < lanes; i += SUMMED) {
+        const summed d = *(const summed *)(dy + i);
+        UNROLL for (int j = 0; j < n; j++) sum[j] += d * *(const summed *)(x + column[j] + i);
     }
     *(vec8 *)gradient = fold(sum);
 }
@@ -170,7 +188,7 @@ INLINE vec tanh_of(vec x) {
     return 2.f * a * b / (b * b + a * a);
 }
 
-static int whole(int count) { return (count + 7) / 8 * 8; } /* lanes in use; those past the batch hold zeros */
+static int whole(int count) { return (count + SUMMED - 1) / SUMMED * SUMMED; } /* lanes in use; those past the batch hold zeros */
 
 /* `count` rows of a batch -> the columns of a tile, zeros in the lanes past them; and back. */
 static void tile_from(const float *from, int64_t row, int size, int count, float *tile) {
