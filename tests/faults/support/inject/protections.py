@@ -48,6 +48,7 @@ def no_rename() -> None:
     def torn(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
+            file.truncate(len(content))  # as a file system may leave it: whole in length, the rest zeros
             file.write(content[: len(content) // 2])
             file.flush()
             os.fsync(file.fileno())
