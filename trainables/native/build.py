@@ -20,8 +20,9 @@ from trainables.errors import UserError, unknown
 from trainables.storage import cache
 
 NATIVE = Path(__file__).parent
-SOURCES = [NATIVE / name for name in ("kernels.c", "update.c", "simulate.c")]
+SOURCES = [NATIVE / name for name in ("kernels.c", "update.c", "replay.c", "simulate.c")]
 HEADERS = [NATIVE / "tile.h"]
+REPLAYED = ("forward", "backward", "input_gradient", "input_gradient_backward", "gather", "track")  # in replay.c, by name
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx2", "-mfma", "-mavx512f")}  # the best one last
 NEEDS: dict[str, set[str]] = {
@@ -73,6 +74,16 @@ class NetworkStruct(ctypes.Structure):
     )
 
 
+class AdamStruct(ctypes.Structure):
+    """As in update.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("members", "size", "update")]
+        + [(name, ctypes.c_void_p) for name in ("value", "gradient", "first", "second", "rate")]
+        + [(name, ctypes.c_double) for name in ("factor", "beta1", "beta2", "epsilon")]
+    )
+
+
 class RunnerStruct(ctypes.Structure):
     """As in simulate.c."""
 
@@ -89,7 +100,7 @@ class RunnerStruct(ctypes.Structure):
 def library() -> ctypes.CDLL:
     """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
     kernels = _loaded(simd())
-    pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+    pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     for name, arguments in {
         "forward": [pointer, pointer, integer, pointer, integer, integer, integer, pointer, pointer, pointer],
         "backward": [pointer, pointer, integer, pointer, integer, integer, pointer, pointer, pointer, pointer],
@@ -97,7 +108,8 @@ def library() -> ctypes.CDLL:
         "input_gradient_backward": [pointer, pointer, integer, integer, integer, *[pointer] * 6],
         "draw": [integer, pointer, long, integer, long, long, pointer, pointer],
         "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
-        "adam": [integer, long, pointer, pointer, pointer, pointer, pointer, ctypes.c_float, double, double, double, long],
+        "adam": [ctypes.POINTER(AdamStruct)],
+        "replay": [long, pointer],
         "track": [integer, long, pointer, pointer, pointer],
         "simulate": [pointer, pointer, pointer, integer, *[pointer] * 10],
     }.items():

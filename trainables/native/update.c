@@ -51,14 +51,25 @@ void winnow_gather(int64_t count, const int64_t *index, int64_t width, const flo
 
 /* ---- optimizer and target tracking, rows [members, size] ---- */
 
+typedef struct { /* as in build.py */
+    int64_t members, size, update;
+    float *value;
+    const float *gradient;
+    float *first, *second;
+    const float *rate; /* [members] */
+    double factor, beta1, beta2, epsilon;
+} Adam;
+
 /* torch.optim.Adam: value -= rate (first / correction1) / (sqrt(second / correction2) + epsilon), with one division.
    rate = `rate` [members] x `factor`. */
-void winnow_adam(int members, int64_t size, float *restrict value, const float *restrict gradient, float *restrict first, float *restrict second,
-                 const float *rate, float factor, double beta1, double beta2, double epsilon, int64_t update) {
-    const double root = sqrt(1 - pow(beta2, (double)update));
-    const float b1 = (float)(1 - beta1), b2 = (float)beta2, c2 = (float)(1 - beta2), small = (float)(epsilon * root);
-    for (int k = 0; k < members; k++, value += size, gradient += size, first += size, second += size) {
-        const float step = (float)(rate[k] * factor * root / (1 - pow(beta1, (double)update)));
+void winnow_adam(const Adam *adam) {
+    const int64_t size = adam->size;
+    float *restrict value = adam->value, *restrict first = adam->first, *restrict second = adam->second;
+    const float *restrict gradient = adam->gradient;
+    const double root = sqrt(1 - pow(adam->beta2, (double)adam->update));
+    const float b1 = (float)(1 - adam->beta1), b2 = (float)adam->beta2, c2 = (float)(1 - adam->beta2), small = (float)(adam->epsilon * root);
+    for (int64_t k = 0; k < adam->members; k++, value += size, gradient += size, first += size, second += size) {
+        const float step = (float)(adam->rate[k] * (float)adam->factor * root / (1 - pow(adam->beta1, (double)adam->update)));
         for (int64_t i = 0; i < size; i++) {
             const float g = gradient[i];
             first[i] += b1 * (g - first[i]);

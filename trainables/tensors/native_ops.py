@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.native.build import available, library
+from trainables.native.build import AdamStruct, available, library
 from trainables.tensors import tape
 
 
@@ -66,20 +66,26 @@ def gather(rows: Tensor, shift: Tensor, scale: Tensor) -> Callable[[Tensor], Ten
 
 def adam(
     parameters: Tensor, first: Tensor, second: Tensor, rate: Tensor, betas: tuple[float, float], epsilon: float
-) -> Callable[[Tensor, float, int], None]:
-    """The function (gradient, factor, count) that makes one Adam update of `parameters` [K, V] in place.
+) -> Callable[[Tensor, Callable[[], tuple[float, int]]], None]:
+    """The function (gradient, now) that makes one Adam update of `parameters` [K, V] in place; `now` gives its factor and count.
 
-    All rows are float32 [K, V]; `rate`, the learning rate per member [K] or [K, 1], is multiplied by `factor`; `count` is 1 at the
+    All rows are float32 [K, V]; `rate`, the learning rate per member [K] or [K, 1], is multiplied by the factor; the count is 1 at the
     first update. torch.optim.Adam's formulas in one pass; a member's numbers do not depend on K."""
     members, size = parameters.shape
     value, *moments = _pointers(parameters, first, second)
     rates = _per_member(rate, members)
     call, increment = library().winnow_adam, torch.autograd.graph.increment_version
 
-    def update(gradient: Tensor, factor: float, count: int) -> None:
+    def update(gradient: Tensor, now: Callable[[], tuple[float, int]]) -> None:
         if gradient.shape != (members, size) or gradient.dtype != torch.float32 or not gradient.is_contiguous():
             raise ValueError(f"a float32 gradient {[members, size]} expected, got {gradient.dtype} {list(gradient.shape)}")
-        call(members, size, value, gradient.data_ptr(), *moments, rates, factor, *betas, epsilon, count)
+        step = AdamStruct(members, size, 0, value, gradient.data_ptr(), *moments, rates, 1.0, *betas, epsilon)
+
+        def prepare() -> None:
+            step.factor, step.update = now()
+
+        tape.prepared(prepare)
+        tape.do(call, (step,), (gradient,))
         increment(parameters)
 
     return keeping(update, parameters, first, second, rate)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from trainables.native import cuda
-from trainables.tensors import native_ops, tape
-
-NativeUpdate = Callable[[Tensor, float, int], None]
+from trainables.tensors import native_ops
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, which all reference codes use
 
@@ -47,14 +43,14 @@ class Adam:
         self._count = value
         self._counts.fill_(value)
 
-    def _by_native(self, update: NativeUpdate, gradient: Tensor, factor: float | Tensor) -> None:
+    def _next(self, factor: float | Tensor) -> tuple[float, int]:
         self._count += 1
-        update(gradient, float(factor), self._count)
+        return float(factor), self._count
 
     def minimize(self, gradient: Tensor, factor: float | Tensor = 1.0) -> None:
         """One update along `gradient` [K, V]; `factor` scales the learning rate (a schedule)."""
         if self._update:
-            tape.do(self._by_native, (self._update, gradient, factor))
+            self._update(gradient, lambda: self._next(factor))
             return
         self._counts += 1
         if self._on_gpu:

@@ -105,13 +105,13 @@ class Streams:
     def _draw(self, purpose: str, kind: str, count: int, below: int = 0) -> Tensor:
         asked = purpose, kind, count, below
         if self.clock is None:
-            return tape.fresh(lambda: self._drawn(*asked))
+            return tape.row(lambda: self._row(*asked))
         block = self._holding(*asked)[1]
         return block.index_select(0, self.clock % len(block)).squeeze(0)
 
-    def _drawn(self, purpose: str, kind: str, count: int, below: int) -> Tensor:
+    def _row(self, purpose: str, kind: str, count: int, below: int) -> tuple[Tensor, int]:
         start, block = self._holding(purpose, kind, count, below)
-        return block[self.update - start]
+        return block, self.update - start
 
     def _holding(self, purpose: str, kind: str, count: int, below: int) -> tuple[int, Tensor]:
         """The block that holds the draws of this update, and the update it starts with."""
@@ -136,4 +136,4 @@ class Streams:
             if kind == "integers":
                 return to_integers(raw, below)[..., :count]
             drawn = to_uniform(raw)
-        return (to_normal(drawn) if kind == "normal" else drawn)[..., :count]
+        return (to_normal(drawn) if kind == "normal" else drawn)[..., :count].contiguous()

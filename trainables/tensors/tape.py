@@ -11,6 +11,7 @@ agent's update makes a tape `frozen`: it must not be repeated.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from trainables.tensors import calls, operations
 
 Call = Callable[[], object]
 
@@ -39,9 +42,25 @@ def do(function: Callable[..., object], arguments: Sequence[Any], memory: Sequen
         function(*arguments)
 
 
+def prepared(prepare: Call) -> None:
+    """`prepare()`, now and before every repetition: it sets what the calls read from memory."""
+    if _entered.tape:
+        _entered.tape.prepared(prepare)
+    else:
+        prepare()
+
+
 def fresh(make: Callable[[], Tensor]) -> Tensor:
     """What `make` returns; every repetition calls it again and writes the result to the same memory."""
     return _entered.tape.fresh(make) if _entered.tape else make()
+
+
+def row(source: Callable[[], tuple[Tensor, int]]) -> Tensor:
+    """Row `i` of the contiguous `block`, for `source` giving (block, i); every repetition asks again and copies to the same memory."""
+    if _entered.tape:
+        return _entered.tape.row(source)
+    block, i = source()
+    return block[i]
 
 
 def freeze(what: str) -> None:
@@ -55,7 +74,9 @@ class Tape(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Call] = []
+        self.before: list[Call] = []  # what depends on the number of the update: draws, schedules
+        self.calls: list[Call | calls.Call] = []
+        self.steps: list[Call] = []  # both, the project's C without Python between
         self.memory: list[Any] = []  # what the calls work on stays where it is
         self.frozen: list[str] = []  # why it must not be repeated
         self.silent = False
@@ -73,23 +94,41 @@ class Tape(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         _entered.tape = None
+        self.steps = [*self.before]
+        for in_c, some in itertools.groupby(self.calls, lambda call: isinstance(call, calls.Call)):
+            group: list[Any] = list(some)
+            self.steps += [calls.together(group)] if in_c else group
 
     def repeat(self) -> None:
         with torch.no_grad():
-            for call in self.calls:
-                call()
+            for step in self.steps:
+                step()
 
     def do(self, function: Callable[..., object], arguments: Sequence[Any], memory: Sequence[Any]) -> None:
         self._silently(partial(function, *arguments))
         if not self.silent:
-            self.calls.append(partial(function, *arguments))
+            self.calls.append(calls.packed(function, arguments) or partial(function, *arguments))
             self.memory.append([tensor.untyped_storage() for tensor in _tensors(memory)])
 
     def fresh(self, make: Callable[[], Tensor]) -> Tensor:
         memory = self._silently(lambda: make().clone())
         if not self.silent:
-            self.calls.append(lambda: memory.copy_(make()))
+            self.before.append(lambda: memory.copy_(make()))
         return memory
+
+    def row(self, source: Callable[[], tuple[Tensor, int]]) -> Tensor:
+        block, i = source()
+        memory = self._silently(lambda: block[i].clone())
+        if not self.silent:
+            call, prepare = calls.move(memory, source)
+            self.before.append(prepare)
+            self.calls.append(call)
+        return memory
+
+    def prepared(self, prepare: Call) -> None:
+        self._silently(prepare)
+        if not self.silent:
+            self.before.append(prepare)
 
     def _silently(self, function: Callable[[], Any]) -> Any:
         """What `function` returns; what it computes is not noted."""
@@ -110,9 +149,13 @@ class Tape(TorchDispatchMode):
         self.memory.append(results)
         if torch.Tag.data_dependent_output in function.tags or _chooses(function, given):
             self.frozen.append(name)
+        elif not function._schema.is_mutable and (_allocates(name) or _shares(results, given)):
+            return
+        elif in_c := operations.in_c(name, args, kwargs, results):
+            self.calls += in_c
         elif function._schema.is_mutable:
             self.calls.append(partial(function, *args, **kwargs))
-        elif not (_allocates(name) or _shares(results, given)):
+        else:
             self.calls.append(_into(results, function, args, kwargs))
 
 

@@ -454,8 +454,8 @@ def test_adam_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     for update in range(1, 30):
         gradient = torch.randn(3, 48) * 10.0 ** -(update % 5)
         gradient[:, :5] = 0  # pruned or idle: must not move
-        adam(gradient, 1.0, update)
-        adam_alone(gradient[1:2], 1.0, update)
+        adam(gradient, lambda now=(1.0, update): now)
+        adam_alone(gradient[1:2], lambda now=(1.0, update): now)
         for row, optimizer, g in zip(theirs, optimizers, gradient, strict=True):
             row.grad = g.double()
             optimizer.step()
