@@ -19,7 +19,7 @@ from trainables.library import PRUNERS, prune_at_init
 from trainables.pruning.prune import prune
 from trainables.tensors.streams import Streams
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def network(seed: int = 0) -> nn.Sequential:
