@@ -8,6 +8,7 @@ and then train as usual. The masks hold by themselves: removed weights are exact
 torch optimizer that starts from fresh state (Adam, AdamW, SGD with momentum, with or without weight decay) leaves them at 0.
 """
 
-from trainables.library.prune import PRUNERS, Masks, prune_at_init
+from trainables.library.masks import Masks
+from trainables.library.prune import PRUNERS, prune_at_init
 
 __all__ = ["PRUNERS", "Masks", "prune_at_init"]

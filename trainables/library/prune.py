@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables import plugins
 from trainables.errors import UserError, unknown
+from trainables.library.masks import Masks
+from trainables.library.weights import LAYERS, Modules, Slot, named, weights
 from trainables.pruning.ranking import kept, threshold, threshold_in_layers
 from trainables.pruning.rounds import Saliencies, in_rounds
 from trainables.pruning.scored import Scored
 from trainables.tensors.mask import Mask
 from trainables.trial.pruner_traits import traits_of
 
-Modules = nn.Module | Sequence[nn.Module]
 Loss = Callable[[Any], Tensor]  # batch -> a scalar that is differentiable in the network's weights
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weights are prunable; biases and all else are not
 UNSUITED = ("dense", "synflow", "phew", "ntk_sap")  # prunes nothing; need a plain chain of layers
 PRUNERS = tuple(name for name in plugins.names("pruners") if name not in UNSUITED and traits_of(name).at_initialization)
-
-
-@dataclass
-class Masks:
-    """What `prune_at_init` returns: `of[network][layer]` is a mask of {0, 1} in the shape of the layer's weight."""
-
-    of: dict[str, dict[str, Tensor]]
-    _held: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list, repr=False)
-    _hooks: list[Any] = field(default_factory=list, repr=False)
-
-    def density(self, network: str) -> float:
-        """The share of a network's prunable weights that is kept."""
-        masks = self.of[network].values()
-        return float(sum(mask.sum() for mask in masks)) / sum(mask.numel() for mask in masks)
-
-    def apply(self) -> None:
-        """Set removed weights to 0 again, after something other than a gradient step wrote to them (e.g. loading other weights)."""
-        with torch.no_grad():
-            for parameter, mask in self._held:
-                parameter.mul_(mask)
-
-    def release(self) -> None:
-        """Stop masking gradients; the weights stay as they are."""
-        while self._hooks:
-            self._hooks.pop().remove()
 
 
 def prune_at_init(
@@ -71,10 +46,12 @@ def prune_at_init(
     weights here, no biases.) Raises UserError for anything that cannot be pruned like this and, unless `allow_disconnected`, for a mask
     that leaves a layer without weights; nothing is changed then.
     """
-    networks = {name: _weights(own) for name, own in (modules.items() if isinstance(modules, Mapping) else [("network", modules)])}
+    given = named(modules)
+    found = {name: weights(own) for name, own in given.items()}
+    networks = {name: slots for name, (slots, _) in found.items()}
     losses = dict(loss) if isinstance(loss, Mapping) else dict.fromkeys(networks, loss)
     densities = dict(density) if isinstance(density, Mapping) else dict.fromkeys(networks, density)
-    copies = {name: _weights(own) for name, own in (targets or {}).items()}
+    copies = {name: weights(own, frozen=True)[0] for name, own in (targets or {}).items()}
     _check(networks, losses, densities, copies, batches, pruner)
     held = [slot for slots in networks.values() for slot in slots.values()]
     initial = {id(slot): slot.parameter.detach().clone() for slot in held}
@@ -99,50 +76,14 @@ def prune_at_init(
     except BaseException:
         _write(held, [torch.ones_like(slot.parameter) for slot in held], initial)
         raise
-    held_masks = Masks({name: dict(zip(slots, masks[name], strict=True)) for name, slots in networks.items()})
-    for name, slots in networks.items():
-        for slot, mask in zip(slots.values(), masks[name], strict=True):
-            held_masks._held.append((slot.parameter, mask))
-            held_masks._hooks.append(slot.parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
-        held_masks._held += [(slot.parameter, mask) for slot, mask in zip(copies.get(name, {}).values(), masks[name], strict=False)]
-    held_masks.apply()
-    return held_masks
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """The weight of a layer, and the layer that owns it."""
-
-    layer: nn.Module
-    parameter: nn.Parameter
-
-    def put(self, weight: Tensor | None) -> None:
-        """Compute with `weight` in place of the parameter; None restores the parameter."""
-        if weight is None:
-            self.layer.__dict__.pop("weight", None)
-        else:
-            self.layer.__dict__["weight"] = weight  # looked up before the parameter, whose position among the others stays
-
-
-def _weights(modules: Modules) -> dict[str, _Slot]:
-    """The prunable weights of a network by name, each once."""
-    several = isinstance(modules, Sequence)
-    slots: dict[str, _Slot] = {}
-    seen: set[int] = set()
-    for number, module in enumerate(modules if isinstance(modules, Sequence) else [modules]):
-        for name, layer in module.named_modules():
-            if isinstance(layer, LAYERS) and id(layer.weight) not in seen:
-                seen.add(id(layer.weight))
-                path = (str(number) if several else "", name, "weight")
-                slots[".".join(part for part in path if part)] = _Slot(layer, cast(nn.Parameter, layer.weight))
-    return slots
+    return Masks({name: dict(zip(slots, masks[name], strict=True)) for name, slots in networks.items()}).attach(given, targets, zero=True)
 
 
 def _check(
-    networks: Mapping[str, Mapping[str, _Slot]],
+    networks: Mapping[str, Mapping[str, Slot]],
     losses: Mapping[str, Loss],
     densities: Mapping[str, float],
-    copies: Mapping[str, Mapping[str, _Slot]],
+    copies: Mapping[str, Mapping[str, Slot]],
     batches: Sequence[Any],
     pruner: str,
 ) -> None:
@@ -163,7 +104,7 @@ def _check(
         if not 0 < densities[name] <= 1:
             raise UserError(f"density {densities[name]!r} of {name!r} is outside (0, 1]: it is the fraction of weights kept, e.g. 0.05")
         shapes = [tuple(slot.parameter.shape) for slot in slots.values()]
-        other = [tuple(slot.parameter.shape) for slot in copies.get(name, slots).values()]
+        other = [tuple(slot.parameter.shape) for layer, slot in copies.get(name, slots).items() if layer in slots]
         if other != shapes:
             raise UserError(f"the target of {name!r} has weights of shapes {other}, the network of {shapes}")
 
@@ -178,7 +119,7 @@ def _check_layers(network: str, pruner: str, masks: Mapping[str, Tensor]) -> Non
             )
 
 
-def _scored(slots: list[_Slot], mask: Mask, initial: Mapping[int, Tensor], loss: Loss, batches: Sequence[Any], stream: str) -> Scored:
+def _scored(slots: list[Slot], mask: Mask, initial: Mapping[int, Tensor], loss: Loss, batches: Sequence[Any], stream: str) -> Scored:
     """The network as a pruner sees it, with weights in their own shapes and one member. `stream` names its random numbers."""
 
     def losses(more: int = 0) -> Iterator[Tensor]:

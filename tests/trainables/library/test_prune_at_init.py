@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.stacks import World, small_trial
+from tests.trainables.library.networks import batches, loss_of, network, weights
 from tests.trainables.pruners.test_prune import mlp
 from trainables.errors import UserError
 from trainables.library import PRUNERS, prune_at_init
@@ -20,24 +20,6 @@ from trainables.pruning.prune import prune
 from trainables.tensors.streams import Streams
 
 ROOT = Path(__file__).parents[3]
-
-
-def network(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))
-
-
-def batches(count: int = 1) -> list[tuple[Tensor, Tensor]]:
-    made = torch.Generator().manual_seed(7)
-    return [(torch.randn(32, 2, 10, generator=made), torch.randn(32, 3, generator=made)) for _ in range(count)]
-
-
-def loss_of(module: nn.Module) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
-    return lambda batch: nn.functional.mse_loss(module(batch[0]), batch[1])
-
-
-def weights(module: nn.Module) -> Tensor:
-    return torch.cat([layer.weight.detach().flatten() for layer in module.modules() if hasattr(layer, "weight")])
 
 
 @pytest.mark.parametrize("pruner", ["snip", "grasp", "magnitude", "force", "iterative_snip"])
