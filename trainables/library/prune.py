@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +71,8 @@ def prune_at_init(
 
     start = {name: [torch.ones_like(slot.parameter) for slot in slots.values()] for name, slots in networks.items()}
     try:
-        masks, _ = in_rounds(pruner, start, {name: [densities[name]] for name in networks}, look, cut)
+        with _uncompiled():
+            masks, _ = in_rounds(pruner, start, {name: [densities[name]] for name in networks}, look, cut)
         if not allow_disconnected:
             for name, slots in networks.items():
                 _check_layers(name, pruner, dict(zip(slots, masks[name], strict=True)))
@@ -138,6 +141,11 @@ def _scored(slots: list[Slot], mask: Mask, initial: Mapping[int, Tensor], loss: 
     spec: Any = None  # budgets are computed from shapes instead, see _cut
     weights: list[Tensor] = [slot.parameter for slot in slots]
     return Scored(spec, weights, mask, losses, random, [initial[id(slot)] for slot in slots], [], place)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run what was compiled by torch.compile as it was written: GraSP and ProsPr differentiate gradients, which compiled code cannot."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @dataclass(frozen=True)
