@@ -64,7 +64,10 @@ class Masks:
         if not zero:
             for hold in (*holds.values(), *followers.values()):
                 hold.check()
-        left_out = {name: weights(network)[1] for name, network in networks.items()}
+        left_out = {
+            name: {layer: kind for layer, kind in weights(network)[1].items() if layer not in self.of[name]}
+            for name, network in networks.items()
+        }
         self.release()
         for key, hold in holds.items():
             hold.hook([followers[key]] if key in followers else [])

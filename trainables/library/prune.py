@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainables import plugins
 from trainables.errors import UserError, unknown
@@ -46,15 +48,17 @@ def prune_at_init(
     what each network keeps: round(density P) weights, ranked over all its layers. `targets` are copies of networks, by the same names,
     that get the same masks. `seed` is for pruners that draw random numbers; each network draws its own. (ProsPr's inner steps move only
     weights here, no biases.) Raises UserError for anything that cannot be pruned like this and, unless `allow_disconnected`, for a mask
-    that leaves a layer without weights; nothing is changed then.
+    that leaves a layer without weights; nothing is changed then. Pruned are the weights of linear, convolutional, recurrent and attention
+    layers, tied ones once. A warning names all others of two or more axes, e.g. an Embedding's or frozen ones.
     """
     given = named(modules)
     found = {name: weights(own) for name, own in given.items()}
     networks = {name: slots for name, (slots, _) in found.items()}
+    left_out = {name: ", ".join(f"{path} ({kind})" for path, kind in left.items()) for name, (_, left) in found.items()}
     losses = dict(loss) if isinstance(loss, Mapping) else dict.fromkeys(networks, loss)
     densities = dict(density) if isinstance(density, Mapping) else dict.fromkeys(networks, density)
     copies = {name: weights(own, frozen=True)[0] for name, own in (targets or {}).items()}
-    _check(networks, losses, densities, copies, batches, pruner)
+    _check(networks, left_out, losses, densities, copies, batches, pruner)
     held = [slot for slots in networks.values() for slot in slots.values()]
     initial = {id(slot): slot.parameter.detach().clone() for slot in held}
     budgets = plugins.load("pruners", pruner).budgets if traits_of(pruner).has_budgets else None
@@ -71,7 +75,7 @@ def prune_at_init(
 
     start = {name: [torch.ones_like(slot.parameter) for slot in slots.values()] for name, slots in networks.items()}
     try:
-        with _uncompiled():
+        with _differentiable():
             masks, _ = in_rounds(pruner, start, {name: [densities[name]] for name in networks}, look, cut)
         if not allow_disconnected:
             for name, slots in networks.items():
@@ -79,11 +83,15 @@ def prune_at_init(
     except BaseException:
         _write(held, [torch.ones_like(slot.parameter) for slot in held], initial)
         raise
+    for name, left in left_out.items():
+        if left:
+            warnings.warn(f"weights of {name!r} that {pruner} leaves out, and that stay whole: {left}", stacklevel=2)
     return Masks({name: dict(zip(slots, masks[name], strict=True)) for name, slots in networks.items()}).attach(given, targets, zero=True)
 
 
 def _check(
     networks: Mapping[str, Mapping[str, Slot]],
+    left_out: Mapping[str, str],
     losses: Mapping[str, Loss],
     densities: Mapping[str, float],
     copies: Mapping[str, Mapping[str, Slot]],
@@ -103,7 +111,11 @@ def _check(
                 raise UserError(f"network {name!r} has no {kind}; there are: {', '.join(given) or 'none'}")
     for name, slots in networks.items():
         if not slots:
-            raise UserError(f"network {name!r} has no prunable weights; prunable are those of {', '.join(c.__name__ for c in LAYERS)}")
+            kinds = ", ".join(kind.__name__ for kind in LAYERS)
+            raise UserError(
+                f"network {name!r} has no prunable weights, only {left_out[name] or 'none of two or more axes'}; prunable are those of "
+                f"{kinds}, MultiheadAttention and recurrent layers, unless frozen or parametrized"
+            )
         if not 0 < densities[name] <= 1:
             raise UserError(f"density {densities[name]!r} of {name!r} is outside (0, 1]: it is the fraction of weights kept, e.g. 0.05")
         shapes = [tuple(slot.parameter.shape) for slot in slots.values()]
@@ -143,9 +155,12 @@ def _scored(slots: list[Slot], mask: Mask, initial: Mapping[int, Tensor], loss: 
     return Scored(spec, weights, mask, losses, random, [initial[id(slot)] for slot in slots], [], place)
 
 
-def _uncompiled() -> AbstractContextManager[object]:
-    """Run what was compiled by torch.compile as it was written: GraSP and ProsPr differentiate gradients, which compiled code cannot."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Compute so that gradients can be differentiated, as GraSP and ProsPr do: neither what torch.compile made nor fused attention can."""
+    uncompiled = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with uncompiled, sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 @dataclass(frozen=True)
