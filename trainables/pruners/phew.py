@@ -15,6 +15,7 @@ from trainables.pruners import Scored
 
 TITLE = "PHEW"
 WITHOUT_LOSS = True
+CHAIN = True
 WALKS = 2  # for each weight of a network: half from the inputs, half from the outputs
 
 

@@ -24,9 +24,7 @@ def saliency(network: Scored) -> list[Tensor]:
     Each copy is a separate network. Ranked by absolute flow, the copy with the largest flow would take the weights of all others, round
     after round; ranked by the share of its copy's flow, each keeps about as many."""
     weights = [weight.detach().abs().double().requires_grad_() for weight in network.weights]  # double: a product over layers
-    signal = torch.ones_like(weights[0][..., 0, :])
-    for weight in weights:
-        signal = (weight @ signal.unsqueeze(-1)).squeeze(-1)
+    signal = network.linear(weights)
     gradients = torch.autograd.grad(signal.sum(), weights)
     flow = signal.detach().sum(-1)[..., None, None]
     flow = flow.masked_fill(flow == 0, 1)  # a copy with no path left scores 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,6 +19,14 @@ from trainables.trial import Stack
 Batches = Callable[[Streams, int], Batch]  # (streams, size) -> a minibatch
 
 
+def chain(weights: Sequence[Tensor]) -> Tensor:
+    """The outputs [..., units] of linear layers [..., out, in] in a row, without biases, for an input of ones."""
+    signal = torch.ones_like(weights[0][..., 0, :])
+    for weight in weights:
+        signal = (weight @ signal.unsqueeze(-1)).squeeze(-1)
+    return signal
+
+
 @dataclass(frozen=True)
 class Scored:
     """What a pruner sees of one network of K members: each weight is its initial value times the mask so far."""
@@ -33,6 +41,7 @@ class Scored:
     place: Callable[[list[Tensor]], None] = lambda parameters: None  # sets the weights, then biases, that the next loss is computed with
     streams: Streams = field(default_factory=lambda: Streams([]))  # the members' own, of this network and round
     outputs: Callable[[Tensor], Tensor] = lambda inputs: inputs  # [K, B, in] -> the network's, with the parameters that were placed
+    linear: Callable[[list[Tensor]], Tensor] = chain  # weights -> outputs [..., units] for ones, if there were no activations and biases
 
     def gradient(self, create_graph: bool = False) -> list[Tensor]:
         """The signed gradient of the loss by each weight, summed over the calibration batches (absolute values come after)."""

@@ -13,6 +13,7 @@ class PrunerTraits:
     """How a pruner works, as far as others must know; trainables/pruners/__init__.py lists what a file defines for each trait."""
 
     uses_losses: bool  # its scores come from losses on calibration data
+    needs_chain: bool  # its scores need fully connected layers in a row
     in_rounds: bool  # it prunes in several rounds, each scored on the network pruned so far
     regrows: bool  # a later round may bring back a weight that an earlier one removed
     has_budgets: bool  # it says how many weights each layer keeps, so that weights are ranked within layers
@@ -45,6 +46,7 @@ def traits_of(pruner: str) -> PrunerTraits:
     shrinks = "shrink" in names
     return PrunerTraits(
         uses_losses=not (shrinks or plugins.constant("pruners", pruner, "WITHOUT_LOSS", False)),
+        needs_chain=bool(plugins.constant("pruners", pruner, "CHAIN", False)),
         in_rounds="schedule" in names,
         regrows=bool(plugins.constant("pruners", pruner, "REGROWS", False)),
         has_budgets="budgets" in names,

@@ -22,15 +22,15 @@ from trainables.tensors.streams import Streams
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("pruner", ["snip", "grasp", "magnitude", "force", "iterative_snip"])
+@pytest.mark.parametrize("pruner", ["snip", "grasp", "magnitude", "force", "iterative_snip", "synflow", "ntk_sap", "phew"])
 def test_the_masks_are_those_of_the_core(pruner: str) -> None:
     """The core draws a calibration batch a round; here all rounds see the same, so the core is given one batch again and again."""
     world = World([small_trial("bc", pruner, 0.4, seed=3)])
     given = world.data.draw(Streams([3], phase="calibration/"), 64)
     wanted = torch.cat([layer[0].flatten() for layer in prune(world.agent, world.stack, lambda streams, size: given)["actor"]])
     actor = mlp(world.agent.specs["actor"].views(world.agent.initial("actor")), 3, 0, tanh=True)
-    masks = prune_at_init(actor, loss_of(actor), [(given.observations[0], given.actions[0])], 0.6, pruner)
-    assert torch.equal(torch.cat([mask.flatten() for mask in masks.of["network"].values()]), wanted)
+    masks = prune_at_init({"actor": actor}, loss_of(actor), [(given.observations[0], given.actions[0])], 0.6, pruner, seed=3)
+    assert torch.equal(torch.cat([mask.flatten() for mask in masks.of["actor"].values()]), wanted)
 
 
 @pytest.mark.parametrize("pruner", ["random_erk", "random_uniform"])
@@ -70,12 +70,12 @@ def test_a_layer_that_keeps_nothing_is_refused_by_name_unless_allowed() -> None:
 @pytest.mark.parametrize("pruner", PRUNERS)
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 def test_removed_weights_stay_exactly_zero_under_any_optimizer(pruner: str, optimizer: type[torch.optim.Optimizer]) -> None:
-    module = network()
+    module = nn.Sequential(nn.Flatten(), nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 3)) if pruner == "phew" else network()
     order = [name for name, _ in module.named_parameters()]
     more = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
     made = optimizer(module.parameters(), lr=1e-2, weight_decay=0.1, **more)
     target = copy.deepcopy(module)
-    masks = prune_at_init(module, loss_of(module), batches(2), 0.2, pruner, targets={"network": target})
+    masks = prune_at_init(module, loss_of(module), batches(2), 0.2, pruner, targets={"network": target}, inputs=batches()[0][0])
     assert [name for name, _ in module.named_parameters()] == order
     removed = torch.cat([mask.flatten() for mask in masks.of["network"].values()]) == 0
     assert int((~removed).sum()) == round(0.2 * len(removed))
@@ -114,8 +114,32 @@ def test_kept_weights_are_untouched_and_several_modules_are_ranked_together() ->
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"pruner": "synflow"}, "'synflow'; there are: force, grasp"),
-        ({"pruner": "gmp"}, "'gmp'; there are"),
+        ({"pruner": "snap"}, "no pruner 'snap'; there are: force, grasp"),
+        ({"pruner": "dense"}, "^dense prunes nothing; there are: force, grasp"),
+        (
+            {"pruner": "gmp"},
+            "^gmp changes its masks during a training that prune_at_init does not see; run it in a sweep; there are: force",
+        ),
+        ({"pruner": "imp"}, "^imp changes its masks during"),
+        ({"pruner": "small_dense"}, "^small_dense makes networks smaller and masks nothing; there are: force"),
+        (
+            {"pruner": "phew"},
+            r"'network' are not linear ones in a row, because of a Conv1d of shape \(4, 2, 3\); phew walks along such a row",
+        ),
+        (
+            {"pruner": "synflow"},
+            r"because of a Conv1d of shape \(4, 2, 3\); give inputs=\{'network': tensors with which its modules are called",
+        ),
+        ({"pruner": "ntk_sap"}, "how 'network' is called is not known: give inputs="),
+        ({"pruner": "synflow", "inputs": {"actor": torch.ones(1, 2)}}, "named by a list of inputs.*'actor'; there are: network"),
+        (
+            {"pruner": "synflow", "inputs": torch.ones(2)},
+            r"inputs of 'network' are not tensors \[B, ...\] of floating-point numbers, but \(2,\)",
+        ),
+        ({"pruner": "synflow", "inputs": [3]}, "but int"),
+        ({"loss": None}, "^snip scores weights by a loss: give loss and batches; without them there are: magnitude, ntk_sap, phew"),
+        ({"density": None}, "network 'network' has no density"),
+        ({"modules": {"a/b": nn.Linear(2, 2)}}, "the name of a network, 'a/b', contains '/'"),
         ({"density": 0}, r"density 0 of 'network' is outside \(0, 1\]"),
         ({"batches": []}, "batches is empty"),
         ({"loss": {"actor": None}}, "named by a loss.*'actor'; there are: network"),
@@ -160,3 +184,89 @@ def test_d3rlpys_own_td3_bc_trains_pruned_networks() -> None:
     lines = [line for line in done.stdout.splitlines() if " keeps " in line]
     assert [line.split(" keeps ")[0] for line in lines] == ["actor", "critic", "target actor", "target critic"]
     assert all("(5.0" in line or "(4.9" in line for line in lines), done.stdout
+
+
+def test_synflow_prunes_convolutions_by_the_flow_through_the_linear_network() -> None:
+    """A plain implementation of the paper's loop: no biases, no activations, absolute weights, an input of ones, 100 rounds."""
+    module = network()
+    given = {"inputs": batches()[0][0], "density": 0.1, "pruner": "synflow"}
+    masks = prune_at_init(module, **given)
+    plain = network()[0:1].double(), network()[3:4].double(), network()[5:6].double()
+    layers = [part[0] for part in plain]
+    initial = [layer.weight.detach().abs() for layer in layers]
+    chosen = [torch.ones_like(weight) for weight in initial]
+    for turn in range(1, 101):
+        for layer, weight, mask in zip(layers, initial, chosen, strict=True):
+            layer.weight.data, layer.bias.data = weight * mask, torch.zeros_like(layer.bias)
+        signal = layers[0](torch.ones(1, 2, 10, dtype=torch.float64)).flatten(1)
+        gradients = torch.autograd.grad(layers[2](layers[1](signal)).sum(), [layer.weight for layer in layers])
+        scores = torch.cat([(layer.weight * g).flatten() for layer, g in zip(layers, gradients, strict=True)])
+        scores[torch.cat([mask.flatten() for mask in chosen]) == 0] = -1
+        keep = torch.zeros_like(scores)
+        keep[scores.sort(descending=True, stable=True).indices[: round(0.1 ** (turn / 100) * len(scores))]] = 1
+        chosen = [part.reshape(mask.shape) for part, mask in zip(keep.split([mask.numel() for mask in chosen]), chosen, strict=True)]
+    for mask, wanted in zip(masks.of["network"].values(), chosen, strict=True):
+        assert torch.equal(mask, wanted.float())
+
+
+class Critic(nn.Module):
+    """Q(s, a) with dropout and layer normalization, by functions rather than modules."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(5, 16), nn.Linear(16, 1)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        hidden = nn.functional.relu(self.first(torch.cat([observation, action], 1)))
+        return self.second(nn.functional.dropout(hidden, 0.5, self.training)).tanh()
+
+
+@pytest.mark.parametrize("pruner", ["synflow", "ntk_sap"])
+def test_pruners_without_a_loss_call_a_module_as_it_is_called(pruner: str) -> None:
+    """The same masks as for layers in a row; a module that is in training stays so."""
+    critic = Critic(0)
+    layers = [critic.first, nn.ReLU(), critic.second, *([nn.Tanh()] if pruner == "ntk_sap" else [])]
+    wanted = prune_at_init({"q": copy.deepcopy(nn.Sequential(*layers))}, density=0.3, pruner=pruner, seed=1)
+    masks = prune_at_init({"q": critic}, density=0.3, pruner=pruner, seed=1, inputs={"q": [torch.ones(1, 3), torch.ones(1, 2)]})
+    assert torch.equal(masks.of["q"]["first.weight"], wanted.of["q"]["0.weight"])
+    assert torch.equal(masks.of["q"]["second.weight"], wanted.of["q"]["2.weight"])
+    assert critic.training
+
+
+@pytest.mark.parametrize("pruner", ["synflow", "ntk_sap", "phew"])
+def test_pruners_without_a_loss_prune_twin_critics_of_any_scale_alike(pruner: str) -> None:
+    """Their scores are shares of a critic's own; a ranking by absolute flow would give all weights to the larger one."""
+    pair = [Critic(0), Critic(1)]
+    with torch.no_grad():
+        pair[1].first.weight.mul_(100)
+    masks = prune_at_init({"q": pair}, density=0.3, pruner=pruner, inputs={"q": [torch.ones(1, 3), torch.ones(1, 2)]}).of["q"]
+    first, second = (sum(int(mask.sum()) for name, mask in masks.items() if name[0] == number) for number in "01")
+    assert first + second == round(0.3 * 2 * 96)
+    assert abs(first - second) <= 6
+    assert not torch.equal(masks["0.first.weight"], masks["1.first.weight"])
+
+
+@pytest.mark.parametrize(
+    ("module", "pruner", "says"),
+    [
+        (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), "synflow", "multi_head_attention_forward cannot be made linear"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Softmax(1), nn.Linear(8, 8)), "synflow", "softmax cannot be made linear"),
+        (nn.GRU(8, 8), "ntk_sap", r"'' \(GRU\) reads its weights from a list of its own"),
+    ],
+)
+def test_modules_that_a_pruner_cannot_compute_are_refused_by_name(module: nn.Module, pruner: str, says: str) -> None:
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    with pytest.raises(UserError, match=says):
+        prune_at_init(
+            module, density=0.5, pruner=pruner, inputs=torch.ones(1, 4, 8) if not isinstance(module, nn.Sequential) else torch.ones(1, 8)
+        )
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    assert module.training
+
+
+def test_attention_is_pruned_by_its_tangent_kernel() -> None:
+    torch.manual_seed(0)
+    module = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    masks = prune_at_init(module, density=0.3, pruner="ntk_sap", inputs=torch.ones(1, 4, 8))
+    assert masks.density("network") == pytest.approx(0.3, abs=1e-3)

@@ -13,6 +13,7 @@ from trainables.trial.pruner_traits import PrunerTraits, traits_of
 
 DEFAULT = PrunerTraits(
     uses_losses=True,
+    needs_chain=False,
     in_rounds=False,
     regrows=False,
     has_budgets=False,
@@ -28,6 +29,7 @@ DEFAULT = PrunerTraits(
 def test_traits_are_what_the_module_defines(pruner: str) -> None:
     module, traits = plugins.load("pruners", pruner), traits_of(pruner)
     assert traits.in_rounds == hasattr(module, "schedule")
+    assert traits.needs_chain == getattr(module, "CHAIN", False)
     assert traits.regrows == getattr(module, "REGROWS", False)
     assert traits.has_budgets == hasattr(module, "budgets")
     assert traits.during_training == hasattr(module, "mask_schedule")
@@ -48,6 +50,7 @@ def test_traits_are_what_the_module_defines(pruner: str) -> None:
         ("def saliency(network): ...", {}),
         ("def saliency(network): ...\nWITHOUT_LOSS = True", {"uses_losses": False}),
         ("def saliency(network): ...\nWITHOUT_LOSS = False", {}),
+        ("def saliency(network): ...\nCHAIN = True", {"needs_chain": True}),
         ("from trainables.pruners.synflow import schedule\ndef saliency(network): ...", {"in_rounds": True}),
         ("schedule = other.schedule\nREGROWS = True", {"in_rounds": True, "regrows": True}),
         ("WITHOUT_LOSS = True\ndef budgets(spec, density): ...\ndef mask_schedule(updates): ...",
