@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import UserError, unknown
+from trainables.library.fold import folded
 from trainables.library.hold import Hold
 from trainables.library.weights import Modules, named, weights
 
@@ -102,6 +103,15 @@ class Masks:
         for _, hold in self._holds:
             hold.release()
         self._holds, self._modules, self._targets = [], {}, {}
+
+    def fold(self, *, smaller: bool = False) -> dict[str, Modules]:
+        """Copies of the networks as plain torch modules, to deploy or to go on with: dense ones in which removed weights are 0.
+
+        With `smaller`, units to or from which no weight leads are gone wherever they lie between two linear layers of an nn.Sequential,
+        with only activations in between; the outputs are the same up to rounding. Raises UserError if a removed weight is not 0.
+        """
+        self.check()
+        return {name: folded(network, self.of[name], smaller) for name, network in self._modules.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The masks as bool tensors by `network/layer`, which torch.load (weights_only=True) and safetensors read."""
