@@ -140,7 +140,7 @@ def gpu_scores() -> Iterator[list[str]]:
         if row["pruner"] == "dense":
             dense[row["dataset"]] = last
         share = ratio(last, dense[row["dataset"]]) if row["pruner"] != "dense" else None
-        kept = f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]" if share else ""
+        kept = f"{100 * share.value:.0f} % [{share.note or f'{100 * share.low:.0f}, {100 * share.high:.0f}'}]" if share else ""
         elsewhere = ", ".join(f"{score:.1f}" for score in on_cpus(row))
         numbers = [
             said(last),
@@ -168,7 +168,7 @@ def on_cpus(cell: dict[str, Any]) -> list[float]:
 def said(scores: Scores) -> str:
     """The mean [its 95 % interval], by the bootstrap over seeds."""
     found = mean_interval(scores)
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+    return f"{found.value:.1f} [{found.note or f'{found.low:.1f}, {found.high:.1f}'}]"
 
 
 def read(name: str) -> Any:

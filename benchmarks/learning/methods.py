@@ -83,7 +83,7 @@ def score(cell: list[dict[str, Any]]) -> str:
     if not cell:
         return "-"
     found = mean_interval([row["score"] for row in cell])
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" + (f" n={found.seeds}" if found.seeds != 3 else "")
+    return f"{found.value:.1f} [{found.note or f'{found.low:.1f}, {found.high:.1f}'}]" + (f" n={found.seeds}" if found.seeds != 3 else "")
 
 
 def main() -> None:

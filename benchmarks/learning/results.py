@@ -114,15 +114,16 @@ def shown(place: tuple[str, str]) -> tuple[str, str]:
 def score(row: Row) -> str:
     if not row["mean"]:
         return row["absent"] or "-"
-    return f"{float(row['mean']):.1f} [{float(row['mean_low']):.1f}, {float(row['mean_high']):.1f}]" + seeds(row, row["n"])
+    span = f" [{float(row['mean_low']):.1f}, {float(row['mean_high']):.1f}]" if row["mean_low"] else ""
+    return f"{float(row['mean']):.1f}{span}" + seeds(row, row["n"])
 
 
 def share(row: Row) -> str:
     """Of the seeds that have both scores; how many, where some have not."""
     if not row["retained"]:
         return row["absent"] or row["unpaired"] or "-"
-    value, low, high = (100 * float(row[name]) for name in ("retained", "retained_low", "retained_high"))
-    return f"{value:.0f} % [{low:.0f}, {high:.0f}]" + seeds(row, row["pairs"])
+    span = f" [{100 * float(row['retained_low']):.0f}, {100 * float(row['retained_high']):.0f}]" if row["retained_low"] else ""
+    return f"{100 * float(row['retained']):.0f} %{span}" + seeds(row, row["pairs"])
 
 
 def seeds(row: Row, there: str) -> str:
@@ -168,7 +169,7 @@ def beside(cell: Mapping[str, Row], dense: Mapping[str, Row]) -> str:
     share = shared(*({seed: float(row["last"]) for seed, row in of.items()} for of in (cell, dense)))
     if not share:
         return "-"
-    return f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}], {seconds(cell)}"
+    return f"{100 * share.value:.0f} % [{share.note or f'{100 * share.low:.0f}, {100 * share.high:.0f}'}], {seconds(cell)}"
 
 
 def spent() -> str:

@@ -166,6 +166,20 @@ def tasks_of(runs: Sequence[Run]) -> list[Task]:
     return [_task(groups[group], apart[group]) for group in ordered]
 
 
+def suites_of(tasks: Sequence[Task]) -> list[tuple[str, list[Task]]]:
+    """Tasks that may be averaged: of one budget, and each dataset and algorithm once. The smallest budget first, each suite under what
+    sets it apart, `50,000 updates`; where there is one, under no name."""
+    suites: dict[tuple[int, str], list[Task]] = {}
+    for task in tasks:
+        twins = [other.trial for other in tasks if other.trial.updates == task.trial.updates and _place(other) == _place(task)]
+        apart = ", ".join(_differences(task.trial, twins))
+        suites.setdefault((task.trial.updates, apart), []).append(task)
+    several = len({updates for updates, _ in suites}) > 1
+    return [
+        (", ".join([f"{updates:,} updates"] * several + [apart] * bool(apart)), own) for (updates, apart), own in sorted(suites.items())
+    ]
+
+
 def budgets_of(tasks: Sequence[Task]) -> list[tuple[str, list[Task]]]:
     """Tasks that differ only in the number of updates and evaluations, the smallest budget first, under what their names share."""
     groups: dict[str, list[Task]] = {}
@@ -199,6 +213,10 @@ def settings(trial: Trial) -> dict[str, Any]:
     cut = {"transitions": trial.transitions} if trial.transitions else {}
     options = {name: getattr(trial, name) for name, choices in TRAINING_CHOICES.items() if getattr(trial, name) != choices[0]}
     return cut | options | dict(trial.hyper)
+
+
+def _place(task: Task) -> tuple[str, str]:
+    return task.trial.dataset, task.trial.algorithm
 
 
 def _order(place: Place) -> tuple[tuple[int, str, str], float]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from service.results.cells import details
 from service.results.outcomes import Outcome
 from service.results.runs import Run
+from service.results.statistics import EQUAL
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, TRAINING_CHOICES, Trial, comparison
 
@@ -51,6 +52,8 @@ class Difference:
         if self.interval is None:
             return "one seed says nothing"
         low, high = self.interval
+        if low == high == 0:
+            return "identical scores"
         return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 
@@ -59,6 +62,8 @@ def paired(differences: Sequence[float]) -> Difference:
     count, mean = len(differences), statistics.fmean(differences)
     if count == 1:
         return Difference(mean, None, 1)
+    if min(differences) == max(differences):
+        return Difference(mean, (mean, mean), count)
     factor = T[count - 2] if count - 2 < len(T) else NORMAL
     half = factor * statistics.stdev(differences) / math.sqrt(count)
     return Difference(mean, (mean - half, mean + half), count)
@@ -104,7 +109,8 @@ class Comparison:
         found = self.difference
         if found is None:
             return WORDS[self.control], "", "", self.seeds, "no seed has both"
-        interval = "[{:+.1f}, {:+.1f}]".format(*found.interval) if found.interval else ""
+        span = EQUAL if found.interval and found.interval[0] == found.interval[1] else ""
+        interval = span or ("[{:+.1f}, {:+.1f}]".format(*found.interval) if found.interval else "")
         return WORDS[self.control], f"{found.mean:+.1f}", interval, self.seeds, found.verdict
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,21 @@ def _title(trial: Trial) -> str:
     return f"{trial.algorithm} on {', '.join(details(trial))}"
 
 
-def _numbers(cell: Cell) -> dict[str, float] | None:
-    return {"mean": cell.mean.value, "low": cell.mean.low, "high": cell.mean.high, "seeds": cell.mean.seeds} if cell.mean else None
+def _numbers(cell: Cell) -> dict[str, float | None] | None:
+    """The mean and its interval, whose ends are null for one seed."""
+    if cell.mean is None:
+        return None
+    low, high = (None if math.isnan(end) else end for end in (cell.mean.low, cell.mean.high))
+    return {"mean": cell.mean.value, "low": low, "high": high, "seeds": cell.mean.seeds}
 
 
 def _text(cell: Cell) -> str:
     """`67.5 [60.0, 75.0]  n=2 of 3 (1 missing)  75 % (1 of 3 pairs)`."""
     if cell.mean is None:
         return cell.absence
-    parts = [f"{cell.mean.value:5.1f}" + (f" [{cell.mean.low:.1f}, {cell.mean.high:.1f}]" if len(cell.done) > 1 else "")]
+    parts = [
+        f"{cell.mean.value:5.1f}" + (f" [{cell.mean.note or f'{cell.mean.low:.1f}, {cell.mean.high:.1f}'}]" if len(cell.done) > 1 else "")
+    ]
     parts.append(f"n={len(cell.done)} of {len(cell.runs)} ({cell.absence})" if cell.absent else f"n={len(cell.done)}")
     if cell.retained:
         pairs = "" if cell.whole else f" ({len(cell.pairs)} of {len(cell.runs)} pairs)"

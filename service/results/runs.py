@@ -42,6 +42,8 @@ class Run:
     data            the hash of the data that it was trained on, empty where that is not known
     apart           its data is another version of the dataset than that of most trials it would be compared with: it has no last score
     alone           the size of the stack is not known, so the seconds of `points` are the whole stack's
+    speed           the trial's updates per second while its stack trained, nan where it is not known
+    stack           how many trials trained as one model
     """
 
     trial: Trial
@@ -55,6 +57,8 @@ class Run:
     data: str = ""
     apart: bool = False
     alone: bool = False
+    speed: float = float("nan")
+    stack: float = float("nan")
 
     @property
     def done(self) -> bool:

@@ -9,8 +9,9 @@ tests/service/results/test_statistics.py holds these functions to values that rl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +22,22 @@ RESAMPLES = 5_000
 LEVEL = (2.5, 97.5)  # percentiles
 
 
+ONE, FEW, EQUAL = "one seed", "a task has one seed", "seeds equal"
+NOISE = 1e-9  # of rounding, between numbers that are equal
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval; `seeds`: of how many scores, of pairs for a ratio."""
+    """A number and its 95 % interval; `seeds`: of how many scores, of pairs for a ratio.
+
+    `note`: what to show in place of an interval that would have no width. One seed has no interval, and `low` and `high` are nan.
+    """
 
     value: float
     low: float
     high: float
     seeds: int
+    note: str = ""
 
     @property
     def mean(self) -> float:
@@ -55,8 +64,11 @@ def iqm_of(tasks: Tasks) -> Scores:
 
 def interval(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> Estimate:
     """`statistic` of the tasks with its 95 % percentile interval by the stratified bootstrap."""
+    value, count = float(statistic(tasks)), sum(task.shape[-1] for task in tasks)
+    if not _spread(tasks):
+        return Estimate(value, math.nan, math.nan, count, ONE if len(tasks) == 1 else FEW)
     low, high = np.percentile(statistic(_resampled(tasks)), LEVEL)
-    return Estimate(float(statistic(tasks)), float(low), float(high), sum(task.shape[-1] for task in tasks))
+    return Estimate(value, float(low), float(high), count, EQUAL if high - low < NOISE else "")
 
 
 def mean_interval(scores: Sequence[float] | Scores) -> Estimate:
@@ -65,7 +77,11 @@ def mean_interval(scores: Sequence[float] | Scores) -> Estimate:
 
 
 def band(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> tuple[Scores, Scores, Scores]:
-    """The same for a statistic that is a curve, [..., points]: the curve, and its lower and upper limits point by point."""
+    """The same for a statistic that is a curve, [..., points]: the curve, and its lower and upper limits point by point, nan for one
+    seed."""
+    if not _spread(tasks):
+        middle = statistic(tasks)
+        return middle, np.full_like(middle, math.nan), np.full_like(middle, math.nan)
     low, high = np.percentile(statistic(_resampled(tasks, 1000)), LEVEL, axis=0)
     return statistic(tasks), low, high
 
@@ -89,7 +105,13 @@ def improvement(tasks: Tasks, over: Tasks) -> Estimate:
         wins = [np.sign(a[..., :, None] - b[..., None, :]).mean(axis=(-2, -1)) for a, b in pairs]
         return np.asarray((np.mean(wins, axis=0) + 1) / 2)
 
-    return interval(both, share)
+    found = interval(both, share)
+    if not _spread(both):
+        return replace(found, note=ONE if len(tasks) == 1 else FEW)
+    if found.note == EQUAL:  # whichever seeds are drawn, the answer is the same
+        certain = {0.0: "all below", 1.0: "all above"} | ({0.5: "all tied"} if len(tasks) == 1 else {})
+        return replace(found, low=math.nan, high=math.nan, note=certain.get(found.value, EQUAL))
+    return found
 
 
 def ratio(scores: Scores, dense: Scores) -> Estimate | None:
@@ -101,8 +123,16 @@ def ratio(scores: Scores, dense: Scores) -> Estimate | None:
     below = dense[seeds].mean(axis=1)
     if dense.mean() <= 0 or below.min() <= 0:
         return None
+    value = float(scores.mean() / dense.mean())
+    if len(dense) == 1:
+        return Estimate(value, math.nan, math.nan, 1, ONE)
     low, high = np.percentile(scores[seeds].mean(axis=1) / below, LEVEL)
-    return Estimate(float(scores.mean() / dense.mean()), float(low), float(high), len(dense))
+    return Estimate(value, float(low), float(high), len(dense), EQUAL if high - low < NOISE else "")
+
+
+def _spread(tasks: Tasks) -> bool:
+    """Whether seeds can be drawn anew in every task; with one seed, drawing would always give that one."""
+    return all(task.shape[-1] > 1 for task in tasks)
 
 
 def _resampled(tasks: Tasks, times: int = RESAMPLES) -> list[Scores]:

@@ -129,7 +129,9 @@ def _curve(cell: Cell, cost: str) -> tuple[Scores, Scores, Scores, Scores] | Non
 
 
 def _bands(table: Scores) -> tuple[Scores, Scores, Scores]:
-    """Mean over seeds [seeds, points] and its bootstrap interval, seeds drawn as whole curves."""
+    """Mean over seeds [seeds, points] and its bootstrap interval, seeds drawn as whole curves; of one seed the interval is nan."""
+    if len(table) == 1:
+        return table[0], np.full_like(table[0], np.nan), np.full_like(table[0], np.nan)
     drawn = np.random.default_rng(0).integers(len(table), size=(1000, len(table)))
     low, high = np.percentile(table[drawn].mean(axis=1), statistics.LEVEL, axis=0)
     return table.mean(axis=0), low, high

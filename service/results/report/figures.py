@@ -98,8 +98,8 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
     known = [row for row in aggregates(tasks) if row.tasks]
     by_name = {task.name: task for task in tasks}
 
-    def panel(sparsity: float) -> Panel:
-        lines = [each for each in known if each.at == sparsity]
+    def panel(suite: str, sparsity: float) -> Panel:
+        lines = [each for each in known if (each.suite, each.at) == (suite, sparsity)]
 
         def draw(axis: Axes) -> None:
             groups = [(each, [by_name[name].cells[each.method, each.sparsity].scores() for name in each.tasks]) for each in lines]
@@ -114,9 +114,9 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
             marks.grid(axis)
             marks.legend(axis, (each.method for each in lines))
 
-        return Panel(f"at {100 * sparsity:g} %", "normalized score τ", "share of runs above τ", draw)
+        return Panel(", ".join(filter(None, [f"at {100 * sparsity:g} %", suite])), "normalized score τ", "share of runs above τ", draw)
 
-    return [panel(sparsity) for sparsity in sorted({each.sparsity for each in known if each.method != "dense"})]
+    return [panel(*place) for place in dict.fromkeys((each.suite, each.at) for each in known if each.method != "dense")]
 
 
 def _log(sparsity: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,7 +87,8 @@ def with_curves(run: Run, row: RunRow, tracking: Tracking) -> Run:
     spent = cost(run.trial, masks, lambda name: tracking.history(row.run_id, f"mask/density/{name}"), scores)
     time = seconds(rates, stacks, scores)
     points = tuple(Point(update, score, spent[update], time[update]) for update, score in scores.items())
-    return replace(run, points=points, masks=masks, alone=bool(rates.keys() - stacks.keys()))
+    pace, size = speed(rates, stacks)
+    return replace(run, points=points, masks=masks, alone=bool(rates.keys() - stacks.keys()), speed=pace, stack=size)
 
 
 def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: Iterable[int]) -> dict[int, float]:
@@ -119,6 +121,12 @@ def seconds(rates: Mapping[int, float], stacks: Mapping[int, float], updates: It
         spent, before = spent + (update - before) / (rate * stacks.get(update, 1)), update
         found[update] = spent
     return {update: found.get(update, float("nan")) for update in updates}
+
+
+def speed(rates: Mapping[int, float], stacks: Mapping[int, float]) -> tuple[float, float]:
+    """Updates per second of one trial over all of its training, and the size of its stack; nan where they are not known."""
+    spent = sum((update - before) / rates[update] for before, update in pairwise([0, *rates]))
+    return (max(rates) / spent if spent else math.nan), max(stacks.values(), default=math.nan)
 
 
 def planned(sweep: str, parent: str, tracking: Tracking, storage: Path) -> tuple[dict[str, Trial], list[str]]:

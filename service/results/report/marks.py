@@ -32,7 +32,8 @@ def levels(axis: Axes, task: Task) -> list[End]:
     if task.dense and task.dense.mean:
         dense = task.dense.mean
         axis.axhline(dense.value, color=colour("ink"), linestyle=style_of("dense").dash, linewidth=1)
-        axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
+        if not math.isnan(dense.low):
+            axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
         ends.append((dense.value, task.dense.label, colour("ink")))
     if task.dataset_score is not None:
         axis.axhline(task.dataset_score, color=colour("muted"), linestyle=":", linewidth=1)
@@ -41,10 +42,19 @@ def levels(axis: Axes, task: Task) -> list[End]:
 
 
 def line(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], method: str) -> None:
-    """A method's estimates with their intervals as a band."""
+    """A method's estimates, each with its interval as a bar; one seed, which has none, is a hollow mark."""
     look = style_of(method)
-    axis.plot(x, [e.value for e in estimates], color=look.colour, marker=look.marker, linestyle=look.dash)
-    axis.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=look.colour, alpha=0.16, linewidth=0)
+    axis.plot(x, [e.value for e in estimates], color=look.colour, linestyle=look.dash)
+    for place, estimate in zip(x, estimates, strict=True):
+        point(axis, place, estimate, look.colour, look.marker)
+
+
+def point(axis: Axes, x: float, estimate: Estimate, tone: str, marker: str) -> None:
+    """An estimate with its interval as a bar, which a band would not show of a single one."""
+    alone = math.isnan(estimate.low)
+    axis.plot(x, estimate.value, color=tone, marker=marker, linestyle="none", fillstyle="none" if alone else "full")
+    if not alone:
+        axis.vlines(x, estimate.low, estimate.high, color=tone, linewidth=1)
 
 
 def cost_axis(axis: Axes, cost: str) -> None:

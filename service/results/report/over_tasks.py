@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.results import statistics
-from service.results.cells import DENSE, Cell, Place, Task, places_of
+from service.results.cells import DENSE, Cell, Place, Task, places_of, suites_of
 from service.results.outcomes import MEASURES
 from service.results.statistics import Estimate
 from service.spool.scores import SCORE
@@ -21,9 +21,11 @@ PAPER_BUDGET = 1_000_000  # updates
 class Aggregate:
     """A method at a sparsity over the tasks of its comparison: those where each method at that sparsity, and dense, has every seed.
 
-    `at` is the comparison's sparsity, also for dense. Without a whole task of its own a method takes no part: no numbers, all left out.
+    `suite` names the budget where there are several: tasks of different budgets are not averaged. `at` is the comparison's sparsity, also
+    for dense. Without a whole task of its own a method takes no part: no numbers, all left out.
     """
 
+    suite: str
     at: float
     method: str
     sparsity: float
@@ -35,33 +37,37 @@ class Aggregate:
 
     @property
     def name(self) -> str:
-        return f"dense, for {100 * self.at:g} %" if self.method == "dense" else method_name(self.method, self.sparsity)
+        name = f"dense, for {100 * self.at:g} %" if self.method == "dense" else method_name(self.method, self.sparsity)
+        return ", ".join(filter(None, [name, self.suite]))
 
 
 def aggregates(tasks: Sequence[Task]) -> list[Aggregate]:
-    """Over tasks, with seeds drawn within tasks; only normalized scores. The rows of one sparsity are about the same tasks."""
-    own = [task for task in tasks if task.measure == MEASURES[SCORE]]
-    levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != "dense"}) or [0.0]
-    return [row for level in levels for row in _comparison(own, level)]
+    """Over the tasks of a suite, with seeds drawn within tasks; only normalized scores. The rows of one sparsity are about the same
+    tasks."""
+    found = []
+    for suite, own in suites_of([task for task in tasks if task.measure == MEASURES[SCORE]]):
+        levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != "dense"}) or [0.0]
+        found += [row for level in levels for row in _comparison(suite, own, level)]
+    return found
 
 
-def _comparison(tasks: Sequence[Task], level: float) -> list[Aggregate]:
+def _comparison(suite: str, tasks: Sequence[Task], level: float) -> list[Aggregate]:
     """Dense, and all methods at one sparsity, over the tasks where every one of them that has a whole task is whole."""
     places = [place for place in places_of(tasks) if place == DENSE or place[1] == level]
     taking_part = [place for place in places if any(_seeded(task, place) for task in tasks)]
     common = [task for task in tasks if taking_part and all(_seeded(task, place) for place in taking_part)]
-    return [_aggregate(level, place, common if place in taking_part else [], tasks) for place in places]
+    return [_aggregate(suite, level, place, common if place in taking_part else [], tasks) for place in places]
 
 
-def _aggregate(level: float, place: Place, used: Sequence[Task], tasks: Sequence[Task]) -> Aggregate:
+def _aggregate(suite: str, level: float, place: Place, used: Sequence[Task], tasks: Sequence[Task]) -> Aggregate:
     left_out = tuple(f"{task.name}{_why(task, place)}" for task in tasks if task not in used)
     if not used:
-        return Aggregate(level, *place, (), left_out)
+        return Aggregate(suite, level, *place, (), left_out)
     scores = [task.cells[place].scores() for task in used]
     dense = [task.dense.scores() for task in used if task.dense and task.dense.done]
     better = statistics.improvement(scores, dense) if len(dense) == len(used) and place != DENSE else None
     mean, middle = (statistics.interval(scores, statistic) for statistic in (statistics.mean_of, statistics.iqm_of))
-    return Aggregate(level, *place, tuple(task.name for task in used), left_out, mean, middle, better)
+    return Aggregate(suite, level, *place, tuple(task.name for task in used), left_out, mean, middle, better)
 
 
 def _seeded(task: Task, place: Place) -> bool:
@@ -76,18 +82,20 @@ def _why(task: Task, place: Place) -> str:
 
 
 def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
-    """The paper's claim counted: a line for all cells at a sparsity, then one for each method where there are several.
+    """The paper's claim counted, budget by budget: a line for all cells at a sparsity, then one for each method where there are several.
 
     Only cells where every planned seed has a dense score beside it are judged. One whose seeds diverged has not kept its score; one that
     is not finished, lacks dense seeds or has no dense score above 0 is not counted. Controls claim nothing.
     """
-    cells = [cell for task in tasks for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
-    cells = [cell for cell in cells if not cell.control]
-    if not cells:
-        return [f"at {100 * sparsity:g} %: no cell"]
-    methods = sorted({cell.method for cell in cells}, key=rank)
-    parts = [("", cells), *((f"  {method_name(m)}", [cell for cell in cells if cell.method == m]) for m in methods if len(methods) > 1)]
-    return [_count(name, own, sparsity) for name, own in parts]
+    lines = []
+    for suite, own in suites_of(tasks):
+        cells = [cell for task in own for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
+        cells = [cell for cell in cells if not cell.control]
+        methods = sorted({cell.method for cell in cells}, key=rank)
+        parts = [(suite, cells)] if cells else []
+        parts += [(f"  {method_name(m)}", [cell for cell in cells if cell.method == m]) for m in methods if len(methods) > 1]
+        lines += [_count(name, counted, sparsity) for name, counted in parts]
+    return lines or [f"at {100 * sparsity:g} %: no cell"]
 
 
 def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:

@@ -17,7 +17,7 @@ from service.terminal.labels import method_name
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 OVER = (
     "Normalized scores, seeds drawn within tasks. Rows of one sparsity cover the same tasks: those where each of their methods has every "
-    "seed."
+    "seed. Tasks of different budgets are not averaged."
 )
 OPEN = 6  # panels of a figure that are shown at once; the others open on a click
 # figure -> (heading, what it shows)
@@ -140,8 +140,9 @@ def _square(cell: Cell | None) -> str:
         return f"<td class='none'>{escape(cell.absence or unpaired)}</td>"
     share, low, high = (100 * value for value in (cell.retained.value, cell.retained.low, cell.retained.high))
     why = ", ".join([*([cell.absence] if cell.absent else []), *([f"dense: {cell.unpaired}"] if cell.unpaired else [])])
+    span = cell.retained.note or f"{low:.0f} to {high:.0f}"
     star, note = ("", "") if cell.whole else ("*", f"<small class='why'>{len(cell.pairs)}/{len(cell.runs)} pairs; {escape(why)}</small>")
-    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{low:.0f} to {high:.0f}</small>{note}</td>"
+    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{span}</small>{note}</td>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absent") -> str:

@@ -50,17 +50,26 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
         + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
         "intervals: 95 % percentile bootstrap over seeds, within tasks. retained: over dense, paired by seed; "
-        "*: some seed has no pair, and the cell is not judged.",
+        "*: some seed has no pair, and the cell is not judged. In place of an interval without width: one seed, seeds equal, or "
+        "all above, all tied, all below, where every seed compares to every dense one alike.",
     ]
     if counts and counts[0] < FEW:
         found.append(
-            f"n = {_listed(counts)} seeds are few: the interval of 2 is their range, of 1 a point, of 3 or 4 too narrow; "
+            f"n = {_listed(counts)} seeds are few: one has no interval, that of 2 is their range, of 3 or 4 too narrow; "
             "the IQM of fewer than 4 numbers is their mean."
         )
     if any(cell.absent for cell in cells):
         found.append("a cell without some seeds shows the mean of the others, which may flatter it, and is left out of means over tasks.")
     if len(tasks) > 1:
-        found.append("over tasks: rows of one sparsity cover the same tasks, those where each of their methods has every seed.")
+        found.append(
+            "over tasks: rows of one sparsity cover the same tasks, those where each of their methods has every seed. "
+            "Trials of different budgets are different tasks, and are not averaged."
+        )
+    if any(not math.isnan(run.speed) for task in tasks for run in task.runs):
+        found.append(
+            "speeds: trials.csv has a trial's own updates per second (`speed/updates_per_second` in MLflow) and its stack's, which is that "
+            "times the trials that train as one model. seconds: a trial's share of its stack's time."
+        )
     return [*found, *budget_note(tasks)]
 
 
@@ -195,6 +204,7 @@ def _trial(run: Run) -> dict[str, Any]:
         "last": last, "best": best, "tail": tail, "final": final, "return": run.returns, "episodes": run.trial.episodes,
         "final_episodes": run.trial.final_episodes,
         "flops": run.points[-1].flops if run.points else math.nan, "seconds": run.points[-1].seconds if run.points else math.nan,
+        "trial_updates_per_second": run.speed, "stack_size": run.stack, "stack_updates_per_second": run.speed * run.stack,
         "actor_parameters": actor.get("parameters", {}).get("effective"), "actor_live_inputs": actor.get("live_inputs"),
     }  # fmt: skip
 
@@ -210,7 +220,9 @@ def _estimate(estimate: Estimate | None, places: int = 1) -> tuple[str, str]:
 
 def _range(estimate: Estimate | None, scale: float = 1, places: int | None = None) -> str:
     places = places if places is not None else 0 if scale == 100 else 1
-    return f"[{scale * estimate.low:,.{places}f}, {scale * estimate.high:,.{places}f}]" if estimate else ""
+    if estimate is None:
+        return ""
+    return estimate.note or f"[{scale * estimate.low:,.{places}f}, {scale * estimate.high:,.{places}f}]"
 
 
 def _escaped(text: str) -> str:

@@ -129,6 +129,49 @@ def test_methods_are_compared_over_the_same_tasks() -> None:
     assert found[0.95, "grasp"].left_out == tuple(f"{task} (1 failed: divergence)" for task in both)
 
 
+def test_budgets_are_never_averaged() -> None:
+    """A cell is algorithm x data x pruner x sparsity x updates: 5,000 updates of a dataset are no second task beside its 1,000."""
+    short = [*runs("dense", 0.0, [50.0, 50.0]), *runs("snip", 0.95, [40.0, 40.0])]
+    long = [replace(each, trial=replace(each.trial, updates=5000), outcome=80.0) for each in short]
+    tasks = of(short, long)
+    found = {row.name: (row.mean.value, row.tasks) for row in aggregates(tasks) if row.mean}
+    assert found == {
+        f"{name}, {budget}": (mean, (f"hopper-expert BC, {budget}",))
+        for budget, dense, snip in (("1,000 updates", 50.0, 40.0), ("5,000 updates", 80.0, 80.0))
+        for name, mean in (("dense, for 95 %", dense), ("SNIP 95 %", snip))
+    }
+    assert [panel.title for panel in figures.profiles(tasks)] == ["at 95 %, 1,000 updates", "at 95 %, 5,000 updates"]
+    assert [line.split(" cells")[0] for line in claim(tasks)] == [
+        "1,000 updates, at 95 %: 0 of 1", "5,000 updates, at 95 %: 1 of 1",
+    ]  # fmt: skip
+
+
+def test_settings_that_a_dataset_has_two_of_are_never_averaged() -> None:
+    given = [*runs("dense", 0.0, [50.0, 50.0]), *runs("snip", 0.95, [40.0, 40.0])]
+    other = [replace(each, trial=replace(each.trial, hyper={"learning_rate": 0.1})) for each in given]
+    names = [row.name for row in aggregates(of(given, other)) if row.method == "snip"]
+    assert names == ["SNIP 95 %, learning_rate 0.1", "SNIP 95 %, plain"]
+
+
+def test_one_seed_has_no_interval_and_ties_are_named() -> None:
+    (alone,) = of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [40.0]))
+    head, row = tables.against_rows(alone)
+    assert dict(zip(head, row, strict=True))["95 % interval"] == "one seed"
+    assert tables.cells_of(alone.cells["snip", 0.95])[3] == "one seed"
+    (panel,) = figures.by_sparsity([alone])
+    assert not drawn(panel).collections, "no bar, no band"
+    assert "one seed</small>" in page.grid([alone])
+    (tied,) = of(runs("dense", 0.0, [50.0, 50.0]), runs("snip", 0.95, [50.0, 50.0]), runs("grasp", 0.95, [60.0, 70.0]))
+    assert tables.cells_of(tied.cells["snip", 0.95])[3] == "seeds equal"
+    assert [row[5] for row in tables.against_rows(tied)[1:]] == ["all tied", "all above"]
+
+
+def test_an_interval_of_a_single_point_is_drawn() -> None:
+    (panel,) = figures.by_sparsity(of(runs("snip", 0.95, [40.0, 60.0])))
+    (bar,) = drawn(panel).collections
+    assert [tuple(end) for end in bar.get_segments()[0]] == [(bar.get_segments()[0][0][0], 40.0), (bar.get_segments()[0][0][0], 60.0)]
+
+
 def test_profiles_are_of_the_same_tasks() -> None:
     panels = {panel.title: drawn(panel) for panel in figures.profiles(two_tasks())}
     for title, highest in {"at 95 %": 40.0, "at 50 %": 100.0}.items():

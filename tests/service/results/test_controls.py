@@ -33,7 +33,13 @@ def test_the_interval_is_students_t() -> None:
 
 @pytest.mark.parametrize(
     ("differences", "verdict"),
-    [([10.0, 11, 12], "better"), ([-10.0, -11, -12], "worse"), ([10.0, 1, -5], "no difference shown"), ([50.0], "one seed says nothing")],
+    [
+        ([10.0, 11, 12], "better"),
+        ([-10.0, -11, -12], "worse"),
+        ([10.0, 1, -5], "no difference shown"),
+        ([50.0], "one seed says nothing"),
+        ([0.0, 0.0], "identical scores"),
+    ],
 )
 def test_the_verdict_follows_from_the_interval(differences: list[float], verdict: str) -> None:
     assert paired(differences).verdict == verdict
@@ -61,7 +67,7 @@ def test_a_trial_is_paired_with_its_own_controls_over_seeds() -> None:
         "small_dense": (None, "0 of 3 (3 missing)"),
     }  # fmt: skip
     text = text_of(found)
-    assert "its mask shuffled within layers    +5.0 [+5.0, +5.0]  n=3  better" in text
+    assert "its mask shuffled within layers    +5.0 seeds equal  n=3  better" in text
     assert "a small dense network                    n=0 of 3 (3 missing)  no seed has both" in text
     assert text_of(compare(runs([one for one in trials if one.control == "none" and one.pruner == "snip"], scores))) == ""
 

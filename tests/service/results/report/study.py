@@ -57,6 +57,18 @@ def spool(storage: Path, trial: Trial, scores: Scores, rate: float = 100.0, hidd
     return state
 
 
+def spooled_together(storage: Path, trials: list[Trial], scores: Scores, rate: float) -> list[tuple[Trial, str]]:
+    """The same of trials that trained as one stack and finished, `rate` updates a second all together."""
+    listener = StackSpool(Stack(tuple(trials)), storage, {trial.dataset: ORIGIN for trial in trials}, trials[0].updates)
+    for update, episodes in scores.items():
+        listener(Trained(update, [{"train/actor_loss": 1.0}] * len(trials), rate))
+        listener(Evaluated(update, [{"returns": [30.0 * score for score in episodes], "scores": episodes}] * len(trials)))
+        listener(Checkpointed(update))
+    listener(Finished(trials[0].updates, trials[0].updates / rate, "sparse"))
+    listener.close()
+    return [(trial, "done") for trial in trials]
+
+
 def masks(trial: Trial, hidden: int) -> tuple[Mask, dict[str, dict[str, object]]]:
     """Random masks and what they are: a middle layer that is nearly empty, an input that is cut at 95 % and above."""
     family, inputs, outputs = SHAPES[trial.dataset.split("/")[1]]

@@ -21,7 +21,8 @@ from service.results.report.style import Panel, sheets
 from service.results.runs import Run
 from service.storage import paths
 from service.tracking.runs import Tracking
-from tests.service.results.report.conftest import trial
+from tests.service.results.report.conftest import scores, trial
+from tests.service.results.report.study import ship, spooled_together
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 
@@ -54,7 +55,7 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
     assert re.search(r"Random \(ERK\) 95 %  0  +hopper-expert BC \(1 failed: divergence\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 99 %  +0  +hopper-expert BC \(1 missing\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 95 %  +2  +57\.0  ", over)  # of 89 and 25
-    assert "n = 1 and 2 seeds are few: the interval of 2 is their range" in text
+    assert "n = 1 and 2 seeds are few: one has no interval, that of 2 is their range" in text
 
 
 def test_the_papers_claim_is_counted(made: Path) -> None:
@@ -73,6 +74,22 @@ def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) 
     pruned = rows[trial("snip", 0.95, 0).key]
     assert 0 < pruned["flops"] < 0.3 * dense["flops"]
     assert pruned["actor_live_inputs"] <= 9
+
+
+def test_a_trials_speed_and_its_stacks_have_names_of_their_own(tmp_path: Path, monkeypatch) -> None:
+    """Two trials that train as one model make 100 updates a second together, 50 each."""
+    import pyarrow.parquet
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    pair = [trial("snip", 0.95, seed) for seed in (0, 1)]
+    ship(storage, "pair", spooled_together(storage, pair, scores(50.0), rate=100.0), Tracking(storage))
+    monkeypatch.setattr("service.results.report.build.FIGURES", {})
+    assert main(["report", "pair", "--storage", str(storage), "--to", str(tmp_path / "made")]) == 0
+    rows = pyarrow.parquet.read_table(tmp_path / "made" / "trials.parquet").to_pylist()
+    assert [(row["trial_updates_per_second"], row["stack_size"], row["stack_updates_per_second"]) for row in rows] == [(50, 2, 100)] * 2
+    assert "a trial's own updates per second" in (tmp_path / "made" / "table.txt").read_text()
 
 
 def test_everything_is_there_and_on_the_parent_runs(made: Path, storage: Path) -> None:
