@@ -1,7 +1,7 @@
 """Where the time of a TD3+BC update goes, and what it costs made anew: `python -m benchmarks.speed.update_profile [--sparsity 0.95]`.
 
-A sparse update is a list of calls (trainables/tensors/tape.py), so each call is timed by itself; what a tape saves is seen by making
-the same updates without it, in turn.
+A sparse update is a list of calls (trainables/tensors/tape.py), so each call is timed by itself, which costs a microsecond for each; what a
+tape saves is seen by making the same updates without it, in turn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,24 @@ import torch
 
 from benchmarks.speed.updates import Ours
 from trainables.datasets.table import load_table
+from trainables.tensors import calls
 
 PARTS = {
-    "winnow_forward": "networks forward (C)",
-    "winnow_backward": "networks backward (C)",
-    "winnow_gather": "minibatch (C)",
-    "winnow_track": "target networks (C)",
-    "_by_native": "Adam (C)",
-    "<lambda>": "draws",
+    "winnow_replayed_forward": "networks forward (C)",
+    "winnow_replayed_backward": "networks backward (C)",
+    "winnow_elementwise": "losses and their gradients (C)",
+    "winnow_sum": "losses and their gradients (C)",
+    "winnow_replayed_gather": "minibatch (C)",
+    "winnow_replayed_track": "target networks (C)",
+    "winnow_adam": "Adam (C)",
+    "winnow_move": "draws",
 }
 ROUNDS = 10
 
 
 def part_of(call: Any) -> str:
-    function = call.func if isinstance(call, partial) else call
-    return PARTS.get(getattr(function, "__name__", ""), "losses and their gradients (torch)")
+    named = {calls.address(name): part for name, part in PARTS.items()}
+    return named[call.function] if isinstance(call, calls.Call) else "losses and their gradients (torch)"
 
 
 def timed(call: Callable[[], object], part: str, spent: Counter[str]) -> Callable[[], None]:
@@ -67,7 +69,11 @@ def main() -> None:
     spent: Counter[str] = Counter()
     for repeat, _ in profiled.make.recordings.values():
         tape = repeat.__self__  # type: ignore[union-attr]
-        tape.calls = [timed(call, part_of(call), spent) for call in tape.calls]
+        steps = [timed(prepare, "draws", spent) for prepare in tape.before]
+        for call in tape.calls:
+            run = calls.together([call]) if isinstance(call, calls.Call) else call
+            steps.append(timed(run, part_of(call), spent))
+        tape.steps = steps
     times: dict[str, list[float]] = {"repeated": [], "made anew": [], "profiled": []}
     for _ in range(ROUNDS):
         for name, ours in zip(times, (repeated, anew, profiled), strict=True):

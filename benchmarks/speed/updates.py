@@ -1,14 +1,16 @@
-"""Updates per second against d3rlpy, interleaved in one run on one core: `make bench`.
+"""Updates per second against d3rlpy and plain torch, interleaved in one run on one core: `make bench`.
 
-Both train on the same table with batches of 256; ours runs the loop of trainables/run.py. Prints each rate's median, the ratio to the
-peer with its spread over the rounds (lowest - highest), and writes them as JSON.
+All train on the same table with batches of 256; ours runs the loop of trainables/run.py. Prints each rate's median, the ratios to the
+peers with their spread over the rounds (lowest - highest), and writes them as JSON, with the processor's name.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import Table, load_table
+from trainables.native import build
 from trainables.pruning.prune import prune
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
@@ -49,6 +52,7 @@ CASES = [
     ("bc", "dense", 0.0, "auto"),
     ("bc", "snip", 0.95, "auto"),
 ]
+SERVED = {"d3rlpy": ("td3_bc", "iql", "cql", "bc"), "plain": ("td3_bc", "iql", "bc")}  # algorithms of each peer
 HYPER = {"cql": {"hidden": (256, 256)}}  # d3rlpy's; all else has the same sizes by default
 
 
@@ -89,12 +93,12 @@ def save(table: Table, to: str | IO[bytes]) -> None:
 
 
 class Peer:
-    """d3rlpy in a worker process of its own environment; idle while ours is timed."""
+    """A peer in a worker process of its own environment; idle while others are timed."""
 
-    def __init__(self, python: str, table: Table) -> None:
+    def __init__(self, name: str, python: str, table: Table) -> None:
         self.file = tempfile.NamedTemporaryFile(suffix=".npz")  # noqa: SIM115
         save(table, self.file)
-        program = str(Path(__file__).with_name("peer_d3rlpy.py"))
+        program = str(Path(__file__).with_name(f"peer_{name}.py"))
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self.worker = subprocess.Popen(
             [python, program, self.file.name],
@@ -112,6 +116,14 @@ class Peer:
         return float(json.loads(self.worker.stdout.readline()))
 
 
+def processor() -> str:
+    """Its model and the size of its first cache, which decides more than the model's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    cache = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
+    return model + (f", {cache.read_text().strip().removesuffix('K')} kB of L1" if cache.exists() else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
@@ -122,25 +134,26 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     table = load_table(given.dataset)
-    peer = Peer(given.peer, table)
-    found = []
+    peers = {"d3rlpy": Peer("d3rlpy", given.peer, table), "plain": Peer("plain", sys.executable, table)}
+    found: list[dict[str, object]] = []
     for name in dict.fromkeys(case[0] for case in CASES):
         cases = [case for case in CASES if case[0] == name]
         ours = [Ours(table, case) for case in cases]
         updates = [max(20, int(0.7 / (trial.seconds(64) / 64))) for trial in ours]  # about 0.7 s each
-        theirs = max(20, int(1.5 / (peer.seconds(name, 30) / 30)))
+        theirs = {peer: max(20, int(1.5 / (run.seconds(name, 30) / 30))) for peer, run in peers.items() if name in SERVED[peer]}
         rows: list[list[float]] = [[] for _ in cases]
-        peers: list[float] = []
+        others: dict[str, list[float]] = {peer: [] for peer in theirs}
         for _ in range(given.rounds):
-            peers.append(theirs / peer.seconds(name, theirs))
+            for peer, count in theirs.items():
+                others[peer].append(count / peers[peer].seconds(name, count))
             for row, trial, count in zip(rows, ours, updates, strict=True):
                 row.append(count / trial.seconds(count))
-        print(f"{name}: d3rlpy {statistics.median(peers):.1f} updates/s", flush=True)
+        print(name, *(f"{peer} {statistics.median(rates):.1f} updates/s" for peer, rates in others.items()), sep=", ", flush=True)
         for case, trial, row in zip(cases, ours, rows, strict=True):
-            ratios = [own / other for own, other in zip(row, peers, strict=True)]
+            ratios = {peer: [own / other for own, other in zip(row, rates, strict=True)] for peer, rates in others.items()}
+            shown = "  ".join(f"{statistics.median(r):5.1f}x {peer} ({min(r):.1f} - {max(r):.1f})" for peer, r in ratios.items())
             print(
-                f"  {case[1]:>14} {100 * case[2]:4.0f} %  {trial.agent.execution:>6}  {statistics.median(row):7.0f} updates/s"
-                f"  {statistics.median(ratios):5.1f}x  ({min(ratios):.1f} - {max(ratios):.1f})",
+                f"  {case[1]:>14} {100 * case[2]:4.0f} %  {trial.agent.execution:>6}  {statistics.median(row):7.0f} updates/s  {shown}",
                 flush=True,
             )
             found.append(
@@ -150,15 +163,16 @@ def main() -> None:
                     "sparsity": case[2],
                     "execution": trial.agent.execution,
                     "updates_per_second": statistics.median(row),
-                    "d3rlpy_updates_per_second": statistics.median(peers),
-                    "ratio": statistics.median(ratios),
+                    "peers": {peer: statistics.median(rates) for peer, rates in others.items()},
                     "ratios": ratios,
                 }
             )
     rates = {(row["algorithm"], row["pruner"], row["sparsity"]): row["updates_per_second"] for row in found if row["execution"] == "sparse"}
     faster = rates["td3_bc", "snip", 0.95] / rates["td3_bc", "snip", 0.8]
     print(f"td3_bc, snip: {faster:.2f}x faster with 5 % kept than with 20 %, {faster / 4:.2f} of proportional")
-    given.to.write_text(json.dumps(found, indent=1) + "\n")
+    measured = json.loads(given.to.read_text()) if given.to.exists() else {}
+    measured[processor()] = {"date": str(datetime.date.today()), "kernels": build.simd(), "rows": found}
+    given.to.write_text(json.dumps(measured, indent=1) + "\n")
 
 
 if __name__ == "__main__":
