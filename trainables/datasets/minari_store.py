@@ -45,8 +45,6 @@ except Exception as error:
         error = error.__cause__
     sys.exit("download failed: " + (str(error).strip() or type(error).__name__).splitlines()[0])
 """
-# Settings of an environment that change a picture, not a return.
-COSMETIC = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom", "visual_options"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +74,12 @@ def read_metadata(dataset: str) -> Metadata:
         if not isinstance(raw, dict):
             raise ValueError("not a JSON object")
         transitions, episodes = int(raw["total_steps"]), int(raw["total_episodes"])
-        spec = json.loads(raw["env_spec"]) if raw.get("env_spec") else {}
         spaces = [json.loads(raw[name]) if raw.get(name) else None for name in ("observation_space", "action_space")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(dataset, path / "metadata.json", error) from None
     if transitions < 1 or episodes < 1:
         raise UserError(f"dataset {dataset!r} is empty: {transitions} transitions in {episodes} episodes")
-    environment = _environment(dataset, spec)
+    environment, horizon, note = _declared(dataset, raw)
     observation_low, _ = _box(dataset, environment, "observation", spaces[0])
     low, high = _box(dataset, environment, "action", spaces[1])
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
@@ -98,9 +95,9 @@ def read_metadata(dataset: str) -> Metadata:
         action_low=low,
         action_high=high,
         environment=environment,
-        horizon=_horizon(dataset, environment, spec),
+        horizon=horizon,
         reference=_reference(environment, raw),
-        note=_note(raw),
+        note="; ".join(filter(None, (_mujoco(raw), note))),
     )
 
 
@@ -203,30 +200,31 @@ def _box(dataset: str, environment: str, kind: str, given: dict[str, Any] | None
     return np.broadcast_to(low, tuple(given["shape"])).copy(), np.broadcast_to(high, tuple(given["shape"])).copy()
 
 
-def _horizon(dataset: str, environment: str, spec: dict[str, Any]) -> int:
-    if spec.get("max_episode_steps"):
-        return int(spec["max_episode_steps"])
-    known = environments.make(environment).spec
-    if known is None or not known.max_episode_steps:
-        raise UserError(f"dataset {dataset!r}: environment {environment!r} has no time limit (max_episode_steps)")
-    return int(known.max_episode_steps)
+def _declared(dataset: str, raw: dict[str, Any]) -> tuple[str, int, str]:
+    """The environment to play, its time limit, and a note where it is not the one that the data was recorded in.
 
-
-def _environment(dataset: str, spec: dict[str, Any]) -> str:
-    """The dataset's environment as `environments.make` takes it, with the settings it was recorded in where they are not its defaults.
-
-    `module:Name-v0`, so that it is registered first, where it is not gymnasium's own."""
-    name = str(spec.get("id") or "")
-    if not name:
+    A dataset may declare an environment for evaluation (`eval_env_spec`); else it is the one of the recording (`env_spec`)."""
+    specs = [_spec(dataset, name, raw.get(name)) for name in ("eval_env_spec", "env_spec")]
+    if not any(specs):
         raise UserError(f"dataset {dataset!r} names no environment (env_spec), so policies trained on it cannot be evaluated")
-    module = str(spec.get("entry_point") or "").partition(":")[0]
-    name = name if ":" in name or module.partition(".")[0] in ("", "gymnasium") else f"{module}:{name}"
-    settings = {kind: value for kind, value in (spec.get("kwargs") or {}).items() if kind not in COSMETIC}
-    if settings:
-        registered = environments.make(name).spec
-        defaults = json.loads(json.dumps(registered.kwargs if registered else {}, default=str))
-        settings = {kind: value for kind, value in settings.items() if kind not in defaults or defaults[kind] != value}
-    return environments.written(name, settings)
+    played, recorded = (spec or specs[1] or specs[0] for spec in specs)
+    try:
+        environment, horizon = environments.declared(played)
+        note = "" if played == recorded else environments.declared(recorded)[0]
+    except UserError as error:
+        raise UserError(f"dataset {dataset!r}: {error}") from None
+    if horizon is None:
+        raise UserError(f"dataset {dataset!r}: environment {environment!r} has no time limit (max_episode_steps)")
+    return environment, horizon, "" if note in ("", environment) else f"recorded in {note}, played in its eval_env_spec, {environment}"
+
+
+def _spec(dataset: str, name: str, text: Any) -> dict[str, Any]:
+    """An EnvSpec of the metadata; empty where there is none."""
+    try:
+        spec = json.loads(text) if text else {}
+        return spec if isinstance(spec, dict) and spec.get("id") else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"dataset {dataset!r}: the {name} in its metadata is not the JSON of an EnvSpec ({one_line(error)})") from None
 
 
 def _reference(environment: str, raw: dict[str, Any]) -> Reference:
@@ -236,7 +234,7 @@ def _reference(environment: str, raw: dict[str, Any]) -> Reference:
     return environments.reference(environment) or environments.UNKNOWN
 
 
-def _note(raw: dict[str, Any]) -> str:
+def _mujoco(raw: dict[str, Any]) -> str:
     """One line where the dataset pins another mujoco than the installed one: trajectories differ between versions."""
     import importlib.metadata
 

@@ -4,10 +4,12 @@
     RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for; left out if unknown
     SOURCE                          optional: where the two come from; D4RL's constants otherwise
     OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
+    TIME_LIMIT                      optional: the time steps after which gymnasium ends an episode; read without importing gymnasium
     RUNNER                          optional: then its v5 episodes are played without gymnasium's `step`, bit-equal, in half the time
 
 `make` builds any id that gymnasium knows, or that a module registers which the user has named (_modules.py). An environment with settings
 of its own is written as its id and a JSON object, `Ant-v4 {"use_contact_forces": true}`: this one text names the environment everywhere.
+Two settings are not the environment's but what is put around it: `max_episode_steps`, and `additional_wrappers` (_wrappers.py).
 
 Importing this package, and asking for a reference, imports no gymnasium: planning needs both at once.
 """
@@ -24,6 +26,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from trainables import plugins
+from trainables.environments import _wrappers
 from trainables.environments._modules import environment_variables, import_for, name_modules, named_modules
 from trainables.errors import UserError, one_line
 
@@ -54,6 +57,11 @@ class Reference:
 
 # Settings that change what is observed, not what an episode returns. (Contact forces cost D4RL's Ant too, but its constants include that.)
 OBSERVED = {"include_cfrc_ext_in_observation", "exclude_current_positions_from_observation", "use_contact_forces"}
+
+TIME_LIMIT = "max_episode_steps"  # among the settings of an environment
+
+# Settings that change a picture, not a return.
+COSMETIC = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom", "visual_options"}
 
 UNKNOWN = Reference(math.nan, math.nan, "none known")
 
@@ -105,8 +113,8 @@ def family_of(environment: str) -> str | None:
 
 def reference(environment: str) -> Reference | None:
     """Random and expert returns of the environment's family; None if no file has them, or for settings that may change returns."""
-    family = family_of(environment)
-    if family is None or read(environment)[1].keys() - OBSERVED:
+    family, (_, settings) = family_of(environment), read(environment)
+    if family is None or settings.keys() - OBSERVED - {_wrappers.KEY} or not _wrappers.neutral(settings.get(_wrappers.KEY, ())):
         return None
     module = plugins.load("environments", family)
     if not hasattr(module, "EXPERT_RETURN"):
@@ -117,28 +125,59 @@ def reference(environment: str) -> Reference | None:
 
 def observation_names(environment: str, size: int) -> tuple[str, ...] | None:
     """The names of the `size` dimensions of an observation; None if the environment has no file, or has more dimensions than it."""
-    family = None if read(environment)[1] else family_of(environment)
+    family = None if read(environment)[1].keys() - {TIME_LIMIT} else family_of(environment)
     names = () if family is None else tuple(getattr(plugins.load("environments", family), "OBSERVATION_NAMES", ()))
     return names[:size] if 0 < size <= len(names) else None
 
 
 def runner(environment: str) -> Runner | None:
     """How to observe and reward a v5 environment straight from MuJoCo's state; None if its family's file has
-    no RUNNER, and for an environment with settings of its own."""
+    no RUNNER, and for an environment with settings of its own, but for its time limit."""
+    family, (name, settings) = family_of(environment), read(environment)
+    plain = name.endswith("-v5") and not settings.keys() - {TIME_LIMIT}
+    return getattr(plugins.load("environments", family), "RUNNER", None) if family and plain else None
+
+
+def declared(spec: Mapping[str, Any]) -> tuple[str, int | None]:
+    """The environment of an EnvSpec's JSON as one text, and its time limit: wrappers and a limit that differ from its registration's and
+    settings that differ from its defaults are part of the text, unless they change pictures only.
+
+    It is `module:Name-v0`, so that it is registered first, where it is not gymnasium's own. Raises UserError where it cannot be made."""
+    name = str(spec["id"])
+    module = str(spec.get("entry_point") or "").partition(":")[0]
+    name = name if ":" in name or module.partition(".")[0] in ("", "gymnasium") else f"{module}:{name}"
+    settings = {kind: value for kind, value in (spec.get("kwargs") or {}).items() if kind not in COSMETIC}
+    wrappers = _wrappers.listed(spec.get(_wrappers.KEY) or (), name)
+    limit, registered = spec.get(TIME_LIMIT), _time_limit(name)
+    if settings or wrappers or not registered:
+        env = make(name)
+        known, prior = env.spec, _wrappers.after(getattr(env.spec, _wrappers.KEY, ()), wrappers, name) if wrappers else []
+        env.close()
+        defaults = json.loads(json.dumps(known.kwargs if known else {}, default=str))
+        settings = {kind: value for kind, value in settings.items() if kind not in defaults or defaults[kind] != value}
+        settings |= {_wrappers.KEY: prior} if prior else {}
+        registered = known.max_episode_steps if known else None
+    if limit and limit != registered:
+        settings[TIME_LIMIT] = int(limit)
+    return written(name, settings), int(limit or registered or 0) or None
+
+
+def _time_limit(environment: str) -> int | None:
     family = family_of(environment)
-    return getattr(plugins.load("environments", family), "RUNNER", None) if family and environment.endswith("-v5") else None
+    return getattr(plugins.load("environments", family), "TIME_LIMIT", None) if family else None
 
 
 def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     """Build the environment without printing anything, with gymnasium's defaults except for the settings in its text (`written`).
 
     With `drawn`, its `render` returns pictures. The id `module:Name-v0` is registered by the module. Raises UserError for a module that
-    nobody named, with the nearest ids for an id that gymnasium does not know or cannot build, and for settings that the environment does
-    not take.
+    nobody named, with the nearest ids for an id that gymnasium does not know or cannot build, and for settings or wrappers that cannot be
+    made.
     """
     import gymnasium
 
     environment, settings = read(environment)
+    wrappers = settings.pop(_wrappers.KEY, [])
     import_for(environment, {id.partition(":")[0] for ids in families().values() for id in ids if ":" in id})
     try:
         with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
@@ -146,7 +185,7 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
             known = gymnasium.registry.get(environment.rpartition(":")[2])
             # Not every class takes a render_mode; one that is registered with a window is made without it.
             mode = {"render_mode": "rgb_array" if drawn else None} if drawn or (known and "render_mode" in known.kwargs) else {}
-            return gymnasium.make(environment, disable_env_checker=True, **(settings | mode))
+            env = gymnasium.make(environment, disable_env_checker=True, **(settings | mode))
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
@@ -158,3 +197,4 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     except Exception as error:  # an environment's code may raise anything
         given = f" with the settings {settings}" if settings else ""
         raise UserError(f"environment {environment!r} cannot be made{given}: {type(error).__name__}: {one_line(error)}") from None
+    return _wrappers.put_on(env, wrappers, environment)

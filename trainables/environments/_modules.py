@@ -42,14 +42,18 @@ def import_for(environment: str, declared: Collection[str]) -> None:
     """Import all named modules, which may register environments. Raises UserError, before that, where the environment's id asks for another
     one: a module is allowed that is named or imported, or in a named package, or `declared` by a file here."""
     module, separator, _ = environment.partition(":")
-    names = named_modules()
-    if separator and module not in {*sys.modules, *declared} and not any(f"{module}.".startswith(f"{name}.") for name in names):
-        raise UserError(
-            f"environment {environment!r} is made by the module {module}, and only modules that you name are imported: "
-            f"--import {module}, or {VARIABLE}={module}"
-        )
-    for name in names:
+    if separator and module not in declared:
+        check_named(module, f"environment {environment!r}")
+    for name in named_modules():
         try:
             importlib.import_module(name)
         except Exception as error:  # a module's code may raise anything
             raise UserError(f"--import {name}: it cannot be imported ({type(error).__name__}: {one_line(error)})") from None
+
+
+def check_named(module: str, what: str) -> None:
+    """Raise UserError where `what` is made by a module that is neither imported nor named, nor in a named package."""
+    if module not in sys.modules and not any(f"{module}.".startswith(f"{name}.") for name in named_modules()):
+        raise UserError(
+            f"{what} is made by the module {module}, and only modules that you name are imported: --import {module}, or {VARIABLE}={module}"
+        )

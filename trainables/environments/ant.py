@@ -1,6 +1,7 @@
 """Ant: walk forward on four legs; O = 105 (v4: 27, without contact forces), A = 8, terminates outside a healthy height."""
 
 IDS = ("Ant-v5", "Ant-v4")
+TIME_LIMIT = 1000
 
 # D4RL, d4rl/infos.py: REF_MIN_SCORE and REF_MAX_SCORE of ant-*-v2 (returns of a random and of a SAC expert policy).
 RANDOM_RETURN = -325.6

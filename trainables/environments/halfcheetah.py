@@ -3,6 +3,7 @@
 from trainables.environments import Runner
 
 IDS = ("HalfCheetah-v5", "HalfCheetah-v4")
+TIME_LIMIT = 1000
 
 # D4RL, d4rl/infos.py: REF_MIN_SCORE and REF_MAX_SCORE of halfcheetah-*-v2 (returns of a random and of a SAC expert policy).
 RANDOM_RETURN = -280.178953

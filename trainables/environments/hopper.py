@@ -5,6 +5,7 @@ from math import inf
 from trainables.environments import Runner
 
 IDS = ("Hopper-v5", "Hopper-v4")
+TIME_LIMIT = 1000
 
 # D4RL, d4rl/infos.py: REF_MIN_SCORE and REF_MAX_SCORE of hopper-*-v2 (returns of a random and of a SAC expert policy).
 RANDOM_RETURN = -20.272305
