@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.datasets import local
+from trainables.datasets.minari_store import outside
 from trainables.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 NEEDED, OPTIONAL = ("observations", "actions", "rewards", "terminals"), ("timeouts", "next_observations")
 TABLES = ("observations", "actions", "next_observations")  # [N, n]; the others are [N]
-SLACK = 1e-3  # how far an action may lie outside the box: float32 rounds
 
 Fields = dict[str, npt.NDArray[Any]]
 
@@ -126,10 +126,10 @@ def check_fit(file: Path, fields: Fields, env: Any, environment: str) -> None:
         if space.shape != fields[name].shape[1:]:
             raise UserError(f"{file}: {name} are of {fields[name].shape[1]} numbers, those of {environment} of {space.shape}")
     low, high = env.action_space.low, env.action_space.high
-    outside = ((fields["actions"] < low - SLACK) | (fields["actions"] > high + SLACK)).any(axis=1)
-    if outside.any():
+    wrong = outside(fields["actions"], low, high)
+    if wrong.any():
         raise UserError(
-            f"{file}: {int(outside.sum())} of {len(outside)} actions lie outside {environment}'s box {low.tolist()} to {high.tolist()}"
+            f"{file}: {int(wrong.sum())} of {len(wrong)} actions lie outside {environment}'s box {low.tolist()} to {high.tolist()}"
         )
 
 

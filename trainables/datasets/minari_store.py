@@ -26,6 +26,7 @@ Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArra
 Bounds = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
+SLACK = 1e-3  # how far an action may lie outside the box: float32 rounds
 # Minari's client, run as a program because its search has no time limit except being killed. The last line on stderr is the error.
 _CLIENT = """\
 import sys
@@ -121,6 +122,11 @@ def read_episodes(metadata: Metadata) -> Iterator[Episode]:
         for episode in minari.MinariDataset(metadata.path).storage.get_episodes(range(metadata.episodes)):
             observations, actions, rewards, terminations = (np.asarray(episode[name]) for name in names)
             yield observations, actions, rewards, terminations
+
+
+def outside(actions: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which of the actions [N, A] lie outside the box [A] by more than rounding: [N]."""
+    return np.asarray(((actions < low - SLACK) | (actions > high + SLACK)).any(axis=-1))
 
 
 def download(dataset: str) -> None:

@@ -104,7 +104,7 @@ def load_table(dataset: str, verify: bool = False) -> Table:
         episode_returns=prepared.arrays["episode_returns"],
         episode_lengths=prepared.arrays["episode_lengths"],
         hash=content,
-        note=metadata.note,
+        note="; ".join(filter(None, (metadata.note, _outside(metadata, prepared)))),
     )
 
 
@@ -147,15 +147,30 @@ def _prepare(metadata: Metadata, key: str) -> Prepared:
 
 
 def _summed_up(rows: Rows, metadata: Metadata) -> Arrays:
-    """Write all episodes into `rows`; returns the episodes' lengths and returns, and the observations' mean and deviation [O]."""
+    """Write all episodes into `rows`; returns the episodes' lengths and returns, the observations' mean and deviation [O], and the least
+    and largest actions [2, A]."""
     lengths, returns = _fill(rows, metadata)
-    observations = rows[:, : metadata.observation_size]
+    observations, actions = np.split(rows[:, : metadata.observation_size + metadata.action_size], [metadata.observation_size], axis=1)
     return {
         "mean": observations.mean(axis=0, dtype=np.float64).astype(np.float32),
         "std": observations.std(axis=0, dtype=np.float64).astype(np.float32),
         "episode_returns": np.array(returns, np.float32),
         "episode_lengths": np.array(lengths, np.int64),
+        "action_extremes": np.stack([actions.min(axis=0), actions.max(axis=0)]),
     }
+
+
+def _outside(metadata: Metadata, prepared: Prepared) -> str:
+    """One line where actions lie outside the dataset's action box. The rows are read for their number only then."""
+    low, high = metadata.action_low, metadata.action_high
+    extremes = prepared.arrays["action_extremes"]
+    if not minari_store.outside(extremes, low, high).any():
+        return ""
+    actions = prepared.rows[:, metadata.observation_size : metadata.observation_size + metadata.action_size]
+    count = int(minari_store.outside(actions, low, high).sum())
+    furthest = float(np.maximum(low - extremes[0], extremes[1] - high).max())
+    box = f"{low.tolist()} to {high.tolist()}"
+    return f"{count} of {len(actions)} actions lie outside the action box {box}, by up to {furthest:.3g}: a policy cannot take them"
 
 
 def _fill(rows: npt.NDArray[np.float32], metadata: Metadata) -> tuple[list[int], list[float]]:

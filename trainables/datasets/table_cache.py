@@ -2,7 +2,7 @@
 
 Below $WINNOW_CACHE, else ~/.cache/winnow/tables:
     <digest>.npy              rows [N, O+A+1+O+1], named by the hash of the rows and the episodes' lengths
-    <digest>.npz              mean, std, episode_returns, episode_lengths
+    <digest>.npz              mean, std, episode_returns, episode_lengths, action_extremes
     index/<key>.json          digest, and the hash of the .npz, of the dataset files with this path, size and modification time
     verified/<host>.<digest>.json   size, modification time and inode of both files when their hashes were last compared
 
@@ -30,7 +30,7 @@ from trainables.errors import UserError
 from trainables.storage import cache
 from trainables.storage.files import runs
 
-FORMAT = 2  # raise it when rows would come out differently, or the files lie elsewhere
+FORMAT = 3  # raise it when rows would come out differently, or the files lie elsewhere
 Arrays = dict[str, npt.NDArray[Any]]
 Rows = npt.NDArray[np.float32]
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainables.datasets.minari_store import SLACK
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.simulation.evaluator import Evaluator
 
 
 def evaluator_of(table: Table, seeds: Sequence[Sequence[int]]) -> Evaluator:
-    """An evaluator in the environment of a dataset; raises UserError where observations or actions of the two differ in size."""
+    """An evaluator in the environment of a dataset; raises UserError where observations or actions of the two differ in size, and where
+    the dataset's action box is wider than the environment's: a policy would be scaled to actions that are clipped."""
     evaluator = Evaluator(table.environment, seeds)
     sizes, wanted = (table.observation_size, table.action_size), (evaluator.observation_size, evaluator.action_size)
     if sizes != wanted:
         evaluator.close()
         raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
+    low, high = evaluator.action_low, evaluator.action_high
+    wider = ((table.action_low < low - SLACK) | (table.action_high > high + SLACK)).sum()
+    if wider:
+        evaluator.close()
+        ours, theirs = (f"{a.tolist()} to {b.tolist()}" for a, b in ((table.action_low, table.action_high), (low, high)))
+        raise UserError(
+            f"dataset {table.dataset!r}: its action box {ours} is wider than that of {table.environment}, {theirs}, in {wider} of "
+            f"{len(low)} dimensions; its metadata.json must declare the box, or the wrapper, that its actions were recorded through"
+        )
     return evaluator
