@@ -284,7 +284,8 @@ def usable(device: str) -> str:
 def input_names(table: Table) -> list[str]:
     """The dimensions of observation and action, by the environment's names for observations where there are any."""
     size = table.observation_size
-    observations = environments.observation_names(table.environment, size) or [f"observation {index}" for index in range(size)]
+    named = environments.observation_names(table.environment, size) or table.observation_names
+    observations = named or [f"observation {index}" for index in range(size)]
     return [*observations, *(f"action {index}" for index in range(table.action_size))]
 
 

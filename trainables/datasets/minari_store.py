@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.datasets import local
+from trainables.datasets.spaces import Flat, flat
 from trainables.environments import Reference
 from trainables.errors import UserError, one_line
 
 Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
-Bounds = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
 SLACK = 1e-3  # how far an action may lie outside the box: float32 rounds
@@ -64,6 +64,7 @@ class Metadata:
     environment: str
     horizon: int
     reference: Reference
+    observation: Flat
     note: str
 
 
@@ -81,8 +82,8 @@ def read_metadata(dataset: str) -> Metadata:
     if transitions < 1 or episodes < 1:
         raise UserError(f"dataset {dataset!r} is empty: {transitions} transitions in {episodes} episodes")
     environment, horizon, note = _declared(dataset, raw)
-    observation_low, _ = _box(dataset, environment, "observation", spaces[0])
-    low, high = _box(dataset, environment, "action", spaces[1])
+    observation, action = (flat(dataset, environment, kind, space) for kind, space in zip(("observation", "action"), spaces, strict=True))
+    low, high = action.low, action.high
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise UserError(f"dataset {dataset!r}: the action space {low.tolist()} to {high.tolist()} is not bounded")
     return Metadata(
@@ -91,13 +92,14 @@ def read_metadata(dataset: str) -> Metadata:
         format=str(raw.get("data_format", "hdf5")),
         transitions=transitions,
         episodes=episodes,
-        observation_size=observation_low.size,
+        observation_size=observation.low.size,
         action_size=low.size,
         action_low=low,
         action_high=high,
-        environment=environment,
+        environment=environments.flattened(environment) if observation.parts else environment,
         horizon=horizon,
         reference=_reference(environment, raw),
+        observation=observation,
         note="; ".join(filter(None, (_mujoco(raw), note))),
     )
 
@@ -105,22 +107,26 @@ def read_metadata(dataset: str) -> Metadata:
 def read_episodes(metadata: Metadata) -> Iterator[Episode]:
     """Yield observations [T+1, O], actions [T, A], rewards [T], terminations [T] of each episode, in the dataset's order.
 
+    Dict observations are flattened.
     HDF5 is read directly (Minari's reader also decodes infos, ten times the data in the hub's sets); other formats by Minari.
     """
-    names = ("observations", "actions", "rewards", "terminations")
+    names = ("actions", "rewards", "terminations")
     if metadata.format == "hdf5":
         import h5py
 
         with h5py.File(metadata.path / "main_data.hdf5", "r") as file:
             for i in range(metadata.episodes):
                 group = file[f"episode_{i}"]
-                observations, actions, rewards, terminations = (group[name][()] for name in names)
+                held = group["observations"]
+                observations = metadata.observation.vectors(held if metadata.observation.parts else held[()])
+                actions, rewards, terminations = (group[name][()] for name in names)
                 yield observations, actions, rewards, terminations
     else:
         import minari
 
         for episode in minari.MinariDataset(metadata.path).storage.get_episodes(range(metadata.episodes)):
-            observations, actions, rewards, terminations = (np.asarray(episode[name]) for name in names)
+            observations = metadata.observation.vectors(episode["observations"])
+            actions, rewards, terminations = (np.asarray(episode[name]) for name in names)
             yield observations, actions, rewards, terminations
 
 
@@ -192,18 +198,6 @@ def _fetch(dataset: str, scratch: Path) -> str:
 def unreadable(dataset: str, path: Path, error: BaseException) -> UserError:
     """The error for a damaged file of a dataset."""
     return UserError(f"dataset {dataset!r}: {path} cannot be read ({type(error).__name__}: {one_line(error)})")
-
-
-def _box(dataset: str, environment: str, kind: str, given: dict[str, Any] | None) -> Bounds:
-    """Bounds of a flat Box space, from the metadata or from the environment if it has none."""
-    if given is None:
-        space = getattr(environments.make(environment), f"{kind}_space")
-        given = {"type": type(space).__name__, "shape": space.shape, "low": getattr(space, "low", 0), "high": getattr(space, "high", 0)}
-    if given.get("type") != "Box" or len(given["shape"]) != 1:
-        what = f"{given.get('type')} {given.get('shape', '')}".strip()
-        raise UserError(f"dataset {dataset!r}: its {kind} space is {what}; only flat Box spaces can be trained on")
-    low, high = (np.asarray(given[side], np.float32) for side in ("low", "high"))
-    return np.broadcast_to(low, tuple(given["shape"])).copy(), np.broadcast_to(high, tuple(given["shape"])).copy()
 
 
 def _declared(dataset: str, raw: dict[str, Any]) -> tuple[str, int, str]:

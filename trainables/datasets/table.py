@@ -46,6 +46,7 @@ class Table:
     episode_lengths: npt.NDArray[np.int64] = field(repr=False)
     hash: str
     note: str = ""
+    observation_names: tuple[str, ...] = ()  # of a Dict's flattened numbers
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -105,6 +106,7 @@ def load_table(dataset: str, verify: bool = False) -> Table:
         episode_lengths=prepared.arrays["episode_lengths"],
         hash=content,
         note="; ".join(filter(None, (metadata.note, _outside(metadata, prepared)))),
+        observation_names=metadata.observation.names,
     )
 
 

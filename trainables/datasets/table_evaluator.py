@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainables.datasets.minari_store import SLACK
+from trainables.datasets.spaces import described, flat
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.simulation.evaluator import Evaluator
@@ -18,6 +19,15 @@ def evaluator_of(table: Table, seeds: Sequence[Sequence[int]]) -> Evaluator:
     if sizes != wanted:
         evaluator.close()
         raise UserError(f"dataset {table.dataset!r} has observations and actions of {sizes} numbers, {table.environment} of {wanted}")
+    seen = evaluator.dict_space
+    if table.observation_names and seen is not None:
+        names = flat(table.dataset, table.environment, "observation", described(seen)).names
+        if names != table.observation_names:
+            evaluator.close()
+            raise UserError(
+                f"dataset {table.dataset!r} has the observations {', '.join(table.observation_names)}, and {table.environment} has "
+                f"{', '.join(names)}: the same order is wanted"
+            )
     low, high = evaluator.action_low, evaluator.action_high
     wider = ((table.action_low < low - SLACK) | (table.action_high > high + SLACK)).sum()
     if wider:

@@ -3,7 +3,8 @@
     IDS                             its gymnasium ids
     RANDOM_RETURN, EXPERT_RETURN    what the normalized scores 0 and 100 stand for; left out if unknown
     SOURCE                          optional: where the two come from; D4RL's constants otherwise
-    OBSERVATION_NAMES               the names of the observation's dimensions, in order; an older id may have fewer
+    EXTRA                           optional: the extra of the package `winnow-rl` that installs the module in IDS
+    OBSERVATION_NAMES               optional: the names of the observation's dimensions, in order; an older id may have fewer
     TIME_LIMIT                      optional: the time steps after which gymnasium ends an episode; read without importing gymnasium
     RUNNER                          optional: then its v5 episodes are played without gymnasium's `step`, bit-equal, in half the time
 
@@ -145,7 +146,9 @@ def declared(spec: Mapping[str, Any]) -> tuple[str, int | None]:
     It is `module:Name-v0`, so that it is registered first, where it is not gymnasium's own. Raises UserError where it cannot be made."""
     name = str(spec["id"])
     module = str(spec.get("entry_point") or "").partition(":")[0]
-    name = name if ":" in name or module.partition(".")[0] in ("", "gymnasium") else f"{module}:{name}"
+    package = module.partition(".")[0]
+    if ":" not in name and package not in ("", "gymnasium"):
+        name = f"{package if package in _declared_modules() else module}:{name}"
     settings = {kind: value for kind, value in (spec.get("kwargs") or {}).items() if kind not in COSMETIC}
     wrappers = _wrappers.listed(spec.get(_wrappers.KEY) or (), name)
     limit, registered = spec.get(TIME_LIMIT), _time_limit(name)
@@ -162,9 +165,27 @@ def declared(spec: Mapping[str, Any]) -> tuple[str, int | None]:
     return written(name, settings), int(limit or registered or 0) or None
 
 
+def flattened(environment: str) -> str:
+    """The environment whose Dict observations are one vector: in gymnasium's FlattenObservation, on top of its other wrappers."""
+    name, settings = read(environment)
+    return written(name, settings | {_wrappers.KEY: [*settings.get(_wrappers.KEY, ()), _wrappers.FLATTEN]})
+
+
+def _extra(environment: str, error: Exception) -> str | None:
+    """What to install for the environment, where its module is missing."""
+    family = family_of(environment)
+    missing = isinstance(error, ModuleNotFoundError) or isinstance(error.__cause__, ModuleNotFoundError)
+    return getattr(plugins.load("environments", family), "EXTRA", None) if family and missing else None
+
+
 def _time_limit(environment: str) -> int | None:
     family = family_of(environment)
     return getattr(plugins.load("environments", family), "TIME_LIMIT", None) if family else None
+
+
+def _declared_modules() -> set[str]:
+    """The modules in the ids of files here: they may be imported without being named."""
+    return {id.partition(":")[0] for ids in families().values() for id in ids if ":" in id}
 
 
 def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
@@ -178,7 +199,7 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
 
     environment, settings = read(environment)
     wrappers = settings.pop(_wrappers.KEY, [])
-    import_for(environment, {id.partition(":")[0] for ids in families().values() for id in ids if ":" in id})
+    import_for(environment, _declared_modules())
     try:
         with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
             warnings.simplefilter("ignore")
@@ -189,6 +210,10 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
+        if extra := _extra(environment, error):
+            raise UserError(
+                f"environment {environment!r} needs a package that is not installed: pip install 'winnow-rl[{extra}]'"
+            ) from None
         ours = [name for ids in families().values() for name in ids]
         near = difflib.get_close_matches(environment, [*gymnasium.registry], n=4, cutoff=0.5)
         choices = ", ".join(name for name in dict.fromkeys([*near, *ours]) if name != environment)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 KEY = "additional_wrappers"  # among the settings of an environment
 GYMNASIUM = "gymnasium.wrappers"
+FLATTEN = {"entry_point": f"{GYMNASIUM}:FlattenObservation", "kwargs": {}}
 # They record or draw what happens, and change nothing of it.
 WATCHING = {"RecordVideo", "RecordEpisodeStatistics", "HumanRendering", "RenderCollection", "PassiveEnvChecker", "OrderEnforcing"}
 # They change what is observed or how an action is written, so that returns mean what they mean without them.

@@ -42,6 +42,7 @@ class Evaluator:
         self.horizon = spec.max_episode_steps
         self.observation_size, self.action_size = shape[0], low.shape[0]
         self.action_low, self.action_high = low, high
+        self.dict_space = _dict_space(first)  # what observations are flattened from; None where they are vectors anyway
         count, runner = len(seeds) * len(seeds[0]), environments.runner(environment)
         self._simulation: Simulation = (
             Planar(first, runner, count) if runner else Gymnasium(first, lambda: environments.make(environment), count)
@@ -81,3 +82,12 @@ class Evaluator:
     def close(self) -> None:
         """Free the environments."""
         self._simulation.close()
+
+
+def _dict_space(env: Any) -> Any:
+    """The Dict space that gymnasium's FlattenObservation flattens, if the environment is in one."""
+    while env is not env.unwrapped:
+        if type(env).__name__ == "FlattenObservation" and hasattr(env.env.observation_space, "spaces"):
+            return env.env.observation_space
+        env = env.env
+    return None

@@ -70,10 +70,13 @@ def record(dataset: str, env: Any, act: Callable[[Any], Any] | None = None, epis
             steps.append((action, reward, terminated, truncated))
             over = terminated or truncated
         actions, rewards, terminations, truncations = (np.array(values) for values in zip(*steps, strict=True))
-        stacked = {name: np.array([each[name] for each in seen]) for name in seen[0]} if isinstance(seen[0], dict) else np.array(seen)
-        buffers.append(EpisodeBuffer(number, None, None, stacked, actions, rewards, terminations, truncations, None))
+        buffers.append(EpisodeBuffer(number, None, None, _stacked(seen), actions, rewards, terminations, truncations, None))
     minari.create_dataset_from_buffers(dataset, buffers, **(ABOUT | {"env": env, "eval_env": env} | more))
     return dataset
+
+
+def _stacked(seen: list[Any]) -> Any:
+    return {name: _stacked([each[name] for each in seen]) for name in seen[0]} if isinstance(seen[0], dict) else np.array(seen)
 
 
 def declare(dataset: str, **changes: Any) -> None:

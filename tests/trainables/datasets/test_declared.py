@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gymnasium import wrappers
 
 from service.storage import paths
 from tests.trainables.datasets.cases import BEACON, declare, record
-from trainables import environments
+from trainables import environments, plugins
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.errors import UserError
@@ -150,8 +151,33 @@ def test_what_cannot_be_made_is_refused_by_its_name(wrapper: dict[str, Any], sai
         evaluator_of(load_table(DATASET), [[0]])
 
 
-@pytest.mark.parametrize("family", environments.families())
+LIMITED = [family for family in environments.families() if hasattr(plugins.load("environments", family), "TIME_LIMIT")]
+
+
+@pytest.mark.parametrize("family", LIMITED)
 def test_time_limits_are_gymnasiums(family: str) -> None:
     for name in environments.families()[family]:
-        environment, limit = environments.declared({"id": name, "max_episode_steps": environments.make(name).spec.max_episode_steps})  # type: ignore[union-attr]
-        assert (environment, limit) == (name, environments.make(name).spec.max_episode_steps)  # type: ignore[union-attr]
+        spec = environments.make(name).spec
+        assert spec is not None
+        assert environments.declared({"id": name, "max_episode_steps": spec.max_episode_steps}) == (name, spec.max_episode_steps)
+
+
+def test_a_package_that_is_missing_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    record(DATASET, gymnasium.make(PENDULUM))
+    declare(DATASET, id="PointMaze_UMaze-v3", entry_point="gymnasium_robotics.envs.maze.point_maze:PointMazeEnv")
+    monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
+    monkeypatch.delitem(gymnasium.registry, "PointMaze_UMaze-v3", raising=False)
+    with pytest.raises(UserError, match=r"PointMaze_UMaze-v3' needs a package that is not installed: pip install 'winnow-rl\[robotics\]'"):
+        load_table(DATASET)
+
+
+def test_a_maze_of_gymnasium_robotics_is_named_by_its_package() -> None:
+    pytest.importorskip("gymnasium_robotics")
+    maze = gymnasium.make("PointMaze_UMaze-v3", continuing_task=True)
+    record(DATASET, maze, episodes=1, eval_env=gymnasium.make("PointMaze_UMaze-v3", continuing_task=False, max_episode_steps=30))
+    table = load_table(DATASET)
+    name, settings = environments.read(table.environment)
+    assert name == "gymnasium_robotics:PointMaze_UMaze-v3"
+    assert {"continuing_task", "max_episode_steps", "additional_wrappers"} == settings.keys()
+    assert table.observation_size == 8
+    evaluator_of(table, [[0]]).close()
