@@ -161,8 +161,13 @@ def follow(stack: Stack, reports: Iterator[Report]) -> int:
             means = [metrics_of(known(episodes)) for episodes in report.episodes]
             returns = "  ".join(f"{own['return']:.0f}" for own in means)
             scores = "  ".join(f"{own['normalized_score']:.1f}" for own in means if "normalized_score" in own)
+            successes = "  ".join(f"{100 * own['success_rate']:.0f} %" for own in means if "success_rate" in own)
             when = f"{stack.lead.final_episodes} final episodes" if report.final else f"after {report.update:,} updates"
-            say(f"{when}: return {returns}" + (f"  normalized score {scores}" if scores else ""))
+            say(
+                f"{when}: return {returns}"
+                + (f"  normalized score {scores}" if scores else "")
+                + (f"  success {successes}" if successes else "")
+            )
         elif isinstance(report, kinds.Diverged):
             diverged += 1
             say(f"{stack.trials[report.member].name} diverged: {report.reason}")

@@ -64,4 +64,4 @@ Made by Winnow from trial {lineage["key"]}, code {markdown.plain(str(lineage["co
 
 
 def _listed(means: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in means.items())
+    return ", ".join(f"{name.replace('_', ' ')} {value:.{2 if name == 'success_rate' else 1}f}" for name, value in means.items())

@@ -59,9 +59,9 @@ class FinishedTrial:
 
 
 def means(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Means over the episodes of an evaluation: `return` and, if reference scores are known, `normalized_score`."""
-    named = {"return": evaluation.get("returns"), "normalized_score": evaluation.get("scores")}
-    return {name: sum(values) / len(values) for name, values in named.items() if values}
+    """Means over the episodes of an evaluation: `return`, and `normalized_score` and `success_rate` where they are known."""
+    named = {"return": "returns", "normalized_score": "scores", "success_rate": "successes"}
+    return {name: sum(values) / len(values) for name, quantity in named.items() if (values := evaluation.get(quantity))}
 
 
 @contextlib.contextmanager

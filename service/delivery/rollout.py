@@ -56,8 +56,11 @@ def rollout(
     if episodes > 1:
         mean = sum(row["total"] for row in rows) / episodes
         scores = [row["score"] for row in rows]
+        successes = [row["success"] for row in rows if row["success"] is not None]
         output(
-            f"mean of {episodes}: return {mean:.2f}" + ("" if math.isnan(scores[0]) else f", normalized score {sum(scores) / episodes:.2f}")
+            f"mean of {episodes}: return {mean:.2f}"
+            + ("" if math.isnan(scores[0]) else f", normalized score {sum(scores) / episodes:.2f}")
+            + (f", success rate {100 * sum(successes) / len(successes):.0f} %" if successes else "")
         )
     if recording:
         output(f"video: {recording.path}")
@@ -67,6 +70,7 @@ def rollout(
 def line(number: int, episode: Episode, known: float | None) -> str:
     """`episode 0 (seed 12): return 3.14, normalized score 2.71, 1,000 steps; as in the last evaluation`."""
     score = "" if math.isnan(episode.score) else f", normalized score {episode.score:.2f}"
+    score += "" if episode.success is None else ", success" if episode.success else ", no success"
     text = f"episode {number} (seed {episode.seed}): return {episode.total:.2f}{score}, {episode.steps:,} steps"
     if known is None:
         return text

@@ -72,7 +72,9 @@ def _without_trial(detail: Any) -> dict[str, Any]:
 
 def _brief(line: dict[str, Any]) -> str:
     """The line without its time and kind, with rounded numbers."""
-    values = {n: v for n, v in line.items() if n not in ("time", "kind", "metrics", "returns", "scores")} | line.get("metrics", {})
+    values = {n: v for n, v in line.items() if n not in ("time", "kind", "metrics", "returns", "scores", "successes")} | line.get(
+        "metrics", {}
+    )
     shown = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
     return printable(", ".join(shown), lines=False)
 

@@ -95,6 +95,12 @@ class Cell:
         return self.estimate(lambda run: run.returns)
 
     @cached_property
+    def success(self) -> Estimate | None:
+        """The share of episodes with a success in the last evaluation; None where a seed reports none."""
+        found = self.estimate(lambda run: run.successes)
+        return found if found and not np.isnan(found.value) else None
+
+    @cached_property
     def iqm(self) -> Estimate | None:
         return statistics.interval([self.scores()], statistics.iqm_of) if self.done else None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.results.outcomes import DONE, MEASURES, Outcome, metric_of, outcome
-from service.spool.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE
+from service.spool.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE, SUCCESS
 from service.tracking.runs import RunRow
 from trainables.trial import Trial, comparison
 
@@ -37,6 +37,7 @@ class Run:
 
     metric          what `outcome`, `points` and `final` are of
     returns         the mean return of the last evaluation, nan without
+    successes       its share of episodes with a success, nan where the environment reports none
     final           the mean over the trial's `final_episodes`, nan without: many episodes of the last policy, none of which chose anything
     dataset_score   the mean score of the dataset's episodes
     data            the hash of the data that it was trained on, empty where that is not known
@@ -51,6 +52,7 @@ class Run:
     points: tuple[Point, ...] = ()
     metric: str = SCORE
     returns: float = float("nan")
+    successes: float = float("nan")
     final: float = float("nan")
     dataset_score: float | None = None
     masks: Mapping[str, Mapping[str, Any]] | None = None
@@ -140,5 +142,6 @@ def _run(trial: Trial, row: RunRow | None, metric: str, version: str) -> Run:
     score = row.tags.get("winnow.dataset_score")
     return Run(
         trial, outcome(row, metric), metric=metric, returns=row.metrics.get(RETURN, float("nan")), data=data,
-        final=row.metrics.get(FINAL[metric], float("nan")), dataset_score=float(score) if score is not None else None,
+        successes=row.metrics.get(SUCCESS, float("nan")), final=row.metrics.get(FINAL[metric], float("nan")),
+        dataset_score=float(score) if score is not None else None,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from trainables.trial import Trial
 
 SCORE, RETURN = "eval/normalized_score", "eval/return"  # the return is used where no reference returns are known
 FINAL_SCORE, FINAL_RETURN = "final/normalized_score", "final/return"  # of the final episodes, if a trial has any
+SUCCESS = "eval/success_rate"
 DENSITY = "mask/effective_density/actor"
 
 

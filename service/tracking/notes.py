@@ -87,6 +87,8 @@ def _result(event: Event, lines: Sequence[Line]) -> str:
 def _scored(evaluation: Line) -> str:
     returns, scores = evaluation["returns"], evaluation["scores"]
     score = f"normalized score **{sum(scores) / len(scores):.1f}**, " if scores else ""
+    if successes := evaluation.get("successes"):
+        score += f"success rate **{100 * sum(successes) / len(successes):.0f} %**, "
     when = f"mean of {len(returns)} episodes after {evaluation['update']:,} updates"
     return f"{score}return {sum(returns) / len(returns):.1f}, {when}"
 

@@ -63,7 +63,9 @@ class Evaluation:
         seeds = [final_seeds(trial, at_once * -(-wanted // at_once)) for trial in self.stack.trials]
         rounds = [[row[first : first + at_once] for row in seeds] for first in range(0, wanted, at_once)]
         played = [self.evaluator.play(self._act, each) for each in rounds]
-        return {name: np.concatenate([each[name] for each in played], axis=1)[:, :wanted] for name in played[0]}
+        names = dict.fromkeys(name for each in played for name in each)
+        nan = np.full_like(played[0]["returns"], np.nan)  # of a quantity that no episode of a round has
+        return {name: np.concatenate([each.get(name, nan) for each in played], axis=1)[:, :wanted] for name in names}
 
     def begin(self, beside: Beside | None, masks: Mapping[str, Mask], final: bool = False) -> Future:
         """The returns of the current policies. With `beside`, other processes compute them while training goes on."""

@@ -40,7 +40,9 @@ class Joined:
 
     def result(self) -> dict[str, np.ndarray[Any, Any]]:
         parts = [part.result() for part in self.parts]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        names = dict.fromkeys(name for part in parts for name in part)
+        unknown = [np.full_like(next(iter(part.values())), np.nan) for part in parts]  # of a quantity that no episode of a part has
+        return {name: np.concatenate([part.get(name, nan) for part, nan in zip(parts, unknown, strict=True)]) for name in names}
 
 
 Beside = Callable[..., Future]  # (function, *arguments) -> its result, computed in another process

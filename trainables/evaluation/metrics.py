@@ -1,6 +1,7 @@
 """What is reported of an evaluation's episodes. One entry of METRICS is one metric; nothing else has to be changed for it.
 
-An episode is described by one number per quantity: `returns`, undiscounted, and `scores`, normalized. Another quantity is added where
+An episode is described by one number per quantity: `returns`, undiscounted, `scores`, normalized, and, where the environment reports
+successes, `successes`, 0 or 1. Another quantity is added where
 episodes are played, in trainables/simulation/evaluator.py, and is then in every spool. A metric that people rank by needs a label in
 service/results/outcomes.py, too. No torch.
 """
@@ -28,6 +29,7 @@ METRICS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     "return": ("returns", mean),
     "normalized_score": ("scores", mean),
     "normalized_score_std": ("scores", spread),
+    "success_rate": ("successes", mean),
 }
 
 

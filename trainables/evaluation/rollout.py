@@ -25,7 +25,7 @@ from trainables.environments import Reference
 from trainables.errors import UserError, one_line
 from trainables.evaluation.evaluation import act, evaluation_seeds
 from trainables.policy.policy import SCALINGS
-from trainables.simulation.stepping import bounded
+from trainables.simulation.stepping import bounded, succeeded
 from trainables.tensors.mask import ones, unpack_bits
 from trainables.trial import Stack, Trial
 
@@ -35,12 +35,14 @@ FPS = 20  # frames per second, where the environment gives none
 
 @dataclass(frozen=True)
 class Episode:
-    """`total` is the undiscounted return; `score` the normalized score, nan where no reference returns are known."""
+    """`total` is the undiscounted return; `score` the normalized score, nan where no reference returns are known; `success` whether the
+    environment reported one, None where it reports none at all."""
 
     seed: int
     steps: int
     total: float
     score: float
+    success: bool | None = None
 
 
 class TrainedPolicy:
@@ -94,7 +96,7 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
         model.vis.quality.shadowsize = 0  # without a GPU a picture with shadows takes seven times as long
     try:
         for number, seed in enumerate(evaluation_seeds(trial, count)):
-            total, steps, over = 0.0, 0, False
+            total, steps, over, success = 0.0, 0, False, None
             observation, _ = env.reset(seed=seed)
             while not over:
                 if frame:
@@ -102,9 +104,11 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
                 (action,), (finite,) = bounded(policy(observation, number)[None], env.action_space)
                 if not finite:
                     raise UserError(f"the policy of {trial.name} returns an action that is not finite: {action.tolist()}")
-                observation, reward, terminated, truncated, _ = env.step(action)
+                observation, reward, terminated, truncated, info = env.step(action)
+                if (now := succeeded(info)) is not None:
+                    success = now or bool(success)
                 total, steps, over = total + float(reward), steps + 1, terminated or truncated
-            yield Episode(seed, steps, total, float(reference.normalize(total)))
+            yield Episode(seed, steps, total, float(reference.normalize(total)), success)
     finally:
         env.close()
 

@@ -58,11 +58,12 @@ class Evaluator:
         return self.play(act, seeds)["returns"]
 
     def play(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> Quantities:
-        """What is known of each episode, [K, E] by quantity: `returns`, undiscounted. One episode per seed, its own or as many others.
+        """What is known of each episode, [K, E] by quantity: `returns`, undiscounted, and, where the environment reports successes,
+        `successes`: 1 if it did at any time step, else 0. One episode per seed, its own or as many others.
 
         `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
         the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode
-        in which an action is not finite (a diverged member) has the return nan.
+        in which an action is not finite (a diverged member) has the return nan, and so its success.
         """
         members, episodes = self.shape
         count = members * episodes
@@ -77,7 +78,10 @@ class Evaluator:
                 alive = alive[~ended[alive]]
                 if not len(alive):
                     break
-        return {"returns": returns.reshape(members, episodes)}
+        played = {"returns": returns.reshape(members, episodes)}
+        if not np.isnan(successes := self._simulation.successes).all():
+            played["successes"] = successes.reshape(members, episodes).copy()
+        return played
 
     def close(self) -> None:
         """Free the environments."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +23,15 @@ Array = npt.NDArray[Any]
 Advance = Callable[[Array, Array, Array], None]  # (indices of the states, actions, observations to fill): one time step
 
 
+SUCCESS = ("success", "is_success")
+
+
 class Simulation(Protocol):
-    """n environments; `rows` [n, O] float32 is the caller's and holds the last observation of each."""
+    """n environments; `rows` [n, O] float32 is the caller's and holds the last observation of each.
+
+    `successes` [n] is 1 where the environment has reported a success in this episode, else 0; nan where it reports none at all."""
+
+    successes: Array
 
     def reset(self, seeds: Sequence[int], rows: Array) -> None:
         """Begin an episode in each environment."""
@@ -51,8 +58,10 @@ class Gymnasium:
         self.environments = [env if env.spec.additional_wrappers else env.unwrapped for env in made]
         self.space = first.action_space
         self.rewards, self.ended = np.zeros(count), np.zeros(count, np.bool_)
+        self.successes = np.full(count, np.nan)
 
     def reset(self, seeds: Sequence[int], rows: Array) -> None:
+        self.successes[:] = np.nan
         for row, environment, seed in zip(rows, self.environments, seeds, strict=True):
             row[:] = environment.reset(seed=seed)[0]
 
@@ -62,15 +71,26 @@ class Gymnasium:
         actions, finite = bounded(actions, self.space)
         for i in alive.tolist():
             if finite[i]:
-                rows[i], rewards[i], terminated, truncated, _ = self.environments[i].step(actions[i])
+                rows[i], rewards[i], terminated, truncated, info = self.environments[i].step(actions[i])
                 ended[i] = terminated or truncated
+                success = succeeded(info)
+                if success is not None:
+                    self.successes[i] = success or self.successes[i] == 1
             else:
-                rewards[i], ended[i] = np.nan, True
+                rewards[i], ended[i], self.successes[i] = np.nan, True, np.nan
         return rewards, ended
 
     def close(self) -> None:
         for environment in self.environments:
             environment.close()
+
+
+def succeeded(info: Mapping[str, Any]) -> bool | None:
+    """Whether a step's info reports a success, by the names that gymnasium-robotics gives it; None where it says nothing of one."""
+    for name in SUCCESS:
+        if name in info:
+            return bool(info[name])
+    return None
 
 
 def bounded(actions: Array, space: Any) -> tuple[Array, Array]:
@@ -89,6 +109,7 @@ class Planar:
         self.states: list[Any] = []
         self.now = np.zeros((count, self.model.nq + self.model.nv))  # positions and velocities, x first
         self.rewards, self.ended = np.zeros(count), np.zeros(count, np.bool_)
+        self.successes = np.full(count, np.nan)
         self.advance: Advance | None = None
 
     def reset(self, seeds: Sequence[int], rows: Array) -> None:

@@ -100,7 +100,8 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
     parts.append("<h2 id=cells>Cells</h2>")
     for task in tasks:
         parts.append(f"<h3>{escape(task.name)}</h3><p class='detail'>{escape(task.measure)}; {escape(task.detail)}</p>")
-        parts.append(table(tables.HEAD, map(tables.cells_of, task.cells.values())))
+        titles, *lines = tables.cell_table(task)
+        parts.append(table(titles, lines))
         against, *rest = tables.against_rows(task)
         parts += [table(against, rest)] if rest else []
     parts.append(

@@ -16,7 +16,10 @@ from service.results.runs import TAIL, Run
 from service.results.statistics import Estimate
 from service.terminal.columns import aligned
 
-HEAD = ("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "final", "return", "95 % interval", "without a score")
+HEAD = (
+    *("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "final"),
+    *("return", "95 % interval", "success", "95 % interval", "without a score"),
+)
 AGAINST = ("cell", "pairs", "retained", "95 % interval", "P(> dense)", "95 % interval", "dense without a score")
 OVER = ("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
 CONTROLS = ("against", "difference", "95 % interval", "seeds", "verdict")
@@ -31,7 +34,7 @@ def text(tasks: Sequence[Task], about: Sequence[str] = ()) -> str:
     """The paper's claim, all cells task by task, the means over tasks, the controls' verdict, and how to read them; `about` comes last."""
     parts = ["\n".join(claim(tasks))]
     for task in tasks:
-        tables = [[HEAD, *map(cells_of, task.cells.values())], against_rows(task)]
+        tables = [cell_table(task), against_rows(task)]
         parts.append("\n".join([f"{task.name}: {task.measure} ({task.detail})", *(aligned(rows) for rows in tables if len(rows) > 1)]))
     if len(tasks) > 1:
         parts.append(f"over tasks\n{aligned(aggregate_rows(tasks))}")
@@ -73,6 +76,15 @@ def notes(tasks: Sequence[Task]) -> list[str]:
     return [*found, *budget_note(tasks)]
 
 
+def cell_table(task: Task) -> list[tuple[str, ...]]:
+    """The task's cells, a header first; without success rates where its environment reports no successes."""
+    rows = [HEAD, *map(cells_of, task.cells.values())]
+    if any(cell.success for cell in task.cells.values()):
+        return rows
+    at = HEAD.index("success")
+    return [row[:at] + row[at + 2 :] for row in rows]
+
+
 def cells_of(cell: Cell) -> tuple[str, ...]:
     """A line of a task's table."""
     count = f"{len(cell.done)}/{len(cell.runs)}" if cell.absent else str(len(cell.done))
@@ -80,8 +92,12 @@ def cells_of(cell: Cell) -> tuple[str, ...]:
         return (cell.name, count, *[""] * (len(HEAD) - 3), cell.absence)
     others = [cell.scores(measure).mean() for measure in (lambda run: run.best, lambda run: run.tail, lambda run: run.final)]
     apart = ["" if math.isnan(value) else f"{value:.1f}" for value in others]
-    numbers = (*_estimate(cell.mean), *_estimate(cell.iqm), *apart, *_estimate(cell.returns, places=0))
+    numbers = (*_estimate(cell.mean), *_estimate(cell.iqm), *apart, *_estimate(cell.returns, places=0), *_success(cell))
     return (cell.name, count, *numbers, cell.absence)
+
+
+def _success(cell: Cell) -> tuple[str, str]:
+    return (f"{100 * cell.success.value:.0f} %", _range(cell.success, 100)) if cell.success else ("", "")
 
 
 def against_rows(task: Task) -> list[tuple[str, ...]]:
@@ -188,7 +204,14 @@ def _place(task: Task, cell: Cell) -> dict[str, Any]:
 def _numbers(cell: Cell) -> dict[str, Any]:
     found: dict[str, Any] = {"planned": len(cell.runs), "n": len(cell.done), "absent": cell.absence}
     found |= {"pairs": len(cell.pairs), "unpaired": cell.unpaired}
-    estimates = {"mean": cell.mean, "iqm": cell.iqm, "return": cell.returns, "retained": cell.retained, "improvement": cell.improvement}
+    estimates = {
+        "mean": cell.mean,
+        "iqm": cell.iqm,
+        "return": cell.returns,
+        "success": cell.success,
+        "retained": cell.retained,
+        "improvement": cell.improvement,
+    }
     for name, estimate in estimates.items():
         values = (estimate.value, estimate.low, estimate.high) if estimate else [math.nan] * 3
         found |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
@@ -201,7 +224,8 @@ def _trial(run: Run) -> dict[str, Any]:
     actor = (run.masks or {}).get("actor", {})
     return {
         "seed": run.trial.seed, "key": run.trial.key, "outcome": run.state, "update": run.points[-1].update if run.points else 0,
-        "last": last, "best": best, "tail": tail, "final": final, "return": run.returns, "episodes": run.trial.episodes,
+        "last": last, "best": best, "tail": tail, "final": final, "return": run.returns, "success": run.successes,
+        "episodes": run.trial.episodes,
         "final_episodes": run.trial.final_episodes,
         "flops": run.points[-1].flops if run.points else math.nan, "seconds": run.points[-1].seconds if run.points else math.nan,
         "trial_updates_per_second": run.speed, "stack_size": run.stack, "stack_updates_per_second": run.speed * run.stack,

@@ -1,0 +1,124 @@
+"""Success rates: from an environment's info to the trial's log, MLflow, the report, an export and a rollout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from service.delivery.rollout import line
+from service.results.cells import tasks_of
+from service.results.report import tables
+from service.results.runs import Point, runs_of
+from service.spool.writer import StackSpool
+from service.storage import paths
+from service.tracking.runs import RunRow
+from tests.trainables.datasets.cases import BEACON, record, seek
+from trainables import environments
+from trainables.environments import flattened
+from trainables.evaluation import rollout
+from trainables.evaluation.futures import Done, Joined
+from trainables.evaluation.metrics import known, metrics_of
+from trainables.reports import Evaluated
+from trainables.run import run_stack
+from trainables.simulation.evaluator import Evaluator
+from trainables.trial import Stack, Trial
+
+HERE = flattened(f"{__name__.rpartition('.')[0].rpartition('.')[0]}.datasets.cases:{BEACON}")
+
+
+def seek_flat(seen: Any) -> Any:
+    return np.clip(5 * (seen[..., 2:4] - seen[..., 4:6]), -1, 1)
+
+
+def test_an_episode_succeeds_if_it_did_at_any_time_step() -> None:
+    evaluator = Evaluator(HERE, [[0, 1, 2], [0, 1, 2]])
+    away = np.array([0, 1])[:, None, None]  # the second member runs away from its beacon
+    played = evaluator.play(lambda seen: np.where(away == 0, seek_flat(seen), -seek_flat(seen)))
+    assert played["successes"].tolist() == [[1, 1, 1], [0, 0, 0]]
+
+    steps = iter(range(100))
+
+    def there_and_back(seen: Any) -> Any:
+        return seek_flat(seen) if next(steps) < 8 else -np.ones_like(seek_flat(seen))
+
+    assert evaluator.play(there_and_back)["successes"][0].tolist() == [1, 1, 1]
+    evaluator.close()
+
+
+def test_a_diverged_member_has_no_success_and_disturbs_no_other() -> None:
+    evaluator = Evaluator(HERE, [[0], [0]])
+    played = evaluator.play(lambda seen: np.where(np.array([[[0]], [[1]]]) == 1, np.nan, seek_flat(seen)))
+    np.testing.assert_array_equal(played["successes"], [[1], [np.nan]])
+    np.testing.assert_array_equal(np.isnan(played["returns"]), [[False], [True]])
+    all_diverged = evaluator.play(lambda seen: np.full_like(seek_flat(seen), np.nan))
+    assert list(all_diverged) == ["returns"]
+    joined = Joined([Done(all_diverged), Done(played)]).result()
+    np.testing.assert_array_equal(joined["successes"], [[np.nan], [np.nan], [1], [np.nan]])
+    evaluator.close()
+
+
+def test_an_environment_that_reports_no_success_has_no_such_quantity() -> None:
+    evaluator = Evaluator("Pendulum-v1", [[0]])
+    assert list(evaluator.play(lambda seen: np.zeros((1, 1, 1)))) == ["returns"]
+    evaluator.close()
+    assert "success_rate" not in metrics_of(known({"returns": [1.0], "scores": [1.0]}))
+    assert metrics_of(known({"returns": [1.0, 2.0], "scores": [1.0, 1.0], "successes": [1.0, 0.0]}))["success_rate"] == 0.5
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Trial, Evaluated, list[dict[str, Any]], Path]:
+    """A trial of behaviour cloning that seeks beacons, its final report, its log, and its folder."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    record("test/beacon/sought-v0", gymnasium.make(BEACON), seek, episodes=40)
+    hyper = {"hidden": (32, 32), "batch_size": 64}
+    trial = Trial(dataset="test/beacon/sought-v0", algorithm="bc", updates=200, evaluations=1, episodes=4, final_episodes=6, hyper=hyper)
+    stack, storage = Stack((trial,)), tmp_path / "storage"
+    writer = StackSpool(stack, storage, {trial.dataset: {}}, 200)
+    reports = []
+    for report in run_stack(stack, storage, execution="dense"):
+        writer(report)
+        reports.append(report)
+    writer.close()
+    lines = [json.loads(text) for text in paths.spool(storage, trial.key).read_text().splitlines()]
+    last = [report for report in reports if isinstance(report, Evaluated)][-1]
+    return trial, last, lines, paths.policy(storage, trial.key).parent
+
+
+def test_it_is_in_the_log_and_in_rollouts(trained: Any) -> None:
+    trial, last, lines, folder = trained
+    assert last.final
+    assert len(last.episodes[0]["successes"]) == 6
+    evaluated = next(line for line in lines if line["kind"] == "evaluated")
+    assert evaluated["metrics"]["eval/success_rate"] == np.mean(evaluated["successes"]) > 0
+    played = list(rollout.play(folder, trial, 4))
+    assert [float(episode.success or 0) for episode in played] == evaluated["successes"]
+    assert ", success, 12 steps" in line(0, next(episode for episode in played if episode.success), None)
+
+
+def test_the_report_has_a_column_only_where_it_exists() -> None:
+    trials = [Trial(dataset="test/maze/some-v0", seed=seed) for seed in (0, 1)]
+
+    def table(**metrics: float) -> list[tuple[str, ...]]:
+        rows = {trial.key: RunRow(trial.key, "FINISHED", {"eval/return": 5.0 + trial.seed} | metrics, {}, {}) for trial in trials}
+        (task,) = tasks_of([replace(run, points=(Point(1_000_000, 5.0, 1.0, 1.0),)) for run in runs_of(trials, rows)])
+        assert tables.cell_rows([task])[0]["success"] == pytest.approx(metrics.get("eval/success_rate", np.nan), nan_ok=True)
+        return tables.cell_table(task)
+
+    assert "success" not in table()[0]
+    with_success = table(**{"eval/success_rate": 0.75})
+    at = with_success[0].index("success")
+    assert with_success[1][at : at + 2] == ("75 %", "[75, 75]")
+    assert len(table()[0]) == len(table()[1]) == len(with_success[0]) - 2
+
+
+def test_environments_made_for_films_report_it_too() -> None:
+    env = environments.make(HERE, drawn=True)
+    env.reset(seed=0)
+    assert "success" in env.step(np.zeros(2, np.float32))[4]
+    env.close()
