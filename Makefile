@@ -26,7 +26,7 @@ test-gpu: .venv/installed-dev  ## the tests that need a GPU; fails without one, 
 	$(BIN)/python -m pytest tests/trainables/test_gpu.py
 
 test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at desktop and phone width; needs Chromium (Debian: chromium)
-	$(BIN)/python -m pytest tests/service/report -m browser
+	$(BIN)/python -m pytest tests/service/results/report -m browser
 
 docs: .venv/installed-dev  ## check the documents: links, commands, file names; `make test` does this too
 	$(BIN)/python -m tests.documents

@@ -24,7 +24,7 @@ from service.results.report import costs, tables
 from service.results.report.build import report
 from service.results.report.gather import gather
 from service.results.report.over_tasks import CLAIM, CLAIMED_AT
-from service.results.report.style import saved, sheets
+from service.results.report.style import png, sheets
 from service.storage import paths
 from service.terminal.labels import algorithm_name, dataset_name, method_name, rank
 from service.tracking.runs import Tracking
@@ -43,7 +43,7 @@ def renew(storage: Path) -> None:
     """Report anew, and keep the tables and the pictures that the page shows."""
     with tempfile.TemporaryDirectory() as place:
         made = Path(place)
-        report(SWEEPS, storage, made)
+        report(SWEEPS, storage, made, "paper")
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir()
         for file in [*(made / name for name in TABLES), *(file for name in FIGURES for file in drawn(made / "figures", name))]:
@@ -53,7 +53,7 @@ def renew(storage: Path) -> None:
     (FOLDER / "longer.csv").write_bytes(tables.to_csv(tables.trial_rows(own)))
     for name, cost in FRONTIERS.items():
         for part, panels in enumerate(sheets(costs.frontier(everything, cost)), 1):
-            (FOLDER / f"{name}-{part}.png").write_bytes(saved(panels)["png"])
+            (FOLDER / f"{name}-{part}.png").write_bytes(png(panels))
 
 
 def drawn(folder: Path, name: str) -> list[Path]:

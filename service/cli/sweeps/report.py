@@ -15,10 +15,15 @@ EXAMPLE = "report quickstart mujoco_sparsity"
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweeps(parser, "sweeps that MLflow holds, reported together")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default reports/ in the storage)")
+    parser.add_argument(
+        "--style",
+        choices=("paper", "slides"),
+        help="also write the figures as pdf and png: for one and two columns of a paper, or for slides",
+    )
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.results.report.build import report
 
     with waiting("reading MLflow and drawing"):
-        return report(arguments.sweeps, storage, arguments.to)
+        return report(arguments.sweeps, storage, arguments.to, arguments.style)

@@ -12,110 +12,160 @@ from service.results import statistics
 from service.results.cells import Cell, Task, budgets_of
 from service.results.report import marks
 from service.results.report.marks import COSTS
-from service.results.report.palette import colour, shade, style_of
-from service.results.report.style import Panel
-from service.results.statistics import Scores
-from service.terminal.labels import method_name
+from service.results.report.palette import colour, style_of
+from service.results.report.style import Key, Panel
+from service.results.statistics import Estimate, Scores
+from service.terminal.labels import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FEW = 10  # curves in a panel whose bands are drawn
+OVERTAKES = Key("pruned overtakes dense", colour("ink"), marker="*", size=7)
+OVERTAKEN = Key("dense overtakes pruned", colour("ink"), marker="*", fill="none", size=7)
+AHEAD = Key("best pruned above dense at equal cost", colour("accent"), dash="-", width=3)
+BEST = Key("best pruned mean so far", colour("fill"), dash="-", width=1.2)
+RING = colour("ink")
+DOTTED = Key("some seeds have no score", colour("muted"), dash=":")
+Corner = tuple[float, float, str]  # cost, score, line
+Curve = tuple[Scores, Scores, Scores, Scores]  # x, mean, low, high
+
 
 def curves(tasks: Sequence[Task], cost: str) -> list[Panel]:
-    """Learning curves: a panel per task and method, a line per sparsity, `n/m` where seeds are absent; `cost` is a key of COSTS."""
+    """Learning curves: a panel per task and sparsity, a line per method; `cost` is a key of COSTS."""
     found = []
     for task in tasks:
-        for method in task.methods:
-            lines = [cell for cell in task.of(method) if _curve(cell, cost)]
-            if lines:
-                found.append(_curves(task, method, lines, cost))
+        for sparsity in task.sparsities or [0.0]:
+            cells = [cell for (method, at), cell in task.cells.items() if method == DENSE or at == sparsity]
+            lines = [(cell, curve) for cell in cells if (curve := _curve(cell, cost))]
+            if any(cell.method != DENSE for cell, _ in lines) or (lines and not task.sparsities):
+                title = f"{task.name}, {100 * sparsity:g} %" if task.sparsities else task.name
+                found.append(_curves(title, task.measure, lines, cost))
     return found
 
 
-def _curves(task: Task, method: str, lines: Sequence[Cell], cost: str) -> Panel:
+def _curves(title: str, measure: str, lines: Sequence[tuple[Cell, Curve]], cost: str) -> Panel:
     def draw(axis: Axes) -> None:
-        ends = []
-        for cell in ([task.dense] if task.dense else []) + list(lines):
-            curve = _curve(cell, cost)
-            if not curve:
-                continue
-            x, middle, low, high = curve
-            tone = shade(cell.method, task.sparsities, cell.sparsity)
-            axis.plot(x, middle, color=tone, linestyle=style_of(cell.method).dash)
-            axis.fill_between(x, low, high, color=tone, alpha=0.13, linewidth=0)
-            ends.append((float(middle[-1]), cell.label.removeprefix(f"{method_name(method)} "), tone))
+        for cell, (x, middle, low, high) in lines:
+            look = style_of(cell.method)
+            axis.plot(x, middle, color=look.colour, linestyle=":" if cell.absent else look.dash)
+            marks.band(axis, x, low, high, look.colour, 0.13 if len(lines) <= FEW else 0.05)
         marks.cost_axis(axis, cost)
-        marks.name_ends(axis, ends)
 
-    return Panel(f"{task.name}, {method_name(method)}", COSTS[cost], task.measure, draw)
+    keys = [*marks.method_keys((cell.method for cell, _ in lines), marks=False), marks.BAND_KEY]
+    return Panel(title, COSTS[cost], measure, draw, (*keys, *([DOTTED] if any(cell.absent for cell, _ in lines) else [])))
 
 
 def frontier(tasks: Sequence[Task], cost: str) -> list[Panel]:
-    """Score at equal cost: every cell's curve, and over the whole ones the best that a budget has bought; `cost` is a key of COSTS.
+    """Score at equal cost: where each cell ends, with its interval, and how it got there, beside the dense curve; `cost` is a key of COSTS.
 
-    Tasks that differ in the number of updates alone share a panel: what is pruned affords more of them. A cell with an absent seed is
-    dotted, named `n/m`, and never the best: its mean is of the seeds that did well.
+    Tasks that differ in the number of updates alone share a panel: what is pruned affords more of them. Along the foot it is marked where
+    the best pruned mean that a cost has bought is above the best dense one. A cell with an absent seed is dotted and never the best: its
+    mean is of the seeds that did well.
     """
+    shapes = marks.sparsity_marks(tasks)
+    return [_frontier(title, lines, cost, shapes) for title, group in budgets_of(tasks) if (lines := _lines(group, cost))]
 
-    def panel(title: str, lines: Sequence[_Line]) -> Panel:
-        def draw(axis: Axes) -> None:
-            for line in lines:
-                cell, (x, middle, _, _) = line.cell, line.curve
-                tone = shade(cell.method, line.task.sparsities, cell.sparsity)
-                axis.plot(x, middle, color=tone, linewidth=1, linestyle=":" if cell.absent else style_of(cell.method).dash)
-                if cell.absent:
-                    axis.annotate(line.name(cell.label), (x[-1], middle[-1]), (3, -2), textcoords="offset points", fontsize=7)
-            marks.legend(axis, (line.cell.method for line in lines))
-            marks.cost_axis(axis, cost)
-            axis.margins(x=0.22, y=0.14)
-            best = [(line.name(line.cell.name), *line.curve[:2]) for line in lines if not line.cell.absent]
-            marks.room(axis, (name for name, *_ in best))
-            _best(axis, best)
 
-        return Panel(title, COSTS[cost], lines[0].task.measure, draw)
+def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float, str]) -> Panel:
+    dense = [line for line in lines if line.cell.method == DENSE]
+    pruned = [line for line in lines if line.cell.method != DENSE]
+    best, reference = (envelope([("", *line.curve[:2]) for line in own if not line.cell.absent]) for own in (pruned, dense))
+    end = max((float(line.curve[0][-1]) for line in lines if not line.cell.absent), default=0.0)
+    turns, spans = overtaking(best, reference, end)
 
-    return [panel(title, lines) for title, group in budgets_of(tasks) if (lines := _lines(group, cost))]
+    def draw(axis: Axes) -> None:
+        for line in dense:
+            x, middle, low, high = line.curve
+            axis.plot(x, middle, color=colour("ink"), linestyle=":" if line.cell.absent else style_of(DENSE).dash)
+            marks.band(axis, x, low, high, colour("ink"), 0.1)
+        for line in pruned:
+            x, middle, low, high = line.curve
+            look, marker = style_of(line.cell.method), shapes[line.cell.sparsity]
+            axis.plot(x, middle, color=look.colour, linestyle=":" if line.cell.absent else look.dash, linewidth=0.5, alpha=0.7)
+            if len(pruned) <= FEW:
+                marks.band(axis, x, low, high, look.colour, 0.05)
+            last = Estimate(float(middle[-1]), float(low[-1]), float(high[-1]), len(line.cell.done))
+            marks.point(axis, float(x[-1]), last, look.colour, marker, marks.variant_fill(line.cell.method))
+            if line.long:
+                axis.plot(x[-1], middle[-1], marker="o", color=RING, fillstyle="none", markersize=7.5, markeredgewidth=0.6)
+        if best:
+            reach = [*(x for x, _, _ in best), max(end, best[-1][0])]
+            axis.step(reach, [*(y for _, y, _ in best), best[-1][1]], where="post", color=BEST.tone, linewidth=BEST.width, zorder=1.5)
+        for start, stop in spans:
+            axis.plot([start, stop], [0.012] * 2, color=AHEAD.tone, linewidth=AHEAD.width, transform=axis.get_xaxis_transform(), zorder=4,
+                      solid_capstyle="butt")  # fmt: skip
+        for turn, score, ahead in turns:
+            key = OVERTAKES if ahead else OVERTAKEN
+            axis.plot(turn, score, marker=key.marker, color=key.tone, fillstyle=key.fill, markersize=key.size, zorder=6)
+        marks.cost_axis(axis, cost)
+
+    keys = [marks.DENSE_KEY] if dense else []
+    keys += marks.method_keys((line.cell.method for line in pruned), marks=False)
+    used = {line.cell.sparsity for line in pruned}
+    keys += marks.sparsity_keys({sparsity: shape for sparsity, shape in shapes.items() if sparsity in used})
+    keys += [marks.BAR_KEY] if any(len(line.cell.done) > 1 for line in lines) else []
+    longer = sorted({line.task.trial.updates for line in lines if line.long})
+    keys += [Key(f"after {marks.listed(longer)} updates", RING, marker="o", fill="none", size=6.5, order=(4,))] if longer else []
+    keys += [BEST] if best else []
+    keys += [AHEAD] if spans else []
+    keys += [key for key, kind in ((OVERTAKES, True), (OVERTAKEN, False)) if any(ahead is kind for *_, ahead in turns)]
+    keys += [DOTTED] if any(line.cell.absent for line in lines) else []
+    return Panel(title, COSTS[cost], lines[0].task.measure, draw, tuple(keys))
 
 
 def _lines(group: Sequence[Task], cost: str) -> list[_Line]:
-    told = len(group) > 1
-    return [_Line(task, cell, curve, told) for task in group for cell in task.cells.values() if (curve := _curve(cell, cost))]
+    shortest = min(task.trial.updates for task in group)
+    return [
+        _Line(task, cell, curve, task.trial.updates > shortest)
+        for task in group
+        for cell in task.cells.values()
+        if (curve := _curve(cell, cost))
+    ]
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A cell's curve in a frontier; `told`: its name says how many updates it has, since others beside it have more or less."""
+    """A cell's curve in a frontier; `long`: it has had more updates than others beside it."""
 
     task: Task
     cell: Cell
-    curve: tuple[Scores, Scores, Scores, Scores]
-    told: bool
-
-    def name(self, name: str) -> str:
-        return f"{name}, {marks.thousands(self.task.trial.updates)}" if self.told else name
+    curve: Curve
+    long: bool
 
 
-def _best(axis: Axes, lines: Sequence[tuple[str, Scores, Scores]]) -> None:
-    """The envelope as a thick line; a cell is named where it leaves it."""
-    corners = envelope(lines)
-    if not corners:
-        return
-    xs, ys = [x for x, _, _ in corners] + [max(float(x[-1]) for _, x, _ in lines)], [y for _, y, _ in corners] + [corners[-1][1]]
-    axis.step(xs, ys, where="post", color=colour("ink"), linewidth=2)
-    marks.name_corners(axis, {corner[2]: corner for corner in corners}.values())
+def overtaking(
+    best: Sequence[Corner], dense: Sequence[Corner], end: float
+) -> tuple[list[tuple[float, float, bool]], list[tuple[float, float]]]:
+    """Where the best pruned score passes the best dense one as cost grows up to `end`, both being steps: (cost, score, whether pruned is
+    ahead from there on), and the spans of cost in which it is ahead. Nothing is said below a cost at which both have been evaluated."""
+    if not best or not dense:
+        return [], []
+    start = max(best[0][0], dense[0][0])
+    places = sorted({start, *(x for x, _, _ in (*best, *dense) if start < x <= end)})
+    turns, spans, ahead = list[tuple[float, float, bool]](), list[tuple[float, float]](), False
+    for number, x in enumerate(places):
+        own, other = (max(y for at, y, _ in corners if at <= x) for corners in (best, dense))
+        if number and (own > other) != ahead:
+            turns.append((x, max(own, other), own > other))
+        ahead = own > other
+        if ahead:
+            until = places[number + 1] if number + 1 < len(places) else end
+            spans[-1:] = [(spans[-1][0], until)] if spans and spans[-1][1] == x else [*spans[-1:], (x, until)]
+    return turns, spans
 
 
-def envelope(lines: Sequence[tuple[str, Scores, Scores]]) -> list[tuple[float, float, str]]:
+def envelope(lines: Sequence[tuple[str, Scores, Scores]]) -> list[Corner]:
     """The corners (cost, score, line) where a line rises above all that cost as much or less, ascending in both."""
     points = sorted((float(x), -float(y), name) for name, xs, ys in lines for x, y in zip(xs, ys, strict=True))
-    corners: list[tuple[float, float, str]] = []
+    corners: list[Corner] = []
     for x, negative, name in points:
         if not corners or -negative > corners[-1][1]:
             corners.append((x, -negative, name))
     return corners
 
 
-def _curve(cell: Cell, cost: str) -> tuple[Scores, Scores, Scores, Scores] | None:
+def _curve(cell: Cell, cost: str) -> Curve | None:
     """x, mean, low and high over the seeds that finished, at the evaluations that all of them have had; None where a cost is not known."""
     runs = [{point.update: point for point in run.points} for run in cell.done]
     common = sorted(set.intersection(*(set(run) for run in runs))) if runs else []

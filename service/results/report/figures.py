@@ -14,32 +14,42 @@ from service.results.cells import DENSE, Cell, Task, places_of
 from service.results.report import marks
 from service.results.report.over_tasks import aggregates
 from service.results.report.palette import colour, style_of
-from service.results.report.style import Panel, literal
+from service.results.report.style import CHARACTER, LINE, Panel, literal
+from service.terminal import labels
 from service.terminal.labels import method_name
+
+FEW = 10  # lines of a panel whose bands can still be told apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
-    """Score against sparsity, bands over seeds, dense as a level; the axis has equal steps in log density."""
+    """Score against sparsity with intervals over seeds, dense as a level; the axis has equal steps in log density."""
 
     def panel(task: Task) -> Panel:
         def draw(axis: Axes) -> None:
-            ends = marks.levels(axis, task)
-            for method in task.methods:
-                tone, known = style_of(method).colour, [(cell, cell.mean) for cell in task.of(method) if cell.mean]
-                if known:
-                    marks.line(axis, [_log(cell.sparsity) for cell, _ in known], [mean for _, mean in known], method)
-                    ends.append((known[-1][1].value, method_name(method), tone))
+            marks.levels(axis, task)
+            for number, method in enumerate(task.methods):
+                look, known = style_of(method), [(cell, cell.mean) for cell in task.of(method) if cell.mean]
+                aside = 0.012 * (number - (len(task.methods) - 1) / 2)  # so that bars of one sparsity stand side by side
+                axis.plot([_log(cell.sparsity) + aside for cell, _ in known], [mean.value for _, mean in known], color=look.colour,
+                          linestyle=look.dash)  # fmt: skip
+                for cell, mean in known:
+                    marks.point(axis, _log(cell.sparsity) + aside, mean, look.colour, look.marker)
                 for cell in task.of(method):
                     if cell.absent:  # a mark at the foot: some seeds are not in the line
-                        axis.plot(_log(cell.sparsity), 0.02, marker="x", color=tone, transform=axis.get_xaxis_transform(), clip_on=False)
-            axis.set_xticks([_log(tick) for tick in task.sparsities], [f"{100 * tick:g} %" for tick in task.sparsities])
+                        foot = axis.get_xaxis_transform()
+                        axis.plot(_log(cell.sparsity) + aside, 0.02, marker="x", color=look.colour, transform=foot, clip_on=False)
             axis.margins(x=0.08)
-            marks.name_ends(axis, ends)
+            marks.ticks(axis, [_log(tick) for tick in task.sparsities], [f"{100 * tick:g} %" for tick in task.sparsities])
 
-        return Panel(task.name, "weights removed (x: a seed has no score)", task.measure, draw)
+        cells = [cell for cell in task.cells.values() if cell.method != labels.DENSE]
+        keys = [*marks.level_keys([task]), *marks.method_keys(task.methods)]
+        keys += [marks.BAR_KEY] if any(len(cell.done) > 1 for cell in task.cells.values()) else []
+        keys += [marks.HOLLOW_KEY] if any(len(cell.done) == 1 for cell in cells) else []
+        keys += [marks.ABSENT_KEY] if any(cell.absent for cell in cells) else []
+        return Panel(task.name, "weights removed", task.measure, draw, tuple(keys))
 
     return [panel(task) for task in tasks if any(cell.mean for cell in task.cells.values())]
 
@@ -49,8 +59,7 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
     places = [place for place in places_of(tasks) if place != DENSE]
     if not places:
         return []
-    labels = [textwrap.fill(literal(task.name), 32) for task in tasks]
-    lines = [line for label in labels for line in label.splitlines()]
+    names = [literal(task.name) for task in tasks]
 
     def draw(axis: Axes) -> None:
         for row, task in enumerate(tasks):
@@ -64,24 +73,19 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
                     span, tone = [column, column + 1], colour("rule")
                     axis.fill_between(span, row, row + 1, facecolor="none", edgecolor=tone, hatch="///", linewidth=0)
                 text = shown(cell)
-                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8 if share is not None else 6.5)
+                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="medium" if share is not None else "x-small")
         axis.set_xlim(0, len(places))
         axis.set_ylim(len(tasks), 0)
-        names = [f"{method_name(method)}\n{100 * sparsity:g} %" for method, sparsity in places]
-        axis.set_xticks([i + 0.5 for i in range(len(places))], names, fontsize=7)
-        axis.set_yticks([i + 0.5 for i in range(len(tasks))], labels)
+        heads = [f"{textwrap.fill(method_name(method), 10)}\n{100 * sparsity:g} %" for method, sparsity in places]
+        axis.set_xticks([i + 0.5 for i in range(len(places))], heads)
+        axis.set_yticks([i + 0.5 for i in range(len(tasks))], names)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
 
-    return [
-        Panel(
-            "share of the dense score, %  (*: a seed or its dense one has no score; hatched: no share can be computed)",
-            "",
-            "",
-            draw,
-            (max(4.8, 0.6 + 0.08 * max(map(len, lines)) + 0.85 * len(places)), 1.1 + max(0.42 * len(tasks), 0.19 * len(lines))),
-        )
-    ]
+    left, most = 0.15 + CHARACTER * max(map(len, names)), max(len(textwrap.wrap(method_name(method), 10)) for method, _ in places)
+    bottom = 0.1 + LINE * (most + 1)
+    title = "share of the dense score, %  (*: a seed or its dense one has no score; hatched: no share can be computed)"
+    return [Panel(title, "", "", draw, size=(left + 0.6 * len(places) + 0.1, bottom + 0.3 + 0.24 * len(tasks), left, bottom))]
 
 
 def shown(cell: Cell | None) -> str:
@@ -109,12 +113,16 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
                 look = style_of(each.method)
                 middle, low, high = statistics.band(group, statistics.profile(levels))
                 axis.step(levels, middle, where="post", color=look.colour, linestyle=look.dash)
-                axis.fill_between(levels, low, high, step="post", color=look.colour, alpha=0.12, linewidth=0)
+                axis.fill_between(
+                    levels, low, high, step="post", color=look.colour, alpha=0.12 if len(groups) <= FEW else 0.05, linewidth=0
+                )
             axis.set_ylim(0, 1.03)
             marks.grid(axis)
-            marks.legend(axis, (each.method for each in lines))
 
-        return Panel(", ".join(filter(None, [f"at {100 * sparsity:g} %", suite])), "normalized score τ", "share of runs above τ", draw)
+        keys = (*marks.method_keys((each.method for each in lines), marks=False), marks.BAND_KEY)
+        return Panel(
+            ", ".join(filter(None, [f"at {100 * sparsity:g} %", suite])), "normalized score τ", "share of runs above τ", draw, keys
+        )
 
     return [panel(*place) for place in dict.fromkeys((each.suite, each.at) for each in known if each.method != "dense")]
 

@@ -1,119 +1,166 @@
-"""What several figures draw: grids, names beside lines, legends, the dense level."""
+"""What several figures draw: ticks that do not overlap, estimates with their intervals, the dense level, and the keys of legends."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from service.results.cells import Task
-from service.results.report.palette import colour, style_of
-from service.results.statistics import Estimate
-from service.terminal.labels import method_name, rank
+from service.results.report.palette import PLAIN, colour, style_of
+from service.results.report.style import Key
+from service.results.statistics import Estimate, Scores
+from service.terminal.labels import DENSE, method_name, rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COSTS = {"update": "updates", "flops": "FLOPs of the kept weights", "seconds": "seconds of training, a trial's share"}
-End = tuple[float, str, str]  # height in data, name, colour
-Corner = tuple[float, float, str]  # x and y in data, name
-CHARACTER = 0.018  # of a panel's width, in the names of a front's corners
+COSTS = {"update": "updates", "flops": "training FLOPs (kept weights)", "seconds": "training seconds (share of the stack)"}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h")  # of sparsities, ascending
+APART = 0.17  # of the axis's length, between the middles of two ticks' labels
+SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+DENSE_KEY = Key("dense", colour("ink"), dash=style_of(DENSE).dash, order=(0,))
+DATA_KEY = Key("mean of the data's episodes", colour("muted"), dash=":", order=(1,))
+BAND_KEY = Key("95 % interval over seeds", colour("muted"), patch=0.3)
+BAR_KEY = Key("95 % interval over seeds", colour("muted"), marker="|", size=7)
+HOLLOW_KEY = Key("one seed: no interval", colour("muted"), marker="o", fill="none")
+ABSENT_KEY = Key("a seed has no score", colour("muted"), marker="x")
 
 
 def grid(axis: Axes) -> None:
     axis.grid(axis="y")
     axis.tick_params(length=0)
+    axis.locator_params(axis="y", nbins=5)
 
 
-def levels(axis: Axes, task: Task) -> list[End]:
-    """The dense score as a line across, with its interval, and the data's own score; their names at the right."""
+def levels(axis: Axes, task: Task) -> list[Key]:
+    """The dense score as a line across, with its interval, and the data's own score; returns the keys of what there is."""
     grid(axis)
-    ends = []
+    keys = []
     if task.dense and task.dense.mean:
-        dense = task.dense.mean
-        axis.axhline(dense.value, color=colour("ink"), linestyle=style_of("dense").dash, linewidth=1)
-        if not math.isnan(dense.low):
-            axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
-        ends.append((dense.value, task.dense.label, colour("ink")))
+        keys += level(axis, task.dense.mean)
     if task.dataset_score is not None:
-        axis.axhline(task.dataset_score, color=colour("muted"), linestyle=":", linewidth=1)
-        ends.append((task.dataset_score, "data", colour("muted")))
-    return ends
+        axis.axhline(task.dataset_score, color=colour("muted"), linestyle=":", linewidth=DATA_KEY.width)
+    return keys
 
 
-def line(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], method: str) -> None:
-    """A method's estimates, each with its interval as a bar; one seed, which has none, is a hollow mark."""
-    look = style_of(method)
-    axis.plot(x, [e.value for e in estimates], color=look.colour, linestyle=look.dash)
-    for place, estimate in zip(x, estimates, strict=True):
-        point(axis, place, estimate, look.colour, look.marker)
+def level(axis: Axes, dense: Estimate) -> list[Key]:
+    """A dense score as a line across, with its interval."""
+    axis.axhline(dense.value, color=colour("ink"), linestyle=style_of(DENSE).dash)
+    if not math.isnan(dense.low):
+        axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
+    return [DENSE_KEY]
 
 
-def point(axis: Axes, x: float, estimate: Estimate, tone: str, marker: str) -> None:
-    """An estimate with its interval as a bar, which a band would not show of a single one."""
+def level_keys(tasks: Iterable[Task]) -> list[Key]:
+    """The keys of what `levels` draws of these tasks."""
+    tasks = list(tasks)
+    dense = [DENSE_KEY] if any(task.dense and task.dense.mean for task in tasks) else []
+    return dense + ([DATA_KEY] if any(task.dataset_score is not None for task in tasks) else [])
+
+
+def point(axis: Axes, x: float, estimate: Estimate, tone: str, marker: str, fill: str = "full") -> None:
+    """An estimate with its interval as a bar, which a band would not show of a single one; one seed, which has none, is hollow."""
     alone = math.isnan(estimate.low)
-    axis.plot(x, estimate.value, color=tone, marker=marker, linestyle="none", fillstyle="none" if alone else "full")
+    axis.plot(
+        x, estimate.value, color=tone, marker=marker, linestyle="none", fillstyle="none" if alone else fill, markerfacecoloralt="none"
+    )
     if not alone:
-        axis.vlines(x, estimate.low, estimate.high, color=tone, linewidth=1)
+        axis.vlines(x, estimate.low, estimate.high, color=tone)
+
+
+def band(axis: Axes, x: Scores, low: Scores, high: Scores, tone: str, opacity: float = 0.13) -> None:
+    """An interval around a curve, where there is one."""
+    axis.fill_between(x, low, high, color=tone, alpha=opacity, linewidth=0)
+
+
+def method_keys(methods: Iterable[str], *, lines: bool = True, marks: bool = True) -> list[Key]:
+    """How methods are drawn, in their order."""
+    found = []
+    for method in sorted(set(methods), key=rank):
+        look = style_of(method)
+        marker = look.marker if marks and method != DENSE else ""
+        found.append(Key(method_name(method), look.colour, dash=look.dash if lines else None, marker=marker, order=(2, rank(method))))
+    return found
+
+
+def sparsity_marks(tasks: Iterable[Task]) -> dict[float, str]:
+    """A marker for every sparsity of the figure."""
+    found = sorted({sparsity for task in tasks for sparsity in task.sparsities})
+    return {sparsity: MARKERS[number % len(MARKERS)] for number, sparsity in enumerate(found)}
+
+
+def sparsity_keys(marks: dict[float, str]) -> list[Key]:
+    return [Key(f"{100 * sparsity:g} % removed", colour("muted"), marker=marker, order=(3, sparsity)) for sparsity, marker in marks.items()]
+
+
+def variant_fill(method: str) -> str:
+    """How a mark is filled where its shape says the sparsity: a control looks unlike what it controls."""
+    look = style_of(method)
+    return (
+        "full"
+        if look.dash == PLAIN or method == DENSE
+        else "left"
+        if look.hatch.startswith("///")
+        else "top"
+        if look.hatch.startswith("---")
+        else "right"
+    )
+
+
+def ticks(axis: Axes, places: Sequence[float], labels: Sequence[str], *, which: str = "x") -> None:
+    """Ticks at `places`, those labelled whose labels do not touch the one before; after all that sets the axis."""
+    low, high = axis.get_xlim() if which == "x" else axis.get_ylim()
+    scale = math.log if (axis.get_xscale() if which == "x" else axis.get_yscale()) == "log" else float
+    span, before, shown = scale(high) - scale(low), -math.inf, []
+    inside = [(place, label) for place, label in zip(places, labels, strict=True) if min(low, high) <= place <= max(low, high)]
+    for place, label in inside:
+        at = (scale(place) - scale(low)) / span
+        free = at - before >= APART
+        shown.append(label if free else "")
+        before = at if free else before
+    target = axis.xaxis if which == "x" else axis.yaxis
+    target.set_ticks([place for place, _ in inside], labels=shown)
 
 
 def cost_axis(axis: Axes, cost: str) -> None:
-    """The x axis of a key of COSTS; compute and time span orders of magnitude."""
+    """The x axis of a key of COSTS, after all that is drawn; compute and time span orders of magnitude."""
     grid(axis)
-    if cost != "update":
-        axis.set_xscale("log")
-    else:
+    if cost == "update":
+        axis.locator_params(axis="x", nbins=4)
         axis.xaxis.set_major_formatter(lambda value, _: thousands(value))
+    else:
+        log_axis(axis, power if cost == "flops" else thousands)
 
 
-def room(axis: Axes, names: Iterable[str]) -> None:
-    """Extend a logarithmic x axis to the left, so that the longest name fits between its start and the first point."""
+def log_axis(axis: Axes, name: Callable[[float], str]) -> None:
+    """A logarithmic x axis with a few plain ticks: powers of ten, and 2 and 5 times these where it spans few; `name(value)` labels them."""
+    axis.set_xscale("log")
+    axis.minorticks_off()
     low, high = axis.get_xlim()
-    if axis.get_xscale() != "log":
-        return
-    width = min(0.6, CHARACTER * max(map(len, names), default=0))  # of the panel
-    before = math.log(axis.dataLim.x0 / low) / math.log(high / low)  # of the axis as it is
-    axis.set_xlim(low * (low / high) ** max(0.0, (width - before) / (1 - width)), high)
+    factors = (1,) if math.log10(high / low) > 2 else (1, 2, 5) if math.log10(high / low) > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    places = [factor * 10.0**power for power in powers for factor in factors]
+    ticks(axis, places, [name(place) for place in places])
+
+
+def power(value: float) -> str:
+    """`10¹²`, `2·10¹²`."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor = value / 10**exponent
+    lead = "" if abs(factor - 1) < 1e-6 else f"{factor:.2g}·"
+    return f"{lead}10{str(exponent).translate(SUPERSCRIPTS)}"
 
 
 def thousands(value: float) -> str:
-    """`250k` for 250,000."""
-    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"
+    """`250k` for 250,000; `1.5M`."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
-def name_ends(axis: Axes, ends: Iterable[End]) -> None:
-    """Names to the right of all lines at the heights where these end, moved apart where they would touch; a dash has the line's colour."""
-    low, high = axis.get_ylim()
-    gap, below = 0.075 * (high - low), -math.inf
-    for y, name, tone in sorted(ends):
-        below = max(y, below + gap)
-        axis.plot([1.015, 1.05], [below, below], color=tone, linewidth=2.4, transform=axis.get_yaxis_transform(), clip_on=False)
-        axis.annotate(name, (1.05, below), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, va="center")
-
-
-def name_corners(axis: Axes, corners: Iterable[Corner]) -> None:
-    """Names above and to the left of a front's corners, from the top; none that would touch one before. After all that sets the axes."""
-    axis.get_xlim(), axis.get_ylim()  # what transData is of
-    to_axes, named = axis.transData + axis.transAxes.inverted(), list[tuple[float, float, float]]()  # left, right, height
-    for x, y, name in sorted(corners, key=lambda corner: -corner[1]):
-        right, height = to_axes.transform((x, y))
-        left = right - CHARACTER * len(name)
-        if all(before - height > 0.08 or right < start or left > end for start, end, before in named):
-            named.append((left, right, height))
-            axis.annotate(name, (x, y), (-3, 4), textcoords="offset points", fontsize=7.5, ha="right")
-
-
-def legend(axis: Axes, methods: Iterable[str], *, points: bool = False) -> None:
-    """How the methods are drawn, above the plot, in their order."""
-    from matplotlib.lines import Line2D
-
-    handles = []
-    for method in sorted(set(methods), key=rank):
-        look, name = style_of(method), method_name(method)
-        if points:
-            handles.append(Line2D([], [], color=look.colour, label=name, marker=look.marker, linestyle="none"))
-        else:
-            handles.append(Line2D([], [], color=look.colour, label=name, linestyle=look.dash))
-    columns = min(4, len(handles))
-    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, handlelength=1.2, columnspacing=1, borderpad=0)
-    axis.set_title(axis.get_title(loc="left"), loc="left", pad=6 + 13 * math.ceil(len(handles) / columns))
+def listed(values: Sequence[int]) -> str:
+    """`5,000 or 250,000`."""
+    return " or ".join(f"{value:,}" for value in values)

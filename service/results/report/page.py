@@ -9,9 +9,10 @@ from pathlib import Path
 from service.results import controls
 from service.results.cells import DENSE, Cell, Task, places_of
 from service.results.report import tables
+from service.results.report.drawing import Drawn
 from service.results.report.over_tasks import claim
 from service.results.report.palette import COLOURS
-from service.results.report.style import Panel, inline
+from service.results.report.svg import swatch
 from service.terminal.labels import method_name
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -22,49 +23,35 @@ OVER = (
 OPEN = 6  # panels of a figure that are shown at once; the others open on a click
 # figure -> (heading, what it shows)
 ABOUT = {
-    "sparsity": (
-        "Score against sparsity",
-        "Mean over seeds, 95 % interval. Dashed: dense. Dotted: the mean of the data's episodes. x at the foot: a seed has no score.",
-    ),
+    "sparsity": ("Score against sparsity", "Means over seeds. The axis has equal steps in log density."),
     "frontier": (
         "Score at equal compute",
-        "Every line is a cell during training, placed by the FLOPs of its kept weights; the sparser, the stronger its colour. The thick "
-        "line is the best mean score that a budget buys, of whichever cell: the best of many noisy means, so too high. A dotted line with "
-        "n/m in its name lacks seeds and is left out of the thick line. FLOPs: 2 per kept weight and minibatch row, forward and twice "
-        "backward, without target networks and delayed updates. Sweeps that differ only in the number of updates share a panel; `50k` in "
-        "a name is a cell's updates.",
+        "Every cell ends at a mark, whose shape is its sparsity; the thin line is how it got there. Along the foot: where the best "
+        "mean that any pruned cell had reached is above the best that dense had, at no more cost. Such a best of many noisy means "
+        "is too high, most where there are many cells. FLOPs: 2 per kept weight and minibatch row, forward and twice backward, "
+        "without target networks and delayed updates. Sweeps that differ only in the number of updates share a panel.",
     ),
     "frontier-time": (
         "Score at equal time",
         "The same by seconds spent in updates on the hosts that trained. K trials that train as one model are charged 1 / K of the time "
         "each: what a trial cost, not how long it took. Compare only where hosts are alike.",
     ),
-    "pareto": (
-        "Score against size",
-        "The actor's parameters on a path from input to output; the sparser, the stronger the colour. The line joins the cells that no "
-        "smaller one beats. A hollow mark with n/m in its name lacks seeds.",
-    ),
-    "curves-updates": (
-        "Learning curves by update",
-        "Mean over the finished seeds (n/m where some did not finish), 95 % interval; the sparser, the stronger the colour. "
-        "Dashed: dense.",
-    ),
-    "curves-compute": ("Learning curves by compute", "The same evaluations, placed by the FLOPs of the kept weights."),
-    "curves-time": ("Learning curves by time", "Seconds in updates, a trial's share of its stack's; compare only where hosts are alike."),
+    "pareto": ("Score against size", "The actor's parameters on a path from input to output."),
+    "curves": ("Learning curves", "Means over the finished seeds, by update."),
     "profiles": (
         "Performance profiles",
-        "Share of runs above each score, 95 % interval. All lines of a panel cover the same tasks, those with every seed.",
+        "Share of runs above each score. All lines of a panel cover the same tasks, those with every seed.",
     ),
     "layers": ("What each layer keeps", "Share of weights kept in each layer, mean over seeds."),
     "inputs": ("Live inputs", "Observation dimensions that some actor no longer sees; the fuller the colour, the more seeds see them."),
 }  # fmt: skip
 
 
-def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]], source: str, about: Sequence[str] = ()) -> str:
+def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source: str, about: Sequence[str] = ()) -> str:
     """The whole page; `source` says where the numbers come from, `about` what is left out of them."""
     runs = [run for task in tasks for cell in task.cells.values() for run in cell.runs]
     done = sum(len(cell.done) for task in tasks for cell in task.cells.values())
-    drawn = {key: panels for key, panels in figures.items() if key in ABOUT and panels}
+    drawn = {key: figure for key, figure in figures.items() if key in ABOUT}
     controlled = tables.compared(tasks)
     anchors = {
         "grid": "The grid",
@@ -96,7 +83,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Sequence[Panel]
         for heading in dict.fromkeys(each.heading for each in controlled):
             rows = [each.columns for each in controlled if each.heading == heading]
             parts.append(f"<p class='detail'>{escape(heading)}</p>{table(tables.CONTROLS, rows, last='verdict')}")
-    parts += [section(key, panels) for key, panels in drawn.items()]
+    parts += [section(key, figure) for key, figure in drawn.items()]
     parts.append("<h2 id=cells>Cells</h2>")
     for task in tasks:
         parts.append(f"<h3>{escape(task.name)}</h3><p class='detail'>{escape(task.measure)}; {escape(task.detail)}</p>")
@@ -154,11 +141,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absen
     return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
 
 
-def section(key: str, panels: Sequence[Panel]) -> str:
-    """A figure: its panels side by side as far as the page is wide."""
+def section(key: str, figure: Drawn) -> str:
+    """A figure: its legend, and its panels side by side as far as the page is wide."""
     heading, caption = ABOUT[key]
-    drawn = [f"<div>{inline(panel, f'{key}-{number}')}</div>" for number, panel in enumerate(panels)]
-    kind = "panels wide" if panels[0].columns == 1 else "panels"
+    drawn = [f"<div>{panel}</div>" for panel in figure.panels]
+    kind = "panels wide" if figure.wide else "panels"
     first, rest = "".join(drawn[:OPEN]), "".join(drawn[OPEN:])
     more = f"<details><summary>{len(drawn) - OPEN} more</summary><div class='{kind}'>{rest}</div></details>" if rest else ""
-    return f"<h2 id='{key}'>{heading}</h2><p class='note'>{escape(caption)}</p><div class='{kind}'>{first}</div>{more}"
+    keys = "".join(f"<li>{swatch(each, f'{key}-key{number}')}{escape(each.label)}</li>" for number, each in enumerate(figure.keys))
+    legend = f"<ul class='legend'>{keys}</ul>" if keys else ""
+    return f"<h2 id='{key}'>{heading}</h2><p class='note'>{escape(caption)}</p>{legend}<div class='{kind}'>{first}</div>{more}"

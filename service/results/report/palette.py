@@ -1,8 +1,8 @@
 """The colours of figures and of the page, and how each method is drawn: by its name alone, whoever else is in the figure.
 
-A pruner has a colour and a marker; a variant of it (`+shuffle`) has the pruner's colour with a dash, a marker and a hatch that say so;
-higher sparsities have stronger shades of the colour. Colours are told apart by colour-blind readers (Okabe & Ito 2008, Tol 2021) for the
-methods that most often meet, and for all together with the markers.
+A pruner has a colour and a marker; a variant of it (`+shuffle`) has the pruner's colour with a dash, a marker and a hatch that say so.
+Where cells of several sparsities meet, the marker is the sparsity's (marks.py). Colours are told apart by colour-blind readers (Okabe & Ito
+2008, Tol 2021) for the methods that most often meet, and for all together with the markers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ PRUNERS: dict[str, tuple[Pair, str]] = {
 OTHERS: tuple[tuple[Pair, str], ...] = (
     (("#a03e3e", "#e07a7a"), "4"), (("#4a6fa5", "#94b4e0"), "1"), (("#2a6f6f", "#7cc4c4"), "+"), (("#7a5195", "#b98fd4"), "3"),
 )  # fmt: skip
-SHADES = 4
 PLAIN, DENSE_DASH, OTHER_DASH = "-", "--", (0, (7, 2))
 CONTROLS: dict[str, tuple[Any, str, str]] = {  # dash, marker, hatch
     "+shuffle": ("-.", "1", "///"),
@@ -60,17 +59,6 @@ class Style:
     hatch: str
 
 
-def _mixed(colour: str, ink: str, share: float) -> str:
-    pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(ink[1:]), strict=True)
-    return "#" + bytes(round((1 - share) * a + share * b) for a, b in pairs).hex()
-
-
-def _shades(name: str, pair: Pair) -> dict[str, Pair]:
-    """A method's colour and its stronger shades, mixed with the ink: `method-snip`, `method-snip-1` ..."""
-    strengths = {name if number == 0 else f"{name}-{number}": 0.16 * number for number in range(SHADES)}
-    return {key: (_mixed(pair[0], INK[0], share), _mixed(pair[1], INK[1], share)) for key, share in strengths.items()}
-
-
 INK = ("#1a1a19", "#f2f1ec")
 COLOURS: dict[str, Pair] = {
     "ink": INK,
@@ -81,9 +69,9 @@ COLOURS: dict[str, Pair] = {
     "absent": ("#a84300", "#f57a3c"),  # of text only
 }
 for _name, (_pair, _) in PRUNERS.items():
-    COLOURS |= _shades(f"method-{_name}", _pair)
+    COLOURS[f"method-{_name}"] = _pair
 for _number, (_pair, _) in enumerate(OTHERS):
-    COLOURS |= _shades(f"other-{_number}", _pair)
+    COLOURS[f"other-{_number}"] = _pair
 VARIABLES = {paper: f"var(--{name})" for name, (paper, _) in COLOURS.items()}
 
 
@@ -105,15 +93,6 @@ def style_of(method: str) -> Style:
     if options:
         marker, dash, hatch = _chosen(OTHER_MARKERS, options), OTHER_DASH if dash == PLAIN else dash, hatch + OTHER_HATCH
     return Style(colour(name), marker, dash, hatch)
-
-
-def shade(method: str, sparsities: Sequence[float], sparsity: float) -> str:
-    """The method's colour, the stronger the higher the sparsity is among `sparsities`."""
-    if method == DENSE:
-        return colour("ink")
-    name, _ = _of_pruner(pruner_of(method))
-    number = round(sorted(sparsities).index(sparsity) * (SHADES - 1) / (len(sparsities) - 1)) if len(sparsities) > 1 else 0
-    return colour(f"{name}-{number}" if number else name)
 
 
 def _of_pruner(pruner: str) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,40 +12,51 @@ import numpy as np
 from service.results.cells import Cell, Task
 from service.results.report import marks
 from service.results.report.costs import envelope
-from service.results.report.palette import colour, shade, style_of
-from service.results.report.style import Panel
-from service.terminal.labels import DENSE, method_name
+from service.results.report.palette import colour, style_of
+from service.results.report.style import CHARACTER, LINE, Key, Panel
+from service.terminal.labels import DENSE, method_name, rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FRONT = Key("no smaller one is better", colour("fill"), dash="-", width=0.9)
+HOLLOW = Key("some seeds have no score, or one seed", colour("muted"), marker="o", fill="none")
+RANGE = Key("range over seeds", colour("ink"), marker="|", size=7)
+
 
 def pareto(tasks: Sequence[Task]) -> list[Panel]:
-    """Score against the actor's effective parameters, those on a path from input to output; the front is joined, and named where names fit.
+    """Score against the actor's effective parameters, those on a path from input to output; the cells that no smaller one beats are joined.
 
-    A cell with an absent seed is hollow, named `n/m`, and not on the front.
+    A cell with an absent seed is hollow and not on the front.
     """
+    shapes = marks.sparsity_marks(tasks)
 
     def panel(task: Task) -> Panel:
-        cells = [(cell, cell.mean.value) for cell in task.cells.values() if _sized(cell) and cell.mean]
-        points = [(_mean(cell, "parameters", "effective"), score, cell) for cell, score in cells]
+        cells = [(cell, cell.mean) for cell in task.cells.values() if _sized(cell) and cell.mean]
+        points = [(_mean(cell, "parameters", "effective"), mean, cell) for cell, mean in cells]
 
         def draw(axis: Axes) -> None:
-            for x, y, cell in points:
-                tone, fill = shade(cell.method, task.sparsities, cell.sparsity), "none" if cell.absent else "full"
-                axis.plot(x, y, marker=style_of(cell.method).marker, color=tone, linestyle="none", fillstyle=fill)
-                if cell.absent:
-                    axis.annotate(cell.label, (x, y), (0, -11), textcoords="offset points", fontsize=7, ha="center")
-            corners = envelope([(cell.name, np.array([x]), np.array([y])) for x, y, cell in points if not cell.absent])
-            axis.step([x for x, _, _ in corners], [y for _, y, _ in corners], where="post", color=colour("muted"), linewidth=1)
-            marks.legend(axis, (cell.method for cell, _ in cells), points=True)
-            axis.set_xscale("log")
+            if task.dense and task.dense.mean:
+                marks.level(axis, task.dense.mean)
+            for x, mean, cell in points:
+                fill = "none" if cell.absent else marks.variant_fill(cell.method)
+                marker = "o" if cell.method == DENSE else shapes[cell.sparsity]
+                marks.point(axis, x, mean, style_of(cell.method).colour, marker, fill)
+            corners = envelope([(cell.name, np.array([x]), np.array([mean.value])) for x, mean, cell in points if not cell.absent])
+            axis.step([x for x, *_ in corners], [y for _, y, _ in corners], where="post", color=FRONT.tone, linewidth=FRONT.width, zorder=1)
             marks.grid(axis)
-            axis.margins(x=0.1, y=0.16)
-            marks.room(axis, (name for *_, name in corners))
-            marks.name_corners(axis, corners)
+            axis.set_xscale("log")
+            marks.log_axis(axis, marks.thousands)
 
-        return Panel(task.name, "effective parameters of the actor", task.measure, draw)
+        pruned = [cell for cell, _ in cells if cell.method != DENSE]
+        keys = [marks.DENSE_KEY] if task.dense and task.dense.mean else []
+        keys += [replace(key, marker="s", dash=None) for key in marks.method_keys((cell.method for cell in pruned), lines=False)]
+        keys += marks.sparsity_keys(
+            {sparsity: shape for sparsity, shape in shapes.items() if any(cell.sparsity == sparsity for cell in pruned)}
+        )
+        keys += [marks.BAR_KEY] if any(mean.seeds > 1 for _, mean in cells) else []
+        keys += [HOLLOW] if any(cell.absent or mean.seeds == 1 for cell, mean in cells) else []
+        return Panel(task.name, "effective parameters of the actor", task.measure, draw, (*keys, FRONT))
 
     return [panel(task) for task in tasks if any(_sized(cell) and cell.mean for cell in task.cells.values())]
 
@@ -58,7 +71,7 @@ def layers(tasks: Sequence[Task]) -> list[Panel]:
         nearest = min({cell.sparsity for cell in cells}, key=lambda sparsity: abs(sparsity - 0.95))
         own = [cell for cell in cells if cell.sparsity == nearest]
         for network in dict.fromkeys(name for cell in own for run in cell.runs for name in run.masks or ()):
-            found.append(_layers(f"{task.name}, {network} at {100 * nearest:g} %", own, network))
+            found.append(_layers(f"{task.name}, {network}, {100 * nearest:g} %", own, network))
     return found
 
 
@@ -67,18 +80,21 @@ def _layers(title: str, cells: Sequence[Cell], network: str) -> Panel:
         width = 0.8 / len(cells)
         for number, cell in enumerate(cells):
             rows = [[layer["density"] for layer in run.masks[network]["layers"]] for run in cell.runs if run.masks and network in run.masks]
-            means = 100 * np.mean(rows, axis=0)
-            x = np.arange(len(means)) + (number - (len(cells) - 1) / 2) * width
-            look = style_of(cell.method)
-            axis.bar(x, means, 0.88 * width, color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0)
-            for place, value in zip(x, means, strict=True):
-                axis.text(place, value, f"{value:.2g}" if value < 10 else f"{value:.0f}", ha="center", va="bottom", fontsize=6.5)
-            axis.set_xticks(range(len(means)), [f"layer {i}" for i in range(len(means))])
+            shares = 100 * np.array(rows)  # [seeds, layers]
+            x, look = np.arange(shares.shape[1]) + (number - (len(cells) - 1) / 2) * width, style_of(cell.method)
+            axis.bar(x, shares.mean(axis=0), 0.88 * width, color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0)
+            if len(shares) > 1:
+                axis.vlines(x, shares.min(axis=0), shares.max(axis=0), color=colour("ink"), linewidth=0.7)
+            axis.set_xticks(range(shares.shape[1]), [f"layer {i + 1}" for i in range(shares.shape[1])])
         marks.grid(axis)
-        axis.margins(y=0.1)
-        marks.legend(axis, (cell.method for cell in cells))
 
-    return Panel(title, "", "weights kept, %", draw)
+    keys = [
+        Key(
+            method_name(cell.method), style_of(cell.method).colour, patch=1, hatch=style_of(cell.method).hatch, order=(2, rank(cell.method))
+        )
+        for cell in cells
+    ]
+    return Panel(title, "", "weights kept, %", draw, (*keys, RANGE))
 
 
 def inputs(tasks: Sequence[Task]) -> list[Panel]:
@@ -98,17 +114,19 @@ def _inputs(task: Task) -> Panel:
                 span, tone = [column + 0.03, column + 0.97], colour("fill")
                 axis.fill_between(span, row + 0.05, row + 0.95, color=tone, alpha=0.5 * share, linewidth=0)
                 text = "unseen" if share == 0 else f"{share:.0%}" if share < 1 else ""
-                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6)
+                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="x-small")
         axis.set_xlim(0, len(cells))
         axis.set_ylim(len(names), 0)
-        axis.set_yticks([i + 0.5 for i in range(len(names))], names, fontsize=7)
-        live = [f"{method_name(cell.method)}\n{100 * cell.sparsity:g} %\n{_mean(cell, 'live_inputs'):.3g} live" for cell in cells]
-        axis.set_xticks([i + 0.5 for i in range(len(cells))], live, fontsize=6.5)
+        axis.set_yticks([i + 0.5 for i in range(len(names))], names)
+        live = [f"{textwrap.fill(method_name(c.method), 9)}\n{100 * c.sparsity:g} %\n{_mean(c, 'live_inputs'):.3g} live" for c in cells]
+        axis.set_xticks([i + 0.5 for i in range(len(cells))], live, fontsize="x-small")
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
 
-    size = (max(4.4, 1.6 + 0.75 * len(cells)), 1.5 + 0.2 * len(names))
-    return Panel(f"{task.name}: inputs that some mask cut", "", "", draw, size, columns=1)
+    left, lines = 0.15 + CHARACTER * max(map(len, names)), max(len(textwrap.wrap(method_name(cell.method), 9)) for cell in cells)
+    bottom = 0.1 + LINE * (lines + 2)
+    size = (left + max(3.0, 0.55 * len(cells)) + 0.1, bottom + 0.3 + 0.16 * len(names), left, bottom)
+    return Panel(f"{task.name}: inputs that some mask cut", "", "", draw, size=size)
 
 
 def _sized(cell: Cell) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from service.results.cells import Task, tasks_of
-from service.results.report import costs, figures, marks, page, sizes, style, tables
-from service.results.report.build import remove_others
+from service.results.report import figures, page, tables
 from service.results.report.gather import seconds
 from service.results.report.over_tasks import aggregates, claim
-from service.results.report.style import Panel, inline
+from service.results.report.style import Panel
 from service.results.runs import Point, Run
 from tests.service.results.report.conftest import trial
 
@@ -172,86 +169,10 @@ def test_an_interval_of_a_single_point_is_drawn() -> None:
     assert [tuple(end) for end in bar.get_segments()[0]] == [(bar.get_segments()[0][0][0], 40.0), (bar.get_segments()[0][0][0], 60.0)]
 
 
-def test_profiles_are_of_the_same_tasks() -> None:
-    panels = {panel.title: drawn(panel) for panel in figures.profiles(two_tasks())}
-    for title, highest in {"at 95 %": 40.0, "at 50 %": 100.0}.items():
-        for line in panels[title].lines:
-            x, y = (np.asarray(values) for values in line.get_data())
-            assert y[x < highest].min() >= (1.0 if highest == 40 else 0.5)
-            assert (y[x >= highest] == 0).all()
-
-
-def test_an_incomplete_cell_is_named_so_and_never_the_best() -> None:
-    dense = runs("dense", 0.0, [50.0, 50.0], size=1000)
-    tasks = of(dense, runs("snip", 0.95, [40.0, 40.0], size=50), runs("random_erk", 0.95, [99.0, DIVERGED], size=50))
-    for panel in (*costs.frontier(tasks, "flops"), *sizes.pareto(tasks)):
-        axis = drawn(panel)
-        assert "Random (ERK) 95 % 1/2" in texts(axis)
-        (best,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
-        assert max(best.get_ydata()) == 50.0
-    curves = {panel.title: texts(drawn(panel)) for panel in costs.curves(tasks, "update")}
-    assert curves == {"hopper-expert BC, Random (ERK)": {"dense", "95 % 1/2"}, "hopper-expert BC, SNIP": {"dense", "95 %"}}
-    alone = of(runs("snip", 0.95, [40.0, DIVERGED]))
-    assert texts(drawn(costs.frontier(alone, "flops")[0])) == {"SNIP 95 % 1/2"}, "and no thick line"
-
-
-def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_equal() -> None:
-    """Five times the updates at a tenth of the weights: best of all, and never a score that dense is compared with at its own budget."""
-    long = [
-        replace(each, trial=replace(each.trial, updates=5000), points=(Point(5000, 60.0, 5000 * 10, 4.0),))
-        for each in runs("snip", 0.95, [60.0, 60.0])
-    ]
-    tasks = of(runs("dense", 0.0, [50.0, 50.0]), runs("snip", 0.95, [40.0, 40.0], size=10), long)
-    assert [(task.name, sorted(cell.name for cell in task.cells.values())) for task in tasks] == [
-        ("hopper-expert BC, 1,000 updates", ["SNIP 95 %", "dense"]), ("hopper-expert BC, 5,000 updates", ["SNIP 95 %"]),
-    ]  # fmt: skip
-    (panel,) = costs.frontier(tasks, "flops")
-    axis = drawn(panel)
-    assert panel.title == "hopper-expert BC"
-    assert {"SNIP 95 %, 1k", "SNIP 95 %, 5k"} <= texts(axis)
-    (best,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
-    assert best.get_ydata()[-1] == 60.0
-    apart = of(runs("dense", 0.0, [50.0]), runs("dense", 0.0, [50.0], "walker2d"))
-    assert [panel.title for panel in costs.frontier(apart, "flops")] == ["hopper-expert BC", "walker2d-expert BC"]
-
-
-def test_names_of_a_front_do_not_touch_and_are_told_where_there_is_room() -> None:
-    corners = [
-        (1e3, 10.0, "SNIP 98 %"),
-        (1.5e3, 10.4, "Random (ERK) 98 %, 250k"),
-        (4e3, 55.0, "Random (ERK) 95 %"),
-        (9e3, 60.0, "SNIP 90 %"),
-        (9.1e3, 60.1, "GraSP 90 %"),
-        (1e5, 62.0, "dense"),
-    ]
-
-    def draw(axis: Axes) -> None:
-        axis.plot([x for x, _, _ in corners], [y for _, y, _ in corners])
-        axis.set_xscale("log")
-        marks.room(axis, (name for *_, name in corners))
-        marks.name_corners(axis, corners)
-
-    figure = style.drawn([Panel("", "", "", draw)] * 3)
-    figure.draw_without_rendering()
-    for axis in figure.axes:
-        assert texts(axis) >= {"dense", "GraSP 90 %", "Random (ERK) 98 %, 250k"}
-        assert not texts(axis) & {"SNIP 90 %", "SNIP 98 %"}, "they would touch"
-        boxes = [text.get_window_extent() for text in axis.texts]
-        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-        assert min(box.x0 for box in boxes) >= axis.get_window_extent().x0, "a name would cover the axis's numbers"
-
-
 def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
     assert seconds({10: 5.0, 20: 10.0}, {10: 4.0, 20: 1.0}, [10, 20]) == {10: 0.5, 20: 1.5}
     assert seconds({10: 5.0}, {}, [10]) == {10: 2.0}
     assert np.isnan(seconds({10: 5.0}, {10: 1.0}, [20])[20])
-
-
-def test_the_page_keeps_the_numbers_of_its_texts() -> None:
-    panel = Panel("hopper-expert BC, learning_rate 0.00125", "x", "y", lambda axis: axis.plot([0, 1 / 3], [0, 1 / 7], label="a"))
-    text = inline(panel, "test")
-    assert "learning_rate 0.00125" in text
-    assert not re.search(r"<path[^>]*\.\d{3}", text)
 
 
 @pytest.mark.parametrize(("text", "escaped"), [
@@ -259,10 +180,3 @@ def test_the_page_keeps_the_numbers_of_its_texts() -> None:
 ])  # fmt: skip
 def test_latex_reads_what_is_meant(text: str, escaped: str) -> None:
     assert tables._escaped(text) == escaped
-
-
-def test_only_what_a_report_drew_is_removed(tmp_path) -> None:
-    for name in ("sparsity.png", "sparsity-3.png", "layers-2.svg", "mine.png", "sparsity-3.txt"):
-        (tmp_path / name).write_bytes(b"")
-    remove_others(tmp_path, {"sparsity.png"})
-    assert {file.name for file in tmp_path.iterdir()} == {"sparsity.png", "mine.png", "sparsity-3.txt"}

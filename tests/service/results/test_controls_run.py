@@ -69,7 +69,7 @@ def test_results_tell_the_verdict_and_leave_mlflow_as_it_is(tracking: Tracking, 
 def test_the_report_tells_it_too(
     tracking: Tracking, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.results.report.build.FIGURES", {})
+    monkeypatch.setattr("service.results.report.drawing.FIGURES", {})
     assert main(["report", "smoke", "--to", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "did the mask itself do anything?" in out

@@ -49,7 +49,7 @@ TEXTS = """
 })()
 """
 BLOCKS = """
-[...document.querySelectorAll('svg, table')].map(each => { const box = each.getBoundingClientRect();
+[...document.querySelectorAll('.panels svg, table')].map(each => { const box = each.getBoundingClientRect();
   const frame = each.closest('.scroll, .panels > div').getBoundingClientRect();
   return {kind: each.tagName.toLowerCase(), width: box.width, height: box.height, left: frame.left, right: frame.right}; })
 """

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from service.results.report import figures
-from service.results.report.palette import COLOURS, OTHERS, PRUNERS, VARIABLES, colour, shade, style_of
-from service.results.report.style import inline
+from service.results.report import figures, style, svg
+from service.results.report.palette import COLOURS, OTHERS, PRUNERS, VARIABLES, style_of
 from service.terminal.labels import method_name, rank
 from tests.service.results.test_cells import drawn, of, runs
 from trainables import plugins
@@ -16,7 +15,7 @@ def test_a_methods_colour_does_not_depend_on_the_others() -> None:
     dense, snip, erk = runs("dense", 0.0, [50.0]), runs("snip", 0.95, [40.0]), runs("random_erk", 0.95, [30.0])
     for tasks in (of(dense, snip), of(dense, runs("grasp", 0.95, [45.0]), snip, erk)):
         (panel,) = figures.by_sparsity(tasks)
-        lines = {line.get_color(): line.get_ydata()[0] for line in drawn(panel).lines if line.get_marker() != "None"}
+        lines = {line.get_color(): line.get_ydata()[0] for line in drawn(panel).lines if line.get_linestyle() != "--"}
         assert lines[style_of("snip").colour] == 40.0
 
 
@@ -43,17 +42,10 @@ def test_a_plug_in_of_somebody_elses_has_a_colour_by_its_name() -> None:
     assert len({style_of(f"mine{number}").colour for number in range(50)}) == len(OTHERS)
 
 
-def test_the_sparser_the_stronger_the_shade() -> None:
-    sparsities = [0.8, 0.9, 0.95, 0.98]
-    shades = [shade("snip", sparsities, sparsity) for sparsity in sparsities]
-    assert shades == [style_of("snip").colour, *(colour(f"method-snip-{number}") for number in (1, 2, 3))]
-    assert shade("snip", [0.95], 0.95) == style_of("snip").colour
-    assert shade("dense", sparsities, 0.0) == colour("ink")
-
-
 def test_the_page_draws_in_its_own_variables() -> None:
     (panel,) = figures.by_sparsity(of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [40.0])))
-    text = inline(panel, "test")
+    sheet = style.drawn([panel])
+    (text,) = svg.cut(style.saved(sheet, "svg"), sheet, "test")
     assert "var(--method-snip)" in text
     assert "var(--ink)" in text
     assert not set(VARIABLES) & set(text.split('"'))

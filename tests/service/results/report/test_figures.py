@@ -1,0 +1,155 @@
+"""What figures show of made-up runs: who is the best, where pruned overtakes dense, whole legends, ticks that can be read."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from service.results.report import costs, figures, sizes, style, svg
+from service.results.report.drawing import remove_others
+from service.results.report.style import Panel
+from service.results.runs import Point
+from tests.service.results.test_cells import DIVERGED, drawn, of, runs, two_tasks
+
+
+def test_profiles_are_of_the_same_tasks() -> None:
+    panels = {panel.title: drawn(panel) for panel in figures.profiles(two_tasks())}
+    for title, highest in {"at 95 %": 40.0, "at 50 %": 100.0}.items():
+        for line in panels[title].lines:
+            x, y = (np.asarray(values) for values in line.get_data())
+            assert y[x < highest].min() >= (1.0 if highest == 40 else 0.5)
+            assert (y[x >= highest] == 0).all()
+
+
+def labels(panel: Panel) -> set[str]:
+    return {key.label for key in panel.keys}
+
+
+def test_an_incomplete_cell_is_dotted_and_never_the_best() -> None:
+    dense = runs("dense", 0.0, [50.0, 50.0], size=1000)
+    tasks = of(dense, runs("snip", 0.95, [40.0, 40.0], size=50), runs("random_erk", 0.95, [99.0, DIVERGED], size=50))
+    (frontier,), (pareto,), (curves,) = costs.frontier(tasks, "flops"), sizes.pareto(tasks), costs.curves(tasks, "update")
+    assert max(best(frontier)) == 40.0
+    assert max(best(pareto)) == 50.0
+    assert "some seeds have no score" in labels(frontier) & labels(curves)
+    assert "some seeds have no score, or one seed" in labels(pareto)
+    alone = costs.frontier(of(runs("snip", 0.95, [40.0, DIVERGED])), "flops")[0]
+    assert not [line for line in drawn(alone).lines if line.get_drawstyle() == "steps-post"]
+
+
+def best(panel: Panel) -> np.ndarray:
+    (line,) = [line for line in drawn(panel).lines if line.get_drawstyle() == "steps-post"]
+    return np.asarray(line.get_ydata())
+
+
+def test_what_has_had_more_updates_is_a_line_beside_the_others_where_costs_are_equal() -> None:
+    """Five times the updates at a tenth of the weights: best of all, and never a score that dense is compared with at its own budget."""
+    long = [
+        replace(each, trial=replace(each.trial, updates=5000), points=(Point(5000, 60.0, 5000 * 10, 4.0),))
+        for each in runs("snip", 0.95, [60.0, 60.0])
+    ]
+    tasks = of(runs("dense", 0.0, [50.0, 50.0]), runs("snip", 0.95, [40.0, 40.0], size=10), long)
+    assert [(task.name, sorted(cell.name for cell in task.cells.values())) for task in tasks] == [
+        ("hopper-expert BC, 1,000 updates", ["SNIP 95 %", "dense"]), ("hopper-expert BC, 5,000 updates", ["SNIP 95 %"]),
+    ]  # fmt: skip
+    (panel,) = costs.frontier(tasks, "flops")
+    assert panel.title == "hopper-expert BC"
+    assert "after 5,000 updates" in labels(panel)
+    assert best(panel)[-1] == 60.0
+    apart = of(runs("dense", 0.0, [50.0]), runs("dense", 0.0, [50.0], "walker2d"))
+    assert [panel.title for panel in costs.frontier(apart, "flops")] == ["hopper-expert BC", "walker2d-expert BC"]
+
+
+def test_it_is_marked_where_pruned_overtakes_dense() -> None:
+    """Steps: pruned reaches 10 at cost 1 and 60 at 8; dense 20 at 2, 50 at 6 and 70 at 10."""
+    best, dense = [(1.0, 10.0, ""), (8.0, 60.0, "")], [(2.0, 20.0, ""), (6.0, 50.0, ""), (10.0, 70.0, "")]
+    assert costs.overtaking(best, dense, 12.0) == ([(8.0, 60.0, True), (10.0, 70.0, False)], [(8.0, 10.0)])
+    assert costs.overtaking(dense, best, 12.0) == ([(8.0, 60.0, False), (10.0, 70.0, True)], [(2.0, 8.0), (10.0, 12.0)])
+    assert costs.overtaking([], dense, 12.0) == costs.overtaking(best, [], 12.0) == ([], [])
+    dense_runs = [
+        replace(each, points=(Point(500, 10.0, 100.0, 1.0), Point(1000, 30.0, 200.0, 2.0))) for each in runs("dense", 0.0, [30.0] * 2)
+    ]
+    pruned = [replace(each, points=(Point(500, 5.0, 50.0, 1.0), Point(1000, 25.0, 150.0, 2.0))) for each in runs("snip", 0.95, [25.0] * 2)]
+    (panel,) = costs.frontier(of(dense_runs, pruned), "flops")
+    assert {"pruned overtakes dense", "dense overtakes pruned", "best pruned above dense at equal cost"} <= labels(panel)
+    stars = {(*line.get_xdata(), *line.get_ydata()) for line in drawn(panel).lines if line.get_marker() == "*"}
+    assert stars == {(150.0, 25.0), (200.0, 30.0)}
+
+
+def test_every_line_and_mark_of_a_figure_is_in_its_legend() -> None:
+    """Colours, marks and dashes: nothing is drawn that no key shows."""
+    tasks = of(
+        runs("dense", 0.0, [50.0, 52.0]), runs("snip", 0.9, [48.0, 44.0]), runs("snip", 0.95, [40.0]),
+        runs("grasp", 0.95, [30.0, DIVERGED]),
+        runs("random_erk", 0.95, [20.0, 30.0]),
+    )  # fmt: skip
+    for panel in (*figures.by_sparsity(tasks), *costs.frontier(tasks, "flops"), *sizes.pareto(tasks), *costs.curves(tasks, "update")):
+        tones, marks_of = {key.tone for key in panel.keys}, {key.marker for key in panel.keys}
+        for line in drawn(panel).lines:
+            assert line.get_color() in tones, (panel.title, line.get_color())
+            assert line.get_marker() in {*marks_of, "None", "o"}, (panel.title, line.get_marker())
+
+
+def test_a_legend_of_many_methods_is_inside_the_sheet_and_in_order() -> None:
+    methods = [
+        "snip",
+        "grasp",
+        "synflow",
+        "force",
+        "iterative_snip",
+        "prospr",
+        "magnitude",
+        "gmp",
+        "rigl",
+        "set",
+        "random_erk",
+        "small_dense",
+    ]
+    tasks = of(runs("dense", 0.0, [50.0, 60.0]), *(runs(method, 0.95, [40.0, 45.0]) for method in methods))
+    panels = figures.by_sparsity(tasks)
+    for look in (style.TWO_COLUMNS, style.ONE_COLUMN, style.SLIDE):
+        sheet = style.drawn(panels * look.columns, look)
+        sheet.figure.draw_without_rendering()
+        (legend,) = sheet.figure.legends
+        box, frame = legend.get_window_extent(), sheet.figure.bbox
+        assert frame.x0 - 1 <= box.x0 < box.x1 <= frame.x1 + 1, "clipped"
+        assert box.y0 >= max(axis.get_window_extent().y1 for axis in sheet.figure.axes), "over a panel"
+        assert len(legend.get_texts()) == len(style.keys_of(panels))
+    assert [key.label for key in style.keys_of(panels)][:3] == ["dense", "SNIP", "Iterative SNIP"]
+
+
+def test_ticks_do_not_touch() -> None:
+    """Where sparsities crowd, on logarithmic axes of any span, and under panels as small as those of a paper."""
+    crowded = [runs("snip", sparsity, [40.0, 45.0], size=int(1e5 * (1 - sparsity))) for sparsity in (0.5, 0.8, 0.9, 0.94, 0.95, 0.96, 0.98)]
+    tasks = of(runs("dense", 0.0, [50.0, 52.0], size=100_000), *crowded)
+    narrow = of(runs("dense", 0.0, [50.0, 52.0], size=1000), runs("snip", 0.5, [40.0, 45.0], size=900))
+    for own in (tasks, narrow):
+        panels = [*figures.by_sparsity(own), *sizes.pareto(own)]
+        for cost in ("flops", "seconds"):
+            panels += costs.frontier(own, cost)
+        for look in (style.TWO_COLUMNS, style.ONE_COLUMN, style.SLIDE):
+            sheet = style.drawn(panels, look)
+            sheet.figure.draw_without_rendering()
+            for axis in sheet.figure.axes:
+                shown = [text for text in axis.get_xticklabels() if text.get_text()]
+                boxes = [text.get_window_extent() for text in shown]
+                assert len(boxes) >= 1 or axis.get_xlim()[0] == axis.get_xlim()[1]
+                assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2)), [text.get_text() for text in shown]
+
+
+def test_the_page_keeps_the_numbers_of_its_texts() -> None:
+    panel = Panel("learning_rate 0.00125", "x", "y", lambda axis: axis.plot([0, 1 / 3], [0, 1 / 7], label="a"))
+    sheet = style.drawn([panel])
+    (text,) = svg.cut(style.saved(sheet, "svg"), sheet, "test")
+    assert "learning_rate 0.00125" in text
+    assert not re.search(r"<path[^>]*\.\d{3}", text)
+
+
+def test_only_what_a_report_drew_is_removed(tmp_path) -> None:
+    for name in ("sparsity.png", "sparsity-3.png", "layers-2.svg", "curves-time.pdf", "pareto-slides-2.png", "mine.png", "sparsity-3.txt"):
+        (tmp_path / name).write_bytes(b"")
+    remove_others(tmp_path, {"sparsity.png"})
+    assert {file.name for file in tmp_path.iterdir()} == {"sparsity.png", "mine.png", "sparsity-3.txt"}
