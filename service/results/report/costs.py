@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEW = 10  # curves in a panel whose bands are drawn
-OVERTAKES = Key("pruned overtakes dense", colour("ink"), marker="*", size=7)
-OVERTAKEN = Key("dense overtakes pruned", colour("ink"), marker="*", fill="none", size=7)
-AHEAD = Key("best pruned above dense at equal cost", colour("accent"), dash="-", width=3)
-BEST = Key("best pruned mean so far", colour("fill"), dash="-", width=1.2)
+OVERTAKES = Key("pruned overtakes", colour("ink"), marker="*", size=7)
+OVERTAKEN = Key("dense overtakes", colour("ink"), marker="*", fill="none", size=7)
+AHEAD = Key("pruned above dense", colour("accent"), dash="-", width=3)
+BEST = Key("best pruned so far", colour("fill"), dash="-", width=1.2)
 RING = colour("ink")
-DOTTED = Key("some seeds have no score", colour("muted"), dash=":")
+DOTTED = Key("seeds without score", colour("muted"), dash=":")
 Corner = tuple[float, float, str]  # cost, score, line
 Curve = tuple[Scores, Scores, Scores, Scores]  # x, mean, low, high
 
@@ -82,22 +82,32 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
         for line in pruned:
             x, middle, low, high = line.curve
             look, marker = style_of(line.cell.method), shapes[line.cell.sparsity]
-            axis.plot(x, middle, color=look.colour, linestyle=":" if line.cell.absent else look.dash, linewidth=0.5, alpha=0.7)
+            axis.plot(x, middle, color=look.colour, linestyle=":" if line.cell.absent else look.dash, linewidth=marks.sized(0.5), alpha=0.7)
             if len(pruned) <= FEW:
                 marks.band(axis, x, low, high, look.colour, 0.05)
             last = Estimate(float(middle[-1]), float(low[-1]), float(high[-1]), len(line.cell.done))
             marks.point(axis, float(x[-1]), last, look.colour, marker, marks.variant_fill(line.cell.method))
             if line.long:
-                axis.plot(x[-1], middle[-1], marker="o", color=RING, fillstyle="none", markersize=7.5, markeredgewidth=0.6)
+                axis.plot(
+                    x[-1],
+                    middle[-1],
+                    marker="o",
+                    color=RING,
+                    fillstyle="none",
+                    markersize=marks.sized(7.5),
+                    markeredgewidth=marks.sized(0.6),
+                )
         if best:
             reach = [*(x for x, _, _ in best), max(end, best[-1][0])]
-            axis.step(reach, [*(y for _, y, _ in best), best[-1][1]], where="post", color=BEST.tone, linewidth=BEST.width, zorder=1.5)
+            axis.step(
+                reach, [*(y for _, y, _ in best), best[-1][1]], where="post", color=BEST.tone, linewidth=marks.sized(BEST.width), zorder=1.5
+            )
         for start, stop in spans:
-            axis.plot([start, stop], [0.012] * 2, color=AHEAD.tone, linewidth=AHEAD.width, transform=axis.get_xaxis_transform(), zorder=4,
+            axis.plot([start, stop], [0.012] * 2, color=AHEAD.tone, linewidth=marks.sized(AHEAD.width), transform=axis.get_xaxis_transform(), zorder=4,
                       solid_capstyle="butt")  # fmt: skip
         for turn, score, ahead in turns:
             key = OVERTAKES if ahead else OVERTAKEN
-            axis.plot(turn, score, marker=key.marker, color=key.tone, fillstyle=key.fill, markersize=key.size, zorder=6)
+            axis.plot(turn, score, marker=key.marker, color=key.tone, fillstyle=key.fill, markersize=marks.sized(key.size), zorder=6)
         marks.cost_axis(axis, cost)
 
     keys = [marks.DENSE_KEY] if dense else []
@@ -106,7 +116,7 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
     keys += marks.sparsity_keys({sparsity: shape for sparsity, shape in shapes.items() if sparsity in used})
     keys += [marks.BAR_KEY] if any(len(line.cell.done) > 1 for line in lines) else []
     longer = sorted({line.task.trial.updates for line in lines if line.long})
-    keys += [Key(f"after {marks.listed(longer)} updates", RING, marker="o", fill="none", size=6.5, order=(4,))] if longer else []
+    keys += [Key(f"at {marks.listed(longer)} updates", RING, marker="o", fill="none", size=6.5, order=(4,))] if longer else []
     keys += [BEST] if best else []
     keys += [AHEAD] if spans else []
     keys += [key for key, kind in ((OVERTAKES, True), (OVERTAKEN, False)) if any(ahead is kind for *_, ahead in turns)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from service.results.cells import Task
 from service.results.report.palette import PLAIN, colour, style_of
-from service.results.report.style import Key
+from service.results.report.style import LINE_WIDTH, Key
 from service.results.statistics import Estimate, Scores
 from service.terminal.labels import DENSE, method_name, rank
 
@@ -21,11 +21,18 @@ APART = 0.17  # of the axis's length, between the middles of two ticks' labels
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 DENSE_KEY = Key("dense", colour("ink"), dash=style_of(DENSE).dash, order=(0,))
-DATA_KEY = Key("mean of the data's episodes", colour("muted"), dash=":", order=(1,))
-BAND_KEY = Key("95 % interval over seeds", colour("muted"), patch=0.3)
-BAR_KEY = Key("95 % interval over seeds", colour("muted"), marker="|", size=7)
-HOLLOW_KEY = Key("one seed: no interval", colour("muted"), marker="o", fill="none")
-ABSENT_KEY = Key("a seed has no score", colour("muted"), marker="x")
+DATA_KEY = Key("data", colour("muted"), dash=":", order=(1,))
+BAND_KEY = Key("95 % interval", colour("muted"), patch=0.3)
+BAR_KEY = Key("95 % interval", colour("muted"), marker="|", size=7)
+HOLLOW_KEY = Key("one seed", colour("muted"), marker="o", fill="none")
+ABSENT_KEY = Key("seed without score", colour("muted"), marker="x")
+
+
+def sized(points: float) -> float:
+    """A width or size that is so many points on paper, at the size of the look that is being drawn."""
+    from matplotlib import rcParams
+
+    return float(points * rcParams["lines.linewidth"] / LINE_WIDTH)
 
 
 def grid(axis: Axes) -> None:
@@ -41,7 +48,7 @@ def levels(axis: Axes, task: Task) -> list[Key]:
     if task.dense and task.dense.mean:
         keys += level(axis, task.dense.mean)
     if task.dataset_score is not None:
-        axis.axhline(task.dataset_score, color=colour("muted"), linestyle=":", linewidth=DATA_KEY.width)
+        axis.axhline(task.dataset_score, color=colour("muted"), linestyle=":", linewidth=sized(DATA_KEY.width))
     return keys
 
 

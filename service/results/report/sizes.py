@@ -19,8 +19,8 @@ from service.terminal.labels import DENSE, method_name, rank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FRONT = Key("no smaller one is better", colour("fill"), dash="-", width=0.9)
-HOLLOW = Key("some seeds have no score, or one seed", colour("muted"), marker="o", fill="none")
+FRONT = Key("best for its size", colour("fill"), dash="-", width=0.9)
+HOLLOW = Key("some or one seed", colour("muted"), marker="o", fill="none")
 RANGE = Key("range over seeds", colour("ink"), marker="|", size=7)
 
 
@@ -43,7 +43,14 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
                 marker = "o" if cell.method == DENSE else shapes[cell.sparsity]
                 marks.point(axis, x, mean, style_of(cell.method).colour, marker, fill)
             corners = envelope([(cell.name, np.array([x]), np.array([mean.value])) for x, mean, cell in points if not cell.absent])
-            axis.step([x for x, *_ in corners], [y for _, y, _ in corners], where="post", color=FRONT.tone, linewidth=FRONT.width, zorder=1)
+            axis.step(
+                [x for x, *_ in corners],
+                [y for _, y, _ in corners],
+                where="post",
+                color=FRONT.tone,
+                linewidth=marks.sized(FRONT.width),
+                zorder=1,
+            )
             marks.grid(axis)
             axis.set_xscale("log")
             marks.log_axis(axis, marks.thousands)
@@ -84,7 +91,7 @@ def _layers(title: str, cells: Sequence[Cell], network: str) -> Panel:
             x, look = np.arange(shares.shape[1]) + (number - (len(cells) - 1) / 2) * width, style_of(cell.method)
             axis.bar(x, shares.mean(axis=0), 0.88 * width, color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0)
             if len(shares) > 1:
-                axis.vlines(x, shares.min(axis=0), shares.max(axis=0), color=colour("ink"), linewidth=0.7)
+                axis.vlines(x, shares.min(axis=0), shares.max(axis=0), color=colour("ink"), linewidth=marks.sized(0.7))
             axis.set_xticks(range(shares.shape[1]), [f"layer {i + 1}" for i in range(shares.shape[1])])
         marks.grid(axis)
 

@@ -50,6 +50,7 @@ ONE_COLUMN = Look(3.35, 2.5, 1, 1, 8)  # 85 mm
 SLIDE = Look(6.2, 4.9, 2, 1, 15)  # 12.4 in across, for a projector
 STYLES = {"paper": {"": TWO_COLUMNS, "-column": ONE_COLUMN}, "slides": {"-slides": SLIDE}}  # of files: what follows their name
 LEFT, RIGHT, BOTTOM, ABOVE, LINE = 0.44, 0.07, 0.38, 0.05, 0.13  # inches at 7 points: margins of a panel, and a line of text
+LINE_WIDTH = 1.1  # points
 CHARACTER = 0.058  # inches, mean width of a character at 7 points
 
 
@@ -128,7 +129,7 @@ def settings(look: Look) -> Iterator[None]:
         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": rule, "axes.labelcolor": muted, "axes.labelpad": 2 * scale,
         "axes.labelsize": look.font, "axes.linewidth": 0.6 * scale, "axes.axisbelow": True, "axes.titlecolor": ink, "text.color": ink,
         "xtick.color": muted, "ytick.color": muted, "xtick.labelsize": look.font - 0.5, "ytick.labelsize": look.font - 0.5,
-        "xtick.major.pad": 2 * scale, "ytick.major.pad": 2 * scale, "lines.linewidth": 1.1 * scale, "lines.markersize": 3.4 * scale,
+        "xtick.major.pad": 2 * scale, "ytick.major.pad": 2 * scale, "lines.linewidth": LINE_WIDTH * scale, "lines.markersize": 3.4 * scale,
         "lines.markeredgewidth": 0.8 * scale, "legend.frameon": False, "legend.fontsize": look.font, "grid.color": rule,
         "grid.linewidth": 0.5 * scale, "figure.facecolor": "none", "axes.facecolor": "none", "xtick.minor.visible": False,
         "ytick.minor.visible": False, "hatch.linewidth": 0.5 * scale,
@@ -151,7 +152,7 @@ def drawn(panels: Sequence[Panel], look: Look = TWO_COLUMNS, keys: Sequence[Key]
     rows = [sizes[start : start + columns] for start in range(0, len(sizes), columns)]
     width = max(sum(size[0] for size in row) for row in rows)
     per_row, lines = _legend_rows(keys, width, look)
-    top = lines * 1.25 * LINE * look.scale + (0.06 if lines else 0)
+    top = (lines + 0.4) * LINE * look.scale if lines else 0.0
     height = top + sum(max(size[1] for size in row) for row in rows)
     places, y = [], top
     for row in rows:
@@ -179,7 +180,7 @@ def drawn(panels: Sequence[Panel], look: Look = TWO_COLUMNS, keys: Sequence[Key]
             handles = [key.artist(look.scale) for key in _by_row(keys, per_row)]
             figure.legend(
                 handles=handles, loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=per_row, handlelength=1.8, columnspacing=1.2,
-                borderpad=0.2, borderaxespad=0.1, labelspacing=0.25,
+                borderpad=0.2, borderaxespad=0.1, labelspacing=0.2,
             )  # fmt: skip
     return Sheet(figure, places)
 
