@@ -14,6 +14,7 @@ from service.spool.lines import COMMITS, Line, committed, committed_update, read
 from service.spool.usage import Usage
 from service.storage import paths
 from trainables.evaluation.metrics import known, metrics_of
+from trainables.native import build
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.storage.files import append, sync_folder, write
 from trainables.trial import Stack, Trial
@@ -63,7 +64,8 @@ class TrialSpool:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.ftruncate(self._file, lines[kept - 1].end if kept else 0)
         sync_folder(path.parent)
-        self._append({"kind": "attempt", "time": _now(), "host": platform.node(), "pid": os.getpid(), **self._origin})
+        machine = {"host": platform.node(), "kernels": build.simd()}
+        self._append({"kind": "attempt", "time": _now(), "pid": os.getpid(), **machine, **self._origin})
 
     def _append(self, line: Line) -> None:
         append(self._file, json.dumps(line).encode() + b"\n")

@@ -26,6 +26,7 @@ from service.storage import paths
 from service.tracking.experiment import EXPERIMENT
 from service.tracking.runs import Tracking
 from tests.service.conftest import ROOT, Command
+from trainables.native import build
 from trainables.trial import Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
@@ -197,6 +198,7 @@ def test_a_run_has_its_params_tags_dataset_and_artifacts(client: Any) -> None:
     assert tags["winnow.revision"] == "abc123"
     assert tags["winnow.execution"]
     assert tags["winnow.host"]
+    assert tags["winnow.kernels"] == build.simd()
     assert len(tags["winnow.dataset_hash"]) == 64
     (given,) = run.inputs.dataset_inputs
     assert given.dataset.name == trial.dataset
