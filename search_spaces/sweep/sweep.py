@@ -10,13 +10,13 @@ from typing import Any
 from search_spaces.sweep.ranges import Range, Search, values_of
 from trainables import plugins
 from trainables.errors import UserError
-from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, TRAINING_CHOICES, options_of
+from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, options_of
 from trainables.trial.protocols import check_protocol, protocol
 from trainables.trial.pruner_traits import traits_of
 from trainables.trial.published import published
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
-TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}}  # with their defaults
+TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}, **REWARDS}  # with their defaults
 ALL_RATES = "learning_rates"  # in `hyper`: one value for every learning rate of an algorithm
 VARIED = (*TRAINING, *CALIBRATION, *CHOICES)  # fields that may have a tuple of values: one more axis
 
@@ -46,6 +46,8 @@ class Sweep:
     transitions: int | tuple[int, ...] = 0
     initialization: str | tuple[str, ...] = "torch"
     timeouts: str | tuple[str, ...] = "bootstrap"
+    reward_shift: float | tuple[float, ...] = 0.0
+    reward_scale: float | tuple[float, ...] = 1.0
     calibration_batches: int | tuple[int, ...] = 1
     calibration_size: int | tuple[int, ...] = 256
     published: int = 0

@@ -15,7 +15,7 @@ from service.results.outcomes import DONE
 from service.results.runs import Run
 from service.results.statistics import Estimate, Scores
 from service.terminal import labels
-from trainables.trial import TRAINING_CHOICES, Trial, comparison
+from trainables.trial import REWARDS, TRAINING_CHOICES, Trial, comparison
 from trainables.trial.pruner_traits import traits_of
 
 DENSE = (labels.DENSE, 0.0)
@@ -218,7 +218,8 @@ def settings(trial: Trial) -> dict[str, Any]:
     """The settings of training and the hyperparameters that are not defaults."""
     cut = {"transitions": trial.transitions} if trial.transitions else {}
     options = {name: getattr(trial, name) for name, choices in TRAINING_CHOICES.items() if getattr(trial, name) != choices[0]}
-    return cut | options | dict(trial.hyper)
+    rewards = {name: getattr(trial, name) for name, default in REWARDS.items() if getattr(trial, name) != default}
+    return cut | options | rewards | dict(trial.hyper)
 
 
 def _place(task: Task) -> tuple[str, str]:

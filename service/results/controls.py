@@ -18,7 +18,7 @@ from service.results.outcomes import Outcome
 from service.results.runs import Run
 from service.results.statistics import EQUAL
 from service.terminal.labels import algorithm_name, dataset_name, method_name
-from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, TRAINING_CHOICES, Trial, comparison
+from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, Trial, comparison
 
 # 97.5 % quantiles of Student's t with 1, 2, ... 60 degrees of freedom; the normal distribution's beyond.
 T = (
@@ -148,7 +148,7 @@ def text_of(found: Sequence[Comparison]) -> str:
 def _rest(trial: Trial) -> list[str]:
     """The fields that neither a cell's name nor its task's details show, where they are not at their defaults."""
     shown = {"dataset", "algorithm", "pruner", "sparsity", "seed", "updates", "transitions", "fresh", "data"}
-    shown |= {*MAPPINGS, *TRAINING_CHOICES, *CHOICES, *CALIBRATION}
+    shown |= {*MAPPINGS, *REWARDS, *TRAINING_CHOICES, *CHOICES, *CALIBRATION}
     return [f"{f.name} {getattr(trial, f.name)}" for f in fields(trial) if f.name not in shown and getattr(trial, f.name) != f.default]
 
 

@@ -26,8 +26,9 @@ def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: st
     """Minibatches as the algorithm asks for them."""
     following, returns = (getattr(algorithm, name, False) for name in ("NEXT_ACTIONS", "RETURNS"))
     discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
-    factor = reward_scale(table, getattr(algorithm, "REWARD_SPAN", 0))
-    made = Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts, factor)
+    factor = span_factor(table, getattr(algorithm, "REWARD_SPAN", 0))
+    rewards = stack.lead.reward_shift, stack.lead.reward_scale * factor
+    made = Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts, rewards)
     made.look_ahead(stack.lead.n_step_at(0))
     return made
 
@@ -43,11 +44,11 @@ class Minibatches:
         next_actions: bool = False,
         timeouts: str = "bootstrap",
         discounts: Sequence[float] = (),
-        reward_scale: float = 1.0,
+        rewards: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out. With the
         timeouts "terminal", every episode's last transition counts as terminal. With the members' `discounts`, batches have `returns`.
-        Rewards are multiplied by `reward_scale`.
+        `rewards` are the shift and the scale of all rewards.
 
         Raises UserError where none is left."""
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
@@ -55,14 +56,15 @@ class Minibatches:
         self.picked = torch.from_numpy(followed(table)).to(device) if next_actions else None  # rows to draw from; None: all
         o_shift, o_scale = observation_affine(table, normalize)
         a_shift, a_scale = action_affine(table)
-        zero, one, reward = np.zeros(1), np.ones(1), np.array([reward_scale])
-        self.shift = torch.tensor(np.concatenate([o_shift, a_shift, zero, o_shift, zero]), dtype=torch.float32, device=device)
-        self.scale = torch.tensor(np.concatenate([o_scale, a_scale, reward, o_scale, one]), dtype=torch.float32, device=device)
+        zero, one, (self.reward_shift, self.reward_scale) = np.zeros(1), np.ones(1), rewards
+        r_shift, r_scale = np.full(1, self.reward_shift), np.full(1, self.reward_scale)
+        self.shift = torch.tensor(np.concatenate([o_shift, a_shift, r_shift, o_shift, zero]), dtype=torch.float32, device=device)
+        self.scale = torch.tensor(np.concatenate([o_scale, a_scale, r_scale, o_scale, one]), dtype=torch.float32, device=device)
         self.ends = torch.from_numpy(ends(table)).to(device) if timeouts == "terminal" else None
         # Of each discount, as members have it in float32, the returns of all rows, one discount after the other.
         different = np.unique(np.array(discounts, np.float32))
         self.discounts = torch.from_numpy(different).to(device)
-        returns = [reward_scale * returns_to_go(table, each) for each in different] or [np.zeros(0, np.float32)]
+        returns = [returns_to_go(table, each, rewards) for each in different] or [np.zeros(0, np.float32)]
         self.returns = torch.from_numpy(np.concatenate(returns)).to(device)
         self.gather = native_ops.gather(self.rows, self.shift, self.scale) if native_ops.serves(self.rows) else self._gather
         self.table, self.steps = table, 1
@@ -76,7 +78,7 @@ class Minibatches:
         if steps == 1:
             return
         self.last = torch.from_numpy(last_steps(self.table, self.picked is not None)).to(self.rows.device)
-        self.rewards = self.rows[:, sum(self.widths[:2])] * self.scale[sum(self.widths[:2])]
+        self.rewards = self.rows[:, sum(self.widths[:2])] * self.reward_scale + self.reward_shift
         self.offsets = torch.arange(min(steps, int(self.table.episode_lengths.max())), device=self.rows.device)
 
     def draw(self, streams: Streams, size: int) -> Batch:
@@ -116,7 +118,7 @@ class Minibatches:
         return torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
 
 
-def reward_scale(table: Table, span: float) -> float:
+def span_factor(table: Table, span: float) -> float:
     """The factor of rewards with which the returns of the dataset's episodes span `span`; 1 for 0, or where all returns are equal."""
     spread = float(table.episode_returns.max() - table.episode_returns.min())
     return span / spread if span and spread else 1.0
@@ -129,12 +131,14 @@ def ends(table: Table) -> npt.NDArray[np.float32]:
     return last
 
 
-def returns_to_go(table: Table, discount: float) -> npt.NDArray[np.float32]:
-    """Discounted sum of rewards from each transition to the end of its episode; nothing is added for what follows a cut-off, so near
-    one it is too low (as in CORL's Cal-QL; Nakamoto et al. go on with the last reward in Kitchen, whose episodes never terminate).
+def returns_to_go(table: Table, discount: float, rewards: tuple[float, float] = (0.0, 1.0)) -> npt.NDArray[np.float32]:
+    """Discounted sum of rewards, shifted and scaled, from each transition to the end of its episode; nothing is added for what follows a
+    cut-off, so near one it is too low (as in CORL's Cal-QL; Nakamoto et al. go on with the last reward in Kitchen, whose episodes never
+    terminate).
 
     Sums of 1, 2, 4, ... rewards, each from two of half the length."""
-    sums = np.array(table.rows[:, table.observation_size + table.action_size], np.float64)
+    shift, scale = rewards
+    sums = scale * np.array(table.rows[:, table.observation_size + table.action_size], np.float64) + shift
     factors = discount * (1 - np.maximum(ends(table), table.rows[:, -1]).astype(np.float64))  # of what follows the sum, 0 after an end
     length = 1
     while factors.any() and length < len(sums):

@@ -2,7 +2,7 @@
 
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, UNCONTROLLED, options_of
 from trainables.trial.stack import BREAK_EVEN, Stack, comparison, shape_of, stack_mates
-from trainables.trial.training_options import TRAINING_CHOICES
+from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
 from trainables.trial.trial import MAPPINGS, Trial
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "CALIBRATION",
     "CHOICES",
     "MAPPINGS",
+    "REWARDS",
     "TRAINING_CHOICES",
     "UNCONTROLLED",
     "Stack",

@@ -15,7 +15,7 @@ from trainables.errors import UserError, unknown
 from trainables.trial import hyper_ranges
 from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, neutral, options_of
-from trainables.trial.training_options import TRAINING_CHOICES
+from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
 
 MAPPINGS = ("hyper", "sparsity_of", "pruning")  # the fields of a trial that are dictionaries
 OMITTED = (
@@ -26,6 +26,7 @@ OMITTED = (
     "transitions",
     "structure",
     *TRAINING_CHOICES,
+    *REWARDS,
 )  # left out of JSON at their defaults: files older than these fields stay as they would be written today
 
 
@@ -38,7 +39,7 @@ class Trial:
     last follows the last update, and `final_episodes` more episodes follow that one. The saliency is computed on `calibration_batches`
     batches of `calibration_size` transitions. CHOICES and docs/pruning.md explain the other options of pruning; one that has no effect on
     the pruner is refused. `transitions` cuts the dataset to at most so many, in whole episodes that the seed chooses (0: all of it);
-    `initialization` and `timeouts` are in TRAINING_CHOICES.
+    `initialization` and `timeouts` are in TRAINING_CHOICES; updates see `reward_scale` x reward + `reward_shift`.
     `fresh` names a sweep that trains this trial anew even if another sweep has trained it: the numbers are the same, but the key, the
     folder and the MLflow run are its own. `data` is the beginning of a content hash: the trial is trained on that version of the dataset,
     apart from one with the same settings that another version was used for.
@@ -70,6 +71,8 @@ class Trial:
     transitions: int = 0
     initialization: str = "torch"
     timeouts: str = "bootstrap"
+    reward_shift: float = 0.0
+    reward_scale: float = 1.0
 
     def __post_init__(self) -> None:
         plugins.check("algorithms", self.algorithm)
@@ -86,6 +89,12 @@ class Trial:
         for option, choices in TRAINING_CHOICES.items():
             if getattr(self, option) not in choices:
                 raise unknown(option, getattr(self, option), choices)
+        for name in REWARDS:
+            number = getattr(self, name)
+            finite = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+            if not finite or (name == "reward_scale" and number <= 0):
+                raise UserError(f"{name} {number!r} is not a number{' above 0' if name == 'reward_scale' else ''}")
+            object.__setattr__(self, name, float(number))  # 1 and 1.0 must give one key
         defaults = plugins.hyper_defaults(self.algorithm)
         object.__setattr__(self, "hyper", _overrides("algorithms", self.algorithm, self.hyper, defaults))
         hyper_ranges.check("algorithms", self.algorithm, self.hyper_values())
@@ -157,6 +166,7 @@ class Trial:
         parts = self.dataset.rsplit("-v", 1)[0].split("/")
         settings = [str(self.transitions)] if self.transitions else []
         settings += [getattr(self, name) for name, choices in TRAINING_CHOICES.items() if getattr(self, name) != choices[0]]
+        settings += [f"{name}={getattr(self, name):g}" for name, default in REWARDS.items() if getattr(self, name) != default]
         return f"{self.algorithm}/{':'.join(['-'.join(parts[-2:]), *settings])}/{self.cell}/s{self.seed}"
 
     @property

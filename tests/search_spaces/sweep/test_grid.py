@@ -175,6 +175,7 @@ def test_sparsities_of_single_networks_are_axes() -> None:
 def test_every_option_is_an_axis_whose_values_have_labels_of_their_own(name: str) -> None:
     """In a sweep's file and by --set; the label is that of tables, legends and plans: the cell, or what is not at its default."""
     numbers = {"transitions": (0, 10_000), "calibration_batches": (1, 16), "calibration_size": (256, 512)}
+    numbers |= {"reward_shift": (0.0, -1.0), "reward_scale": (1.0, 0.1)}
     values: tuple[Any, ...] = numbers.get(name) or {**CHOICES, **TRAINING_CHOICES}[name]
     values = tuple(value for value in values if ":" not in str(value) or value == "2:4")  # of 50 %
     given = {"datasets": DATA[:1], "algorithms": ("td3_bc",), "seeds": (0,), "pruners": ("snip",), "sparsities": (0.5,)}

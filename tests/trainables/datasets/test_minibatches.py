@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 
 from tests.stacks import World, assert_same, made_up_table, member_of, small_trial
 from trainables import plugins
-from trainables.datasets.minibatches import Minibatches, followed, reward_scale
+from trainables.datasets.minibatches import Minibatches, followed, minibatches_of, span_factor
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.tensors.streams import Streams
+from trainables.trial import Stack
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -33,6 +35,46 @@ def test_a_minibatch_is_rows_of_the_table_normalized_and_scaled(normalize: bool)
         for name, values in wanted.items():
             np.testing.assert_allclose(getattr(batch, name)[member], values, rtol=1e-5, atol=1e-5, err_msg=name)
     assert set(batch.terminals.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("algorithm", "hyper"), [("iql", {}), ("td3_bc", {"n_step": 3}), ("cal_ql", {})])
+def test_a_shift_and_a_scale_of_rewards_are_those_of_a_table_with_other_rewards(algorithm: str, hyper: dict[str, Any]) -> None:
+    """In one-step and n-step targets, and in returns."""
+    table = several_episodes()
+    place = table.observation_size + table.action_size
+    other = np.array(table.rows)
+    other[:, place] = 0.5 * other[:, place] - 1
+    module = plugins.load("algorithms", algorithm)
+    given = small_trial(algorithm, hyper=hyper)
+    changed = replace(given, reward_shift=-1, reward_scale=0.5)
+    assert changed.key != given.key
+    assert "reward_shift=-1:reward_scale=0.5" in changed.name
+    batches = [
+        minibatches_of(module, Stack((trial,)), own).draw(Streams([0]), 32)
+        for trial, own in ((changed, table), (given, replace(table, rows=other)))
+    ]
+    compared = 0
+    for name in ("rewards", "rewards_ahead", "observations", "terminals"):
+        ours, theirs = (getattr(batch, name) for batch in batches)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs)
+            compared += 1
+    assert compared == (4 if hyper else 3)
+    if algorithm == "cal_ql":
+        discount = torch.tensor([[given.hyper_values()["discount"]]], dtype=torch.float32)
+        ours, theirs = (batch.returns(discount) for batch in batches)
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_rewards_at_their_defaults_are_left_out_and_bad_ones_refused() -> None:
+    plain = small_trial("iql")
+    assert replace(plain, reward_shift=0, reward_scale=1).key == plain.key
+    assert not {"reward_shift", "reward_scale"} & plain.to_json().keys()
+    assert replace(plain, reward_shift=-1).to_json()["reward_shift"] == -1
+    assert replace(plain, reward_shift=-1).key == replace(plain, reward_shift=-1.0).key
+    for name, value in (("reward_scale", 0), ("reward_scale", -1.0), ("reward_shift", np.inf), ("reward_shift", "1")):
+        with pytest.raises(UserError, match=name):
+            replace(plain, **{name: value})
 
 
 def test_members_with_one_seed_see_the_same_transitions_and_others_do_not() -> None:
@@ -100,7 +142,7 @@ def test_rewards_are_scaled_so_that_returns_span_as_much_as_is_asked_for() -> No
         if n > 1:
             torch.testing.assert_close(found.rewards_ahead, factor * wanted.rewards_ahead)
     alike = replace(table, episode_returns=np.ones(3, np.float32))
-    assert reward_scale(alike, 1000) == 1
+    assert span_factor(alike, 1000) == 1
 
 
 N_STEP = tuple(name for name in plugins.names("algorithms") if "n_step" in plugins.hyper_defaults(name))
