@@ -46,11 +46,11 @@ bench: .venv/installed-dev .venv-peer/installed  ## measure every claim about sp
 	$(BIN)/python -m benchmarks.speed.evaluation
 	$(BIN)/python -m benchmarks.speed.inference
 
-# d3rlpy pins another version of gymnasium, so it gets a separate environment.
+# d3rlpy pins another version of gymnasium, so it gets a separate environment; stable-baselines3 is for an example.
 .venv-peer/installed:
 	@$(PYTHON) -m venv .venv-peer
 	@.venv-peer/bin/pip install --quiet torch==2.13.0
-	@.venv-peer/bin/pip install --quiet torch==2.13.0 d3rlpy==2.8.1
+	@.venv-peer/bin/pip install --quiet torch==2.13.0 d3rlpy==2.8.1 stable-baselines3==2.9.2
 	@touch $@
 
 # torch comes first, at its exact version: whatever else asks for torch then keeps the installed one.

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +15,6 @@ from trainables.errors import UserError
 from trainables.library import PRUNERS, prune_at_init
 from trainables.pruning.prune import prune
 from trainables.tensors.streams import Streams
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("pruner", ["snip", "grasp", "magnitude", "force", "iterative_snip", "synflow", "ntk_sap", "phew"])
@@ -171,19 +166,6 @@ def test_a_loss_that_fails_leaves_the_module_as_it_was(pruner: str) -> None:
         prune_at_init(module, loss, batches(3), 0.2, pruner)
     assert torch.equal(weights(module), before)
     assert all("weight" not in layer.__dict__ for layer in module.modules())
-
-
-def test_d3rlpys_own_td3_bc_trains_pruned_networks() -> None:
-    """In the peer's virtual environment, which has neither ray nor mlflow nor safetensors (`make test` installs it)."""
-    python = ROOT / ".venv-peer" / "bin" / "python"
-    assert python.exists(), "make .venv-peer/installed"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [str(python), "examples/d3rlpy_td3_bc.py", "--density", "0.05", "--updates", "20"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if " keeps " in line]
-    assert [line.split(" keeps ")[0] for line in lines] == ["actor", "critic", "target actor", "target critic"]
-    assert all("(5.0" in line or "(4.9" in line for line in lines), done.stdout
 
 
 def test_synflow_prunes_convolutions_by_the_flow_through_the_linear_network() -> None:
