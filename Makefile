@@ -43,6 +43,7 @@ bench: .venv/installed-dev .venv-peer/installed  ## measure every claim about sp
 	$(BIN)/python -m benchmarks.speed.update_profile --to benchmarks/speed/update_profile.json
 	$(BIN)/python -m benchmarks.speed.break_even
 	$(BIN)/python -m benchmarks.speed.structures
+	$(BIN)/python -m benchmarks.speed.moving
 	$(BIN)/python -m benchmarks.speed.evaluation
 	$(BIN)/python -m benchmarks.speed.inference
 

@@ -71,6 +71,13 @@ def structures() -> Iterator[list[str]]:
                 yield [*about, *rates, f"{median(row['microseconds']):.1f}", spread(row["action_ratio"], 2)]
 
 
+def moving() -> Iterator[list[str]]:
+    yield ["mask", "updates/s", "against static"]
+    found = read("moving")
+    for name, rates in found["updates_per_second"].items():
+        yield [name, f"{median(rates):.0f}", spread(found["against_static"][name], 2)]
+
+
 def evaluation() -> Iterator[list[str]]:
     yield ["what", "CPU s", "against its physics"]
     for what, found in read("evaluation")["seconds"].items():
@@ -202,7 +209,7 @@ def fill(page: Path, name: str, text: str) -> None:
 
 def texts() -> dict[str, str]:
     """What stands between the marks of benchmarks/README.md."""
-    tables = (updates, profile, break_even, structures, inference, evaluation, orchestration, points, gpu, gpu_scores)
+    tables = (updates, profile, break_even, structures, moving, inference, evaluation, orchestration, points, gpu, gpu_scores)
     return {table.__name__: markdown(table()) for table in tables} | {"falls": falls()}
 
 

@@ -29,6 +29,7 @@ from trainables.reports import Diverged, Evaluated, Finished, Pruned, Report, Tr
 from trainables.tensors.mask import Mask
 from trainables.training.checkpoint import Saved, state_of
 from trainables.training.leave import Leave
+from trainables.training.process import set_up_torch
 from trainables.training.stack_files import StackFiles
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
@@ -262,13 +263,6 @@ class StackRun:
         """Write the policies, with what is needed to act as they did in evaluation."""
         about = {"environment": self.table.environment, "dataset_hash": self.table.hash, "execution": executed}
         self.files.write_policies(self.agent, self.evaluation.scaling, self.update, about)
-
-
-def set_up_torch(tf32: bool) -> None:
-    """One thread, no denormal numbers, and products as precise as asked for."""
-    torch.set_num_threads(1)  # one thread per trial: with two, trials side by side slow each other to a crawl
-    torch.set_flush_denormal(True)  # Adam's second moments underflow, and arithmetic on denormal numbers is up to 100 times slower
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
 
 
 def usable(device: str) -> str:

@@ -17,13 +17,13 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import torch
 
 from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table
 from trainables.pruning.prune import prune
+from trainables.training.process import set_up_torch
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
 
@@ -69,8 +69,7 @@ def ratios(algorithm: str, density: float, updates: int) -> dict[str, list[float
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    set_up_torch()
     found: dict[str, Any] = {}
     for algorithm, updates in WORKS.items():
         for density in DENSITIES:

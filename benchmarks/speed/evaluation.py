@@ -24,7 +24,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import mujoco
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from trainables import environments, plugins
 from trainables.agent import Agent
@@ -32,6 +31,7 @@ from trainables.datasets.minibatches import Minibatches
 from trainables.datasets.table import Table, load_table
 from trainables.evaluation.evaluation import Evaluation
 from trainables.pruning.prune import prune
+from trainables.training.process import set_up_torch
 from trainables.trial import Stack, Trial
 
 Array = npt.NDArray[Any]
@@ -130,8 +130,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--to", type=Path, default=Path("benchmarks/speed/evaluation.json"))
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    set_up_torch()
     table = load_table(given.dataset)
     ours = {
         "10 episodes, SNIP 95 %": Ours(table, 1, "snip", 0.95),

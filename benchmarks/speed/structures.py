@@ -19,7 +19,6 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-import torch
 
 from benchmarks.speed.inference import microseconds
 from service.storage import paths
@@ -32,6 +31,7 @@ from trainables.policy.policy import Policy, load_policy
 from trainables.pruning.prune import prune
 from trainables.tensors.mask import on_path
 from trainables.training import files_of_trial
+from trainables.training.process import set_up_torch
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
 
@@ -100,8 +100,7 @@ def processor() -> str:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    set_up_torch()
     table, found = load_table(DATASET), {}
     for algorithm, updates in WORKS.items():
         found[algorithm] = {sparsity: compared(table, algorithm, sparsity, updates) for sparsity in STRUCTURES}

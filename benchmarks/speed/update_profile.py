@@ -18,11 +18,11 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import torch
 
 from benchmarks.speed.updates import Ours
 from trainables.datasets.table import load_table
 from trainables.tensors import calls
+from trainables.training.process import set_up_torch
 
 PARTS = {
     "winnow_replayed_forward": "networks forward (C)",
@@ -59,8 +59,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=500, help="of a round")
     parser.add_argument("--to", type=Path, help="JSON file")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    set_up_torch()
     table, case = load_table(given.dataset), ("td3_bc", given.pruner, given.sparsity, "sparse")
     repeated, anew, profiled = (Ours(table, case) for _ in range(3))
     for ours in (repeated, anew, profiled):

@@ -22,7 +22,6 @@ from typing import IO
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-import torch
 
 from trainables import plugins
 from trainables.agent import Agent
@@ -30,6 +29,7 @@ from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import Table, load_table
 from trainables.native import build
 from trainables.pruning.prune import prune
+from trainables.training.process import set_up_torch
 from trainables.training.updates import Updates
 from trainables.trial import Stack, Trial
 
@@ -131,8 +131,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--to", type=Path, default=Path("benchmarks/speed/updates.json"))
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    set_up_torch()
     table = load_table(given.dataset)
     peers = {"d3rlpy": Peer("d3rlpy", given.peer, table), "plain": Peer("plain", sys.executable, table)}
     found: list[dict[str, object]] = []

@@ -1,0 +1,70 @@
+"""What it costs that a mask moves: updates of RigL, SET and Sparse-Reg beside a mask of the same layers' densities that stays.
+
+    python -m benchmarks.speed.moving        # writes moving.json; about five minutes
+
+CPU time of one TD3+BC trial at 95 %, as run_stack trains it, changes of the mask and their reports included: rounds of 10,000 updates, in
+turn. With delta = 10,000 a round has one change, with 1,000 ten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+from trainables.run import StackRun
+from trainables.training.process import set_up_torch
+from trainables.training.stack_files import StackFiles
+from trainables.trial import Stack, Trial
+
+FOUND = Path(__file__).with_suffix(".json")
+DATASET = "winnow/halfcheetah/expert-v0"
+CASES: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "static (ERK)": ("random_erk", {}),
+    "RigL, delta 10,000": ("rigl", {"delta": 10_000}),
+    "RigL, delta 1,000": ("rigl", {"delta": 1_000}),
+    "SET, delta 1,000": ("set", {"delta": 1_000}),
+    "Sparse-Reg": ("sparse_reg", {}),
+}
+ROUNDS, UPDATES = 5, 10_000
+
+
+class Moving:
+    """A trial in training."""
+
+    def __init__(self, pruner: str, settings: Mapping[str, Any]) -> None:
+        trial = Trial(dataset=DATASET, algorithm="td3_bc", pruner=pruner, sparsity=0.95, updates=1_000_000, pruning=settings)
+        stack = Stack((trial,))
+        self.run = StackRun(stack, "cpu", "sparse", StackFiles(stack, None, lambda: None), None)
+        list(self.run.start())
+        self.run.train_until(100)  # a tape is recorded and compared in these
+
+    def rate(self) -> float:
+        """Updates per second of CPU in a round."""
+        begun = time.process_time()
+        self.run.train_until(self.run.update + UPDATES)
+        list(self.run.reports.ready())
+        return UPDATES / (time.process_time() - begun)
+
+
+def main() -> None:
+    set_up_torch()
+    trials = {name: Moving(*case) for name, case in CASES.items()}
+    rates: dict[str, list[float]] = {name: [] for name in CASES}
+    for number in range(ROUNDS):
+        for name, trial in trials.items():
+            rates[name].append(trial.rate())
+            print(f"round {number + 1}, {name}: {rates[name][-1]:.0f} updates/s", flush=True)
+    still = rates["static (ERK)"]
+    ratios = {name: [own / other for own, other in zip(found, still, strict=True)] for name, found in rates.items()}
+    FOUND.write_text(json.dumps({"updates_per_second": rates, "against_static": ratios}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
