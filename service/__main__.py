@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from service.cli.arguments import name_sweeps
 from service.cli.completion import complete
 from service.cli.parser import parser
 from service.storage import paths, sharing
@@ -72,6 +73,7 @@ def _run(argv: Sequence[str] | None) -> int:
         complete(known)
         arguments = known.parse_args(argv)
         given = getattr(arguments, "storage", None)
+        name_sweeps(arguments)
         storage = paths.root(given)
         sharing.follow(storage)
         return int(arguments.call(arguments, storage))

@@ -1,5 +1,5 @@
 """Plug-ins are files: `pruners/snip.py` is the pruner `snip`. There is no registry; a plug-in is found by its file name,
-here or in the project (project.py).
+here or in the project (project.py). Packages that bring some declare them (installed.py).
 
 Names, titles and hyperparameters are read from the source without importing it, because planning must not import torch.
 """
@@ -7,13 +7,14 @@ Names, titles and hyperparameters are read from the source without importing it,
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trainables import project
+from trainables import installed, project
 from trainables.errors import UserError, unknown
 
 ROOT = Path(__file__).parent
@@ -22,14 +23,19 @@ OF_PROJECTS = ("pruners", "algorithms", "environments")
 
 @cache
 def _files(folder: str) -> dict[str, Path]:
-    """The files of a folder's plug-ins by name, and those of the project; those of one kind may share a folder below.
+    """The files of a folder's plug-ins by name, with those of installed packages and of the project; those of one kind may share a
+    folder below.
 
-    Raises UserError where a file of the project has the name of one that ships with Winnow."""
-    ours = {path.stem: path for path in (ROOT / folder).rglob("*.py") if not path.stem.startswith("_")}
-    theirs = project.files(folder) if folder in OF_PROJECTS else {}
-    for name in ours.keys() & theirs.keys():
-        raise project.taken(theirs[name], folder.removesuffix("s"))
-    return ours | theirs
+    Raises UserError where two have one name."""
+    found = {path.stem: path for path in (ROOT / folder).rglob("*.py") if not path.stem.startswith("_")}
+    if folder not in OF_PROJECTS:
+        return found
+    kind, brought, theirs = folder.removesuffix("s"), installed.files(folder), project.files(folder)
+    for name in found.keys() & (brought | theirs).keys():
+        raise project.taken((brought | theirs)[name], kind)
+    for name in brought.keys() & theirs.keys():
+        raise project.taken(theirs[name], kind, f"an installed package brings ({brought[name]})")
+    return found | brought | theirs
 
 
 @cache
@@ -46,12 +52,19 @@ def check(folder: str, name: str) -> str:
 
 
 def load(folder: str, name: str) -> ModuleType:
-    """Import the plug-in `trainables.<folder>.<name>`, or one of a folder below or of the project."""
+    """Import the plug-in `trainables.<folder>.<name>`, or one of a folder below, of a package or of the project."""
     path = _files(folder)[check(folder, name)]
     if not path.is_relative_to(ROOT):
-        return project.load(folder, name)
+        return installed.load(folder, name) if name in installed.files(folder) else project.load(folder, name)
     file = path.relative_to(ROOT).with_suffix("")
     return importlib.import_module(f"trainables.{'.'.join(file.parts)}")
+
+
+@cache
+def source_hash(folder: str, name: str) -> str:
+    """The beginning of the SHA-256 of a plug-in's file; empty for one that ships with Winnow, which the code's revision covers."""
+    path = _files(folder)[check(folder, name)]
+    return "" if path.is_relative_to(ROOT) else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 @cache

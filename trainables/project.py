@@ -3,6 +3,8 @@
     winnow.toml                              settings, all optional: SETTINGS, and a table [defaults] of options that `run` takes
     sweeps/ pruners/ algorithms/ environments/   one file each, found by its name beside those that ship with Winnow
 
+A sweep's file may also be given by its path, in a project or not. Then it is the module of its own name, as it is to `python mine.py`.
+
 A setting is the default of an environment variable, so that all processes below know it, and the command line beats both. Imports no
 torch.
 """
@@ -10,7 +12,9 @@ torch.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -23,6 +27,7 @@ from trainables.errors import UserError, unknown
 
 FILE = "winnow.toml"
 VARIABLE = "WINNOW_PROJECT"
+GIVEN = "WINNOW_FILES"  # paths of the sweeps' files that were given by path, as in PATH
 PACKAGE = "winnow_project"  # under which a project's files are imported
 SETTINGS = {
     "storage": "WINNOW_STORAGE", "cache": "WINNOW_CACHE", "datasets": "MINARI_DATASETS_PATH", "tracking": "MLFLOW_TRACKING_URI",
@@ -99,24 +104,67 @@ def places() -> list[str]:
     return [path.relative_to(folder).as_posix() for path in inside if folder is not None and path != folder and path.is_relative_to(folder)]
 
 
-def environment_variables() -> dict[str, str]:
-    """What processes elsewhere, that see the same folders, need to know of it."""
-    return {VARIABLE: str(root())} if root() else {}
+def environment_variables(*, copied: bool = False) -> dict[str, str]:
+    """What processes elsewhere need to know of it, that see the same folders or, with `copied`, have a copy of the project."""
+    paths = {GIVEN: os.environ[GIVEN]} if os.environ.get(GIVEN) else {}
+    return paths | ({VARIABLE: str(root())} if root() and not copied else {})
 
 
 def files(kind: str) -> dict[str, Path]:
-    """The project's plug-ins or sweeps of a kind, the name of a folder, by their names; those starting with `_` are none."""
+    """The project's plug-ins or sweeps of a kind, the name of a folder, by their names; those starting with `_` are none.
+
+    Sweeps that were given by path are among them."""
     folder = root()
-    return {} if folder is None else {path.stem: path for path in (folder / kind).glob("*.py") if not path.stem.startswith("_")}
+    found = {} if folder is None else {path.stem: path for path in (folder / kind).glob("*.py") if not path.stem.startswith("_")}
+    return found | (given() if kind == "sweeps" else {})
 
 
-def taken(file: Path, kind: str) -> UserError:
-    """For a file of the project that has the name of one that ships with Winnow."""
-    return UserError(f"{file} has the name of {'an' if kind[0] in 'ae' else 'a'} {kind} that ships with Winnow; give it another one")
+def given() -> dict[str, Path]:
+    """The files of sweeps that were given by path, by their names."""
+    texts = [text for text in os.environ.get(GIVEN, "").split(os.pathsep) if text]
+    return {Path(text).stem: (root() or Path()) / text for text in texts}
+
+
+def named(sweep: str) -> str:
+    """The name of a sweep that was given by its name or by its file's path, which this process and those that it starts then know.
+
+    Raises UserError for a path that leads to no such file, or whose name cannot be a sweep's."""
+    if not (sweep.endswith(".py") or "/" in sweep):
+        return sweep
+    path, folder = Path(sweep).expanduser().absolute(), root()
+    path = Path(os.path.normpath(path))
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"no sweep {sweep!r}: {path} is no Python file; `winnow list` shows the sweeps that have a name")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", path.stem):
+        raise UserError(f"no sweep {sweep!r}: the file's name is the sweep's, so it needs letters, digits and _ alone")
+    if folder is not None and path == folder / "sweeps" / path.name:
+        return path.stem
+    if (other := files("sweeps").get(path.stem)) and other != path:
+        raise UserError(f"two sweeps would be called {path.stem!r}: {other} and {path}; rename one of them")
+    if path.stem not in given():
+        text = path.relative_to(folder) if folder is not None and path.is_relative_to(folder) else path
+        os.environ[GIVEN] = os.pathsep.join([*filter(None, [os.environ.get(GIVEN)]), str(text)])
+    return path.stem
+
+
+def typed(sweep: str) -> str:
+    """A sweep as it is typed here: its name, or the path of one that was given by path."""
+    path = given().get(sweep)
+    if path is None:
+        return sweep
+    here = Path.cwd()
+    return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)
+
+
+def taken(file: Path, kind: str, by: str = "ships with Winnow") -> UserError:
+    """For a file that has the name of another one."""
+    return UserError(f"{file} has the name of {'an' if kind[0] in 'ae' else 'a'} {kind} that {by}; give it another one")
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """Import one of the project's files. What its code raises comes as a UserError that names the file."""
+    """Import one of the project's files, or one that was given by path. What its code raises comes as a UserError that names the file."""
+    if kind == "sweeps" and name in given():
+        return _load_given(name, given()[name])
     folder = root()
     assert folder is not None
     if PACKAGE not in sys.modules:
@@ -129,3 +177,26 @@ def load(kind: str, name: str) -> ModuleType:
         raise
     except Exception as error:  # a file of the user's may raise anything
         raise UserError(f"{folder / kind / name}.py cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _load_given(name: str, path: Path) -> ModuleType:
+    """Import a file as the module of its own name, with its neighbours importable, too: so its classes are found by `name:Class`."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    if loaded is not None or name in sys.stdlib_module_names:
+        raise UserError(f"{path} has the name of the module {name}, which is in use; give it another one")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

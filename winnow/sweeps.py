@@ -21,12 +21,13 @@ Storage = str | Path | None
 def plan(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, **options: Any) -> Plan:
     """What a run of the sweep would do: `.trials`, `.state` of each by its key, `.todo`. Starts nothing.
 
-    `settings` replace fields of the sweep, as `--set` does (`{"seeds": (0, 1), "hyper.alpha": 1.0}`); `options` are those of the command
-    `run`, such as `device="cpu"` or `stack_size=2`. Raises UserError for bad input.
+    `sweep` is a name or the path of a file. `settings` replace fields of the sweep, as `--set` does (`{"seeds": (0, 1)}`); `options` are
+    those of the command `run`, such as `device="cpu"` or `stack_size=2`. Raises UserError for bad input.
     """
     from service.planning.plan import make_plan
 
-    return make_plan(sweep, _settings(settings, options), storage=_storage(storage))
+    where = _storage(storage)
+    return make_plan(project.named(sweep), _settings(settings, options), storage=where)
 
 
 def run(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, **options: Any) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def run(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Stora
     where = _storage(storage)
     if session.run(plan(sweep, settings, storage=where, **options), where) == INTERRUPTED:
         raise KeyboardInterrupt
-    return trials(sweep, storage=where)
+    return trials(project.named(sweep), storage=where)
 
 
 def trials(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
@@ -70,7 +71,8 @@ def cells(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
 def _frame(rows: Any, sweeps: Sequence[str], storage: Storage) -> pd.DataFrame:
     import pandas as pd
 
-    tasks, notes = _tasks(sweeps, _storage(storage))
+    where = _storage(storage)
+    tasks, notes = _tasks([project.named(sweep) for sweep in sweeps], where)
     frame = pd.DataFrame(rows(tasks))
     frame.attrs["notes"] = notes
     return frame

@@ -6,6 +6,7 @@ import argparse
 
 from service.cli import completion
 from service.cli.completion import Completer
+from trainables import project
 from trainables.output import printable
 
 TRIAL = "a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0"
@@ -19,7 +20,7 @@ def storage(parser: argparse.ArgumentParser) -> None:
 
 def sweep(parser: argparse.ArgumentParser) -> None:
     """One sweep, and the storage."""
-    completed(parser.add_argument("sweep", help="a file of search_spaces/, e.g. quickstart"), completion.sweeps)
+    completed(parser.add_argument("sweep", help="its name, e.g. quickstart, or the path of its file, e.g. ./mine.py"), completion.sweeps)
     storage(parser)
 
 
@@ -27,6 +28,14 @@ def sweeps(parser: argparse.ArgumentParser, help: str) -> None:
     """One sweep or several, and the storage."""
     completed(parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help=help), completion.sweeps)
     storage(parser)
+
+
+def name_sweeps(arguments: argparse.Namespace) -> None:
+    """Put the names of sweeps in place of the paths that were typed; raises UserError for a path that leads to none."""
+    if isinstance(given := getattr(arguments, "sweep", None), str):
+        arguments.sweep = project.named(given)
+    if given := getattr(arguments, "sweeps", None):
+        arguments.sweeps = [project.named(each) for each in given]
 
 
 def overrides(parser: argparse.ArgumentParser) -> None:

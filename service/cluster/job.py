@@ -42,6 +42,7 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     and where no job server answers. Ray takes a token, where the cluster wants one, from its own variables.
     """
     expand(override(load_sweep(name), settings.overrides))
+    told = _sent(name)
     if settings.study_storage and holds_secret(settings.study_storage):
         raise UserError(f"--study-storage holds a secret, {SHOWN}; set WINNOW_STUDY_STORAGE in the cluster's environment")
     for given in (*settings.words(), storage or ""):
@@ -54,7 +55,7 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     shown = redact(server)
     with waiting(f"handing the job over to {shown}"):
         client = _client(server)
-        id = _hand_over(client, name, entrypoint(name, settings, storage), {**code, "env_vars": handed_on})
+        id = _hand_over(client, name, entrypoint(told, settings, storage), {**code, "env_vars": handed_on})
     print(f"{id} submitted\n  output: ray job logs --address {shown} -f {id}\n  end it: ray job stop --address {shown} {id}", flush=True)
     if not follow:
         return 0
@@ -65,7 +66,7 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
         print(f"\n{id} keeps running; its output: ray job logs --address {shown} -f {id}")
         return 0
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
-        status = shlex.join(["winnow", "status", name, *([f"--storage={storage}"] if storage else [])])
+        status = shlex.join(["winnow", "status", project.typed(name), *([f"--storage={storage}"] if storage else [])])
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{shown} answers no longer ({redact(why)}); `{status}` shows how far {name} is") from None
     print(f"{id}: {end.value}")
@@ -76,6 +77,18 @@ def entrypoint(name: str, settings: RunSettings, storage: str | None = None) -> 
     """The command that the job runs."""
     given = [f"--storage={storage}"] if storage else []
     return shlex.join(["python", "-m", "winnow", "run", name, *settings.words(), *given])
+
+
+def _sent(name: str) -> str:
+    """What names the sweep in the copy that the job gets: its name, or its file's path there. Raises UserError for a file outside it."""
+    path, folder = project.given().get(name), project.root()
+    if path is None:
+        return name
+    if folder is None or not path.is_relative_to(folder):
+        raise UserError(
+            f"{path} would not be sent: a project is, and this file is in none; put it into one (`winnow init FOLDER` makes one)"
+        )
+    return f"./{path.relative_to(folder)}"
 
 
 def environment() -> dict[str, str]:

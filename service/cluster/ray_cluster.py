@@ -222,7 +222,7 @@ def _ray() -> Iterator[None]:
     if where := address.given():
         with waiting("starting Ray"), signals.shielded():
             in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its workers have a copy of the project as their working folder
-            told = environment_variables() | ({} if in_job else project.environment_variables())
+            told = environment_variables() | project.environment_variables(copied=in_job)
             ray.init(runtime_env={"env_vars": ONE_THREAD | told}, job_config=workers.OursFirst(), **QUIET)
         host, port = address.place(where)
         if host and not where.startswith("ray://") and not address.asks_for_token(host, port):

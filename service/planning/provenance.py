@@ -16,9 +16,10 @@ from trainables import project
 from trainables.datasets import local
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
+from trainables.environments import SCRIPT, family_of
 from trainables.errors import UserError
 from trainables.output import printable
-from trainables.plugins import OF_PROJECTS
+from trainables.plugins import OF_PROJECTS, source_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("trainables", "search_spaces", "service", "winnow")
@@ -44,9 +45,21 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
             print(printable(f"note: {id}: {table.note}", lines=False), file=sys.stderr)
         score = table.reference.normalize(float(table.episode_returns.mean()))
         origin_of[id] = {"dataset_hash": table.hash, "reference": table.reference.source, "revision": code}
+        if theirs := _environment_hash(table.environment):
+            origin_of[id]["plugins"] = theirs
         if table.reference.known:
             origin_of[id]["dataset_score"] = f"{score:.2f}"
     return origin_of
+
+
+def _environment_hash(environment: str) -> str:
+    """`environments/mine 3c4d...` of the file that describes an environment, or of the sweep's that defines it; empty for one of ours."""
+    family, module = family_of(environment), environment.partition(":")[0]
+    given = project.given()
+    if files := {name: path for name, path in given.items() if module in (name, SCRIPT)}:
+        return ", ".join(f"sweeps/{name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for name, path in files.items())
+    found = source_hash("environments", family) if family else ""
+    return f"environments/{family} {found}" if found else ""
 
 
 def open_tables(ids: Iterable[str]) -> None:

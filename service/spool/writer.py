@@ -13,6 +13,7 @@ from typing import Any
 from service.spool.lines import COMMITS, Line, committed, committed_update, read
 from service.spool.usage import Usage
 from service.storage import paths
+from trainables import plugins
 from trainables.evaluation.metrics import known, metrics_of
 from trainables.native import build
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
@@ -74,13 +75,14 @@ class TrialSpool:
 class StackSpool:
     """Writes the reports of a stack to its members' spools.
 
-    `origin`, by dataset id, is the provenance of the numbers as text: the dataset's hash, the code's revision and so on.
+    `origin`, by dataset id, is the provenance of the numbers as text: the dataset's hash, the code's revision and so on. The hashes of the
+    plug-ins that do not ship with Winnow are added to it.
     """
 
     def __init__(self, stack: Stack, storage: Path, origin: Mapping[str, Mapping[str, str]], checkpoint_every: int) -> None:
         self.storage = storage
         self.dataset_hash = origin[stack.lead.dataset].get("dataset_hash", "")
-        self._spools = [TrialSpool(storage, trial, origin[trial.dataset]) for trial in stack.trials]
+        self._spools = [TrialSpool(storage, trial, _with_plug_ins(origin[trial.dataset], trial)) for trial in stack.trials]
         self._every, self._last, self._usage = checkpoint_every, stack.lead.updates, Usage()
 
     def __call__(self, report: Report) -> None:
@@ -114,6 +116,14 @@ class StackSpool:
     def _each(self, update: int, kind: str, contents: Iterator[dict[str, Any]]) -> None:
         for spool, content in zip(self._spools, contents, strict=True):
             spool.write(update, kind, **content)
+
+
+def _with_plug_ins(origin: Mapping[str, str], trial: Trial) -> Mapping[str, str]:
+    """`plugins`: `pruners/steepest 1f2e..., environments/mine 3c4d...`, left out where all of them ship with Winnow."""
+    given = {"algorithms": trial.algorithm, "pruners": trial.pruner}
+    hashes = [f"{kind}/{name} {found}" for kind, name in given.items() if (found := plugins.source_hash(kind, name))]
+    all_of_them = ", ".join([*hashes, *filter(None, [origin.get("plugins")])])
+    return {**origin, "plugins": all_of_them} if all_of_them else origin
 
 
 def _evaluation(group: str, episodes: Mapping[str, list[float]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from trainables.storage.files import write
 PERIOD = 2.0  # seconds between two passes
 LONGEST_WAIT = 60.0  # seconds between two passes while MLflow is down
 SHOWN = 3  # deleted runs that are named
-TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "host", "kernels")
+TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "plugins", "host", "kernels")
 
 
 CREDENTIALS = r"(?<=://)[^/?#]*@"  # of an address: another password is not another MLflow

@@ -64,6 +64,7 @@ TIME_LIMIT = "max_episode_steps"  # among the settings of an environment
 # Settings that change a picture, not a return.
 COSMETIC = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config", "max_geom", "visual_options"}
 
+SCRIPT = "__main__"  # the module of what was recorded by the script that defines its environment
 UNKNOWN = Reference(math.nan, math.nan, "none known")
 
 
@@ -200,6 +201,9 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     environment, settings = read(environment)
     wrappers = settings.pop(_wrappers.KEY, [])
     import_for(environment, _declared_modules())
+    module, _, bare = environment.rpartition(":")
+    if module == SCRIPT and bare in gymnasium.registry:  # recorded by the script that has registered it here, as the file of a sweep
+        environment = bare
     try:
         with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
             warnings.simplefilter("ignore")
@@ -210,6 +214,11 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:
+        if module == SCRIPT:
+            raise UserError(
+                f"environment {bare!r} was registered by a script, which nothing else can import: declare it in the sweep's file "
+                f'(`winnow run ./FILE.py`), or in a module (entry_point="my_envs:Class"), and record the data again'
+            ) from None
         if extra := _extra(environment, error):
             raise UserError(
                 f"environment {environment!r} needs a package that is not installed: pip install 'winnow-rl[{extra}]'"

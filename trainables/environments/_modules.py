@@ -1,6 +1,7 @@
 """Which modules are imported for an environment: those that the user names. Data that names a module would otherwise run its code.
 
-They come from `--import MODULE` and $WINNOW_IMPORT, where they stay, so that the processes that this one starts know them too.
+They come from `--import MODULE` and $WINNOW_IMPORT, where they stay, so that the processes that this one starts know them too. The
+file of a sweep that was given by its path is among them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable
 
+from trainables import project
 from trainables.errors import UserError, one_line
 
 VARIABLE = "WINNOW_IMPORT"  # names separated by commas
@@ -42,9 +44,12 @@ def import_for(environment: str, declared: Collection[str]) -> None:
     """Import all named modules, which may register environments. Raises UserError, before that, where the environment's id asks for another
     one: a module is allowed that is named or imported, or in a named package, or `declared` by a file here."""
     module, separator, _ = environment.partition(":")
+    names, files = named_modules(), project.given()
+    for name in files:
+        project.load("sweeps", name)
     if separator and module not in declared:
         check_named(module, f"environment {environment!r}")
-    for name in named_modules():
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:  # a module's code may raise anything
