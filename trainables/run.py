@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables import environments, plugins
+from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.minibatches import minibatches_of
-from trainables.datasets.table import Table, load_table
+from trainables.datasets.table import load_table, names_of
 from trainables.errors import StoppedError, UserError
 from trainables.evaluation.evaluation import Evaluation
 from trainables.evaluation.futures import Beside, Future
@@ -219,7 +219,7 @@ class StackRun:
 
     def masked(self) -> Iterator[Report]:
         """Report the masks, which are new, then write their files."""
-        report = report_on(self.masks, self.agent, self.update, input_names(self.table), self.quantiles, self.execution)
+        report = report_on(self.masks, self.agent, self.update, names_of(self.table), self.quantiles, self.execution)
         if self.first:
             for statistics, more in zip(report.statistics, moved(self.masks, self.reported or self.masks, self.first), strict=True):
                 statistics |= more
@@ -273,14 +273,6 @@ def usable(device: str) -> str:
         devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise UserError(f"no device {device!r} ({str(error).splitlines()[0].rstrip('.')}); there are: {', '.join(devices)}") from None
     return device
-
-
-def input_names(table: Table) -> list[str]:
-    """The dimensions of observation and action, by the environment's names for observations where there are any."""
-    size = table.observation_size
-    named = environments.observation_names(table.environment, size) or table.observation_names
-    observations = named or [f"observation {index}" for index in range(size)]
-    return [*observations, *(f"action {index}" for index in range(table.action_size))]
 
 
 def stops(trial: Trial, checkpoint_every: int, after: int) -> list[int]:

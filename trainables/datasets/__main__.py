@@ -1,4 +1,4 @@
-"""Commands of `python -m trainables.datasets`, which `winnow datasets` offers as well: list, collect, import, check.
+"""Commands of `python -m trainables.datasets`, which `winnow datasets` offers as well: list, show, collect, import, check.
 
 python -m trainables.datasets import halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2
 """
@@ -62,6 +62,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     text = "read datasets as a trial would, and their environments; prepares their tables"
     command("check", text, _check, "winnow/hopper/medium-v0").add_argument("datasets", nargs="+", metavar="ID")
 
+    text = "what is in a dataset: returns, lengths, ends, actions, observations, rewards, and what a trainer would trip over"
+    show = command("show", text, _show, "winnow/hopper/medium-v0 --picture hopper.png")
+    show.add_argument("dataset", metavar="ID")
+    show.add_argument("--picture", type=Path, default=None, metavar="FILE", help="draw it, too: .png, .svg or .pdf")
+
     example = "halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2"
     take = command("import", "write a D4RL HDF5 file as a local Minari dataset", _import, example)
     take.add_argument("file", type=Path)
@@ -106,6 +111,20 @@ def _check(given: argparse.Namespace) -> None:
         table = load_table(name)
         evaluator_of(table, [[0]]).close()
         print(printable(summary(table)))
+
+
+def _show(given: argparse.Namespace) -> None:
+    from trainables.datasets.about import describe, picture
+    from trainables.datasets.table import load_table, names_of
+    from trainables.datasets.table_evaluator import evaluator_of
+
+    table = load_table(given.dataset)
+    for line in describe.lines(table, names_of(table)):
+        print(printable(line))
+    if given.picture:
+        picture.draw(table, given.picture)
+        print(printable(f"picture: {given.picture}"))
+    evaluator_of(table, [[0]]).close()
 
 
 def _import(given: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainables import environments
 from trainables.datasets import local, minari_store, table_cache
 from trainables.datasets.known_hashes import note_hash
 from trainables.datasets.minari_store import Metadata
@@ -74,6 +75,14 @@ class Table:
             episode_returns=self.episode_returns[taken],
             episode_lengths=self.episode_lengths[taken],
         )
+
+
+def names_of(table: Table) -> list[str]:
+    """The dimensions of observation and action, by the environment's names for observations where there are any."""
+    size = table.observation_size
+    named = environments.observation_names(table.environment, size) or table.observation_names
+    observations = named or [f"observation {index}" for index in range(size)]
+    return [*observations, *(f"action {index}" for index in range(table.action_size))]
 
 
 def load_table(dataset: str, verify: bool = False) -> Table:

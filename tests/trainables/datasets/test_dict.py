@@ -16,13 +16,13 @@ from service.storage import paths
 from tests.trainables.datasets.cases import BEACON, record, seek
 from trainables import environments
 from trainables.datasets import local
-from trainables.datasets.table import load_table
+from trainables.datasets.table import load_table, names_of
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.errors import UserError
 from trainables.evaluation import rollout
 from trainables.policy.policy import load_policy
 from trainables.reports import Evaluated
-from trainables.run import input_names, run_stack
+from trainables.run import run_stack
 from trainables.trial import Stack, Trial
 
 DATASET = "test/dict/small-v0"
@@ -43,7 +43,7 @@ def test_rows_are_those_of_gymnasiums_flattening(data_format: str) -> None:
     assert table.environment == flat.environment
     assert table.hash == flat.hash
     assert table.observation_names == NAMES
-    assert input_names(table)[:6] == list(NAMES)
+    assert names_of(table)[:6] == list(NAMES)
     assert np.ptp(table.rows[:12, 2]) == np.ptp(table.rows[:12, 3]) == 0, "a beacon stands still in an episode"
     np.testing.assert_allclose(table.rows[:, 0], table.rows[:, 4] + 10, rtol=1e-6)
     evaluator_of(table, [[0]]).close()
