@@ -59,7 +59,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     text = "record datasets with the policies that ship with the code; one that exists is kept"
     add_arguments(command("collect", text, record, "winnow/hopper/medium-v0 --transitions 20000"))
 
-    text = "read datasets as a trial would, and their environments; prepares their tables"
+    text = "read datasets as a trial would, and their environments; of one that is not here, read what Minari's hub says"
     command("check", text, _check, "winnow/hopper/medium-v0").add_argument("datasets", nargs="+", metavar="ID")
 
     text = "what is in a dataset: returns, lengths, ends, actions, observations, rewards, and what a trainer would trip over"
@@ -108,9 +108,29 @@ def _check(given: argparse.Namespace) -> None:
     from trainables.datasets.table_evaluator import evaluator_of
 
     for name in given.datasets:
+        if not local.exists(name) and not name.startswith(local.OURS):
+            _check_offer(name)
+            continue
         table = load_table(name)
         evaluator_of(table, [[0]]).close()
         print(printable(summary(table)))
+
+
+def _check_offer(dataset: str) -> None:
+    """A line about a dataset of the hub, from its metadata: nothing is downloaded."""
+    from trainables.datasets.minari_store import offered
+    from trainables.datasets.table_evaluator import evaluator_of
+
+    offer = offered(dataset)
+    about = offer.metadata
+    evaluator_of(about, [[0]]).close()
+    size = f"{offer.megabytes:,.1f} MB" if offer.megabytes == offer.megabytes else "a size that is not stated"
+    print(
+        printable(
+            f"{dataset}: not downloaded; {about.transitions} transitions in {about.episodes} episodes of {about.environment}, which can be "
+            f"played; {size} to download, licence {offer.licence or 'not stated'}" + (f" ({about.note})" if about.note else "")
+        )
+    )
 
 
 def _show(given: argparse.Namespace) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -26,21 +28,31 @@ from trainables.errors import UserError, one_line
 Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 
 SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
+OFFERED = "offered.json"  # what the client has found about a dataset
 SLACK = 1e-3  # how far an action may lie outside the box: float32 rounds
 # Minari's client, run as a program because its search has no time limit except being killed. The last line on stderr is the error.
 _CLIENT = """\
 import sys
-name, ours, sys.stdout = sys.argv[1], sys.stdout, sys.stderr
+(name, offered, look), ours, sys.stdout = sys.argv[1:], sys.stdout, sys.stderr
 try:
+    import json
     import minari
     from minari.storage import hosting
-    hosting.get_cloud_storage()  # imports the hub's client, too
+    storage = hosting.get_cloud_storage()  # imports the hub's client, too
     print("begun", file=ours, flush=True)
     there = hosting.list_remote_datasets(prefix=name.rsplit("-v", 1)[0])
     if name not in there:
         sys.exit("the hub has no such dataset" + (f", it has {', '.join(sorted(there))}" if there else ""))
+    licence = ""
+    try:
+        licence = look and storage._api.dataset_info(f"{storage.name}/{name.split('/')[0]}").card_data.license
+    except Exception:
+        pass  # none is stated, or it is another storage than the hub
+    with open(offered, "w") as file:
+        json.dump({"metadata": there[name], "licence": licence or ""}, file)
     print("found", file=ours, flush=True)
-    minari.download_dataset(name)
+    if sys.stdin.readline().strip() == "go":
+        minari.download_dataset(name)
 except Exception as error:
     while error.__cause__ is not None:
         error = error.__cause__
@@ -67,12 +79,34 @@ class Metadata:
     observation: Flat
     note: str
 
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """Of a Dict's flattened numbers; none for a plain Box."""
+        return self.observation.names
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """A dataset on the hub: what its metadata says, the size of the download in MB, and the licence; nan and empty where not stated."""
+
+    metadata: Metadata
+    megabytes: float
+    licence: str
+
 
 def read_metadata(dataset: str) -> Metadata:
     """Read and check the metadata of a dataset on this machine; raises UserError where it cannot be trained on."""
     path = local.folder(dataset) / "data"
     try:
         raw = json.loads((path / "metadata.json").read_text())
+    except (OSError, ValueError) as error:
+        raise unreadable(dataset, path / "metadata.json", error) from None
+    return _checked(dataset, path, raw)
+
+
+def _checked(dataset: str, path: Path, raw: Any) -> Metadata:
+    """The contents of a metadata.json, which is here or is offered by the hub."""
+    try:
         if not isinstance(raw, dict):
             raise ValueError("not a JSON object")
         transitions, episodes = int(raw["total_steps"]), int(raw["total_episodes"])
@@ -160,37 +194,56 @@ def download(dataset: str) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fetch(dataset: str, scratch: Path) -> str:
-    """Download into `scratch`/datasets with Minari's client, in a process of its own; returns why that failed, or ''."""
+def offered(dataset: str) -> Offer:
+    """What the hub says about a dataset, without downloading it; UserError where there is none, and where it cannot be trained on."""
+    if dataset.startswith(local.OURS):
+        raise local.missing(dataset)
+    local.folder(dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        if reason := _fetch(dataset, Path(scratch), look=True):
+            raise local.missing(dataset, reason)
+        found = json.loads((Path(scratch) / OFFERED).read_bytes())
+    size = found["metadata"].get("dataset_size")
+    metadata = _checked(dataset, local.folder(dataset) / "data", found["metadata"])
+    return Offer(metadata, float(size) if isinstance(size, int | float) else math.nan, str(found["licence"]))
+
+
+def _fetch(dataset: str, scratch: Path, look: bool = False) -> str:
+    """Download into `scratch`/datasets with Minari's client, in a process of its own; returns why that failed, or ''.
+
+    With `look`, only write what the hub says about the dataset to `scratch`. UserError, before anything is downloaded, for metadata of a
+    dataset that cannot be trained on."""
     settings = {
         "MINARI_DATASETS_PATH": str(scratch / "datasets"),
         "HF_HUB_CACHE": str(scratch / "hub"),  # nothing stays in anyone's home, and no older copy answers for the hub
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _CLIENT, dataset],
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _CLIENT, dataset, str(scratch / OFFERED), "look" * look],
         env=os.environ | settings,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    alarm = threading.Timer(SEARCH_SECONDS, child.kill)
-    try:
-        assert child.stdout is not None
-        child.stdout.readline()  # the time that imports take does not count as the hub's
-        alarm.start()
-        listed = child.stdout.readline() == "found\n"
-        alarm.cancel()
-        _, complaint = child.communicate()
-    finally:
-        alarm.cancel()
-        child.kill()
-        child.wait()
+    ) as child:
+        alarm = threading.Timer(SEARCH_SECONDS, child.kill)
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()  # the time that imports take does not count as the hub's
+            alarm.start()
+            listed = child.stdout.readline() == "found\n"
+            alarm.cancel()
+            if listed and not look:
+                found = json.loads((scratch / OFFERED).read_bytes())
+                _checked(dataset, local.folder(dataset) / "data", found["metadata"])
+            _, complaint = child.communicate("" if look or not listed else "go\n")
+        finally:
+            alarm.cancel()
+            child.kill()
     last = next((line[:200] for line in reversed(complaint.splitlines()) if line.strip() and not line.startswith("Retrying")), "")
     if not listed and child.returncode < 0:
         return f"no answer from the hub in {SEARCH_SECONDS:.0f} s" + (f": {last}" if last else "")
-    if child.returncode != 0 or not (scratch / "datasets" / dataset / "data" / "metadata.json").is_file():
+    if child.returncode != 0 or not (look or (scratch / "datasets" / dataset / "data" / "metadata.json").is_file()):
         return last or "download failed"
     return ""
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainables.datasets.minari_store import SLACK
+from trainables.datasets.minari_store import SLACK, Metadata
 from trainables.datasets.spaces import described, flat
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.simulation.evaluator import Evaluator
 
 
-def evaluator_of(table: Table, seeds: Sequence[Sequence[int]]) -> Evaluator:
-    """An evaluator in the environment of a dataset; raises UserError where observations or actions of the two differ in size, and where
-    the dataset's action box is wider than the environment's: a policy would be scaled to actions that are clipped."""
+def evaluator_of(table: Table | Metadata, seeds: Sequence[Sequence[int]]) -> Evaluator:
+    """An evaluator in the environment of a dataset, which need not be here: its metadata will do.
+
+    Raises UserError where observations or actions of the two differ in size, and where the dataset's action box is wider than the
+    environment's: a policy would be scaled to actions that are clipped."""
     evaluator = Evaluator(table.environment, seeds)
     sizes, wanted = (table.observation_size, table.action_size), (evaluator.observation_size, evaluator.action_size)
     if sizes != wanted:

@@ -70,6 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
                 query = parse_qs(url.query)
                 names = [name for name in hub.repositories if query["search"][0] in name] if "search" in query else hub.repositories
                 self._json([{"id": f"{AUTHOR}/{name}"} for name in names if query["author"] == [AUTHOR]])
+            case ["api", "datasets", author, name]:
+                self._json({"id": f"{author}/{name}", "sha": COMMIT, "cardData": {"license": "mit"}})
             case ["api", "datasets", author, name, "revision", "main"]:
                 self._json({"id": f"{author}/{name}", "sha": COMMIT})
             case ["api", "datasets", _, name, "tree", _]:

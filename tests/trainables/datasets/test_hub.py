@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import HOPPER
 from tests.trainables.datasets.hub import Hub
 from trainables.datasets import local
+from trainables.datasets.__main__ import main
 from trainables.datasets.table import load_table
 from trainables.errors import UserError
 
@@ -84,3 +87,35 @@ def test_a_hub_that_cannot_be_reached_is_said_with_the_reason(hub: Hub, monkeypa
     said = refused(HOPPER)
     assert "(no answer from the hub in 2 s: '" in said
     assert "Connection refused' thrown while requesting GET http://127.0.0.1" in said
+
+
+METADATA = "hopper/random-v0/data/metadata.json"
+
+
+def test_check_says_what_a_download_would_be_and_downloads_nothing(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", HOPPER]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{HOPPER}: not downloaded; ")
+    assert " in 40 episodes of Hopper-v5, which can be played; " in said
+    assert said.endswith(" MB to download, licence mit\n")
+    assert f"GET {DATA}" not in hub.asked
+    assert not local.exists(HOPPER)
+    load_table(HOPPER)
+    assert main(["check", HOPPER]) == 0
+    assert "not downloaded" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"env_spec": None, "eval_env_spec": None}, "names no environment"),
+        ({"action_space": json.dumps({"type": "Discrete", "n": 2, "start": 0})}, "its action space is Discrete"),
+        ({"total_steps": 0}, "is empty"),
+    ],
+)
+def test_no_download_is_begun_for_what_cannot_be_trained_on(hub: Hub, changed: dict[str, Any], said: str) -> None:
+    held = json.loads(hub.repositories["test"][METADATA]) | changed
+    hub.repositories["test"][METADATA] = json.dumps({name: value for name, value in held.items() if value is not None}).encode()
+    assert said in refused(HOPPER)
+    assert main(["check", HOPPER]) == 2
+    assert f"GET {DATA}" not in hub.asked
