@@ -29,6 +29,7 @@ OURS = ("trainables/", "search_spaces/", "service/", "tests/", "docs/", "docker/
 # A page may contain a whole file: `its/path.py`: and then the block.
 FILE = re.compile(r"`([\w./-]+\.py)`:\n\n```python\n(.*?)^```", re.M | re.S)
 OF_A_NEW_PROJECT = {path.stem for path in (ROOT / "service/template/sweeps").glob("*.py")}
+READERS = ("mine.py", "./mine.py")  # files that a reader writes
 PARSERS = {
     "service": "service.cli.parser:parser",
     "trainables": "trainables.__main__:parser",
@@ -78,7 +79,7 @@ def fault(command: str, own: set[str], root: Path = ROOT) -> str:
     if words[0] != "python":
         return ""
     if words[1] != "-m":
-        return "" if (root / words[1]).exists() or Path(words[1]).stem in own else f"no file {words[1]}"
+        return "" if (root / words[1]).exists() or words[1] in READERS or Path(words[1]).stem in own else f"no file {words[1]}"
     if words[2] not in PARSERS:
         return "" if importlib.util.find_spec(words[2]) else f"no module {words[2]}"
     module, _, name = PARSERS[words[2]].partition(":")
@@ -93,7 +94,7 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str], own: set[str]) ->
     except SystemExit as end:
         return errors.getvalue().strip().splitlines()[-1] if end.code else ""
     for sweep in [*given.get("sweeps", ()), *([given["sweep"]] if given.get("sweep") else [])]:
-        if sweep in own or sweep in OF_A_NEW_PROJECT:
+        if sweep in own or sweep in (*OF_A_NEW_PROJECT, *READERS):
             continue
         if sweep not in sweep_names():
             return f"no sweep {sweep}"

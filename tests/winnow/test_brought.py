@@ -28,7 +28,8 @@ def test_a_file_with_its_own_environment_runs_and_its_trials_name_their_sources(
     assert recorded.returncode == 0, recorded.stderr
     said = refused(winnow("datasets", "check", "mine/reach-v0", folder=project, **places))
     assert said.startswith(
-        "environment 'Reach-v0' was registered by a script, which nothing else can import: declare it in the sweep's file"
+        "dataset 'mine/reach-v0': environment 'Reach-v0' was registered by a script, which nothing else can import: "
+        "declare it in the sweep's file"
     )
     done = winnow("run", "./reaching.py", "--device=cpu", folder=project, **places)
     assert done.returncode == 0, done.stdout + done.stderr
