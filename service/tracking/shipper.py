@@ -24,6 +24,7 @@ from service.tracking import comparison, notes, plan_artifact
 from service.tracking import cursor as cursors
 from service.tracking.connection import DeletedError, TrackingError, passes, redacted, refused
 from service.tracking.cursor import Cursor, last_values
+from service.tracking.curve_table import CurveTable
 from service.tracking.runs import METRICS_PER_CALL, Point, Tracking, finite
 from trainables.errors import UserError
 from trainables.storage.files import write
@@ -61,6 +62,7 @@ class Shipper:
         self.points = 0  # shipped so far
         self.stored = 0  # cursors written, which shows progress
         self._planned = 0  # number of trials in the plan on the sweep's run
+        self._curves = CurveTable(storage, tracking)
         self.deleted: dict[str, str] = {}  # what somebody has deleted in MLflow and is left alone, by trial key; "" for the sweep's run
         self._parent_id = ""  # of a deleted sweep's run
 
@@ -90,6 +92,7 @@ class Shipper:
             raise UserError(text) if down else PartlyShippedError(text)
         if "" not in self.deleted:
             self._ship_plan()
+            self._ship_curves()
         return shipped
 
     def ask(self) -> None:
@@ -127,6 +130,7 @@ class Shipper:
         if self._compared:
             return
         self._settled.clear()
+        self._curves.forget()
         self.deleted.clear()
         self.tracking.forget()
         known = {key: self._stored(key) for key, entry in list(self._ledger.entries.items()) if entry.events}
@@ -194,6 +198,12 @@ class Shipper:
         if len(entries) > self._planned and any(len(entry.events) > 1 for entry in entries):
             self.tracking.log_bytes(self._parent(), *plan_artifact.to_file(entry.trial for entry in entries))
             self._planned = len(entries)
+
+    def _ship_curves(self) -> None:
+        """Keep up the table that reports read, once something has been shipped."""
+        cursors = {key: cursor for key, cursor in self._cursors.items() if key not in self.deleted}
+        if any(cursor.offset for cursor in cursors.values()):
+            self._curves.ship(self._parent(), cursors, busy=bool(self._ledger.keys_in("leased")))
 
     def _note(self, entry: Entry, event: Event) -> str:
         committed = spool.committed(spool.read(paths.spool(self._storage, entry.trial.key)))

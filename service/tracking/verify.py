@@ -14,6 +14,7 @@ from service.ledger.ledger import Entry, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
+from service.tracking import curve_table
 from service.tracking.comparison import EVALUATIONS, files_of
 from service.tracking.connection import TrackingError, redacted
 from service.tracking.cursor import run_id_of
@@ -40,7 +41,7 @@ def differences(name: str, ledger: Ledger, storage: Path) -> list[str]:
     tracking = Reader(storage)
     runs = tracking.runs(ledger.entries, storage)
     begun = any(len(entry.events) > 1 for entry in ledger.entries.values())
-    found = list(_of_sweep(name, runs, ledger, tracking)) if begun else []
+    found = list(_of_sweep(name, runs, ledger, tracking, storage)) if begun else []
     for key, entry in ledger.entries.items():
         try:
             found += _of_trial(name, key, entry, runs.get(key, []), tracking, storage)
@@ -87,7 +88,7 @@ class Reader(Tracking):
             return {name: Path(client.download_artifacts(id, name, folder)).read_bytes() for name in names if name in existing}
 
 
-def _of_sweep(name: str, runs: Mapping[str, Sequence[Any]], ledger: Ledger, tracking: Reader) -> Iterator[str]:
+def _of_sweep(name: str, runs: Mapping[str, Sequence[Any]], ledger: Ledger, tracking: Reader, storage: Path) -> Iterator[str]:
     """The sweep's run, and the trials that are below none."""
     below = {run.data.tags.get(PARENT, "") for own in runs.values() for run in own}
     parents = [run for run in tracking.parents(name) if tracking.mine(run, run.info.run_id if run.info.run_id in below else "")]
@@ -96,6 +97,7 @@ def _of_sweep(name: str, runs: Mapping[str, Sequence[Any]], ledger: Ledger, trac
         yield f"sweep {name}: its run {parents[-1].info.run_id} {DELETED}" if parents else f"sweep {name}: it has no run"
         return
     alive = tracking.sweep_ids()
+    yield from (f"sweep {name}: {text}" for text in curve_table.differences(tracking, active[0].info.run_id, storage, ledger.entries))
     for key, own in runs.items():
         if not ledger.entries[key].reused and any(run.data.tags.get(PARENT) not in alive for run in own if not is_deleted(run)):
             yield f"{key} {ledger.entries[key].trial.name}: the run above its run is gone"

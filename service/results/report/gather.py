@@ -12,9 +12,12 @@ from typing import Any
 
 from service.ledger import manifest
 from service.results.runs import Point, Run, runs_of, version_notes
+from service.spool.scores import RETURN, SCORE
 from service.storage import trial_objects
 from service.terminal.redaction import redact
+from service.tracking import curve_table
 from service.tracking import plan_artifact as plans
+from service.tracking.curve_table import DENSITY, SPEED, STACK
 from service.tracking.runs import RunRow, Tracking
 from service.tracking.trial_params import trial_of
 from trainables.errors import UserError, unknown
@@ -22,7 +25,6 @@ from trainables.trial import Trial
 from trainables.trial.pruner_traits import traits_of
 
 PASSES = 3  # forward, and backward by the input and by the weight
-SPEED, STACK = "speed/updates_per_second", "speed/stack"
 SHOWN = 3  # runs that are named where some are left out
 
 
@@ -67,9 +69,10 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
     trials |= {key: trial for key, trial in plan.items() if key not in rows}
     if not trials:
         raise UserError("; ".join([f"no trial of {', '.join(sweeps)} has begun", *notes]))
-    runs = []
+    runs, shipped = [], _shipped(tracking, known, sweeps)
     for number, run in enumerate(runs_of(trials.values(), rows), 1):
-        runs.append(with_curves(run, rows[run.trial.key], tracking) if run.trial.key in rows else run)
+        key = run.trial.key
+        runs.append(with_curves(run, rows[key], tracking, shipped.get(key)) if key in rows else run)
         if sys.stderr.isatty():
             print(f"\rreading {number} of {len(trials)} runs", end="" if number < len(trials) else "\n", file=sys.stderr)
     notes += version_notes(runs)
@@ -78,17 +81,46 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
     return Gathered(runs, {sweep: known[sweep] for sweep in sweeps}, notes)
 
 
-def with_curves(run: Run, row: RunRow, tracking: Tracking) -> Run:
-    """The run with its evaluations, their costs and its masks; as it is where it was never evaluated, or on other data."""
+def _shipped(tracking: Tracking, known: Mapping[str, str], sweeps: Sequence[str]) -> dict[str, curve_table.Row]:
+    """The rows of all sweeps' tables; of several of a trial the one of which most was shipped."""
+    found: dict[str, curve_table.Row] = {}
+    for sweep in sweeps:
+        for key, row in (curve_table.read(tracking, known[sweep]) or {}).items():
+            if key not in found or row["offset"] > found[key]["offset"]:
+                found[key] = row
+    return found
+
+
+def with_curves(run: Run, row: RunRow, tracking: Tracking, shipped: curve_table.Row | None = None) -> Run:
+    """The run with its evaluations, their costs and its masks; as it is where it was never evaluated, or on other data.
+
+    They are read from `shipped`, the trial's row of its sweep's table, unless that is older than the run: then from the run itself.
+    """
     if run.apart or run.metric not in row.metrics:
         return run
-    masks = (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
-    scores, rates, stacks = (tracking.history(row.run_id, name) for name in (run.metric, SPEED, STACK))
-    spent = cost(run.trial, masks, lambda name: tracking.history(row.run_id, f"mask/density/{name}"), scores)
+    if shipped and _current(shipped, row):
+        masks, curves = shipped["masks"], {name: dict(curve) for name, curve in shipped["curves"].items()}
+
+        def history(name: str) -> dict[int, float]:
+            return curves.get(name, {})
+    else:
+        masks = (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
+
+        def history(name: str) -> dict[int, float]:
+            return tracking.history(row.run_id, name)
+
+    scores, rates, stacks = (history(name) for name in (run.metric, SPEED, STACK))
+    spent = cost(run.trial, masks, lambda name: history(f"{DENSITY}{name}"), scores)
     time = seconds(rates, stacks, scores)
     points = tuple(Point(update, score, spent[update], time[update]) for update, score in scores.items())
     pace, size = speed(rates, stacks)
     return replace(run, points=points, masks=masks, alone=bool(rates.keys() - stacks.keys()), speed=pace, stack=size)
+
+
+def _current(shipped: curve_table.Row, row: RunRow) -> bool:
+    """Whether a row of the table ends with the values that the run shows."""
+    curves, shown = shipped["curves"], {name: row.metrics[name] for name in (SCORE, RETURN) if name in row.metrics}
+    return all(name in curves and repr(float(curves[name][-1][1])) == repr(value) for name, value in shown.items())
 
 
 def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: Iterable[int]) -> dict[int, float]:

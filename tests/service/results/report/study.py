@@ -84,8 +84,8 @@ def masks(trial: Trial, hidden: int) -> tuple[Mask, dict[str, dict[str, object]]
     return mask, {"actor": mask_statistics.describe(spec, mask, family.OBSERVATION_NAMES)[0]}
 
 
-def ship(storage: Path, sweep: str, states: list[tuple[Trial, str]], tracking: Tracking) -> None:
-    """Everything into MLflow, under the sweep's run; a trial that was only planned has no run there."""
+def ship(storage: Path, sweep: str, states: list[tuple[Trial, str]], tracking: Tracking) -> Ledger:
+    """Everything into MLflow, under the sweep's run; a trial that was only planned has no run there. Returns what has happened."""
     ledger = Ledger()
     for trial, state in states:
         ledger.apply(Event(key=trial.key, state="planned", detail={"trial": trial.to_json()}))
@@ -95,6 +95,7 @@ def ship(storage: Path, sweep: str, states: list[tuple[Trial, str]], tracking: T
             detail = {"reason": "divergence"} if state == "diverged" else {}
             ledger.apply(Event(key=trial.key, state=state, detail=detail))
     Shipper(storage, sweep, ledger, tracking).ship()
+    return ledger
 
 
 def main(storage: Path) -> None:
