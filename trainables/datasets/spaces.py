@@ -18,6 +18,7 @@ import numpy.typing as npt
 from trainables import environments
 from trainables.errors import UserError
 
+DISCRETE = ("Discrete", "MultiDiscrete", "MultiBinary")
 Path = tuple[str, ...]
 Array = npt.NDArray[Any]
 
@@ -58,6 +59,11 @@ def flat(dataset: str, environment: str, kind: str, given: Mapping[str, Any] | N
         low, high = (np.concatenate([_side(box, side).reshape(-1) for _, box in boxes]) for side in ("low", "high"))
         return Flat(low, high, tuple((path, int(np.prod(box["shape"]))) for path, box in boxes))
     if given.get("type") != "Box" or len(given["shape"]) != 1:
+        if kind == "action" and given.get("type") in DISCRETE:
+            raise UserError(
+                f"dataset {dataset!r}: its actions are discrete ({given['type']}), and all algorithms here learn policies of continuous "
+                f"actions: the actor's output is an action, scaled to the action box (docs/decisions/024-discrete-actions.md)"
+            )
         what = f"{given.get('type')} {given.get('shape', '')}".strip()
         raise UserError(f"dataset {dataset!r}: its {kind} space is {what}; only flat Box spaces can be trained on")
     return Flat(_side(given, "low"), _side(given, "high"))

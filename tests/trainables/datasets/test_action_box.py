@@ -74,3 +74,9 @@ def test_algorithms_that_need_next_actions_say_so_on_episodes_of_one_step() -> N
     with pytest.raises(UserError, match=r"none of its 40 transitions has a next action.*algorithms that need none: .*iql.*td3_bc"):
         list(run_stack(Stack((Trial(algorithm="rebrac", **given),))))
     assert list(run_stack(Stack((Trial(algorithm="td3_bc", **given),))))
+
+
+def test_discrete_actions_are_refused_with_the_reason() -> None:
+    record(DATASET, gymnasium.make("CartPole-v1"))
+    with pytest.raises(UserError, match=r"its actions are discrete \(Discrete\), and all algorithms here .* continuous actions"):
+        load_table(DATASET)
