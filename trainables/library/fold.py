@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import cast
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.library.hold import Hold
-from trainables.library.weights import Modules, parts, weights
+from trainables.library.weights import Modules, parts, several, weights
 
 # Activations that compute each unit alone, and always the same.
 ALONE = (
@@ -23,12 +23,12 @@ ALONE = (
 
 def folded(network: Modules, masks: Mapping[str, Tensor], smaller: bool) -> Modules:
     """Copies of a network's modules that nothing holds; without dead units, if they are to be `smaller`."""
-    modules = copy.deepcopy(list(parts(network)))
+    modules = copy.deepcopy(parts(network))
     for module in modules:
         for parameter in module.parameters():
             if (hold := Hold.of(parameter)) is not None:
                 hold.release()
-    again: Modules = modules if isinstance(network, Sequence) else modules[0]
+    again: Modules = modules if several(network) else modules[0]
     if smaller:
         slots = weights(again, frozen=True)[0]
         of = {id(slot.layer): masks[name] != 0 for name, slot in slots.items() if name in masks and len(slot.owners) == 1}
@@ -38,7 +38,7 @@ def folded(network: Modules, masks: Mapping[str, Tensor], smaller: bool) -> Modu
             for layer in module.modules():
                 if type(layer) is nn.Sequential:
                     _shrink(layer, masked)
-    return again
+    return nn.ModuleList(modules) if isinstance(network, nn.ModuleList) else again
 
 
 def _shrink(layers: nn.Sequential, masks: dict[int, Tensor]) -> None:

@@ -71,7 +71,8 @@ class Masks:
         }
         self.release()
         for key, hold in holds.items():
-            hold.hook([followers[key]] if key in followers else [])
+            hold.followers = [followers[key]] if key in followers else []
+            hold.hook()
         self.left_out, self._modules, self._targets = left_out, networks, copies
         self._holds = [*holds.items(), *followers.items()]
         if zero:

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainables import plugins
 from trainables.errors import UserError, unknown
+from trainables.library.hold import Hold
 from trainables.library.masks import Masks
 from trainables.library.scoring import Loss, Part, Shapes, by_loss, without_loss
 from trainables.library.weights import LAYERS, Modules, Slot, named, parts, weights
@@ -72,6 +73,7 @@ def prune_at_init(
         if left:
             warnings.warn(f"weights of {name!r} that {pruner} leaves out, and that stay whole: {left}", stacklevel=2)
     held = [slot for slots in networks.values() for slot in slots.values()]
+    former = [hold for slot in held if (hold := Hold.of(slot.parameter)) is not None]  # of an earlier call, or of a copy's original
     initial = {id(slot): slot.parameter.detach().clone() for slot in held}
     budgets = plugins.load("pruners", pruner).budgets if traits_of(pruner).has_budgets else None
 
@@ -96,6 +98,8 @@ def prune_at_init(
 
     start = {key: part.laid_out([torch.ones_like(slot.parameter) for slot in part.slots]) for key, part in pieces.items()}
     try:
+        for hold in former:
+            hold.release()
         with _differentiable():
             in_rounds(pruner, start, {key: [densities[part.network]] for key, part in pieces.items()}, look, cut)
         masks = {name: dict(zip(slots, chosen[name], strict=True)) for name, slots in networks.items()}
@@ -104,6 +108,8 @@ def prune_at_init(
                 _check_layers(name, pruner, layers)
     except BaseException:
         _write(held, [torch.ones_like(slot.parameter) for slot in held], initial)
+        for hold in former:
+            hold.hook()
         raise
     return Masks(masks).attach(given, targets, zero=True)
 

@@ -49,9 +49,14 @@ def named(modules: Modules | Mapping[str, Modules]) -> dict[str, Modules]:
     return networks
 
 
-def parts(network: Modules) -> Sequence[nn.Module]:
+def several(network: Modules) -> bool:
+    """Whether a network is a sequence of modules that are ranked together; a ModuleList is one."""
+    return isinstance(network, Sequence | nn.ModuleList)
+
+
+def parts(network: Modules) -> list[nn.Module]:
     """The modules of a network, without the wrappers of torch.compile."""
-    return [_plain(module) for module in (network if isinstance(network, Sequence) else [network])]
+    return [_plain(module) for module in (network if isinstance(network, Sequence | nn.ModuleList) else [network])]
 
 
 def weights(network: Modules, frozen: bool = False) -> tuple[dict[str, Slot], dict[str, str]]:
@@ -100,7 +105,7 @@ def _prunable(layer: nn.Module, attribute: str) -> bool:
 def _named_layers(network: Modules) -> Iterator[tuple[str, nn.Module]]:
     for number, module in enumerate(parts(network)):
         for name, layer in module.named_modules():
-            path = [str(number)] if isinstance(network, Sequence) else []
+            path = [str(number)] if several(network) else []
             yield ".".join(path + [part for part in name.split(".") if part and part != "_orig_mod"]), layer
 
 

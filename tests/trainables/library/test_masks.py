@@ -238,3 +238,49 @@ def test_masks_hold_in_other_precisions() -> None:
     nn.functional.mse_loss(module(batches()[0][0].double()), batches()[0][1].double()).backward()
     assert (torch.cat([layer.weight.grad.flatten() for layer in module if hasattr(layer, "weight")])[removed] == 0).all()
     masks.check()
+
+
+def test_an_optimizer_that_mixes_weights_is_told_of_unless_masks_are_applied_after_each_step() -> None:
+    module = nn.Sequential(nn.Linear(10, 16, bias=False), nn.ReLU(), nn.Linear(16, 3, bias=False))
+    data = torch.randn(32, 10)
+
+    def loss(batch: Tensor) -> Tensor:
+        return (module(batch) - 1).square().mean()
+
+    def step() -> None:
+        loss(data).backward()
+        optimizer.step()
+
+    masks = prune_at_init(module, loss, [data], 0.3)
+    optimizer = torch.optim.Muon(module.parameters(), lr=1e-2)
+    step()
+    with pytest.raises(UserError, match=r"not 0 any more: .* one that mixes weights \(Muon\)"):
+        step()
+    for _ in range(3):
+        masks.apply(optimizer)
+        step()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_pruning_again_replaces_the_masks_unless_it_fails(fails: bool) -> None:
+    """Also where the weights are new: a copy brings the hold of its original along."""
+    module, masks, _ = pruned()
+    again = copy.deepcopy(module)
+    again.load_state_dict(network(1).state_dict())
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        if fails:
+            raise RuntimeError("broken")
+        return loss_of(again)(batch)
+
+    if fails:
+        with pytest.raises(RuntimeError, match="broken"):
+            prune_at_init({"actor": again}, loss, batches(), 0.5)
+        with pytest.raises(UserError, match="not 0 any more"):
+            train(again, adam(again))
+    else:
+        others = prune_at_init({"actor": again}, loss, batches(), 0.5)
+        train(again, adam(again))
+        others.check()
+        assert others.density("actor") == pytest.approx(0.5)
+    masks.check()

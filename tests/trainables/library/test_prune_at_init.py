@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -227,6 +229,29 @@ def test_pruners_without_a_loss_prune_twin_critics_of_any_scale_alike(pruner: st
     assert first + second == round(0.3 * 2 * 96)
     assert abs(first - second) <= 6
     assert not torch.equal(masks["0.first.weight"], masks["1.first.weight"])
+
+
+@pytest.mark.parametrize("pruner", ["snip", "synflow", "phew"])
+def test_a_module_list_is_a_sequence_of_modules(pruner: str) -> None:
+    def masks(kind: Callable[[list[nn.Module]], Any]) -> dict[str, Tensor]:
+        pair = [nn.Sequential(nn.Flatten(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2)]
+        for number, module in enumerate(pair):
+            module.load_state_dict(
+                {name: torch.sin(torch.arange(p.numel()) + number).reshape(p.shape) for name, p in module.named_parameters()}
+            )
+
+        def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+            return loss_of(pair[0])(batch) + loss_of(pair[1])(batch)
+
+        found = prune_at_init(kind(pair), loss, batches(), 0.4, pruner)
+        folded = found.fold(smaller=True)["network"]
+        assert isinstance(folded, kind)
+        assert all(torch.allclose(folded[i](batches()[0][0]), pair[i](batches()[0][0]), atol=1e-5) for i in range(2))
+        return found.of["network"]
+
+    listed, wanted = masks(nn.ModuleList), masks(list)
+    assert list(listed) == list(wanted) == ["0.1.weight", "0.3.weight", "1.1.weight", "1.3.weight"]
+    assert all(torch.equal(listed[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize(
