@@ -166,7 +166,7 @@ class Agent:
         """Factor of a cosine schedule from 1 at the first update to 0 after the last."""
         if self.clock is not None:
             return 0.5 * (1 + torch.cos(math.pi * self.clock.double() / self.updates))
-        return tape.fresh(lambda: torch.tensor(0.5 * (1 + math.cos(math.pi * self._update / self.updates)), dtype=torch.float64))
+        return tape.number(lambda: 0.5 * (1 + math.cos(math.pi * self._update / self.updates)))
 
     def td_target(self, batch: Batch, value: Tensor) -> Tensor:
         """What Q should be where the next observation is worth `value`, which counts nothing after a terminal, [K, B].

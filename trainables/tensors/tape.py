@@ -3,7 +3,7 @@
 Half of the update of a small pruned network is torch's and Python's own work: each operation is looked up, allocates its result, makes
 views, and leaves a node that autograd's engine visits later. A tape notes operations below autograd as they run, and runs them again:
 same operations, same numbers, same memory for results, no views and no graph. What is not an operation of torch (the project's C, the
-optimizers, the draws) registers itself with `do` and `fresh`.
+optimizers, the draws) registers itself with `do`, `row`, `number` and `prepared`.
 
 Anything else that an update takes from Python would keep its first value. So reading a number out of a tensor or asking for the
 agent's update makes a tape `frozen`: it must not be repeated.
@@ -50,9 +50,9 @@ def prepared(prepare: Call) -> None:
         prepare()
 
 
-def fresh(make: Callable[[], Tensor]) -> Tensor:
-    """What `make` returns; every repetition calls it again and writes the result to the same memory."""
-    return _entered.tape.fresh(make) if _entered.tape else make()
+def number(make: Callable[[], float]) -> Tensor:
+    """What `make` returns as float64; every repetition asks again and writes it to the same memory."""
+    return _entered.tape.number(make) if _entered.tape else torch.tensor(make(), dtype=torch.float64)
 
 
 def row(source: Callable[[], tuple[Tensor, int]]) -> Tensor:
@@ -110,10 +110,11 @@ class Tape(TorchDispatchMode):
             self.calls.append(calls.packed(function, arguments) or partial(function, *arguments))
             self.memory.append([tensor.untyped_storage() for tensor in _tensors(memory)])
 
-    def fresh(self, make: Callable[[], Tensor]) -> Tensor:
-        memory = self._silently(lambda: make().clone())
+    def number(self, make: Callable[[], float]) -> Tensor:
+        memory: Tensor = self._silently(lambda: torch.tensor(make(), dtype=torch.float64))
         if not self.silent:
-            self.before.append(lambda: memory.copy_(make()))
+            view = memory.numpy()
+            self.before.append(lambda: view.fill(make()))
         return memory
 
     def row(self, source: Callable[[], tuple[Tensor, int]]) -> Tensor:
