@@ -68,7 +68,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--picture", type=Path, default=None, metavar="FILE", help="draw it, too: .png, .svg or .pdf")
 
     example = "halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2"
-    take = command("import", "write a D4RL HDF5 file as a local Minari dataset", _import, example)
+    take = command("import", "write a D4RL HDF5 file, or an OGBench npz file, as a local Minari dataset", _import, example)
     take.add_argument("file", type=Path)
     take.add_argument("--environment", required=True, metavar="ID", help="to evaluate in, such as HalfCheetah-v4")
     take.add_argument(
@@ -149,11 +149,11 @@ def _show(given: argparse.Namespace) -> None:
 
 def _import(given: argparse.Namespace) -> None:
     from trainables import environments
-    from trainables.datasets import d4rl
+    from trainables.datasets import d4rl, ogbench
     from trainables.datasets.table import load_table
 
     environment = environments.written(*environments.read(f"{given.environment} {given.environment_kwargs}".strip()))
-    d4rl.import_file(given.file, environment, given.name, given.force)
+    (ogbench if given.file.suffix == ".npz" else d4rl).import_file(given.file, environment, given.name, given.force)
     print(printable(summary(load_table(given.name))))
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 NEEDED, OPTIONAL = ("observations", "actions", "rewards", "terminals"), ("timeouts", "next_observations")
 TABLES = ("observations", "actions", "next_observations")  # [N, n]; the others are [N]
 
+FLAGS = ("terminals", "timeouts", "masks", "valids")
+
 Fields = dict[str, npt.NDArray[Any]]
 
 
@@ -48,11 +50,7 @@ def import_file(file: Path, environment: str, dataset: str, force: bool = False)
     Raises UserError, before anything is written, for a file that is not D4RL's or does not fit the environment."""
     from trainables.datasets import minari_write
 
-    if dataset.startswith(local.OURS):
-        raise UserError(f"dataset {dataset!r}: names under {local.OURS} are recorded here; take another, e.g. d4rl/hopper/medium-v2")
-    local.folder(dataset)
-    if local.exists(dataset) and not force:
-        raise UserError(f"dataset {dataset!r} exists already; --force replaces it")
+    check_name(dataset, force)
     env = environments.make(environment)
     fields = read(file)
     check_fit(file, fields, env, environment)
@@ -64,9 +62,18 @@ def import_file(file: Path, environment: str, dataset: str, force: bool = False)
     about = {
         "algorithm_name": "unknown (D4RL)",
         "description": f"Imported from the D4RL file {file.name}: {kept} of its {len(fields['rewards'])} transitions.",
-        "imported": {"file": file.name, "sha256": _sha256(file), "rows": len(fields["rewards"]), "transitions": kept},
+        "imported": {"file": file.name, "sha256": sha256(file), "rows": len(fields["rewards"]), "transitions": kept},
     }
     return minari_write.write(dataset, env, about, _buffers(fields, parts), force)
+
+
+def check_name(dataset: str, force: bool) -> None:
+    """Raise UserError where a dataset of that name cannot be imported."""
+    if dataset.startswith(local.OURS):
+        raise UserError(f"dataset {dataset!r}: names under {local.OURS} are recorded here; take another, e.g. d4rl/hopper/medium-v2")
+    local.folder(dataset)
+    if local.exists(dataset) and not force:
+        raise UserError(f"dataset {dataset!r} exists already; --force replaces it")
 
 
 def read(file: Path) -> Fields:
@@ -88,10 +95,11 @@ def read(file: Path) -> Fields:
             raw = {name: np.asarray(opened[name][()]) for name in (*NEEDED, *OPTIONAL) if name in opened}
     except OSError as error:
         raise UserError(f"{file} cannot be read as HDF5 ({one_line(error)})") from None
-    return {name: _checked(file, name, value) for name, value in _equally_long(file, raw).items()}
+    return {name: checked(file, name, value) for name, value in equally_long(file, raw).items()}
 
 
-def _equally_long(file: Path, raw: Fields) -> Fields:
+def equally_long(file: Path, raw: Fields) -> Fields:
+    """The fields, [N] or [N, n] as each has to be; UserError where they differ in length, or there are none."""
     for name, value in raw.items():
         if name not in TABLES and value.ndim == 2 and value.shape[1] == 1:
             raw[name] = value[:, 0]  # some of D4RL's files have [N, 1]
@@ -108,8 +116,9 @@ def _equally_long(file: Path, raw: Fields) -> Fields:
     return raw
 
 
-def _checked(file: Path, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    flag = name in ("terminals", "timeouts")
+def checked(file: Path, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A field as float32, or bool for a flag; UserError where it holds anything else."""
+    flag = name in FLAGS
     if value.dtype.kind not in "biuf":
         raise UserError(f"{file}: {name} is of type {value.dtype}; numbers are wanted")
     bad = ~np.isin(value, (0, 1)) if flag else ~np.isfinite(value.astype(np.float32, copy=False))
@@ -168,6 +177,7 @@ def _buffers(fields: Fields, parts: list[Episode]) -> Iterator[EpisodeBuffer]:
         )
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """The hash of a file's content."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
