@@ -105,15 +105,24 @@ def test_the_report_has_a_column_only_where_it_exists() -> None:
     trials = [Trial(dataset="test/maze/some-v0", seed=seed) for seed in (0, 1)]
 
     def table(**metrics: float) -> list[tuple[str, ...]]:
-        rows = {trial.key: RunRow(trial.key, "FINISHED", {"eval/return": 5.0 + trial.seed} | metrics, {}, {}) for trial in trials}
+        rows = {
+            trial.key: RunRow(
+                trial.key,
+                "FINISHED",
+                {"eval/return": 5.0 + trial.seed} | {name: value + trial.seed / 10 for name, value in metrics.items()},
+                {},
+                {},
+            )
+            for trial in trials
+        }
         (task,) = tasks_of([replace(run, points=(Point(1_000_000, 5.0, 1.0, 1.0),)) for run in runs_of(trials, rows)])
-        assert tables.cell_rows([task])[0]["success"] == pytest.approx(metrics.get("eval/success_rate", np.nan), nan_ok=True)
+        assert tables.cell_rows([task])[0]["success"] == pytest.approx(metrics.get("eval/success_rate", np.nan) + 0.05, nan_ok=True)
         return tables.cell_table(task)
 
     assert "success" not in table()[0]
     with_success = table(**{"eval/success_rate": 0.75})
     at = with_success[0].index("success")
-    assert with_success[1][at : at + 2] == ("75 %", "[75, 75]")
+    assert with_success[1][at : at + 2] == ("80 %", "[75, 85]")
     assert len(table()[0]) == len(table()[1]) == len(with_success[0]) - 2
 
 
