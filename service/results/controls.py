@@ -85,11 +85,20 @@ class Comparison:
         return f"{own.algorithm} on {own.dataset}, {own.cell}, {', '.join([*details(own)[1:], *_rest(own)])}"
 
     @property
-    def heading(self) -> str:
-        """The same for people, with the identifiers in brackets."""
+    def name(self) -> str:
+        """`BC on hopper-expert, SNIP 95 %`."""
         own = self.trial
-        name = f"{algorithm_name(own.algorithm)} on {dataset_name(own.dataset)}, {method_name(own.method, own.sparsity)}"
-        return f"{name} ({', '.join([*details(own), *_rest(own)])})"
+        return f"{algorithm_name(own.algorithm)} on {dataset_name(own.dataset)}, {method_name(own.method, own.sparsity)}"
+
+    @property
+    def facts(self) -> list[str]:
+        """The dataset's identifier, the budget, and whatever is not at its default."""
+        return [*details(self.trial), *_rest(self.trial)]
+
+    @property
+    def heading(self) -> str:
+        """The cell for people, with the identifiers in brackets."""
+        return f"{self.name} ({', '.join(self.facts)})"
 
     @property
     def difference(self) -> Difference | None:

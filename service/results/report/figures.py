@@ -73,7 +73,9 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
                     span, tone = [column, column + 1], colour("rule")
                     axis.fill_between(span, row, row + 1, facecolor="none", edgecolor=tone, hatch="///", linewidth=0)
                 text = shown(cell)
-                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="medium" if share is not None else "x-small")
+                axis.text(
+                    column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="medium" if share is not None else marks.small()
+                )
         axis.set_xlim(0, len(places))
         axis.set_ylim(len(tasks), 0)
         heads = [f"{textwrap.fill(method_name(method), 10)}\n{100 * sparsity:g} %" for method, sparsity in places]

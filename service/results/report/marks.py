@@ -35,6 +35,13 @@ def sized(points: float) -> float:
     return float(points * rcParams["lines.linewidth"] / LINE_WIDTH)
 
 
+def small() -> float:
+    """The size of the smallest text, in points: on a page it has 12 pixels."""
+    from matplotlib import rcParams
+
+    return float(rcParams["font.size"] - 1)
+
+
 def grid(axis: Axes) -> None:
     axis.grid(axis="y")
     axis.tick_params(length=0)

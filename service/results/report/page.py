@@ -1,7 +1,12 @@
-"""The report as one HTML file without script or network (its policy forbids both), light or dark as the reader's system, also on phones."""
+"""The report as one HTML file that loads nothing (its policy forbids that), light or dark as the reader's system, also on phones.
+
+Its one script sorts and filters tables; without it everything is there.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -64,11 +69,11 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
     scope = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {done} of {len(runs)} trials with a last score."
     lead, *others = claim(tasks)
     more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in others)
+    cautions = "".join(f"<p class='caution'>{escape(line)}</p>" for line in [*tables.warnings(tasks), *about])
     parts = [
         f"<h1>{escape(name)}</h1>",
+        f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}{cautions}</div>",
         f"<p class='note'>{escape(scope)} {escape(source)}</p>",
-        *(f"<p class='note'>{escape(line)}</p>" for line in about),
-        f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}</div>",
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",
         "<p class='note'>Share of the dense score in percent, seeds paired, interval below. *: some seed has no pair. "
@@ -81,23 +86,21 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
     if controlled:
         lead_in = f"<p class='note'>{escape(controls.HEAD.capitalize())}; {escape(controls.FOOT)}.</p>"
         parts += ["<h2 id=controls>Controls</h2>", lead_in]
-        for heading in dict.fromkeys(each.heading for each in controlled):
-            rows = [each.columns for each in controlled if each.heading == heading]
-            parts.append(f"<p class='detail'>{escape(heading)}</p>{table(tables.CONTROLS, rows, last='verdict')}")
+        parts.append(table(tables.CONTROLS, tables.control_rows(controlled), last="verdict", sortable=True))
     parts += [section(key, figure) for key, figure in drawn.items()]
     parts.append("<h2 id=cells>Cells</h2>")
-    for task in tasks:
-        parts.append(f"<h3>{escape(task.name)}</h3><p class='detail'>{escape(task.measure)}; {escape(task.detail)}</p>")
-        titles, *lines = tables.cell_table(task)
-        parts.append(table(titles, lines))
-        against, *rest = tables.against_rows(task)
-        parts += [table(against, rest)] if rest else []
-    parts.append(
-        "<h2>How to read this</h2><ul class='note'>" + "".join(f"<li>{escape(line)}</li>" for line in tables.notes(tasks)) + "</ul>"
-    )
+    every = [(task, cell) for task in tasks for cell in task.cells.values()]
+    parts.append(table(("task", *tables.HEAD), [(task.name, *tables.cells_of(cell)) for task, cell in every], sortable=True))
+    rest = [(task.name, *row) for task in tasks for row in tables.against_rows(task)[1:]]
+    parts += ["<h3>Against dense</h3>", table(("task", *tables.AGAINST), rest, sortable=True)] if rest else []
+    reading = [*(f"{task.name}: {task.measure}; {task.detail}" for task in tasks), *tables.notes(tasks)]
+    parts.append("<h2>How to read this</h2><ul class='note'>" + "".join(f"<li>{escape(line)}</li>" for line in reading) + "</ul>")
+    script = Path(__file__).with_name("page.js").read_text()
+    parts.append(f"<script>{script}</script>")
+    policy = f"{POLICY}; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     head_html = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escape(name)}</title><style>{style()}</style></head>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{escape(name)}</title><style>{style()}</style></head>'
     )
     return f"{head_html}<body>\n{chr(10).join(parts)}\n</body></html>\n"
 
@@ -134,12 +137,20 @@ def _square(cell: Cell | None) -> str:
     return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{span}</small>{note}</td>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absent") -> str:
-    """A table that scrolls by itself where it is wider than the page; the last column is words, of the class `last`."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absent", *, sortable: bool = False) -> str:
+    """A table that scrolls by itself where it is wider than the page, without the columns that are empty in every row.
+
+    Words of the last column of `head` have the class `last`. `sortable`: page.js sorts it by a click on a heading, and filters its rows.
+    """
+    rows = list(rows)
+    kept = [number for number in range(len(head)) if any(row[number] for row in rows)]
+    if len(head) - 1 not in kept:
+        last = ""
+    head, rows = [head[number] for number in kept], [[row[number] for number in kept] for row in rows]
     lines = ["<tr>" + "".join(f"<th>{escape(text)}</th>" for text in head) + "</tr>"]
     for *cells, words in rows:
         lines.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + f"<td class='{last}'>{escape(words)}</td></tr>")
-    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+    return f"<div class='scroll'><table{' class=sortable' if sortable else ''}>{''.join(lines)}</table></div>"
 
 
 def section(key: str, figure: Drawn) -> str:

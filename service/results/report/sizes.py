@@ -121,18 +121,18 @@ def _inputs(task: Task) -> Panel:
                 span, tone = [column + 0.03, column + 0.97], colour("fill")
                 axis.fill_between(span, row + 0.05, row + 0.95, color=tone, alpha=0.5 * share, linewidth=0)
                 text = "unseen" if share == 0 else f"{share:.0%}" if share < 1 else ""
-                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="x-small")
+                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=marks.small())
         axis.set_xlim(0, len(cells))
         axis.set_ylim(len(names), 0)
         axis.set_yticks([i + 0.5 for i in range(len(names))], names)
         live = [f"{textwrap.fill(method_name(c.method), 9)}\n{100 * c.sparsity:g} %\n{_mean(c, 'live_inputs'):.3g} live" for c in cells]
-        axis.set_xticks([i + 0.5 for i in range(len(cells))], live, fontsize="x-small")
+        axis.set_xticks([i + 0.5 for i in range(len(cells))], live, fontsize=marks.small())
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
 
     left, lines = 0.15 + CHARACTER * max(map(len, names)), max(len(textwrap.wrap(method_name(cell.method), 9)) for cell in cells)
     bottom = 0.1 + LINE * (lines + 2)
-    size = (left + max(3.0, 0.55 * len(cells)) + 0.1, bottom + 0.3 + 0.16 * len(names), left, bottom)
+    size = (left + max(3.0, 0.6 * len(cells)) + 0.1, bottom + 0.3 + 0.16 * len(names), left, bottom)
     return Panel(f"{task.name}: inputs that some mask cut", "", "", draw, size=size)
 
 

@@ -22,7 +22,7 @@ HEAD = (
 )
 AGAINST = ("cell", "pairs", "retained", "95 % interval", "P(> dense)", "95 % interval", "dense without a score")
 OVER = ("cell", "tasks", "mean", "95 % interval", "IQM", "95 % interval", "P(> dense)", "95 % interval", "left out")
-CONTROLS = ("against", "difference", "95 % interval", "seeds", "verdict")
+CONTROLS = ("cell", "against", "difference", "95 % interval", "seeds", "verdict")
 FEW = 5  # seeds
 LATEX = {character: f"\\{character}" for character in "%_&#${}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -38,13 +38,25 @@ def text(tasks: Sequence[Task], about: Sequence[str] = ()) -> str:
         parts.append("\n".join([f"{task.name}: {task.measure} ({task.detail})", *(aligned(rows) for rows in tables if len(rows) > 1)]))
     if len(tasks) > 1:
         parts.append(f"over tasks\n{aligned(aggregate_rows(tasks))}")
-    return "\n\n".join([*parts, *filter(None, [controls.text_of(compared(tasks))]), "\n".join([*notes(tasks), *about])])
+    return "\n\n".join([*parts, *filter(None, [controls.text_of(compared(tasks))]), "\n".join([*notes(tasks), *warnings(tasks), *about])])
+
+
+def warnings(tasks: Sequence[Task]) -> list[str]:
+    """What the verdict has to be taken with: a line each on few seeds, absent ones, and budgets that are too short for the claim."""
+    cells = [cell for task in tasks for cell in task.cells.values()]
+    counts, found = sorted({len(cell.done) for cell in cells if cell.done}), []
+    if counts and counts[0] < FEW:
+        found.append(
+            f"n = {_listed(counts)} seeds are few: one has no interval, that of 2 is their range, of 3 or 4 too narrow; "
+            "the IQM of fewer than 4 numbers is their mean."
+        )
+    if any(cell.absent for cell in cells):
+        found.append("a cell without some seeds shows the mean of the others, which may flatter it, and is left out of means over tasks.")
+    return [*found, *budget_note(tasks)]
 
 
 def notes(tasks: Sequence[Task]) -> list[str]:
     """How to read the numbers: a line each, without what does not concern these tasks."""
-    cells = [cell for task in tasks for cell in task.cells.values()]
-    counts = sorted({len(cell.done) for cell in cells if cell.done})
     episodes = sorted({task.trial.episodes for task in tasks})
     final = sorted({task.trial.final_episodes for task in tasks} - {0})
     found = [
@@ -56,13 +68,6 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         "*: some seed has no pair, and the cell is not judged. In place of an interval without width: one seed, seeds equal, or "
         "all above, all tied, all below, where every seed compares to every dense one alike.",
     ]
-    if counts and counts[0] < FEW:
-        found.append(
-            f"n = {_listed(counts)} seeds are few: one has no interval, that of 2 is their range, of 3 or 4 too narrow; "
-            "the IQM of fewer than 4 numbers is their mean."
-        )
-    if any(cell.absent for cell in cells):
-        found.append("a cell without some seeds shows the mean of the others, which may flatter it, and is left out of means over tasks.")
     if len(tasks) > 1:
         found.append(
             "over tasks: rows of one sparsity cover the same tasks, those where each of their methods has every seed. "
@@ -73,7 +78,7 @@ def notes(tasks: Sequence[Task]) -> list[str]:
             "speeds: trials.csv has a trial's own updates per second (`speed/updates_per_second` in MLflow) and its stack's, which is that "
             "times the trials that train as one model. seconds: a trial's share of its stack's time."
         )
-    return [*found, *budget_note(tasks)]
+    return found
 
 
 def cell_table(task: Task) -> list[tuple[str, ...]]:
@@ -137,6 +142,16 @@ def left_out(tasks: Sequence[str], most: int = 3) -> str:
 def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
     """Pruned cells against their controls, where the sweeps have some."""
     return controls.compare([run for task in tasks for run in task.runs])
+
+
+def control_rows(found: Sequence[controls.Comparison]) -> list[tuple[str, ...]]:
+    """A row per cell and control; of what is not in the cells' names only what distinguishes two cells of one name."""
+    rows = []
+    for each in found:
+        alike = [other.facts for other in found if other.name == each.name]
+        apart = [fact for fact in each.facts if not all(fact in facts for facts in alike)]
+        rows.append((f"{each.name} ({', '.join(apart)})" if apart else each.name, *each.columns))
+    return rows
 
 
 def latex(tasks: Sequence[Task]) -> str:

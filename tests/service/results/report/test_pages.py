@@ -87,6 +87,32 @@ def test_every_text_can_be_read(shown: tuple[Browser, int, str]) -> None:
     assert [each["text"] for each in texts if not each["inside"]] == []
 
 
+def test_no_text_is_smaller_than_12_pixels(shown: tuple[Browser, int, str]) -> None:
+    page, *_ = shown
+    small = """[...document.querySelectorAll('body *')].filter(each => [...each.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+      && !each.closest('style, script, defs')).map(each => { const figure = each.closest('svg');
+      const scale = figure ? figure.getBoundingClientRect().width / figure.viewBox.baseVal.width : 1;
+      return [each.textContent, parseFloat(getComputedStyle(each).fontSize) * scale]; }).filter(([, size]) => size < 11.95)"""
+    assert page.evaluate(small) == []
+
+
+def test_cells_are_sorted_by_a_click_and_filtered_by_words(shown: tuple[Browser, int, str]) -> None:
+    page, *_ = shown
+    of = "document.querySelector('#cells').parentElement.querySelectorAll('#cells ~ .scroll table')[0]"
+    column = f"[...{of}.rows].slice(1).filter(row => !row.hidden).map(row => row.cells[3].textContent)"
+    for descending in (False, True):
+        page.evaluate(f"{of}.rows[0].cells[3].click()")
+        means = [float(text) for text in page.evaluate(column) if text]
+        assert means == sorted(means, reverse=descending)
+        assert len(means) > 3
+    field = f"{of}.parentElement.previousElementSibling"
+    page.evaluate(f"{field}.value = 'WALKER snip'; {field}.dispatchEvent(new Event('input'))")
+    assert page.evaluate(f"[...{of}.rows].slice(1).filter(row => !row.hidden).map(row => row.cells[0].textContent)") == [
+        "walker2d-medium BC"
+    ]
+    page.evaluate(f"{field}.value = ''; {field}.dispatchEvent(new Event('input'))")
+
+
 def test_the_browser_has_nothing_to_say(shown: tuple[Browser, int, str]) -> None:
     page, *_ = shown
     page.evaluate("1")  # what came before has been heard

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
+import hashlib
 import re
 import sqlite3
 from dataclasses import replace
@@ -236,12 +238,29 @@ def test_the_page_is_whole_and_loads_nothing(made: Path) -> None:
     found = Page()
     found.feed(text)
     assert found.open == []
-    assert found.loads == []
+    assert found.loads == ["script"], "the one that sorts and filters tables; it is in the page"
     assert len(found.ids) == len(set(found.ids))
     assert "default-src 'none'" in text
     assert not re.search(r"url\((?!#)", text)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.S)
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in text
     assert "1 failed: divergence" in text
     assert not re.search(r"#(1a1a19|0072b2|d55e00)", text.split("</style>")[1])  # colours follow light and dark
+
+
+def test_the_verdict_comes_first_with_its_warnings(made: Path) -> None:
+    body = (made / "page.html").read_text().split("<body>")[1]
+    verdict = body.index("At 95 %: 1 of 3 cells retain")
+    for warning in ("seeds are few", "which may flatter it", "budget: 1,000 updates"):
+        assert verdict < body.index(warning) < body.index("<nav>"), warning
+
+
+def test_tables_have_no_empty_columns_and_controls_one_table(made: Path) -> None:
+    text = (made / "page.html").read_text()
+    assert text.split("<h2 id=controls>")[1].split("<h2 ")[0].count("<table") == 1
+    for rows in re.findall(r"<table[^>]*>(.*?)</table>", text, flags=re.S):
+        cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, flags=re.S) for row in rows.split("<tr>")[1:]]
+        assert all(any(row[column] for row in cells[1:]) for column in range(len(cells[0]))), cells[0]
 
 
 @pytest.mark.parametrize(
