@@ -12,6 +12,11 @@ import sys
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
+def is_notebook(stream: object) -> bool:
+    """Whether what is written to the stream appears in a notebook: no terminal, but a line can be overwritten."""
+    return type(stream).__module__ == "ipykernel.iostream"
+
+
 def print_any_text() -> None:
     r"""Make stdout and stderr write what their encoding lacks as `\u00e9`, instead of raising UnicodeEncodeError."""
     for stream in (sys.stdout, sys.stderr):

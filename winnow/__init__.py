@@ -3,6 +3,8 @@
     import winnow
     winnow.run("quickstart", {"seeds": (0, 1, 2)})       # or continue it
     winnow.cells("quickstart")                           # means with intervals, a data frame
+    winnow.report("quickstart")                          # the page, shown inline in a notebook
+    winnow.trial("winnow/hopper/medium-v0", "bc")        # one trial, without a cluster
     policy = winnow.load_policy("storage/trials/<key>")  # observations -> actions, numpy alone
 
 Its names are imported when they are used: the command needs none of them.
@@ -19,15 +21,33 @@ if TYPE_CHECKING:
     from search_spaces.sweep import LogRange, Range, Search, Sweep
     from trainables.errors import UserError
     from trainables.policy.policy import load_policy
+    from winnow.one import trial
+    from winnow.reports import report
     from winnow.sweeps import cells, curves, plan, run, trials
 
 claim()
 
-__all__ = ["LogRange", "Range", "Search", "Sweep", "UserError", "cells", "curves", "load_policy", "plan", "run", "trials"]
+__all__ = [
+    "LogRange",
+    "Range",
+    "Search",
+    "Sweep",
+    "UserError",
+    "cells",
+    "curves",
+    "load_policy",
+    "plan",
+    "report",
+    "run",
+    "trial",
+    "trials",
+]
 _PLACES = {
     "search_spaces.sweep": ("LogRange", "Range", "Search", "Sweep"),
     "trainables.errors": ("UserError",),
     "trainables.policy.policy": ("load_policy",),
+    "winnow.one": ("trial",),
+    "winnow.reports": ("report",),
     "winnow.sweeps": ("cells", "curves", "plan", "run", "trials"),
 }
 

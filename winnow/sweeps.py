@@ -1,4 +1,4 @@
-"""Sweeps from Python: what the commands `plan`, `run`, `results` and `report` do, as values and data frames."""
+"""Sweeps from Python: what the commands `plan`, `run` and `results` do, as values and data frames."""
 
 from __future__ import annotations
 

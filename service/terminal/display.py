@@ -1,4 +1,4 @@
-"""A line that is refreshed in place on a terminal, and printed now and then where the output goes elsewhere."""
+"""A line that is refreshed in place on a terminal and in a notebook, and printed now and then where the output goes elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from trainables.output import printable
+from trainables.output import is_notebook, printable
 
 LINE_EVERY = 10.0  # seconds between lines where nobody watches, e.g. in `ray job logs`
 REFRESH = 0.5  # the same on a terminal
@@ -17,7 +17,7 @@ class Display:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
+        self._live = self._stream.isatty() or is_notebook(self._stream)
         self._shown = 0.0
         self._width = 0
 

@@ -1,0 +1,73 @@
+"""The notebook of examples/, executed, and what its calls refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import winnow
+from tests.winnow.conftest import ROOT
+from trainables.errors import UserError
+
+NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from tests.notebook import execute
+done = execute(Path(sys.argv[1]), {"winnow/hopper/random-v0": "test/hopper/random-v0"})
+Path("done.ipynb").write_text(json.dumps(done))
+"""
+
+
+def test_the_notebook_runs_from_an_empty_folder(tmp_path: Path, hopper: str) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(NOTEBOOK)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))} | {
+        "PYTHONPATH": str(ROOT)
+    }
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    executed = json.loads((tmp_path / "done.ipynb").read_text())
+    text = json.dumps(executed)
+    assert "4 trials, 4 to run" in text
+    assert (tmp_path / "storage" / "reports" / "smoke" / "page.html").is_file()
+    shown = [cell["outputs"] for cell in executed["cells"] if cell["cell_type"] == "code"]
+    stored = [cell["outputs"] for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [[output["output_type"] for output in each] for each in stored] == [[output["output_type"] for output in each] for each in shown]
+
+
+def test_one_trial_is_a_curve_and_a_policy(tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"updates": 60, "evaluations": 2, "episodes": 1, "seed": 3}
+    made = winnow.trial(hopper, "bc", "snip", 0.5, storage=tmp_path, progress=False, **settings)
+    assert capsys.readouterr().out == ""
+    assert list(made.curve["update"]) == [30, 60]
+    assert made.score == made.curve["score"].iloc[-1]
+    assert made.trial.seed == 3
+    assert "<table" in made._repr_html_()
+    assert made.policy()(made.policy().observation_shift).shape == (3,)
+    again = winnow.trial(hopper, "bc", "snip", 0.5, progress=False, **settings)
+    assert again.curve.equals(made.curve)
+    with pytest.raises(UserError, match="no policy was kept"):
+        again.policy()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: winnow.trial("a/b-v0", sed=1), "no field of a trial 'sed'; there are: dataset, algorithm"),
+        (lambda: winnow.trial("a/b-v0", "td4"), "no algorithm 'td4'"),
+        (lambda: winnow.report(), "no sweep to report on"),
+        (lambda: winnow.report("nothing"), "nothing"),
+    ],
+)
+def test_what_cannot_be_is_one_line(call: Callable[[], object], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_STORAGE", str(tmp_path / "storage"))
+    with pytest.raises(UserError, match=says) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "storage").exists()

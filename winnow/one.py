@@ -1,0 +1,106 @@
+"""One trial from Python: what `python -m trainables` does, as a value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables import project
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from trainables.policy.policy import Policy
+    from trainables.reports import Report
+    from trainables.trial import Trial
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trial that was trained: its `curve` has a row per evaluation, `diverged` says why it has ended early, empty if it has not."""
+
+    trial: Trial
+    curve: pd.DataFrame
+    diverged: str = ""
+    folder: Path | None = field(default=None, repr=False)
+
+    @property
+    def score(self) -> float:
+        """The mean normalized score of the last evaluation; nan where no reference returns are known."""
+        return float(self.curve["score"].iloc[-1]) if len(self.curve) else float("nan")
+
+    def policy(self) -> Policy:
+        """Observations -> actions, numpy alone. Raises UserError where the trial was trained without a storage."""
+        from trainables.errors import UserError
+        from trainables.policy.policy import load_policy
+
+        if self.folder is None:
+            raise UserError("no policy was kept: give winnow.trial a storage")
+        return load_policy(self.folder)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        ended = f" diverged: {self.diverged}" if self.diverged else ""
+        return f"<b>{escape(self.trial.name)}</b>{escape(ended)}{self.curve.to_html(index=False)}"
+
+
+def trial(
+    dataset: str,
+    algorithm: str = "td3_bc",
+    pruner: str = "dense",
+    sparsity: float = 0.0,
+    *,
+    storage: str | Path | None = None,
+    device: str = "cpu",
+    execution: str = "auto",
+    progress: bool = True,
+    **fields: Any,
+) -> Trained:
+    """Train one trial here, without a cluster, a server or a sweep. `fields` are those of Trial, e.g. `seed=1, updates=50_000`.
+
+    With a `storage` (a folder) it resumes from its checkpoints there, and leaves its masks and its policy. Raises UserError for bad input.
+    """
+    from trainables import reports as kinds
+    from trainables.__main__ import check_writable, follow
+    from trainables.errors import unknown
+    from trainables.evaluation.metrics import known, metrics_of
+    from trainables.storage import trial_files
+    from trainables.trial import Stack, Trial
+
+    project.apply()
+    names = Trial.__dataclass_fields__
+    if wrong := next((name for name in fields if name not in names), None):
+        raise unknown("field of a trial", wrong, names)
+    stack = Stack((Trial(dataset=dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, **fields),))
+    where = Path(storage).expanduser().absolute() if storage is not None else None
+    if where:
+        check_writable(where)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from trainables.run import run_stack  # imports torch
+
+    rows: list[dict[str, float]] = []
+    reasons: list[str] = []
+
+    def heard(reports: Iterator[Report]) -> Iterator[Report]:
+        for report in reports:
+            if isinstance(report, kinds.Evaluated) and not report.final:
+                found = metrics_of(known(report.episodes[0]))
+                rows.append({"update": report.update, "return": found["return"], "score": found.get("normalized_score", float("nan"))})
+            elif isinstance(report, kinds.Diverged):
+                reasons.append(report.reason)
+            yield report
+
+    reports = heard(run_stack(stack, where, device=device, execution=execution))
+    if progress:
+        follow(stack, reports)
+    else:
+        for _ in reports:
+            pass
+    import pandas as pd
+
+    folder = trial_files.trial(where, stack.lead.key) if where else None
+    return Trained(stack.lead, pd.DataFrame(rows, columns=["update", "return", "score"]), "".join(reasons), folder)

@@ -1,0 +1,49 @@
+"""The report of sweeps as a value that a notebook shows."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from trainables import project
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report's `folder`: tables, figures and `page`, which a notebook shows inline."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "page.html"
+
+    @property
+    def text(self) -> str:
+        """The report as text."""
+        return (self.folder / "table.txt").read_text()
+
+    def _repr_html_(self) -> str:
+        page = escape(self.page.read_text(), quote=True)
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 800px; border: 0" title="report"></iframe>'
+
+
+def report(*sweeps: str, storage: str | Path | None = None, to: str | Path | None = None) -> Report:
+    """Write the report of the sweeps, as `winnow report` does, into `to` or the storage's reports/.
+
+    Raises UserError for a sweep that MLflow does not hold, and where no sweep is given."""
+    from service.results.report.build import report as write
+    from service.storage import paths
+    from trainables.errors import UserError
+
+    if not sweeps:
+        raise UserError("no sweep to report on; give at least one, e.g. winnow.report('quickstart')")
+    project.apply()
+    where, names = paths.root(storage), tuple(dict.fromkeys(project.named(sweep) for sweep in sweeps))
+    folder = Path(to).expanduser().absolute() if to is not None else paths.report(where, "+".join(names))
+    with contextlib.redirect_stdout(io.StringIO()):  # what the command prints is in `text`
+        write(names, where, folder)
+    return Report(folder)
