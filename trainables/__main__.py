@@ -16,10 +16,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables import project
+from trainables import plugins, project
 from trainables.environments import name_modules
 from trainables.errors import UserError
-from trainables.output import open_streams, print_any_text
+from trainables.numbers import integer, integers, with_units
+from trainables.output import is_notebook, open_streams, print_any_text
 from trainables.trial import CHOICES, MAPPINGS, TRAINING_CHOICES, Stack, Trial, options_of
 from trainables.trial.protocols import PROTOCOLS, protocol
 from trainables.trial.published import published
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     modules = given.pop("imports")
     try:
         name_modules(modules)
+        given["seed"] = [seed for text in given["seed"] for seed in integers("--seed", text)]
+        for field in fields(Trial):
+            if str(field.type) == "int" and isinstance(given[field.name], str):
+                given[field.name] = integer(f"--{field.name.replace('_', '-')}", given[field.name])
         for name in MAPPINGS:
             given[name] = dict(assignment(f"--{name.replace('_', '-')}", text) for text in given[name])
         if use_published:
@@ -71,7 +76,10 @@ def parser() -> argparse.ArgumentParser:
         option = f"--{field.name.replace('_', '-')}"
         required = field.default is MISSING and field.default_factory is MISSING
         if field.name == "seed":
-            made.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more; several seeds train as one stack (default 0)")
+            text = "one or more, as 0 1, 0,1 or 0-4; several train as one stack (default 0)"
+            made.add_argument("--seed", "--seeds", dest="seed", nargs="+", default=["0"], metavar="N", help=text)
+        elif field.name == "fresh":
+            made.add_argument("--fresh-for", "--fresh", dest="fresh", default="", metavar="SWEEP", help="as that sweep's own copy")
         elif field.name in MAPPINGS:
             notes = {
                 "hyper": "hyperparameters of the algorithm",
@@ -86,9 +94,10 @@ def parser() -> argparse.ArgumentParser:
             }
             made.add_argument(option, action="store_true", help=notes[field.name])
         else:
-            kind = {"int": int, "float": float}.get(str(field.type), str)
+            kind = {"float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}"
-            choices = (CHOICES | TRAINING_CHOICES).get(field.name, ())
+            named = {name: plugins.names(f"{name}s") for name in ("algorithm", "pruner")}
+            choices = (CHOICES | TRAINING_CHOICES | named).get(field.name, ())
             note += f"; one of {', '.join(choices)}" if choices else ""
             made.add_argument(option, type=kind, required=required, default=field.default, help=note)
     made.add_argument("--version", action="version", version=f"winnow {version()}")
@@ -99,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
         "--storage", type=Path, default=None, help="keep checkpoints, masks and policies in this folder, and resume from them"
     )
     made.add_argument("--device", default="cpu", help="a torch device, such as cuda:0 (default cpu)")
-    made.add_argument("--execution", default="auto", help="how masked layers are computed (default auto; trainables/execution/)")
+    made.add_argument(
+        "--execution", default="auto", help=f"how masked layers are computed: auto, {', '.join(plugins.names('execution'))} (default auto)"
+    )
     help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=help)
     made.add_argument("--tf32", action="store_true", help="let a GPU round the factors of matrix products to 10 bits")
@@ -133,7 +144,7 @@ def assignment(option: str, text: str) -> tuple[str, Any]:
     """`alpha=2.5` -> ("alpha", 2.5)."""
     name, separator, value = text.partition("=")
     try:
-        return name, ast.literal_eval(value)
+        return name, ast.literal_eval(with_units(value))
     except (ValueError, SyntaxError):
         raise UserError(f"{option} {text!r} is not NAME=NUMBER, e.g. alpha=2.5" if separator else f"{option} {text!r} has no '='") from None
 
@@ -189,9 +200,11 @@ _last_line = 0.0
 
 
 def progress(text: str) -> None:
-    """On a terminal, one line that is overwritten; elsewhere, a line every ten seconds."""
+    """On a terminal and in a notebook, one line that is overwritten; elsewhere, a line every ten seconds."""
     global _last_line
-    if sys.stderr.isatty():
+    if is_notebook(sys.stdout):
+        print(f"\r{text:<120}", end="", flush=True)
+    elif sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
     elif time.monotonic() - _last_line > 10:
         _last_line = time.monotonic()
@@ -200,7 +213,9 @@ def progress(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a line that stays."""
-    if sys.stderr.isatty():
+    if is_notebook(sys.stdout):
+        text = f"\r{text:<120}"
+    elif sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     print(text, flush=True)
 

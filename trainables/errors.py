@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -18,9 +19,12 @@ class StoppedError(RuntimeError):
 
 
 def unknown(kind: str, value: object, choices: Iterable[object]) -> UserError:
-    """`no pruner 'snap'; there are: dense, erk, ...`"""
-    listed = ", ".join(str(choice) for choice in choices) or "none"
-    return UserError(f"no {kind} {str(value)!r}; there are: {listed}")
+    """`no pruner 'snop'; there are: dense, erk, ...; did you mean 'snip'?`"""
+    names = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.7)
+    return UserError(
+        f"no {kind} {str(value)!r}; there are: {', '.join(names) or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
+    )
 
 
 def one_line(error: BaseException) -> str:

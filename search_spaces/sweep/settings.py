@@ -1,4 +1,4 @@
-"""A sweep changed from the command line: `--set seeds=0,1,2`."""
+"""A sweep changed from the command line: `--set seeds=0-4 --set updates=20k`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 from search_spaces.sweep.sweep import AXES, VARIED, Sweep
 from trainables.errors import UserError, unknown
+from trainables.numbers import integer, integers, with_units
 from trainables.trial import MAPPINGS
 
 
 def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
-    """The sweep with `seeds=0,1,2`, `updates=50000` or `hyper.alpha=1,2.5` in place of its own values.
+    """The sweep with `seeds=0-2`, `updates=50k` or `hyper.alpha=1,2.5` in place of its own values.
 
     Raises UserError for an unknown name (with the right ones) and for a value of the wrong type.
     """
@@ -29,9 +30,9 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
         if dot and mapping in MAPPINGS:
             mappings[mapping][key] = _literal(name, text)
         elif name in VARIED and "," in text:
-            changes[name] = tuple(_parse(name, part.strip(), _kind(sweep, name)) for part in text.split(",") if part.strip())
+            changes[name] = _several(name, text, _kind(sweep, name))
         elif name in AXES:
-            changes[name] = tuple(_parse(name, part.strip(), AXES[name]) for part in text.split(",") if part.strip())
+            changes[name] = _several(name, text, AXES[name])
         elif name in (choices := [f.name for f in fields(sweep) if f.name not in (*MAPPINGS, "search")]):
             changes[name] = _parse(name, text.strip(), _kind(sweep, name))
         elif name in (searched := [f"search.{f.name}" for f in fields(sweep.search)] if sweep.search else []):
@@ -39,6 +40,12 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
         else:
             raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
     return replace(sweep, **(changes | mappings), search=replace(sweep.search, **search) if sweep.search else None)
+
+
+def _several(name: str, text: str, kind: type) -> tuple[Any, ...]:
+    if kind is int:
+        return integers(name, text)
+    return tuple(_parse(name, part.strip(), kind) for part in text.split(",") if part.strip())
 
 
 def _kind(sweep: Sweep, name: str) -> type:
@@ -52,15 +59,16 @@ def _parse(name: str, text: str, kind: type) -> Any:
         if text.lower() not in ("true", "false"):
             raise unknown(name, text, ("true", "false"))
         return text.lower() == "true"
+    if kind is int:
+        return integer(name, text)
     try:
         return kind(text)
     except ValueError:
-        words = {int: "an integer", float: "a number"}
-        raise UserError(f"{name} {text!r} is not {words.get(kind, 'valid')}") from None
+        raise UserError(f"{name} {text!r} is not {'a number' if kind is float else 'valid'}") from None
 
 
 def _literal(name: str, text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(with_units(text))
     except (ValueError, SyntaxError):
         raise UserError(f"{name} {text!r} is not a number, nor numbers with commas between") from None

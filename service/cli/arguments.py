@@ -40,7 +40,7 @@ def name_sweeps(arguments: argparse.Namespace) -> None:
 
 def overrides(parser: argparse.ArgumentParser) -> None:
     """`--set`."""
-    help = "replaces a value of the sweep, e.g. seeds=0,1,2; may be repeated"
+    help = "replaces a value of the sweep, e.g. seeds=0,1,2 or 0-4, updates=20k, pruners=dense,snip; may be repeated"
     action = parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=help)
     completed(action, completion.settings)
 

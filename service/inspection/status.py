@@ -95,19 +95,24 @@ def read(name: str, storage: Path) -> Status:
 
 def describe(status: Status) -> str:
     """Counts first, then a line for each trial that is training, waits to be retried, or failed."""
-    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
+    counts = ", ".join(f"{count} {word(state, bool(status.driver))}" for state, count in status.counts.items())
     driver = f"run by {status.driver} since {status.since}" if status.driver else "nobody runs it now"
     if not status.driver and status.counts.keys() & {"planned", "leased"}:
         driver += f"; `{status.resume}` finishes it"
     lines = [f"{status.sweep}: {counts}; {driver}"]
     rows = [row for row in status.rows if row.state in SHOWN or (row.state == "planned" and (row.update or row.reason))]
     if rows:
-        lines.append(aligned([COLUMNS, *map(_cells, rows)]))
+        lines.append(aligned([COLUMNS, *(_cells(row, bool(status.driver)) for row in rows)]))
     for other in dict.fromkeys(row.by for row in status.rows if row.by):
         runs = [row.run for row in status.rows if row.by == other]
         named = ", ".join(run for run in runs[:RUNS_SHOWN] if run) + (", ... (all: --json)" if len(runs) > RUNS_SHOWN else "")
         lines.append(f"{len(runs)} reused of sweep {other}; MLflow runs: {named or 'not shipped yet'}")
     return "\n".join(lines)
+
+
+def word(state: str, driven: bool) -> str:
+    """A state as people read it; the journal and JSON keep their own words. What is leased runs only where a driver does."""
+    return ("running" if driven else "interrupted") if state == "leased" else state
 
 
 def watch(name: str, storage: Path) -> None:
@@ -155,12 +160,21 @@ def _at(lines: list[spool.Placed], state: str) -> Mapping[str, Any]:
     return {"update": max(0, *(placed.update for placed in lines)), "rate": rates[-1] if rates else None, "age": round(age, 1)}
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, driven: bool) -> tuple[str, ...]:
     rate = f"{row.rate:,.0f}" if row.rate is not None else ""
     age = f"{duration(row.age)} ago" if row.age is not None else ""
     silent = [f"its worker has been silent for {duration(row.silent)}"] if row.silent is not None else []
     notes = "  ".join([*silent, *([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
-    return row.state, str(row.stack or ""), f"{row.update:,}", f"{row.updates:,}", rate, age, f"{row.key}  {row.name}", notes
+    return (
+        word(row.state, driven),
+        str(row.stack or ""),
+        f"{row.update:,}",
+        f"{row.updates:,}",
+        rate,
+        age,
+        f"{row.key}  {row.name}",
+        notes,
+    )
 
 
 def warnings_in(lines: list[spool.Placed]) -> tuple[str, ...]:

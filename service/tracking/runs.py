@@ -90,6 +90,11 @@ class Tracking(Experiment):
         """The runs of a sweep, deleted ones and those of other storages included."""
         return self._search(f"tags.`winnow.sweep` = '{sweep}' and tags.`winnow.kind` = 'sweep'", deleted=True)
 
+    def sweep_runs(self) -> list[Any]:
+        """The runs of all sweeps, the newest first, each storage's; empty where there is no MLflow yet."""
+        runs = self._search("tags.`winnow.kind` = 'sweep'")
+        return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
+
     def mine(self, run: Any, known: str = "") -> bool:
         """Whether this storage fills the run. Runs of older code name no storage: theirs is the one that knows them, by its cursor
         or because its own database holds them."""

@@ -80,7 +80,7 @@ def test_no_encoding_of_stdout_stops_a_command(nursery: Nursery, fresh: Fresh, r
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=False)
     if protected:
         assert ended.returncode == 0, ended.stderr
-        assert b"2 leased; nobody runs it now" in ended.stdout
+        assert b"2 interrupted; nobody runs it now" in ended.stdout
         assert b"\\u2603" in ended.stdout or "\u2603".encode() in ended.stdout
         record(f"stdout in {encoding}: names that it lacks are escaped", kills="")
     else:

@@ -30,7 +30,11 @@ def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
         ("seeds", "not of the form name=value"),
         ("seeds=a", "seeds 'a' is not an integer"),
         ("seeds=0.5", "seeds '0.5' is not an integer"),
-        ("updates=1e5", "updates '1e5' is not an integer"),
+        ("updates=1.5", "updates '1.5' is not an integer, such as 20000, 20k or 2e4"),
+        ("updates=2e400", "updates '2e400' is not an integer"),
+        ("seeds=4-0", "seeds '4-0' is not a range such as 0-4"),
+        ("seeds=0-99999999", "seeds '0-99999999' is not a range"),
+        ("sed=0-4", "did you mean 'seeds'"),
         ("sparsities=high", "sparsities 'high' is not a number"),
         ("seeds=", "the grid is empty: seeds"),
         ("search.stop=asha", "no override 'search.stop'"),
@@ -40,3 +44,23 @@ def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
 def test_a_wrong_override_is_told_with_its_value(setting: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         override(small(), [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "value"),
+    [
+        ("seeds=0-4", "seeds", (0, 1, 2, 3, 4)),
+        ("seeds=0-2,7, 9,2", "seeds", (0, 1, 2, 7, 9)),
+        ("updates=20k", "updates", 20_000),
+        ("updates=2e4", "updates", 20_000),
+        ("updates=1.5M", "updates", 1_500_000),
+        ("transitions=10k,1e3", "transitions", (10_000, 1_000)),
+        ("hyper.batch_size=1k", "hyper", {"batch_size": 1_000}),
+        ("hyper.alpha=1e-3,2k", "hyper", {"alpha": (1e-3, 2_000)}),
+        ("hyper.mode='4k'", "hyper", {"mode": "4k"}),
+    ],
+)
+def test_numbers_may_have_units_and_whole_ones_may_be_ranges(setting: str, field: str, value: object) -> None:
+    found = getattr(override(small(), [setting]), field)
+    assert found == value
+    assert type(found) is type(value)

@@ -1,0 +1,48 @@
+"""Numbers as people type them: `20k`, `2e4`, `1.5M`, and `0-4` for 0,1,2,3,4."""
+
+from __future__ import annotations
+
+import re
+
+from trainables.errors import UserError
+
+UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+MOST = 10_000  # values that a range may stand for
+
+
+def integer(name: str, text: str) -> int:
+    """`20000`, `20k`, `2e4`, `20_000`. Raises UserError, which names `name`, for anything else."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    found = re.fullmatch(r"\s*([+-]?\d+(?:\.\d*)?(?:[eE]\+?\d{1,2})?)([kM]?)\s*", text)
+    value = float(found[1]) * UNITS[found[2]] if found else 0.5
+    if not value.is_integer():
+        raise UserError(f"{name} {text!r} is not an integer, such as 20000, 20k or 2e4")
+    return int(value)
+
+
+def integers(name: str, text: str) -> tuple[int, ...]:
+    """`0,1,2`, `0-4`, `0-2,7`: each once, in the order given."""
+    values: dict[int, None] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        if span := re.fullmatch(r"(\d+)-(\d+)", part):
+            first, last = int(span[1]), int(span[2])
+            if not first <= last < first + MOST:
+                raise UserError(f"{name} {part!r} is not a range such as 0-4, of at most {MOST:,} values")
+            values |= dict.fromkeys(range(first, last + 1))
+        else:
+            values[integer(name, part)] = None
+    return tuple(values)
+
+
+def with_units(text: str) -> str:
+    """A text of numbers for Python to read: `20k` as `20000`; one with quotes stays."""
+    if "'" in text or '"' in text:
+        return text
+    return re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)([kM])(?!\w)", lambda found: str(_scaled(float(found[1]) * UNITS[found[2]])), text)
+
+
+def _scaled(value: float) -> int | float:
+    return int(value) if value.is_integer() else value
