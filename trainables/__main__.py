@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from trainables import plugins, project
 from trainables.environments import name_modules
 from trainables.errors import UserError
-from trainables.numbers import integer, integers, with_units
 from trainables.output import is_notebook, open_streams, print_any_text
 from trainables.trial import CHOICES, MAPPINGS, TRAINING_CHOICES, Stack, Trial, options_of
+from trainables.trial.numbers import integer, integers, with_units
 from trainables.trial.protocols import PROTOCOLS, protocol
 from trainables.trial.published import published
 from trainables.version import version

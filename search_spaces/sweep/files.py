@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 from search_spaces.sweep.sweep import Sweep
-from trainables import installed, project
+from trainables import project
 from trainables.errors import UserError, unknown
+from trainables.plugins import installed
 
 FOLDER = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from search_spaces.sweep.sweep import AXES, VARIED, Sweep
 from trainables.errors import UserError, unknown
-from trainables.numbers import integer, integers, with_units
 from trainables.trial import MAPPINGS
+from trainables.trial.numbers import integer, integers, with_units
 
 
 def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trainables import installed, project
+from trainables import project
 from trainables.errors import UserError, unknown
+from trainables.plugins import installed
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 OF_PROJECTS = ("pruners", "algorithms", "environments")
 
 
