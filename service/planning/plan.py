@@ -199,6 +199,7 @@ def absent_datasets(ids: Sequence[str]) -> tuple[str, ...]:
     absent = tuple(id for id in ids if not local.exists(id))
     for id in absent:
         local.folder(id)  # a malformed id ends here
+        local.refuse_d4rl_name(id)
         if id.startswith(local.OURS):
             from trainables.datasets.collect.tiers import parse  # imports numpy, so only where it is needed
 

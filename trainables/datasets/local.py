@@ -10,6 +10,11 @@ from pathlib import Path
 from trainables.errors import UserError
 
 OURS = "winnow/"  # ids under this name are recorded here (python -m trainables.datasets.collect), never downloaded
+# Names that D4RL gave: no Minari dataset has one of them, unless somebody has imported it so.
+_D4RL = re.compile(
+    r"(halfcheetah|hopper|walker2d|ant|antmaze|maze2d|minigrid|kitchen|pen|hammer|door|relocate|flow|carla)-([a-z][a-z-]*)-(v\d+)"
+)
+_RECORDED, _ON_HUB = ("halfcheetah", "hopper", "walker2d"), ("medium", "expert")
 _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
 
 
@@ -49,9 +54,22 @@ def _leads_back(folder: Path) -> bool:
     return folder.is_symlink() and folder.resolve() in [parent.resolve() for parent in folder.parents]
 
 
+def refuse_d4rl_name(dataset: str) -> None:
+    """Raise UserError, with what to do, for an absent dataset that is called as D4RL calls its own; asks no network."""
+    if exists(dataset) or not (found := _D4RL.fullmatch(dataset)):
+        return
+    family, tier, version = found.groups()
+    ways = [f"winnow/{family}/{tier}-v0, recorded here"] if family in _RECORDED and "full" not in tier else []
+    ways += [f"mujoco/{family}/{tier}-v0 of Minari's hub"] if family in _RECORDED and tier in _ON_HUB else []
+    environment = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v4"}.get(family, "ID")
+    ways.append(f"D4RL's file itself: winnow datasets import FILE --environment {environment} --name d4rl/{family}/{tier}-{version}")
+    raise UserError(f"dataset {dataset!r} is D4RL's name for it, which Minari does not know; take {', or '.join(ways)}")
+
+
 def missing(dataset: str, reason: str = "") -> UserError:
     """The error for a dataset that is not on this machine. It names the closest ids that are, and how to get this one."""
     folder(dataset)
+    refuse_d4rl_name(dataset)
     local = local_datasets()
     near = difflib.get_close_matches(dataset, local, n=len(local) or 1, cutoff=0.0)[:8]
     if dataset.startswith(OURS):

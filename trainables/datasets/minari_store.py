@@ -176,6 +176,7 @@ def download(dataset: str) -> None:
     """
     if local.exists(dataset):
         return
+    local.refuse_d4rl_name(dataset)
     if dataset.startswith(local.OURS):
         raise local.missing(dataset)
     target = local.folder(dataset)

@@ -14,6 +14,16 @@ from service.__main__ import main
 CASES = {
     "sweep": (["quickstar"], "no sweep 'quickstar'; there are: methods, methods_controls, mujoco_sparsity, quickstart"),
     "path for a sweep": (["../secret"], "no sweep '../secret'"),
+    "D4RL's name": (
+        ["smoke", "--set=datasets=hopper-medium-v2"],
+        "dataset 'hopper-medium-v2' is D4RL's name for it, which Minari does not know; take winnow/hopper/medium-v0, recorded here, or "
+        "mujoco/hopper/medium-v0 of Minari's hub, or D4RL's file itself: winnow datasets import FILE --environment Hopper-v4 "
+        "--name d4rl/hopper/medium-v2",
+    ),
+    "another of D4RL's names": (
+        ["smoke", "--set=datasets=antmaze-umaze-diverse-v0"],
+        "take D4RL's file itself: winnow datasets import FILE --environment ID --name d4rl/antmaze/umaze-diverse-v0",
+    ),
     "pruner": (["smoke", "--set", "pruners=snap"], "no pruner 'snap'; there are: dense, "),
     "algorithm": (["smoke", "--set", "algorithms=sac"], "no algorithm 'sac'; there are: awac, bc, "),
     "sparsity": (["smoke", "--set", "sparsities=1"], "sparsity 1.0 is outside [0, 1)"),
