@@ -103,8 +103,10 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
                 reach, [*(y for _, y, _ in best), best[-1][1]], where="post", color=BEST.tone, linewidth=marks.sized(BEST.width), zorder=1.5
             )
         for start, stop in spans:
-            axis.plot([start, stop], [0.012] * 2, color=AHEAD.tone, linewidth=marks.sized(AHEAD.width), transform=axis.get_xaxis_transform(), zorder=4,
-                      solid_capstyle="butt")  # fmt: skip
+            axis.plot(
+                [start, stop], [0.012] * 2, color=AHEAD.tone, linewidth=marks.sized(AHEAD.width), transform=axis.get_xaxis_transform(),
+                zorder=4, solid_capstyle="butt",
+            )  # fmt: skip
         for turn, score, ahead in turns:
             key = OVERTAKES if ahead else OVERTAKEN
             axis.plot(turn, score, marker=key.marker, color=key.tone, fillstyle=key.fill, markersize=marks.sized(key.size), zorder=6)

@@ -28,8 +28,11 @@ OVER = (
 OPEN = 6  # panels of a figure that are shown at once; the others open on a click
 # figure -> (heading, what it shows)
 ABOUT = {
-    "sparsity": ("Score against sparsity", "Means over seeds; the axis has equal steps in log density. Dotted: the mean of the data's episodes. x: a seed has no score, and is "
-        "not in the mean."),
+    "sparsity": (
+        "Score against sparsity",
+        "Means over seeds; the axis has equal steps in log density. Dotted: the mean of the data's episodes. x: a seed has no score, "
+        "and is not in the mean.",
+    ),
     "frontier": (
         "Score at equal compute",
         "Every cell ends at a mark, whose shape is its sparsity; the thin line is how it got there. Along the foot: where the best "
@@ -42,7 +45,10 @@ ABOUT = {
         "The same by seconds spent in updates on the hosts that trained. K trials that train as one model are charged 1 / K of the time "
         "each: what a trial cost, not how long it took. Compare only where hosts are alike.",
     ),
-    "pareto": ("Score against size", "The actor's parameters on a path from input to output. Hollow: one seed, or some seeds have no score."),
+    "pareto": (
+        "Score against size",
+        "The actor's parameters on a path from input to output. Hollow: one seed, or some seeds have no score.",
+    ),
     "curves": ("Learning curves", "Means over the finished seeds, by update. Dotted: some seeds did not finish."),
     "profiles": (
         "Performance profiles",

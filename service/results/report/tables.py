@@ -146,7 +146,7 @@ def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
 
 def control_rows(found: Sequence[controls.Comparison]) -> list[tuple[str, ...]]:
     """A row per cell and control; of what is not in the cells' names only what distinguishes two cells of one name."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in found:
         alike = [other.facts for other in found if other.name == each.name]
         apart = [fact for fact in each.facts if not all(fact in facts for facts in alike)]

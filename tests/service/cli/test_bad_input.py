@@ -120,7 +120,8 @@ def test_a_dataset_of_another_environments_shapes_is_told_before_anything_starts
     metadata = json.loads((damaged / "metadata.json").read_text())
     spec = json.loads(metadata["env_spec"])
     spec["id"] = "HalfCheetah-v5"
-    (damaged / "metadata.json").write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
+    other = dict.fromkeys(("env_spec", "eval_env_spec"), json.dumps(spec))
+    (damaged / "metadata.json").write_text(json.dumps(metadata | other))
     said = refused(["run", "smoke", "--set", f"datasets={hopper}"])
     assert "observations and actions of (11, 3) numbers, HalfCheetah-v5 of (17, 6)" in said
 

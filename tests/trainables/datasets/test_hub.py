@@ -109,7 +109,7 @@ def test_check_says_what_a_download_would_be_and_downloads_nothing(hub: Hub, cap
     ("changed", "said"),
     [
         ({"env_spec": None, "eval_env_spec": None}, "names no environment"),
-        ({"action_space": json.dumps({"type": "Discrete", "n": 2, "start": 0})}, "its action space is Discrete"),
+        ({"action_space": json.dumps({"type": "Discrete", "n": 2, "start": 0})}, "its actions are discrete (Discrete)"),
         ({"total_steps": 0}, "is empty"),
     ],
 )
