@@ -16,8 +16,8 @@ from service.results.runs import runs_of, version_notes
 from service.storage import paths, shared_files
 from service.terminal.columns import aligned
 from service.terminal.labels import method_name
+from service.terminal.links import how_to_open
 from service.tracking import notes
-from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.output import printable
 from trainables.trial import Trial

@@ -11,8 +11,8 @@ from typing import Any
 from service.storage import paths, shared_files
 from service.terminal.columns import aligned
 from service.terminal.labels import algorithm_name, method_name
+from service.terminal.links import how_to_open
 from service.tracking import notes
-from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.output import printable
 

@@ -13,8 +13,8 @@ from service.results.report.gather import gather
 from service.results.report.page import page
 from service.storage import paths
 from service.storage.shared_files import READ_ONLY
+from service.terminal.links import how_to_open
 from service.tracking.connection import TrackingError, forbidden
-from service.tracking.links import how_to_open
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
 from trainables.output import printable

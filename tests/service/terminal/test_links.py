@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from service.tracking.links import how_to_open
+from service.terminal.links import how_to_open
 
 
 def test_a_password_in_the_address_is_not_shown() -> None:
