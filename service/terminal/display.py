@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from trainables.output import is_notebook, printable
 
@@ -13,23 +14,24 @@ REFRESH = 0.5  # the same on a terminal
 
 
 class Display:
-    """Shows one line that changes, and lines that stay."""
+    """Shows one line that changes, and lines that stay. On a terminal that is narrower the line goes on below."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        self._live = self._stream.isatty() or is_notebook(self._stream)
+        self._terminal = self._stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")  # those cannot write over a line
+        self._notebook = is_notebook(self._stream)
+        self._live: Any = None  # rich's, while it is shown
         self._shown = 0.0
         self._width = 0
 
     def show(self, line: str, *, last: bool = False) -> None:
         line, now = printable(line, lines=False), time.monotonic()
-        if not last and now - self._shown < (REFRESH if self._live else LINE_EVERY):
+        if not last and now - self._shown < (REFRESH if self._terminal or self._notebook else LINE_EVERY):
             return
         self._shown = now
-        if self._live:
-            import shutil
-
-            line = line[: shutil.get_terminal_size().columns - 1]
+        if self._terminal:
+            self._refresh(line, last)
+        elif self._notebook:
             self._stream.write("\r" + line.ljust(self._width) + ("\n" if last else ""))
             self._width = 0 if last else len(line)
         else:
@@ -38,5 +40,29 @@ class Display:
 
     def note(self, line: str) -> None:
         """A line that stays."""
-        self._stream.write(("\r" + " " * self._width + "\r" if self._live else "") + printable(line, lines=False) + "\n")
+        line = printable(line, lines=False)
+        if self._live:
+            from rich.text import Text
+
+            self._live.console.print(Text(line))
+        else:
+            self._stream.write(("\r" + " " * self._width + "\r" if self._width else "") + line + "\n")
         self._stream.flush()
+
+    def _refresh(self, line: str, last: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        if not self._live:
+            console = Console(file=self._stream, force_terminal=True, highlight=False)
+            # Drawn from here alone, never by a thread; the cursor stays visible, as a run may end at any moment.
+            self._live = Live(
+                console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False, vertical_overflow="visible"
+            )
+            self._live.start()
+            console.show_cursor(True)
+        self._live.update(Text(line), refresh=True)
+        if last:
+            self._live.stop()
+            self._live = None

@@ -1,13 +1,41 @@
-from __future__ import annotations
+"""The line that changes: on a terminal, in a notebook, in a pipe."""
 
 import io
+import re
 
+import pytest
+
+from service.terminal import display as displays
 from service.terminal.display import Display
+
+LONG = "3/12 done | 4 running | 0 failed | 1,234 updates/s | 5 min left | scores so far: " + "  ".join(
+    f"snip@{sparsity} {score}" for sparsity, score in ((80, 64), (90, 61), (95, 57), (98, 33), (99, 12))
+)
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def screen(written: str, width: int) -> list[str]:
+    """What a terminal of that width shows in the end: lines, `\\r`, and rich's codes to go up and to erase a line."""
+    lines, row, column = [""], 0, 0
+    for code, mode, text in re.findall(r"\x1b\[(\??\d*)([A-Za-z])|([^\x1b])", written):
+        if mode == "A":
+            row -= int(code or 1)
+        elif mode == "K":
+            lines[row] = ""
+        elif text == "\r":
+            column = 0
+        elif text == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row - len(lines) + 1)
+        elif text:
+            assert column < width
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines]
 
 
 def test_a_pipe_gets_plain_lines_once_in_a_while() -> None:
@@ -19,10 +47,32 @@ def test_a_pipe_gets_plain_lines_once_in_a_while() -> None:
     assert stream.getvalue() == "line 0\nthe end\n"
 
 
-def test_a_terminal_gets_one_line_written_over() -> None:
+def test_a_terminal_gets_one_line_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(displays, "REFRESH", 0.0)
     stream = Terminal()
     display = Display(stream)
-    display.show("first line")
+    display.note("starting")
+    display.show("first line, which is longer")
+    display.show("second line")
     display.note("a trial failed")
     display.show("end", last=True)
-    assert stream.getvalue() == "\rfirst line" + "\r" + " " * 10 + "\ra trial failed\n" + "\rend       \n"
+    display.note("and a table")
+    assert screen(stream.getvalue(), 80) == ["starting", "a trial failed", "end", "and a table", ""]
+
+
+def test_a_line_that_is_wider_than_the_terminal_goes_on_below_and_is_written_over_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(displays, "REFRESH", 0.0)
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    display = Display(stream)
+    display.show(LONG)
+    shown = screen(stream.getvalue(), 80)
+    assert " ".join(line.strip() for line in shown).split() == LONG.split()
+    display.show("12/12 done", last=True)
+    assert [line for line in screen(stream.getvalue(), 80) if line] == ["12/12 done"]
+
+
+def test_the_cursor_is_never_left_hidden() -> None:
+    stream = Terminal()
+    Display(stream).show("a run that is killed now")
+    assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
