@@ -197,7 +197,7 @@ def _legend_rows(keys: Sequence[Key], width: float, look: Look) -> tuple[int, in
     """How many keys go side by side where the longest has room, and in how many rows."""
     if not keys:
         return 1, 0
-    wide = [look.scale * (0.42 + 1.05 * CHARACTER * len(key.label)) for key in keys]
+    wide = [look.scale * (0.38 + 0.056 * len(key.label)) for key in keys]
     fits = (count for count in range(len(keys), 1, -1) if sum(max(wide[column::count]) for column in range(count)) <= width)
     per_row = next(fits, 1)
     return per_row, math.ceil(len(keys) / per_row)

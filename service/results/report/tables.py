@@ -146,12 +146,12 @@ def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
 
 def control_rows(found: Sequence[controls.Comparison]) -> list[tuple[str, ...]]:
     """A row per cell and control; of what is not in the cells' names only what distinguishes two cells of one name."""
-    rows: list[tuple[str, ...]] = []
+    every: dict[str, list[set[str]]] = {}
     for each in found:
-        alike = [other.facts for other in found if other.name == each.name]
-        apart = [fact for fact in each.facts if not all(fact in facts for facts in alike)]
-        rows.append((f"{each.name} ({', '.join(apart)})" if apart else each.name, *each.columns))
-    return rows
+        every.setdefault(each.name, []).append(set(each.facts))
+    common = {name: set.intersection(*facts) for name, facts in every.items()}
+    apart = [", ".join(fact for fact in each.facts if fact not in common[each.name]) for each in found]
+    return [(f"{each.name} ({facts})" if facts else each.name, *each.columns) for each, facts in zip(found, apart, strict=True)]
 
 
 def latex(tasks: Sequence[Task]) -> str:
