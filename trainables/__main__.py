@@ -46,12 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     modules = given.pop("imports")
     try:
         name_modules(modules)
-        given["seed"] = [seed for text in given["seed"] for seed in integers("--seed", text)]
-        for field in fields(Trial):
-            if str(field.type) == "int" and isinstance(given[field.name], str):
-                given[field.name] = integer(f"--{field.name.replace('_', '-')}", given[field.name])
-        for name in MAPPINGS:
-            given[name] = dict(assignment(f"--{name.replace('_', '-')}", text) for text in given[name])
+        given |= values(given)
         if use_published:
             given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
         given = with_protocol(given, protocol(code_base, given["algorithm"]))
@@ -68,6 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped" + (f"; the same command resumes from {storage}" if storage else ""), file=sys.stderr)
         return 130
+
+
+def values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of what is given as text: seeds, whole numbers, settings by name; UserError for what is not one."""
+    options = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(Trial)}
+    whole = [field.name for field in fields(Trial) if str(field.type) == "int" and isinstance(given[field.name], str)]
+    seeds = [seed for text in given["seed"] for seed in integers(options["seed"], text)]
+    mappings = {name: dict(assignment(options[name], text) for text in given[name]) for name in MAPPINGS}
+    return {"seed": seeds, **{name: integer(options[name], given[name]) for name in whole}, **mappings}
 
 
 def parser() -> argparse.ArgumentParser:

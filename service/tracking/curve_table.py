@@ -66,11 +66,17 @@ def row_of(storage: Path, key: str, offset: int) -> Row:
     for name, value, _, update in sorted(finite(spool.points(lines)), key=lambda point: (point[3], point[2])):
         if name in (SCORE, RETURN, SPEED, STACK) or name.startswith(DENSITY):
             curves.setdefault(name, {})[update] = value
-    file = paths.masks_json(storage, key)
-    pruned = any(placed.line["kind"] == "pruned" for placed in lines) and file.exists()
-    networks = json.loads(file.read_bytes())["networks"] if pruned else {}
-    masks = {network: _shown(about) for network, about in networks.items()}
-    return {"offset": offset, "curves": {name: list(map(list, curve.items())) for name, curve in curves.items()}, "masks": masks or None}
+    pruned = any(placed.line["kind"] == "pruned" for placed in lines)
+    masks = _masks(paths.masks_json(storage, key)) if pruned else None
+    return {"offset": offset, "curves": {name: list(map(list, curve.items())) for name, curve in curves.items()}, "masks": masks}
+
+
+def _masks(file: Path) -> dict[str, Any] | None:
+    """What a report shows of a trial's masks; None where there is no such file, or a damaged one, which is `verify`'s to name."""
+    try:
+        return {network: _shown(about) for network, about in json.loads(file.read_bytes())["networks"].items()} or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def to_file(rows: Mapping[str, Row]) -> bytes:
@@ -96,7 +102,10 @@ def differences(tracking: Tracking, parent: str, storage: Path, keys: Iterable[s
     for key in keys:
         committed = spool.committed(spool.read(paths.spool(storage, key)))
         wanted = row_of(storage, key, committed[-1].end) if committed else None
-        if json.dumps(rows.pop(key, None)) != json.dumps(wanted):  # as text, so that NaN equals NaN
+        there = rows.pop(key, None)
+        if there and wanted and wanted["masks"] is None:
+            there = there | {"masks": None}  # nothing here to compare it with
+        if json.dumps(there) != json.dumps(wanted):  # as text, so that NaN equals NaN
             found.append(f"artifact {NAME} has not what trial {key} wrote")
     return found + [f"artifact {NAME} has trial {key}, which is not in the sweep" for key in rows]
 

@@ -49,7 +49,7 @@ def test_one_trial_is_a_curve_and_a_policy(tmp_path: Path, hopper: str, capsys: 
     assert made.score == made.curve["score"].iloc[-1]
     assert made.trial.seed == 3
     assert "<table" in made._repr_html_()
-    assert made.policy()(made.policy().observation_shift).shape == (3,)
+    assert made.policy()(made.policy().scaling["observation_shift"]).shape == (3,)
     again = winnow.trial(hopper, "bc", "snip", 0.5, progress=False, **settings)
     assert again.curve.equals(made.curve)
     with pytest.raises(UserError, match="no policy was kept"):

@@ -14,7 +14,10 @@ from ..support.nursery import Ended, Nursery
 
 DATASET = "test/hopper/random-v0"
 IMPORTED = "The Zen of Python"  # what importing the module `this` prints
-REFUSED = "error: environment 'this:Hopper-v5' is made by the module this, and only modules that you name are imported: --import this, or "
+REFUSED = (
+    "error: dataset 'test/hopper/random-v0': environment 'this:Hopper-v5' is made by the module this, and only modules that you name are "
+    "imported: --import this, or "
+)
 
 
 @pytest.fixture

@@ -230,6 +230,6 @@ def test_status_tells_who_runs_it_and_the_age_of_reports(driver, tmp_path: Path,
     assert row["age"] >= 60
     main(["status", "smoke", "--storage", str(tmp_path)])
     head, columns, line = capsys.readouterr().out.splitlines()
-    assert head.startswith(f"smoke: 1 leased, 3 planned; run by {told['driver']} since ")
+    assert head.startswith(f"smoke: 1 running, 3 planned; run by {told['driver']} since ")
     assert columns.split() == ["state", "stack", "update", "of", "updates/s", "last", "report", "trial"]
-    assert line.split()[:7] == ["leased", "1", "60", "200", "42", line.split()[5], "s"]
+    assert line.split()[:7] == ["running", "1", "60", "200", "42", line.split()[5], "s"]

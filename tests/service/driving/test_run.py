@@ -325,11 +325,12 @@ def test_mlflow_is_proved_to_hold_exactly_what_the_trials_wrote(here, client: An
         return json.loads(out)["differences"]
 
     file.write_bytes(b"".join(missing))
-    points, evaluations = told()
+    table, points, evaluations = told()
+    assert table == f"sweep smoke: artifact curves.json.gz has not what trial {trial.key} wrote"
     assert points.startswith(who + "MLflow has too much: 6 points: ('eval/")
     assert evaluations == who + "artifact evaluations.json is not what was evaluated"
     file.write_bytes(content.replace(b'"update": 300', b'"update": 301', 1))
-    assert [line.split(": ")[1] for line in told()] == ["MLflow lacks", "MLflow has too much"]
+    assert [line.split(": ")[1] for line in told()] == [table.split(": ")[1], "MLflow lacks", "MLflow has too much"]
     file.write_bytes(content)
     for artifact in ("trial.json", "masks.safetensors", "masks.json", "policy.safetensors", "policy.json"):
         path = paths.trial(storage, trial.key) / artifact

@@ -15,7 +15,7 @@ from service.tracking import notes
 from service.tracking.experiment import EXPERIMENT
 from service.tracking.runs import NOTE, Tracking
 from service.tracking.shipper import Shipper
-from trainables.__main__ import assignment, parser
+from trainables.__main__ import parser, values
 from trainables.trial import MAPPINGS, Trial
 
 from .test_shipper import DATASET, ledger_of, runs, ship, shipped, write
@@ -45,10 +45,10 @@ def test_the_command_of_a_note_is_the_trials_own(trial: Trial) -> None:
     words = shlex.split(notes.command_of(trial))
     assert words[:3] == ["python", "-m", "trainables"]
     given = vars(parser().parse_args(words[3:]))
+    given |= values(given)
     (seed,) = given["seed"]
     named = {name: given[name] for name in trial.to_json() if name in given} | {"seed": seed, "fresh": given["fresh"]}
-    named |= {name: dict(assignment(name, text) for text in given[name]) for name in MAPPINGS}
-    assert Trial(**named) == trial
+    assert Trial(**named | {name: given[name] for name in MAPPINGS}) == trial
 
 
 def test_a_message_in_a_note_is_no_html() -> None:
