@@ -134,6 +134,6 @@ class Streams:
         else:
             raw = words(self.seeds, purpose, first, updates, even, self.device)
             if kind == "integers":
-                return to_integers(raw, below)[..., :count]
+                return to_integers(raw, below)[..., :count].contiguous()
             drawn = to_uniform(raw)
         return (to_normal(drawn) if kind == "normal" else drawn)[..., :count].contiguous()
