@@ -52,6 +52,12 @@ OPERANDS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> None:
+    """They are numbers here, whatever trained in this process before; training sets it anew."""
+    torch.set_flush_denormal(False)
+
+
 def odd(seed: int) -> Tensor:
     """[3, 10, 12] with every pair of odd numbers among ordinary ones."""
     drawn = torch.randn(3, 10, 12, generator=torch.Generator().manual_seed(seed))
