@@ -46,8 +46,8 @@ try:
     licence = ""
     try:
         licence = look and storage._api.dataset_info(f"{storage.name}/{name.split('/')[0]}").card_data.license
-    except Exception:
-        pass  # none is stated, or it is another storage than the hub
+    except (AttributeError, OSError):
+        pass  # none is stated, or it is another storage than the hub, or the hub has just gone
     with open(offered, "w") as file:
         json.dump({"metadata": there[name], "licence": licence or ""}, file)
     print("found", file=ours, flush=True)

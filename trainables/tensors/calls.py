@@ -56,10 +56,10 @@ def move(to: Tensor, source: Callable[[], tuple[Tensor, int]]) -> tuple[Call, Ca
 
 
 def packed(function: Any, arguments: Sequence[Any]) -> Call | None:
-    """The call of one of the library's functions, if it is one that takes whole numbers and addresses only."""
+    """The call of one of the library's functions, if it takes one structure, or whole numbers and addresses only."""
     name = getattr(function, "__name__", "").removeprefix("winnow_")
-    if name == "adam":
-        return Call(address("winnow_adam"), arguments[0])
+    if len(arguments) == 1 and isinstance(arguments[0], ctypes.Structure):
+        return Call(address(f"winnow_{name}"), arguments[0])
     if name not in build.REPLAYED:
         return None
     whole = [ctypes.addressof(a) if isinstance(a, ctypes.Array) else int(a or 0) for a in arguments]
