@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ class Network:
         self.mask = mask
         self.parameters = flat.masked_fill(mask == 0, 0)
         self.gradient = torch.zeros_like(self.parameters)
+        self.collected = list(spec.views(self.gradient).values())
+        self.masked = bool((mask[:, : spec.used] == 0).any())
         views = {name: view.detach().requires_grad_() for name, view in spec.views(self.parameters).items()}
         self.leaves = list(views.values())
         self.extra = {name: views[name] for name in spec.extra}
@@ -63,8 +66,9 @@ class Network:
         return value_and_gradient(self.spec, self.weights, self.biases, inputs, by)
 
     def collect(self, gradients: Sequence[Tensor]) -> Tensor:
-        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self.gradient[:, : self.spec.used])
-        return self.gradient.mul_(self.mask)
+        for to, gradient in zip(self.collected, gradients, strict=True):
+            to.copy_(gradient)
+        return self.gradient.mul_(self.mask) if self.masked else self.gradient
 
     def pack(self, flat: Tensor) -> Tensor:
         return flat.masked_fill(self.mask == 0, 0)
@@ -144,7 +148,7 @@ def forward(
             # BLAS rounds one matrix times one vector otherwise than several of them, so it is given two columns.
             x = torch.baddbmm(b, x, w.expand(-1, 2, -1).transpose(1, 2))[..., :1]
         else:
-            x = torch.baddbmm(b, x, w.transpose(1, 2))
+            x = linear(b, x, w) if weight.is_leaf and not spec.norm else torch.baddbmm(b, x, w.transpose(1, 2))
         if index < len(weights) - 1:
             x = torch.relu(x)
             if hidden is not None:
@@ -156,6 +160,29 @@ def forward(
     if batch % BATCH_ALIGNMENT:
         x = x[:, :batch]
     return x.unflatten(0, (members, copies)) if copies > 1 else x
+
+
+class _Linear(torch.autograd.Function):
+    """b + x w^T for b [N, 1, out], x [N, B, in], w [N, out, in]. Torch's own gives the gradient of w transposed, to be copied later.
+    That is kept where more is summed up from it, whose last bits depend on the layout: gain and shift, the mask of a score."""
+
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return torch.baddbmm(b, x, w.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        by_b, by_x, by_w = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # to be differentiated by a score
+            weight = torch.bmm(x.transpose(1, 2), gradient).transpose(1, 2) if by_w else None
+        else:
+            weight = torch.bmm(gradient.transpose(1, 2), x) if by_w else None
+        return gradient.sum(1, keepdim=True) if by_b else None, torch.bmm(gradient, w) if by_x else None, weight
+
+
+linear: Any = _Linear.apply
 
 
 def value_and_gradient(

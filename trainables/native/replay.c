@@ -24,7 +24,7 @@ typedef struct { /* as in trainables/tensors/operations.py */
     float number[3]; /* operands that are no tensors */
 } Elementwise;
 
-enum { COPY, NEG, ABS, SQUARE, RECIPROCAL, ADD, SUB, MUL, DIV, MINIMUM, MAXIMUM, CLAMP, WHERE, GE, GT, LE, LT, EQ, AND };
+enum { COPY, NEG, ABS, SQUARE, RECIPROCAL, RELU, ADD, SUB, MUL, DIV, MINIMUM, MAXIMUM, CLAMP, GATE, WHERE, GE, GT, LE, LT, EQ, AND };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -34,12 +34,14 @@ INLINE float larger(float x, float y) { return x > y || x != x ? x : y; }
 
 INLINE void floats(const int operation, int64_t size, float *to, int64_t step, const float *a, int64_t by_a, const float *b, int64_t by_b,
                    const float *c, int64_t by_c) {
+#pragma GCC ivdep /* a result lies where an operand does, or apart from it */
     for (int64_t i = 0; i < size; i++) {
         const float x = a[i * by_a], y = operation >= ADD ? b[i * by_b] : 0;
         to[i * step] = operation == NEG          ? -x
                        : operation == ABS        ? fabsf(x)
                        : operation == SQUARE     ? x * x
                        : operation == RECIPROCAL ? 1 / x
+                       : operation == RELU       ? (x < 0 ? 0 : x)
                        : operation == ADD        ? x + y
                        : operation == SUB        ? x - y
                        : operation == MUL        ? x * y
@@ -47,6 +49,7 @@ INLINE void floats(const int operation, int64_t size, float *to, int64_t step, c
                        : operation == MINIMUM    ? smaller(x, y)
                        : operation == MAXIMUM    ? larger(x, y)
                        : operation == CLAMP      ? smaller(larger(x, y), c[i * by_c])
+                       : operation == GATE       ? (y <= c[i * by_c] ? 0 : x)
                                                  : x;
     }
 }
@@ -92,8 +95,8 @@ void winnow_elementwise(const void *arguments) {
     const Elementwise *e = arguments;
 #define CASE(operation) case operation: all_lines(operation, e); break;
     switch (e->operation) {
-        CASE(COPY) CASE(NEG) CASE(ABS) CASE(SQUARE) CASE(RECIPROCAL) CASE(ADD) CASE(SUB) CASE(MUL) CASE(DIV) CASE(MINIMUM) CASE(MAXIMUM)
-        CASE(CLAMP) CASE(WHERE) CASE(GE) CASE(GT) CASE(LE) CASE(LT) CASE(EQ) CASE(AND)
+        CASE(COPY) CASE(NEG) CASE(ABS) CASE(SQUARE) CASE(RECIPROCAL) CASE(RELU) CASE(ADD) CASE(SUB) CASE(MUL) CASE(DIV) CASE(MINIMUM) CASE(MAXIMUM)
+        CASE(CLAMP) CASE(GATE) CASE(WHERE) CASE(GE) CASE(GT) CASE(LE) CASE(LT) CASE(EQ) CASE(AND)
     }
 }
 

@@ -20,7 +20,7 @@ from trainables.tensors.calls import Call, address, together
 CODES = {
     name: code
     for code, name in enumerate(
-        ("copy", "neg", "abs", "square", "reciprocal", "add", "sub", "mul", "div", "minimum", "maximum", "clamp", "where",
+        ("copy", "neg", "abs", "square", "reciprocal", "relu", "add", "sub", "mul", "div", "minimum", "maximum", "clamp", "gate", "where",
          "ge", "gt", "le", "lt", "eq", "logical_and")
     )
 }  # fmt: skip
@@ -102,6 +102,10 @@ def _reversed(out: Tensor, x: Tensor, other: Operand, alpha: float = 1) -> list[
 
 def _clamp(out: Tensor, x: Tensor, low: Operand | None = None, high: Operand | None = None) -> list[Line]:
     return [("clamp", out, (x, -math.inf if low is None else low, math.inf if high is None else high))]
+
+
+def _gate(out: Tensor, gradient: Tensor, y: Tensor, threshold: float) -> list[Line]:
+    return [("gate", out, (gradient, y, threshold))]
 
 
 def _where(out: Tensor, condition: Tensor, x: Operand, y: Operand) -> list[Line]:
@@ -188,13 +192,14 @@ def _as_float(out: Tensor, x: Tensor, **kwargs: Any) -> list[Line]:
 
 
 _MAKERS: dict[tuple[str, str], Callable[..., list[Line]]] = {
-    **{(name, ""): _one(name) for name in ("neg", "abs", "reciprocal", "square", "minimum", "maximum", "logical_and")},
+    **{(name, ""): _one(name) for name in ("neg", "abs", "reciprocal", "square", "relu", "minimum", "maximum", "logical_and")},
     **{(name, "*"): _one(name) for name in ("add", "sub", "mul", "div", *COMPARISONS)},
     **{(f"{name}_", "*"): _one(name) for name in ("add", "sub", "mul", "div", "logical_and")},
     ("pow", "Tensor_Scalar"): _power,
     ("rsub", "*"): _reversed,
     ("clamp", "*"): _clamp,
     ("clamp_", "*"): _clamp,
+    ("threshold_backward", ""): _gate,
     ("where", "self"): _where,
     ("masked_fill", "Scalar"): _masked_fill,
     ("masked_fill_", "Scalar"): _masked_fill,

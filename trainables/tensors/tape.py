@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from trainables.tensors import calls, operations
+from trainables.tensors.reuse import Operation, Reuse, tensors
 
 Call = Callable[[], object]
 
@@ -75,9 +76,12 @@ class Tape(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.before: list[Call] = []  # what depends on the number of the update: draws, schedules
-        self.calls: list[Call | calls.Call] = []
-        self.steps: list[Call] = []  # both, the project's C without Python between
-        self.memory: list[Any] = []  # what the calls work on stays where it is
+        self.calls: list[Call | calls.Call | Operation] = []
+        self.placed: list[Any] = []  # the calls on the memory that they work on from now on
+        self.made: list[Call | calls.Call] = []  # the same as calls of C or torch
+        self.steps: list[Call] = []  # what to do before and what is made, the project's C without Python between
+        self.memory: list[Tensor] = []  # what is worked on by address stays where it is
+        self.reuse = Reuse()
         self.frozen: list[str] = []  # why it must not be repeated
         self.silent = False
 
@@ -95,7 +99,9 @@ class Tape(TorchDispatchMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         _entered.tape = None
         self.steps = [*self.before]
-        for in_c, some in itertools.groupby(self.calls, lambda call: isinstance(call, calls.Call)):
+        self.placed = self.reuse.placed(self.calls, self.memory)
+        self.made = [each for call in self.placed for each in _calls(call)]
+        for in_c, some in itertools.groupby(self.made, lambda call: isinstance(call, calls.Call)):
             group: list[Any] = list(some)
             self.steps += [calls.together(group)] if in_c else group
 
@@ -108,7 +114,7 @@ class Tape(TorchDispatchMode):
         self._silently(partial(function, *arguments))
         if not self.silent:
             self.calls.append(calls.packed(function, arguments) or partial(function, *arguments))
-            self.memory.append([tensor.untyped_storage() for tensor in _tensors(memory)])
+            self.memory += tensors(memory)
 
     def number(self, make: Callable[[], float]) -> Tensor:
         memory: Tensor = self._silently(lambda: torch.tensor(make(), dtype=torch.float64))
@@ -142,22 +148,26 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         if not self.silent:
-            self._note(function, *tree_map_only(Tensor, torch.detach, (args, kwargs or {}, result)))
+            self._note(function, args, kwargs or {}, result)
         return result
 
     def _note(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        name, results, given = function.name(), _tensors(result), _tensors((args, kwargs))
-        self.memory.append(results)
+        name, results, given = function.name(), tensors(result), tensors((args, kwargs))
+        self.reuse.note(given, results)
         if torch.Tag.data_dependent_output in function.tags or _chooses(function, given):
             self.frozen.append(name)
-        elif not function._schema.is_mutable and (_allocates(name) or _shares(results, given)):
-            return
-        elif in_c := operations.in_c(name, args, kwargs, results):
-            self.calls += in_c
-        elif function._schema.is_mutable:
-            self.calls.append(partial(function, *args, **kwargs))
-        else:
-            self.calls.append(_into(results, function, args, kwargs))
+        elif function._schema.is_mutable or not (_allocates(name) or _shares(results, given)):
+            self.calls.append(Operation(function, *tree_map_only(Tensor, torch.detach, (args, kwargs, result))))
+
+
+def _calls(call: Any) -> Sequence[Any]:
+    """What makes the call again: calls of C where they have the same bits."""
+    if not isinstance(call, Operation):
+        return [call]
+    function, args, kwargs, results = call.function, call.args, call.kwargs, tensors(call.results)
+    if in_c := operations.in_c(function.name(), args, kwargs, results):
+        return in_c
+    return [partial(function, *args, **kwargs) if function._schema.is_mutable else _into(results, function, args, kwargs)]
 
 
 def _chooses(function: Any, given: Sequence[Tensor]) -> bool:
@@ -186,7 +196,7 @@ def _into(results: Sequence[Tensor], function: Any, args: tuple[Any, ...], kwarg
             return partial(variant._op, *args, **kwargs, **{name: to for (name, _), to in zip(outs, results, strict=True)})
 
     def copied() -> None:
-        for to, again in zip(results, _tensors(function(*args, **kwargs)), strict=True):
+        for to, again in zip(results, tensors(function(*args, **kwargs)), strict=True):
             to.copy_(again)
 
     return copied
@@ -195,7 +205,3 @@ def _into(results: Sequence[Tensor], function: Any, args: tuple[Any, ...], kwarg
 def _arguments(function: Any, out: bool) -> list[tuple[str, str]]:
     """Name and type of the arguments that a function takes, or of those that it writes to."""
     return [(argument.name, str(argument.type)) for argument in function._schema.arguments if argument.is_out == out]
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

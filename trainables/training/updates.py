@@ -1,7 +1,8 @@
 """Runs the updates of a stack. An update is recorded once and repeated, where that is faster than running it anew each time.
 
 A 256-wide network leaves a GPU waiting for Python; a graph of the update's some hundred kernels is one launch. On a CPU half the time
-of a small sparse network's update is Python's and autograd's, which a tape (trainables/tensors/tape.py) leaves out. Either repeats the same
+of a small sparse network's update is Python's and autograd's, and a quarter of a dense one's, which a tape (trainables/tensors/tape.py)
+leaves out. Either repeats the same
 operations on the same memory. What changes from update to update must not come from Python: on a GPU the number of the update, the
 draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape. What an algorithm does
 differently every few updates it asks `agent.every`, and each pattern of answers has a recording of its own.
@@ -140,10 +141,10 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 def recorder(agent: Agent) -> Record | None:
-    """A graph on a GPU; on a CPU a tape where all networks are sparse: dense products take so long that memory in cache is worth more."""
+    """A graph on a GPU, a tape on a CPU."""
     if agent.recorded:
         return cuda_graph
-    return taped if agent.execution == "sparse" else None
+    return taped if torch.device(agent.device).type == "cpu" else None
 
 
 def cuda_graph(work: Work) -> tuple[Repeat, Losses]:

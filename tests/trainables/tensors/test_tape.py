@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -23,8 +24,8 @@ from trainables.training.updates import COMPARE_EVERY, WARM_UP, Updates
 FIRST, STOP = BLOCK - 12, BLOCK + 14  # the draws' block is filled again in between
 
 
-def world(algorithm: str = "td3_bc") -> World:
-    return World([small_trial(algorithm, "snip", sparsity, seed) for sparsity, seed in ((0.7, 1), (0.5, 0))], "sparse").start()
+def world(algorithm: str = "td3_bc", execution: str = "sparse") -> World:
+    return World([small_trial(algorithm, "snip", sparsity, seed) for sparsity, seed in ((0.7, 1), (0.5, 0))], execution).start()
 
 
 def repeated(updates: Updates) -> list[bool]:
@@ -32,9 +33,15 @@ def repeated(updates: Updates) -> list[bool]:
     return [repeat is not None for repeat, _ in updates.recordings.values()]
 
 
-@pytest.mark.parametrize("algorithm", plugins.names("algorithms"))
-def test_repeated_updates_are_the_updates(algorithm: str) -> None:
-    made, taped = world(algorithm), world(algorithm)
+@pytest.mark.parametrize(
+    ("algorithm", "execution"),
+    [
+        *itertools.product(plugins.names("algorithms"), ("sparse", "dense")),
+        *itertools.product(("bc", "td3_bc", "iql"), ("compact", "fused")),
+    ],
+)
+def test_repeated_updates_are_the_updates(algorithm: str, execution: str) -> None:
+    made, taped = world(algorithm, execution), world(algorithm, execution)
     wanted = made.train(FIRST, STOP)
     updates = Updates(taped.agent, taped.data)
     losses = updates.run(FIRST, STOP - 1) | updates.run(STOP - 1, STOP)
@@ -67,13 +74,6 @@ def test_other_use_of_the_networks_in_between_changes_nothing() -> None:
         with torch.no_grad():
             taped.agent.actor(observations)
     assert_same(taped.rows(), made.rows())
-
-
-def test_dense_products_are_not_taped() -> None:
-    dense = World([small_trial("td3_bc", "snip", 0.5)], "dense").start()
-    updates = Updates(dense.agent, dense.data)
-    updates.run(0, 2 * WARM_UP + 4)
-    assert not updates.recordings
 
 
 class Altered(ModuleType):
