@@ -2,10 +2,9 @@
 
 A 256-wide network leaves a GPU waiting for Python; a graph of the update's some hundred kernels is one launch. On a CPU half the time
 of a small sparse network's update is Python's and autograd's, and a quarter of a dense one's, which a tape (trainables/tensors/tape.py)
-leaves out. Either repeats the same
-operations on the same memory. What changes from update to update must not come from Python: on a GPU the number of the update, the
-draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape. What an algorithm does
-differently every few updates it asks `agent.every`, and each pattern of answers has a recording of its own.
+leaves out. Either repeats the same operations on the same memory. What changes from update to update must not come from Python: on a GPU
+the number of the update, the draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape.
+What an algorithm does differently every few updates it asks `agent.every`, and each pattern of answers has a recording of its own.
 
 A tape is compared with the update run anew before it is trusted, and from time to time after that. An algorithm that a tape cannot
 follow, or that changes Python state of its own (a counter), is run anew each time.
