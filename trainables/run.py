@@ -28,6 +28,7 @@ from trainables.pruning.starting_weights import starting_rows
 from trainables.reports import Diverged, Evaluated, Finished, Pruned, Report, Trained
 from trainables.tensors.mask import Mask
 from trainables.training.checkpoint import Saved, state_of
+from trainables.training.diagnostics import Diagnostics
 from trainables.training.leave import Leave
 from trainables.training.process import set_up_torch
 from trainables.training.stack_files import StackFiles
@@ -102,6 +103,7 @@ class StackRun:
         self.agent = Agent(algorithm, stack, self.table.observation_size, self.table.action_size, usable(device))
         self.data = minibatches_of(algorithm, stack, self.table, device)
         self.evaluation = Evaluation(self.agent, self.table, stack)
+        self.diagnostics = Diagnostics(self.agent, self.data)
         self.changes = changes_of(stack)
         self.reports = ReportQueue()
         self.update = 0
@@ -132,7 +134,7 @@ class StackRun:
         self.first = self.masks if traits.grows or traits.rescores else {}
         self.agent.latent = starting if traits.remembers else {}
         self.build(starting)
-        yield from self.masked()
+        yield from self.masked(self.diagnostics.before_training(starting, self.masks))
         yield from self.files.commit(self.state())
 
     def resume(self, saved: Saved) -> Iterator[Report]:
@@ -183,7 +185,10 @@ class StackRun:
         self.reports.later(self.diverged(finite))
         if self.changed:
             self.reports.later(self.masked())
-        self.reports.later([Trained(stop, self.losses, rate)])
+        about = self.losses
+        if stop in self.stack.lead.evaluation_updates():
+            about = [losses | more for losses, more in zip(about, self.diagnostics.in_training(self.masks), strict=True)]
+        self.reports.later([Trained(stop, about, rate)])
         self.losses, self.changed = [{} for _ in self.stack.trials], False
 
     def leave_early(self) -> Iterator[Report]:
@@ -217,12 +222,14 @@ class StackRun:
         self.healthy = [healthy and ok for healthy, ok in zip(self.healthy, finite, strict=True)]
         return [Diverged(self.update, member, f"parameters are not finite after update {self.update}") for member in new]
 
-    def masked(self) -> Iterator[Report]:
-        """Report the masks, which are new, then write their files."""
+    def masked(self, at_start: Sequence[Mapping[str, float]] = ()) -> Iterator[Report]:
+        """Report the masks, which are new, with each member's statistics `at_start`, then write their files."""
         report = report_on(self.masks, self.agent, self.update, names_of(self.table), self.quantiles, self.execution)
         if self.first:
             for statistics, more in zip(report.statistics, moved(self.masks, self.reported or self.masks, self.first), strict=True):
                 statistics |= more
+        for statistics, others in zip(report.statistics, at_start, strict=False):
+            statistics |= others
         self.details, self.reported = report.details, self.masks
         return self.taken(report, self.masks)
 

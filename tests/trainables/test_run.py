@@ -118,10 +118,13 @@ def test_reports_come_in_order_and_say_everything(undisturbed: Whole) -> None:
     assert [r.update for r in trained] == list(range(1, 31))
     assert all(r.updates_per_second > 0 for r in trained)
     assert all(name.startswith("train/") and math.isfinite(v) for r in trained for name, v in r.metrics[0].items())
-    assert {name for r in trained for name in r.metrics[0]} == {"train/critic_loss", "train/actor_loss"}
+    losses = {"train/critic_loss", "train/actor_loss"}
+    measured = {f"train/{what}/{network}" for what in ("dormant_units", "feature_rank") for network in ("actor", "critic")}
+    assert {name for r in trained for name in r.metrics[0]} == losses | measured
+    assert [r.update for r in trained if r.metrics[0].keys() & measured] == list(one.evaluation_updates())
     statistics = reports[0].statistics[0]
     assert statistics["mask/density/actor"] == pytest.approx(0.5, abs=1e-3)
-    kinds = ("density", "effective_density", "live_units", "live_inputs")
+    kinds = ("density", "effective_density", "live_units", "live_inputs", "signal")
     assert statistics.keys() == {f"mask/{kind}/{network}" for kind in kinds for network in ("actor", "critic")}, "few"
     assert all(isinstance(value, float) for value in statistics.values())
 

@@ -58,6 +58,13 @@ class Network:
             return self.small(inputs, copy)
         return forward(self.spec, self.weights, self.biases, self.norms, inputs, copy)
 
+    def activations(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output [K, C, B, out], and the activations [K, C, B, H] of each hidden layer, before normalization."""
+        hidden: list[Tensor] = []
+        out = forward(self.spec, self.weights, self.biases, self.norms, inputs, None, hidden)
+        shape, batch = (-1, self.spec.copies), inputs[0].shape[1]
+        return out if self.spec.copies > 1 else out.unsqueeze(1), [layer[:, :batch].unflatten(0, shape) for layer in hidden]
+
     def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         norms = [(gain.detach(), shift.detach()) for gain, shift in self.norms]
         return forward(self.spec, [w.detach() for w in self.weights], [b.detach() for b in self.biases], norms, inputs, copy)
