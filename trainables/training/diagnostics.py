@@ -47,8 +47,8 @@ class Diagnostics:
 
     def in_training(self, masks: Mapping[str, Mask]) -> Numbers:
         """`train/dormant_units/<network>`: of the hidden units on a path, the share whose mean activation is at most DORMANT of their
-        layer's; `train/feature_rank/<network>`: the directions that hold RANK_SHARE of the last hidden layer's activations, mean over copies.
-        """
+        layer's; `train/feature_rank/<network>`: how many directions hold RANK_SHARE of the last hidden layer's activations, mean over
+        copies."""
         found: Numbers = [{} for _ in range(self.agent.size)]
         for name, x in self.inputs.items():
             network = self.agent.networks[name]

@@ -22,6 +22,7 @@ from torch import Tensor
 from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.errors import UserError
+from trainables.tensors import native_ops
 from trainables.tensors.tape import Tape
 from trainables.training.leave import Leave
 from trainables.training.python_state import python_state
@@ -140,10 +141,10 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 def recorder(agent: Agent) -> Record | None:
-    """A graph on a GPU, a tape on a CPU."""
+    """A graph on a GPU, a tape on a CPU where the project's C runs."""
     if agent.recorded:
         return cuda_graph
-    return taped if torch.device(agent.device).type == "cpu" else None
+    return taped if native_ops.serves(agent.ones) else None
 
 
 def cuda_graph(work: Work) -> tuple[Repeat, Losses]:
