@@ -20,6 +20,7 @@ Scores = NDArray[np.float64]
 Tasks = Sequence[Scores]
 RESAMPLES = 5_000
 LEVEL = (2.5, 97.5)  # percentiles
+EQUIVALENCE = (5.0, 95.0)  # of the interval that two one-sided tests at 5 % ask for (Schuirmann 1987)
 
 
 ONE, FEW, EQUAL = "one seed", "a task has one seed", "seeds equal"
@@ -62,12 +63,12 @@ def iqm_of(tasks: Tasks) -> Scores:
     return iqm(np.concatenate(tasks, axis=-1))
 
 
-def interval(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> Estimate:
-    """`statistic` of the tasks with its 95 % percentile interval by the stratified bootstrap."""
+def interval(tasks: Tasks, statistic: Callable[[Tasks], Scores], level: tuple[float, float] = LEVEL) -> Estimate:
+    """`statistic` of the tasks with its percentile interval, by default of 95 %, by the stratified bootstrap."""
     value, count = float(statistic(tasks)), sum(task.shape[-1] for task in tasks)
     if not _spread(tasks):
         return Estimate(value, math.nan, math.nan, count, ONE if len(tasks) == 1 else FEW)
-    low, high = np.percentile(statistic(_resampled(tasks)), LEVEL)
+    low, high = np.percentile(statistic(_resampled(tasks)), level)
     return Estimate(value, float(low), float(high), count, EQUAL if high - low < NOISE else "")
 
 
@@ -112,6 +113,17 @@ def improvement(tasks: Tasks, over: Tasks) -> Estimate:
         certain = {0.0: "all below", 1.0: "all above"} | ({0.5: "all tied"} if len(tasks) == 1 else {})
         return replace(found, low=math.nan, high=math.nan, note=certain.get(found.value, EQUAL))
     return found
+
+
+def difference(tasks: Tasks, other: Tasks) -> Estimate:
+    """Mean over tasks of how far the scores of `tasks` are above those of `other`, with a 90 % interval: where that lies within a margin
+    on both sides of 0, the two are equivalent up to that margin at the level of 5 %."""
+
+    def above(drawn: Tasks) -> Scores:
+        return mean_of(drawn[: len(tasks)]) - mean_of(drawn[len(tasks) :])
+
+    found = interval([*tasks, *other], above, EQUIVALENCE)
+    return replace(found, seeds=sum(len(task) for task in tasks))
 
 
 def ratio(scores: Scores, dense: Scores) -> Estimate | None:

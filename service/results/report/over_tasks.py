@@ -15,6 +15,8 @@ from service.terminal.labels import method_name, rank
 CLAIM = 0.97  # of the dense score, at 95 % sparsity
 CLAIMED_AT = 0.95
 PAPER_BUDGET = 1_000_000  # updates
+MARGIN = 5.0  # points of normalized score, within which two ways to choose weights count as equal
+CHANCE = ("random_erk", "random_uniform")  # masks that know nothing of the data
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,47 @@ def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:
     rest = len(cells) - len(judged) - len(diverged)
     where = f"{name}, " if name else ""
     text = f"{where}at {100 * sparsity:g} %: {len(kept)} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
-    notes = [f"{len(sure)} with their whole interval"] if kept else []
+    lost = [cell for cell in judged if cell.retained and cell.retained.high < CLAIM and len(cell.done) > 1]
+    notes = (
+        [f"by their whole interval {len(sure)} do, {len(lost)} do not, {len(judged) - len(sure) - len(lost)} are undecided"]
+        if judged
+        else []
+    )
     notes += [f"{len(diverged)} diverged"] if diverged else []
     notes += [f"{rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if rest else []
     return f"{text} ({'; '.join(notes)})" if notes else text
+
+
+def choice(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
+    """Whether it matters which weights are kept: a line for each pruner beside masks made by chance, over the tasks where both have every
+    seed. Only normalized scores."""
+    lines = []
+    for suite, own in suites_of([task for task in tasks if task.measure == MEASURES[SCORE]]):
+        methods = {
+            cell.method: cell for task in own for cell in task.cells.values() if cell.sparsity == sparsity and cell.method != "dense"
+        }
+        chance = next((method for method in CHANCE if method in methods), None)
+        others = sorted((m for m, cell in methods.items() if m not in CHANCE and not cell.control), key=rank) if chance else []
+        lines += [_beside_chance(suite, own, (method, sparsity), (str(chance), sparsity)) for method in others]
+    return [line for line in lines if line]
+
+
+def _beside_chance(suite: str, tasks: Sequence[Task], place: Place, chance: Place) -> str:
+    common = [task for task in tasks if _seeded(task, place) and _seeded(task, chance)]
+    if not common:
+        return ""
+    found = statistics.difference(*([task.cells[each].scores() for task in common] for each in (place, chance)))
+    where = f"{suite}, " if suite else ""
+    text = f"{where}{method_name(*place)} against {method_name(*chance)}, over {len(common)} task{'s' if len(common) > 1 else ''}"
+    text += f": {found.value:+.1f} points of normalized score"
+    if found.note:
+        return f"{text} ({found.note})"
+    within = found.low >= -MARGIN and found.high <= MARGIN
+    apart = found.low > 0 or found.high < 0
+    said = (
+        f"equal within {MARGIN:g} points" if within else "different" if apart else f"neither different nor equal within {MARGIN:g} points"
+    )
+    return f"{text} (90 % interval {found.low:+.1f} to {found.high:+.1f}): {said}"
 
 
 def budget_note(tasks: Sequence[Task]) -> list[str]:

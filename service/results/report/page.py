@@ -15,7 +15,7 @@ from service.results import controls
 from service.results.cells import DENSE, Cell, Task, places_of
 from service.results.report import tables
 from service.results.report.drawing import Drawn
-from service.results.report.over_tasks import claim
+from service.results.report.over_tasks import choice, claim
 from service.results.report.palette import COLOURS
 from service.results.report.svg import swatch
 from service.terminal.labels import method_name
@@ -74,7 +74,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
     }
     scope = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {done} of {len(runs)} trials with a last score."
     lead, *others = claim(tasks)
-    more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in others)
+    more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in [*others, *choice(tasks)])
     cautions = "".join(f"<p class='caution'>{escape(line)}</p>" for line in [*tables.warnings(tasks), *about])
     parts = [
         f"<h1>{escape(name)}</h1>",

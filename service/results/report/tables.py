@@ -11,7 +11,7 @@ from typing import Any
 
 from service.results import controls
 from service.results.cells import Cell, Task, by_identifier, settings
-from service.results.report.over_tasks import Aggregate, aggregates, budget_note, claim
+from service.results.report.over_tasks import MARGIN, Aggregate, aggregates, budget_note, choice, claim
 from service.results.runs import TAIL, Run
 from service.results.statistics import Estimate
 from service.terminal.columns import aligned
@@ -31,8 +31,9 @@ Row = Mapping[str, Any]
 
 
 def text(tasks: Sequence[Task], about: Sequence[str] = ()) -> str:
-    """The paper's claim, all cells task by task, the means over tasks, the controls' verdict, and how to read them; `about` comes last."""
-    parts = ["\n".join(claim(tasks))]
+    """The paper's claim, whether the choice of weights matters, all cells task by task, the means over tasks, the controls' verdict, and
+    how to read them; `about` comes last."""
+    parts = ["\n".join([*claim(tasks), *choice(tasks)])]
     for task in tasks:
         tables = [cell_table(task), against_rows(task)]
         parts.append("\n".join([f"{task.name}: {task.measure} ({task.detail})", *(aligned(rows) for rows in tables if len(rows) > 1)]))
@@ -68,6 +69,11 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         "*: some seed has no pair, and the cell is not judged. In place of an interval without width: one seed, seeds equal, or "
         "all above, all tied, all below, where every seed compares to every dense one alike.",
     ]
+    if choice(tasks):
+        found.append(
+            f"against masks made by chance: the mean difference over tasks. Equal within {MARGIN:g} points where the 90 % interval lies "
+            "within them on both sides of 0: two one-sided tests at 5 %."
+        )
     if len(tasks) > 1:
         found.append(
             "over tasks: rows of one sparsity cover the same tasks, those where each of their methods has every seed. "

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from service.results.cells import Task, tasks_of
 from service.results.report import figures, page, tables
 from service.results.report.gather import seconds
-from service.results.report.over_tasks import aggregates, claim
+from service.results.report.over_tasks import aggregates, choice, claim
 from service.results.report.style import Panel
 from service.results.runs import Point, Run
 from tests.service.results.report.conftest import trial
@@ -84,7 +84,10 @@ def test_a_dense_seed_that_was_never_planned_is_a_missing_pair() -> None:
 def test_whole_cells_are_judged_and_divergence_is_a_loss_where_dense_is_whole() -> None:
     dense = runs("dense", 0.0, [50.0, 100.0])
     tasks = of(dense, runs("snip", 0.95, [50.0, 100.0]), runs("random_erk", 0.95, [50.0, DIVERGED]), runs("magnitude", 0.95, [1.0, 2.0]))
-    assert claim(tasks)[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (1 with their whole interval; 1 diverged)"
+    assert (
+        claim(tasks)[0]
+        == "at 95 %: 1 of 3 cells retain >= 97 % of dense (by their whole interval 1 do, 1 do not, 0 are undecided; 1 diverged)"
+    )
     tasks = of(runs("dense", 0.0, [50.0, DIVERGED]), runs("random_erk", 0.95, [50.0, DIVERGED]))
     assert claim(tasks)[0].startswith("at 95 %: 0 of 0 cells"), "where dense diverges too, nothing is known of the pruner"
 
@@ -98,7 +101,39 @@ def test_controls_claim_nothing() -> None:
         "SNIP 95 %, shuffled",
         "Small dense 95 %",
     ]
-    assert claim(tasks)[0] == "at 95 %: 2 of 2 cells retain >= 97 % of dense (2 with their whole interval)", "SNIP and ERK"
+    assert claim(tasks)[0] == "at 95 %: 2 of 2 cells retain >= 97 % of dense (by their whole interval 2 do, 0 do not, 0 are undecided)", (
+        "SNIP and ERK"
+    )
+
+
+def test_what_no_interval_decides_is_undecided() -> None:
+    dense = [60.0, 100.0, 80.0]
+    tasks = of(runs("dense", 0.0, dense), runs("snip", 0.95, [80.0, 90.0, 75.0]), runs("random_erk", 0.95, [40.0, 45.0, 41.0]))
+    assert claim(tasks)[0] == "at 95 %: 1 of 2 cells retain >= 97 % of dense (by their whole interval 0 do, 1 do not, 1 are undecided)"
+    alone = of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [60.0]))
+    assert claim(alone)[0] == "at 95 %: 1 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 1 are undecided)"
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([50.0, 52.0, 54.0], "+1.0 points of normalized score (90 % interval -0.2 to +2.2): equal within 5 points"),
+        ([70.0, 71.0, 72.0], "+20.0 points of normalized score (90 % interval +19.2 to +20.8): different"),
+        ([30.0, 52.0, 80.0], "+3.0 points of normalized score (90 % interval -10.2 to +16.2): neither different nor equal within 5 points"),
+    ],
+)
+def test_whether_the_choice_of_weights_matters_is_tested_both_ways(scores: list[float], said: str) -> None:
+    given = []
+    for dataset in ("hopper", "walker2d"):
+        given += [runs("random_erk", 0.95, [50.0, 51.0, 52.0], dataset), runs("snip", 0.95, scores, dataset)]
+    (line,) = choice(of(*given, runs("snip", 0.95, [0.0, 0.0], "halfcheetah"), runs("random_erk", 0.95, [9.0, "missing"], "halfcheetah")))
+    assert line == f"SNIP 95 % against Random (ERK) 95 %, over 2 tasks: {said}"
+
+
+def test_without_masks_made_by_chance_or_their_seeds_nothing_is_said_of_the_choice() -> None:
+    assert choice(of(runs("snip", 0.95, [50.0, 60.0]), runs("random_erk", 0.9, [50.0, 60.0]))) == []
+    (line,) = choice(of(runs("snip", 0.95, [50.0]), runs("random_erk", 0.95, [40.0])))
+    assert line == "SNIP 95 % against Random (ERK) 95 %, over 1 task: +10.0 points of normalized score (a task has one seed)"
 
 
 def two_tasks() -> list[Task]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.results.statistics import band, improvement, interval, iqm, iqm_of, mean_of, profile, ratio
+from service.results.statistics import band, difference, improvement, interval, iqm, iqm_of, mean_of, profile, ratio
 
 # Three tasks, five seeds each.
 ONE = [np.array(x) for x in ([104.5, 73.2, 55.8, 119.9, 76.6], [49.3, 74.6, 77.2, 82.7, 72.0], [85.0, 77.4, 69.6, 75.8, 67.3])]
@@ -50,3 +50,13 @@ def test_retained_is_paired_by_seed() -> None:
     assert exact is not None
     assert (exact.value, exact.low, exact.high) == pytest.approx((0.9, 0.9, 0.9))  # unpaired draws would spread from 0.45 to 1.8
     assert ratio(np.array([1.0, 1.0]), np.array([-1.0, 5.0])) is None  # a resampled dense mean is below 0
+
+
+def test_a_difference_has_the_interval_that_two_one_sided_tests_ask_for() -> None:
+    random = np.random.default_rng(1)
+    one, other = ([random.normal(level, 10, 200) for level in levels] for levels in ((21.0, 61.0), (20.0, 60.0)))
+    found = difference(one, other)
+    assert found.value == pytest.approx(np.mean([a.mean() - b.mean() for a, b in zip(one, other, strict=True)]))
+    error = np.sqrt(sum(a.var() / 200 + b.var() / 200 for a, b in zip(one, other, strict=True))) / 2
+    assert (found.high - found.low) / 2 == pytest.approx(1.645 * error, rel=0.05)
+    assert found.seeds == 400

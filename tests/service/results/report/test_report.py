@@ -63,8 +63,8 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
 
 def test_the_papers_claim_is_counted(made: Path) -> None:
     lines = (made / "table.txt").read_text().splitlines()
-    assert lines[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (1 with their whole interval; 1 diverged)"
-    assert lines[1] == "  SNIP, at 95 %: 1 of 2 cells retain >= 97 % of dense (1 with their whole interval)"
+    assert lines[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (by their whole interval 1 do, 0 do not, 1 are undecided; 1 diverged)"
+    assert lines[1] == "  SNIP, at 95 %: 1 of 2 cells retain >= 97 % of dense (by their whole interval 1 do, 0 do not, 1 are undecided)"
 
 
 def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) -> None:
