@@ -70,8 +70,12 @@ def rollout(
 def line(number: int, episode: Episode, known: float | None) -> str:
     """`episode 0 (seed 12): return 3.14, normalized score 2.71, 1,000 steps; as in the last evaluation`."""
     score = "" if math.isnan(episode.score) else f", normalized score {episode.score:.2f}"
-    score += "" if episode.success is None else ", success" if episode.success else ", no success"
+    score += "" if episode.success is None else f", {_reached(episode.success)}"
     text = f"episode {number} (seed {episode.seed}): return {episode.total:.2f}{score}, {episode.steps:,} steps"
     if known is None:
         return text
     return f"{text}; " + ("as in the last evaluation" if known == episode.total else f"the last evaluation had {known:.2f}")
+
+
+def _reached(success: bool | float) -> str:
+    return "success" if success == 1 else f"{100 * success:.0f} % of its tasks" if success else "no success"

@@ -85,6 +85,17 @@ def test_a_name_that_is_taken_is_refused(project: Path, winnow: Winnow, file: st
     assert said == f"{project / file} has the name of a{'n' * (kind[0] in 'ae')} {kind} that ships with Winnow; give it another one"
 
 
+def test_a_projects_file_counts_for_an_environment_that_we_know_too(project: Path) -> None:
+    """Such as the one that `winnow init` writes. Reference returns of one's own are a choice, and scores are about them."""
+    (project / "environments" / "zebra.py").write_text("IDS = ('Swimmer-v5', 'Hopper-v5')\nRANDOM_RETURN, EXPERT_RETURN = 1.0, 2.0\n")
+    named = ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Swimmer-v5", "Hopper-v5", "Hopper-v4")
+    program = f"from trainables import environments as e; print(*(e.family_of(name) for name in {named}), e.reference('Hopper-v5').expert)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["inverted_pendulum", "inverted_pendulums", "zebra", "zebra", "hopper", "2.0"], done.stderr
+
+
 def test_a_file_that_cannot_be_imported_is_named(project: Path, winnow: Winnow) -> None:
     (project / "sweeps" / "broken.py").write_text("1 / 0\n")
     said = refused(winnow("plan", "broken", folder=project))

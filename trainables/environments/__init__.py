@@ -103,12 +103,15 @@ def read(environment: str) -> tuple[str, dict[str, Any]]:
 
 
 def families() -> dict[str, tuple[str, ...]]:
-    """The gymnasium ids of each family that has a file here."""
-    return {name: tuple(plugins.load("environments", name).IDS) for name in plugins.names("environments")}
+    """The gymnasium ids of each family that has a file; those of the project and of installed packages come first."""
+    names = sorted(plugins.names("environments"), key=lambda name: plugins.ships("environments", name))
+    return {name: tuple(plugins.load("environments", name).IDS) for name in names}
 
 
 def family_of(environment: str) -> str | None:
-    """`halfcheetah` for `HalfCheetah-v5`; None for an environment without a file here."""
+    """`halfcheetah` for `HalfCheetah-v5`; None for an environment without a file.
+
+    A file of the project counts, not ours, where both name the environment: its reference returns are the user's choice."""
     bare, _ = read(environment)
     return next((name for name, ids in families().items() if bare in ids), None)
 

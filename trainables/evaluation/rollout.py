@@ -36,13 +36,13 @@ FPS = 20  # frames per second, where the environment gives none
 @dataclass(frozen=True)
 class Episode:
     """`total` is the undiscounted return; `score` the normalized score, nan where no reference returns are known; `success` whether the
-    environment reported one, None where it reports none at all."""
+    environment reported one, or the share of its tasks that were completed, None where it reports nothing of the kind."""
 
     seed: int
     steps: int
     total: float
     score: float
-    success: bool | None = None
+    success: bool | float | None = None
 
 
 class TrainedPolicy:
@@ -96,7 +96,8 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
         model.vis.quality.shadowsize = 0  # without a GPU a picture with shadows takes seven times as long
     try:
         for number, seed in enumerate(evaluation_seeds(trial, count)):
-            total, steps, over, success = 0.0, 0, False, None
+            total, steps, over = 0.0, 0, False
+            success: bool | float | None = None
             observation, _ = env.reset(seed=seed)
             while not over:
                 if frame:
@@ -106,7 +107,7 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
                     raise UserError(f"the policy of {trial.name} returns an action that is not finite: {action.tolist()}")
                 observation, reward, terminated, truncated, info = env.step(action)
                 if (now := succeeded(info)) is not None:
-                    success = now or bool(success)
+                    success = now if success is None else max(success, now)
                 total, steps, over = total + float(reward), steps + 1, terminated or truncated
             yield Episode(seed, steps, total, float(reference.normalize(total)), success)
     finally:

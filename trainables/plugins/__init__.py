@@ -55,17 +55,21 @@ def check(folder: str, name: str) -> str:
 def load(folder: str, name: str) -> ModuleType:
     """Import the plug-in `trainables.<folder>.<name>`, or one of a folder below, of a package or of the project."""
     path = _files(folder)[check(folder, name)]
-    if not path.is_relative_to(ROOT):
+    if not ships(folder, name):
         return installed.load(folder, name) if name in installed.files(folder) else project.load(folder, name)
     file = path.relative_to(ROOT).with_suffix("")
     return importlib.import_module(f"trainables.{'.'.join(file.parts)}")
 
 
+def ships(folder: str, name: str) -> bool:
+    """Whether a plug-in ships with Winnow; else a project or an installed package brings it."""
+    return _files(folder)[check(folder, name)].is_relative_to(ROOT)
+
+
 @cache
 def source_hash(folder: str, name: str) -> str:
     """The beginning of the SHA-256 of a plug-in's file; empty for one that ships with Winnow, which the code's revision covers."""
-    path = _files(folder)[check(folder, name)]
-    return "" if path.is_relative_to(ROOT) else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return "" if ships(folder, name) else hashlib.sha256(_files(folder)[name].read_bytes()).hexdigest()[:16]
 
 
 @cache

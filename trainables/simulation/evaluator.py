@@ -59,7 +59,7 @@ class Evaluator:
 
     def play(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> Quantities:
         """What is known of each episode, [K, E] by quantity: `returns`, undiscounted, and, where the environment reports successes,
-        `successes`: 1 if it did at any time step, else 0. One episode per seed, its own or as many others.
+        `successes`: 1 if it did at any time step, else 0, or a share of tasks. One episode per seed, its own or as many others.
 
         `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
         the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode

@@ -24,12 +24,14 @@ Advance = Callable[[Array, Array, Array], None]  # (indices of the states, actio
 
 
 SUCCESS = ("success", "is_success")
+COMPLETED, REMAINING = "episode_task_completions", "tasks_to_complete"  # FrankaKitchen's
 
 
 class Simulation(Protocol):
     """n environments; `rows` [n, O] float32 is the caller's and holds the last observation of each.
 
-    `successes` [n] is 1 where the environment has reported a success in this episode, else 0; nan where it reports none at all."""
+    `successes` [n] is 1 where the environment has reported a success in this episode, else 0; a share where an episode has several tasks;
+    nan where it reports nothing of the kind."""
 
     successes: Array
 
@@ -75,7 +77,7 @@ class Gymnasium:
                 ended[i] = terminated or truncated
                 success = succeeded(info)
                 if success is not None:
-                    self.successes[i] = success or self.successes[i] == 1
+                    self.successes[i] = np.fmax(self.successes[i], success)
             else:
                 rewards[i], ended[i], self.successes[i] = np.nan, True, np.nan
         return rewards, ended
@@ -85,11 +87,17 @@ class Gymnasium:
             environment.close()
 
 
-def succeeded(info: Mapping[str, Any]) -> bool | None:
-    """Whether a step's info reports a success, by the names that gymnasium-robotics gives it; None where it says nothing of one."""
+def succeeded(info: Mapping[str, Any]) -> bool | float | None:
+    """Whether a step's info reports a success, by the names that gymnasium-robotics gives it; None where it says nothing of one.
+
+    The kitchen has several tasks: the share of them that the episode has completed so far, as D4RL scores it (Fu et al. 2020: 100 is all
+    of them, so four in its datasets)."""
     for name in SUCCESS:
         if name in info:
             return bool(info[name])
+    if COMPLETED in info and REMAINING in info:
+        completed = set(info[COMPLETED])
+        return len(completed) / (len(completed | set(info[REMAINING])) or 1)  # by its settings, completed tasks may remain listed
     return None
 
 

@@ -120,3 +120,31 @@ def test_the_numbers_are_gymnasiums(name: str) -> None:
     }
     assert {field: getattr(runner, field) for field in found} == found
     assert env._forward_reward_weight == 1
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_the_kitchens_success_is_the_share_of_the_datasets_tasks(removed: bool) -> None:
+    """`removed`: whether the environment strikes a completed task off its list; in the hub's datasets it does not."""
+    pytest.importorskip("gymnasium_robotics")
+    tasks = ["microwave", "kettle", "light switch", "slide cabinet"]
+    settings = {"tasks_to_complete": tasks, "remove_task_when_completed": removed, "terminate_on_tasks_completed": False}
+    kitchen = environments.make(environments.flattened(environments.written("gymnasium_robotics:FrankaKitchen-v1", settings)))
+    simulation, rows = Gymnasium(kitchen, lambda: kitchen, 1), np.zeros((1, kitchen.observation_space.shape[0]), np.float32)
+    positions: Any = kitchen.unwrapped.data.qpos  # type: ignore[attr-defined]
+    still, alive = np.zeros((1, 9)), np.array([0])
+
+    def after(**moved: float) -> float:
+        for joint, position in moved.items():
+            positions[int(joint.removeprefix("joint"))] = position
+        simulation.step(alive, still, rows)
+        return float(simulation.successes[0])
+
+    simulation.reset([0], rows)
+    assert np.isnan(simulation.successes[0])
+    assert after() == 0
+    assert after(joint19=0.37) == 0.25, "the cabinet is open"
+    assert after(joint22=-0.75) == 0.5, "so is the microwave"
+    assert after(joint19=0.0, joint22=0.0) == 0.5, "and they count when they are shut again"
+    simulation.reset([1], rows)
+    assert after() == 0
+    simulation.close()
