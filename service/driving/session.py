@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from service.cluster import address
+from service.cluster import address, own_job
 from service.driving.driver import Driver
 from service.driving.listener import Fenced
 from service.ledger.claims import Permit
@@ -29,10 +29,10 @@ from service.planning.provenance import open_tables, origins, revision
 from service.results.quick_table import show
 from service.search.database import open_studies
 from service.search.findings import show as show_search
-from service.storage import paths, trial_objects
+from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
 from service.terminal.display import Display
-from service.terminal.signals import INTERRUPTED, Leaving, blocked
+from service.terminal.signals import INTERRUPTED, Leaving, blocked, ending
 from service.terminal.waiting import waiting
 from service.tracking.connection import DeletedError, TrackingError
 from service.tracking.runs import Tracking
@@ -93,6 +93,7 @@ def _ended(error: BaseException, session: Session, name: str, storage: Path) -> 
         kept = session.kept()
         said = (f"interrupted ({why})" if code == INTERRUPTED else why) + (f"; {kept}" if kept else "")
         print(f"{said}; `{session.command}` continues from the checkpoints", flush=True)
+        own_job.end(session.asked_to_stop)
         return code
     if isinstance(error, SupersededError):
         who = command("status", name, storage=storage)
@@ -143,6 +144,7 @@ class Session:
         self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, self._manifest.ledger, self._tracking, self._check_lease))
         self._inside = contextlib.ExitStack()
         self._inside.enter_context(self.leaving.installed())
+        self._inside.enter_context(ending(partial(own_job.end, self.asked_to_stop)))
         with blocked():
             beats = Heartbeat(self._manifest.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now)
             self._inside.enter_context(beats)
@@ -160,6 +162,10 @@ class Session:
     def command(self) -> str:
         """What continues this run."""
         return self._plan.settings.command(self._plan.name, self._storage)
+
+    def asked_to_stop(self) -> bool:
+        """Whether `stop` has been called for this run, on whatever host."""
+        return shared_files.exists(paths.stop_request(self._storage, self._plan.name))
 
     def gone(self, *, ask: bool) -> str:
         """How the storage is gone, empty if it is there as far as is known. `ask` looks again, which may take a while."""

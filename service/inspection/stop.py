@@ -51,6 +51,6 @@ def stop(name: str, storage: Path) -> int:
 def is_driver(pid: int) -> bool:
     """Whether the process is a driver: pids are reused, and containers have pids of their own."""
     try:
-        return b"service" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return any(name in Path(f"/proc/{pid}/cmdline").read_bytes() for name in (b"service", b"winnow"))
     except OSError:
         return False

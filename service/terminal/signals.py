@@ -132,7 +132,7 @@ _endings: list[Callable[[], object]] = []  # what is done before the process end
 _shielded = False
 _commands = False  # whether one runs; before that, there is nothing to undo
 _left = False
-_hurried = False
+_more = 0  # signals that have come after the first
 
 
 @contextlib.contextmanager
@@ -224,12 +224,17 @@ def commands() -> None:
 
 def hurried() -> bool:
     """Whether a second signal has come: then nothing is waited for."""
-    return _hurried
+    return _more > 0
+
+
+def more() -> int:
+    """How many signals have come after the first."""
+    return _more
 
 
 def _hurry(number: int, frame: Any) -> None:
-    global _hurried
-    _hurried = True
+    global _more
+    _more += 1
 
 
 def left() -> bool:

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,31 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     assert entry.state == "done"
     again = service("submit", "smoke", *small, "--address", head)
     assert again.stdout.startswith("winnow-smoke-a2 submitted\n"), again.stderr
+
+
+def test_a_deliberate_stop_is_no_failure_of_rays_job(head: str, service: Command, storage: Path) -> None:
+    long = ("--set=datasets=test/hopper/random-v0", "--set=pruners=dense", "--set=seeds=7", "--set=updates=1000000", "--device=cpu")
+    submitted = service("submit", "smoke", *long, "--address", head)
+    assert submitted.returncode == 0, submitted.stderr
+    id = submitted.stdout.split()[0]
+
+    def job() -> dict[str, Any]:
+        return dict(json.loads(ask(f"{head}/api/jobs/{id}")))
+
+    until = time.monotonic() + 120
+    while "leased" not in {entry.state for entry in manifest.read(storage, "smoke").entries.values()}:
+        assert job()["status"] in ("PENDING", "RUNNING"), job()
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    stopped = service("stop", "smoke")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert "has left; " in stopped.stdout
+    while job()["status"] in ("PENDING", "RUNNING"):
+        assert time.monotonic() < until, job()
+        time.sleep(0.2)
+    assert job()["status"] == "STOPPED", job()
+    log = json.loads(ask(f"{head}/api/jobs/{id}/logs"))["logs"]
+    assert "` continues from the checkpoints" in log.splitlines()[-1]
 
 
 @pytest.fixture
