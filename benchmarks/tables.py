@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -33,16 +34,41 @@ def updates() -> Iterator[list[str]]:
 
 def falls() -> str:
     """How the time of an update falls with the kept weights."""
-    shares = []
-    for measured in read("updates").values():
+    parts = []
+    for processor, measured in read("updates").items():
         rates = {
             row["sparsity"]: row["updates_per_second"]
             for row in measured["rows"]
             if (row["algorithm"], row["pruner"]) == ("td3_bc", "snip") and row["execution"] == "sparse"
         }
-        shares.append(rates[0.95] / rates[0.8])
-    faster, proportional = (" and ".join(f"{share / whole:.2f}" for share in shares) for whole in (1, 4))
-    return f"From 20 % kept weights to 5 %, TD3+BC with SNIP gets {faster} times faster, {proportional} of proportional (as in the table)."
+        faster = rates[0.95] / rates[0.8]
+        parts.append(f"- {processor}: {faster:.2f} times, {faster / 4:.2f} of proportional")
+    return "\n".join(["How much faster TD3+BC with SNIP gets from 20 % kept weights to 5 %:", "", *parts])
+
+
+def speed() -> str:
+    """The README's sentence: medians, from the slowest to the fastest processor that was measured."""
+    found = read("updates")
+
+    def times(algorithm: str, pruners: tuple[str, ...], peer: str) -> str:
+        wanted = [
+            median(row["ratios"][peer])
+            for measured in found.values()
+            for row in measured["rows"]
+            if row["algorithm"] == algorithm and row["pruner"] in pruners and (row["sparsity"], row["execution"]) == (0.95, "sparse")
+            and peer in row["ratios"]
+        ]  # fmt: skip
+        low, high = (f"{value:.0f}" for value in (min(wanted), max(wanted)))
+        return low if low == high else f"{low} to {high}"
+
+    masks, snip = ("snip", "random_erk"), ("snip",)
+    text = (
+        "A pruned trial costs what its kept weights cost. On one core at 95 % sparsity, TD3+BC trains "
+        f"{times('td3_bc', masks, 'd3rlpy')} times as fast as in [d3rlpy](https://github.com/takuseno/d3rlpy) and behaviour cloning "
+        f"{times('bc', snip, 'd3rlpy')} times; beside a plain program in torch, it is {times('td3_bc', masks, 'plain')} and "
+        f"{times('bc', snip, 'plain')} times ([by processor and pruner](benchmarks/README.md), `make bench`)."
+    )
+    return textwrap.fill(text, 140, break_long_words=False, break_on_hyphens=False)
 
 
 def profile() -> Iterator[list[str]]:
@@ -216,6 +242,7 @@ def texts() -> dict[str, str]:
 def main() -> None:
     for name, text in texts().items():
         fill(HERE / "README.md", name, text)
+    fill(HERE.parent / "README.md", "speed", speed())
 
 
 if __name__ == "__main__":

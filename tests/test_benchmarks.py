@@ -33,8 +33,11 @@ def test_a_table_has_exactly_one_place_on_its_page(program: Any, tmp_path: Path)
 
 def test_the_page_shows_what_was_measured(program: Any) -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text()
-    for name, text in program("tables").texts().items():
+    tables = program("tables")
+    for name, text in tables.texts().items():
         assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.tables`"
+    first_page = (ROOT / "README.md").read_text()
+    assert f"<!-- speed -->\n{tables.speed()}\n<!-- end -->" in first_page, "speed: run `python -m benchmarks.tables`"
 
 
 def test_the_methods_page_shows_what_was_trained(program: Any) -> None:
@@ -50,7 +53,7 @@ def test_the_results_page_shows_what_was_trained(program: Any) -> None:
 
 
 def test_every_table_that_a_program_fills_has_its_place() -> None:
-    pages = "".join(page.read_text() for page in (*ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"))
+    pages = "".join(page.read_text() for page in (*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "benchmarks" / "README.md"))
     named = {name for file in ROOT.glob("benchmarks/**/*.py") for name in re.findall(r'fill\(\S+, "(\w+)"', file.read_text())}
     assert {"retained", "dense", "layers", "scores"} <= named
     assert [name for name in named if f"<!-- {name} -->" not in pages] == []
