@@ -178,6 +178,22 @@ def _cat(out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> list[Line]:
     return lines
 
 
+def _repeat(out: Tensor, x: Tensor, repeats: Sequence[int]) -> list[Line]:
+    new = len(repeats) - x.dim()
+    sizes = [*[1] * new, *x.shape]
+    both = [size for pair in zip(repeats, sizes, strict=True) for size in pair]  # each dimension: how often, then the dimension
+    once = [size for each in sizes for size in (1, each)]
+    return [("copy", out.view(both), (x.reshape(once).expand(both),))]
+
+
+def _slice_backward(out: Tensor, gradient: Tensor, sizes: Any, dim: int, start: int, end: int, step: int) -> list[Line]:
+    return [("copy", out, (0.0,)), ("copy", out[(slice(None),) * (dim % out.dim()) + (slice(start, end, step),)], (gradient,))]
+
+
+def _select_backward(out: Tensor, gradient: Tensor, sizes: Any, dim: int, index: int) -> list[Line]:
+    return [("copy", out, (0.0,)), ("copy", out.select(dim, index), (gradient,))]
+
+
 def _filled(out: Tensor, *args: Any, **kwargs: Any) -> list[Line]:
     return [("copy", out, (args[-1],))]
 
@@ -206,6 +222,9 @@ _MAKERS: dict[tuple[str, str], Callable[..., list[Line]]] = {
     ("amin", ""): _extreme("minimum"),
     ("amax", ""): _extreme("maximum"),
     ("cat", ""): _cat,
+    ("repeat", ""): _repeat,
+    ("slice_backward", ""): _slice_backward,
+    ("select_backward", ""): _select_backward,
     ("scalar_tensor", ""): _filled,
     ("full_like", ""): _filled,
     ("new_full", ""): _filled,

@@ -43,6 +43,10 @@ ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "and": lambda x, y: torch.logical_and(x > 0, y > 0).float(),
     "masked_fill": lambda x, y: x.masked_fill(y > 0, 2.0),
     "cat": lambda x, y: torch.cat((*torch.broadcast_tensors(x, y), y.expand_as(x + y)), dim=-1),
+    "repeat": lambda x, y: x.repeat(*[1] * (x.dim() - 2), 3, 1),
+    "repeat in a new dimension": lambda x, y: x.repeat(4, *[1] * (x.dim() - 2), 2, 1),
+    "back through a slice": lambda x, y: torch.ops.aten.slice_backward(x, [*x.shape[:-1], 2 * x.shape[-1] + 1], -1, 1, 2**63 - 1, 2),
+    "back through a choice": lambda x, y: torch.ops.aten.select_backward(x, [*x.shape[:1], 5, *x.shape[1:]], -x.dim(), 3),
     "in place": lambda x, y: x.expand_as(x + y).clone().add_(y).mul_(2.0).clamp_(-1, 1),
 }
 OPERANDS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
