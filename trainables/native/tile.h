@@ -190,15 +190,45 @@ INLINE vec tanh_of(vec x) {
 
 static int whole(int count) { return (count + SUMMED - 1) / SUMMED * SUMMED; } /* lanes in use; those past the batch hold zeros */
 
+typedef float four __attribute__((vector_size(16)));
+typedef int32_t four_places __attribute__((vector_size(16)));
+
+INLINE four four_from(const float *from) {
+    four x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+/* Four numbers each at `from`, `from` + `row`, ... -> the four columns of that, `column` apart. */
+INLINE void transpose_four(const float *from, int64_t row, float *to, int64_t column) {
+    const four a = four_from(from), b = four_from(from + row), c = four_from(from + 2 * row), d = four_from(from + 3 * row);
+    const four_places low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, left = {0, 1, 4, 5}, right = {2, 3, 6, 7};
+    const four ab = __builtin_shuffle(a, b, low), cd = __builtin_shuffle(c, d, low);
+    const four ab_high = __builtin_shuffle(a, b, high), cd_high = __builtin_shuffle(c, d, high);
+    const four columns[4] = {__builtin_shuffle(ab, cd, left), __builtin_shuffle(ab, cd, right), __builtin_shuffle(ab_high, cd_high, left),
+                             __builtin_shuffle(ab_high, cd_high, right)};
+    for (int i = 0; i < 4; i++) memcpy(to + i * column, columns + i, sizeof(four));
+}
+
+/* [rows, columns] with steps `row` and 1 -> the same with steps 1 and `column`. The last block of four may overlap the one before it. */
+static void transposed_to(const float *from, int64_t row, int rows, int columns, float *to, int64_t column) {
+    int done = 0;
+    if (columns >= 4)
+        for (; done + 4 <= rows; done += 4)
+            for (int c = 0; c < columns; c += 4) {
+                const int at = c + 4 <= columns ? c : columns - 4;
+                transpose_four(from + done * row + at, row, to + at * column + done, column);
+            }
+    for (; done < rows; done++)
+        for (int c = 0; c < columns; c++) to[c * column + done] = from[done * row + c];
+}
+
 /* `count` rows of a batch -> the columns of a tile, zeros in the lanes past them; and back. */
 static void tile_from(const float *from, int64_t row, int size, int count, float *tile) {
-    for (int b = 0; b < count; b++)
-        for (int c = 0; c < size; c++) tile[c * TILE + b] = from[b * row + c];
-    for (int b = count; b < whole(count); b++)
-        for (int c = 0; c < size; c++) tile[c * TILE + b] = 0;
+    transposed_to(from, row, count, size, tile, TILE);
+    for (int c = 0; c < size && count < whole(count); c++) memset(tile + c * TILE + count, 0, sizeof(float) * (size_t)(whole(count) - count));
 }
 
 static void batch_from(const float *tile, int64_t row, int size, int count, float *to) {
-    for (int b = 0; b < count; b++)
-        for (int c = 0; c < size; c++) to[b * row + c] = tile[c * TILE + b];
+    transposed_to(tile, TILE, size, count, to, row);
 }

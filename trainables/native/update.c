@@ -6,16 +6,16 @@
 
 /* ---- Philox4x32-10 (Salmon et al. 2011) as in trainables/tensors/streams.py: counter (lane, update, update >> 32, 0), key per member ---- */
 
-enum { LANES = 16 }; /* counters that go together; word w of counter i is draw 4 i + w */
+enum { LANES = 64 }; /* counters that go together; word w of counter i is draw 4 i + w */
 
 static void philox(uint32_t lane, uint64_t update, const int64_t key[2], uint32_t word[4 * LANES]) {
     uint32_t c0[LANES], c1[LANES], c2[LANES], c3[LANES], k0 = (uint32_t)key[0], k1 = (uint32_t)key[1];
     for (int i = 0; i < LANES; i++) c0[i] = lane + i, c1[i] = (uint32_t)update, c2[i] = (uint32_t)(update >> 32), c3[i] = 0;
     for (int round = 0; round < 10; round++, k0 += 0x9E3779B9, k1 += 0xBB67AE85)
         for (int i = 0; i < LANES; i++) {
-            const uint64_t p0 = (uint64_t)c0[i] * 0xD2511F53, p1 = (uint64_t)c2[i] * 0xCD9E8D57;
-            c0[i] = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0, c1[i] = (uint32_t)p1;
-            c2[i] = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1, c3[i] = (uint32_t)p0;
+            const uint32_t a = c0[i], b = c2[i]; /* the two halves of a product apart: so the compiler makes vectors of them */
+            c0[i] = (uint32_t)(((uint64_t)b * 0xCD9E8D57) >> 32) ^ c1[i] ^ k0, c1[i] = b * 0xCD9E8D57;
+            c2[i] = (uint32_t)(((uint64_t)a * 0xD2511F53) >> 32) ^ c3[i] ^ k1, c3[i] = a * 0xD2511F53;
         }
     for (int i = 0; i < LANES; i++) word[4 * i] = c0[i], word[4 * i + 1] = c1[i], word[4 * i + 2] = c2[i], word[4 * i + 3] = c3[i];
 }
