@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from service.cli import arguments as shared
-from service.planning.options import DEVICES, TrainingOptions, executions
+from service.planning.options import DEVICES, HOURS, TrainingOptions, executions, flag
 from service.planning.run_settings import RunSettings
 from trainables import project
 from trainables.environments import named_modules
@@ -33,6 +33,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", every, type=shared.positive, metavar="UPDATES")
     stalled = "end a worker that has made no progress for so long, and try its trials again (default: never; it is named)"
     add("--stalled-after", stalled, type=_seconds, metavar="SECONDS")
+    add("--max-hours", "end at a checkpoint after so many hours; run it again to go on", metavar="H")
+    add("--max-core-hours", "the same when the stacks of this run have held cores for so many hours in all", metavar="H")
+    add("--max-gpu-hours", "the same of GPUs, by their shares", metavar="H")
+    add("--until", "the same at this time of day, e.g. 07:00 by this machine's clock or 07:00+02:00", metavar="HH:MM")
     shared.imports(parser)
 
 
@@ -55,6 +59,7 @@ def origin(parser: argparse.ArgumentParser) -> None:
 def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The training options that were typed, and the modules in $WINNOW_IMPORT."""
     typed = {field.name: getattr(arguments, field.name) for field in fields(TrainingOptions) if hasattr(arguments, field.name)}
+    typed |= {name: _hours(name, typed[name]) for name in HOURS if name in typed}
     modules = named_modules(typed.get("imports", ()))
     return typed | ({"imports": modules} if modules else {})
 
@@ -89,6 +94,13 @@ def _seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError
     return value
+
+
+def _hours(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{flag(name)} {text!r} is no number of hours above 0") from None
 
 
 def _fraction(text: str) -> float:

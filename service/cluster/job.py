@@ -8,11 +8,14 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from search_spaces.sweep import expand, load_sweep, override
+from service.planning import clock
+from service.planning.description import limits
 from service.planning.provenance import PACKAGES, ROOT, names_of_ours, revision
 from service.planning.run_settings import RunSettings
 from service.terminal.redaction import holds_secret, redact
@@ -42,6 +45,8 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     and where no job server answers. Ray takes a token, where the cluster wants one, from its own variables.
     """
     expand(override(load_sweep(name), settings.overrides))
+    if (until := settings.options.until) is not None:  # the cluster's clock may be in another zone
+        settings = replace(settings, options=replace(settings.options, until=clock.with_zone(until)))
     told = _sent(name)
     if settings.study_storage and holds_secret(settings.study_storage):
         raise UserError(f"--study-storage holds a secret, {SHOWN}; set WINNOW_STUDY_STORAGE in the cluster's environment")
@@ -51,6 +56,8 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     handed_on, code = environment(), shipped()
     if said := _described(code):
         print(said, flush=True)
+    if said := limits(settings.options):
+        print(f"limits: {said}", flush=True)
     server = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
     shown = redact(server)
     with waiting(f"handing the job over to {shown}"):

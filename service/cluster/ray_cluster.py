@@ -76,6 +76,7 @@ STARTS = 3
 AHEAD = 1  # stacks that wait in Ray for a free worker, so that a warm one gets its next stack at once
 WATCH = 0.5  # seconds between two looks whether an embedded Ray is alive
 RECOUNT = 5.0  # seconds between two looks at how large the cluster is
+COMMIT_AT_LIMIT = 60.0  # seconds that workers have to commit what they have done when the run has reached a limit
 COMMIT = 1.2  # seconds after a signal that workers have to commit what they have done; service/terminal/signals.py waits for no more
 LOOK = 0.02  # seconds between two looks whether they have
 
@@ -91,6 +92,8 @@ class Conductor(Protocol):
     def idle(self) -> None: ...
     def silent(self) -> list[Stack]: ...
     def stalled(self) -> list[Stack]: ...
+    def spent(self) -> bool: ...
+    def end(self) -> None: ...
     def left(self, stack: Stack, update: int, kept: int) -> None: ...
 
 
@@ -169,7 +172,7 @@ class Cluster:
             run_config=tune.RunConfig(
                 name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
                 storage_path=str(paths.ray_results(storage)),
-                callbacks=[_News(source)],
+                callbacks=[_News(source, partial(_let_commit, run, source, COMMIT_AT_LIMIT))],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),  # tried again by the conductor, which knows why it failed
                 verbose=0,
@@ -180,7 +183,7 @@ class Cluster:
         except KeyboardInterrupt:
             with contextlib.suppress(Exception):  # Ray may have died: then the checkpoints are what there is
                 if not self._dead:
-                    _let_commit(run, source)
+                    _let_commit(run, source, COMMIT)
             raise
         except Exception:
             # What the conductor raised is raised below as it was; Tune wraps some of it in errors of its own.
@@ -190,10 +193,9 @@ class Cluster:
             raise source.trouble
 
 
-def _let_commit(run: str, source: _Source) -> None:
-    """Ask the workers to leave, and wait for a little over a second until all have committed what they have done. A second signal ends
-    the wait."""
-    until, waited_for = time.monotonic() + COMMIT, {leaves(run, source.stacks[id]): source.stacks[id] for id in source.running}
+def _let_commit(run: str, source: _Source, patience: float) -> None:
+    """Ask the workers to leave, and wait at most so many seconds until all have committed what they have. A second signal ends it."""
+    until, waited_for = time.monotonic() + patience, {leaves(run, source.stacks[id]): source.stacks[id] for id in source.running}
     internal_kv._internal_kv_put(leaves(run), b"", namespace=NAMESPACE)
     while waited_for and time.monotonic() < until and not signals.hurried():
         for key in waited_for.keys() & internal_kv._internal_kv_list(leaves(run) + b"/", namespace=NAMESPACE):
@@ -357,8 +359,8 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
 class _News(tune.Callback):  # type: ignore[misc]
     """Tune's events in the conductor's words: stacks, not ray_trials."""
 
-    def __init__(self, source: _Source) -> None:
-        self._source, self._calls = source, workers.Calls()
+    def __init__(self, source: _Source, let_commit: Callable[[], None]) -> None:
+        self._source, self._let_commit, self._calls = source, let_commit, workers.Calls()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._source.running[trial.trial_id] = trial
@@ -379,6 +381,9 @@ class _News(tune.Callback):  # type: ignore[misc]
         self._calls.call(self._training(self._source.tell(self._source.conductor.silent)))
         for ray_trial in self._training(self._source.tell(self._source.conductor.stalled)).values():
             workers.end(ray_trial)
+        if self._source.tell(self._source.conductor.spent):
+            self._let_commit()
+            self._source.tell(self._source.conductor.end)
 
     def _training(self, stacks: list[Stack]) -> dict[str, Any]:
         """The ray_trials that train these stacks, by id."""

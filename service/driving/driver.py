@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.driving.elsewhere import Elsewhere
+from service.driving.limits import LimitReachedError, Limits
 from service.driving.live_line import Progress
 from service.driving.silence import Silence
 from service.ledger import stop_requests
-from service.ledger.ledger import TERMINAL
+from service.ledger.ledger import LIMIT, TERMINAL
 from service.ledger.manifest import Manifest
 from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
@@ -60,6 +61,7 @@ class Driver:
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
         self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
+        self._limits, self._limit = Limits(self._options), ""
         self._elsewhere = Elsewhere(storage, plan.name)
         self.waits_for: dict[str, str] = {}  # trials that another sweep trains now, by key, and that sweep
         self._look = 0.0  # when to look after them next
@@ -133,6 +135,7 @@ class Driver:
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
+        self._limits.started(stack)
         self._silence.started(stack, now)
         for trial in stack.trials:
             self._progress.start(trial.key, self._from.get(trial.key, 0), now)
@@ -154,6 +157,7 @@ class Driver:
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:
         """Record each member's end: what its spool says, else the failure that ended the stack; one fsync for all."""
+        self._limits.ended(stack, news.get("seconds"))
         failure = self._silence.ended(stack) or news.get("failure") or {"reason": "error", "message": "the stack ended without a reason"}
         self._hear(stack)
         self._unheard.pop(stack.lead.key, None)
@@ -183,6 +187,20 @@ class Driver:
             self._adaptive.settle()
         self.idle()
 
+    def spent(self) -> bool:
+        """Whether the run has reached a limit before it is done: the workers are then to commit what they have, and `end` is called."""
+        if not self._limit and self.has_more():
+            self._limit = self._limits.reached(self.device)
+        return bool(self._limit)
+
+    def has_more(self) -> bool:
+        """Whether anything is left to train, now or later."""
+        return self.busy() or bool(self._adaptive and self._adaptive.left)
+
+    def end(self) -> None:
+        """Raise LimitReachedError."""
+        raise LimitReachedError(self._limit)
+
     def left(self, stack: Stack, update: int, kept: int) -> None:
         """A worker has left because we leave: its stack had reached `update`, of which a checkpoint has `kept`."""
         self._left |= {trial.key: {"update": update, "kept": kept} for trial in stack.trials if update}
@@ -190,7 +208,10 @@ class Driver:
     def leave(self) -> None:
         """Give back what is leased and not ended, so that the manifest names no worker that is gone. Idempotent."""
         leased = [key for key in self._manifest.ledger.keys_in("leased") if key in self._trials]
-        self._manifest.record("planned", {key: {"reason": "interrupted", **self._reached(key)} for key in leased})
+        why = {"reason": LIMIT, "message": self._limit} if self._limit else {"reason": "interrupted"}
+        self._manifest.record("planned", {key: {**why, **self._reached(key)} for key in leased})
+        if self._limit:
+            self._manifest.end_at_limit(self._limit)
 
     def _leave_to_others(self, stack: Stack, theirs: Mapping[str, str]) -> None:
         """Wait for what other sweeps train, and make another stack of the rest."""

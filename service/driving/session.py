@@ -15,11 +15,12 @@ from typing import Any
 
 from service.cluster import address, own_job
 from service.driving.driver import Driver
+from service.driving.limits import LimitReachedError
 from service.driving.listener import Fenced
 from service.ledger.claims import Permit
 from service.ledger.errors import GoneError
 from service.ledger.heartbeat import Heartbeat
-from service.ledger.ledger import Ledger
+from service.ledger.ledger import LIMIT, Ledger
 from service.ledger.manifest import Manifest
 from service.planning import devices
 from service.planning.data_here import DataHere, other_code, refuse
@@ -71,7 +72,11 @@ def run(plan: Plan, storage: Path) -> int:
         with session:
             session.driver.prepare()
             if session.driver.has_work():
-                session.train(partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=settings.options.checkpoint_every))
+                listen = partial(Fenced, permit=session.permit, origin=origin, checkpoint_every=settings.options.checkpoint_every)
+                try:
+                    session.train(listen)
+                except LimitReachedError as error:
+                    return session.limited(error.limit)
             tracked = session.show()
     except (Exception, KeyboardInterrupt) as error:
         if (code := _ended(error, session, name, storage)) is None:
@@ -198,18 +203,11 @@ class Session:
         """Ship the rest, and show the results or why there are none; returns whether MLflow holds everything.
 
         Raises SupersededError where another driver has taken over, GoneError where the storage is gone."""
-        self._check_lease()
-        self.driver.last_line()
-        with waiting("shipping the rest to MLflow"):
-            shipped = self._shipping.finish(PATIENCE, while_it_gets_on=True)
-        name, trouble = self._plan.name, self._shipping.trouble
-        if not shipped:
-            sync = command("sync", name, storage=self._storage)
-            rest = "" if "--restore`" in trouble else f", `{sync}` ships the rest"
-            print(f"MLflow did not take everything ({trouble}); nothing is lost{rest}")
+        if not self._ship_rest():
             return False
         for line in self._shipping.left_alone:
             print(line)
+        name = self._plan.name
         try:
             if self._adaptive:
                 show_search(name, self._adaptive.findings(), self._tracking, self._storage)
@@ -222,6 +220,31 @@ class Session:
             print(f"{error}; nothing is lost, `{command('results', name, *words, storage=self._storage)}` shows the results")
             return False
         return not self._shipping.left_alone
+
+    def _ship_rest(self) -> bool:
+        """Ship what is not in MLflow yet; False, after one line, where it does not take everything."""
+        self._check_lease()
+        self.driver.last_line()
+        with waiting("shipping the rest to MLflow"):
+            shipped = self._shipping.finish(PATIENCE, while_it_gets_on=True)
+        if not shipped:
+            trouble, sync = self._shipping.trouble, command("sync", self._plan.name, storage=self._storage)
+            rest = "" if "--restore`" in trouble else f", `{sync}` ships the rest"
+            print(f"MLflow did not take everything ({trouble}); nothing is lost{rest}")
+        return shipped
+
+    def limited(self, limit: str) -> int:
+        """Ship the rest, and say which limit has ended the run and what continues it; returns the exit code, that of an interruption.
+
+        Raises SupersededError and GoneError as `show`."""
+        if self._ship_rest() and not self._shipping.left_alone:
+            with contextlib.suppress(TrackingError):
+                parent = self._tracking.parent_run(self._plan.name)
+                self._tracking.set_state(parent, "planned", {"reason": LIMIT, "message": limit})
+        kept = self.kept()
+        said = f"limit reached ({limit})" + (f"; {kept}" if kept else "")
+        print(f"{said}; `{self.command}` continues from the checkpoints", flush=True)
+        return INTERRUPTED
 
     def kept(self) -> str:
         """How much of the work of the trials that were given back is kept, in words; empty where none were in training."""

@@ -25,8 +25,8 @@ NEVER, ONLY_THERE = "never run", ""
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A sweep. `state` here: running, finished, unfinished, never run, or empty where only MLflow holds it; `age` is in seconds since it
-    last changed. `mlflow` is the status of its newest run there, empty without one, begun `mlflow_age` seconds ago."""
+    """A sweep. `state` here: running, finished, unfinished, limit reached, never run, or empty where only MLflow holds it; `age` is in
+    seconds since it last changed. `mlflow` is the status of its newest run there, empty without one, begun `mlflow_age` seconds ago."""
 
     sweep: str
     state: str
@@ -72,7 +72,8 @@ def _listed(name: str, ledger: Ledger | None, run: Any, storage: Path, now: floa
         return Listed(**about)
     count: Mapping[str, int] = Counter(entry.state for entry in ledger.entries.values())
     left = sum(number for state, number in count.items() if state not in TERMINAL)
-    state = "running" if lease.alive(storage, name) else "unfinished" if left else "finished"
+    ended = ("limit reached" if ledger.limit else "unfinished") if left else "finished"
+    state = "running" if lease.alive(storage, name) else ended
     times = [event.time for entry in ledger.entries.values() for event in entry.events[-1:]]
     about |= {"state": state, "done": count["done"], "trials": len(ledger.entries), "failed": count["failed"] + count["diverged"]}
     return Listed(**about, age=max(0.0, now - max(times)) if times else None)

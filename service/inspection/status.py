@@ -61,6 +61,7 @@ class Status:
     since: str
     rows: tuple[Row, ...]
     resume: str  # the command that finishes it
+    limit: str = ""  # that ended its newest run, e.g. `--max-hours=2`
 
     @property
     def counts(self) -> dict[str, int]:
@@ -68,7 +69,7 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         rows = [asdict(row) for row in self.rows]
-        return {"sweep": self.sweep, "driver": self.driver, "since": self.since, "counts": self.counts, "trials": rows}
+        return {"sweep": self.sweep, "driver": self.driver, "since": self.since, "limit": self.limit, "counts": self.counts, "trials": rows}
 
 
 def ledger_of(name: str, storage: Path) -> Ledger:
@@ -90,13 +91,16 @@ def read(name: str, storage: Path) -> Status:
     silent = _silent(name, storage) if about else {}
     begun = {folder.name for folder in paths.trials(storage).glob("*")}
     rows = tuple(_row(key, entry, storage, key in begun, silent.get(key)) for key, entry in ledger.entries.items())
-    return Status(name, about.get("owner", ""), about.get("since", ""), rows, command("resume", name, storage=storage))
+    resume = command("resume", name, storage=storage)
+    return Status(name, about.get("owner", ""), about.get("since", ""), rows, resume, "" if about else ledger.limit)
 
 
 def describe(status: Status) -> str:
     """Counts first, then a line for each trial that is training, waits to be retried, or failed."""
     counts = ", ".join(f"{count} {word(state, bool(status.driver))}" for state, count in status.counts.items())
     driver = f"run by {status.driver} since {status.since}" if status.driver else "nobody runs it now"
+    if status.limit:
+        driver = f"limit reached ({status.limit})"
     if not status.driver and status.counts.keys() & {"planned", "leased"}:
         driver += f"; `{status.resume}` finishes it"
     lines = [f"{status.sweep}: {counts}; {driver}"]

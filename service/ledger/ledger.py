@@ -23,6 +23,7 @@ TRANSITIONS: dict[str, tuple[str, ...]] = {
     "stopped": ("planned",),  # another sweep has finished it since
     "done": (),
 }
+LIMIT = "limit"  # why a trial was given back, or a sweep ended: the run had used what it may
 TERMINAL = ("done", "failed", "diverged", "stopped")
 
 
@@ -92,6 +93,7 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self.epoch = 0
         self.owner = ""
+        self.limit = ""  # that ended the newest run, e.g. `--max-hours=2`; empty where none did
         self.settings: Mapping[str, Any] = {}  # of the newest run; empty where older code wrote the journal
 
     def apply(self, event: Event) -> None:
@@ -100,7 +102,7 @@ class Ledger:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
         if event.state == "opened":
             self.epoch, self.owner = event.epoch, str(event.detail.get("owner", "?"))
-            self.settings = event.detail.get("settings", {})
+            self.settings, self.limit = event.detail.get("settings", {}), str(event.detail.get("limit", ""))
             return
         entry = self.entries.get(event.key)
         now = entry.state if entry else ""

@@ -57,6 +57,11 @@ class Manifest:
         """Record trials that are new to the journal as planned."""
         self.record("planned", {t.key: {"trial": t.to_json()} for t in trials if t.key not in self.ledger.entries})
 
+    def end_at_limit(self, limit: str) -> None:
+        """Record that this epoch's run ends because it has reached `limit`."""
+        about = {"owner": self.lease.owner, "settings": self.ledger.settings, "limit": limit}
+        self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail=about)])  # which older code reads, too
+
     def close(self) -> None:
         """End the epoch and close the journal. Idempotent."""
         self.lease.release()

@@ -9,6 +9,8 @@ from typing import Any
 
 from search_spaces.sweep.ranges import Range
 from search_spaces.sweep.sweep import VARIED, Sweep
+from service.planning import clock
+from service.planning.options import HOURS, TrainingOptions
 from service.planning.plan import Plan
 from service.terminal.words import duration
 from trainables.datasets import local
@@ -42,7 +44,16 @@ def describe(plan: Plan) -> str:
     if todo or plan.left:
         rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
         lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} dense updates/s of a stack")
+    if (todo or plan.left) and (said := limits(plan.settings.options)):
+        lines.append(f"  {'limits':<12}{said}")
     return "\n".join(lines)
+
+
+def limits(options: TrainingOptions) -> str:
+    """The limits of a run: `until 07:00 tomorrow, in 9 h 12 min; 40 core-hours`; empty without one."""
+    given = {name: value for name in HOURS if (value := getattr(options, name)) is not None}
+    hours = [f"{value:g} {name.removeprefix('max_').replace('_', '-')}" for name, value in given.items()]
+    return "; ".join(([f"until {clock.meant(options.until)}"] if options.until else []) + hours)
 
 
 def _of_the_file(plan: Plan) -> list[str]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from service.planning import clock
 from trainables import plugins
 from trainables.errors import UserError, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
+HOURS = ("max_hours", "max_core_hours", "max_gpu_hours")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,10 @@ class TrainingOptions:
     checkpoint_every: int = 5_000  # updates
     tf32: bool = False
     stalled_after: float | None = None  # seconds of silence after which a worker is ended and its trials are tried again; None: never
+    max_hours: float | None = None  # a run ends at a checkpoint when it has taken so long, None: never; so it is with the next three
+    max_core_hours: float | None = None  # of the cores that its stacks held
+    max_gpu_hours: float | None = None  # of the shares of GPUs that its stacks held
+    until: str | None = None  # a time of day, by this machine's clock or with its distance from UTC
     imports: tuple[str, ...] = ()  # modules that register environments; no other is imported for one
 
     def __post_init__(self) -> None:
@@ -40,6 +46,11 @@ class TrainingOptions:
                 raise UserError(f"{flag(name)} {value} is less than 1")
         if self.stalled_after is not None and not self.stalled_after > 0:
             raise UserError(f"{flag('stalled_after')} {self.stalled_after:g} is not above 0")
+        for name in HOURS:
+            if (hours := getattr(self, name)) is not None and not 0 < hours < float("inf"):
+                raise UserError(f"{flag(name)} {hours:g} is no number of hours above 0")
+        if self.until is not None:
+            clock.check(self.until)
         if not 0 < self.gpu_fraction <= 1:
             raise UserError(f"{flag('gpu_fraction')} {self.gpu_fraction} is outside (0, 1]")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from service.ledger.ledger import LIMIT
 from service.spool.scores import RETURN, SCORE
 from service.tracking.runs import RunRow
 
@@ -21,7 +22,7 @@ def metric_of(rows: Iterable[RunRow]) -> str:
 
 
 def outcome(row: RunRow | None, metric: str) -> Outcome:
-    """The last score, or `missing`, `not finished`, `interrupted`, `stopped at N`, `failed: reason` or `no number`."""
+    """The last score, or `missing`, `not finished`, `interrupted`, `limit reached`, `stopped at N`, `failed: reason` or `no number`."""
     if row is None:
         return MISSING
     if row.tags.get("winnow.state") == "stopped":
@@ -31,4 +32,6 @@ def outcome(row: RunRow | None, metric: str) -> Outcome:
     score = row.metrics.get(metric, math.nan)
     if row.status == "FINISHED" and not math.isnan(score):
         return score
+    if row.status == "KILLED" and row.tags.get("winnow.reason") == LIMIT:
+        return "limit reached"
     return WORDS.get(row.status, MISSING)

@@ -10,3 +10,9 @@ def duration(seconds: float) -> str:
             value = seconds / length
             return f"{value:.1f} {unit}" if unit == "h" and value < 10 else f"{value:.0f} {unit}"
     return f"{seconds / 86_400:.0f} d"
+
+
+def hours_and_minutes(seconds: float) -> str:
+    """`9 h 12 min`, `12 min`, `less than a minute`."""
+    hours, minutes = divmod(int(seconds // 60), 60)
+    return " ".join([f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes)) or "less than a minute"

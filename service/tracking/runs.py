@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.ledger.ledger import LIMIT
 from service.storage.identity import existing_identity, identity_of
 from service.tracking.connection import DeletedError
 from service.tracking.experiment import Experiment
@@ -118,6 +119,11 @@ class Tracking(Experiment):
     def state_of(self, run_id: str) -> str:
         """The state last set on a run."""
         return str(self._connected().get_run(run_id).data.tags.get("winnow.state", ""))
+
+    def limit_of(self, run_id: str) -> str:
+        """The limit at which a sweep's newest run has ended; empty where it has not ended at one."""
+        tags = self._connected().get_run(run_id).data.tags
+        return str(tags.get("winnow.message", "")) if tags.get("winnow.reason") == LIMIT else ""
 
     def log(self, run_id: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
         """Log points and tags in as few calls as MLflow allows; each costs 20 ms on an embedded database."""

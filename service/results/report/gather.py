@@ -57,6 +57,8 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
         notes += about_it
         if others := tracking.others_note(sweep, known[sweep]):
             notes.append(others)
+        if limit := tracking.limit_of(known[sweep]):
+            notes.append(f"{sweep}: limit reached ({limit}); its newest run has ended before everything was done")
         if deleted := tracking.deleted(known[sweep]):
             notes.append(f"{sweep}: {deleted} runs were deleted in MLflow; `winnow sync {sweep} --restore` brings them back")
     trials, left_out = {}, []

@@ -136,8 +136,16 @@ def connect(options: Any) -> Iterator[Any]:
                 trainable.setup({"stack": trials}, storage=str(storage), listen=listen, options=self.options, work=work)
                 while not (news := trainable.step()).get("done"):
                     conductor.reported(stack, news)
+                    if "rate" in news and conductor.spent():  # updates were made, so that each run gets on
+                        trainable._leave.asked = True
+                        while not trainable.step().get("done"):
+                            pass
+                        conductor.left(stack, trainable._leave.update, trainable._leave.kept)
+                        conductor.end()
                 conductor.ended(stack, news)
                 conductor.idle()
+                if conductor.spent():
+                    conductor.end()
 
     yield Inline(replace(options, device="cpu"))
 

@@ -61,6 +61,9 @@ CASES = {
     "field of a search": (["td3bc_adaptive", "--set", "search.stopp=asha"], "no override 'search.stopp'; there are: datasets, algorithms"),
     "search of a grid": (["smoke", "--set", "search.stop=asha"], "no override 'search.stop'; there are: datasets, algorithms"),
     "pruner of a search": (["td3bc_adaptive", "--set", "pruners=snap"], "no pruner 'snap'; there are: dense, "),
+    "limit": (["smoke", "--max-hours=soon"], "--max-hours 'soon' is no number of hours above 0"),
+    "limit's range": (["smoke", "--max-core-hours=-1"], "--max-core-hours -1 is no number of hours above 0"),
+    "time of day": (["smoke", "--until=7am"], "--until '7am' is no time of day, from 00:00 to 23:59, e.g. 07:00 or 07:00+02:00"),
     "dataset's form": (["smoke", "--set", "datasets=hopper"], "dataset 'hopper' is not a Minari id"),
     "dataset of ours": (
         ["smoke", "--set", "datasets=winnow/ant/expert-v0"],

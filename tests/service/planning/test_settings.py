@@ -20,7 +20,7 @@ from trainables.errors import UserError
 
 OTHER = {
     "device": "cpu", "execution": "dense", "stack_size": 3, "max_concurrent": 2, "gpu_fraction": 0.25, "checkpoint_every": 50, "tf32": True,
-    "stalled_after": 90.0,
+    "stalled_after": 90.0, "max_hours": 2.0, "max_core_hours": 40.0, "max_gpu_hours": 1.5, "until": "07:00",
     "imports": ("my_envs",),
 }  # fmt: skip
 SETTINGS = RunSettings(
@@ -43,7 +43,9 @@ def test_the_test_changes_every_option() -> None:
     assert all(OTHER[field.name] != field.default for field in fields(TrainingOptions))
 
 
-@pytest.mark.parametrize("names", [names for count in (0, 1, 8) for names in itertools.combinations(OTHER, count)], ids=", ".join)
+@pytest.mark.parametrize(
+    "names", [names for count in (0, 1, len(OTHER) - 1) for names in itertools.combinations(OTHER, count)], ids=", ".join
+)
 def test_options_are_rendered_as_they_are_typed(names: tuple[str, ...]) -> None:
     options = TrainingOptions(**{name: OTHER[name] for name in names})
     assert len(options.words()) == len(names)
@@ -126,6 +128,10 @@ def test_what_older_and_newer_code_stored_can_be_read() -> None:
         ({"max_concurrent": -1}, "--max-concurrent -1 is less than 1"),
         ({"checkpoint_every": 0}, "--checkpoint-every 0 is less than 1"),
         ({"stalled_after": 0.0}, "--stalled-after 0 is not above 0"),
+        ({"max_hours": 0.0}, "--max-hours 0 is no number of hours above 0"),
+        ({"max_core_hours": float("nan")}, "--max-core-hours nan is no number of hours above 0"),
+        ({"max_gpu_hours": float("inf")}, "--max-gpu-hours inf is no number of hours above 0"),
+        ({"until": "24:00"}, "--until '24:00' is no time of day, from 00:00 to 23:59, e.g. 07:00 or"),
         ({"gpu_fraction": 1.5}, "--gpu-fraction 1.5 is outside"),
     ],
 )

@@ -1,0 +1,50 @@
+"""What a run may use, and what it has used: hours, core-hours and GPU-hours, and the time of day at which it ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from service.planning import clock
+from service.planning.options import HOURS, TrainingOptions, flag
+from trainables.trial import Stack
+
+PER_HOUR = 3600.0
+
+
+@dataclass
+class LimitReachedError(Exception):
+    """A run has used what it may; `limit` is the one, as it was typed: `--max-hours=2`."""
+
+    limit: str
+
+
+class Limits:
+    """Counts from construction on. A stack counts with the seconds that it reports at its end, and until then by this process's clock."""
+
+    def __init__(self, options: TrainingOptions) -> None:
+        self._options, self._begun = options, time.monotonic()
+        self._deadline = clock.deadline(options.until).timestamp() if options.until else None
+        self._seconds = 0.0  # of stacks that have ended
+        self._running: dict[str, float] = {}  # by the first trial's key: since when
+
+    def started(self, stack: Stack) -> None:
+        self._running[stack.lead.key] = time.monotonic()
+
+    def ended(self, stack: Stack, seconds: float | None) -> None:
+        """`seconds`: for how long the stack says that it has trained in this run; None where it did not come to say so."""
+        begun = self._running.pop(stack.lead.key, time.monotonic())
+        self._seconds += time.monotonic() - begun if seconds is None else seconds
+
+    def reached(self, device: str) -> str:
+        """The limit that this run has reached on `device`, as it is typed; empty where there is none."""
+        now = time.monotonic()
+        stacks = (self._seconds + sum(now - since for since in self._running.values())) / PER_HOUR
+        shares = {"max_hours": (now - self._begun) / PER_HOUR, "max_core_hours": stacks}
+        shares["max_gpu_hours"] = stacks * self._options.gpu_fraction if device == "cuda" else 0.0
+        for name in HOURS:
+            if (limit := getattr(self._options, name)) is not None and shares[name] >= limit:
+                return f"{flag(name)}={limit:g}"
+        if self._deadline is not None and time.time() >= self._deadline:  # the time of day that people see, whatever moves it
+            return f"--until={self._options.until}"
+        return ""
