@@ -56,6 +56,12 @@ def study_storage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study-storage", metavar="URL", help=help)
 
 
+def notify(parser: argparse.ArgumentParser) -> None:
+    """`--notify`."""
+    help = "a webhook to tell when the run is done, fails, stalls or ends at a limit; slack:URL in Slack's form (default $WINNOW_NOTIFY)"
+    parser.add_argument("--notify", metavar="URL", help=help)
+
+
 def done_trial(parser: argparse.ArgumentParser) -> None:
     """A trial that is done, and the storage."""
     completed(parser.add_argument("trial", metavar="RUN", help=DONE), completion.trials)

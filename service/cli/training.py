@@ -86,6 +86,7 @@ def run_settings(arguments: argparse.Namespace) -> RunSettings:
         study_storage=getattr(arguments, "study_storage", None),
         new_data=arguments.new_data,
         same_code=arguments.same_code,
+        notify=getattr(arguments, "notify", None),
     )
 
 

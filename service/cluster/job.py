@@ -50,6 +50,8 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     told = _sent(name)
     if settings.study_storage and holds_secret(settings.study_storage):
         raise UserError(f"--study-storage holds a secret, {SHOWN}; set WINNOW_STUDY_STORAGE in the cluster's environment")
+    if settings.notify:
+        raise UserError(f"the address of --notify is its secret, {SHOWN}; set WINNOW_NOTIFY in the cluster's environment")
     for given in (*settings.words(), storage or ""):
         if holds_secret(given):
             raise UserError(f"{redact(given)} holds a secret, {SHOWN}")

@@ -70,6 +70,10 @@ class_cache.ENV_VARS_TO_PROPAGATE = {
     name for name in class_cache.ENV_VARS_TO_PROPAGATE if not (secret_name(name) or name.startswith("AWS_"))
 }
 
+# Ray keeps a driver's command line with its job, for its page and its files.
+_command_line = ray._private.utils.get_entrypoint_name
+ray._private.utils.get_entrypoint_name = lambda: redact(_command_line())
+
 TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 STARTS = 3

@@ -51,13 +51,15 @@ class Driver:
         *,
         refresh: Callable[[Sequence[str]], None] = lambda keys: None,
         adaptive: Adaptive | None = None,
+        tell: Callable[[str, str], None] = lambda event, text: None,
     ) -> None:
-        """`refresh` brings the files of trials, by key, from where their workers left them; `adaptive` suggests more trials."""
+        """`refresh` brings the files of trials, by key, from where their workers left them; `adaptive` suggests more trials; `tell` takes
+        news of workers that stand still."""
         self.plan, self._manifest, self._storage, self._screen, self._refresh = plan, manifest, storage, screen, refresh
         self._adaptive, self._options = adaptive, plan.settings.options
         self._trials = {trial.key: trial for trial in plan.trials}
         self._todo = {trial.key: trial for trial in plan.todo}
-        self._progress, self._silence = Progress({}), Silence(storage, plan.name, screen, self._options.stalled_after)
+        self._progress, self._silence = Progress({}), Silence(storage, plan.name, screen, self._options.stalled_after, tell)
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
         self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet

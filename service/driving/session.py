@@ -6,7 +6,8 @@ import contextlib
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from service.cluster import address, own_job
 from service.driving.driver import Driver
 from service.driving.limits import LimitReachedError
 from service.driving.listener import Fenced
+from service.driving.news import News
+from service.driving.news import address as address_of_news
 from service.ledger.claims import Permit
 from service.ledger.errors import GoneError
 from service.ledger.heartbeat import Heartbeat
@@ -35,7 +38,7 @@ from service.storage.commands import command
 from service.terminal.display import Display
 from service.terminal.signals import INTERRUPTED, Leaving, blocked, ending
 from service.terminal.waiting import waiting
-from service.tracking.connection import DeletedError, TrackingError
+from service.tracking.connection import DeletedError, TrackingError, redacted
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
 from trainables.environments import name_modules
@@ -46,6 +49,7 @@ from trainables.trial import Trial
 PATIENCE = 60.0  # seconds that the end of a run waits for MLflow
 ASKING = 10.0  # seconds that training waits for MLflow's first answer, beside Ray's start
 HURRY = 0.5  # the same after a signal
+NEWS_PATIENCE = 30.0  # seconds that the end of a run waits until its news is told
 
 
 def run(plan: Plan, storage: Path) -> int:
@@ -59,6 +63,7 @@ def run(plan: Plan, storage: Path) -> int:
     if plan.todo or plan.left:
         devices.refuse(settings.options.device)
     address.check_usable()
+    news = News(address_of_news(settings.notify), name)
     studies = open_studies(plan.sweep, storage, settings.study_storage)
     origin = origins(plan.needs)
     if plan.absent or plan.not_opened:
@@ -67,7 +72,7 @@ def run(plan: Plan, storage: Path) -> int:
         origin |= origins(set(plan.needs) - origin.keys())
     refuse_other_origin(plan, storage)
     print(printable(describe(replace(plan, absent=()))), flush=True)
-    session = Session(plan, storage, studies)
+    session = Session(plan, storage, studies, news)
     try:
         with session:
             session.driver.prepare()
@@ -79,10 +84,14 @@ def run(plan: Plan, storage: Path) -> int:
                     return session.limited(error.limit)
             tracked = session.show()
     except (Exception, KeyboardInterrupt) as error:
-        if (code := _ended(error, session, name, storage)) is None:
-            raise
-        return code
-    return session.driver.exit_code() or (0 if tracked else 1)
+        with session.failing(error):
+            if (code := _ended(error, session, name, storage)) is None:
+                raise
+            return code
+    code = session.driver.exit_code() or (0 if tracked else 1)
+    session.tell("failed" if code else "done", "not all is well" if code else "done")
+    news.finish(NEWS_PATIENCE)
+    return code
 
 
 def _ended(error: BaseException, session: Session, name: str, storage: Path) -> int | None:
@@ -130,15 +139,15 @@ def refuse_other_origin(plan: Plan, storage: Path) -> None:
 class Session:
     """One driver's time with a sweep, from the lease to its release. Inside `with`, signals are handled and the lease is kept alive."""
 
-    def __init__(self, plan: Plan, storage: Path, studies: Any = None) -> None:
-        """`studies` is an open database for those of an adaptive sweep; without one they are in a file."""
-        self._plan, self._storage = plan, storage
+    def __init__(self, plan: Plan, storage: Path, studies: Any = None, news: News | None = None) -> None:
+        """`studies` is an open database for those of an adaptive sweep; without one they are in a file. `news` is told what happens."""
+        self._plan, self._storage, self._news = plan, storage, news or News("", plan.name)
         self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json()), Tracking(storage)
         self.permit = Permit(storage, plan.name, self._manifest.lease.epoch, self._manifest.lease.token)
         try:
             self._adaptive = self._search(studies)
             refresh = partial(trial_objects.refresh, storage)
-            self.driver = Driver(plan, self._manifest, storage, Display(), refresh=refresh, adaptive=self._adaptive)
+            self.driver = Driver(plan, self._manifest, storage, Display(), refresh=refresh, adaptive=self._adaptive, tell=self.tell)
         except BaseException:
             self._manifest.close()
             raise
@@ -243,8 +252,29 @@ class Session:
                 self._tracking.set_state(parent, "planned", {"reason": LIMIT, "message": limit})
         kept = self.kept()
         said = f"limit reached ({limit})" + (f"; {kept}" if kept else "")
-        print(f"{said}; `{self.command}` continues from the checkpoints", flush=True)
+        said = f"{said}; `{self.command}` continues from the checkpoints"
+        print(said, flush=True)
+        self.tell("limit", said)
+        self._news.finish(NEWS_PATIENCE)
         return INTERRUPTED
+
+    def tell(self, event: str, text: str) -> None:
+        """Put an event into the news, with how many trials are in which state."""
+        states = Counter(entry.state for entry in list(self._manifest.ledger.entries.values()))
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        self._news.tell(event, f"{text} ({counts})", trials=dict(states), command=self.command)
+
+    @contextlib.contextmanager
+    def failing(self, error: BaseException) -> Iterator[None]:
+        """What the error becomes inside is told as a failure, unless somebody has asked the driver to leave."""
+        asked = isinstance(error, KeyboardInterrupt) and self.leaving.code == INTERRUPTED
+        try:
+            yield
+        finally:
+            if not asked:
+                why = self.leaving.why if isinstance(error, KeyboardInterrupt) else redacted(error)
+                self.tell("failed", f"failed: {why}")
+                self._news.finish(HURRY if isinstance(error, KeyboardInterrupt) else NEWS_PATIENCE)
 
     def kept(self) -> str:
         """How much of the work of the trials that were given back is kept, in words; empty where none were in training."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,8 +25,11 @@ class Notes(Protocol):
 class Silence:
     """Which of the stacks in training are silent, by the key of their first trial; `limit` is in seconds, None for no limit."""
 
-    def __init__(self, storage: Path, sweep: str, screen: Notes, limit: float | None) -> None:
-        self._file, self._screen, self._limit = paths.silent(storage, sweep), screen, limit
+    def __init__(
+        self, storage: Path, sweep: str, screen: Notes, limit: float | None, tell: Callable[[str, str], None] = lambda event, text: None
+    ) -> None:
+        """`tell` takes the news of a worker that stands still: service/driving/news.py."""
+        self._file, self._screen, self._limit, self._tell = paths.silent(storage, sweep), screen, limit, tell
         self._pace = Pace()
         self._running: dict[str, Stack] = {}
         self._silent: dict[str, float] = {}  # seconds
@@ -57,7 +60,9 @@ class Silence:
         now = time.monotonic()
         silent = self._pace.silent(now)
         for key in silent.keys() - self._silent.keys():
-            self._screen.note(f"{self._running[key].lead.name}: its worker has been silent for {duration(silent[key])}, longer than usual")
+            said = f"{self._running[key].lead.name}: its worker has been silent for {duration(silent[key])}, longer than usual"
+            self._screen.note(said)
+            self._tell("stalled", said)
         if silent.keys() != self._silent.keys() or (silent and now - self._written > WRITE_EVERY):
             self._write(silent, now)
         self._silent = silent

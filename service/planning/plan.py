@@ -89,7 +89,7 @@ def plan_again(plan: Plan, storage: Path) -> Plan:
     settings = plan.settings
     if not settings.resumed:
         return make_plan(plan.name, settings, storage=storage)
-    changes = {"study_storage": settings.study_storage, "new_data": settings.new_data, "same_code": settings.same_code}
+    changes = {name: getattr(settings, name) for name in ("study_storage", "new_data", "same_code", "notify")}
     return resume_plan(plan.name, storage, vars(settings.options), **changes)
 
 

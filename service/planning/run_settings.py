@@ -9,7 +9,7 @@ from typing import Any
 
 from service.planning.options import TrainingOptions
 from service.storage.commands import command
-from service.terminal.redaction import redact
+from service.terminal.redaction import redact, redact_webhook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,7 @@ class RunSettings:
     """`overrides` are the `--set` values. `retry_failed`: failed trials are tried again. `fresh`: what other sweeps have done is
     trained again. `new_data`: what was trained on another version of a dataset is trained again on the one that is here. `same_code`:
     trials of other code are not continued. `study_storage`: the address of a database for an adaptive sweep's studies, in place of a file.
+    `notify`: the address of a webhook that is told what becomes of the run.
 
     `resumed`: the trials are all that the sweep has ever planned, not those of its file.
     """
@@ -29,6 +30,7 @@ class RunSettings:
     resumed: bool = False
     new_data: bool = False
     same_code: bool = False
+    notify: str | None = None
 
     @property
     def retries(self) -> bool:
@@ -41,6 +43,7 @@ class RunSettings:
             words = [f"--set={setting}" for setting in self.overrides] + words
             words += ["--retry-failed"] * self.retry_failed + ["--fresh"] * self.fresh
         words += ["--new-data"] * self.new_data + ["--same-code"] * self.same_code
+        words += [f"--notify={redact_webhook(self.notify)}"] if self.notify else []
         return words + ([f"--study-storage={redact(self.study_storage, {})}"] if self.study_storage else [])
 
     def command(self, name: str, storage: Path) -> str:
@@ -52,7 +55,7 @@ class RunSettings:
         return {
             "overrides": list(self.overrides), "options": self.options.to_json(), "retry_failed": self.retry_failed, "fresh": self.fresh,
             "study_storage": redact(self.study_storage, {}) if self.study_storage else None, "resumed": self.resumed,
-            "new_data": self.new_data, "same_code": self.same_code,
+            "new_data": self.new_data, "same_code": self.same_code, "notify": redact_webhook(self.notify) if self.notify else None,
         }  # fmt: skip
 
     @classmethod
@@ -67,4 +70,5 @@ class RunSettings:
             resumed=bool(value.get("resumed")),
             new_data=bool(value.get("new_data")),
             same_code=bool(value.get("same_code")),
+            notify=value.get("notify"),
         )

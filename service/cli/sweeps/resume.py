@@ -17,12 +17,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     training.options(parser)
     training.origin(parser)
     shared.study_storage(parser)
+    shared.notify(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.driving import session
     from service.planning.plan import resume_plan
 
-    changes = {name: getattr(arguments, name) for name in ("study_storage", "new_data", "same_code")}
+    changes = {name: getattr(arguments, name) for name in ("study_storage", "new_data", "same_code", "notify")}
     plan = resume_plan(arguments.sweep, storage, training.typed_options(arguments), **changes)
     return session.run(plan, storage)

@@ -16,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
     training.settings(parser)
     shared.study_storage(parser)
+    shared.notify(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:

@@ -16,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
     training.settings(parser)
     shared.study_storage(parser)
+    shared.notify(parser)
     parser.add_argument("--address", help="the cluster's job server (default $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)")
     parser.add_argument("--follow", action="store_true", help="show the job's output until it ends, and return 0 only if it succeeds")
 
