@@ -33,6 +33,7 @@ SETTINGS = {
     "storage": "WINNOW_STORAGE", "cache": "WINNOW_CACHE", "datasets": "MINARI_DATASETS_PATH", "tracking": "MLFLOW_TRACKING_URI",
     "experiment": "MLFLOW_EXPERIMENT_NAME", "study_storage": "WINNOW_STUDY_STORAGE", "import": "WINNOW_IMPORT",
 }  # fmt: skip
+PART = re.compile(r"(?P<whole>.+)\.part(?P<number>[1-9]\d{0,5})", re.S)
 FOLDERS = ("storage", "cache", "datasets")  # relative to the project
 
 
@@ -129,6 +130,8 @@ def named(sweep: str) -> str:
     """The name of a sweep that was given by its name or by its file's path, which this process and those that it starts then know.
 
     Raises UserError for a path that leads to no such file, or whose name cannot be a sweep's."""
+    if number := part(sweep):
+        return f"{named(whole(sweep))}.part{number}"
     if not (sweep.endswith(".py") or "/" in sweep):
         return sweep
     path, folder = Path(sweep).expanduser().absolute(), root()
@@ -147,8 +150,22 @@ def named(sweep: str) -> str:
     return path.stem
 
 
+def whole(sweep: str) -> str:
+    """The sweep whose trials a part trains: `quickstart` of `quickstart.part2`, and of itself."""
+    found = PART.fullmatch(sweep)
+    return found["whole"] if found else sweep
+
+
+def part(sweep: str) -> int:
+    """2 of `quickstart.part2`, a further driver's part of the sweep; 0 of the sweep itself."""
+    found = PART.fullmatch(sweep)
+    return int(found["number"]) if found else 0
+
+
 def typed(sweep: str) -> str:
     """A sweep as it is typed here: its name, or the path of one that was given by path."""
+    if number := part(sweep):
+        return f"{typed(whole(sweep))}.part{number}"
     path = given().get(sweep)
     if path is None:
         return sweep

@@ -33,7 +33,8 @@ def _theirs() -> dict[str, Path]:
 
 
 def load_sweep(name: str) -> Sweep:
-    """`SWEEP` of the sweep's file; raises UserError for a wrong name and for a file that declares no sweep."""
+    """`SWEEP` of the sweep's file, also of a part of it; raises UserError for a wrong name and for a file that declares no sweep."""
+    name = project.whole(name)
     if name not in sweep_names():
         raise unknown("sweep", name, sweep_names())
     file = _theirs().get(name) or f"search_spaces/{name}.py"

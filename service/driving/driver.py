@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from service.search.studies import Adaptive
 
 LOOK_EVERY = 2.0  # seconds, up to twice as many, between two looks at the sweeps that train what we wait for
+GOLDEN = 0.618  # multiples of it, modulo 1, are spread evenly, however many there are
 LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node or storage keeps failing
 
 
@@ -75,14 +76,17 @@ class Driver:
         self._stack_size = plan.stack_size
 
     def prepare(self) -> None:
-        """Bring the manifest up to the plan: new trials, those that another sweep has done, and those to try again."""
-        self._manifest.plan(self.plan.trials)
+        """Bring the manifest up to the plan: new trials, those that another sweep has done, and those to try again.
+
+        A part plans a trial when it hands it out, so that its manifest holds what it has trained."""
         ledger = self._manifest.ledger
+        if not self.plan.part:
+            self._manifest.plan(self.plan.trials)
         again = [*self.plan.elsewhere, *(trial.key for trial in self.plan.todo)]
         # The plan retries nothing that the search has stopped: such a trial is here only where another sweep has done it since.
         asked = [key for key in again if ledger.state(key) in ("failed", "diverged", "stopped")]
         self._manifest.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
-        reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) != "done"}
+        reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) not in ("", "done")}
         self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in reused.items()})
         if self._adaptive:
             self._todo |= {trial.key: trial for trial in self._adaptive.restore()}
@@ -103,6 +107,8 @@ class Driver:
         # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
         self._stack_size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
         self._pack(self._todo.values())
+        # Drivers that start at once on the same stacks would meet at each of them: a part begins somewhere else.
+        self._ready.rotate(-int(len(self._ready) * (self.plan.part * GOLDEN % 1)))
 
     def next(self) -> Stack | None:
         """The stack to train now; None where there is none, for now (`busy`) or for good."""
@@ -115,6 +121,10 @@ class Driver:
             self._look_elsewhere(now)
         while self._ready or self._suggest():
             stack = self._ready.popleft()
+            if done := self._elsewhere.done_by_parts(trial.key for trial in stack.trials):
+                self._take_over(done)
+                self._pack(trial for trial in stack.trials if trial.key not in done)
+                continue
             if theirs := self._elsewhere.training(trial.key for trial in stack.trials):
                 self._leave_to_others(stack, theirs)
                 continue
@@ -122,6 +132,7 @@ class Driver:
                 self._stop(asked)
                 self._pack(trial for trial in stack.trials if trial.key not in asked)
                 continue
+            self._manifest.plan(stack.trials)
             self._manifest.record("leased", {trial.key: {"size": len(stack)} for trial in stack.trials})
             # They may have looked before that and recorded after it. Of two that see each other now, both leave it and look again later.
             if theirs := self._elsewhere.training(trial.key for trial in stack.trials):
@@ -132,8 +143,8 @@ class Driver:
         return None
 
     def busy(self) -> bool:
-        """Whether there may be more to do later."""
-        return bool(self._out or self._again or self._ready or self.waits_for)
+        """Whether there may be more to do later. A part does not wait for what others train: the sweep's own driver does."""
+        return bool(self._out or self._again or self._ready or (self.waits_for and not self.plan.part))
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
@@ -235,13 +246,17 @@ class Driver:
         if not over:
             return
         done = self._elsewhere.done(over)
+        self._take_over(done)
+        self._pack(self._trials[key] for key in over if key not in done)
+
+    def _take_over(self, done: Mapping[str, str]) -> None:
+        """Record as done what other sweeps have done, as far as the manifest has it."""
         self._refresh(list(done))
-        self._manifest.record("done", {key: {"sweep": name} for key, name in done.items()})
+        self._manifest.record("done", {key: {"sweep": name} for key, name in done.items() if self._manifest.ledger.state(key)})
         for key in done:
             self._progress.end(key, "done")
         if self._adaptive:
             self._adaptive.settle()
-        self._pack(self._trials[key] for key in over if key not in done)
 
     def _reached(self, key: str) -> dict[str, int]:
         """How far a trial is and how much of that is kept, by its worker or else by the newest reports; nothing where none has come."""
@@ -268,11 +283,13 @@ class Driver:
         return self._silence.over_limit()
 
     def exit_code(self) -> int:
-        """0 where every trial of the plan is done, else 1.
+        """0 where every trial of the plan is done, else 1; of a part, every trial that it has trained.
 
         To a search, a stopped, diverged or infeasible trial is an answer, too, unless all are infeasible."""
         well = ("done", "stopped", "diverged") if self._adaptive else ("done",)
-        entries = [self._manifest.ledger.entries[key] for key in self._trials]
+        ledger = self._manifest.ledger
+        mine = ledger.entries.keys() - self.waits_for.keys() if self.plan.part else self._trials.keys()
+        entries = [ledger.entries[key] for key in self._trials if key in mine]
         if self._adaptive and not all(entry.infeasible for entry in entries):
             entries = [entry for entry in entries if not entry.infeasible]
         return 0 if all(entry.state in well for entry in entries) else 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from service.ledger import journal, lease, manifest
 from service.ledger.ledger import Ledger
 from service.planning.plan import done_elsewhere
+from trainables import project
 from trainables.errors import UserError
 
 
@@ -28,6 +29,16 @@ class Elsewhere:
     def done(self, keys: Iterable[str]) -> dict[str, str]:
         """Those of the trials that another sweep has done, running or not, and that sweep."""
         done = done_elsewhere(manifest.read_all(self._storage), self._name)
+        return {key: done[key] for key in keys if key in done}
+
+    def done_by_parts(self, keys: Iterable[str]) -> dict[str, str]:
+        """Those of the trials that another driver of the same sweep has done, and its part; reads nothing where there is no other."""
+        ledgers = {}
+        for name in journal.sweep_names(self._storage):
+            if name != self._name and project.whole(name) == project.whole(self._name):
+                with contextlib.suppress(UserError):  # damaged, which its own driver says
+                    ledgers[name] = manifest.read(self._storage, name)
+        done = done_elsewhere(ledgers, self._name)
         return {key: done[key] for key in keys if key in done}
 
     def _running(self) -> dict[str, Ledger]:

@@ -220,8 +220,8 @@ class Session:
         try:
             if self._adaptive:
                 show_search(name, self._adaptive.findings(), self._tracking, self._storage)
-            else:
-                show(name, self._plan.trials, self._tracking, self._storage)
+            elif trials := self._own_trials():
+                show(name, trials, self._tracking, self._storage)
         except DeletedError:  # of the sweep's run, which `left_alone` has named
             pass
         except TrackingError as error:  # MLflow went away meanwhile; what was trained is done all the same
@@ -275,6 +275,13 @@ class Session:
                 why = self.leaving.why if isinstance(error, KeyboardInterrupt) else redacted(error)
                 self.tell("failed", f"failed: {why}")
                 self._news.finish(HURRY if isinstance(error, KeyboardInterrupt) else NEWS_PATIENCE)
+
+    def _own_trials(self) -> tuple[Trial, ...]:
+        """The trials whose results are shown: the plan's, or those that a part has trained itself."""
+        if not self._plan.part:
+            return self._plan.trials
+        theirs = self._manifest.ledger.entries.keys() - self.driver.waits_for.keys()
+        return tuple(trial for trial in self._plan.trials if trial.key in theirs)
 
     def kept(self) -> str:
         """How much of the work of the trials that were given back is kept, in words; empty where none were in training."""

@@ -21,6 +21,7 @@ from service.planning.update_cost import price
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.storage.commands import command
+from trainables import project
 from trainables.datasets import local
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
@@ -60,6 +61,11 @@ class Plan:
     not_opened: tuple[str, ...] = ()
 
     @property
+    def part(self) -> int:
+        """The number of a further driver that trains the sweep's trials; 0 of the sweep's own."""
+        return project.part(self.name)
+
+    @property
     def todo(self) -> list[Trial]:
         return [trial for trial in self.trials if self.state[trial.key] not in TERMINAL]
 
@@ -73,6 +79,7 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input."""
     settings = settings or RunSettings()
     sweep = override(load_sweep(name), settings.overrides)
+    _refuse_part(name, sweep, settings)
     absent = absent_datasets(sweep.datasets)
     trial_objects.pull(storage)
     ledgers = manifest.read_all(storage, required=name)
@@ -211,6 +218,17 @@ def progress_of(storage: Path, trials: Sequence[Trial]) -> dict[str, int]:
     """The update that each trial would continue from, as committed in its spool; none for one that has not begun."""
     begun = {folder.name for folder in paths.trials(storage).glob("*")}
     return {key: max(0, spool.committed_update(spool.read(paths.spool(storage, key)))) for key in (t.key for t in trials) if key in begun}
+
+
+def _refuse_part(name: str, sweep: Sweep, settings: RunSettings) -> None:
+    """Raise UserError for a part of what one driver alone can train."""
+    if not project.part(name):
+        return
+    start = f"`winnow run {project.typed(project.whole(name))}` trains it"
+    if sweep.search:
+        raise UserError(f"{name}: an adaptive sweep has no parts, because one driver follows its studies; {start}")
+    if settings.fresh:
+        raise UserError(f"{name}: --fresh trains trials that belong to one sweep, so it has no parts; {start}")
 
 
 def _state(here: str, elsewhere: bool, retry: bool) -> str:

@@ -98,8 +98,8 @@ def sweeps(storage: Path) -> Path:
 
 
 def sweep(storage: Path, name: str) -> Path:
-    """The folder of a sweep; `name` is that of its file in search_spaces/."""
-    return sweeps(storage) / checked("sweep name", name, r"[A-Za-z0-9][A-Za-z0-9_]*")
+    """The folder of a sweep; `name` is that of its file in search_spaces/, or of a part of it."""
+    return sweeps(storage) / checked("sweep name", name, r"[A-Za-z0-9][A-Za-z0-9_]*(\.part[1-9][0-9]{0,5})?")
 
 
 def manifest(storage: Path, name: str) -> Path:
