@@ -115,6 +115,15 @@ class Cell:
         """Score over the dense score, paired by seed; None without common seeds, and where dense is not above 0."""
         return statistics.ratio(*np.array(self.pairs).T) if self.pairs and self.method != labels.DENSE else None
 
+    @cached_property
+    def retained_in_time(self) -> Estimate | None:
+        """Score over that of dense after no less time on a core, paired by seed; None also where times are not known."""
+        dense = {run.trial.seed: run for run in self.dense if run.done}
+        done = [run for run in self.done if run.trial.seed in dense and run.points]
+        pairs = np.array([(run.last, dense[run.trial.seed].after(run.points[-1].seconds)) for run in done])
+        known = len(pairs) == len(self.pairs) > 0 and not np.isnan(pairs).any()
+        return statistics.ratio(*pairs.T) if known and self.method != labels.DENSE else None
+
 
 @dataclass(frozen=True)
 class Task:

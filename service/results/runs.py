@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,6 +88,13 @@ class Run:
     def best(self) -> float:
         """The highest of all evaluations: chosen after the fact, so too high by the luck of its episodes."""
         return max(point.score for point in self.points)
+
+    def after(self, seconds: float) -> float:
+        """The score of the first evaluation that comes no earlier than after `seconds` of training, of the last one where none does; nan
+        where times are not known."""
+        if math.isnan(seconds) or not self.points or any(math.isnan(point.seconds) for point in self.points):
+            return math.nan
+        return next((point.score for point in self.points if point.seconds >= seconds), self.points[-1].score)
 
     @property
     def tail(self) -> float:

@@ -87,9 +87,10 @@ def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
     """The paper's claim counted, budget by budget: a line for all cells at a sparsity, then one for each method where there are several.
 
     Only cells where every planned seed has a dense score beside it are judged. One whose seeds diverged has not kept its score; one that
-    is not finished, lacks dense seeds or has no dense score above 0 is not counted. Controls claim nothing.
+    is not finished, lacks dense seeds or has no dense score above 0 is not counted. Controls claim nothing. The same once more at equal
+    time, where times are known.
     """
-    lines = []
+    lines, in_time = [], []
     for suite, own in suites_of(tasks):
         cells = [cell for task in own for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
         cells = [cell for cell in cells if not cell.control]
@@ -97,23 +98,23 @@ def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
         parts = [(suite, cells)] if cells else []
         parts += [(f"  {method_name(m)}", [cell for cell in cells if cell.method == m]) for m in methods if len(methods) > 1]
         lines += [_count(name, counted, sparsity) for name, counted in parts]
-    return lines or [f"at {100 * sparsity:g} %: no cell"]
+        if any(cell.whole and cell.retained_in_time for cell in cells):
+            in_time += [_count(name, counted, sparsity, in_time=True) for name, counted in parts]
+    return [*lines, *in_time] or [f"at {100 * sparsity:g} %: no cell"]
 
 
-def _count(name: str, cells: Sequence[Cell], sparsity: float) -> str:
+def _count(name: str, cells: Sequence[Cell], sparsity: float, in_time: bool = False) -> str:
+    """How many cells retain CLAIM of the dense score after as many updates, or `in_time`: after as much time on a core."""
     diverged = [cell for cell in cells if not cell.unpaired and any("divergence" in what for what in cell.absent)]
-    judged = [cell for cell in cells if cell.whole and cell.retained]
-    kept = [cell for cell in judged if cell.retained and cell.retained.value >= CLAIM]
-    sure = [cell for cell in kept if cell.retained and cell.retained.low >= CLAIM and len(cell.done) > 1]
+    shares = [(cell, cell.retained_in_time if in_time else cell.retained) for cell in cells if cell.whole]
+    judged = [(share, len(cell.done) > 1) for cell, share in shares if share]
+    kept = sum(share.value >= CLAIM for share, _ in judged)
+    sure = sum(share.low >= CLAIM for share, several in judged if several)
+    lost = sum(share.high < CLAIM for share, several in judged if several)
     rest = len(cells) - len(judged) - len(diverged)
-    where = f"{name}, " if name else ""
-    text = f"{where}at {100 * sparsity:g} %: {len(kept)} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
-    lost = [cell for cell in judged if cell.retained and cell.retained.high < CLAIM and len(cell.done) > 1]
-    notes = (
-        [f"by their whole interval {len(sure)} do, {len(lost)} do not, {len(judged) - len(sure) - len(lost)} are undecided"]
-        if judged
-        else []
-    )
+    where, when = f"{name}, " if name else "", ", at equal time on a core" if in_time else ""
+    text = f"{where}at {100 * sparsity:g} %{when}: {kept} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
+    notes = [f"by their whole interval {sure} do, {lost} do not, {len(judged) - sure - lost} are undecided"] if judged else []
     notes += [f"{len(diverged)} diverged"] if diverged else []
     notes += [f"{rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if rest else []
     return f"{text} ({'; '.join(notes)})" if notes else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -114,6 +115,35 @@ def test_what_no_interval_decides_is_undecided() -> None:
     assert claim(alone)[0] == "at 95 %: 1 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 1 are undecided)"
 
 
+def timed(pruner: str, sparsity: float, scores: Sequence[float], seconds: Sequence[float]) -> list[Run]:
+    """The same with evaluations after so many seconds, the first of half the score."""
+    made = runs(pruner, sparsity, scores)
+    return [replace(r, points=tuple(replace(p, seconds=s) for p, s in zip(r.points, seconds, strict=True))) for r in made]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "share"),
+    [
+        ((1.0, 5.0), 1, 1.2),  # dense has its first evaluation then
+        ((1.0, 5.1), 0, 0.6),  # only the next one is no earlier
+        ((50.0, 99.0), 0, 0.6),
+        ((1.0, math.nan), None, None),
+    ],
+)
+def test_at_equal_time_a_cell_is_compared_with_what_dense_has_after_no_less(
+    seconds: tuple[float, float], count: int | None, share: float | None
+) -> None:
+    tasks = of(runs("dense", 0.0, [50.0, 100.0, 90.0]), timed("snip", 0.95, [30.0, 60.0, 54.0], seconds))
+    (cell,) = [cell for cell in tasks[0].cells.values() if cell.method == "snip"]
+    assert (cell.retained_in_time.value if cell.retained_in_time else None) == (pytest.approx(share) if share else None)
+    lines = claim(tasks)
+    assert lines[0].startswith("at 95 %: 0 of 1 cells")
+    if count is None:
+        assert len(lines) == 1, "times are not known"
+    else:
+        assert lines[1].startswith(f"at 95 %, at equal time on a core: {count} of 1 cells retain >= 97 % of dense")
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
@@ -173,7 +203,7 @@ def test_budgets_are_never_averaged() -> None:
         for name, mean in (("dense, for 95 %", dense), ("SNIP 95 %", snip))
     }
     assert [panel.title for panel in figures.profiles(tasks)] == ["at 95 %, 1,000 updates", "at 95 %, 5,000 updates"]
-    assert [line.split(" cells")[0] for line in claim(tasks)] == [
+    assert [line.split(" cells")[0] for line in claim(tasks) if "equal time" not in line] == [
         "1,000 updates, at 95 %: 0 of 1", "5,000 updates, at 95 %: 1 of 1",
     ]  # fmt: skip
 

@@ -102,7 +102,9 @@ def test_a_run_ends_well_also_where_mlflow_goes_away_at_its_end(
     monkeypatch.setattr(session, "_check_lease", lambda: None, raising=False)
     session.driver = SimpleNamespace(last_line=lambda: None)  # type: ignore[assignment]
     session._shipping = SimpleNamespace(finish=lambda *_, **__: True, trouble="", left_alone=())  # type: ignore[assignment]
-    session._plan, session._adaptive = SimpleNamespace(name="smoke", trials=(), settings=RunSettings()), None  # type: ignore[assignment]
+    trials = expand(load_sweep("smoke"))
+    session._plan = SimpleNamespace(name="smoke", part="", trials=trials, settings=RunSettings())  # type: ignore[assignment]
+    session._adaptive = None
     session._tracking, session._storage = SimpleNamespace(), paths.root()  # type: ignore[assignment]
     session.show()
     assert "ConnectionError: nobody there); nothing is lost, `winnow results smoke`" in capsys.readouterr().out
