@@ -1,4 +1,4 @@
-"""Does sparsity help where data is scarce, as Arnob et al. 2024 (Sparse-Reg) report? Under the authors' settings; half a day on a laptop's CPU."""
+"""Does sparsity help where data is scarce, as Sparse-Reg (Arnob et al. 2025) reports? The authors' settings; a day on a laptop's CPU."""
 
 from search_spaces.sweep import Sweep
 
