@@ -77,8 +77,7 @@ class Tape(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.before: list[Call] = []  # what depends on the number of the update: draws, schedules
         self.calls: list[Call | calls.Call | Operation] = []
-        self.placed: list[Any] = []  # the calls on the memory that they work on from now on
-        self.made: list[Call | calls.Call] = []  # the same as calls of C or torch
+        self.made: list[Call | calls.Call] = []  # the calls as C or torch makes them
         self.steps: list[Call] = []  # what to do before and what is made, the project's C without Python between
         self.memory: list[Tensor] = []  # what is worked on by address stays where it is
         self.reuse = Reuse()
@@ -99,8 +98,9 @@ class Tape(TorchDispatchMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         _entered.tape = None
         self.steps = [*self.before]
-        self.placed = self.reuse.placed(self.calls, self.memory)
-        self.made = [each for call in self.placed for each in _calls(call)]
+        self.calls = self.reuse.placed(self.calls, self.memory)
+        self.made = [each for call in self.calls for each in _calls(call)]
+        self.reuse = Reuse()  # with the memory that results had while they were recorded
         for in_c, some in itertools.groupby(self.made, lambda call: isinstance(call, calls.Call)):
             group: list[Any] = list(some)
             self.steps += [calls.together(group)] if in_c else group

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ def test_a_chain_of_operations_needs_two_places_and_one_in_place() -> None:
             for _ in range(20):
                 y = step(y)
             del y
-        places = {address(tensor) for call in tape.placed for tensor in call.tensors()} - {address(x), address(w)}
+        places = {address(tensor) for call in tape.calls for tensor in call.tensors()} - {address(x), address(w)}
         assert len(places) == most
 
 
@@ -76,3 +78,15 @@ def test_an_operand_that_is_needed_later_is_not_written_over() -> None:
     x.normal_()
     tape.repeat()
     assert torch.equal(result, work())
+
+
+def test_the_memory_that_results_had_while_they_were_recorded_is_given_back() -> None:
+    x = torch.randn(64, 64)
+    tape, seen = Tape(), []
+    with tape, torch.no_grad():
+        y = x
+        for _ in range(20):
+            y = torch.tanh(y @ x)
+            seen.append(weakref.ref(y.untyped_storage()))
+        del y
+    assert [each() for each in seen] == [None] * 20
