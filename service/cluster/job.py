@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 from search_spaces.sweep import expand, load_sweep, override
+from service.cluster import sent
 from service.planning import clock
 from service.planning.description import limits
 from service.planning.provenance import PACKAGES, ROOT, names_of_ours, revision
@@ -27,7 +27,6 @@ ADDRESS = "http://127.0.0.1:8265"
 # Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 500 MB.
 OF_PROJECT = ["/storage", "/.git", "/.venv*", "/venv*", "**/__pycache__", "**/.*_cache", "*.log"]
 EXCLUDES = [*OF_PROJECT, "/tests", "/docs", "/docker", "/benchmarks", "*.so"]
-LARGE = 100e6  # bytes that Ray's job server takes
 # Where the job's data is. Ray shows a job's environment and its command on its page and writes both to files, so no secret may be in them.
 HANDED_ON = (
     "WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", "MLFLOW_TRACKING_URI",
@@ -56,23 +55,24 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
         if holds_secret(given):
             raise UserError(f"{redact(given)} holds a secret, {SHOWN}")
     handed_on, code = environment(), shipped()
-    if said := _described(code):
-        print(said, flush=True)
-    if said := limits(settings.options):
-        print(f"limits: {said}", flush=True)
+    sends = sent.describe(code)
+    bounds = limits(settings.options)
     server = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
     shown = redact(server)
-    with waiting(f"handing the job over to {shown}"):
+    with waiting(f"asking {shown}"):
         client = _client(server)
+    print(sends + (f"\nlimits: {bounds}" if bounds else ""), flush=True)
+    with waiting(f"handing the job over to {shown}"):
         id = _hand_over(client, name, entrypoint(told, settings, storage), {**code, "env_vars": handed_on})
-    print(f"{id} submitted\n  output: ray job logs --address {shown} -f {id}\n  end it: ray job stop --address {shown} {id}", flush=True)
+    output = shlex.join(["ray", "job", "logs", "--address", shown, "-f", id])
+    print(f"{id} submitted; its output: {output}\nend it: {shlex.join(['ray', 'job', 'stop', '--address', shown, id])}", flush=True)
     if not follow:
         return 0
     try:
         asyncio.run(_follow(client, id))
         end = client.get_job_status(id)
     except KeyboardInterrupt:
-        print(f"\n{id} keeps running; its output: ray job logs --address {shown} -f {id}")
+        print(f"\n{id} keeps running; its output: {output}")
         return 0
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
         status = shlex.join(["winnow", "status", project.typed(name), *([f"--storage={storage}"] if storage else [])])
@@ -118,6 +118,7 @@ def next_id(name: str, taken: Sequence[str]) -> str:
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # else it tells each file of ignored names that it reads
     # Ray would prefer these to the address that it is given.
     hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:
@@ -142,47 +143,18 @@ def shipped() -> dict[str, Any]:
     return {"working_dir": str(folder), "excludes": [*OF_PROJECT, *(f"/{place}" for place in project.places())], **ours}
 
 
-def _described(code: Mapping[str, Any]) -> str:
-    """One line about the project that is sent; empty without one. Raises UserError for one that is too large."""
-    folder = Path(code.get("working_dir", ROOT))
-    if folder == ROOT:
-        return ""
-    out: set[str] = set()
-    sizes = dict(_sizes(folder, folder, code["excludes"], out))
-    left = f"; left out: {', '.join(sorted(out))}" if out else ""
-    total = sum(sizes.values())
-    if total > LARGE:
-        largest = max(sizes, key=lambda name: sizes[name])
-        raise UserError(
-            f"{folder} holds {total / 1e6:,.0f} MB, and Ray takes {LARGE / 1e6:.0f}; the largest file is {largest} "
-            f"({sizes[largest] / 1e6:,.0f} MB); keep such files elsewhere, or in storage/{left}"
-        )
-    return f"sends {folder}: {len(sizes)} files, {total / 1e6:.1f} MB{left}"
-
-
-def _sizes(folder: Path, top: Path, rules: Sequence[str], out: set[str]) -> Iterator[tuple[str, int]]:
-    """The files below `folder` that Ray would copy, with their sizes; what is left out is added to `out`."""
-    for path in sorted(folder.iterdir()):
-        place = path.relative_to(top).as_posix()
-        if any(fnmatch(f"/{place}", rule) if rule.startswith("/") else fnmatch(path.name, rule.rpartition("/")[2]) for rule in rules):
-            out.add(place)
-        elif path.is_dir() and not path.is_symlink():
-            yield from _sizes(path, top, rules, out)
-        else:
-            yield place, path.lstat().st_size
-
-
 def _hand_over(client: Any, name: str, entrypoint: str, runtime: Mapping[str, Any]) -> str:
     until, tries = time.monotonic() + PATIENCE, 0
     while True:
         try:
             taken = [job.submission_id or "" for job in client.list_jobs()]
             return str(client.submit_job(entrypoint=entrypoint, submission_id=next_id(name, taken), runtime_env=dict(runtime)))
-        except (RuntimeError, ConnectionError) as error:
+        except (RuntimeError, OSError) as error:  # OSError: those of requests, too
             text, tries = str(error), tries + 1
             early = "No available agent" in text and time.monotonic() < until  # a head that has just started
             if not early and not ("already exists" in text and tries < TRIES):
-                raise UserError(f"the job was refused: {redact(text.strip().splitlines()[0])}") from None
+                first = (text.strip().splitlines() or [type(error).__name__])[0]
+                raise UserError(f"the job was refused: {redact(first)}") from None
             time.sleep(1.0 if early else 0.0)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from service.cluster.job import environment, next_id, submit
+from service.cluster.job import OF_PROJECT, environment, next_id, submit
+from service.cluster.sent import describe
 from service.ledger import manifest
 from service.planning.run_settings import RunSettings
 from tests.service.cli.test_bad_input import refused as refused
@@ -92,7 +93,13 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     small = ("--set=datasets=test/hopper/random-v0", "--set=pruners=dense", "--set=seeds=0", "--device=cpu")
     done = service("submit", "smoke", *small, "--address", head, "--follow")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("winnow-smoke-a1 submitted\n")
+    said, submitted, end, *rest = done.stdout.splitlines()
+    assert said.startswith(f"sends {ROOT}: ")
+    assert [line for line in done.stderr.splitlines() if not line.rstrip("0123456789 s").endswith("...")] == [], "nothing of Ray's"
+    assert "benchmarks, docker, docs, " in said
+    assert submitted == f"winnow-smoke-a1 submitted; its output: ray job logs --address {head} -f winnow-smoke-a1"
+    assert end == f"end it: ray job stop --address {head} winnow-smoke-a1"
+    assert rest
     assert "smoke: 1 trials of 200 updates" in done.stdout, "the driver's output"
     assert done.stdout.endswith("winnow-smoke-a1: SUCCEEDED\n")
     assert TOKEN not in done.stdout + done.stderr
@@ -108,24 +115,26 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     (entry,) = manifest.read(storage, "smoke").entries.values()
     assert entry.state == "done"
     again = service("submit", "smoke", *small, "--address", head)
-    assert again.stdout.startswith("winnow-smoke-a2 submitted\n"), again.stderr
+    assert "\nwinnow-smoke-a2 submitted; " in again.stdout, again.stderr
+    assert len(again.stdout.splitlines()) == 3
 
 
-def test_a_deliberate_stop_is_no_failure_of_rays_job(head: str, service: Command, storage: Path) -> None:
+def test_a_deliberate_stop_is_no_failure_of_rays_job(head: str, service: Command, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"  # of its own: whatever other jobs of this head do
     long = ("--set=datasets=test/hopper/random-v0", "--set=pruners=dense", "--set=seeds=7", "--set=updates=1000000", "--device=cpu")
-    submitted = service("submit", "smoke", *long, "--address", head)
+    submitted = service("submit", "smoke", *long, "--address", head, WINNOW_STORAGE=str(storage))
     assert submitted.returncode == 0, submitted.stderr
-    id = submitted.stdout.split()[0]
+    id = submitted.stdout.splitlines()[1].split()[0]
 
     def job() -> dict[str, Any]:
         return dict(json.loads(ask(f"{head}/api/jobs/{id}")))
 
-    until = time.monotonic() + 120
-    while "leased" not in {entry.state for entry in manifest.read(storage, "smoke").entries.values()}:
+    until = time.monotonic() + 300
+    while not any(entry.state == "leased" and entry.trial.seed == 7 for entry in manifest.read(storage, "smoke").entries.values()):
         assert job()["status"] in ("PENDING", "RUNNING"), job()
         assert time.monotonic() < until
         time.sleep(0.2)
-    stopped = service("stop", "smoke")
+    stopped = service("stop", "smoke", WINNOW_STORAGE=str(storage))
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert "has left; " in stopped.stdout
     while job()["status"] in ("PENDING", "RUNNING"):
@@ -146,6 +155,15 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
+SAY = "from service.cluster import job, sent; from trainables import project; project.apply(); print(sent.describe(job.shipped()))"
+
+
+def sends(project: Path, environment: dict[str, str]) -> str:
+    """What `submit` says that it sends, as soon as the job server has answered."""
+    command = [sys.executable, "-c", SAY]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
+
+
 def submitted(project: Path, environment: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
     small = ("--set=datasets=test/hopper/random-v0", "--set=algorithms=rewarded_bc", "--set=pruners=steepest", "--set=seeds=0",
              "--set=updates=20", "--set=episodes=1", "--device=cpu")  # fmt: skip
@@ -157,8 +175,8 @@ def test_a_project_is_sent_with_its_plug_ins(head: str, service: Command, storag
     environment = service.environment | {"PYTHONPATH": str(ROOT)}  # type: ignore[attr-defined]
     done = submitted(project, environment, "--address", head, "--follow")
     assert done.returncode == 0, done.stdout + done.stderr
-    sent = f"sends {project}: 5 files, 0.0 MB; left out: .venv, pruners/__pycache__, storage"
-    assert done.stdout.startswith(f"{sent}\nwinnow-first-a1 submitted\n")
+    sent = f"sends {project}: 5 files, 0.0 MB; left out: .venv, storage"
+    assert done.stdout.startswith(f"{sent}\nwinnow-first-a1 submitted; its output: ray job logs ")
     assert list(FOLDER.rglob("py_modules_files/*/service/__main__.py")), "the code came along"
     command = [sys.executable, "-m", "winnow", "status", "first", "--json"]
     status = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=120)
@@ -173,8 +191,7 @@ def test_folders_that_the_settings_name_stay_and_names_of_ours_are_refused(proje
     environment = service.environment | {"PYTHONPATH": str(ROOT)}  # type: ignore[attr-defined]
     for name in ("WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH"):
         environment.pop(name, None)
-    done = submitted(project, environment, "--address", "http://127.0.0.1:9")
-    assert done.stdout.splitlines()[0].endswith("left out: .venv, data/minari, pruners/__pycache__, results, storage")
+    assert sends(project, environment).endswith("left out: .venv, data/minari, results, storage\n")
     (project / "service").mkdir()
     done = submitted(project, environment, "--address", "http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (2, "")
@@ -183,12 +200,56 @@ def test_folders_that_the_settings_name_stay_and_names_of_ours_are_refused(proje
     )
 
 
-def test_a_project_that_is_too_large_is_refused_ahead_of_all_else(service: Command, project: Path) -> None:
-    with open(project / "weights.bin", "wb") as file:
-        file.truncate(150_000_000)
-    done = submitted(project, service.environment | {"PYTHONPATH": str(ROOT)}, "--address", "http://127.0.0.1:9")  # type: ignore[attr-defined]
-    assert done.returncode == 2
-    assert "holds 150 MB, and Ray takes 100; the largest file is weights.bin (150 MB); keep such files elsewhere" in done.stderr
+def sparse_file(path: Path, megabytes: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(megabytes * 1_000_000)
+
+
+def test_a_project_that_is_too_large_is_refused_with_what_to_exclude(service: Command, project: Path) -> None:
+    environment = service.environment | {"PYTHONPATH": str(ROOT)}  # type: ignore[attr-defined]
+    for name, megabytes in (("runs/a/one.bin", 60), ("runs/a/two.bin", 50), ("runs/log.txt", 2), ("weights.bin", 90), ("small.bin", 5)):
+        sparse_file(project / name, megabytes)
+    done = submitted(project, environment, "--address", "http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {project} holds 207 MB, and Ray's job server takes 100; "
+        f"a line for each in {project}/.rayignore excludes /runs/a (110 MB)\n"
+    )
+    (project / ".gitignore").write_text("one.bin\n")
+    done = submitted(project, environment, "--address", "http://127.0.0.1:9")
+    assert done.stderr.endswith("/.rayignore excludes /weights.bin (90 MB)\n")
+    (project / ".rayignore").write_text("/weights.bin\n")
+    left_out = "left out: .venv, runs/a/one.bin, storage, weights.bin"
+    assert sends(project, environment) == f"sends {project}: 10 files, 57.0 MB; {left_out}\n"
+
+
+def test_what_is_sent_is_what_ray_counts(project: Path) -> None:
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    (project / ".gitignore").write_text("*.bin\n/outputs/\n")
+    (project / "sweeps" / ".rayignore").write_text("old*\n")
+    for name in ("a.bin", "outputs/b.txt", "sweeps/old.py", "sweeps/deep/older/x.py", "sweeps/deep/new.py", "outputs.py"):
+        sparse_file(project / name, 1)
+    (project / "linked").symlink_to(project / "sweeps" / "deep")
+    (project / "round").symlink_to(project / "nowhere")
+    seen: list[Path] = []
+    excludes = [*OF_PROJECT, "/elsewhere"]
+    _dir_travel(project, [_get_excludes(project, excludes)], seen.append, include_gitignore=True)
+    sent = describe({"working_dir": str(project), "excludes": excludes})
+    files = [path for path in seen if path.is_file()]
+    size = sum(path.stat().st_size for path in files) / 1e6
+    assert sent.startswith(f"sends {project}: {len(files)} files, {size:.1f} MB; left out: .venv, a.bin, outputs, storage, sweeps/")
+
+
+def test_a_clone_that_is_too_large_is_refused_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("service.cluster.job.ROOT", tmp_path)
+    monkeypatch.setattr("trainables.project.root", lambda: None)
+    (tmp_path / "pyproject.toml").touch()
+    sparse_file(tmp_path / "tests" / "is_not_sent.bin", 200)
+    sparse_file(tmp_path / "notebooks" / "data.h5", 120)
+    with pytest.raises(UserError, match=rf"a line for each in {tmp_path}/.rayignore excludes /notebooks/data.h5 \(120 MB\)$"):
+        submit("smoke", RunSettings(), address="http://127.0.0.1:9")
 
 
 def test_without_a_job_server_it_says_so(refused) -> None:
