@@ -18,13 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from trainables import plugins, project
 from trainables.environments import name_modules
-from trainables.errors import UserError
+from trainables.errors import UserError, unknown
 from trainables.output import is_notebook, open_streams, print_any_text
-from trainables.trial import CHOICES, MAPPINGS, TRAINING_CHOICES, Stack, Trial, options_of
+from trainables.trial import CHOICES, MAPPINGS, PLURALS, TRAINING_CHOICES, Stack, Trial, options_of
 from trainables.trial.numbers import integer, integers, with_units
 from trainables.trial.protocols import PROTOCOLS, protocol
 from trainables.trial.published import published
 from trainables.version import version
+
+METAVARS = {"float": "X", "int": "N"}
+NOTES = {"data": "the version of the dataset that a trial's record names, by the beginning of its hash"}
+BOOLS = ("true", "false", "1", "0")
 
 if TYPE_CHECKING:
     from trainables.reports import Report
@@ -42,10 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")
-    use_published, code_base = given.pop("published"), given.pop("protocol")
-    modules = given.pop("imports")
+    modules, settings = given.pop("imports"), given.pop("settings")
     try:
         name_modules(modules)
+        given = put(given, settings)
+        use_published, code_base = given.pop("published"), given.pop("protocol")
         given |= values(given)
         if use_published:
             given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
@@ -56,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         from trainables.run import run_stack
 
+        if options["device"] == "auto":
+            import torch
+
+            options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         return follow(stack, run_stack(stack, storage, **options))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,6 +72,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped" + (f"; the same command resumes from {storage}" if storage else ""), file=sys.stderr)
         return 130
+
+
+def put(given: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """What was given, with `--set NAME=VALUE` in a sweep's words: `seeds=0,1`, `hyper.beta=1.0`, `published=1`.
+
+    Raises UserError for another name, and for a value of the wrong kind."""
+    singular, kinds = {several: one for one, several in PLURALS.items()}, {field.name: str(field.type) for field in fields(Trial)}
+    kinds |= {"published": "bool"}
+    changed = {name: list(value) if isinstance(value, list) else value for name, value in given.items()}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = singular.get(name.strip(), name.strip())
+        mapping, _, key = name.partition(".")
+        if not equals:
+            raise UserError(f"--set {setting!r} is not of the form name=value, e.g. seeds=0,1,2")
+        if key and mapping in MAPPINGS:
+            changed[mapping].append(f"{key}={text}")
+        elif name not in changed or name in (*MAPPINGS, "data"):
+            raise unknown("setting", name, [*(name for name in changed if name not in MAPPINGS), *(f"{each}.<name>" for each in MAPPINGS)])
+        elif kinds.get(name) == "bool":
+            if text.lower() not in BOOLS:
+                raise unknown(name, text, BOOLS)
+            changed[name] = text.lower() in ("true", "1")
+        elif kinds.get(name) == "float":
+            try:
+                changed[name] = float(text)
+            except ValueError:
+                raise UserError(f"{name} {text!r} is not a number") from None
+        else:
+            changed[name] = [text] if name == "seed" else text
+    return changed
 
 
 def values(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,12 +121,13 @@ def parser() -> argparse.ArgumentParser:
         required = field.default is MISSING and field.default_factory is MISSING
         if field.name == "seed":
             text = "one or more, as 0 1, 0,1 or 0-4; several train as one stack (default 0)"
-            made.add_argument("--seed", "--seeds", dest="seed", nargs="+", default=["0"], metavar="N", help=text)
+            made.add_argument("--seed", nargs="+", default=["0"], metavar="N", help=text)
         elif field.name == "fresh":
-            made.add_argument("--fresh-for", "--fresh", dest="fresh", default="", metavar="SWEEP", help="as that sweep's own copy")
+            made.add_argument("--fresh-for", dest="fresh", default="", metavar="SWEEP", help="as the copy that `--fresh` gives that sweep")
+            made.add_argument("--fresh", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # an older name
         elif field.name in MAPPINGS:
             notes = {
-                "hyper": "hyperparameters of the algorithm",
+                "hyper": "hyperparameters of the algorithm, e.g. beta=1.0 of iql",
                 "sparsity_of": "sparsities of single networks, e.g. critic=0.9",
                 "pruning": "settings of the pruner, e.g. delta=1000 of rigl",
             }
@@ -99,11 +140,16 @@ def parser() -> argparse.ArgumentParser:
             made.add_argument(option, action="store_true", help=notes[field.name])
         else:
             kind = {"float": float}.get(str(field.type), str)
-            note = "required" if required else f"default {field.default}"
+            note = "required" if required else f"default {field.default}" if field.default != "" else NOTES[field.name]
             named = {name: plugins.names(f"{name}s") for name in ("algorithm", "pruner")}
             choices = (CHOICES | TRAINING_CHOICES | named).get(field.name, ())
             note += f"; one of {', '.join(choices)}" if choices else ""
-            made.add_argument(option, type=kind, required=required, default=field.default, help=note)
+            made.add_argument(
+                option, type=kind, default="" if required else field.default, metavar=METAVARS.get(str(field.type), "NAME"), help=note
+            )
+        if field.name in PLURALS:  # the word of a sweep
+            several = {"nargs": "+"} if field.name == "seed" else {"type": float} if field.name == "sparsity" else {}
+            made.add_argument(f"--{PLURALS[field.name]}", dest=field.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **several)
     made.add_argument("--version", action="version", version=f"winnow {version()}")
     made.add_argument("--published", action="store_true", help="use the papers' settings for this dataset (trainables/trial/published.py)")
     help = f"use the settings of a code base in place of defaults: {', '.join(PROTOCOLS)} (trainables/trial/protocols.py)"
@@ -111,13 +157,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--storage", type=Path, default=None, help="keep checkpoints, masks and policies in this folder, and resume from them"
     )
-    made.add_argument("--device", default="cpu", help="a torch device, such as cuda:0 (default cpu)")
+    made.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="the same in a sweep's words, e.g. "
+                      "seeds=0,1 or hyper.beta=1.0; may be repeated")  # fmt: skip
+    made.add_argument("--device", default="cpu", help="auto, or a torch device, such as cuda:0 (default cpu)")
     made.add_argument(
         "--execution", default="auto", help=f"how masked layers are computed: auto, {', '.join(plugins.names('execution'))} (default auto)"
     )
     help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=help)
-    made.add_argument("--tf32", action="store_true", help="let a GPU round the factors of matrix products to 10 bits")
+    made.add_argument(
+        "--tf32", action=argparse.BooleanOptionalAction, default=False, help="a GPU may round the factors of matrix products to 10 bits"
+    )
     return made
 
 

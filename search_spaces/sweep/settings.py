@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces.sweep.sweep import AXES, VARIED, Sweep
 from trainables.errors import UserError, unknown
-from trainables.trial import MAPPINGS
+from trainables.trial import MAPPINGS, PLURALS
 from trainables.trial.numbers import integer, integers, with_units
 
 
@@ -23,7 +23,7 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
     mappings = {name: dict(getattr(sweep, name)) for name in MAPPINGS}
     for setting in settings:
         name, equals, text = setting.partition("=")
-        name = name.strip()
+        name = PLURALS.get(name.strip(), name.strip())
         if not equals:
             raise UserError(f"--set {setting!r} is not of the form name=value, e.g. seeds=0,1,2")
         mapping, dot, key = name.partition(".")

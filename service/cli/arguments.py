@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 
 from service.cli import completion
 from service.cli.completion import Completer
@@ -40,9 +41,23 @@ def name_sweeps(arguments: argparse.Namespace) -> None:
 
 def overrides(parser: argparse.ArgumentParser) -> None:
     """`--set`."""
-    help = "replaces a value of the sweep, e.g. seeds=0,1,2 or 0-4, updates=20k, pruners=dense,snip; may be repeated"
+    help = "replaces a value of the sweep, e.g. seeds=0,1,2 or 0-4, updates=20k, pruners=dense,snip; may be repeated; the names: see below"
     action = parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=help)
     completed(action, completion.settings)
+    parser.details = settings_help  # type: ignore[attr-defined]
+
+
+def settings_help(width: int) -> str:
+    """The names that `--set` takes, and their choices."""
+    from search_spaces.sweep import fields
+
+    lines = []
+    for several, title in ((True, "one value or several, with commas between them"), (False, "one value")):
+        lines.append(f"--set NAME=VALUE, {title}:")
+        for name, text in fields.described():
+            if several == (name in fields.SEVERAL or name.partition(".")[0] in fields.NAMES):
+                lines += textwrap.wrap(text, width, initial_indent=f"  {name:<21} ", subsequent_indent=" " * 24, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def imports(parser: argparse.ArgumentParser) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import Any
 
-from search_spaces.sweep import Sweep, sweep_names
+from search_spaces.sweep import fields as sweep_fields
+from search_spaces.sweep import sweep_names
 from service.storage import paths
+from trainables.trial import PLURALS
 
 Completer = Callable[..., Iterable[str]]
 
@@ -26,9 +27,14 @@ def sweeps(**_: Any) -> list[str]:
     return list(sweep_names())
 
 
-def settings(**_: Any) -> list[str]:
-    """`seeds=`, `updates=`, ..."""
-    return [f"{field.name}=" for field in fields(Sweep)]
+def settings(prefix: str, **_: Any) -> list[str]:
+    """`seeds=`, `hyper.alpha=`, ..., and after the `=` what the field may be; after a comma, too."""
+    name, equals, _text = prefix.partition("=")
+    if not equals:
+        return [f"{each}=" for each in sweep_fields.names()]
+    before = prefix[: max(prefix.rfind("="), prefix.rfind(",")) + 1]
+    taken = before[len(name) + 1 :].split(",")
+    return [f"{before}{choice}" for choice in sweep_fields.choices(PLURALS.get(name, name)) if choice not in taken]
 
 
 def trials(parsed_args: argparse.Namespace, **_: Any) -> list[str]:

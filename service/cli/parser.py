@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Callable
 from itertools import groupby
 
 from service.cli.commands import Command, commands
@@ -17,16 +19,34 @@ EXAMPLES = f"""examples:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Its help ends with `details(width)`, which is made only when it is asked for, and with `example`."""
+
+    details: Callable[[int], str] | None = None
+    example = ""
+
+    def format_help(self) -> str:
+        parts = [self.epilog, self.details and self.details(shutil.get_terminal_size().columns - 2), self.example]
+        formatter = self.formatter_class(prog=self.prog)
+        for part in filter(None, parts):
+            formatter.add_text(part)
+        epilog, self.epilog = self.epilog, formatter.format_help()
+        try:
+            return super().format_help()
+        finally:
+            self.epilog = epilog
+
+
 def parser() -> argparse.ArgumentParser:
     """The parsed arguments hold `call`, the function of the command."""
     raw, known = argparse.RawDescriptionHelpFormatter, commands()
-    top = argparse.ArgumentParser(prog=PROGRAM, description=_listed(list(known.values())), epilog=EXAMPLES, formatter_class=raw)
+    top = Parser(prog=PROGRAM, description=_listed(list(known.values())), epilog=EXAMPLES, formatter_class=raw)
     top.add_argument("--version", action="version", version=f"winnow {version()}")
     below = top.add_subparsers(required=True, metavar="COMMAND", dest="command", title="each command has a --help of its own")
     for name, command in known.items():
-        example = f"example:\n  {PROGRAM} {command.example}"
-        sub = below.add_parser(name, description=command.help, epilog=example, formatter_class=raw)
+        sub = below.add_parser(name, description=command.help, formatter_class=raw)
         command.arguments(sub)
+        sub.example = f"example:\n  {PROGRAM} {command.example}"
         sub.set_defaults(call=command.call)
     return top
 

@@ -14,14 +14,7 @@ from service.planning.options import HOURS, TrainingOptions
 from service.planning.plan import Plan
 from service.terminal.words import duration
 from trainables.datasets import local
-
-AXES = {  # of a sweep, and the field of a trial
-    "datasets": "dataset",
-    "algorithms": "algorithm",
-    "pruners": "pruner",
-    "sparsities": "sparsity",
-    "seeds": "seed",
-}
+from trainables.trial import PLURALS
 
 
 def describe(plan: Plan) -> str:
@@ -62,7 +55,7 @@ def _of_the_file(plan: Plan) -> list[str]:
     return [
         f"{plan.name}: {len(plan.trials)} trials of {sweep.updates:,} updates, {sweep.evaluations} evaluations of {sweep.episodes} episodes"
         + (f", {sweep.final_episodes} final episodes" if sweep.final_episodes else ""),
-        *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in AXES),
+        *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in PLURALS.values()),
         *(f"  {name}  {_listed(value) if isinstance(value, tuple) else value}" for name, value in _changed(sweep).items()),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
         *(f"  pruning.{name}  {value}" for name, value in sweep.pruning.items()),
@@ -74,7 +67,7 @@ def _of_all_runs(plan: Plan) -> list[str]:
     updates = _listed([f"{number:,}" for number in sorted({trial.updates for trial in plan.trials})])
     return [
         f"{plan.name}: {len(plan.trials)} trials of {updates} updates, all that its runs have planned",
-        *(f"  {axis:<12}{_listed(list(dict.fromkeys(getattr(t, field) for t in plan.trials)))}" for axis, field in AXES.items()),
+        *(f"  {axis:<12}{_listed(list(dict.fromkeys(getattr(t, field) for t in plan.trials)))}" for field, axis in PLURALS.items()),
     ]
 
 

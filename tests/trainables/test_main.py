@@ -12,7 +12,7 @@ from tests.conftest import HOPPER
 from trainables import plugins
 from trainables.__main__ import main, parser
 from trainables.native import build
-from trainables.trial import Trial
+from trainables.trial import PLURALS, Trial
 
 SMALL = ["--updates", "20", "--evaluations", "2", "--episodes", "2", "--calibration-size", "32"]
 HYPER = ["--hyper", "hidden=(16,16)", "batch_size=16"]
@@ -157,3 +157,47 @@ def test_numbers_are_typed_as_in_a_sweep(capsys: pytest.CaptureFixture[str]) -> 
     assert "after 20 updates" in out
     assert main(changed("--updates", "many")) == 2
     assert "--updates 'many' is not an integer, such as 20000, 20k or 2e4" in capsys.readouterr().err
+
+
+def test_set_takes_the_words_of_a_sweep_and_means_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*GOOD, "--seed", "0", "1", "--published"]) == 0
+    plain = capsys.readouterr().out.splitlines()[:-1]
+    words = ["dataset", "algorithm", "pruner", "sparsity", "updates", "evaluations", "episodes", "calibration_size"]
+    taken = dict(zip(GOOD[::2], GOOD[1::2], strict=False))
+    plural = [f"--set={PLURALS.get(name, name)}={taken['--' + name.replace('_', '-')]}" for name in words]
+    others = ["--set=seeds=0-1", "--set=hyper.hidden=(16,16)", "--set=hyper.batch_size=16", "--set=published=1"]
+    assert main([*plural, *others]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == plain
+    several = ["--datasets", HOPPER, "--algorithms", "td3_bc", "--pruners", "snip", "--sparsities", "0.5", "--seeds", "0,1"]
+    assert main([*several, *SMALL, *HYPER, "--published"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == plain
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("seeds", "--set 'seeds' is not of the form name=value"),
+        ("pruner=snop", "no pruner 'snop'; there are: "),
+        ("puners=snip", "no setting 'puners'; there are: dataset, "),
+        ("puners=snip", "did you mean 'pruner'?"),
+        ("sparsities=much", "sparsity 'much' is not a number"),
+        ("authors=perhaps", "no authors 'perhaps'; there are: true, false"),
+        ("updates=many", "--updates 'many' is not an integer"),
+    ],
+)
+def test_a_bad_set_is_told_in_one_line(setting: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*GOOD, "--set", setting]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+
+
+def test_help_shows_one_spelling_and_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--seeds" not in text
+    assert "--fresh SWEEP" not in text
+    for folder in ("algorithms", "pruners", "execution"):
+        assert ", ".join(plugins.names(folder)) in text
+    given = parser().parse_args(["--fresh", "quickstart", "--no-tf32", "--device", "auto"])
+    assert (given.fresh, given.tf32, given.device) == ("quickstart", False, "auto")

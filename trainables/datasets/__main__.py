@@ -60,11 +60,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     add_arguments(command("collect", text, record, "winnow/hopper/medium-v0 --transitions 20000"))
 
     text = "read datasets as a trial would, and their environments; of one that is not here, read what Minari's hub says"
-    command("check", text, _check, "winnow/hopper/medium-v0").add_argument("datasets", nargs="+", metavar="ID")
+    command("check", text, _check, "winnow/hopper/medium-v0").add_argument("datasets", nargs="+", metavar="ID").completer = _known  # type: ignore[attr-defined]
 
     text = "what is in a dataset: returns, lengths, ends, actions, observations, rewards, and what a trainer would trip over"
     show = command("show", text, _show, "winnow/hopper/medium-v0 --picture hopper.png")
-    show.add_argument("dataset", metavar="ID")
+    show.add_argument("dataset", metavar="ID").completer = _known  # type: ignore[attr-defined]
     show.add_argument("--picture", type=Path, default=None, metavar="FILE", help="draw it, too: .png, .svg or .pdf")
 
     example = "halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2"
@@ -76,6 +76,13 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     take.add_argument("--name", required=True, metavar="ID", help="such as d4rl/halfcheetah/medium-v2")
     take.add_argument("--force", action="store_true", help="replace the dataset if it exists")
+
+
+def _known(**_: object) -> list[str]:
+    """What Tab offers: the datasets here, and those that can be recorded."""
+    from trainables.datasets.collect import tiers
+
+    return [*local.local_datasets(), *tiers.all_ids()]
 
 
 def _act(act: Callable[[argparse.Namespace], int | None], given: argparse.Namespace) -> int | None:

@@ -7,8 +7,10 @@ Names, titles and hyperparameters are read from the source without importing it,
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -119,6 +121,15 @@ def ranges(folder: str, name: str) -> dict[str, str]:
 def pruner_settings(pruner: str) -> dict[str, Any]:
     """The pruner's SETTINGS with their defaults, read from the source; empty where it has none."""
     return dict(constant("pruners", pruner, "SETTINGS", {}))
+
+
+def of_all(folder: str, declared: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
+    """The names that `declared` finds for any plug-in of a folder, sorted; one whose file cannot be read for them has none."""
+    found: set[str] = set()
+    for name in names(folder):
+        with contextlib.suppress(UserError, SyntaxError):
+            found |= set(declared(name))
+    return tuple(sorted(found))
 
 
 def _body(folder: str, name: str) -> list[ast.stmt]:

@@ -3,13 +3,14 @@
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, UNCONTROLLED, options_of
 from trainables.trial.stack import BREAK_EVEN, Stack, comparison, shape_of, stack_mates
 from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
-from trainables.trial.trial import MAPPINGS, Trial
+from trainables.trial.trial import MAPPINGS, PLURALS, Trial
 
 __all__ = [
     "BREAK_EVEN",
     "CALIBRATION",
     "CHOICES",
     "MAPPINGS",
+    "PLURALS",
     "REWARDS",
     "TRAINING_CHOICES",
     "UNCONTROLLED",

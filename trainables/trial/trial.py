@@ -18,6 +18,13 @@ from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONT
 from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
 
 MAPPINGS = ("hyper", "sparsity_of", "pruning")  # the fields of a trial that are dictionaries
+PLURALS = {  # of the fields that are axes of a sweep
+    "dataset": "datasets",
+    "algorithm": "algorithms",
+    "pruner": "pruners",
+    "sparsity": "sparsities",
+    "seed": "seeds",
+}
 OMITTED = (
     "fresh",
     "data",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 import shlex
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.sweep import sweep_names
+from search_spaces.sweep import Sweep, load_sweep, override, sweep_names
+from search_spaces.sweep import fields as sweep_fields
 from service.__main__ import main
 from service.cli.commands import commands
 from service.cli.parser import parser
@@ -23,7 +25,8 @@ from service.cli.trials.export import FORMATS
 from service.delivery import export
 from service.ledger.manifest import Manifest
 from tests.service.conftest import ROOT
-from trainables.trial import Trial
+from trainables import plugins
+from trainables.trial import CHOICES, TRAINING_CHOICES, Trial
 
 
 def every(known: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -213,6 +216,61 @@ def test_tab_offers_commands_sweeps_options_and_trials(planned: Path) -> None:
     assert tab("winnow rollout bc/", planned) == [TRIAL.name]
     assert tab(f"winnow logs {TRIAL.key[:4]}", planned) == [TRIAL.key]
     assert sorted(tab("winnow export x --format ", planned)) == sorted(FORMATS)
+
+
+def test_tab_offers_values(planned: Path) -> None:
+    assert tab("winnow run smoke --set pruners=sni", planned) == ["snip"]
+    assert tab("winnow plan smoke --set algorithms=bc,iq", planned) == ["bc,iql"]
+    assert tab("winnow plan smoke --set hyper.act_", planned) == ["hyper.act_samples="]
+    assert tab("winnow plan smoke --set timeouts=t", planned) == ["terminal"]
+    assert tab("winnow run smoke --execution sp", planned) == ["sparse"]
+    assert tab("winnow datasets show winnow/hopper/rand", planned) == ["winnow/hopper/random-v0"]
+    assert tab("winnow datasets collect winnow/walker2d/medium-e", planned) == [f"winnow/walker2d/medium-expert-v{n}" for n in (0, 1)]
+
+
+def test_tab_and_help_import_nothing_heavy() -> None:
+    program = (
+        "import sys; from service.cli import completion; from service.cli.parser import parser\n"
+        "assert completion.settings('pruners=') and completion.settings('datasets=') and completion.settings('')\n"
+        "try: parser().parse_args(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'matplotlib', 'gymnasium'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "submit", "results"])
+def test_the_help_of_set_names_every_field_and_its_choices(command: str, capsys: pytest.CaptureFixture[str], planned: Path) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(Sweep):
+        assert f" {field.name}" in text
+    for folder in ("algorithms", "pruners"):
+        assert f" {folder} {', '.join(plugins.names(folder))}" in text
+    for name, choices in (CHOICES | TRAINING_CHOICES).items():
+        assert f" {name} {', '.join(str(choice).lower() for choice in choices)} " in text
+    assert all(f" {name}" in text for name in (*plugins.hyper_defaults("iql"), *plugins.pruner_settings("rigl"), *plugins.networks("bcq")))
+
+
+def test_what_the_help_names_is_what_set_takes() -> None:
+    sweep = load_sweep("smoke")
+    values = {"int": "7", "float": "0.5", "bool": "true"}
+    for name in sweep_fields.names():
+        if name.startswith("search."):
+            continue
+        kind = next((type(f.default).__name__ for f in dataclasses.fields(Sweep) if f.name == name), "float")
+        value = (sweep_fields.choices(name) or (values.get(kind, "1"),))[0]
+        override(sweep, [f"{name}={value}"])
+
+
+def test_the_words_of_a_trial_are_taken_for_those_of_a_sweep() -> None:
+    sweep = load_sweep("smoke")
+    trial = ["dataset=a/b-v0", "algorithm=iql", "pruner=snip,grasp", "sparsity=0.5", "seed=0-2"]
+    assert override(sweep, trial) == override(
+        sweep, ["datasets=a/b-v0", "algorithms=iql", "pruners=snip,grasp", "sparsities=0.5", "seeds=0-2"]
+    )
 
 
 def test_the_readme_says_how() -> None:

@@ -11,15 +11,24 @@ import time
 
 from trainables.datasets import local
 from trainables.errors import UserError
+from trainables.trial.numbers import integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to record, and how much of it."""
-    parser.add_argument("datasets", nargs="*", metavar="ID", help="such as winnow/halfcheetah/expert-v0")
+    ids = parser.add_argument("datasets", nargs="*", metavar="ID", help="such as winnow/halfcheetah/expert-v0; `list` shows all")
+    ids.completer = _ids  # type: ignore[attr-defined]
     parser.add_argument("--all", action="store_true", help="every dataset that can be recorded")
-    parser.add_argument("--transitions", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--transitions", default="100k", metavar="N", help="how many; as 20000 or 20k (default 100k)")
+    parser.add_argument("--seed", default="0", metavar="N", help="of the recording (default 0)")
     parser.add_argument("--force", action="store_true", help="replace the dataset if it exists")
+
+
+def _ids(**_: object) -> list[str]:
+    """What Tab offers."""
+    from trainables.datasets.collect import tiers
+
+    return tiers.all_ids()
 
 
 def record(given: argparse.Namespace) -> int:
@@ -31,14 +40,15 @@ def record(given: argparse.Namespace) -> int:
     names = tiers.all_ids() if given.all else given.datasets
     if not names:
         raise UserError(f"no dataset given; there are: {', '.join(tiers.all_ids())}, or --all")
-    if given.seed < 0:
-        raise UserError(f"seed {given.seed} is not an integer >= 0")
+    transitions, seed = integer("--transitions", given.transitions), integer("--seed", given.seed)
+    if seed < 0:
+        raise UserError(f"seed {seed} is not an integer >= 0")
     for name in names:  # all are checked before the first is recorded
         family, tier, version = tiers.parse(name)
-        tiers.segments(tier, policy.card(family, version), given.transitions)
+        tiers.segments(tier, policy.card(family, version), transitions)
     for name in names:
         kept = local.exists(name) and not given.force
-        write(name, given.transitions, given.seed, given.force, None if kept else _Line(name))
+        write(name, transitions, seed, given.force, None if kept else _Line(name))
         table = load_table(name)
         mean = float(table.episode_returns.mean())
         print(
