@@ -31,6 +31,7 @@ from service.planning.description import describe
 from service.planning.plan import Plan, as_trained, plan_again
 from service.planning.provenance import open_tables, origins, revision
 from service.results.quick_table import show
+from service.results.summary import Summary
 from service.search.database import open_studies
 from service.search.findings import show as show_search
 from service.storage import paths, shared_files, trial_objects
@@ -155,7 +156,9 @@ class Session:
         self._speaking = threading.Lock()
 
     def __enter__(self) -> Session:
-        self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, self._manifest.ledger, self._tracking, self._check_lease))
+        ledger = self._manifest.ledger
+        summary = Summary(ledger, self._tracking)
+        self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, ledger, self._tracking, self._check_lease, summary=summary))
         self._inside = contextlib.ExitStack()
         self._inside.enter_context(self.leaving.installed())
         self._inside.enter_context(ending(partial(own_job.end, self.asked_to_stop)))

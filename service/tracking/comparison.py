@@ -28,9 +28,11 @@ EVALUATIONS = "evaluations.json"
 
 @dataclass
 class Compared:
-    """Cursors that claim no more than MLflow holds; `deleted`: by trial key, "" for the sweep's run, what a person has deleted there."""
+    """Cursors that claim no more than MLflow holds, and the runs that they name; `deleted`: by trial key, "" for the sweep's run, what a
+    person has deleted there."""
 
     cursors: dict[str, Cursor] = field(default_factory=dict)
+    runs: dict[str, Any] = field(default_factory=dict)
     deleted: dict[str, str] = field(default_factory=dict)
     parent: str = ""
 
@@ -55,10 +57,11 @@ def compare(tracking: Tracking, sweep: str, ledger: Ledger, storage: Path, known
             raise
         except Exception:  # of a spool that makes no sense, which hides no other trial
             told.cursors[key] = cursor
-    below = {held[cursor.run_id].data.tags.get(PARENT, "") for cursor in told.cursors.values() if cursor.run_id in held}
+    told.runs = {key: held[cursor.run_id] for key, cursor in told.cursors.items() if cursor.run_id in held}
+    below = {run.data.tags.get(PARENT, "") for run in told.runs.values()}
     _compare_parent(tracking, sweep, below, told)
     if not told.deleted.get("") and below:
-        _move(tracking, sweep, ledger, {key: held[c.run_id] for key, c in told.cursors.items() if c.run_id in held})
+        _move(tracking, sweep, ledger, told.runs)
     return told
 
 

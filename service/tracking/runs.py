@@ -116,22 +116,26 @@ class Tracking(Experiment):
         """Bring back a deleted run."""
         self._connected().restore_run(run_id)
 
+    def run(self, run_id: str) -> Any:
+        """What MLflow holds of a run."""
+        return self._connected().get_run(run_id)
+
     def state_of(self, run_id: str) -> str:
         """The state last set on a run."""
-        return str(self._connected().get_run(run_id).data.tags.get("winnow.state", ""))
+        return str(self.run(run_id).data.tags.get("winnow.state", ""))
 
     def limit_of(self, run_id: str) -> str:
         """The limit at which a sweep's newest run has ended; empty where it has not ended at one."""
-        tags = self._connected().get_run(run_id).data.tags
+        tags = self.run(run_id).data.tags
         return str(tags.get("winnow.message", "")) if tags.get("winnow.reason") == LIMIT else ""
 
-    def log(self, run_id: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
-        """Log points and tags in as few calls as MLflow allows; each costs 20 ms on an embedded database."""
+    def log(self, run_id: str, points: Sequence[Point], tags: Mapping[str, str], params: Mapping[str, str] | None = None) -> None:
+        """Log points, tags and params in as few calls as MLflow allows; each costs 20 ms on an embedded database."""
         from mlflow.entities import Metric
 
-        for start in range(0, len(points) or (1 if tags else 0), METRICS_PER_CALL):
+        for start in range(0, len(points) or (1 if tags or params else 0), METRICS_PER_CALL):
             metrics = [Metric(*point) for point in points[start : start + METRICS_PER_CALL]]
-            self._batch(run_id, metrics, tags=tags if start == 0 else None)
+            self._batch(run_id, metrics, *((params, tags) if start == 0 else ()))
 
     def set_state(
         self, run_id: str, state: str, detail: Mapping[str, Any], *, note: str = "", tags: Mapping[str, str] | None = None

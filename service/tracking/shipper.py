@@ -10,9 +10,10 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Protocol
 
 from service.ledger.ledger import TERMINAL, Entry, Event, Ledger
 from service.spool import lines as spool
@@ -25,7 +26,7 @@ from service.tracking import cursor as cursors
 from service.tracking.connection import DeletedError, TrackingError, passes, redacted, refused
 from service.tracking.cursor import Cursor, last_values
 from service.tracking.curve_table import CurveTable
-from service.tracking.runs import METRICS_PER_CALL, Point, Tracking, finite
+from service.tracking.runs import DETAILS, METRICS_PER_CALL, STATUS, Point, RunRow, Tracking, finite
 from trainables.errors import UserError
 from trainables.storage.files import write
 
@@ -42,16 +43,24 @@ class PartlyShippedError(UserError):
     """Some trials could not be shipped; the others are, as MLflow answers."""
 
 
+class Summary(Protocol):
+    """What the sweep's run says of all its trials (service/results/summary.py)."""
+
+    def forget(self) -> None: ...
+    def hold(self, key: str, row: RunRow) -> None: ...
+    def ship(self, parent: str, *, busy: bool) -> None: ...
+
+
 class Shipper:
     """Ships the trials of a sweep's ledger; `check` raises where nothing may be written any more."""
 
     def __init__(
         self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking, check: Callable[[], None] = lambda: None, *,
-        again: bool = False, artifacts: bool = False,
+        again: bool = False, artifacts: bool = False, summary: Summary | None = None,
     ) -> None:  # fmt: skip
-        """`again` ships everything once more; `artifacts`: these are compared, too."""
+        """`again` ships everything once more; `artifacts`: these are compared, too. `summary` keeps up the sweep's own run."""
         self._storage, self._sweep, self._ledger, self.tracking = storage, sweep, ledger, tracking
-        self._check, self._again, self._artifacts = check, again, artifacts
+        self._check, self._again, self._artifacts, self._summary = check, again, artifacts, summary
         self._cursors: dict[str, Cursor] = {}
         self._settled: dict[str, Event] = {}  # the event that ended a trial whose spool has been shipped since
         # A hash, as the address may hold a password; older code hashed the embedded database's address, too.
@@ -92,7 +101,7 @@ class Shipper:
             raise UserError(text) if down else PartlyShippedError(text)
         if "" not in self.deleted:
             self._ship_plan()
-            self._ship_curves()
+            self._ship_tables()
         return shipped
 
     def ask(self) -> None:
@@ -131,6 +140,8 @@ class Shipper:
             return
         self._settled.clear()
         self._curves.forget()
+        if self._summary:
+            self._summary.forget()
         self.deleted.clear()
         self.tracking.forget()
         known = {key: self._stored(key) for key, entry in list(self._ledger.entries.items()) if entry.events}
@@ -138,6 +149,9 @@ class Shipper:
             known = {key: Cursor(self._mlflow, cursor.run_id) for key, cursor in known.items()}
         told = comparison.compare(self.tracking, self._sweep, self._ledger, self._storage, known, artifacts=self._artifacts)
         self._cursors, self.deleted, self._parent_id = told.cursors, told.deleted, told.parent
+        for key, run in told.runs.items():
+            if self._summary and key not in told.deleted:
+                self._summary.hold(key, RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags))
         self._compared, self._again = True, False
 
     def _answers(self) -> bool:
@@ -189,7 +203,9 @@ class Shipper:
             self.tracking.set_state(run_id, event.state, event.detail, tags=tags, note="" if reused else self._note(entry, event))
             if event.state == "leased" and "" not in self.deleted:
                 self.tracking.set_state(parent, "leased", {})  # reopens the sweep's run; results.show closes it
-            self._store(key, replace(cursor, tracking=self._mlflow, state=state))
+            cursor = self._store(key, replace(cursor, tracking=self._mlflow, state=state))
+        if self._summary:
+            self._summary.hold(key, row_of(run_id, event, [placed.line for placed in lines], cursor.held or {}))
         return shipped
 
     def _ship_plan(self) -> None:
@@ -199,11 +215,14 @@ class Shipper:
             self.tracking.log_bytes(self._parent(), *plan_artifact.to_file(entry.trial for entry in entries))
             self._planned = len(entries)
 
-    def _ship_curves(self) -> None:
-        """Keep up the table that reports read, once something has been shipped."""
+    def _ship_tables(self) -> None:
+        """Keep up what the sweep's run says of all trials, and the table that reports read, once there is something to say."""
         cursors = {key: cursor for key, cursor in self._cursors.items() if key not in self.deleted}
+        busy = bool(self._ledger.keys_in("leased"))
+        if self._summary and any(cursor.run_id for cursor in cursors.values()):
+            self._summary.ship(self._parent(), busy=busy)
         if any(cursor.offset for cursor in cursors.values()):
-            self._curves.ship(self._parent(), cursors, busy=bool(self._ledger.keys_in("leased")))
+            self._curves.ship(self._parent(), cursors, busy=busy)
 
     def _note(self, entry: Entry, event: Event) -> str:
         committed = spool.committed(spool.read(paths.spool(self._storage, entry.trial.key)))
@@ -327,6 +346,14 @@ class ShipperThread:
             return False
         self.trouble = ""
         return True
+
+
+def row_of(run_id: str, event: Event, lines: Sequence[spool.Line], held: Mapping[str, str]) -> RunRow:
+    """A trial's run as its newest event, some lines of its spool and the last values of its metrics make it; without params."""
+    attempt = next((line for line in reversed(lines) if line["kind"] == "attempt"), {})
+    tags = {f"winnow.{name}": str(attempt[name]) for name in TAGS if name in attempt} | {"winnow.state": event.state}
+    tags |= {f"winnow.{name}": str(event.detail.get(name, "")) for name in DETAILS}
+    return RunRow(run_id, STATUS[event.state], {name: float(value) for name, value in held.items()}, tags)
 
 
 def _digest(text: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from service.storage import paths
 from service.tracking import curve_table
 from service.tracking.comparison import EVALUATIONS, files_of
 from service.tracking.connection import TrackingError, redacted
-from service.tracking.cursor import run_id_of
+from service.tracking.cursor import last_values, run_id_of
 from service.tracking.runs import (
     DETAILS,
     PARAM_LENGTH,
@@ -25,30 +25,40 @@ from service.tracking.runs import (
     STATUS,
     TAG_LENGTH,
     Point,
+    RunRow,
     Tracking,
     finite,
     is_deleted,
 )  # fmt: skip
-from service.tracking.shipper import TAGS
+from service.tracking.shipper import TAGS, row_of
 from service.tracking.trial_params import params_of
 
+Summary = Callable[[Any, Ledger, Mapping[str, RunRow]], Sequence[str]]
 DELETED, EXCESS = "was deleted in MLflow", "has too much"
 SHOWN = 3  # differing points listed per run and direction
 
 
-def differences(name: str, ledger: Ledger, storage: Path) -> list[str]:
-    """What MLflow lacks, has in excess or has different, for all trials of the ledger. Raises UserError if MLflow does not answer."""
-    tracking = Reader(storage)
+def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | None = None) -> list[str]:
+    """What MLflow lacks, has in excess or has different, for all trials of the ledger; `summary` compares what the sweep's run says of
+    them. Raises UserError if MLflow does not answer."""
+    tracking, rows = Reader(storage), dict[str, RunRow]()
     runs = tracking.runs(ledger.entries, storage)
     begun = any(len(entry.events) > 1 for entry in ledger.entries.values())
-    found = list(_of_sweep(name, runs, ledger, tracking, storage)) if begun else []
+    parent = tracking.parent(name, runs) if begun else None
+    found = list(_of_sweep(name, parent, runs, ledger, tracking, storage)) if begun else []
     for key, entry in ledger.entries.items():
         try:
-            found += _of_trial(name, key, entry, runs.get(key, []), tracking, storage)
+            lines, own = spool.committed(spool.read(paths.spool(storage, key))), runs.get(key, [])
+            if len(own) == 1 and not is_deleted(own[0]):
+                held = last_values(finite(spool.points(lines)))
+                rows[key] = row_of(own[0].info.run_id, entry.events[-1], [placed.line for placed in lines], held)
+            found += _of_trial(name, key, entry, lines, own, tracking, storage)
         except TrackingError:
             raise
         except Exception as error:  # a spool that makes no sense hides no other trial's differences
             found.append(f"{key} {entry.trial.name}: cannot be compared ({redacted(error)})")
+    if summary and parent is not None and not is_deleted(parent):
+        found += [f"sweep {name}: {text}" for text in summary(parent, ledger, rows)]
     return found
 
 
@@ -75,6 +85,12 @@ class Reader(Tracking):
                 runs.setdefault(key, []).append(run)
         return {key: [run for run in own if not is_deleted(run)] or own[-1:] for key, own in runs.items()}
 
+    def parent(self, sweep: str, runs: Mapping[str, Sequence[Any]]) -> Any:
+        """This storage's run of a sweep whose trials have `runs`: a deleted one where there is no other, None without one."""
+        below = {run.data.tags.get(PARENT, "") for own in runs.values() for run in own}
+        found = [run for run in self.parents(sweep) if self.mine(run, run.info.run_id if run.info.run_id in below else "")]
+        return next((run for run in found if not is_deleted(run)), found[-1] if found else None)
+
     def points(self, run: Any) -> list[Point]:
         """Every point of a run."""
         client, id = self._connected(), run.info.run_id
@@ -88,23 +104,21 @@ class Reader(Tracking):
             return {name: Path(client.download_artifacts(id, name, folder)).read_bytes() for name in names if name in existing}
 
 
-def _of_sweep(name: str, runs: Mapping[str, Sequence[Any]], ledger: Ledger, tracking: Reader, storage: Path) -> Iterator[str]:
+def _of_sweep(name: str, parent: Any, runs: Mapping[str, Sequence[Any]], ledger: Ledger, tracking: Reader, storage: Path) -> Iterator[str]:
     """The sweep's run, and the trials that are below none."""
-    below = {run.data.tags.get(PARENT, "") for own in runs.values() for run in own}
-    parents = [run for run in tracking.parents(name) if tracking.mine(run, run.info.run_id if run.info.run_id in below else "")]
-    active = [run for run in parents if not is_deleted(run)]
-    if not active:
-        yield f"sweep {name}: its run {parents[-1].info.run_id} {DELETED}" if parents else f"sweep {name}: it has no run"
+    if parent is None or is_deleted(parent):
+        yield f"sweep {name}: it has no run" if parent is None else f"sweep {name}: its run {parent.info.run_id} {DELETED}"
         return
     alive = tracking.sweep_ids()
-    yield from (f"sweep {name}: {text}" for text in curve_table.differences(tracking, active[0].info.run_id, storage, ledger.entries))
+    yield from (f"sweep {name}: {text}" for text in curve_table.differences(tracking, parent.info.run_id, storage, ledger.entries))
     for key, own in runs.items():
         if not ledger.entries[key].reused and any(run.data.tags.get(PARENT) not in alive for run in own if not is_deleted(run)):
             yield f"{key} {ledger.entries[key].trial.name}: the run above its run is gone"
 
 
-def _of_trial(name: str, key: str, entry: Entry, runs: Sequence[Any], tracking: Reader, storage: Path) -> Iterator[str]:
-    lines = spool.committed(spool.read(paths.spool(storage, key)))
+def _of_trial(
+    name: str, key: str, entry: Entry, lines: Sequence[Placed], runs: Sequence[Any], tracking: Reader, storage: Path
+) -> Iterator[str]:
     label = f"{key} {entry.trial.name}"
     if not runs and not lines and entry.state == "planned":
         return

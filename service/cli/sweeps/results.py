@@ -26,6 +26,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.planning.data_here import DataHere
     from service.planning.plan import as_trained
     from service.results import quick_table as scores
+    from service.results.summary import Summary
     from service.tracking.runs import Tracking
     from service.tracking.shipper import Shipper
 
@@ -38,7 +39,8 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     tracking = Tracking(storage)
     with waiting("reading MLflow"):
         if paths.remote(storage)[0] and tracking.uri.startswith("sqlite"):
-            Shipper(storage, arguments.sweep, ledger, tracking).ship()  # another host may have trained: this one's MLflow is filled here
+            # Another host may have trained: this one's MLflow is filled here.
+            Shipper(storage, arguments.sweep, ledger, tracking, summary=Summary(ledger, tracking)).ship()
         if arguments.json:
             shared.show(arguments, "", scores.to_json(scores.find(trials, tracking)))
         else:

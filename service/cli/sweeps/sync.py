@@ -24,13 +24,14 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     """1 where something is left."""
     from service.inspection.status import ledger_of
     from service.ledger import lease
+    from service.results.summary import Summary
     from service.tracking.connection import DeletedError
     from service.tracking.runs import Tracking
     from service.tracking.shipper import PartlyShippedError, Shipper
 
     name, ledger, trouble = arguments.sweep, ledger_of(arguments.sweep, storage), list[str]()
     tracking = Tracking(storage, restore=arguments.restore)
-    shipper = Shipper(storage, name, ledger, tracking, again=arguments.again, artifacts=True)
+    shipper = Shipper(storage, name, ledger, tracking, again=arguments.again, artifacts=True, summary=Summary(ledger, tracking))
     with waiting("shipping to MLflow"):
         try:
             shipper.ship()

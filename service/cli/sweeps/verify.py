@@ -22,11 +22,12 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     """1 where there is a difference."""
     from service.inspection import data
     from service.inspection.status import ledger_of
+    from service.results import summary
     from service.tracking.verify import describe, differences
 
     ledger = ledger_of(arguments.sweep, storage)
     with waiting("comparing with MLflow"):
-        found = differences(arguments.sweep, ledger, storage)
+        found = differences(arguments.sweep, ledger, storage, summary.differences)
     text, value = describe(ledger, found), {"trials": len(ledger.entries), "differences": found}
     if arguments.data:
         other = data.differences(ledger, storage)
