@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from service.planning import clock
 from service.planning.description import limits
 from service.planning.provenance import PACKAGES, ROOT, names_of_ours, revision
 from service.planning.run_settings import RunSettings
+from service.planning.submitter import JOB, VARIABLE, this_process
 from service.terminal.redaction import holds_secret, redact
 from service.terminal.waiting import waiting
 from trainables import project
@@ -63,7 +65,7 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
         client = _client(server)
     print(sends + (f"\nlimits: {bounds}" if bounds else ""), flush=True)
     with waiting(f"handing the job over to {shown}"):
-        id = _hand_over(client, name, entrypoint(told, settings, storage), {**code, "env_vars": handed_on})
+        id = _hand_over(client, name, entrypoint(told, settings, storage), {**code, "env_vars": {**handed_on, **_by(name, settings)}})
     output = shlex.join(["ray", "job", "logs", "--address", shown, "-f", id])
     print(f"{id} submitted; its output: {output}\nend it: {shlex.join(['ray', 'job', 'stop', '--address', shown, id])}", flush=True)
     if not follow:
@@ -80,6 +82,11 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
         raise UserError(f"{shown} answers no longer ({redact(why)}); `{status}` shows how far {name} is") from None
     print(f"{id}: {end.value}")
     return 0 if end.value == "SUCCEEDED" else 1
+
+
+def _by(name: str, settings: RunSettings) -> dict[str, str]:
+    """Who submits the job, for its driver."""
+    return {VARIABLE: json.dumps(this_process(shlex.join(["winnow", "submit", project.typed(name), *settings.words()]), JOB))}
 
 
 def entrypoint(name: str, settings: RunSettings, storage: str | None = None) -> str:

@@ -30,6 +30,7 @@ from service.planning.data_here import DataHere, other_code, refuse
 from service.planning.description import describe
 from service.planning.plan import Plan, as_trained, plan_again
 from service.planning.provenance import open_tables, origins, revision
+from service.planning.submitter import submitter
 from service.results.quick_table import show
 from service.results.summary import Summary
 from service.search.database import open_studies
@@ -143,7 +144,8 @@ class Session:
     def __init__(self, plan: Plan, storage: Path, studies: Any = None, news: News | None = None) -> None:
         """`studies` is an open database for those of an adaptive sweep; without one they are in a file. `news` is told what happens."""
         self._plan, self._storage, self._news = plan, storage, news or News("", plan.name)
-        self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json()), Tracking(storage)
+        by = submitter(plan.settings.command(plan.name, storage))
+        self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json(), by), Tracking(storage)
         self.permit = Permit(storage, plan.name, self._manifest.lease.epoch, self._manifest.lease.token)
         try:
             self._adaptive = self._search(studies)

@@ -95,6 +95,7 @@ class Ledger:
         self.owner = ""
         self.limit = ""  # that ended the newest run, e.g. `--max-hours=2`; empty where none did
         self.settings: Mapping[str, Any] = {}  # of the newest run; empty where older code wrote the journal
+        self.by: dict[int, Mapping[str, str]] = {}  # epoch -> who has asked for that run; older code did not say
 
     def apply(self, event: Event) -> None:
         """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing."""
@@ -103,6 +104,8 @@ class Ledger:
         if event.state == "opened":
             self.epoch, self.owner = event.epoch, str(event.detail.get("owner", "?"))
             self.settings, self.limit = event.detail.get("settings", {}), str(event.detail.get("limit", ""))
+            if "by" in event.detail:
+                self.by[event.epoch] = event.detail["by"]
             return
         entry = self.entries.get(event.key)
         now = entry.state if entry else ""
@@ -129,6 +132,13 @@ class Ledger:
         given_back = [event.detail for event in newest if event.epoch == epoch and "kept" in event.detail]
         update, kept = (sum(detail[name] for detail in given_back) for name in ("update", "kept"))
         return f"kept {kept:,} of {update:,} updates" if given_back else ""
+
+    def asked_by(self, entry: Entry | None = None) -> Mapping[str, str]:
+        """Who has asked for the newest run that trained a trial of this sweep, or for the newest of all; empty where that is not known."""
+        if entry is None:
+            return self.by[max(self.by)] if self.by else {}
+        epochs = [event.epoch for event in entry.events if event.state == "leased"]
+        return self.by.get(epochs[-1], {}) if epochs and not entry.reused else {}
 
     def keys_in(self, *states: str) -> list[str]:
         return [key for key, entry in self.entries.items() if entry.state in states]

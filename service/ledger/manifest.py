@@ -26,10 +26,10 @@ from trainables.trial import Trial
 class Manifest:
     """The journal of a sweep, open for its driver. An event is on disk when `record` returns. Recording is thread-safe."""
 
-    def __init__(self, storage: Path, name: str, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, storage: Path, name: str, settings: Mapping[str, Any] | None = None, by: Mapping[str, str] | None = None) -> None:
         """Take the lease, replay the journal, begin a new epoch. Raises UserError if another driver holds the lease.
 
-        `settings`, those of the run that begins, are stored in the journal.
+        `settings`, those of the run that begins, are stored in the journal, and `by`, who has asked for it (service/planning/submitter.py).
         """
         self.lease = Lease(storage, name)
         self._journal, self.closed = journal.of(storage, name), False
@@ -38,7 +38,7 @@ class Manifest:
             self.ledger, length = _replay(self._journal)
             self._journal.begin(length)
             try:
-                about = {"owner": self.lease.owner, **({"settings": settings} if settings else {})}
+                about = {"owner": self.lease.owner, **({"settings": settings} if settings else {}), **({"by": by} if by else {})}
                 self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail=about)])
                 break
             except SupersededError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -103,10 +104,20 @@ def _ours() -> str:
     return f"{code.removesuffix('-dirty')}-dirty-{_digest(files, ROOT)[:8]}" if files else code
 
 
-def _git(*arguments: str) -> list[str]:
-    """What git prints in the checkout, split at NUL; empty where it fails or is absent."""
+def commit() -> str:
+    """The git commit of the project, where it is in a repository, else of the code; empty where neither is known."""
+    if (folder := project.root()) and (theirs := _git("rev-parse", "HEAD", folder=folder)):
+        return theirs[0]
+    if _git("ls-files", "service/__init__.py"):
+        return "".join(_git("rev-parse", "HEAD"))
+    found = re.search(r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])", os.environ.get("WINNOW_REVISION", ""))
+    return found[0] if found else ""
+
+
+def _git(*arguments: str, folder: Path | None = None) -> list[str]:
+    """What git prints in the checkout or another folder, split at NUL; empty where it fails or is absent."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(["git", *arguments], cwd=folder or ROOT, capture_output=True, check=False, timeout=PATIENCE)
     except (OSError, subprocess.SubprocessError):
         return []
     return [os.fsdecode(part) for part in done.stdout.strip().split(b"\0") if part]

@@ -16,6 +16,7 @@ from service.results import grid
 from service.results.standing import NUMBERS, standing_of
 from service.spool.scores import RETURN, SCORE
 from service.tracking.runs import TAG_LENGTH, RunRow, Tracking
+from service.tracking.trial_params import source_of
 
 PERIOD = 20.0  # seconds between two writings while trials go on
 SHARE = 0.02  # of the time, at most, that goes into them meanwhile
@@ -82,7 +83,8 @@ def differences(run: Any, ledger: Ledger, rows: Mapping[str, RunRow]) -> list[st
 def _wanted(ledger: Ledger, rows: Mapping[str, RunRow]) -> tuple[dict[str, str], dict[str, str], Mapping[str, float]]:
     """Params, tags and metrics."""
     standing = standing_of([entry.trial for entry in list(ledger.entries.values())], rows)
-    return grid.params_of(ledger), grid.tags_of(ledger) | {BEST: standing.best[:TAG_LENGTH]}, standing.metrics
+    tags = grid.tags_of(ledger) | {BEST: standing.best[:TAG_LENGTH]} | source_of(ledger.asked_by())
+    return grid.params_of(ledger), tags, standing.metrics
 
 
 def _shown_by(run: Any) -> dict[str, str]:

@@ -16,6 +16,7 @@ from service.storage import paths
 from service.tracking.connection import TrackingError
 from service.tracking.cursor import Cursor
 from service.tracking.runs import PARENT, STATUS, Tracking, is_deleted
+from service.tracking.trial_params import filters_of, source_of
 
 # The files that become artifacts of a run, by the kind of the line that reports them.
 FILES: dict[str, tuple[Callable[[Path, str], Path], ...]] = {
@@ -44,7 +45,7 @@ def compare(tracking: Tracking, sweep: str, ledger: Ledger, storage: Path, known
     """
     told, held = Compared(), tracking.held(known)
     for key, cursor in known.items():
-        run = held.get(cursor.run_id)
+        run, entry = held.get(cursor.run_id), ledger.entries[key]
         if run is not None and is_deleted(run) and tracking.mine(run, cursor.run_id):
             if not tracking.restores:
                 told.deleted[key] = f"run {run.info.run_id} ({run.info.run_name})"
@@ -53,6 +54,9 @@ def compare(tracking: Tracking, sweep: str, ledger: Ledger, storage: Path, known
             tracking.restore(run.info.run_id)
         try:
             told.cursors[key] = _checked(cursor, run, tracking, storage, key, artifacts)
+            if run is not None and told.cursors[key].run_id:  # older code has set fewer tags
+                tags = filters_of(entry.trial) | source_of(ledger.asked_by(entry))
+                tracking.log(cursor.run_id, (), {name: value for name, value in tags.items() if run.data.tags.get(name) != value})
         except TrackingError:
             raise
         except Exception:  # of a spool that makes no sense, which hides no other trial

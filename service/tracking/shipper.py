@@ -27,6 +27,7 @@ from service.tracking.connection import DeletedError, TrackingError, passes, red
 from service.tracking.cursor import Cursor, last_values
 from service.tracking.curve_table import CurveTable
 from service.tracking.runs import DETAILS, METRICS_PER_CALL, STATUS, Point, RunRow, Tracking, finite
+from service.tracking.trial_params import source_of
 from trainables.errors import UserError
 from trainables.storage.files import write
 
@@ -199,7 +200,7 @@ class Shipper:
             held = {**(cursor.held or {}), **last_values(points)}
             cursor = self._store(key, replace(cursor, tracking=self._mlflow, offset=chunk[-1].end, held=held))
         if state != cursor.state:
-            tags = {f"winnow.sweep.{self._sweep}": "reused" if reused else "trained"}
+            tags = {f"winnow.sweep.{self._sweep}": "reused" if reused else "trained"} | source_of(self._ledger.asked_by(entry))
             self.tracking.set_state(run_id, event.state, event.detail, tags=tags, note="" if reused else self._note(entry, event))
             if event.state == "leased" and "" not in self.deleted:
                 self.tracking.set_state(parent, "leased", {})  # reopens the sweep's run; results.show closes it

@@ -20,8 +20,19 @@ def params_of(trial: Trial) -> dict[str, str]:
 
 
 def filters_of(trial: Trial) -> dict[str, str]:
-    """Tags to filter runs by."""
-    return {f"winnow.{name}": str(getattr(trial, name)) for name in ("dataset", "algorithm", "pruner", "sparsity", "seed", "cell")}
+    """Tags to filter and group runs by. Runs of one `winnow.group` differ in their seed alone."""
+    tags = {name: str(getattr(trial, name)) for name in ("dataset", "algorithm", "pruner", "sparsity", "seed", "cell")}
+    parts = trial.dataset.split("/")
+    tags["environment"] = parts[-2] if len(parts) > 1 else trial.dataset
+    given = [f"{trial.updates} updates", *(f"{name} {value}" for name, value in trial.hyper.items())]
+    tags["group"] = ", ".join([trial.name.removesuffix(f"/s{trial.seed}"), *given])
+    return {f"winnow.{name}": value for name, value in tags.items()}
+
+
+def source_of(by: Mapping[str, str]) -> dict[str, str]:
+    """MLflow's own tags for who has asked for a run, and by what."""
+    names = {"user": "mlflow.user", "name": "mlflow.source.name", "type": "mlflow.source.type", "commit": "mlflow.source.git.commit"}
+    return {tag: by[name] for name, tag in names.items() if name in by}
 
 
 def trial_of(params: Mapping[str, str]) -> Trial:

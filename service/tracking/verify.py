@@ -31,7 +31,7 @@ from service.tracking.runs import (
     is_deleted,
 )  # fmt: skip
 from service.tracking.shipper import TAGS, row_of
-from service.tracking.trial_params import params_of
+from service.tracking.trial_params import filters_of, params_of, source_of
 
 Summary = Callable[[Any, Ledger, Mapping[str, RunRow]], Sequence[str]]
 DELETED, EXCESS = "was deleted in MLflow", "has too much"
@@ -52,7 +52,7 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
             if len(own) == 1 and not is_deleted(own[0]):
                 held = last_values(finite(spool.points(lines)))
                 rows[key] = row_of(own[0].info.run_id, entry.events[-1], [placed.line for placed in lines], held)
-            found += _of_trial(name, key, entry, lines, own, tracking, storage)
+            found += _of_trial(name, key, ledger, lines, own, tracking, storage)
         except TrackingError:
             raise
         except Exception as error:  # a spool that makes no sense hides no other trial's differences
@@ -117,8 +117,9 @@ def _of_sweep(name: str, parent: Any, runs: Mapping[str, Sequence[Any]], ledger:
 
 
 def _of_trial(
-    name: str, key: str, entry: Entry, lines: Sequence[Placed], runs: Sequence[Any], tracking: Reader, storage: Path
+    name: str, key: str, ledger: Ledger, lines: Sequence[Placed], runs: Sequence[Any], tracking: Reader, storage: Path
 ) -> Iterator[str]:
+    entry = ledger.entries[key]
     label = f"{key} {entry.trial.name}"
     if not runs and not lines and entry.state == "planned":
         return
@@ -133,7 +134,7 @@ def _of_trial(
     yield from (
         f"{label}: {text}" for text in _pairs("param", {n: v[:PARAM_LENGTH] for n, v in params_of(entry.trial).items()}, run.data.params)
     )
-    yield from (f"{label}: {text}" for text in _pairs("tag", _tags(name, entry, lines), run.data.tags))
+    yield from (f"{label}: {text}" for text in _pairs("tag", _tags(name, ledger, entry, lines), run.data.tags))
     status = STATUS[entry.state]
     if run.info.status != status:
         yield f"{label}: status {run.info.status}, not {status}"
@@ -150,9 +151,9 @@ def _points(lines: Sequence[Placed], shipped: Sequence[Point]) -> Iterator[str]:
             yield f"MLflow {what}: {sum(points.values())} points: {named}{', ...' if len(points) > SHOWN else ''}"
 
 
-def _tags(name: str, entry: Entry, lines: Sequence[Placed]) -> dict[str, str]:
-    """The tags that follow from the newest attempt and the newest state."""
-    wanted = {"winnow.trial_key": entry.trial.key, "winnow.kind": "trial"}
+def _tags(name: str, ledger: Ledger, entry: Entry, lines: Sequence[Placed]) -> dict[str, str]:
+    """The tags that follow from the trial, its newest attempt and its newest state."""
+    wanted = {"winnow.trial_key": entry.trial.key, "winnow.kind": "trial"} | filters_of(entry.trial) | source_of(ledger.asked_by(entry))
     for line in (placed.line for placed in lines):
         if line["kind"] == "attempt":
             wanted |= {f"winnow.{tag}": str(line[tag]) for tag in TAGS if tag in line}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -112,8 +113,12 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     written = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert any(path.name.startswith("runtime_env_agent") for path in written)
     assert [path for path in written if any(secret in path.read_bytes() for secret in (PLANTED.encode(), TOKEN.encode()))] == []
-    (entry,) = manifest.read(storage, "smoke").entries.values()
+    ledger = manifest.read(storage, "smoke")
+    (entry,) = ledger.entries.values()
     assert entry.state == "done"
+    by = ledger.asked_by(entry)
+    assert (by["user"], by["type"]) == (getpass.getuser(), "JOB")
+    assert by["name"].startswith("winnow submit smoke --set=datasets=test/hopper/random-v0"), "who submitted it, not who ran it"
     again = service("submit", "smoke", *small, "--address", head)
     assert "\nwinnow-smoke-a2 submitted; " in again.stdout, again.stderr
     assert len(again.stdout.splitlines()) == 3

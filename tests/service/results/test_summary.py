@@ -39,9 +39,10 @@ def tracking(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> 
     return Tracking(tmp_path / "storage")
 
 
-def planned(*trials: Trial, epoch: int = 1, into: Ledger | None = None) -> Ledger:
+def planned(*trials: Trial, epoch: int = 1, into: Ledger | None = None, **by: str) -> Ledger:
+    """The journal's first lines, of a run that was asked for `by` somebody."""
     ledger = Ledger() if into is None else into
-    ledger.apply(Event(key="", state="opened", epoch=epoch))
+    ledger.apply(Event(key="", state="opened", epoch=epoch, detail={"by": by} if by else {}))
     for each in trials:
         ledger.apply(Event(key=each.key, state="planned", epoch=epoch, detail={"trial": each.to_json()}))
     return ledger
@@ -164,6 +165,33 @@ def test_a_grid_that_grows_keeps_its_params_and_renews_its_tags(tmp_path: Path, 
     run = parent(tracking)
     assert run.data.params["grid.pruner"] == "dense"
     assert run.data.tags["winnow.grid.pruner"] == "dense, snip, random_erk"
+    assert found(ledger, storage) == []
+
+
+def test_runs_are_of_who_asked_for_them_and_can_be_grouped(tmp_path: Path, tracking: Tracking) -> None:
+    """Each trial's run is of who asked for it, the sweep's of who asked last; `sync` mends runs of older code."""
+    storage, alice = tmp_path / "storage", {"user": "alice", "name": "winnow run study", "type": "LOCAL", "commit": "1f2e" * 10}
+    ledger = planned(*OWN[:2], **alice)
+    trained(storage, OWN[0], ledger)
+    shipper(storage, ledger, tracking).ship()
+    planned(epoch=2, into=ledger, **alice | {"user": "bob", "name": "winnow submit study", "type": "JOB"})
+    trained(storage, OWN[1], ledger)
+    shipper(storage, ledger, tracking).ship()
+    rows = tracking.trial_rows(each.key for each in OWN[:2])
+    first, second, sweep = (rows[OWN[0].key].tags, rows[OWN[1].key].tags, parent(tracking).data.tags)
+    told = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
+    assert [first[name] for name in told] == list(alice.values())
+    assert [second[name] for name in told] == [sweep[name] for name in told] == ["bob", "winnow submit study", "JOB", "1f2e" * 10]
+    assert first["winnow.environment"] == "hopper"
+    assert first["winnow.group"] == second["winnow.group"] == "bc/hopper-expert/dense, 1000 updates"
+    assert found(ledger, storage) == []
+    client = tracking._connected()
+    client.delete_tag(rows[OWN[0].key].run_id, "winnow.group")
+    client.set_tag(rows[OWN[0].key].run_id, "mlflow.user", "unknown")
+    lines = found(ledger, storage)
+    assert len(lines) == 2
+    assert any("tag mlflow.user is 'unknown', not 'alice'" in line for line in lines)
+    shipper(storage, ledger, tracking).ship()
     assert found(ledger, storage) == []
 
 
