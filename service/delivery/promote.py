@@ -13,7 +13,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,40 +33,46 @@ from trainables.trial import Trial
 
 LOGGED = "policy"  # the name of the run's logged model
 NEEDS = ("mlflow", "numpy", "safetensors")
+ALIAS = "newest"  # of the version that was promoted last, unless another one is asked for
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model; `created` is False if it existed before."""
+    """A version of a registered model; `created` is False if it existed before. `was`: the other version that `alias` named before."""
 
     model: str
     number: str
     run_id: str
     created: bool
+    alias: str = ""
+    was: str = ""
 
     def describe(self, uri: str) -> str:
         what = "registered as" if self.created else "is already"
         return (
             f"run {self.run_id} {what} version {self.number} of model {self.model!r}\n"
+            f"alias {self.alias!r} names version {self.number}{f', no longer version {self.was}' if self.was else ''}\n"
             f"load it where MLFLOW_TRACKING_URI is {redact(uri)}: "
-            f"mlflow.pyfunc.load_model('models:/{self.model}/{self.number}')"
+            f"mlflow.pyfunc.load_model('models:/{self.model}@{self.alias}'), which takes float64 observations [B, O]"
         )
 
 
-def promote(wanted: str, storage: Path, *, name: str | None = None, sweep: str | None = None) -> tuple[Version, str]:
-    """Register the trial's policy as a version of model `name` (default: algorithm and dataset, e.g. td3_bc-halfcheetah-medium). Idempotent
-    for a run and a name. Returns the version and MLflow's address.
+def promote(wanted: str, storage: Path, *, name: str | None = None, alias: str = ALIAS, sweep: str | None = None) -> tuple[Version, str]:
+    """Register the trial's policy as a version of model `name` (default: algorithm and dataset, e.g. td3_bc-halfcheetah-medium), which
+    `alias` then names. Idempotent for a run and a name. Returns the version and MLflow's address.
 
-    Raises UserError for a trial that is unknown, not done or not in MLflow, a policy that is more than one plain network, a name that
-    MLflow refuses, and if MLflow does not answer.
+    Raises UserError for a trial that is unknown, not done or not in MLflow, a policy that is more than one plain network, a name or alias
+    that MLflow refuses, and if MLflow does not answer.
     """
+    if not re.fullmatch(r"[\w-]{1,255}", alias) or alias == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise UserError(f"alias {alias!r} must be of letters, digits, _ and -, and neither 'latest' nor a version such as v1")
     with find(wanted, storage, sweep) as finished:
         policy = load_policy(finished.folder)
         model = name or default_name(finished.trial)
         registry = Registry(storage)
         with waiting(f"registering with MLflow as {model}"):
             try:
-                return registry.register(model, finished, policy), registry.uri
+                return registry.register(model, alias, finished, policy), registry.uri
             except TrackingError as error:
                 raise UserError(f"MLflow {'refuses this' if refused(error) else 'did not take the model'} ({error.why})") from error
 
@@ -79,7 +85,16 @@ def default_name(trial: Trial) -> str:
 class Registry(Tracking):
     """Tracking, and MLflow's model registry."""
 
-    def register(self, model: str, finished: FinishedTrial, policy: Policy) -> Version:
+    def register(self, model: str, alias: str, finished: FinishedTrial, policy: Policy) -> Version:
+        version = self._version(model, finished, policy)
+        known = self._connected().get_registered_model(model).aliases.get(alias, "")
+        was = "" if str(known) == version.number else str(known)
+        if str(known) != version.number:
+            self._connected().set_registered_model_alias(model, alias, version.number)
+        return replace(version, alias=alias, was=was)
+
+    def _version(self, model: str, finished: FinishedTrial, policy: Policy) -> Version:
+        """The version that is made of the run, created once."""
         if not re.fullmatch(r"[^/:.%\"']+", model):
             raise UserError(f"model name {model!r} must not contain / : . % or quotes")
         run = self._run(finished)
@@ -149,7 +164,9 @@ def save_model(policy: Policy, folder: Path, model_id: str, run_id: str) -> None
     for name, source in code.items():
         (folder / name).write_bytes(standalone.source(source))
     ends = (policy.sizes[0], policy.sizes[-1])
-    inputs, outputs = (Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in ends)
+    # Observations as Gymnasium and JSON give them: MLflow refuses all but the one type that is declared.
+    types = (np.dtype(np.float64), np.dtype(np.float32))
+    inputs, outputs = (Schema([TensorSpec(type, (-1, size))]) for type, size in zip(types, ends, strict=True))
     mlflow.pyfunc.save_model(
         folder / "model",
         loader_module="winnow_model",
@@ -157,7 +174,7 @@ def save_model(policy: Policy, folder: Path, model_id: str, run_id: str) -> None
         code_paths=[str(folder / name) for name in code],
         mlflow_model=Model(model_id=model_id, model_uuid=model_id, run_id=run_id),
         signature=ModelSignature(inputs, outputs),
-        input_example=example(policy),
+        input_example=example(policy).astype(np.float64),
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDS],
     )
 

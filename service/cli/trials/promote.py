@@ -8,18 +8,19 @@ from pathlib import Path
 from service.cli import arguments as shared
 
 HELP = "register a trained policy as a version of a model in MLflow"
-EXAMPLE = "promote 3f2a --name cheetah"
+EXAMPLE = "promote 3f2a --name cheetah --alias champion"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.done_trial(parser)
     help = "the registered model (default: algorithm and data, e.g. td3_bc-halfcheetah-medium)"
     parser.add_argument("--name", metavar="MODEL", help=help)
+    parser.add_argument("--alias", default="newest", help="what then names this version, and no other of the model (default newest)")
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.promote import promote
 
-    version, uri = promote(arguments.trial, storage, name=arguments.name, sweep=arguments.sweep)
+    version, uri = promote(arguments.trial, storage, name=arguments.name, alias=arguments.alias, sweep=arguments.sweep)
     print(version.describe(uri))
     return 0

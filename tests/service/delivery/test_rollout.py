@@ -169,9 +169,10 @@ def test_mlflow_serves_what_was_promoted(trained: Path, tmp_path: Path, capsys: 
     assert float(version.tags["winnow.normalized_score"]) == pytest.approx(row.metrics["eval/normalized_score"], abs=0.01)
 
     states, wanted = as_trained(trained, PRUNED)
-    np.save(tmp_path / "states.npy", states)
     environment = os.environ | {"MLFLOW_TRACKING_URI": tracking.uri}
-    uri = f"models:/{version.name}/{version.version}"
+    assert states.dtype == np.float32
+    np.save(tmp_path / "states.npy", states.astype(np.float64))  # as Gymnasium gives them
+    uri = f"models:/{version.name}@newest"
     command = [sys.executable, "-c", LOADED, uri, str(tmp_path / "states.npy"), str(tmp_path / "actions.npy")]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -201,11 +202,25 @@ def test_promoting_again_says_so_and_makes_nothing(trained: Path, capsys: pytest
     assert len({found.source for found in versions(tracking) if found.tags["winnow.trial_key"] == dense}) == 1, "one model, two names"
 
 
+def test_an_alias_names_what_was_promoted_last(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where that version existed before; other aliases stay."""
+    client = Tracking(trained)._connected()
+    for key, number, was in ((PRUNED.key, "1", ""), (TRIALS["dense"].key, "2", "1"), (PRUNED.key, "1", "2"), (PRUNED.key, "1", "")):
+        assert main(["promote", key, "--name", "hopper", "--alias", "champion"]) == 0
+        told = f"alias 'champion' names version {number}{f', no longer version {was}' if was else ''}\n"
+        assert told in capsys.readouterr().out
+        assert client.get_model_version_by_alias("hopper", "champion").version == int(number)
+    assert main(["promote", TRIALS["dense"].key, "--name", "hopper"]) == 0
+    assert client.get_registered_model("hopper").aliases == {"champion": 1, "newest": 2}
+
+
 def test_what_cannot_be_promoted_is_said(trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, said in {
         ("promote", PRUNED.key, "--name", "a/b"): "model name 'a/b' must not contain /",
         ("promote", TRIALS["bcq"].key): "bcq's policy is more than a network",
         ("promote", "nobody"): "no trial 'nobody'",
+        ("promote", PRUNED.key, "--alias", "v7"): "alias 'v7' must be of letters, digits, _ and -, and neither 'latest' nor",
+        ("promote", PRUNED.key, "--alias", "a b"): "alias 'a b' must be of letters",
     }.items():
         assert main(arguments) == 2
         assert said in capsys.readouterr().err
