@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.datasets import local
-from trainables.datasets.spaces import Flat, flat
+from trainables.datasets.spaces import Flat, flat, from_arrow
 from trainables.environments import Reference
 from trainables.errors import UserError, one_line
 
@@ -29,6 +29,7 @@ Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArra
 
 SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
 OFFERED = "offered.json"  # what the client has found about a dataset
+IGNORED = ["_", ".", "metadata.json"]  # in the folder of an episode
 SLACK = 1e-3  # how far an action may lie outside the box: float32 rounds
 # Minari's client, run as a program because its search has no time limit except being killed. The last line on stderr is the error.
 _CLIENT = """\
@@ -141,8 +142,8 @@ def _checked(dataset: str, path: Path, raw: Any) -> Metadata:
 def read_episodes(metadata: Metadata) -> Iterator[Episode]:
     """Yield observations [T+1, O], actions [T, A], rewards [T], terminations [T] of each episode, in the dataset's order.
 
-    Dict observations are flattened.
-    HDF5 is read directly (Minari's reader also decodes infos, ten times the data in the hub's sets); other formats by Minari.
+    Dict observations are flattened. Only these columns are read: infos are ten times the data in the hub's sets, and Minari's reader of
+    Arrow files fails at some that Minari has written.
     """
     names = ("actions", "rewards", "terminations")
     if metadata.format == "hdf5":
@@ -156,12 +157,15 @@ def read_episodes(metadata: Metadata) -> Iterator[Episode]:
                 actions, rewards, terminations = (group[name][()] for name in names)
                 yield observations, actions, rewards, terminations
     else:
-        import minari
+        import pyarrow.dataset
 
-        for episode in minari.MinariDataset(metadata.path).storage.get_episodes(range(metadata.episodes)):
-            observations = metadata.observation.vectors(episode["observations"])
-            actions, rewards, terminations = (np.asarray(episode[name]) for name in names)
-            yield observations, actions, rewards, terminations
+        for i in range(metadata.episodes):
+            files = pyarrow.dataset.dataset(
+                metadata.path / str(i), format=metadata.format, exclude_invalid_files=False, ignore_prefixes=IGNORED
+            )
+            held, *others = files.to_table(columns=["observations", *names]).columns
+            actions, rewards, terminations = (from_arrow(column)[:-1] for column in others)  # as long as the observations
+            yield metadata.observation.vectors(from_arrow(held)), actions, rewards, terminations
 
 
 def outside(actions: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

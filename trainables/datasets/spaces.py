@@ -69,6 +69,18 @@ def flat(dataset: str, environment: str, kind: str, given: Mapping[str, Any] | N
     return Flat(_side(given, "low"), _side(given, "high"))
 
 
+def from_arrow(column: Any) -> Any:
+    """A column of an Arrow table as an array [T, ...], and one of structures as mappings of such, as `Flat.vectors` takes them."""
+    import pyarrow
+
+    held = column.combine_chunks() if isinstance(column, pyarrow.ChunkedArray) else column
+    if pyarrow.types.is_struct(held.type):
+        return {field.name: from_arrow(held.field(field.name)) for field in held.type}
+    flat = held.flatten() if pyarrow.types.is_fixed_size_list(held.type) else held
+    values = flat.to_numpy(zero_copy_only=False)
+    return values if flat is held else values.reshape(len(held), -1)
+
+
 def described(space: Any) -> dict[str, Any]:
     """A gymnasium space as Minari writes it into a dataset's metadata."""
     if hasattr(space, "spaces") and isinstance(space.spaces, Mapping):

@@ -119,6 +119,23 @@ def test_rows_are_the_transitions_with_all_ends_right(make: Make, data_format: s
     assert table.action_high.tolist() == [1] * A
 
 
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+def test_infos_and_very_long_episodes_do_not_matter(make: Make, data_format: str) -> None:
+    """Minari's own reader fails at the infos, numbers alone, and takes an episode of several record batches for several episodes."""
+    steps = 140_000  # a batch has 131,072 rows
+    ones, ends = np.ones(steps, np.float32), np.arange(steps) == steps - 1
+    observations = np.arange((steps + 1) * O, dtype=np.float32).reshape(-1, O)
+    infos = {"success": np.zeros(steps + 1, np.bool_), "state": {"x": np.zeros(steps + 1)}}
+    long = EpisodeBuffer(
+        observations=observations, actions=np.ones((steps, A), np.float32), rewards=ones, terminations=ends, truncations=~ends, infos=infos
+    )
+    make(data_format=data_format, episodes=[long, *TRAPS])
+    table = load_table("test/hopper/small-v0")
+    assert table.episode_lengths.tolist() == [steps, *(len(e.rewards) for e in TRAPS if len(e.rewards))]
+    np.testing.assert_array_equal(table.rows[:steps, :O], observations[:-1])
+    np.testing.assert_array_equal(table.rows[:steps, -1], ends)
+
+
 def test_float64_data_becomes_float32(make: Make) -> None:
     one = episode(6, "truncation")
     wide = EpisodeBuffer(
