@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,17 @@ def choose_renderer() -> str:
     tried = [given] if given else ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
     with waiting("looking for a renderer"):
         for name in tried:
-            done = subprocess.run([sys.executable, "-c", PROBE], env=os.environ | {"MUJOCO_GL": name}, capture_output=True, check=False)
-            if done.returncode == 0:
+            if _works(name):
                 os.environ["MUJOCO_GL"] = name
                 return name
     raise UserError(f"no renderer works for MuJoCo here ({'MUJOCO_GL=' + given if given else 'tried ' + ', '.join(tried)}); {INSTALL}")
+
+
+@cache
+def _works(renderer: str) -> bool:
+    """Whether MuJoCo draws by it in a new process: in this one, mujoco may be imported already."""
+    done = subprocess.run([sys.executable, "-c", PROBE], env=os.environ | {"MUJOCO_GL": renderer}, capture_output=True, check=False)
+    return done.returncode == 0
 
 
 class Video:
