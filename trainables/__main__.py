@@ -23,7 +23,7 @@ from trainables.output import is_notebook, open_streams, print_any_text
 from trainables.trial import CHOICES, MAPPINGS, PLURALS, TRAINING_CHOICES, Stack, Trial, options_of
 from trainables.trial.numbers import integer, integers, with_units
 from trainables.trial.protocols import PROTOCOLS, protocol
-from trainables.trial.published import published
+from trainables.trial.published import published, reward_shift
 from trainables.version import version
 
 METAVARS = {"float": "X", "int": "N"}
@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given |= values(given)
         if use_published:
             given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
+        if given["reward_shift"] is None:
+            given["reward_shift"] = shift = reward_shift(given["algorithm"], given["dataset"])
+            if shift:
+                say(f"rewards {shift:+g}, as in the paper of {given['algorithm']}; --reward-shift 0 leaves them as they are")
         given = with_protocol(given, protocol(code_base, given["algorithm"]))
         stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
         if storage:
@@ -144,9 +148,10 @@ def parser() -> argparse.ArgumentParser:
             named = {name: plugins.names(f"{name}s") for name in ("algorithm", "pruner")}
             choices = (CHOICES | TRAINING_CHOICES | named).get(field.name, ())
             note += f"; one of {', '.join(choices)}" if choices else ""
-            made.add_argument(
-                option, type=kind, default="" if required else field.default, metavar=METAVARS.get(str(field.type), "NAME"), help=note
-            )
+            default = "" if required else field.default
+            if field.name == "reward_shift":
+                default, note = None, "default: the paper's for the dataset (iql on sparse mazes: -1), else 0"
+            made.add_argument(option, type=kind, default=default, metavar=METAVARS.get(str(field.type), "NAME"), help=note)
         if field.name in PLURALS:  # the word of a sweep
             several = {"nargs": "+"} if field.name == "seed" else {"type": float} if field.name == "sparsity" else {}
             made.add_argument(f"--{PLURALS[field.name]}", dest=field.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **several)

@@ -60,7 +60,8 @@ def trial(
     progress: bool = True,
     **fields: Any,
 ) -> Trained:
-    """Train one trial here, without a cluster, a server or a sweep. `fields` are those of Trial, e.g. `seed=1, updates=50_000`.
+    """Train one trial here, without a cluster, a server or a sweep. `fields` are those of Trial, e.g. `seed=1, updates=50_000`. Without a
+    `reward_shift`, it is the paper's for the dataset (IQL on sparse mazes: -1).
 
     With a `storage` (a folder) it resumes from its checkpoints there, and leaves its masks and its policy. Raises UserError for bad input.
     """
@@ -70,11 +71,13 @@ def trial(
     from trainables.evaluation.metrics import known, metrics_of
     from trainables.storage import trial_files
     from trainables.trial import Stack, Trial
+    from trainables.trial.published import reward_shift
 
     project.apply()
     names = Trial.__dataclass_fields__
     if wrong := next((name for name in fields if name not in names), None):
         raise unknown("field of a trial", wrong, names)
+    fields.setdefault("reward_shift", reward_shift(algorithm, dataset))
     stack = Stack((Trial(dataset=dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, **fields),))
     where = Path(storage).expanduser().absolute() if storage is not None else None
     if where:

@@ -84,14 +84,14 @@ def train(updates: int, episodes: int) -> None:
     from trainables.reports import Evaluated
     from trainables.run import run_stack
     from trainables.trial import Stack, Trial
+    from trainables.trial.published import reward_shift
 
     print("| algorithm | networks | success rate of the seeds | mean, 95 % interval | return |\n|---|---|---|---|---|")
     for algorithm in ("iql", "td3_bc"):
         for pruner, sparsity in (("dense", 0.0), ("snip", 0.95)):
-            shift = -1.0 if algorithm == "iql" else 0.0  # docs/pruning.md, "Rewards"
             plain = Trial(
                 dataset=DATASET, algorithm=algorithm, pruner=pruner, sparsity=sparsity, updates=updates, evaluations=1,
-                episodes=episodes, reward_shift=shift,
+                episodes=episodes, reward_shift=reward_shift(algorithm, DATASET),
             )  # fmt: skip
             stack = Stack(tuple(replace(plain, seed=seed) for seed in SEEDS))
             (last,) = [report for report in run_stack(stack) if isinstance(report, Evaluated)]

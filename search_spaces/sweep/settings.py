@@ -51,7 +51,7 @@ def _several(name: str, text: str, kind: type) -> tuple[Any, ...]:
 def _kind(sweep: Sweep, name: str) -> type:
     """The type of a field's values."""
     value = getattr(sweep, name)
-    return type(value[0] if isinstance(value, tuple) else value)
+    return float if value is None else type(value[0] if isinstance(value, tuple) else value)
 
 
 def _parse(name: str, text: str, kind: type) -> Any:

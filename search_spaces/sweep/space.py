@@ -50,7 +50,7 @@ class Space:
         settings = self.sweep.hyper_of(self.algorithm, self.dataset)
         hyper = settings | {n.removeprefix("hyper."): self._value(n, chosen) for n in self.dimensions if n not in SEARCHED}
         given = {"dataset": self.dataset, "algorithm": self.algorithm, "pruner": pruner, "sparsity": sparsity, "hyper": hyper}
-        given |= self.sweep.plain() | next(self.sweep.options(pruner, self.algorithm))
+        given |= self.sweep.plain() | next(self.sweep.options(pruner, self.algorithm, self.dataset))
         pruning = next(self.sweep.settings(pruner))
         return tuple(Trial(**given, pruning=pruning, seed=seed) for seed in self.sweep.seeds)
 
@@ -59,7 +59,7 @@ class Space:
         study."""
         about = self.sweep.plain() | ({"protocol": self.sweep.protocol} if self.sweep.protocol else {})
         about |= {"seeds": self.sweep.seeds, "published": self.sweep.published}
-        about["options"] = {pruner: next(self.sweep.options(pruner, self.algorithm)) for pruner in self.sweep.pruners}
+        about["options"] = {pruner: next(self.sweep.options(pruner, self.algorithm, self.dataset)) for pruner in self.sweep.pruners}
         about |= {"pruning": self.sweep.pruning} if self.sweep.pruning else {}
         about["objective"] = self.sweep.search.objective if self.sweep.search else ""
         about |= {"dataset": self.dataset, "algorithm": self.algorithm, "dimensions": {n: str(v) for n, v in self.dimensions.items()}}

@@ -13,7 +13,7 @@ from trainables.errors import UserError
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, options_of
 from trainables.trial.protocols import check_protocol, protocol
 from trainables.trial.pruner_traits import traits_of
-from trainables.trial.published import published
+from trainables.trial.published import published, reward_shift
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
 TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}, **REWARDS}  # with their defaults
@@ -30,8 +30,9 @@ class Sweep:
     there, in `sparsity_of` and in the fields of VARIED. `hyper={"learning_rates": ...}` sets all learning rates of an algorithm to one
     value. `controls` adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts
     the papers' settings for each dataset under `hyper` (trainables/trial/published.py), and `protocol` the settings of a code base
-    (trainables/trial/protocols.py) in place of defaults. With `search` the sweep is adaptive: `sparsities` and numbers in `hyper` may be
-    ranges, and what to try next is learned from the scores so far. Raises UserError where an axis is empty or not a tuple.
+    (trainables/trial/protocols.py) in place of defaults; without a `reward_shift` it is the papers', too. With `search` the sweep is
+    adaptive: `sparsities` and numbers in `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError
+    where an axis is empty or not a tuple.
     """
 
     datasets: tuple[str, ...]
@@ -46,7 +47,7 @@ class Sweep:
     transitions: int | tuple[int, ...] = 0
     initialization: str | tuple[str, ...] = "torch"
     timeouts: str | tuple[str, ...] = "bootstrap"
-    reward_shift: float | tuple[float, ...] = 0.0
+    reward_shift: float | tuple[float, ...] | None = None
     reward_scale: float | tuple[float, ...] = 1.0
     calibration_batches: int | tuple[int, ...] = 1
     calibration_size: int | tuple[int, ...] = 256
@@ -134,14 +135,16 @@ class Sweep:
         papers = published(algorithm, dataset) if self.published else {}
         return {**protocol(self.protocol, algorithm)["hyper"], **papers}
 
-    def options(self, pruner: str, algorithm: str) -> Iterator[dict[str, Any]]:
+    def options(self, pruner: str, algorithm: str, dataset: str) -> Iterator[dict[str, Any]]:
         """Every combination of the options that a trial uses; calibration at its default for a pruner that does not calibrate."""
+        papers = {"reward_shift": (reward_shift(algorithm, dataset),)} if self.reward_shift is None else {}
         given = protocol(self.protocol, algorithm)
         taken = options_of(pruner, algorithm)
         axes = {option: self._or(given, option, choices[0]) for option, choices in CHOICES.items() if option in taken}
         # Left out at its default, since the names of studies that are older than this option hash the others.
         axes = {option: values for option, values in axes.items() if option != "structure" or values != ("none",)}
-        axes |= {name: values for name, default in TRAINING.items() if (values := self._or(given, name, default)) != (default,)}
+        training = {name: papers.get(name, self._or(given, name, default)) for name, default in TRAINING.items()}
+        axes |= {name: values for name, values in training.items() if values != (TRAINING[name],)}
         if traits_of(pruner).uses_losses:
             axes |= {name: self.values(name) for name in CALIBRATION if len(self.values(name)) > 1}
         else:  # a random mask has one key, whatever data the others are scored on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +15,7 @@ from service.planning.plan import Plan
 from service.terminal.words import duration
 from trainables.datasets import local
 from trainables.trial import PLURALS
+from trainables.trial.published import reward_shift
 
 
 def describe(plan: Plan) -> str:
@@ -57,9 +58,19 @@ def _of_the_file(plan: Plan) -> list[str]:
         + (f", {sweep.final_episodes} final episodes" if sweep.final_episodes else ""),
         *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in PLURALS.values()),
         *(f"  {name}  {_listed(value) if isinstance(value, tuple) else value}" for name, value in _changed(sweep).items()),
+        *(f"  {'rewards':<12}{phrase}" for phrase in _shifted(sweep)),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
         *(f"  pruning.{name}  {value}" for name, value in sweep.pruning.items()),
     ]
+
+
+def _shifted(sweep: Sweep) -> Iterator[str]:
+    """What the papers add to rewards, which nobody has asked for."""
+    for algorithm in sweep.algorithms if sweep.reward_shift is None else ():
+        shifts = {dataset: reward_shift(algorithm, dataset) for dataset in sweep.datasets}
+        for shift in sorted({shift for shift in shifts.values() if shift}):
+            datasets = _listed([dataset for dataset, own in shifts.items() if own == shift])
+            yield f"{shift:+g} for {algorithm} on {datasets}, as in its paper; --set reward_shift=0 leaves them as they are"
 
 
 def _of_all_runs(plan: Plan) -> list[str]:

@@ -159,6 +159,14 @@ def test_a_plan_names_the_options_that_are_not_at_their_defaults(tmp_path: Path,
     assert "protocol" not in describe(planned(tmp_path))
 
 
+def test_a_plan_says_which_rewards_are_shifted(tmp_path: Path, hopper: str) -> None:
+    sets = (f"datasets={hopper},made/antmaze/umaze-v0", "algorithms=iql,bc")
+    said = "  rewards     -1 for iql on made/antmaze/umaze-v0, as in its paper; --set reward_shift=0 leaves them as they are\n"
+    assert said in describe(planned(tmp_path, "smoke", *sets))
+    assert "as in its paper" not in describe(planned(tmp_path, "smoke", *sets, "reward_shift=0"))
+    assert "as in its paper" not in describe(planned(tmp_path, "smoke", f"datasets={hopper}"))
+
+
 def test_a_trial_that_starts_dense_is_not_taken_for_a_sparse_one() -> None:
     snip, gmp, imp, dense = (
         price(Trial(dataset="a/b/c-v0", algorithm="bc", pruner=pruner, sparsity=0.0 if pruner == "dense" else 0.95), "cpu")

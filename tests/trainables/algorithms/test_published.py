@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.sweep import Sweep, expand, override
+from search_spaces.sweep import Range, Search, Sweep, expand, override
+from search_spaces.sweep.space import spaces
 from trainables import plugins
 from trainables.__main__ import main
 from trainables.errors import UserError
 from trainables.trial import Trial
-from trainables.trial.published import PUBLISHED, published
+from trainables.trial.published import PUBLISHED, published, reward_shift
 
 ROOT = Path(__file__).parents[3]
 
@@ -111,6 +112,37 @@ def test_the_command_line_says_what_it_applies(capsys: pytest.CaptureFixture[str
     assert "published settings: actor_penalty=0.1, critic_penalty=0.1\n" in said.out
     assert main(["--dataset", "winnow/ant/expert-v0", "--algorithm", "rebrac", "--published"]) == 2
     assert re.fullmatch(r"error: rebrac has no published setting .*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shift"),
+    [
+        ("D4RL/antmaze/umaze-v1", -1), ("D4RL/antmaze/large-diverse-v1", -1), ("D4RL/pointmaze/open-v2", -1),
+        ("made/pointmaze/umaze-v0", -1), ("d4rl/antmaze/medium-play-v2", -1), ("D4RL/pointmaze/umaze-dense-v2", 0),
+        ("og/antmaze/medium-navigate-v0", 0),
+        ("D4RL/kitchen/mixed-v2", 0), ("mujoco/ant/medium-v0", 0),
+    ],
+)  # fmt: skip
+def test_iql_learns_sparse_mazes_from_rewards_minus_one(dataset: str, shift: float) -> None:
+    assert reward_shift("iql", dataset) == shift
+    assert reward_shift("td3_bc", dataset) == 0
+    sweep = Sweep(datasets=(dataset,), algorithms=("iql", "td3_bc"), updates=10)
+    assert [trial.reward_shift for trial in expand(sweep)] == [shift, 0]
+    plain = Trial(dataset=dataset, algorithm="iql", updates=10)
+    assert expand(override(sweep, ["reward_shift=0"]))[0] == plain, "without the shift it is the trial that it was"
+    assert [trial.reward_shift for trial in expand(override(sweep, ["reward_shift=0,-2"]))] == [0, -2, 0, -2]
+    searched = Sweep(datasets=(dataset,), algorithms=("iql",), sparsities=Range(0.1, 0.9), pruners=("snip",), search=Search(suggestions=2))
+    assert [trial.reward_shift for space in spaces(searched) for trial in space.trials({"sparsity": 0.5})] == [shift]
+
+
+def test_one_trial_says_that_its_rewards_are_shifted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "/nowhere")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    maze = ["--dataset", "made/antmaze/umaze-v0", "--algorithm", "iql"]
+    assert main(maze) == 2
+    assert "rewards -1, as in the paper of iql; --reward-shift 0 leaves them as they are\n" in capsys.readouterr().out
+    assert main([*maze, "--reward-shift", "0"]) == 2
+    assert "rewards" not in capsys.readouterr().out
 
 
 def test_reading_the_table_imports_no_torch() -> None:
