@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.datasets import local
-from trainables.datasets.spaces import Flat, flat, from_arrow
+from trainables.datasets.spaces import Flat, flat, from_arrow, refuse_discrete
 from trainables.environments import Reference
 from trainables.errors import UserError, one_line
 
@@ -116,6 +116,7 @@ def _checked(dataset: str, path: Path, raw: Any) -> Metadata:
         raise unreadable(dataset, path / "metadata.json", error) from None
     if transitions < 1 or episodes < 1:
         raise UserError(f"dataset {dataset!r} is empty: {transitions} transitions in {episodes} episodes")
+    refuse_discrete(dataset, spaces[1])  # before anyone is told to install what the environment needs
     environment, horizon, note = _declared(dataset, raw)
     observation, action = (flat(dataset, environment, kind, space) for kind, space in zip(("observation", "action"), spaces, strict=True))
     low, high = action.low, action.high

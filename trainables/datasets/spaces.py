@@ -59,14 +59,20 @@ def flat(dataset: str, environment: str, kind: str, given: Mapping[str, Any] | N
         low, high = (np.concatenate([_side(box, side).reshape(-1) for _, box in boxes]) for side in ("low", "high"))
         return Flat(low, high, tuple((path, int(np.prod(box["shape"]))) for path, box in boxes))
     if given.get("type") != "Box" or len(given["shape"]) != 1:
-        if kind == "action" and given.get("type") in DISCRETE:
-            raise UserError(
-                f"dataset {dataset!r}: its actions are discrete ({given['type']}), and all algorithms here learn policies of continuous "
-                f"actions: the actor's output is an action, scaled to the action box (docs/decisions/024-discrete-actions.md)"
-            )
+        if kind == "action":
+            refuse_discrete(dataset, given)
         what = f"{given.get('type')} {given.get('shape', '')}".strip()
         raise UserError(f"dataset {dataset!r}: its {kind} space is {what}; only flat Box spaces can be trained on")
     return Flat(_side(given, "low"), _side(given, "high"))
+
+
+def refuse_discrete(dataset: str, actions: Mapping[str, Any] | None) -> None:
+    """Raise UserError, with the reason, for a space of discrete actions."""
+    if actions and actions.get("type") in DISCRETE:
+        raise UserError(
+            f"dataset {dataset!r}: its actions are discrete ({actions['type']}), and all algorithms here learn policies of continuous "
+            f"actions: the actor's output is an action, scaled to the action box (docs/decisions/024-discrete-actions.md)"
+        )
 
 
 def from_arrow(column: Any) -> Any:

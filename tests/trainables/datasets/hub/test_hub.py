@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import HOPPER
-from tests.trainables.datasets.hub import Hub
+from tests.trainables.datasets.hub.server import Hub
 from trainables.datasets import local
 from trainables.datasets.__main__ import main
 from trainables.datasets.table import load_table
