@@ -28,6 +28,7 @@ from trainables.errors import UserError, one_line
 Episode = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 
 SEARCH_SECONDS = 15.0  # for the hub's list of datasets; without a network the hub's client retries for 25 s and more
+SPEC_FIELDS = {"id": str, "entry_point": str, "kwargs": dict, "max_episode_steps": int | float, "additional_wrappers": list}
 OFFERED = "offered.json"  # what the client has found about a dataset
 IGNORED = ["_", ".", "metadata.json"]  # in the folder of an episode
 SLACK = 1e-3  # how far an action may lie outside the box: float32 rounds
@@ -43,7 +44,13 @@ try:
     print("begun", file=ours, flush=True)
     there = hosting.list_remote_datasets(prefix=name.rsplit("-v", 1)[0])
     if name not in there:
-        sys.exit("the hub has no such dataset" + (f", it has {', '.join(sorted(there))}" if there else ""))
+        print("missing", file=ours, flush=True)
+        near = sorted(there)
+        if not near:
+            import difflib
+            group = list(storage.list_datasets(prefix=name.split("/")[0]))
+            near = difflib.get_close_matches(name, group or list(storage.list_datasets()), n=4)
+        sys.exit("the hub has no such dataset" + (f", it has {', '.join(near)}" if near else ""))
     licence = ""
     try:
         licence = look and storage._api.dataset_info(f"{storage.name}/{name.split('/')[0]}").card_data.license
@@ -111,7 +118,7 @@ def _checked(dataset: str, path: Path, raw: Any) -> Metadata:
         if not isinstance(raw, dict):
             raise ValueError("not a JSON object")
         transitions, episodes = int(raw["total_steps"]), int(raw["total_episodes"])
-        spaces = [json.loads(raw[name]) if raw.get(name) else None for name in ("observation_space", "action_space")]
+        spaces = [_json_object(name, raw.get(name)) or None for name in ("observation_space", "action_space")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(dataset, path / "metadata.json", error) from None
     if transitions < 1 or episodes < 1:
@@ -237,8 +244,10 @@ def _fetch(dataset: str, scratch: Path, look: bool = False) -> str:
             assert child.stdout is not None
             child.stdout.readline()  # the time that imports take does not count as the hub's
             alarm.start()
-            listed = child.stdout.readline() == "found\n"
-            alarm.cancel()
+            said = child.stdout.readline()
+            listed = said == "found\n"
+            if listed:
+                alarm.cancel()
             if listed and not look:
                 found = json.loads((scratch / OFFERED).read_bytes())
                 _checked(dataset, local.folder(dataset) / "data", found["metadata"])
@@ -247,6 +256,8 @@ def _fetch(dataset: str, scratch: Path, look: bool = False) -> str:
             alarm.cancel()
             child.kill()
     last = next((line[:200] for line in reversed(complaint.splitlines()) if line.strip() and not line.startswith("Retrying")), "")
+    if said == "missing\n" and child.returncode < 0:  # while it looked for near ones
+        return "the hub has no such dataset"
     if not listed and child.returncode < 0:
         return f"no answer from the hub in {SEARCH_SECONDS:.0f} s" + (f": {last}" if last else "")
     if child.returncode != 0 or not (look or (scratch / "datasets" / dataset / "data" / "metadata.json").is_file()):
@@ -277,11 +288,22 @@ def _declared(dataset: str, raw: dict[str, Any]) -> tuple[str, int, str]:
     return environment, horizon, "" if note in ("", environment) else f"recorded in {note}, played in its eval_env_spec, {environment}"
 
 
+def _json_object(name: str, text: Any) -> dict[str, Any]:
+    """What a field of the metadata holds as text; empty where there is none. Raises ValueError and TypeError."""
+    held = json.loads(text) if text else {}
+    if not isinstance(held, dict):
+        raise ValueError(f"{name} is not a JSON object")
+    return held
+
+
 def _spec(dataset: str, name: str, text: Any) -> dict[str, Any]:
     """An EnvSpec of the metadata; empty where there is none."""
     try:
-        spec = json.loads(text) if text else {}
-        return spec if isinstance(spec, dict) and spec.get("id") else {}
+        spec = _json_object(name, text)
+        wrong = next((f for f, kind in SPEC_FIELDS.items() if not isinstance(spec.get(f), kind | None)), None)
+        if wrong:
+            raise ValueError(f"its {wrong} is {spec[wrong]!r}")
+        return spec if spec.get("id") else {}
     except (ValueError, TypeError) as error:
         raise UserError(f"dataset {dataset!r}: the {name} in its metadata is not the JSON of an EnvSpec ({one_line(error)})") from None
 

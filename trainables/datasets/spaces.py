@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables import environments
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 
 DISCRETE = ("Discrete", "MultiDiscrete", "MultiBinary")
 Path = tuple[str, ...]
@@ -52,7 +52,15 @@ class Flat:
 def flat(dataset: str, environment: str, kind: str, given: Mapping[str, Any] | None) -> Flat:
     """The `kind` ("observation" or "action") space from the metadata's JSON, or from the environment if that has none.
 
-    Raises UserError for what is neither a flat Box nor, as observations, a Dict of Boxes."""
+    Raises UserError for what is neither a flat Box nor, as observations, a Dict of Boxes, and for a space that lacks a part."""
+    try:
+        return _flat(dataset, environment, kind, given)
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
+        raise UserError(f"dataset {dataset!r}: its {kind} space in metadata.json is wrong: {why}") from None
+
+
+def _flat(dataset: str, environment: str, kind: str, given: Mapping[str, Any] | None) -> Flat:
     given = given or described(getattr(environments.make(environment), f"{kind}_space"))
     if given.get("type") == "Dict" and kind == "observation":
         boxes = list(_boxes(dataset, given))

@@ -202,13 +202,17 @@ def _fill(rows: npt.NDArray[np.float32], metadata: Metadata) -> tuple[list[int],
             if start + steps > len(rows):
                 raise UserError(f"dataset {metadata.dataset!r} has more than the {len(rows)} transitions in its metadata")
             part = rows[start : start + steps]
-            part[:, :size] = observations[:-1]
-            part[:, size:actions_end] = actions
-            part[:, actions_end] = rewards
-            part[:, actions_end + 1 : -1] = observations[1:]
-            part[:, -1] = terminations
+            with np.errstate(over="ignore"):  # what does not fit becomes infinity
+                part[:, :size] = observations[:-1]
+                part[:, size:actions_end] = actions
+                part[:, actions_end] = rewards
+                part[:, actions_end + 1 : -1] = observations[1:]
+                part[:, -1] = terminations
             if not np.isfinite(part).all():
-                raise UserError(f"dataset {metadata.dataset!r}, episode {len(lengths)}: holds values that are not finite (NaN or infinity)")
+                raise UserError(
+                    f"dataset {metadata.dataset!r}, episode {len(lengths)}: "
+                    "holds values that are not finite (NaN, infinity, or beyond float32)"
+                )
             if steps:
                 lengths.append(steps)
                 returns.append(float(np.sum(rewards, dtype=np.float64)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
@@ -343,6 +344,7 @@ def replaced(one: EpisodeBuffer, **changed: Any) -> EpisodeBuffer:
         (replaced(TRAPS[0], actions=np.zeros((4, A), np.float32)), r"shapes.*\(4, 3\)"),
         (replaced(TRAPS[0], rewards=np.full(5, np.nan, np.float32)), "not finite"),
         (replaced(TRAPS[0], actions=np.full((5, A), np.inf, np.float32)), "not finite"),
+        (replaced(TRAPS[0], rewards=np.full(5, 1e39)), "beyond float32"),
     ],
 )
 def test_bad_data_is_refused(make: Make, tmp_path: Path, bad: EpisodeBuffer, said: str) -> None:
@@ -365,16 +367,64 @@ def test_other_spaces_are_refused(make: Make) -> None:
     assert "not bounded" in refused("test/hopper/unbounded-v0")
 
 
-def test_damaged_files_are_refused(make: Make) -> None:
-    folder = make("test/hopper/torn-v0")
-    data = folder / "data" / "main_data.hdf5"
+DATA_FILES = {"hdf5": "main_data.hdf5", "arrow": "1/part-0.arrow", "parquet": "1/part-0.parquet"}
+
+
+@pytest.mark.parametrize("data_format", DATA_FILES)
+def test_damaged_files_are_refused(make: Make, data_format: str) -> None:
+    data = make(data_format=data_format) / "data" / DATA_FILES[data_format]
     data.write_bytes(data.read_bytes()[:300])
-    assert "cannot be read" in refused("test/hopper/torn-v0")
+    assert "cannot be read" in refused()
     data.unlink()
-    assert "cannot be read" in refused("test/hopper/torn-v0")
-    folder = make("test/hopper/json-v0")
-    (folder / "data" / "metadata.json").write_text('{"total_steps": 3')
-    assert "metadata.json cannot be read" in refused("test/hopper/json-v0")
+    assert "cannot be read" in refused()
+
+
+@pytest.mark.parametrize("data_format", DATA_FILES)
+@pytest.mark.parametrize("field", ["observations", "actions", "rewards", "terminations"])
+def test_a_missing_field_is_named(make: Make, data_format: str, field: str) -> None:
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    data = make(data_format=data_format) / "data" / DATA_FILES[data_format]
+    if data_format == "hdf5":
+        with h5py.File(data, "a") as file:
+            del file[f"episode_1/{field}"]
+    elif data_format == "arrow":
+        pyarrow.feather.write_feather(pyarrow.feather.read_table(data).drop_columns(field), data, compression="uncompressed")
+    else:
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(data, partitioning=None).drop_columns(field), data)
+    assert re.search(f"cannot be read .*{field}", refused())
+
+
+BOX = {"type": "Box", "dtype": "float32", "shape": [O], "low": [-1.0] * O, "high": [1.0] * O}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("total_steps", None, "metadata.json cannot be read .*total_steps"),
+        ("total_episodes", "many", "metadata.json cannot be read .*many"),
+        ("observation_space", "{", "metadata.json cannot be read"),
+        ("observation_space", json.dumps({"type": "Box"}), "its observation space .* has no shape"),
+        ("observation_space", json.dumps(BOX | {"low": [0.0] * 3}), "its observation space .* shape"),
+        ("observation_space", json.dumps({"type": "Dict", "subspaces": {"a": {"type": "Box"}}}), "observation space .* has no low"),
+        ("observation_space", json.dumps([1]), "observation_space is not a JSON object"),
+        ("action_space", json.dumps({"type": "Box", "shape": [A]}), "its action space .* has no low"),
+        ("env_spec", "{", "env_spec in its metadata is not the JSON of an EnvSpec"),
+        ("env_spec", json.dumps({"id": "Hopper-v5", "max_episode_steps": "long"}), "env_spec .*its max_episode_steps is 'long'"),
+        ("env_spec", json.dumps({"id": "Hopper-v5", "kwargs": [1]}), r"env_spec .*its kwargs is \[1\]"),
+        ("env_spec", json.dumps({"id": 5}), "env_spec .*its id is 5"),
+        ("env_spec", None, "names no environment"),
+    ],
+)
+def test_metadata_with_missing_or_wrong_fields_is_one_line(make: Make, field: str, value: Any, said: str) -> None:
+    edit(make(), **{field: value})
+    assert re.search(said, refused())
+
+
+def test_metadata_that_is_torn_is_refused(make: Make) -> None:
+    (make() / "data" / "metadata.json").write_text('{"total_steps": 3')
+    assert "metadata.json cannot be read" in refused()
 
 
 @pytest.mark.parametrize(

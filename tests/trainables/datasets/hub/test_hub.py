@@ -60,7 +60,15 @@ def test_a_dataset_of_the_hub_is_downloaded_once_and_whole(
     assert load_table(HOPPER).hash == table.hash
 
 
-@pytest.mark.parametrize(("dataset", "it_has"), [("nobody/nothing-v0", ""), ("test/hopper/random-v7", f", it has {HOPPER}")])
+@pytest.mark.parametrize(
+    ("dataset", "it_has"),
+    [
+        ("nobody/nothing-v0", ""),
+        ("test/hopper/random-v7", f", it has {HOPPER}"),
+        ("test/hoper/random-v0", f", it has {HOPPER}"),
+        ("tset/hopper/random-v0", f", it has {HOPPER}"),
+    ],
+)
 def test_what_the_hub_does_not_have_is_said(hub: Hub, dataset: str, it_has: str) -> None:
     assert f"(the hub has no such dataset{it_has})" in refused(dataset)
     assert f"GET {DATA}" not in hub.asked
