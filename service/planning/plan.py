@@ -17,7 +17,7 @@ from service.planning import devices
 from service.planning.data_here import DataHere, other_data
 from service.planning.packing import pack
 from service.planning.run_settings import RunSettings
-from service.planning.update_cost import price
+from service.planning.update_cost import OTHERWISE, UPDATES_PER_SECOND, price
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.storage.commands import command
@@ -26,9 +26,6 @@ from trainables.datasets import local
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
-# Dense updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
-UPDATES_PER_SECOND = {("cpu", "bc"): 450.0, ("cpu", "td3_bc"): 130.0, ("cpu", "iql"): 95.0}
-OTHERWISE = {"cpu": 30.0, "cuda": 25_000.0}
 STACK_SIZE = {"cpu": 4, "cuda": 32}  # why: docs/decisions/012-stacks-on-a-cpu.md
 ROUNDS = 2  # stacks per CPU at least, so that no CPU is left idle for long at the end
 

@@ -10,6 +10,9 @@ from trainables.trial.pruner_traits import traits_of
 
 # Share of a dense update on a CPU: fixed, and per density of kept weights, fitted at 80, 90, 95 % (TD3+BC, benchmarks/speed/updates.json).
 FIXED, KEPT = 0.04, 1.1
+# Dense updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
+UPDATES_PER_SECOND = {("cpu", "bc"): 450.0, ("cpu", "td3_bc"): 130.0, ("cpu", "iql"): 95.0}
+OTHERWISE = {"cpu": 30.0, "cuda": 25_000.0}
 
 
 def price(trial: Trial, device: str, execution: str = "auto") -> float:

@@ -1,0 +1,74 @@
+"""What a second of each kind of place is worth to a sweep: the dual prices of spreading its work over unrelated machines.
+
+Where places of kind k are `places[k]` and a class of n equal trials costs `seconds[k]` each, the fastest schedule that may cut trials at
+will takes max over prices of the sum of n x min_k price[k] x seconds[k], where the prices of all places add up to 1 (duality of linear
+programs; Lenstra, Shmoys & Tardos 1990 state the program). Any prices give a lower bound, and the best ones say what trains where: a class
+where its seconds are cheapest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+Class = tuple[float, Mapping[str, float]]  # how many equal trials, and the seconds of each by kind of place
+
+SOFT = 0.03  # classes are spread over kinds whose costs differ by less than about so much: with hard choices prices would swing for ever
+WARM = (0.04,) * 2
+FAR = 9.0  # difference of two prices' logarithms beyond which it changes no choice
+COLD = tuple(0.04 + 0.5 * 0.95**n for n in range(120))  # and where nothing is known
+
+
+def even(places: Mapping[str, float]) -> dict[str, float]:
+    """Every place is worth the same."""
+    total = sum(places.values())
+    return {kind: 1 / total for kind, count in places.items() if count > 0}
+
+
+def settle(
+    prices: Mapping[str, float], work: Sequence[Class], places: Mapping[str, float], busy: Mapping[str, float], steps: Iterable[float]
+) -> dict[str, float]:
+    """Prices after some `steps`: they rise where more work wants to go than others have. `busy`: seconds that must be spent on a kind."""
+    kinds = list(prices)
+    logs = [math.log(prices[kind]) for kind in kinds]
+    wanted = [busy.get(kind, 0.0) for kind in kinds]
+    rows = [_row(count, [seconds.get(kind, math.inf) for kind in kinds]) for count, seconds in work]
+    for step in steps:
+        loads, highest = list(wanted), max(logs)
+        dear = [math.exp((highest - log) / SOFT) for log in logs]
+        for count, likings, totals in rows:
+            weights = [liking * factor for liking, factor in zip(likings, dear, strict=True)]
+            if whole := sum(weights):
+                share = count / whole
+                for number, weight in enumerate(weights):
+                    if weight:
+                        loads[number] += share * weight * totals[number]
+        mean = sum(load * math.exp(log) for load, log in zip(loads, logs, strict=True))
+        if mean <= 0:
+            break
+        for number, kind in enumerate(kinds):
+            uneven = math.log(max(loads[number] / places[kind], 1e-9 * mean) / mean)
+            logs[number] = max(highest - FAR, logs[number] + step * max(-1.0, min(1.0, uneven)))
+        total = math.log(sum(places[kind] * math.exp(log) for kind, log in zip(kinds, logs, strict=True)))
+        logs = [log - total for log in logs]
+    return {kind: math.exp(log) for kind, log in zip(kinds, logs, strict=True)}
+
+
+def _row(count: float, seconds: Sequence[float]) -> tuple[float, list[float], Sequence[float]]:
+    """A class with how much it likes each kind at equal prices."""
+    least = min(seconds)
+    if not 0 < least < math.inf:
+        return count, [0.0] * len(seconds), seconds
+    return (
+        count,
+        [math.exp(max(-600.0, (math.log(least) - math.log(each)) / SOFT)) if each < math.inf else 0.0 for each in seconds],
+        seconds,
+    )
+
+
+def least_time(prices: Mapping[str, float], work: Iterable[Class], busy: Mapping[str, float] | None = None) -> float:
+    """Seconds that the work takes at least, whatever trains where; the closer the prices are to the best ones, the tighter."""
+    time = sum((busy or {}).get(kind, 0.0) * price for kind, price in prices.items())
+    for count, seconds in work:
+        time += count * min((prices[kind] * each for kind, each in seconds.items() if kind in prices), default=0.0)
+    return time
