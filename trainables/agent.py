@@ -252,8 +252,10 @@ def gradients(loss: Tensor, leaves: Sequence[Tensor], ones: Tensor) -> Sequence[
 
 
 def specs_of(algorithm: ModuleType, trial: Trial, observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
-    """The algorithm's networks, made smaller if the trial's pruner shrinks them instead of masking weights."""
+    """The algorithm's networks, built as the trial's `network` says, and made smaller if its pruner shrinks them instead of
+    masking weights."""
     specs: dict[str, MLP] = algorithm.networks(observation_size, action_size, hyper)
+    specs = {name: spec.built_as(trial.network) for name, spec in specs.items()}
     if traits_of(trial.pruner).shrinks:
         shrink = plugins.load("pruners", trial.pruner).shrink
         specs = {name: shrink(spec, 1 - trial.sparsity_in(name)) for name, spec in specs.items()}

@@ -47,6 +47,7 @@ class Sweep:
     transitions: int | tuple[int, ...] = 0
     initialization: str | tuple[str, ...] = "torch"
     timeouts: str | tuple[str, ...] = "bootstrap"
+    network: str | tuple[str, ...] = "mlp"
     reward_shift: float | tuple[float, ...] | None = None
     reward_scale: float | tuple[float, ...] = 1.0
     calibration_batches: int | tuple[int, ...] = 1

@@ -100,7 +100,8 @@ def _torch(policy: Policy, folder: Path) -> None:
     state = {name: policy.scaling[name] for name in SCALINGS}
     for index, (weight, bias) in enumerate(policy.layers):
         state |= {f"network.{2 * index}.weight": weight, f"network.{2 * index}.bias": bias}
-    write(folder / "policy.safetensors", save(state, metadata={"output": policy.output}))
+    network = {"network": policy.network} if policy.network != "mlp" else {}
+    write(folder / "policy.safetensors", save(state, metadata={"output": policy.output, **network}))
     _copy(folder, "torch_policy")
 
 

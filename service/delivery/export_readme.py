@@ -36,6 +36,7 @@ def readme(lineage: Mapping[str, Any], policy: Policy, format: str) -> str:
     kept, total = sum(int((weight != 0).sum()) for weight, _ in policy.layers), sum(weight.size for weight, _ in policy.layers)
     final = f", and of {trial['final_episodes']} final episodes: {_listed(scores['final'])}" if scores["final"] else ""
     needs, code = USES[format]
+    near = "1e-6" if policy.network == "mlp" else "1e-5"
     environment, dataset = markdown.plain(lineage["environment"]), markdown.code(trial["dataset"])
     return f"""# {markdown.plain(lineage["name"])}
 
@@ -50,7 +51,7 @@ Run this in the folder, or with the folder on `PYTHONPATH`. {needs}
 ```
 
 Observations ({policy.sizes[0]} numbers) and actions ({policy.sizes[-1]}) are in the environment's own units: the scaling is part of the
-policy. Actions are the trained policy's to 1e-6; chaotic physics makes other episodes of even that.
+policy. Actions are the trained policy's to {near}; chaotic physics makes other episodes of even that.
 
 | file | holds |
 |---|---|

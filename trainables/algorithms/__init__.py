@@ -6,6 +6,7 @@ Hyper                    its numbers, each with its source; floats reach the cod
 RANGES                   optional: name -> interval of valid values, beside those in trainables/trial/hyper_ranges.py
 NORMALIZE                whether observations are normalized with the dataset's mean and standard deviation
 REWARD_SPAN              optional: rewards are multiplied so that the returns of the dataset's episodes span so much
+NETWORKS                 optional: the values of a trial's `network` that it can be trained with; by default all
 NEXT_ACTIONS             optional: True if minibatches carry the dataset's next actions too
 RETURNS                  optional: True if minibatches carry the discounted return from each transition on too
 POLICY                   optional: the networks that `act` needs, if it needs more than the actor

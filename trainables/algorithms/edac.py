@@ -30,6 +30,7 @@ class Hyper:
 
 RANGES = {"critics": "[2, inf)", "eta": "[0, inf)"}  # diversity is between two
 NORMALIZE = False  # CORL
+NETWORKS = ("mlp",)  # the critics' gradient by the action is differentiated again, which is written out for them alone
 
 
 def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:

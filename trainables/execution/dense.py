@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.native.build import NORM_EPSILON
 from trainables.tensors import tape
-from trainables.tensors.mlp import MLP, NORM_EPSILON
+from trainables.tensors.mlp import MLP
 
 # A member's arithmetic must not depend on its stack-mates, to the last bit. BLAS rounds by where a matrix starts in memory: with this many
 # rows (batches are filled up with zeros), and hidden widths that are multiples of 4, every member's matrices start at a cache line.

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from trainables.execution._groups import Groups
 from trainables.native import build
-from trainables.native.build import TILE
+from trainables.native.build import NORM_EPSILON, TILE
 from trainables.tensors import tape
-from trainables.tensors.mlp import MLP, NORM_EPSILON, ROW_ALIGNMENT
+from trainables.tensors.mlp import MLP, ROW_ALIGNMENT
 
 DEVICES = ("cpu",)
 PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's Part as plain integers, made once: ctypes is slow at it
@@ -67,7 +67,7 @@ class Network:
         self.scratch = torch.empty((1 + spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
         self.network = build.NetworkStruct(
             self.members, spec.copies, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
-            NORM_EPSILON if spec.norm else 0, self.tile, *(index.ctypes.data for index in indices), offset.ctypes.data,
+            NORM_EPSILON if spec.norm else 0, spec.norm, self.tile, *(index.ctypes.data for index in indices), offset.ctypes.data,
             ctypes.addressof(layers),
         )  # fmt: skip
         self.address = ctypes.addressof(self.network)

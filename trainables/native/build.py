@@ -53,6 +53,7 @@ def _features() -> set[str]:
 
 
 TILE = 64  # batch elements that go through the network together, as in tile.h
+NORM_EPSILON = 1e-6  # of layer normalization, added to the variance; flax's default, as in ReBRAC's code
 
 
 class LayerStruct(ctypes.Structure):
@@ -69,6 +70,7 @@ class NetworkStruct(ctypes.Structure):
     _fields_ = (
         [(name, ctypes.c_int32) for name in ("members", "copies", "depth", "features", "outputs", "widest", "values", "tanh")]
         + [("norm", ctypes.c_float)]
+        + [("affine", ctypes.c_int32)]
         + [("tile", ctypes.c_int64)]
         + [(name, ctypes.c_void_p) for name in ("column", "trow", "tvalue", "offset", "layers")]
     )

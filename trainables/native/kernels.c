@@ -26,6 +26,7 @@
 typedef struct {
     int32_t members, copies, depth, features, outputs, widest, values, tanh;
     float norm;            /* added to the variance in layer normalization; 0: there is none */
+    int32_t affine;        /* whether normalized layers have gains and shifts */
     int64_t tile;          /* floats of a tile's activations */
     const int32_t *column; /* [members, values] */
     const int32_t *trow;   /* [members, values] the row of dy each transposed value multiplies (times 64) ... */
@@ -52,7 +53,7 @@ static Member member(const Network *net, int k) {
 
 /* What the products multiply, for the copies [first, last): `values`, or in `room` these with each gain and shift in the next layer. */
 static const float *folded(const Network *net, Member m, int first, int last, const float *values, float *room) {
-    if (!net->norm) return values;
+    if (!net->affine) return values;
     memcpy(room, values, sizeof(float) * net->values);
     for (int l = first * net->depth; l < last * net->depth; l++) {
         if (l % net->depth == 0) continue; /* inputs have no gain */
@@ -166,7 +167,7 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
                 if (part->data) batch_from(row, part->row, part->size, count, part->data + k * part->member + b * part->row);
         }
         if (gradient) {
-            if (net->norm) unfold(net, m, first, last, values, gradient);
+            if (net->affine) unfold(net, m, first, last, values, gradient);
             gradient += net->values;
         }
     }

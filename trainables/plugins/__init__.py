@@ -112,6 +112,12 @@ def networks(algorithm: str) -> tuple[str, ...]:
 
 
 @cache
+def network_choices(algorithm: str) -> tuple[str, ...]:
+    """The values of a trial's `network` that the algorithm can be trained with, from its NETWORKS; empty where all are."""
+    return tuple(constant("algorithms", algorithm, "NETWORKS", ()))
+
+
+@cache
 def ranges(folder: str, name: str) -> dict[str, str]:
     """A plug-in's own RANGES (trainables/trial/hyper_ranges.py), read from the source; empty where it has none."""
     return dict(constant(folder, name, "RANGES", {}))

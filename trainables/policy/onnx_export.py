@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.errors import UserError
+from trainables.native.build import NORM_EPSILON
+from trainables.policy.forward import normalizes
 from trainables.policy.policy import Policy, write
 
 OPSET, IR_VERSION = 17, 8  # of 2022, so that older runtimes read it too
@@ -42,6 +44,8 @@ def to_onnx(policy: Policy, path: str | Path) -> None:
         x = node("Gemm", x, weight, bias, transB=1)
         if index < len(policy.layers) - 1:
             x = node("Relu", x)
+            if normalizes(policy.network, index):
+                x = node("LayerNormalization", x, np.ones(len(bias), np.float32), axis=-1, epsilon=NORM_EPSILON)
     x = node("Tanh", x) if policy.output == "tanh" else node("Clip", x, -1.0, 1.0)
     x = node("Sub", x, policy.scaling["action_shift"])
     x = node("Div", x, policy.scaling["action_scale"])

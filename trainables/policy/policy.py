@@ -3,8 +3,8 @@
     act = load_policy("storage/trials/3f0c9d2e5a7b1c48")   # the folder of a finished trial, or a file of save_policy
     action = act(observation)                              # the environment's own units; one observation or a batch of them
 
-Formats, of the same function to 1e-6: `dense` every weight; `compact` without the hidden units that cannot change the action;
-`csr` the kept weights of `compact` alone, with the smallest indices that fit.
+Formats, of the same function to 1e-6 (1e-5 where activations are normalized): `dense` every weight; `compact` without the hidden units
+that cannot change the action; `csr` the kept weights of `compact` alone, with the smallest indices that fit.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Policy:
     """A deterministic policy: observations [O] or [B, O] in, actions [A] or [B, A] out, both in the environment's own units.
 
     layers   (weights [out, in], bias [out]) of a ReLU network, float32
+    network  "mlp", or "layer_norm": then hidden activations are normalized, and gains and shifts are part of the layers that follow
     output   "tanh" or "clip": what takes its output to [-1, 1]
     scaling  observation_shift + observation_scale x observation goes in; (output - action_shift) / action_scale comes out
     about    where it comes from: the trial, its key, the environment, the dataset's hash
@@ -48,6 +49,7 @@ class Policy:
     scaling: Mapping[str, Array]
     about: Mapping[str, Any] = field(default_factory=dict)
     format: str = "dense"
+    network: str = "mlp"
 
     def __call__(self, observation: npt.ArrayLike) -> Array:
         """Actions, float32. Raises ValueError for observations of another size."""
@@ -70,25 +72,26 @@ class Policy:
         """The same policy in another of FORMATS. What is left out is gone: `dense` from `compact` is as small as `compact`."""
         if format not in FORMATS:
             raise unknown("policy format", format, FORMATS)
-        return replace(self, layers=self.layers if format == "dense" else compact(self.layers), format=format)
+        return replace(self, layers=self.layers if format == "dense" else compact(self.layers, self.network), format=format)
 
     @cached_property
     def _forward(self) -> Callable[[Array], Array]:
         if self.format == "csr" and build.available():
-            return forward.Kept(self.layers, self.output)
-        return forward.Dense(self.layers, self.output)
+            return forward.Kept(self.layers, self.output, self.network)
+        return forward.Dense(self.layers, self.output, self.network)
 
 
-def compact(layers: Layers) -> Layers:
+def compact(layers: Layers, network: str = "mlp") -> Layers:
     """The same function with fewer hidden units. A unit without inputs is a constant and goes into the biases above it; one from
-    which no path leads to the output goes. Exact but for the rounding of the new biases."""
+    which no path leads to the output goes. Exact but for the rounding of the new biases. Units that are normalized all count, and stay."""
     smaller = list(layers)
-    for index in range(len(smaller) - 1):
+    free = [index for index in range(len(smaller) - 1) if not forward.normalizes(network, index)]
+    for index in free:
         (weight, bias), (above, bias_above) = smaller[index : index + 2]
         fed = weight.any(1)
         constant = above[:, ~fed].astype(np.float64) @ np.maximum(bias[~fed], 0)
         smaller[index : index + 2] = (weight[fed], bias[fed]), (above[:, fed], (bias_above + constant).astype(np.float32))
-    for index in reversed(range(len(smaller) - 1)):
+    for index in reversed(free):
         (weight, bias), (above, bias_above) = smaller[index : index + 2]
         used = above.any(0)
         smaller[index : index + 2] = (weight[used], bias[used]), (above[:, used], bias_above)
@@ -103,6 +106,7 @@ def save_policy(policy: Policy, path: str | Path, format: str | None = None) -> 
         tensors[f"bias.{index}"] = bias
         tensors |= {f"{name}.{index}": part for name, part in (_csr(weight) if policy.format == "csr" else {"weight": weight}).items()}
     head = {"format": policy.format, "output": policy.output, "inputs": [weight.shape[1] for weight, _ in policy.layers]}
+    head |= {"network": policy.network} if policy.network != "mlp" else {}
     content = dump_tensors(tensors, metadata={"policy": json.dumps(head | {"about": dict(policy.about)})})
     write(path, content)
 
@@ -146,16 +150,24 @@ def _from_trial(tensors: Mapping[str, npt.NDArray[Any]], head: Mapping[str, Any]
     scaling = {name: tensors[name] for name in SCALINGS}
     observation_size, action_size = len(scaling["observation_shift"]), len(scaling["action_shift"])
     trial, sizes = head["trial"]["algorithm"], head["sizes"]
-    if "gain.0" in tensors:
-        raise UserError(f"{trial}'s actor has layer normalization; only plain ReLU networks can be exported")
     if head.get("others") or sizes[0] != observation_size or sizes[-1] not in (action_size, 2 * action_size):
         raise UserError(f"{trial}'s policy is more than a network from {observation_size} observations to {action_size} actions: {sizes}")
-    layers = [(tensors[f"weight.{i}"][0], tensors[f"bias.{i}"][0]) for i in range(len(sizes) - 1)]
+    layers = [_folded(tensors, i) for i in range(len(sizes) - 1)]
+    network = "layer_norm" if "gain.0" in tensors else "mlp"
     output = "tanh" if head["output"] == "tanh" or sizes[-1] == 2 * action_size else "clip"
     weight, bias = layers[-1]
     layers[-1] = weight[:action_size], bias[:action_size]
     about = {name: value for name, value in head.items() if name not in ("sizes", "output")}
-    return Policy(tuple(layers), output, scaling, about)
+    return Policy(tuple(layers), output, scaling, about, network=network)
+
+
+def _folded(tensors: Mapping[str, npt.NDArray[Any]], index: int) -> tuple[Array, Array]:
+    """Weights and bias of a layer, with the gain and the shift of the normalized one below it, if it is that."""
+    weight, bias = tensors[f"weight.{index}"][0], tensors[f"bias.{index}"][0]
+    if f"gain.{index - 1}" not in tensors:
+        return weight, bias
+    gain, shift = tensors[f"gain.{index - 1}"][0], tensors[f"shift.{index - 1}"][0]
+    return weight * (1 + gain), (bias + weight.astype(np.float64) @ shift).astype(np.float32)
 
 
 def _from_file(tensors: Mapping[str, npt.NDArray[Any]], head: Mapping[str, Any]) -> Policy:
@@ -166,7 +178,8 @@ def _from_file(tensors: Mapping[str, npt.NDArray[Any]], head: Mapping[str, Any])
         else:
             weight = tensors[f"weight.{index}"]
         layers.append((weight, tensors[f"bias.{index}"]))
-    return Policy(tuple(layers), head["output"], {name: tensors[name] for name in SCALINGS}, head["about"], head["format"])
+    scaling = {name: tensors[name] for name in SCALINGS}
+    return Policy(tuple(layers), head["output"], scaling, head["about"], head["format"], head.get("network", "mlp"))
 
 
 def _csr(weight: Array) -> dict[str, npt.NDArray[Any]]:

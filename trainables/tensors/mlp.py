@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-NORM_EPSILON = 1e-6  # of layer normalization; flax's default, as in ReBRAC's code
 ROW_ALIGNMENT = 16  # floats; rows start at the same offset in a SIMD register, so a member's arithmetic does not depend on its index
 
 
@@ -43,6 +42,10 @@ class MLP:
     output: str = "linear"
     extra: Mapping[str, int] = field(default_factory=dict)
     norm: bool = False
+
+    def built_as(self, network: str) -> MLP:
+        """This network as a trial's `network` asks for it: `layer_norm` has layer normalization (`mlp` changes nothing)."""
+        return self if network == "mlp" else replace(self, norm=True)
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:

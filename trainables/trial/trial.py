@@ -46,7 +46,7 @@ class Trial:
     last follows the last update, and `final_episodes` more episodes follow that one. The saliency is computed on `calibration_batches`
     batches of `calibration_size` transitions. CHOICES and docs/pruning.md explain the other options of pruning; one that has no effect on
     the pruner is refused. `transitions` cuts the dataset to at most so many, in whole episodes that the seed chooses (0: all of it);
-    `initialization` and `timeouts` are in TRAINING_CHOICES; updates see `reward_scale` x reward + `reward_shift`.
+    `initialization`, `timeouts` and `network` are in TRAINING_CHOICES; updates see `reward_scale` x reward + `reward_shift`.
     `fresh` names a sweep that trains this trial anew even if another sweep has trained it: the numbers are the same, but the key, the
     folder and the MLflow run are its own. `data` is the beginning of a content hash: the trial is trained on that version of the dataset,
     apart from one with the same settings that another version was used for.
@@ -78,6 +78,7 @@ class Trial:
     transitions: int = 0
     initialization: str = "torch"
     timeouts: str = "bootstrap"
+    network: str = "mlp"
     reward_shift: float = 0.0
     reward_scale: float = 1.0
 
@@ -96,6 +97,7 @@ class Trial:
         for option, choices in TRAINING_CHOICES.items():
             if getattr(self, option) not in choices:
                 raise unknown(option, getattr(self, option), choices)
+        self._check_network()
         for name in REWARDS:
             number = getattr(self, name)
             finite = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
@@ -151,6 +153,19 @@ class Trial:
             for value in (self.sparsity, *self.sparsity_of.values()):
                 if value not in (wanted, 0):
                     raise UserError(f"structure {self.structure!r} removes {wanted:g} of the weights: sparsity {value:g} does not fit it")
+
+    def _check_network(self) -> None:
+        """Refuse what cannot be done with networks other than plain ones."""
+        if self.network == TRAINING_CHOICES["network"][0]:
+            return
+        choices = plugins.network_choices(self.algorithm)
+        if choices and self.network not in choices:
+            raise UserError(f"{self.algorithm} cannot be trained with network {self.network!r}; there is: {', '.join(choices)}")
+        if self.structure == "units":
+            raise UserError(
+                f"structure 'units' does not fit network {self.network!r}, which normalizes over all units, removed ones included; "
+                f"choose network 'mlp' or one of the structures: {', '.join(c for c in CHOICES['structure'] if c != 'units')}"
+            )
 
     @property
     def density(self) -> float:

@@ -22,16 +22,30 @@ def load(path: str) -> Callable[[npt.ArrayLike], Array]:
     with safe_open(path, framework="numpy") as file:
         head = json.loads(file.metadata()["policy"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    hidden = normalized if head.get("network") == "layer_norm" else rectified
     layers = [(weights(tensors, index, inputs), tensors[f"bias.{index}"]) for index, inputs in enumerate(head["inputs"])]
 
     def act(observation: npt.ArrayLike) -> Array:
         x = np.asarray(observation, np.float32) * tensors["observation_scale"] + tensors["observation_shift"]
         for index, (weight, bias) in enumerate(layers):
-            x = (np.maximum(x, 0) if index else x) @ weight + bias
+            x = (hidden(x) if index else x) @ weight + bias
         squashed = np.tanh(x) if head["output"] == "tanh" else np.clip(x, -1, 1)
         return (squashed - tensors["action_shift"]) / tensors["action_scale"]
 
     return act
+
+
+def rectified(x: Array) -> Array:
+    """ReLU."""
+    return np.maximum(x, 0)
+
+
+def normalized(x: Array) -> Array:
+    """ReLU, then each row to mean 0 and deviation 1."""
+    y = rectified(x)
+    y = y - y.mean(-1, keepdims=True)
+    normal: Array = y / np.sqrt((y * y).mean(-1, keepdims=True) + np.float32(1e-6))
+    return normal
 
 
 def weights(tensors: Mapping[str, Array], index: int, inputs: int) -> Array:

@@ -16,23 +16,26 @@ from safetensors.torch import load_file
 def load(path: str) -> Policy:
     """The policy in a file that `winnow export --format torch` wrote."""
     with safe_open(path, framework="pt") as file:
-        output = file.metadata()["output"]
+        head = file.metadata()
     state = load_file(path)
     weights = sorted((name for name in state if name.endswith(".weight")), key=lambda name: int(name.split(".")[1]))
-    policy = Policy([tuple(state[name].shape) for name in weights], output)
+    policy = Policy([tuple(state[name].shape) for name in weights], head["output"], head.get("network", "mlp"))
     policy.load_state_dict(state)
     policy.requires_grad_(False)
     return policy
 
 
 class Policy(torch.nn.Module):
-    """`shapes`: (out, in) of each layer; `output`: "tanh" or "clip", what takes the network to [-1, 1]."""
+    """`shapes`: (out, in) of each layer; `output`: "tanh" or "clip", what takes the network to [-1, 1]; `network`: "mlp", or "layer_norm"
+    where hidden layers are normalized."""
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]], output: str) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, ...]], output: str, network: str = "mlp") -> None:
         super().__init__()
         modules: list[torch.nn.Module] = []
         for n_out, n_in in shapes:
-            modules += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
+            normal = torch.nn.LayerNorm(n_out, eps=1e-6, elementwise_affine=False)
+            hidden = torch.nn.Sequential(torch.nn.ReLU(), normal) if network == "layer_norm" else torch.nn.ReLU()
+            modules += [torch.nn.Linear(n_in, n_out), hidden]
         modules[-1] = torch.nn.Tanh() if output == "tanh" else torch.nn.Hardtanh()
         self.network = torch.nn.Sequential(*modules)
         self.observation_shift, self.observation_scale = (torch.nn.Buffer(torch.ones(shapes[0][1])) for _ in range(2))

@@ -1,0 +1,77 @@
+"""What holds for every kind of network that a trial may ask for, with every algorithm, dense and sparse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.contracts.test_algorithms import assert_stack_equals_alone, three
+from tests.stacks import World, assert_same, small_trial
+from trainables import plugins
+from trainables.errors import UserError
+from trainables.trial import TRAINING_CHOICES, Trial
+
+NETWORKS = TRAINING_CHOICES["network"][1:]
+ALGORITHMS = [name for name in plugins.names("algorithms") if not plugins.network_choices(name)]
+CASES = [(algorithm, network, execution) for algorithm in ALGORITHMS for network in NETWORKS for execution in ("dense", "sparse")]
+each_case = pytest.mark.parametrize(("algorithm", "network", "execution"), CASES)
+
+
+def built(trials: list[Trial], network: str) -> list[Trial]:
+    return [trial.using(network=network) for trial in trials]
+
+
+@each_case
+def test_a_stack_equals_each_member_alone(algorithm: str, network: str, execution: str) -> None:
+    assert_stack_equals_alone(built(three(algorithm), network), execution, updates=7)
+
+
+@each_case
+def test_resumed_equals_uninterrupted_and_pruned_weights_are_zero(algorithm: str, network: str, execution: str) -> None:
+    trials, stop, end = built(three(algorithm), network), 5, 12  # 5 is odd: a delayed update must be counted from the beginning
+    whole = World(trials, execution).start()
+    whole.train(0, stop)
+    saved, counts = whole.rows(), whole.counts()
+    wanted = whole.train(stop, end)
+    resumed = World(trials, execution).resume(whole.masks, saved, counts)
+    assert_same(resumed.rows(), saved, "loaded")
+    for found, logged in zip(resumed.train(stop, end), wanted, strict=True):
+        assert_same(found, logged)
+    assert_same(resumed.rows(), whole.rows(), "resumed")
+    for name, rows in whole.rows().items():
+        views = whole.agent.specs[name.split("/")[1]].views(rows)
+        for index, layer in enumerate(whole.masks[name.split("/")[1]]):
+            assert (views[f"weight.{index}"][layer == 0] == 0).all(), f"{name} layer {index}"
+
+
+@pytest.mark.parametrize(("algorithm", "network"), [case[:2] for case in CASES if case[2] == "sparse"])
+def test_sparse_trains_as_dense_does(algorithm: str, network: str) -> None:
+    trials = built([small_trial(algorithm, "snip", 0.7), small_trial(algorithm, "random_erk", 0.8, seed=1)], network)
+    world, reference = World(trials, "auto").start(), World(trials, "dense").start()
+    assert world.agent.execution == "sparse"
+    world.train(0, 5)
+    reference.train(0, 5)
+    for name, row in world.rows().items():
+        if name.startswith("online/"):
+            torch.testing.assert_close(row, reference.rows()[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("algorithm", "network"), [case[:2] for case in CASES if case[2] == "sparse"])
+def test_gains_and_shifts_of_all_networks_are_trained_and_never_pruned(algorithm: str, network: str) -> None:
+    world = World(built([small_trial(algorithm, "snip", 0.5)], network)).start()
+    world.train(0, 3)
+    for name, spec in world.agent.specs.items():
+        views = spec.views(world.rows()[f"online/{name}"])
+        gains = [part for part in views if part.startswith("gain")]
+        assert gains
+        for part in gains:
+            assert (views[part] != 0).any(), f"{name} {part}"
+
+
+def test_an_algorithm_that_cannot_have_a_network_refuses_it_before_anything_starts() -> None:
+    with pytest.raises(UserError, match=r"edac cannot be trained with network 'layer_norm'; there is: mlp"):
+        Trial(dataset="test/made-up-v0", algorithm="edac", network="layer_norm")
+    with pytest.raises(UserError, match=r"no network 'layernorm'; there are: mlp, layer_norm"):
+        Trial(dataset="test/made-up-v0", network="layernorm")
+    with pytest.raises(UserError, match=r"structure 'units' does not fit network 'layer_norm'.*fan_in"):
+        Trial(dataset="test/made-up-v0", pruner="snip", sparsity=0.5, structure="units", network="layer_norm")
