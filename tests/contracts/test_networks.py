@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from tests.contracts.test_algorithms import assert_stack_equals_alone, three
-from tests.stacks import World, assert_same, small_trial
+from tests.stacks import World, assert_same, made_up_table, small_trial
 from trainables import plugins
 from trainables.errors import UserError
+from trainables.pruning.scored import residual_chain
+from trainables.tensors.mlp import MLP
 from trainables.trial import TRAINING_CHOICES, Trial
+from trainables.trial.pruner_traits import traits_of
 
 NETWORKS = TRAINING_CHOICES["network"][1:]
 ALGORITHMS = [name for name in plugins.names("algorithms") if not plugins.network_choices(name)]
@@ -71,7 +76,49 @@ def test_gains_and_shifts_of_all_networks_are_trained_and_never_pruned(algorithm
 def test_an_algorithm_that_cannot_have_a_network_refuses_it_before_anything_starts() -> None:
     with pytest.raises(UserError, match=r"edac cannot be trained with network 'layer_norm'; there is: mlp"):
         Trial(dataset="test/made-up-v0", algorithm="edac", network="layer_norm")
-    with pytest.raises(UserError, match=r"no network 'layernorm'; there are: mlp, layer_norm"):
+    with pytest.raises(UserError, match=r"no network 'layernorm'; there are: mlp, layer_norm, simba"):
         Trial(dataset="test/made-up-v0", network="layernorm")
     with pytest.raises(UserError, match=r"structure 'units' does not fit network 'layer_norm'.*fan_in"):
         Trial(dataset="test/made-up-v0", pruner="snip", sparsity=0.5, structure="units", network="layer_norm")
+    with pytest.raises(UserError, match=r"pruner 'phew' needs layers in a row, which network 'simba' has not; there are: .*snip"):
+        Trial(dataset="test/made-up-v0", pruner="phew", sparsity=0.5, network="simba")
+    for hidden in ((64,), (64, 32)):
+        with pytest.raises(UserError, match=rf"hidden {re.escape(str(hidden))} is not two or more equal widths, e.g. \(64, 64\)"):
+            Trial(dataset="test/made-up-v0", network="simba", hyper={"hidden": hidden})
+
+
+PRUNERS = [name for name in plugins.names("pruners") if name != "dense" and not traits_of(name).needs_chain]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_every_pruner_prunes_every_network(pruner: str, network: str) -> None:
+    """To as many weights as it does a plain one of that size, and the result trains."""
+    world = World([small_trial("td3_bc", pruner, 0.75, network=network)], "auto").start()
+    for name, mask in world.masks.items():
+        kept, total = (sum(int(part) for part in parts) for parts in ((m.sum() for m in mask), (m.numel() for m in mask)))
+        if traits_of(pruner).shrinks:
+            plain = World([small_trial("td3_bc", network=network)]).agent.specs[name]
+            assert total == pytest.approx(0.25 * sum(plain.weights_per_layer), rel=0.25)
+            assert world.agent.specs[name].residual == (network == "simba")
+        elif traits_of(pruner).starts_sparse:
+            assert kept == round(0.25 * total)
+    world.train(0, 2)
+    assert world.agent.finite() == [True]
+
+
+def test_synflow_follows_the_stream_of_a_residual_network() -> None:
+    """Scores are those of a linear network in which a block adds to what goes past it: no block, no less than the stream."""
+    spec = MLP((4, 2)).of_width(3, 1)
+    weights = [torch.rand(1, 1, o, i, generator=torch.Generator().manual_seed(i)) for i, o in spec.layers]
+    e, inner, outer, head = (layer[0, 0] for layer in weights)
+    wanted = head @ (torch.eye(3) + outer @ inner) @ e @ torch.ones(4)
+    torch.testing.assert_close(residual_chain(weights)[0, 0], wanted)
+
+
+def test_simba_sees_normalized_observations_whatever_the_algorithm() -> None:
+    assert not plugins.load("algorithms", "rebrac").NORMALIZE
+    worlds = [World([small_trial("rebrac", network=network)]) for network in ("layer_norm", "simba")]
+    raw, normal = (world.data.draw(world.agent.streams, 64).observations for world in worlds)
+    table = made_up_table()
+    torch.testing.assert_close(normal, (raw - torch.tensor(table.mean)) / (torch.tensor(table.std) + 1e-3), rtol=1e-4, atol=1e-4)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainables import plugins
 from trainables.agent import Batch
-from trainables.datasets.scaling import action_affine, observation_affine
+from trainables.datasets.scaling import action_affine, normalizes, observation_affine
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.tensors import native_ops
@@ -28,7 +28,7 @@ def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: st
     discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
     factor = span_factor(table, getattr(algorithm, "REWARD_SPAN", 0))
     rewards = stack.lead.reward_shift, stack.lead.reward_scale * factor
-    made = Minibatches(table, algorithm.NORMALIZE, device, following, stack.lead.timeouts, discounts, rewards)
+    made = Minibatches(table, normalizes(algorithm, stack.lead.network), device, following, stack.lead.timeouts, discounts, rewards)
     made.look_ahead(stack.lead.n_step_at(0))
     return made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,12 @@ from torch import Tensor
 from trainables.datasets.table import Table
 
 STD_OFFSET = 1e-3  # CORL and TD3+BC: (s - mean) / (std + 1e-3)
+
+
+def normalizes(algorithm: ModuleType, network: str) -> bool:
+    """Whether networks see normalized observations: where the algorithm asks for it, and in SimBa, whose running statistics are the
+    dataset's here, which does not change."""
+    return algorithm.NORMALIZE or network == "simba"
 
 
 def observation_affine(table: Table, normalize: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.scaling import Scaling
+from trainables.datasets.scaling import Scaling, normalizes
 from trainables.datasets.table import Table, load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.evaluation.futures import Beside, Done, Future, Joined
@@ -49,7 +49,7 @@ class Evaluation:
 
     def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
         self.agent, self.stack = agent, stack
-        self.scaling = Scaling(table, agent.algorithm.NORMALIZE)
+        self.scaling = Scaling(table, normalizes(agent.algorithm, stack.lead.network))
         self.evaluator = evaluator_of(table, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
 
     def __call__(self, final: bool = False) -> Quantities:

@@ -35,7 +35,7 @@ class Groups:
         self.heights = [0] * len(spec.layers)
         for copy in range(spec.copies):
             weights = [kept[f"weight.{i}"][copy] for i in range(len(spec.layers))]
-            for i, (inputs, units) in enumerate(itertools.pairwise(live(weights, spec.norm))):
+            for i, (inputs, units) in enumerate(itertools.pairwise(live(weights, spec))):
                 chosen = np.ix_(units, inputs)
                 weight = weights[i][chosen]
                 group = np.insert(weight, 0, True, axis=1)  # column 0: the bias
@@ -65,10 +65,12 @@ def _starts(first: int, counts: Ints) -> NDArray[np.int32]:
     return (first + np.concatenate([[0], np.cumsum(counts)])).astype(np.int32)
 
 
-def live(weights: list[NDArray[np.bool_]], every: bool) -> list[Ints]:
-    """The inputs, then each layer's units that reach an output (or `every` unit), most weights first (outputs in order)."""
+def live(weights: list[NDArray[np.bool_]], spec: MLP) -> list[Ints]:
+    """The inputs, then each layer's units that reach an output (every unit, where they are normalized), most weights first (outputs, and
+    units of a residual stream, to which several layers add, in order)."""
     units: list[Ints] = [np.arange(weights[-1].shape[0])]
-    for below, weight in zip(reversed(weights[:-1]), reversed(weights[1:]), strict=True):
-        alive = np.arange(len(below)) if every else np.flatnonzero(weight[units[0]].any(0))
-        units.insert(0, alive[np.argsort(-below[alive].sum(1), kind="stable")])
+    for index in reversed(range(len(weights) - 1)):
+        below, weight, whole = weights[index], weights[index + 1], index in spec.normalized
+        alive = np.arange(len(below)) if whole else np.flatnonzero(weight[units[0]].any(0))
+        units.insert(0, alive if whole and spec.residual else alive[np.argsort(-below[alive].sum(1), kind="stable")])
     return [np.arange(weights[0].shape[1]), *units]

@@ -107,7 +107,7 @@ class _Part:
         weights, biases = self.weights, self.biases
         if frozen:
             weights, biases = [w.detach() for w in weights], [b.detach() for b in biases]
-        return dense.forward(self.small, weights, biases, [], tuple(x[self.members] for x in inputs), copy)
+        return dense.forward(self.small, weights, biases, {}, tuple(x[self.members] for x in inputs), copy)
 
     def value_and_gradient(self, inputs: Sequence[Tensor], by: int) -> tuple[Tensor, Tensor]:
         return dense.value_and_gradient(self.small, self.weights, self.biases, tuple(x[self.members] for x in inputs), by)

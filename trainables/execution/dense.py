@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Network:
         depth = range(len(spec.layers))
         self.weights = [views[f"weight.{i}"] for i in depth]
         self.biases = [views[f"bias.{i}"] for i in depth]
-        self.norms = [(views[f"gain.{i}"], views[f"shift.{i}"]) for i in depth[:-1]] if spec.norm else []
+        self.norms = {i: (views[f"gain.{i}"], views[f"shift.{i}"]) for i in spec.normalized}
         self.small = Small(spec, self.weights, self.biases) if flat.is_cpu and not spec.norm else None
 
     def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
@@ -67,7 +67,7 @@ class Network:
         return out if self.spec.copies > 1 else out.unsqueeze(1), [layer[:, :batch].unflatten(0, shape) for layer in hidden]
 
     def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
-        norms = [(gain.detach(), shift.detach()) for gain, shift in self.norms]
+        norms = {i: (gain.detach(), shift.detach()) for i, (gain, shift) in self.norms.items()}
         return forward(self.spec, [w.detach() for w in self.weights], [b.detach() for b in self.biases], norms, inputs, copy)
 
     def input_gradient(self, *inputs: Tensor, by: int) -> tuple[Tensor, Tensor]:
@@ -126,14 +126,15 @@ def forward(
     spec: MLP,
     weights: list[Tensor],
     biases: list[Tensor],
-    norms: list[tuple[Tensor, Tensor]],
+    norms: Mapping[int, tuple[Tensor, Tensor]],
     inputs: tuple[Tensor, ...],
     copy: int | None,
     hidden: list[Tensor] | None = None,
 ) -> Tensor:
     """The network's output [K, B, out], or [K, C, B, out] where `spec.copies` > 1 and no copy is chosen.
 
-    `weights[l]` is [K, C, out, in], `biases[l]` [K, C, out], and so are gain and shift in `norms[l]`. K and C are one batch axis of
+    `weights[l]` is [K, C, out, in], `biases[l]` [K, C, out], and so are gain and shift in `norms[l]`,
+    where a layer's outputs are normalized. K and C are one batch axis of
     the matrix products. `hidden` takes up the activations [K C, B, H] (B filled up) of each hidden layer, before normalization."""
     x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
     batch = x.shape[1]
@@ -142,12 +143,13 @@ def forward(
     if copy is not None:
         chosen = slice(copy, copy + 1)
         weights, biases = [w[:, chosen] for w in weights], [b[:, chosen] for b in biases]
-        norms = [(gain[:, chosen], shift[:, chosen]) for gain, shift in norms]
+        norms = {i: (gain[:, chosen], shift[:, chosen]) for i, (gain, shift) in norms.items()}
     members, copies = weights[0].shape[:2]
     if copies > 1:
         x = x.unsqueeze(1).expand(-1, copies, -1, -1).flatten(0, 1)  # [K C, B, in]
+    stream: Tensor | None = None  # of a residual network
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        if spec.norm and index:  # gain and shift of the layer below go into the weights: there are fewer of them than activations
+        if index - 1 in norms:  # gain and shift of the layer below go into the weights: there are fewer of them than activations
             gain, shift = (v.unsqueeze(-2) for v in norms[index - 1])
             bias = bias + (weight * shift).sum(-1)
             weight = weight * (1 + gain)
@@ -158,10 +160,13 @@ def forward(
         else:
             x = linear(b, x, w) if weight.is_leaf and not spec.norm else torch.baddbmm(b, x, w.transpose(1, 2))
         if index < len(weights) - 1:
-            x = torch.relu(x)
+            if spec.residual and index in norms:
+                x = stream = x if stream is None else stream + x
+            else:
+                x = torch.relu(x)
             if hidden is not None:
                 hidden.append(x)
-            if spec.norm:
+            if index in norms:
                 x = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
     if spec.output == "tanh":
         x = torch.tanh(x)
@@ -203,7 +208,7 @@ def value_and_gradient(
     if spec.norm or spec.output != "linear" or spec.sizes[-1] != 1:
         raise ValueError(f"{spec} is not a network of one linear output without normalization")
     hidden: list[Tensor] = []
-    value = forward(spec, weights, biases, [], inputs, None, hidden)
+    value = forward(spec, weights, biases, {}, inputs, None, hidden)
     start = sum(x.shape[-1] for x in inputs[:by])
     first = weights[0][..., start : start + inputs[by].shape[-1]]
     gradient = weights[-1].flatten(0, 1)  # [K C, 1, H]

@@ -64,11 +64,11 @@ class Network:
             layer.start, layer.visit, layer.tstart = (arrays[name].ctypes.data for name in ("start", "visit", "tstart"))
         self.tile = int(offset[-1])
         widest = max(heights)
-        self.scratch = torch.empty((1 + spec.sizes[0] + 2 * widest) * TILE + 2 * values + 8)
+        self.scratch = torch.empty((1 + spec.sizes[0] + 3 * widest) * TILE + 2 * values + 8)
         self.network = build.NetworkStruct(
             self.members, spec.copies, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
-            NORM_EPSILON if spec.norm else 0, spec.norm, self.tile, *(index.ctypes.data for index in indices), offset.ctypes.data,
-            ctypes.addressof(layers),
+            NORM_EPSILON if spec.norm else 0, spec.norm, spec.residual, self.tile,
+            *(index.ctypes.data for index in indices), offset.ctypes.data, ctypes.addressof(layers),
         )  # fmt: skip
         self.address = ctypes.addressof(self.network)
 

@@ -19,7 +19,10 @@
        values   | b w w | b w w w | ... | gain gain ... | shift shift ... | the next layer's groups
        tile     1 1 1 ... | z = (x - mean) x inverse | inverse = 1 / deviation | zero = z of a unit that is off
 
-   Gain and shift enter the next layer's weights and biases, of which there are fewer than activations, once in a call. */
+   Gain and shift enter the next layer's weights and biases, of which there are fewer than activations, once in a call.
+
+   In a residual network (SimBa), the sums of every other layer are added to a stream, [units] rows in `scratch`; the tile takes up what
+   the stream is then, normalized. Backward goes the same way: the stream's gradient grows by what each block hands down. */
 
 #include "tile.h"
 
@@ -27,6 +30,7 @@ typedef struct {
     int32_t members, copies, depth, features, outputs, widest, values, tanh;
     float norm;            /* added to the variance in layer normalization; 0: there is none */
     int32_t affine;        /* whether normalized layers have gains and shifts */
+    int32_t residual;      /* whether layers 0, 2, 4, ... add to a stream, which is normalized, and others but the last have a ReLU */
     int64_t tile;          /* floats of a tile's activations */
     const int32_t *column; /* [members, values] */
     const int32_t *trow;   /* [members, values] the row of dy each transposed value multiplies (times 64) ... */
@@ -46,6 +50,10 @@ typedef struct { /* one member's part of a Network */
     const int32_t *column, *trow, *tvalue;
 } Member;
 
+/* Whether the units that layer l makes are normalized, and whether they pass a ReLU. */
+static int normal(const Network *net, int l) { return net->norm && l + 1 < net->depth && !(net->residual && l % 2); }
+static int rectified(const Network *net, int l) { return l + 1 < net->depth && !(net->residual && l % 2 == 0); }
+
 static Member member(const Network *net, int k) {
     const int64_t at = (int64_t)k * net->values;
     return (Member){net->layers + k * net->copies * net->depth, net->column + at, net->trow + at, net->tvalue + at};
@@ -56,7 +64,7 @@ static const float *folded(const Network *net, Member m, int first, int last, co
     if (!net->affine) return values;
     memcpy(room, values, sizeof(float) * net->values);
     for (int l = first * net->depth; l < last * net->depth; l++) {
-        if (l % net->depth == 0) continue; /* inputs have no gain */
+        if (l % net->depth == 0 || !normal(net, l % net->depth - 1)) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
         const float *gain = values + below->start[below->outputs] - 1, *shift = gain + below->outputs; /* input c is in row c + 1 */
         for (int r = 0; r < layer->outputs; r++) {
@@ -74,7 +82,7 @@ static const float *folded(const Network *net, Member m, int first, int last, co
 /* The gradient at what `folded` returned -> at the values, in its place. */
 static void unfold(const Network *net, Member m, int first, int last, const float *values, float *gradient) {
     for (int l = first * net->depth; l < last * net->depth; l++) {
-        if (l % net->depth == 0) continue; /* inputs have no gain */
+        if (l % net->depth == 0 || !normal(net, l % net->depth - 1)) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
         const int gain = below->start[below->outputs] - 1, shift = gain + below->outputs;
         for (int r = 0; r < layer->outputs; r++) {
@@ -96,10 +104,11 @@ static void transpose(const Network *net, Member m, int first, int last, const f
 }
 
 /* `tiles`: activations, kept for backward when `save`, else one tile is used again and again. `copy` < 0: all copies.
-   `scratch`: (1 + features + 2 x widest layer) x TILE + 2 x values + 8 floats, here and below. */
+   `scratch`: (1 + features + 3 x widest layer) x TILE + 2 x values + 8 floats, here and below. */
 void winnow_forward(const Network *net, const float *values, int parts, const Part *inputs, int batch, int copy, int save, float *tiles, float *out,
                     float *scratch) {
     const int first = copy < 0 ? 0 : copy, last = copy < 0 ? net->copies : copy + 1;
+    float *stream = scratch + (net->affine ? net->values : 0);
     for (int k = 0; k < net->members; k++, values += net->values) {
         const Member m = member(net, k);
         const float *weights = folded(net, m, first, last, values, scratch);
@@ -115,9 +124,11 @@ void winnow_forward(const Network *net, const float *values, int parts, const Pa
                     const Layer *layer = m.layers + h * net->depth + l;
                     float *y = tiles + net->offset[h * net->depth + l];
                     for (int i = 0; i < TILE; i++) y[i] = 1;
-                    const int hidden = l + 1 < net->depth;
-                    rows(n, layer, weights, m.column, x, y + TILE, hidden, NULL);
-                    if (hidden && net->norm) normalize(n, layer->outputs, net->norm, y + TILE);
+                    rows(n, layer, weights, m.column, x, y + TILE, rectified(net, l), NULL);
+                    if (normal(net, l)) {
+                        if (net->residual) add_to(n, layer->outputs, stream, y + TILE, l == 0);
+                        normalize(n, layer->outputs, net->norm, y + TILE);
+                    }
                     x = y;
                 }
                 if (net->tanh)
@@ -134,7 +145,7 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
                      const float *dout, float *gradient, float *scratch) {
     const int first = copy < 0 ? 0 : copy, last = copy < 0 ? net->copies : copy + 1;
     float *dx0 = scratch, *ping = dx0 + net->features * TILE, *pong = ping + net->widest * TILE, *transposed = pong + net->widest * TILE,
-          *fresh = transposed + net->values;
+          *fresh = transposed + net->values, *stream = fresh + net->values + 8;
     if (gradient) memset(gradient, 0, sizeof(float) * net->members * net->values);
     for (int k = 0; k < net->members; k++, values += net->values) {
         const Member m = member(net, k);
@@ -153,8 +164,10 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
                     const float *x = l ? tiles + net->offset[h * net->depth + l - 1] : tiles;
                     if (gradient) dots(lanes, layer, m.column, dy, x, fresh, gradient);
                     if (l) {
-                        columns(n, layer, 0, layer->inputs, transposed, m.trow, dy, net->norm ? NULL : x + TILE, dx, 0);
-                        if (net->norm) denormalize(n, layer->inputs, x + TILE, dx);
+                        const int z = normal(net, l - 1);
+                        columns(n, layer, 0, layer->inputs, transposed, m.trow, dy, z ? NULL : x + TILE, dx, 0);
+                        if (z) denormalize(n, layer->inputs, x + TILE, dx, rectified(net, l - 1));
+                        if (z && net->residual) add_to(n, layer->inputs, stream, dx, l + 1 == net->depth);
                         float *swap = dy;
                         dy = dx, dx = swap;
                     } else

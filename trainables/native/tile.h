@@ -160,8 +160,9 @@ static void normalize(int n, int units, float epsilon, float *x) {
     for (; n > 0; n -= PASS, x += PASS * LANES) ONE_OF_EIGHT(n, normalize_of, units, epsilon, x)
 }
 
-/* Gradients by z -> by the sums before ReLU, in their place: inverse x (dz - mean of dz - z x mean of dz z) where the unit is on. */
-INLINE void denormalize_of(const int n, int units, const float *z, float *dz) {
+/* Gradients by z -> by what was normalized, in their place: inverse x (dz - mean of dz - z x mean of dz z), where the unit is on if it
+   is `gated` by a ReLU. */
+INLINE void denormalize_of(const int n, int units, const float *z, float *dz, int gated) {
     const vec *inverse = (const vec *)(z + units * TILE), *zero = (const vec *)(z + (units + 1) * TILE);
     vec mean[PASS], along[PASS];
     mean_of(n, units, dz, NULL, NULL, mean);
@@ -169,12 +170,22 @@ INLINE void denormalize_of(const int n, int units, const float *z, float *dz) {
     for (int r = 0; r < units; r++, z += TILE, dz += TILE)
         UNROLL for (int i = 0; i < n; i++) {
             const vec unit = ((const vec *)z)[i];
-            ((vec *)dz)[i] = gate(inverse[i] * (((vec *)dz)[i] - mean[i] - unit * along[i]), unit - zero[i]);
+            const vec through = inverse[i] * (((vec *)dz)[i] - mean[i] - unit * along[i]);
+            ((vec *)dz)[i] = gated ? gate(through, unit - zero[i]) : through;
         }
 }
 
-static void denormalize(int n, int units, const float *z, float *dz) {
-    for (; n > 0; n -= PASS, z += PASS * LANES, dz += PASS * LANES) ONE_OF_EIGHT(n, denormalize_of, units, z, dz)
+static void denormalize(int n, int units, const float *z, float *dz, int gated) {
+    for (; n > 0; n -= PASS, z += PASS * LANES, dz += PASS * LANES) ONE_OF_EIGHT(n, denormalize_of, units, z, dz, gated)
+}
+
+/* stream = x += stream, for the units of a layer; the `first` x is the stream. */
+static void add_to(int n, int units, float *stream, float *x, int first) {
+    for (int r = 0; r < units; r++, stream += TILE, x += TILE)
+        for (int i = 0; i < n; i++) {
+            if (!first) ((vec *)x)[i] += ((vec *)stream)[i];
+            ((vec *)stream)[i] = ((vec *)x)[i];
+        }
 }
 
 /* Lambert's continued fraction of tanh at half the argument, then tanh 2t = 2 tanh t / (1 + tanh^2 t): within 2e-7. */

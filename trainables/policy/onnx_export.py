@@ -40,12 +40,17 @@ def to_onnx(policy: Policy, path: str | Path) -> None:
 
     x = node("Mul", "observation", policy.scaling["observation_scale"])
     x = node("Add", x, policy.scaling["observation_shift"])
+    stream = ""
     for index, (weight, bias) in enumerate(policy.layers):
         x = node("Gemm", x, weight, bias, transB=1)
-        if index < len(policy.layers) - 1:
+        if index == len(policy.layers) - 1:
+            break
+        if policy.network == "simba" and index % 2 == 0:
+            x = stream = node("Add", stream, x) if stream else x
+        else:
             x = node("Relu", x)
-            if normalizes(policy.network, index):
-                x = node("LayerNormalization", x, np.ones(len(bias), np.float32), axis=-1, epsilon=NORM_EPSILON)
+        if normalizes(policy.network, index):
+            x = node("LayerNormalization", x, np.ones(len(bias), np.float32), axis=-1, epsilon=NORM_EPSILON)
     x = node("Tanh", x) if policy.output == "tanh" else node("Clip", x, -1.0, 1.0)
     x = node("Sub", x, policy.scaling["action_shift"])
     x = node("Div", x, policy.scaling["action_scale"])

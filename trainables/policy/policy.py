@@ -38,7 +38,7 @@ class Policy:
     """A deterministic policy: observations [O] or [B, O] in, actions [A] or [B, A] out, both in the environment's own units.
 
     layers   (weights [out, in], bias [out]) of a ReLU network, float32
-    network  "mlp", or "layer_norm": then hidden activations are normalized, and gains and shifts are part of the layers that follow
+    network  "mlp", "layer_norm" or "simba" (tensors/mlp.py); gains and shifts of normalized layers are part of the layers that follow
     output   "tanh" or "clip": what takes its output to [-1, 1]
     scaling  observation_shift + observation_scale x observation goes in; (output - action_shift) / action_scale comes out
     about    where it comes from: the trial, its key, the environment, the dataset's hash
@@ -153,7 +153,9 @@ def _from_trial(tensors: Mapping[str, npt.NDArray[Any]], head: Mapping[str, Any]
     if head.get("others") or sizes[0] != observation_size or sizes[-1] not in (action_size, 2 * action_size):
         raise UserError(f"{trial}'s policy is more than a network from {observation_size} observations to {action_size} actions: {sizes}")
     layers = [_folded(tensors, i) for i in range(len(sizes) - 1)]
-    network = "layer_norm" if "gain.0" in tensors else "mlp"
+    network = head["trial"].get("network", "mlp")
+    if network == "mlp" and "gain.0" in tensors:
+        network = "layer_norm"  # of the algorithm's own
     output = "tanh" if head["output"] == "tanh" or sizes[-1] == 2 * action_size else "clip"
     weight, bias = layers[-1]
     layers[-1] = weight[:action_size], bias[:action_size]

@@ -34,7 +34,7 @@ def describe(spec: MLP, mask: Mask, inputs: Sequence[str] = ()) -> list[dict[str
     """The statistics of a network's mask, per member; `inputs` are the names of its inputs.
 
     Copies are counted together: an input is live if any copy sees it. A unit is live if it lies on a path."""
-    path = on_path(mask)
+    path = on_path(mask, spec.residual)
     names = list(inputs) or [str(i) for i in range(spec.sizes[0])]
     return [_describe(spec, [m[k] for m in mask], [p[k] for p in path], names) for k in range(len(mask[0]))]
 
@@ -78,7 +78,7 @@ def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, 
 
 def _beside_weights(spec: MLP, units: Sequence[int]) -> int:
     """Parameters other than weights, for so many units per layer: their biases, gains and shifts of normalized layers, and the extras."""
-    return sum(units) + (2 * sum(units[:-1]) if spec.norm else 0) + sum(spec.extra.values())
+    return sum(units) + 2 * sum(units[index] for index in spec.normalized) + sum(spec.extra.values())
 
 
 def metrics(described: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -43,7 +43,9 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
     shuffle(masks, stack, agent.device)
     checked = [member for member, trial in enumerate(stack.trials) if not trial.allow_disconnected]
     for name, mask in masks.items():
-        check_connected(name, [layer[checked] for layer in mask], [stack.trials[member].name for member in checked])
+        check_connected(
+            name, [layer[checked] for layer in mask], [stack.trials[member].name for member in checked], agent.specs[name].residual
+        )
     return masks
 
 

@@ -78,19 +78,21 @@ def choose(
             return {name: [layers.pop(0) for _ in saliency[name]] for name in names}
 
         wanted = {name: densities[name] for name in names}
-        masks |= cut(wanted) if target == "nominal" else on_paths(cut, wanted, {name: sum(specs[name].weights_per_layer) for name in names})
+        masks |= cut(wanted) if target == "nominal" else on_paths(cut, wanted, {name: specs[name] for name in names})
     return masks
 
 
 def on_paths(
-    cut: Callable[[Mapping[str, Sequence[float]]], dict[str, Mask]], asked: Mapping[str, Sequence[float]], totals: Mapping[str, int]
+    cut: Callable[[Mapping[str, Sequence[float]]], dict[str, Mask]], asked: Mapping[str, Sequence[float]], specs: Mapping[str, MLP]
 ) -> dict[str, Mask]:
     """Masks with as many weights on a path as `asked`, by bisection on what `cut` keeps, per member (Vysogorets & Kempe 2023)."""
+    totals = {name: sum(spec.weights_per_layer) for name, spec in specs.items()}
     members, total = range(len(next(iter(asked.values())))), sum(totals.values())
     wanted = [sum(kept(asked[name][k], totals[name]) for name in totals) for k in members]
 
     def live(counts: Sequence[int]) -> tuple[dict[str, Mask], list[int]]:
-        alive = {name: on_path(mask) for name, mask in cut({name: [count / total for count in counts] for name in totals}).items()}
+        cuts = cut({name: [count / total for count in counts] for name in totals})
+        alive = {name: on_path(mask, specs[name].residual) for name, mask in cuts.items()}
         return alive, [sum(int(layer[k].sum()) for mask in alive.values() for layer in mask) for k in members]
 
     low, high = list(wanted), [total] * len(wanted)
@@ -127,12 +129,13 @@ def apportion(wanted: Sequence[float], total: int) -> list[int]:
     return counts
 
 
-def check_connected(network: str, mask: Mask, names: Sequence[str]) -> None:
+def check_connected(network: str, mask: Mask, names: Sequence[str], residual: bool = False) -> None:
     """Raise UserError, naming trial, network and layer, when a copy of some member has no path from input to output."""
-    path = on_path(mask)
+    path = on_path(mask, residual)
+    ends = [path[0], path[-1]] if residual else path  # a block may be empty: its stream goes on without it
     for member, name in enumerate(names):
         for copy in range(mask[0].shape[1]):
-            if any(layer[member, copy].sum() == 0 for layer in path):
+            if any(layer[member, copy].sum() == 0 for layer in ends):
                 # No path: the narrowest layer is where it broke.
                 fewest = min(range(len(mask)), key=lambda i: float(mask[i][member, copy].sum()))
                 count, total = int(mask[fewest][member, copy].sum()), mask[fewest][member, copy].numel()

@@ -27,6 +27,14 @@ def chain(weights: Sequence[Tensor]) -> Tensor:
     return signal
 
 
+def residual_chain(weights: Sequence[Tensor]) -> Tensor:
+    """The same for a residual network, whose blocks add to a stream."""
+    stream = chain(weights[:1])
+    for inner, outer in zip(weights[1:-1:2], weights[2:-1:2], strict=True):
+        stream = stream + (outer @ (inner @ stream.unsqueeze(-1))).squeeze(-1)
+    return (weights[-1] @ stream.unsqueeze(-1)).squeeze(-1)
+
+
 @dataclass(frozen=True)
 class Scored:
     """What a pruner sees of one network of K members: each weight is its initial value times the mask so far."""
@@ -84,4 +92,6 @@ def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, 
     initial = [views[f"weight.{index}"] for index in range(len(mask))]
     streams = Streams(seeds, agent.device, phase=f"{phase}mask/{name}/")
     streams.update = turn
-    return Scored(agent.specs[name], network.weights, mask, losses, random, initial, network.biases, place, streams, network.__call__)
+    spec = agent.specs[name]
+    linear = residual_chain if spec.residual else chain
+    return Scored(spec, network.weights, mask, losses, random, initial, network.biases, place, streams, network.__call__, linear)

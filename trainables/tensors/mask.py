@@ -55,18 +55,22 @@ def unpacked(bits: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=count))
 
 
-def on_path(mask: Mask) -> Mask:
-    """The part of a mask that lies on some input-to-output path, counted per copy (copies share no unit)."""
+def on_path(mask: Mask, residual: bool = False) -> Mask:
+    """The part of a mask that lies on some input-to-output path, counted per copy (copies share no unit). In a `residual` network, a path
+    may go past a block."""
     reached = [torch.ones_like(mask[0][..., 0, :])]  # [K, C, units] of the layer below: some input reaches the unit
-    for layer in mask:
-        reached.append(((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float())
-    useful = useful_units(mask)
+    for index, layer in enumerate(mask):
+        units = ((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float()
+        reached.append(torch.maximum(units, reached[index - 1]) if residual and index and index % 2 == 0 else units)
+    useful = useful_units(mask, residual)
     return [layer * reached[i].unsqueeze(-2) * useful[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
 
 
-def useful_units(mask: Mask) -> list[Tensor]:
+def useful_units(mask: Mask, residual: bool = False) -> list[Tensor]:
     """Inputs, then per layer bool [K, C, units]: whether the unit reaches an output; inputs and outputs always count."""
     useful = [torch.ones_like(mask[-1][..., :, 0], dtype=torch.bool)]
-    for layer in reversed(mask[1:]):
-        useful.insert(0, (layer * useful[0].unsqueeze(-1)).sum(-2) > 0)
+    for index in reversed(range(1, len(mask))):
+        units = (mask[index] * useful[0].unsqueeze(-1)).sum(-2) > 0
+        # What layer 0, 2, ... adds to the stream also stays there, past the block that layer `index` begins.
+        useful.insert(0, units | useful[1] if residual and index % 2 and index + 1 < len(mask) else units)
     return [torch.ones_like(mask[0][..., 0, :], dtype=torch.bool), *useful]

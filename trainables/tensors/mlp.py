@@ -21,6 +21,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from trainables.errors import UserError
+
+EXPANSION = 4  # inner units of a residual block for each unit of the stream; SimBa
 ROW_ALIGNMENT = 16  # floats; rows start at the same offset in a SIMD register, so a member's arithmetic does not depend on its index
 
 
@@ -35,6 +38,12 @@ class MLP:
     ReBRAC's code). Mean and deviation are over all H units, whatever the mask: a unit that lost its weights still counts with its
     constant max(bias, 0), and one that feeds no weight still reaches the output by way of the mean. So it is the network that a
     mask on a dense one gives, and mask statistics, which count paths along weights, count those units as dead all the same.
+
+    With `residual`, as in SimBa (Lee et al. 2024, arXiv 2410.09754; SonyResearch/simba), `sizes` are O, H, 4 H, H, ..., 4 H, H, out:
+
+        stream = weight.0 input + bias.0                                    a linear embedding
+        stream += weight.2 relu(weight.1 z(stream) + bias.1) + bias.2       a block, and so on; z: normalized, x (1 + gain) + shift
+        output = weight.last z(stream) + bias.last                          no ReLU outside of blocks
     """
 
     sizes: tuple[int, ...]
@@ -42,10 +51,38 @@ class MLP:
     output: str = "linear"
     extra: Mapping[str, int] = field(default_factory=dict)
     norm: bool = False
+    residual: bool = False
 
     def built_as(self, network: str) -> MLP:
-        """This network as a trial's `network` asks for it: `layer_norm` has layer normalization (`mlp` changes nothing)."""
-        return self if network == "mlp" else replace(self, norm=True)
+        """This network as a trial's `network` asks for it: `mlp` changes nothing, `layer_norm` has layer normalization, and `simba` has
+        a stream as wide as the hidden layers, and a residual block in place of each of them but the first.
+
+        Raises UserError where hidden layers cannot become blocks."""
+        if network == "mlp":
+            return self
+        if network == "layer_norm":
+            return replace(self, norm=True)
+        width, *more = self.sizes[1:-1]
+        if not more or set(more) != {width}:
+            raise UserError(
+                f"network {network!r} needs two or more hidden layers of one width; an algorithm's network has {self.sizes[1:-1]}"
+            )
+        return self.of_width(width, len(more))
+
+    def of_width(self, width: int, blocks: int) -> MLP:
+        """The residual network of these inputs and outputs whose stream has `width` units."""
+        hidden = (width, *(EXPANSION * width, width) * blocks)
+        return replace(self, sizes=(self.sizes[0], *hidden, self.sizes[-1]), norm=True, residual=True)
+
+    @property
+    def blocks(self) -> int:
+        """Residual blocks."""
+        return (len(self.sizes) - 3) // 2 if self.residual else 0
+
+    @property
+    def normalized(self) -> tuple[int, ...]:
+        """The layers whose outputs are normalized before the next layer sees them: all hidden ones, or those that write to the stream."""
+        return tuple(range(0, len(self.sizes) - 2, 2 if self.residual else 1)) if self.norm else ()
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -64,7 +101,7 @@ class MLP:
         offset = 0
         for index, (n_in, n_out) in enumerate(self.layers):
             shapes: dict[str, tuple[int, ...]] = {"weight": (self.copies, n_out, n_in), "bias": (self.copies, n_out)}
-            if self.norm and index < len(self.layers) - 1:
+            if index in self.normalized:
                 shapes |= {"gain": (self.copies, n_out), "shift": (self.copies, n_out)}
             for name, shape in shapes.items():
                 segments[f"{name}.{index}"] = (offset, shape)

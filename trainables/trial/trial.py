@@ -12,7 +12,7 @@ from typing import Any
 
 from trainables import plugins
 from trainables.errors import UserError, unknown
-from trainables.trial import hyper_ranges
+from trainables.trial import hyper_ranges, network_kinds
 from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, neutral, options_of
 from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
@@ -97,7 +97,6 @@ class Trial:
         for option, choices in TRAINING_CHOICES.items():
             if getattr(self, option) not in choices:
                 raise unknown(option, getattr(self, option), choices)
-        self._check_network()
         for name in REWARDS:
             number = getattr(self, name)
             finite = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
@@ -107,6 +106,7 @@ class Trial:
         defaults = plugins.hyper_defaults(self.algorithm)
         object.__setattr__(self, "hyper", _overrides("algorithms", self.algorithm, self.hyper, defaults))
         hyper_ranges.check("algorithms", self.algorithm, self.hyper_values())
+        network_kinds.check(self.network, self.algorithm, self.pruner, self.structure, self.hyper_values())
 
     def _check_pruning(self) -> None:
         networks = plugins.networks(self.algorithm)
@@ -153,19 +153,6 @@ class Trial:
             for value in (self.sparsity, *self.sparsity_of.values()):
                 if value not in (wanted, 0):
                     raise UserError(f"structure {self.structure!r} removes {wanted:g} of the weights: sparsity {value:g} does not fit it")
-
-    def _check_network(self) -> None:
-        """Refuse what cannot be done with networks other than plain ones."""
-        if self.network == TRAINING_CHOICES["network"][0]:
-            return
-        choices = plugins.network_choices(self.algorithm)
-        if choices and self.network not in choices:
-            raise UserError(f"{self.algorithm} cannot be trained with network {self.network!r}; there is: {', '.join(choices)}")
-        if self.structure == "units":
-            raise UserError(
-                f"structure 'units' does not fit network {self.network!r}, which normalizes over all units, removed ones included; "
-                f"choose network 'mlp' or one of the structures: {', '.join(c for c in CHOICES['structure'] if c != 'units')}"
-            )
 
     @property
     def density(self) -> float:

@@ -22,28 +22,30 @@ def load(path: str) -> Callable[[npt.ArrayLike], Array]:
     with safe_open(path, framework="numpy") as file:
         head = json.loads(file.metadata()["policy"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    hidden = normalized if head.get("network") == "layer_norm" else rectified
+    network = head.get("network", "mlp")
+    residual = network == "simba"  # layers 0, 2, 4, ... add to a stream
     layers = [(weights(tensors, index, inputs), tensors[f"bias.{index}"]) for index, inputs in enumerate(head["inputs"])]
 
     def act(observation: npt.ArrayLike) -> Array:
         x = np.asarray(observation, np.float32) * tensors["observation_scale"] + tensors["observation_shift"]
+        stream = 0.0
         for index, (weight, bias) in enumerate(layers):
-            x = (hidden(x) if index else x) @ weight + bias
+            x = x @ weight + bias
+            if index + 1 < len(layers):
+                if residual and index % 2 == 0:
+                    x = stream = x + stream
+                else:
+                    x = np.maximum(x, 0)
+                x = normalized(x) if network == "layer_norm" or (residual and index % 2 == 0) else x
         squashed = np.tanh(x) if head["output"] == "tanh" else np.clip(x, -1, 1)
         return (squashed - tensors["action_shift"]) / tensors["action_scale"]
 
     return act
 
 
-def rectified(x: Array) -> Array:
-    """ReLU."""
-    return np.maximum(x, 0)
-
-
 def normalized(x: Array) -> Array:
-    """ReLU, then each row to mean 0 and deviation 1."""
-    y = rectified(x)
-    y = y - y.mean(-1, keepdims=True)
+    """Each row to mean 0 and deviation 1."""
+    y = x - x.mean(-1, keepdims=True)
     normal: Array = y / np.sqrt((y * y).mean(-1, keepdims=True) + np.float32(1e-6))
     return normal
 

@@ -26,16 +26,17 @@ def load(path: str) -> Policy:
 
 
 class Policy(torch.nn.Module):
-    """`shapes`: (out, in) of each layer; `output`: "tanh" or "clip", what takes the network to [-1, 1]; `network`: "mlp", or "layer_norm"
-    where hidden layers are normalized."""
+    """`shapes`: (out, in) of each layer; `output`: "tanh" or "clip", what takes the network to [-1, 1]; `network`: "mlp", "layer_norm"
+    where hidden layers are normalized, or "simba", where layers 0, 2, 4, ... add to a stream, which is normalized for the next."""
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], output: str, network: str = "mlp") -> None:
         super().__init__()
         modules: list[torch.nn.Module] = []
-        for n_out, n_in in shapes:
+        self.residual = network == "simba"
+        for index, (n_out, n_in) in enumerate(shapes):
             normal = torch.nn.LayerNorm(n_out, eps=1e-6, elementwise_affine=False)
             hidden = torch.nn.Sequential(torch.nn.ReLU(), normal) if network == "layer_norm" else torch.nn.ReLU()
-            modules += [torch.nn.Linear(n_in, n_out), hidden]
+            modules += [torch.nn.Linear(n_in, n_out), normal if self.residual and index % 2 == 0 else hidden]
         modules[-1] = torch.nn.Tanh() if output == "tanh" else torch.nn.Hardtanh()
         self.network = torch.nn.Sequential(*modules)
         self.observation_shift, self.observation_scale = (torch.nn.Buffer(torch.ones(shapes[0][1])) for _ in range(2))
@@ -43,5 +44,9 @@ class Policy(torch.nn.Module):
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         scaled = observation * self.observation_scale + self.observation_shift
-        output: torch.Tensor = self.network(scaled)
+        output, stream = scaled, torch.zeros_like(scaled[..., :1])
+        for index, module in enumerate(self.network):
+            output = module(output)
+            if self.residual and index % 4 == 0:
+                output = stream = output + stream
         return (output - self.action_shift) / self.action_scale

@@ -25,7 +25,7 @@ from tests.conftest import HOPPER
 from tests.service.trained import ship, train
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.scaling import Scaling
+from trainables.datasets.scaling import Scaling, normalizes
 from trainables.datasets.table import load_table
 from trainables.evaluation.evaluation import evaluation_seeds
 from trainables.policy.policy import load_policy
@@ -72,7 +72,7 @@ def as_trained(storage: Path, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
     saved = checkpoint.newest(storage, Stack((trial,)), agent.specs)
     assert saved is not None
     agent.build("dense", {name: saved.rows[f"online/{name}"] for name in agent.specs}, saved.masks)
-    states, scaling = np.array(table.rows[:, : table.observation_size]), Scaling(table, module.NORMALIZE)
+    states, scaling = np.array(table.rows[:, : table.observation_size]), Scaling(table, normalizes(module, trial.network))
     with torch.no_grad():
         actions = module.act(agent, scaling.observation(torch.from_numpy(states)[None]))[0].numpy()
     return states, scaling.action(actions)

@@ -69,7 +69,7 @@ def program(net: sparse.Network, x: Tensor, dout: Tensor, keys: Tensor) -> str:
     lines.append(array("int64_t", "keys", keys.flatten().tolist()))
     rows = (f"{{{len(layer['visit'])}, {len(layer['start']) - 1}, start{n}, visit{n}, tstart{n}}}" for n, layer in enumerate(flat))
     main, included = MAIN.split('#include "kernels.c"')
-    fields = [getattr(net.network, name) for name, _ in build.NetworkStruct._fields_[:11]]
+    fields = [getattr(net.network, name) for name, _ in build.NetworkStruct._fields_[:12]]
     fields[8] = f"{net.network.norm!r}f"
     sizes = {
         "@out": dout.numel(), "@tiles": net.members * 2 * net.tile, "@values": net.parameters.numel(), "@input": x.numel(),

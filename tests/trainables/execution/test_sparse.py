@@ -68,9 +68,19 @@ def from_the_edge(spec: MLP, flat: Tensor, mask: Tensor, inputs: list[Tensor]) -
     """How near a hidden unit of a normalized network comes to the edge of its ReLU, or 1/4000 of how near a layer comes to no deviation
     (by which it is divided)."""
     views, kept = spec.views(flat.double()), spec.views(mask.double())
-    x, nearest = torch.cat(inputs, -1).double().unsqueeze(1), 1.0
+    x, nearest, stream = torch.cat(inputs, -1).double().unsqueeze(1), 1.0, torch.zeros(())
     for i in range(len(spec.layers) - 1):
         y = x @ (views[f"weight.{i}"] * kept[f"weight.{i}"]).transpose(2, 3) + views[f"bias.{i}"].unsqueeze(2)
+        if spec.residual and i % 2 == 0:
+            x = stream = stream + y
+            deviation = x.std(-1, correction=0)
+            nearest = min(nearest, *(deviation[deviation > 1e-9] / 4000).tolist())
+            x = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
+            x = x * (1 + views[f"gain.{i}"].unsqueeze(2)) + views[f"shift.{i}"].unsqueeze(2)
+            continue
+        if spec.residual:
+            nearest, x = min(nearest, float(y.abs().min())), y.relu()
+            continue
         deviation = y.relu().std(-1, correction=0)
         nearest = min(nearest, float(y.abs().min()), *(deviation[deviation > 1e-9] / 4000).tolist())
         x = torch.nn.functional.layer_norm(y.relu(), y.shape[-1:], eps=1e-6)
@@ -120,6 +130,8 @@ SHAPES = [
     MLP((4, 33, 1), copies=2, norm=True),
     MLP((3, 32, 11, 4), copies=3, extra={"scale": 2}, norm=True),
     MLP((8, 13, 32, 32, 2), norm=True),
+    MLP((4, 1)).of_width(8, 1),
+    MLP((3, 4), copies=2, output="tanh", extra={"scale": 2}).of_width(5, 2),
 ]
 
 

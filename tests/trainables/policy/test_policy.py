@@ -19,7 +19,7 @@ from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import plugins
 from trainables.agent import Agent
-from trainables.datasets.scaling import Scaling
+from trainables.datasets.scaling import Scaling, normalizes
 from trainables.datasets.table import load_table
 from trainables.errors import UserError
 from trainables.native import build
@@ -60,7 +60,7 @@ def in_torch(storage: Path, trial: Trial, observations: Array) -> tuple[Agent, A
     saved = checkpoint.newest(storage, stack, agent.specs)
     assert saved is not None
     agent.build("dense", {name: saved.rows[f"online/{name}"] for name in agent.specs}, saved.masks)
-    scaling = Scaling(table, module.NORMALIZE)
+    scaling = Scaling(table, normalizes(module, trial.network))
     with torch.no_grad():
         action = module.act(agent, scaling.observation(torch.from_numpy(observations)[None]))[0].numpy()
     return agent, scaling.action(action)

@@ -47,6 +47,35 @@ def test_on_path_is_what_walking_every_path_finds(density: float, seed: int) -> 
             assert {tuple(index) for index in layer[member].nonzero().tolist()} == indices
 
 
+def walked(mask: Mask, copy: int) -> list[set[tuple[int, int]]]:
+    """Per layer the (row, column) of the first member's weights on a path of a residual network, by walking: past a block, or into it."""
+    layers = [layer[0, copy] for layer in mask]
+    found: list[set[tuple[int, int]]] = [set() for _ in layers]
+
+    def walk(layer: int, unit: int, trail: list[tuple[int, int, int]]) -> None:
+        if layer == len(layers):
+            for at, row, column in trail:
+                found[at].add((row, column))
+            return
+        if layer % 2 and layer + 1 < len(layers):
+            walk(layer + 2, unit, trail)
+        for row in layers[layer][:, unit].nonzero().flatten().tolist():
+            walk(layer + 1, row, [*trail, (layer, row, unit)])
+
+    for unit in range(layers[0].shape[1]):
+        walk(0, unit, [])
+    return found
+
+
+@pytest.mark.parametrize("density", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_on_path_of_a_residual_network_is_what_walking_finds(density: float, seed: int) -> None:
+    mask = random_mask(density, MLP((3, 2), copies=2).of_width(2, 2), members=1, seed=seed)
+    for copy in range(2):
+        for layer, wanted in zip(on_path(mask, residual=True), walked(mask, copy), strict=True):
+            assert {(row, column) for row, column in layer[0, copy].nonzero().tolist()} == wanted
+
+
 def test_a_unit_is_useful_where_a_path_leads_from_it_to_an_output() -> None:
     useful = [layer.flatten().tolist() for layer in useful_units(hand_made())]
     assert useful == [[True, True], [True, False, True], [True, False], [True]]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.stacks import World, small_trial
+from trainables.errors import UserError
 from trainables.execution import dense
 from trainables.tensors.mlp import MLP, ROW_ALIGNMENT
 
@@ -108,3 +110,50 @@ def test_initial_weights_are_distributed_as_torchs_and_differ_between_networks_c
     assert torch.equal(critic, world.agent.initial("critic"))
     assert torch.equal(critic[1:], World([small_trial("td3_bc", seed=1, hyper={"hidden": (64, 64)})]).agent.initial("critic"))
     assert not torch.equal(critic[:, :64], world.agent.initial("actor")[:, :64])
+
+
+class SimBa(nn.Module):
+    """SimBa as its paper draws it, of torch's own layers."""
+
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+            for _ in range(blocks)
+        )
+        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(self.norm(x))
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_simba_is_what_its_paper_draws(blocks: int) -> None:
+    spec = MLP((5, *(8,) * (blocks + 1), 3), copies=2).built_as("simba")
+    assert spec.sizes == (5, 8, *(32, 8) * blocks, 3)
+    rows = random_rows(spec).double()
+    views, network = spec.views(rows), dense.Network(spec, rows, torch.ones_like(rows))
+    x = torch.randn(3, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for member in range(3):
+        plain = SimBa(5, 8, blocks, 3).double()
+        linear = [module for module in plain.modules() if isinstance(module, nn.Linear)]
+        linear = [plain.embedding, *(layer for layer in linear if layer not in (plain.embedding, plain.head)), plain.head]
+        norms = [*(block[0] for block in plain.blocks), plain.norm]
+        with torch.no_grad():
+            for index, layer in enumerate(linear):
+                layer.weight.copy_(views[f"weight.{index}"][member, 1])
+                layer.bias.copy_(views[f"bias.{index}"][member, 1])
+            for index, norm in enumerate(norms):
+                norm.weight.copy_(1 + views[f"gain.{2 * index}"][member, 1])
+                norm.bias.copy_(views[f"shift.{2 * index}"][member, 1])
+        torch.testing.assert_close(network(x)[member, 1], plain(x[member]))
+
+
+@pytest.mark.parametrize("hidden", [(8,), (8, 12)])
+def test_hidden_layers_that_cannot_be_blocks_are_refused(hidden: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=rf"needs two or more hidden layers of one width; .* has {re.escape(str(hidden))}"):
+        MLP((5, *hidden, 3)).built_as("simba")
