@@ -29,7 +29,9 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
         cell = plain | {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
         settings = sweep.hyper_of(algorithm, dataset)
-        combinations = itertools.product(_hyper_cells(sweep, algorithm), sweep.options(pruner, algorithm, dataset), sweep.settings(pruner))
+        combinations = itertools.product(
+            _hyper_cells(sweep, algorithm), sweep.options(pruner, algorithm, dataset), sweep.settings(pruner, algorithm)
+        )
         for hyper, options, pruning in combinations:
             trial = Trial(**(cell | options), hyper=settings | hyper, pruning=pruning)
             for one in (trial, *(trial.controls().values() if sweep.controls else ())):

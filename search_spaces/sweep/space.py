@@ -51,7 +51,7 @@ class Space:
         hyper = settings | {n.removeprefix("hyper."): self._value(n, chosen) for n in self.dimensions if n not in SEARCHED}
         given = {"dataset": self.dataset, "algorithm": self.algorithm, "pruner": pruner, "sparsity": sparsity, "hyper": hyper}
         given |= self.sweep.plain() | next(self.sweep.options(pruner, self.algorithm, self.dataset))
-        pruning = next(self.sweep.settings(pruner))
+        pruning = next(self.sweep.settings(pruner, self.algorithm))
         return tuple(Trial(**given, pruning=pruning, seed=seed) for seed in self.sweep.seeds)
 
     def study(self, sweep: str) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from search_spaces.sweep.ranges import Range, Search, values_of
-from trainables import plugins
 from trainables.errors import UserError
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, options_of
 from trainables.trial.protocols import check_protocol, protocol
 from trainables.trial.pruner_traits import traits_of
+from trainables.trial.pruning_options import settings_of
 from trainables.trial.published import published, reward_shift
 
 AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float, "seeds": int}
@@ -115,9 +115,9 @@ class Sweep:
         left_out |= {name for name in CALIBRATION if len(self.values(name)) > 1}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
-    def settings(self, pruner: str) -> Iterator[dict[str, Any]]:
-        """Every combination of the settings in `pruning` that a pruner has."""
-        defaults = plugins.pruner_settings(pruner)
+    def settings(self, pruner: str, algorithm: str) -> Iterator[dict[str, Any]]:
+        """Every combination of the settings in `pruning` that a pruner has, and that make a difference for the algorithm."""
+        defaults = settings_of(pruner, algorithm)
         axes = {name: values_of(value, defaults[name]) for name, value in self.pruning.items() if name in defaults}
         return (dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values()))
 

@@ -5,10 +5,11 @@
 | `saliency(network)` | a score per weight, high = keep, as one tensor [K, C, out, in] per layer; `network` is a `Scored` |
 | `shrink(spec, density)` | in place of everything below: a smaller network (MLP) and no mask |
 | `WITHOUT_LOSS = True` | the scores use no loss, so calibration data change nothing |
-| `CHAIN = True` | the scores need fully connected layers in a row: `prune_at_init` refuses other modules |
+| `CHAIN = True` | the scores need fully connected layers in a row: `prune_at_init` refuses other modules, and a trial other networks |
 | `schedule(density)` | the density after each round, in several rounds; each scores the network pruned so far |
 | `REGROWS = True` | with a schedule: a later round may bring back a removed weight |
 | `budgets(spec, density)` | weights kept per layer; without it, the trial's scope says within what weights are ranked |
+| `EVEN = True` | those budgets are the same density in every layer, so `structure` may take their place |
 | `mask_schedule(updates)` | changes masks during training, at these updates: update -> a share of weights (see below) |
 | `growth(network)` | a score per weight, high = let it grow, for masks that move |
 | `RESCORES = True` | masks that are chosen anew by `saliency` during training |

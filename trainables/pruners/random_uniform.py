@@ -7,6 +7,7 @@ from trainables.pruning import ranking
 
 TITLE = "Random (uniform)"
 WITHOUT_LOSS = True
+EVEN = True  # so a structure, which takes the place of layer budgets, may go with it
 budgets = ranking.even
 
 

@@ -8,7 +8,7 @@ A hyperparameter without an entry only needs its default's type. A range says wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from trainables import plugins
@@ -35,9 +35,13 @@ def ranges_of(folder: str, plugin: str) -> dict[str, str]:
     return (COMMON if folder == "algorithms" else {}) | plugins.ranges(folder, plugin)
 
 
-def check(folder: str, plugin: str, values: Mapping[str, Any]) -> None:
-    """Raise UserError, naming value and range, for the first setting of an algorithm or a pruner that is outside its range."""
+def check(folder: str, plugin: str, values: Mapping[str, Any], given: Collection[str] | None = None) -> None:
+    """Raise UserError, naming value and range, for the first setting of an algorithm or a pruner that is outside its range.
+
+    With `given`, only those settings are checked, and those whose range names one of them: the others are defaults, which nobody chose."""
     for name, interval in ranges_of(folder, plugin).items():
+        if given is not None and name not in given and not any(end in given for end in _ends(interval)):
+            continue
         if name in values and not inside(values[name], interval, values):
             raise UserError(f"{plugin}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
 

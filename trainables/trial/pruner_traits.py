@@ -17,6 +17,7 @@ class PrunerTraits:
     in_rounds: bool  # it prunes in several rounds, each scored on the network pruned so far
     regrows: bool  # a later round may bring back a weight that an earlier one removed
     has_budgets: bool  # it says how many weights each layer keeps, so that weights are ranked within layers
+    even_budgets: bool  # those are the same density in every layer
     during_training: bool  # its masks change on a schedule while training goes on
     grows: bool  # such a change removes some weights and lets as many grow anew
     rescores: bool  # such a change chooses among all weights anew, and those that return have the values they had
@@ -50,6 +51,7 @@ def traits_of(pruner: str) -> PrunerTraits:
         in_rounds="schedule" in names,
         regrows=bool(plugins.constant("pruners", pruner, "REGROWS", False)),
         has_budgets="budgets" in names,
+        even_budgets=bool(plugins.constant("pruners", pruner, "EVEN", False)),
         during_training="mask_schedule" in names,
         grows="growth" in names,
         rescores=bool(plugins.constant("pruners", pruner, "RESCORES", False)),

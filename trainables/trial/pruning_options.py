@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from trainables import plugins
+from trainables.errors import UserError
 from trainables.trial.pruner_traits import traits_of
 
 # The default comes first. Some names and values are older than the terms in the comments; trial keys and archives keep them.
@@ -20,6 +22,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 CALIBRATION = {"calibration_batches": 1, "calibration_size": 256}  # what a saliency sees by default
 # With these, how many weights each network keeps, and where, is known only after pruning, too late to plan controls that match.
 UNCONTROLLED = (("scope", "joint"), ("target", "effective"), *(("structure", name) for name in CHOICES["structure"][1:]))
+N_STEP = ("n_step", "n_step_from")  # settings of a pruner that act on the targets of algorithms with an `n_step` (Trial.n_steps)
 PLAIN = ("control", "scope", "structure", "target")  # options whose values speak for themselves in a trial's name
 
 
@@ -33,9 +36,27 @@ def options_of(pruner: str, algorithm: str) -> set[str]:
         options.add("scope")
     if not traits.during_training and (traits.regrows or not traits.in_rounds):
         options |= {"target", "structure"}  # else the last round can only choose among what the one before it kept
+    if traits.has_budgets and not traits.even_budgets:
+        options -= {"structure"}  # it takes the place of budgets, and would leave nothing of them
     if traits.uses_losses and "LEAKY_LOSSES" in plugins.defines("algorithms", algorithm):
         options.add("authors")
     return options
+
+
+def settings_of(pruner: str, algorithm: str) -> dict[str, Any]:
+    """The settings of a pruner that make a difference for this algorithm, with their defaults."""
+    without = () if "n_step" in plugins.hyper_defaults(algorithm) else N_STEP
+    return {name: value for name, value in plugins.pruner_settings(pruner).items() if name not in without}
+
+
+def check_settings(given: Mapping[str, Any], pruner: str, algorithm: str) -> None:
+    """Raise UserError for a setting of a pruner that would change nothing but the trial's key."""
+    for name, value in given.items():
+        if name not in settings_of(pruner, algorithm):
+            others = [other for other in plugins.names("algorithms") if name in settings_of(pruner, other)]
+            raise UserError(
+                f"{pruner}'s {name} {value!r} has no effect on {algorithm}, which has no n-step targets; it has one on: {', '.join(others)}"
+            )
 
 
 def neutral(pruner: str, algorithm: str) -> dict[str, Any]:

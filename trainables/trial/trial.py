@@ -14,7 +14,7 @@ from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import hyper_ranges, network_kinds
 from trainables.trial.pruner_traits import traits_of
-from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, neutral, options_of
+from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, check_settings, neutral, options_of, settings_of
 from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
 
 MAPPINGS = ("hyper", "sparsity_of", "pruning")  # the fields of a trial that are dictionaries
@@ -128,7 +128,8 @@ class Trial:
         settings = plugins.pruner_settings(self.pruner)
         object.__setattr__(self, "pruning", _overrides("pruners", self.pruner, self.pruning, settings))
         if self.pruning:
-            hyper_ranges.check("pruners", self.pruner, self.pruning_values() | {"updates": self.updates})
+            hyper_ranges.check("pruners", self.pruner, self.pruning_values() | {"updates": self.updates}, self.pruning)
+            check_settings(self.pruning, self.pruner, self.algorithm)
         for option, choices in CHOICES.items():
             value = getattr(self, option)
             if not any(value is choice or (value == choice and isinstance(value, str)) for choice in choices):
@@ -196,7 +197,7 @@ class Trial:
     def using(self, **changes: Any) -> Trial:
         """The trial with fields changed, and with options and calibration that then have no effect at their defaults."""
         given = {f.name: getattr(self, f.name) for f in fields(self)} | changes
-        given["pruning"] = {n: v for n, v in given["pruning"].items() if n in plugins.pruner_settings(given["pruner"])}
+        given["pruning"] = {n: v for n, v in given["pruning"].items() if n in settings_of(given["pruner"], given["algorithm"])}
         return Trial(**(given | neutral(given["pruner"], given["algorithm"])))
 
     def controls(self) -> dict[str, Trial]:

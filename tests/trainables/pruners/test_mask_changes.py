@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, mse_loss
 
+from search_spaces.sweep import Sweep, expand
 from tests.stacks import World, small_trial
 from trainables import plugins
 from trainables.errors import UserError
@@ -188,6 +189,33 @@ def test_how_far_a_mask_has_moved() -> None:
 def test_settings_are_those_of_the_pruner_and_in_their_range(pruner: str, settings: dict[str, float], says: str) -> None:
     with pytest.raises(UserError, match=says):
         Trial(dataset="test/made-up-v0", pruner=pruner, sparsity=0.5, pruning=settings)
+
+
+def test_a_setting_that_nobody_chose_is_not_in_the_way() -> None:
+    """With so few updates the default delta of 1,000 means no change, which is no error; a chosen one would be."""
+    short = {"dataset": "test/made-up-v0", "updates": 500, "sparsity": 0.5}
+    assert Trial(**short, pruner="rigl", pruning={"zeta": 0.3}).pruning == {"zeta": 0.3}
+    assert Trial(**short, pruner="sparse_reg", pruning={"until": 5000}).pruning == {"until": 5000}
+    with pytest.raises(UserError, match=r"rigl's delta 900 is outside \[1, updates\) with updates 500"):
+        Trial(**short, pruner="rigl", pruning={"zeta": 0.3, "delta": 900})
+    with pytest.raises(UserError, match=r"sparse_reg's until 200000 is outside \(delta, inf\) with delta 300000"):  # a default, but of it
+        Trial(dataset="test/made-up-v0", pruner="sparse_reg", sparsity=0.5, pruning={"delta": 300_000})
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "edac", "sac_n"])
+def test_steps_of_a_target_are_refused_where_there_is_none(algorithm: str) -> None:
+    for setting, value in (("n_step", 5), ("n_step_from", 0.5)):
+        says = rf"rlx2's {setting} {value} has no effect on {algorithm}, which has no n-step targets; it has one on: .*td3_bc"
+        with pytest.raises(UserError, match=says):
+            Trial(dataset="test/made-up-v0", algorithm=algorithm, pruner="rlx2", sparsity=0.5, pruning={setting: value})
+    fine = Trial(dataset="test/made-up-v0", pruner="rlx2", sparsity=0.5, pruning={"n_step": 5, "zeta": 0.3})
+    assert fine.using(algorithm=algorithm).pruning == {"zeta": 0.3}
+    sweep = Sweep(
+        datasets=("test/made-up-v0",), algorithms=("td3_bc", algorithm), pruners=("rlx2",), sparsities=(0.5,), pruning={"n_step": (3, 5)}
+    )
+    assert [(trial.algorithm, dict(trial.pruning)) for trial in expand(sweep)] == [
+        ("td3_bc", {}), ("td3_bc", {"n_step": 5}), (algorithm, {})
+    ]  # fmt: skip
 
 
 def test_a_setting_at_its_default_is_no_other_trial() -> None:

@@ -17,6 +17,7 @@ DEFAULT = PrunerTraits(
     in_rounds=False,
     regrows=False,
     has_budgets=False,
+    even_budgets=False,
     during_training=False,
     grows=False,
     rescores=False,
@@ -34,6 +35,7 @@ def test_traits_are_what_the_module_defines(pruner: str) -> None:
     assert traits.has_budgets == hasattr(module, "budgets")
     assert traits.during_training == hasattr(module, "mask_schedule")
     assert traits.shrinks == hasattr(module, "shrink")
+    assert traits.even_budgets == getattr(module, "EVEN", False)
     assert traits.at_initialization == (not hasattr(module, "mask_schedule") and not hasattr(module, "shrink"))
     assert traits.grows == hasattr(module, "growth")
     assert traits.rescores == getattr(module, "RESCORES", False)
@@ -56,6 +58,7 @@ def test_traits_are_what_the_module_defines(pruner: str) -> None:
         ("WITHOUT_LOSS = True\ndef budgets(spec, density): ...\ndef mask_schedule(updates): ...",
          {"uses_losses": False, "has_budgets": True, "during_training": True}),
         ("def mask_schedule(updates): ...\ndef growth(network): ...", {"during_training": True, "grows": True}),
+        ("EVEN = True\nbudgets = ranking.even", {"has_budgets": True, "even_budgets": True}),
         ("RESCORES = True\ndef mask_schedule(updates): ...", {"during_training": True, "rescores": True}),
         ("def shrink(spec, density): ...", {"uses_losses": False, "shrinks": True}),
     ],

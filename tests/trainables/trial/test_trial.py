@@ -102,6 +102,7 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"pruner": "snip", "sparsity": 0.5, "structure": "2:4", "target": "effective"}, ["structure '2:4'", "target 'effective'"]),
         ({"pruner": "small_dense", "sparsity": 0.5, "structure": "2:4"}, ["structure '2:4'", "'small_dense'", "snip"]),
         ({"pruner": "rigl", "sparsity": 0.5, "structure": "units"}, ["structure 'units'", "'rigl'", "snip"]),
+        ({"pruner": "random_erk", "sparsity": 0.5, "structure": "2:4"}, ["structure '2:4'", "'random_erk'", "random_uniform", "snip"]),
         ({"pruner": "snip", "sparsity": 0.9, "structure": "2:4"}, ["'2:4' removes 0.5 of the weights", "0.9"]),
         ({"pruner": "snip", "sparsity": 0.5, "structure": "3:4"}, ["structure '3:4'", "none, units, fan_in, 2:4, 1:4, 1:8, 1:16"]),
         ({"initialization": "he"}, ["initialization 'he'", "torch, xavier"]),
