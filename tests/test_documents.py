@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import documents
 from tests.documents import BLOCK, FILE, ROOT, anchors, commands, fault, problems
+from trainables import plugins
 
 YOUR_OWN = ROOT / "docs" / "your-own.md"
 
@@ -21,6 +24,47 @@ YOUR_OWN = ROOT / "docs" / "your-own.md"
 @pytest.mark.parametrize("page", documents.documents(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_is_correct(page: Path) -> None:
     assert problems(page) == []
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """Lines of a page's tables by the plug-in that they begin with: `name`, or a title with (`name`)."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "docs" / page).read_text().splitlines():
+        if line.startswith("| "):
+            for name in re.findall(r"`(\w+)`", line.split("|")[1]):
+                found.setdefault(name, []).append(line)
+    return found
+
+
+@pytest.mark.parametrize("pruner", plugins.names("pruners"))
+def test_the_page_on_pruning_has_every_pruner_with_its_settings(pruner: str) -> None:
+    lines = rows("pruning.md")[pruner]
+    assert len(lines) == (1 if pruner == "dense" else 2), "one line for what it computes, and one for what it costs"
+    for name, value in plugins.pruner_settings(pruner).items():
+        assert f"`{name}` {value}" in lines[-1]
+
+
+@pytest.mark.parametrize(("pruner", "after"), [("gmp", lambda s: 1 - 0.95 * s), ("imp", lambda s: 0.05**s)])
+def test_what_a_mask_that_shrinks_costs_at_95_percent_is_its_schedules(pruner: str, after: Callable[[float], float]) -> None:
+    updates = 1_000_000
+    schedule = plugins.load("pruners", pruner).mask_schedule(updates, **plugins.pruner_settings(pruner))
+    starts, kept = [0, *schedule, updates], [1.0, *(after(share) for share in schedule.values())]
+    mean = sum(d * (b - a) for d, (a, b) in zip(kept, itertools.pairwise(starts), strict=True)) / updates
+    assert f"| {100 * mean:.0f} % |" in rows("pruning.md")[pruner][-1]
+
+
+COMMON = {"hidden", "model_hidden", "batch_size", "discount", "n_step", "tau", "log_std_min", "log_std_max"}
+
+
+@pytest.mark.parametrize("algorithm", plugins.names("algorithms"))
+def test_the_page_on_methods_has_every_algorithm_with_its_numbers(algorithm: str) -> None:
+    (line,) = rows("methods.md")[algorithm]
+    assert plugins.title("algorithms", algorithm) in line
+    source = plugins.load("algorithms", algorithm).__doc__ or ""
+    for paper in re.findall(r"arXiv [\d.]+\d", source):
+        assert paper in line
+    for name, value in plugins.hyper_defaults(algorithm).items():
+        assert name in COMMON or name.endswith("learning_rate") or f"`{name}` {value}" in line
 
 
 def test_all_pages_are_checked() -> None:
