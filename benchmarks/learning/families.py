@@ -258,7 +258,8 @@ def main() -> None:
         for name in FAMILIES:
             rows.append(row(name, Path(folder) / "storage", getattr(given, "steps", STEPS), UPDATES))
             print(" | ".join(rows[-1]), flush=True)
-    fill(getattr(given, "page", PAGE), "families", markdown([list(HEAD), *rows]))
+    page: Path = getattr(given, "page", PAGE)
+    fill(page, "families", markdown([list(HEAD), *rows]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     pip install 'winnow-rl[robotics]'
     python -m benchmarks.learning.pointmaze record --to FOLDER     # then MINARI_DATASETS_PATH=FOLDER
-    python -m benchmarks.learning.pointmaze train --updates 2000
+    python -m benchmarks.learning.pointmaze train                  # the table of docs/data.md
 
 The controller walks the shortest path through the maze's cells and pushes the ball to the next one like a spring with friction, with noise.
 Not the hub's data: its scores are not comparable with published ones.
@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import fill, markdown
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 MAZE, DATASET = "PointMaze_UMaze-v3", "made/pointmaze/umaze-v0"
 EPISODES, NOISE, SPRING, FRICTION = 200, 0.5, 10.0, 1.0
 SEEDS = (0, 1, 2)
@@ -79,14 +82,15 @@ def record(to: Path, episodes: int) -> None:
 
 
 def train(updates: int, episodes: int) -> None:
-    """Print success rates of IQL and TD3+BC, dense and SNIP 95 %, over SEEDS: mean and bootstrap interval."""
+    """The table of docs/data.md: success rates of IQL and TD3+BC, dense and SNIP 95 %, over SEEDS, all with the same number of updates."""
     from service.results import statistics
+    from service.terminal.labels import algorithm_name, method_name
     from trainables.reports import Evaluated
     from trainables.run import run_stack
     from trainables.trial import Stack, Trial
     from trainables.trial.published import reward_shift
 
-    print("| algorithm | networks | success rate of the seeds | mean, 95 % interval | return |\n|---|---|---|---|---|")
+    rows = [["algorithm", "networks", "success rate of the seeds", "mean, 95 % interval", "return"]]
     for algorithm in ("iql", "td3_bc"):
         for pruner, sparsity in (("dense", 0.0), ("snip", 0.95)):
             plain = Trial(
@@ -100,10 +104,9 @@ def train(updates: int, episodes: int) -> None:
             mean = statistics.mean_interval(np.array(rates))
             shown = ", ".join(f"{rate:.0f}" for rate in rates)
             cell = f"{mean.value:.0f} % [{mean.low:.0f}, {mean.high:.0f}]"
-            print(
-                f"| {algorithm} | {pruner}{f' {100 * sparsity:g} %' if sparsity else ''} | {shown} | {cell} | {np.mean(returns):.1f} |",
-                flush=True,
-            )
+            rows.append([algorithm_name(algorithm), method_name(pruner, sparsity), shown, cell, f"{np.mean(returns):.0f}"])
+            print(" | ".join(rows[-1]), flush=True)
+    fill(PAGE, "pointmaze", markdown(rows))
 
 
 def main() -> None:
