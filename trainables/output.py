@@ -4,9 +4,14 @@ and must not command the terminal: names, messages and logs may come from anybod
 from __future__ import annotations
 
 import io
+import json
+import math
 import os
 import re
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 # What moves the cursor, colours, rings or turns the direction of writing: control and format characters, C0, C1 and Unicode's.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -45,3 +50,20 @@ def open_streams() -> set[int]:
 def printable(text: str, *, lines: bool = True) -> str:
     r"""The text with control characters escaped, as `\x1b`. `lines`: line ends stay; without it, the text stays one line."""
     return _CONTROL.sub(lambda found: found[0] if lines and found[0] == "\n" else repr(found[0])[1:-1], text)
+
+
+def to_json(value: object) -> str:
+    """The value as every JSON parser takes it: what is no finite number is null, a path is its text."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):  # numpy's
+        return _plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

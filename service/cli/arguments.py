@@ -8,7 +8,7 @@ import textwrap
 from service.cli import completion
 from service.cli.completion import Completer
 from trainables import project
-from trainables.output import printable
+from trainables.output import printable, to_json
 
 TRIAL = "a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0"
 DONE = "a trial's name, its key or the beginning of one, or the id of its MLflow run"
@@ -103,9 +103,4 @@ def positive(text: str) -> int:
 
 def show(arguments: argparse.Namespace, text: str, value: object) -> None:
     """Print `text` for people, or `value` for programs with `--json`."""
-    if arguments.json:
-        import json
-
-        print(json.dumps(value, indent=1))
-    else:
-        print(printable(text))
+    print(to_json(value) if arguments.json else printable(text))

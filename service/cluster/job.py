@@ -24,6 +24,7 @@ from service.terminal.redaction import holds_secret, redact
 from service.terminal.waiting import waiting
 from trainables import project
 from trainables.errors import UserError
+from trainables.output import to_json
 
 ADDRESS = "http://127.0.0.1:8265"
 # Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 500 MB.
@@ -39,9 +40,12 @@ TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
 
-def submit(name: str, settings: RunSettings, storage: str | None = None, *, address: str | None = None, follow: bool = False) -> int:
-    """Submit `run NAME` with its settings and print how to watch it; with `follow`, show its output and return 0 only if it succeeds.
+def submit(
+    name: str, settings: RunSettings, storage: str | None = None, *, address: str | None = None, follow: bool = False, json: bool = False
+) -> int:
+    """Submit `run NAME` with its settings and print how to watch it, as JSON with `json`; with `follow`, show its output.
 
+    Returns 0; with `follow`, only if the job succeeds, else 1.
     `storage` is passed on as it was typed, since the job runs elsewhere. Raises UserError for bad input, before anything is submitted,
     and where no job server answers. Ray takes a token, where the cluster wants one, from its own variables.
     """
@@ -63,25 +67,30 @@ def submit(name: str, settings: RunSettings, storage: str | None = None, *, addr
     shown = redact(server)
     with waiting(f"asking {shown}"):
         client = _client(server)
-    print(sends + (f"\nlimits: {bounds}" if bounds else ""), flush=True)
+    if not json:
+        print(sends + (f"\nlimits: {bounds}" if bounds else ""), flush=True)
     with waiting(f"handing the job over to {shown}"):
         id = _hand_over(client, name, entrypoint(told, settings, storage), {**code, "env_vars": {**handed_on, **_by(name, settings)}})
     output = shlex.join(["ray", "job", "logs", "--address", shown, "-f", id])
-    print(f"{id} submitted; its output: {output}\nend it: {shlex.join(['ray', 'job', 'stop', '--address', shown, id])}", flush=True)
+    end = shlex.join(["ray", "job", "stop", "--address", shown, id])
+    if json:
+        print(to_json({"job": id, "address": shown, "sends": sends, "output": output, "end": end}))
+    else:
+        print(f"{id} submitted; its output: {output}\nend it: {end}", flush=True)
     if not follow:
         return 0
     try:
         asyncio.run(_follow(client, id))
-        end = client.get_job_status(id)
+        status = client.get_job_status(id).value
     except KeyboardInterrupt:
         print(f"\n{id} keeps running; its output: {output}")
         return 0
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
-        status = shlex.join(["winnow", "status", project.typed(name), *([f"--storage={storage}"] if storage else [])])
+        ask = shlex.join(["winnow", "status", project.typed(name), *([f"--storage={storage}"] if storage else [])])
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{shown} answers no longer ({redact(why)}); `{status}` shows how far {name} is") from None
-    print(f"{id}: {end.value}")
-    return 0 if end.value == "SUCCEEDED" else 1
+        raise UserError(f"{shown} answers no longer ({redact(why)}); `{ask}` shows how far {name} is") from None
+    print(f"{id}: {status}")
+    return 0 if status == "SUCCEEDED" else 1
 
 
 def _by(name: str, settings: RunSettings) -> dict[str, str]:

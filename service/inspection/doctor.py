@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.inspection.checks import CHECKS, CheckResult
 from trainables.errors import UserError
-from trainables.output import printable
+from trainables.output import printable, to_json
 
 
 def check_all(storage: Path) -> Iterator[CheckResult]:
@@ -37,7 +37,5 @@ def examine(storage: Path, *, json: bool = False) -> int:
         if not json:
             print(printable(describe(result), lines=False), flush=True)
     if json:
-        from json import dumps
-
-        print(dumps([result.to_json() for result in results], indent=1))
+        print(to_json([result.to_json() for result in results]))
     return int(any(result.state == "fail" for result in results))

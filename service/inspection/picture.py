@@ -49,10 +49,10 @@ def describe(name: str, found: Found, driven: bool, signs: dict[str, str] | None
     return f"{name}: {legend or 'no trials yet: a search suggests them'}" + (f"\n{aligned([head, *rows])}" if rows else "")
 
 
-def to_json(name: str, found: Found) -> dict[str, Any]:
+def to_json(name: str, found: Found, driven: bool) -> dict[str, Any]:
     fields = ("key", "name", "dataset", "algorithm", "method", "sparsity", "seed")
-    trials = [{field: getattr(trial, field) for field in fields} | {"state": state} for trial, state in found]
-    return {"sweep": name, "counts": dict(Counter(state for _, state in found)), "trials": trials}
+    trials = [{field: getattr(trial, field) for field in fields} | {"state": word(state, driven)} for trial, state in found]
+    return {"sweep": name, "counts": dict(Counter(trial["state"] for trial in trials)), "trials": trials}
 
 
 def _signs() -> dict[str, str]:

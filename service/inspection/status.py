@@ -68,8 +68,9 @@ class Status:
         return dict(Counter(row.state for row in self.rows))
 
     def to_json(self) -> dict[str, Any]:
-        rows = [asdict(row) for row in self.rows]
-        return {"sweep": self.sweep, "driver": self.driver, "since": self.since, "limit": self.limit, "counts": self.counts, "trials": rows}
+        rows = [asdict(row) | {"state": word(row.state, bool(self.driver))} for row in self.rows]
+        counts = dict(Counter(row["state"] for row in rows))
+        return {"sweep": self.sweep, "driver": self.driver, "since": self.since, "limit": self.limit, "counts": counts, "trials": rows}
 
 
 def ledger_of(name: str, storage: Path) -> Ledger:
@@ -115,7 +116,7 @@ def describe(status: Status) -> str:
 
 
 def word(state: str, driven: bool) -> str:
-    """A state as people read it; the journal and JSON keep their own words. What is leased runs only where a driver does."""
+    """A state as commands show it, as text and as JSON; the journal keeps its own words. What is leased runs only where a driver does."""
     return ("running" if driven else "interrupted") if state == "leased" else state
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.inspection.status import ledger_of
@@ -19,15 +19,32 @@ from trainables.output import printable
 PATIENCE = 30.0  # seconds to wait for the driver to leave
 
 
-def stop(name: str, storage: Path) -> int:
-    """Ask the driver to leave and wait until it has; returns 0 if no driver is left, else 1. Raises UserError for an unknown sweep.
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """What became of a request to stop: whether no driver is left, who it was, what is kept, and the command that continues."""
+
+    sweep: str
+    left: bool
+    driver: str = ""
+    kept: str = ""
+    resume: str = ""
+
+    def __str__(self) -> str:
+        if not self.driver:
+            return f"nobody runs sweep {self.sweep!r}"
+        if not self.left:
+            return f"{self.driver} has not left within {PATIENCE:g} s; the request stands"
+        return f"{self.driver} has left; {self.kept}{'; ' if self.kept else ''}`{self.resume}` continues from the checkpoints"
+
+
+def stop(name: str, storage: Path) -> Stopped:
+    """Ask the driver to leave and wait until it has. Raises UserError for an unknown sweep.
 
     The request is a file, which the driver reads at its next heartbeat on any host; on this host it also gets a signal, which is faster.
     """
     ledger = ledger_of(name, storage)
     if not lease.alive(storage, name):
-        print(f"nobody runs sweep {name!r}")
-        return 0
+        return Stopped(sweep=name, left=True)
     about = lease.holder(storage, name)
     who = printable(str(about.get("owner", "another driver")), lines=False)
     host, _, pid = str(about.get("owner", "")).rpartition(":")
@@ -41,11 +58,9 @@ def stop(name: str, storage: Path) -> int:
             if now.get("epoch") != about["epoch"]:
                 kept = manifest.read(storage, name).kept(about["epoch"])
                 again = RunSettings.from_json(ledger.settings).command(name, storage)
-                print(f"{who} has left; {kept}{'; ' if kept else ''}`{again}` continues from the checkpoints")
-                return 0
+                return Stopped(sweep=name, left=True, driver=who, kept=kept, resume=again)
             time.sleep(0.1)
-    print(f"{who} has not left within {PATIENCE:g} s; the request stands", file=sys.stderr)
-    return 1
+    return Stopped(sweep=name, left=False, driver=who)
 
 
 def is_driver(pid: int) -> bool:

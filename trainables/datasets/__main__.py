@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainables import project
 from trainables.datasets import local
 from trainables.datasets.collect.record_command import add_arguments, record
 from trainables.environments import name_modules
 from trainables.errors import UserError
-from trainables.output import printable
+from trainables.output import printable, to_json
 
 if TYPE_CHECKING:
     from trainables.datasets.table import Table
@@ -51,6 +51,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         added = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
         help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
         added.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=help)
+        added.add_argument("--json", action="store_true", help="print JSON, for programs")
         added.set_defaults(act=partial(_act, act))
         return added
 
@@ -94,19 +95,26 @@ def _list(given: argparse.Namespace) -> None:
     from trainables.datasets.collect import tiers
     from trainables.datasets.minari_store import read_metadata
 
-    present = local.local_datasets()
+    present, rows = local.local_datasets(), list[dict[str, Any]]()
+    absent = [name for name in tiers.all_ids() if name not in present]
     for name in present:
         try:
             about = read_metadata(name)
         except UserError as error:
-            print(printable(f"{name:38} {error}", lines=False))
+            rows.append({"dataset": name, "error": str(error)})
             continue
-        reference = "" if about.reference.known else "  no reference returns"
-        sizes = f"{about.transitions:9,} transitions  {about.episodes:6,} episodes"
-        print(printable(f"{name:38} {sizes}  {about.environment}{reference}", lines=False))
+        numbers = {"transitions": about.transitions, "episodes": about.episodes}
+        rows.append({"dataset": name, **numbers, "environment": about.environment, "reference_returns": about.reference.known})
+    if given.json:
+        print(to_json({"folder": local.root(), "datasets": rows, "can_be_recorded": absent}))
+        return
+    for row in rows:
+        sizes = "" if "error" in row else f"{row['transitions']:9,} transitions  {row['episodes']:6,} episodes  {row['environment']}"
+        missing = "" if row.get("reference_returns", True) else "  no reference returns"
+        print(printable(f"{row['dataset']:38} {row.get('error') or sizes}{missing}", lines=False))
     if not present:
         print(f"no dataset in {local.root()}")
-    if absent := [name for name in tiers.all_ids() if name not in present]:
+    if absent:
         print(f"can be recorded here (`collect`): {', '.join(absent)}")
 
 
@@ -114,17 +122,23 @@ def _check(given: argparse.Namespace) -> None:
     from trainables.datasets.table import load_table
     from trainables.datasets.table_evaluator import evaluator_of
 
+    found = list[dict[str, Any]]()
     for name in given.datasets:
         if not local.exists(name) and not name.startswith(local.OURS):
-            _check_offer(name)
-            continue
-        table = load_table(name)
-        evaluator_of(table, [[0]]).close()
-        print(printable(summary(table)))
+            text, value = _offered(name)
+        else:
+            table = load_table(name)
+            evaluator_of(table, [[0]]).close()
+            text, value = summary(table), table.in_brief()
+        found.append(value)
+        if not given.json:
+            print(printable(text))
+    if given.json:
+        print(to_json(found))
 
 
-def _check_offer(dataset: str) -> None:
-    """A line about a dataset of the hub, from its metadata: nothing is downloaded."""
+def _offered(dataset: str) -> tuple[str, dict[str, Any]]:
+    """A dataset of the hub, from its metadata, as text and as JSON: nothing is downloaded."""
     from trainables.datasets.minari_store import offered
     from trainables.datasets.table_evaluator import evaluator_of
 
@@ -132,12 +146,12 @@ def _check_offer(dataset: str) -> None:
     about = offer.metadata
     evaluator_of(about, [[0]]).close()
     size = f"{offer.megabytes:,.1f} MB" if offer.megabytes == offer.megabytes else "a size that is not stated"
-    print(
-        printable(
-            f"{dataset}: not downloaded; {about.transitions} transitions in {about.episodes} episodes of {about.environment}, which can be "
-            f"played; {size} to download, licence {offer.licence or 'not stated'}" + (f" ({about.note})" if about.note else "")
-        )
+    text = (
+        f"{dataset}: not downloaded; {about.transitions} transitions in {about.episodes} episodes of {about.environment}, which can be "
+        f"played; {size} to download, licence {offer.licence or 'not stated'}" + (f" ({about.note})" if about.note else "")
     )
+    numbers = {"transitions": about.transitions, "episodes": about.episodes, "environment": about.environment, "note": about.note}
+    return text, {"dataset": dataset, "here": False, **numbers, "megabytes": offer.megabytes, "licence": offer.licence}
 
 
 def _show(given: argparse.Namespace) -> None:
@@ -146,11 +160,15 @@ def _show(given: argparse.Namespace) -> None:
     from trainables.datasets.table_evaluator import evaluator_of
 
     table = load_table(given.dataset)
-    for line in describe.lines(table, names_of(table)):
-        print(printable(line))
     if given.picture:
         picture.draw(table, given.picture)
-        print(printable(f"picture: {given.picture}"))
+    if given.json:
+        print(to_json(table.in_brief() | describe.numbers(table, names_of(table)) | {"picture": given.picture}))
+    else:
+        for line in describe.lines(table, names_of(table)):
+            print(printable(line))
+        if given.picture:
+            print(printable(f"picture: {given.picture}"))
     evaluator_of(table, [[0]]).close()
 
 
@@ -161,7 +179,8 @@ def _import(given: argparse.Namespace) -> None:
 
     environment = environments.written(*environments.read(f"{given.environment} {given.environment_kwargs}".strip()))
     (ogbench if given.file.suffix == ".npz" else d4rl).import_file(given.file, environment, given.name, given.force)
-    print(printable(summary(load_table(given.name))))
+    table = load_table(given.name)
+    print(to_json(table.in_brief()) if given.json else printable(summary(table)))
 
 
 def summary(table: Table) -> str:

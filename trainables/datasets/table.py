@@ -52,6 +52,13 @@ class Table:
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 
+    def in_brief(self) -> dict[str, Any]:
+        """What commands tell programs about a dataset that is here."""
+        mean = float(self.episode_returns.mean())
+        numbers = {"transitions": len(self), "episodes": len(self.episode_lengths), "environment": self.environment, "note": self.note}
+        normalized = float(self.reference.normalize(mean)) if self.reference.known else None
+        return {"dataset": self.dataset, "here": True, **numbers, "mean_return": mean, "normalized_score": normalized, "hash": self.hash}
+
     def cut(self, transitions: int, seed: int) -> Table:
         """At most `transitions` transitions, in whole episodes that `seed` chooses, with their mean and deviation; 0 leaves all.
 

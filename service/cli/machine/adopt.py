@@ -15,11 +15,16 @@ EXAMPLE = "adopt quickstart.zip"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.zip", help="what `archive` wrote")
     shared.storage(parser)
+    shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.archive import adopt, describe, version_notes
 
     adopted = adopt(arguments.file, storage)
-    print("\n".join([describe(adopted), *(printable(note, lines=False) for note in version_notes(adopted, storage))]))
+    notes = version_notes(adopted, storage)
+    value = {name: {"adopted": len(each.imported), "done": len(each.done), "begun": len(each.begun)} for name, each in adopted.items()}
+    shared.show(
+        arguments, "\n".join([describe(adopted), *(printable(note, lines=False) for note in notes)]), {"sweeps": value, "notes": notes}
+    )
     return 0

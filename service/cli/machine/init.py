@@ -6,6 +6,8 @@ import argparse
 import shlex
 from pathlib import Path
 
+from service.cli import arguments as shared
+
 HELP = "make a project folder: settings, and a small sweep, pruner, algorithm and environment to change"
 EXAMPLE = "init my-project"
 TEMPLATE = Path(__file__).parents[2] / "template"
@@ -13,6 +15,7 @@ TEMPLATE = Path(__file__).parents[2] / "template"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default=".", help="an empty folder, or one that does not exist yet (default: the current one)")
+    shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
@@ -26,6 +29,6 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     for path in sorted(files, key=lambda path: path.suffix == ".toml"):  # last the file that makes it a project
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         write(folder / path, (TEMPLATE / path).read_bytes())
-    print(f"made {', '.join(map(str, files))} in {folder}")
-    print(f"now: {'' if folder == Path.cwd() else f'cd {shlex.quote(str(folder))}; '}winnow run first")
+    now = f"{'' if folder == Path.cwd() else f'cd {shlex.quote(str(folder))}; '}winnow run first"
+    shared.show(arguments, f"made {', '.join(map(str, files))} in {folder}\nnow: {now}", {"folder": folder, "files": files, "now": now})
     return 0

@@ -14,13 +14,14 @@ EXAMPLE = "archive quickstart --to quickstart.zip"
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweeps(parser, "the sweeps whose finished trials to archive")
     parser.add_argument("--to", type=Path, metavar="FILE.zip", required=True, help="the file to write; an older one is replaced")
+    shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.archive import archive, version_notes
 
     count = archive(arguments.sweeps, arguments.to, storage)
-    print(f"{arguments.to}: {count} finished trials, {arguments.to.expanduser().stat().st_size / 1e3:,.0f} kB")
-    for note in version_notes(arguments.sweeps, storage):
-        print(note)
+    size, notes = arguments.to.expanduser().stat().st_size, version_notes(arguments.sweeps, storage)
+    text = "\n".join([f"{arguments.to}: {count} finished trials, {size / 1e3:,.0f} kB", *notes])
+    shared.show(arguments, text, {"file": arguments.to, "trials": count, "bytes": size, "notes": notes})
     return 0

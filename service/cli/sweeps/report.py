@@ -20,10 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("paper", "slides"),
         help="also write the figures as pdf and png: for one and two columns of a paper, or for slides",
     )
+    shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.results.report.build import report
 
     with waiting("reading MLflow and drawing"):
-        return report(arguments.sweeps, storage, arguments.to, arguments.style)
+        return report(arguments.sweeps, storage, arguments.to, arguments.style, json=arguments.json)

@@ -20,5 +20,5 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.inspection import picture
 
     found, driven = picture.read(arguments.sweep, storage)
-    shared.show(arguments, picture.describe(arguments.sweep, found, driven), picture.to_json(arguments.sweep, found))
+    shared.show(arguments, picture.describe(arguments.sweep, found, driven), picture.to_json(arguments.sweep, found, driven))
     return 0

@@ -17,11 +17,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, metavar="FOLDER", required=True, help="the folder to write; an older export there is replaced")
     help = "compact: the kept weights, for numpy (default); onnx: for any ONNX runtime; torch: a state dict, removed weights as zeros"
     parser.add_argument("--format", choices=FORMATS, default="compact", help=help)
+    shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.export import export
 
     folder = export(arguments.trial, arguments.to, storage, format=arguments.format, sweep=arguments.sweep)
-    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    files = sorted(path.name for path in folder.iterdir())
+    shared.show(arguments, f"{folder}: {', '.join(files)}", {"folder": folder, "files": files})
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from service.cli import arguments as shared
@@ -16,11 +17,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     help = "the registered model (default: algorithm and data, e.g. td3_bc-halfcheetah-medium)"
     parser.add_argument("--name", metavar="MODEL", help=help)
     parser.add_argument("--alias", default="newest", help="what then names this version, and no other of the model (default newest)")
+    shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.promote import promote
 
     version, uri = promote(arguments.trial, storage, name=arguments.name, alias=arguments.alias, sweep=arguments.sweep)
-    print(version.describe(uri))
+    shared.show(arguments, version.describe(uri), asdict(version) | {"uri": f"models:/{version.model}/{version.number}"})
     return 0

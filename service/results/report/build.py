@@ -10,6 +10,7 @@ from service.results.cells import tasks_of
 from service.results.report import tables
 from service.results.report.drawing import draw
 from service.results.report.gather import gather
+from service.results.report.over_tasks import claim
 from service.results.report.page import page
 from service.storage import paths
 from service.storage.shared_files import READ_ONLY
@@ -17,14 +18,14 @@ from service.terminal.links import how_to_open
 from service.tracking.connection import TrackingError, forbidden
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
-from trainables.output import printable
+from trainables.output import printable, to_json
 from trainables.storage.files import write
 
 
-def report(sweeps: Sequence[str], storage: Path, to: Path | None = None, style: str | None = None) -> int:
+def report(sweeps: Sequence[str], storage: Path, to: Path | None = None, style: str | None = None, *, json: bool = False) -> int:
     """Make the report over all sweeps together in `to`, else in the storage's reports/; returns the exit code.
 
-    `style`, a key of STYLES, adds files of the figures for papers or slides.
+    `style`, a key of STYLES, adds files of the figures for papers or slides. `json`: print the verdict and the cells as JSON.
     """
     sweeps = tuple(dict.fromkeys(sweeps))
     name = "+".join(sweeps)
@@ -42,16 +43,22 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None, style: 
     files["page.html"] = page(name, tasks, figures, f"Sweeps: {', '.join(sweeps)}.", found.notes).encode()
     for file, content in files.items():
         write(folder / file, content)
-    print(f"{printable(text)}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}", flush=True)
+    if not json:
+        print(f"{printable(text)}\n\npage: {folder / 'page.html'}\ntables and figures: {folder}", flush=True)
+    untold = ""
     try:
         for parent in found.parents.values():
             tracking.log_artifacts(parent, [folder / file for file in files], "report")
     except TrackingError as error:
         if getattr(error.__cause__, "errno", None) not in READ_ONLY and not forbidden(error):
             raise
-        print(f"not logged in MLflow, which may only be read here ({error.why})")
-        return 0
-    print(f"{how_to_open(tracking.uri)} (artifact report/page.html)")
+        untold = f"not logged in MLflow, which may only be read here ({error.why})"
+    if json:
+        about = {"sweeps": sweeps, "page": folder / "page.html", "folder": folder, "logged_in_mlflow": not untold}
+        verdict = {"verdict": claim(tasks), "warnings": [*tables.warnings(tasks), *found.notes]}
+        print(to_json(about | verdict | {"cells": tables.cell_rows(tasks)}))
+    else:
+        print(untold or f"{how_to_open(tracking.uri)} (artifact report/page.html)")
     return 0
 
 

@@ -37,8 +37,8 @@ def test_a_picture_has_a_sign_for_each_trial(storage: Path) -> None:
         "  hopper-random  bc         dense   #x",
         "  hopper-random  bc         snip         >.",
     ]
-    told = picture.to_json("smoke", found)
-    assert told["counts"] == {"done": 1, "leased": 1, "failed": 1, "planned": 1}
+    told = picture.to_json("smoke", found, driven)
+    assert told["counts"] == {"done": 1, "interrupted": 1, "failed": 1, "planned": 1}
     assert {each["key"]: each["state"] for each in told["trials"]}[TRIALS[2].key] == "failed"
 
 

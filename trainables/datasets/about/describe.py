@@ -61,6 +61,39 @@ def lines(table: Table, names: list[str]) -> Iterator[str]:
     yield from (f"    {each}" for each in found)
 
 
+def numbers(table: Table, names: list[str]) -> dict[str, Any]:
+    """The description for programs."""
+    columns, returns, lengths = Columns(table), table.episode_returns, table.episode_lengths
+    terminal = int(columns.terminals[columns.last].sum())
+    full = int((~columns.terminals[columns.last] & (lengths >= table.horizon)).sum())
+    return {
+        "time_limit": table.horizon,
+        "returns": _summary(returns),
+        "lengths": _summary(lengths),
+        "ends": {"terminal": terminal, "time_limit": full, "cut_off": len(lengths) - terminal - full},
+        "actions": _by_name(columns.actions, names[table.observation_size :]),
+        "actions_at_a_bound": _at_bounds(columns),
+        "observations": _by_name(columns.observations, names[: table.observation_size]),
+        "rewards": _summary(columns.rewards),
+        "trips": list(trips(table, names)),
+    }
+
+
+def _summary(values: Array) -> dict[str, float]:
+    quantiles = np.quantile(values.astype(np.float64), [0, 0.25, 0.5, 0.75, 1])
+    names = ("least", "first_quartile", "median", "third_quartile", "most")
+    return dict(zip(names, quantiles.tolist(), strict=True)) | {"mean": float(values.mean(dtype=np.float64))}
+
+
+def _by_name(values: Array, names: list[str]) -> dict[str, dict[str, float]]:
+    """Each dimension's range, mean and deviation."""
+    columns = values.astype(np.float64).T
+    return {
+        name: {"least": float(each.min()), "most": float(each.max()), "mean": float(each.mean()), "deviation": float(each.std())}
+        for name, each in zip(names, columns, strict=True)
+    }
+
+
 def trips(table: Table, names: list[str]) -> Iterator[str]:
     """What a trainer would trip over, a line each."""
     columns = Columns(table)

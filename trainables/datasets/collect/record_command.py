@@ -11,6 +11,7 @@ import time
 
 from trainables.datasets import local
 from trainables.errors import UserError
+from trainables.output import to_json
 from trainables.trial.numbers import integer
 
 
@@ -37,6 +38,7 @@ def record(given: argparse.Namespace) -> int:
     from trainables.datasets.collect.record import record as write
     from trainables.datasets.table import load_table
 
+    as_json = getattr(given, "json", False)  # `python -m trainables.datasets.collect record` has none
     names = tiers.all_ids() if given.all else given.datasets
     if not names:
         raise UserError(f"no dataset given; there are: {', '.join(tiers.all_ids())}, or --all")
@@ -46,16 +48,22 @@ def record(given: argparse.Namespace) -> int:
     for name in names:  # all are checked before the first is recorded
         family, tier, version = tiers.parse(name)
         tiers.segments(tier, policy.card(family, version), transitions)
+    found = []
     for name in names:
         kept = local.exists(name) and not given.force
         write(name, transitions, seed, given.force, None if kept else _Line(name))
         table = load_table(name)
         mean = float(table.episode_returns.mean())
+        found.append(table.in_brief() | {"recorded": not kept})
+        if as_json:
+            continue
         print(
             f"{name}: {'kept' if kept else 'recorded'}, {len(table)} transitions in {len(table.episode_returns)} episodes, "
             f"mean return {mean:.0f}, normalized {table.reference.normalize(mean):.1f}, hash {table.hash[:12]}"
             + (f" ({table.note})" if table.note else "")
         )
+    if as_json:
+        print(to_json(found))
     return 0
 
 
