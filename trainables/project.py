@@ -1,6 +1,6 @@
 """A project is a folder with a `winnow.toml`: what that sets, and the plug-ins and sweeps beside it, count wherever below it one works.
 
-    winnow.toml                              settings, all optional: SETTINGS, and a table [defaults] of options that `run` takes
+    winnow.toml                              settings, all optional: SETTINGS, and the tables [defaults], options of `run`, and [prices]
     sweeps/ pruners/ algorithms/ environments/   one file each, found by its name beside those that ship with Winnow
 
 A sweep's file may also be given by its path, in a project or not. Then it is the module of its own name, as it is to `python mine.py`.
@@ -34,6 +34,8 @@ SETTINGS = {
     "experiment": "MLFLOW_EXPERIMENT_NAME", "study_storage": "WINNOW_STUDY_STORAGE", "import": "WINNOW_IMPORT",
 }  # fmt: skip
 PART = re.compile(r"(?P<whole>.+)\.part(?P<number>[1-9]\d{0,5})", re.S)
+TABLES = ("defaults", "prices")
+PRICED = {"cpu", "gpu"}
 FOLDERS = ("storage", "cache", "datasets")  # relative to the project
 
 
@@ -65,8 +67,8 @@ def settings() -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / FILE} cannot be read: {error}") from None
     for name, value in said.items():
-        if name not in SETTINGS and name != "defaults":
-            raise unknown(f"setting of {folder / FILE}", name, (*SETTINGS, "defaults"))
+        if name not in SETTINGS and name not in TABLES:
+            raise unknown(f"setting of {folder / FILE}", name, (*SETTINGS, *TABLES))
         right, wanted = _kind(name, value)
         if not right:
             raise UserError(f"{folder / FILE}: {name} = {value!r} is not {wanted}")
@@ -77,6 +79,11 @@ def _kind(name: str, value: object) -> tuple[bool, str]:
     """Whether a setting's value is of its kind, and what that is."""
     if name == "defaults":
         return isinstance(value, dict), "a table"
+    if name == "prices":
+        known = (
+            isinstance(value, dict) and value.keys() <= PRICED and all(type(each) in (int, float) and each >= 0 for each in value.values())
+        )
+        return known, "a table of the prices of an hour of `cpu` and of `gpu`"
     if name == "import":
         return isinstance(value, list) and all(isinstance(each, str) for each in value), "a list of texts"
     return isinstance(value, str), "a text"
@@ -88,7 +95,7 @@ def apply() -> None:
     if folder is None:
         return
     for name, value in settings().items():
-        if name == "defaults":
+        if name in TABLES:
             continue
         if name in FOLDERS and not value.startswith("s3:"):
             value = str(folder / Path(value).expanduser())

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.tables import fill, markdown
 from service.planning.place_costs import Kind, costs, families
-from service.planning.update_cost import OTHERWISE, UPDATES_PER_SECOND
+from service.planning.update_cost import prior
 from service.scheduling.costs import Job
 from service.scheduling.scheduler import Placed, Scheduler
 from service.scheduling.simulator import Course, World, bound, simulate
@@ -91,7 +91,7 @@ def work(trials: int) -> dict[Job, int]:
     for number, (dataset, algorithm, sparsity) in enumerate(cells):
         pruned = {"pruner": "snip", "sparsity": sparsity} if sparsity else {}
         trial = Trial(dataset=dataset, algorithm=algorithm, updates=UPDATES, **pruned)
-        rates = {algorithm: UPDATES_PER_SECOND.get(("cpu", algorithm), OTHERWISE["cpu"])}
+        rates = {algorithm: prior("cpu", algorithm)}
         job = Job(trial.name, costs(trial, UPDATES, KINDS, rates, "auto"), families(trial), (dataset, algorithm))
         jobs[job] = trials * (number + 1) // len(cells) - trials * number // len(cells)
     return jobs

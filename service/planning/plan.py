@@ -17,7 +17,7 @@ from service.planning import devices
 from service.planning.data_here import DataHere, other_data
 from service.planning.packing import pack
 from service.planning.run_settings import RunSettings
-from service.planning.update_cost import OTHERWISE, UPDATES_PER_SECOND, price
+from service.planning.update_cost import price, prior
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.storage.commands import command
@@ -257,7 +257,7 @@ def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str) -> float:
         if entry.state == "done" and entry.trial.algorithm == algorithm and entry.detail.get("device") == device
         and entry.detail.get("updates_per_second")
     ]  # fmt: skip
-    return median(measured) if measured else UPDATES_PER_SECOND.get((device, algorithm), OTHERWISE[device])
+    return median(measured) if measured else prior(device, algorithm)
 
 
 def cost(trial: Trial, rates: Mapping[str, float], device: str, execution: str) -> float:

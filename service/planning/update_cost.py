@@ -25,3 +25,8 @@ def price(trial: Trial, device: str, execution: str = "auto") -> float:
         densities = [(1 - density) / -math.log(density) if density < 1 else 1.0 for density in densities]
     shares = [FIXED + KEPT * density if density <= BREAK_EVEN else 1.0 for density in densities]
     return sum(shares) / len(shares)
+
+
+def prior(device: str, algorithm: str) -> float:
+    """Dense updates per second of a stack, before this storage has measured any."""
+    return UPDATES_PER_SECOND.get((device, algorithm), OTHERWISE[device])

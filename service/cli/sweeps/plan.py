@@ -15,13 +15,23 @@ EXAMPLE = "plan quickstart --set seeds=0,1,2"
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
     training.settings(parser)
+    places = "what the scheduler would make of these: cores and GPUs (default: what this machine would use), e.g. cpu=64,gpu=8"
+    parser.add_argument("--places", help=places, metavar="KIND=N,...")
+    prices = "what an hour of a core and of a GPU costs (default: [prices] of winnow.toml), e.g. cpu=0.04,gpu=2.5"
+    parser.add_argument("--prices", help=prices, metavar="KIND=PRICE,...")
     shared.as_json(parser)
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.planning.description import describe, to_json
-    from service.planning.plan import make_plan
+    from service.planning.makespan import amounts, forecast
+    from service.planning.plan import make_plan, progress_of
+    from trainables import project
 
+    places = {kind: int(count) for kind, count in amounts(arguments.places, "--places", whole=True).items()} if arguments.places else None
+    prices = amounts(arguments.prices, "--prices", whole=False) if arguments.prices else project.settings().get("prices", {})
     plan = make_plan(arguments.sweep, training.run_settings(arguments), storage=storage)
-    shared.show(arguments, describe(plan), to_json(plan))
+    expected = forecast(plan, places, prices, progress_of(storage, plan.todo))
+    text = "\n".join([describe(plan), *(expected.lines() if expected else ())])
+    shared.show(arguments, text, to_json(plan) | {"forecast": expected.to_json() if expected else None})
     return 0

@@ -1,0 +1,120 @@
+"""How long a plan takes on places of several kinds, and what it costs: the scheduler, simulated on what there is or what is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.planning.place_costs import Kind, costs, families
+from service.planning.plan import STACK_SIZE, Plan
+from service.planning.update_cost import prior
+from service.scheduling.costs import Job
+from service.scheduling.scheduler import Scheduler
+from service.scheduling.simulator import bound, simulate
+from service.terminal.words import duration
+from trainables.errors import UserError, unknown
+from trainables.trial import Trial, shape_of, stack_mates
+
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # what --places counts
+UNITS = {"cpu": "core-hours", "gpu": "GPU-hours"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What the scheduler makes of a plan. `places`: cores and GPUs; `hours` of them in use, `trials` and `stacks`, by kind. `seconds`: the
+    makespan, and `at_least` what no schedule can beat. `price`: of the hours, None where nobody has said what they cost."""
+
+    places: Mapping[str, int]
+    seconds: float
+    at_least: float
+    hours: Mapping[str, float]
+    trials: Mapping[str, int]
+    stacks: Mapping[str, int]
+    price: float | None = None
+
+    def lines(self) -> list[str]:
+        """For people, as `describe` has them."""
+        on = ", ".join(
+            f"{self.trials.get(kind, 0)} trials in {self.stacks.get(kind, 0)} stacks on {count} {kind}"
+            for kind, count in self.places.items()
+        )
+        spent = ", ".join(f"{hours:,.2f} {UNITS[kind]}" for kind, hours in self.hours.items())
+        return [
+            f"  {'places':<12}{on}",
+            f"  {'makespan':<12}about {duration(self.seconds)}; no schedule takes less than {duration(self.at_least)}",
+            f"  {'cost':<12}{spent}" + (f": {self.price:,.2f}" if self.price is not None else ""),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
+
+
+def amounts(text: str, flag: str, whole: bool) -> dict[str, float]:
+    """`cpu=64,gpu=8` as numbers by kind; raises UserError that shows what is wrong with it."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        if name not in DEVICES:
+            raise unknown(f"kind of place in {flag}", name, tuple(DEVICES))
+        try:
+            found[name] = int(number) if whole else float(number)
+        except ValueError:
+            raise UserError(f"{flag} {part.strip()!r} is no {'whole number' if whole else 'number'}, as in {name}=8") from None
+        if not 0 <= found[name] < float("inf"):
+            raise UserError(f"{flag} {part.strip()!r} is below 0 or endless")
+    if whole and not any(found.values()):
+        raise UserError(f"{flag} {text!r} names no place at all")
+    return found
+
+
+def forecast(plan: Plan, places: Mapping[str, int] | None, prices: Mapping[str, float], progress: Mapping[str, int]) -> Forecast | None:
+    """Simulate what is left of a plan on `places`, by default those of this machine that the plan would use; None where nothing is left.
+
+    `prices`: of an hour of a core or a GPU. Raises UserError for a search, which learns what to train only on the way."""
+    if plan.sweep.search:
+        if places:
+            raise UserError(f"sweep {plan.name!r} is a search: what it trains depends on scores, so --places cannot be simulated")
+        return None
+    if not plan.todo:
+        return None
+    options, kind_here = plan.settings.options, "gpu" if plan.device == "cuda" else "cpu"
+    share = options.gpu_fraction
+    slots = {kind: int(count / share) if kind == "gpu" else count for kind, count in (places or {}).items()}
+    if places is None:
+        slots = {kind_here: plan.max_concurrent}
+        places = {kind_here: max(1, round(plan.max_concurrent * share)) if kind_here == "gpu" else plan.max_concurrent}
+    kinds = {
+        kind: Kind(
+            name=kind, device=DEVICES[kind], most=options.stack_size or STACK_SIZE[DEVICES[kind]], share=share if kind == "gpu" else 1
+        )
+        for kind, count in slots.items()
+        if count
+    }
+    on_cores = plan.rates if plan.device == "cpu" else {}
+    rates = {trial.algorithm: on_cores.get(trial.algorithm) or prior("cpu", trial.algorithm) for trial in plan.todo}
+    work = jobs(plan.todo, progress, kinds, rates, options.execution)
+    course = simulate(Scheduler(("gpu",)), work, slots)
+    hours = {kind: course.busy[kind] * kinds[kind].share / 3600 for kind in kinds}
+    price = sum(hours[kind] * prices.get(kind, 0.0) for kind in kinds) if prices else None
+    return Forecast(
+        places={kind: int(places[kind]) for kind in kinds}, seconds=course.makespan, at_least=bound(work, slots), hours=hours,
+        trials=dict(course.trials), stacks=dict(course.stacks), price=price,
+    )  # fmt: skip
+
+
+def jobs(
+    trials: Sequence[Trial], progress: Mapping[str, int], kinds: Mapping[str, Kind], rates: Mapping[str, float], execution: str
+) -> dict[Job, int]:
+    """The trials as classes of equal ones, with how many of each there are."""
+    counts, examples = Counter[tuple[Any, ...]](), {}
+    for trial in trials:
+        done = progress.get(trial.key, 0)
+        alike = (shape_of(trial), done, stack_mates(trial) if execution == "auto" else "", trial.sparsity)
+        counts[alike] += 1
+        examples.setdefault(alike, (trial, trial.updates - done))
+    return {
+        Job(alike, costs(trial, updates, kinds, rates, execution), families(trial), alike[:2]): counts[alike]
+        for alike, (trial, updates) in examples.items()
+    }

@@ -1,0 +1,92 @@
+"""`plan`: the makespan and the cost of a sweep on the places that are there, or on those that are asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.__main__ import main
+from trainables import project
+
+GRID = ["--set=pruners=snip", "--set=sparsities=0.9,0.95", "--set=seeds=0-9", "--set=updates=200k"]
+
+
+@pytest.fixture
+def plan(hopper: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`plan("--places=cpu=4")`: the forecast in the JSON of the smoke sweep's plan."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+
+    def asked(*words: str) -> Any:
+        arguments = ["plan", "smoke", f"--set=datasets={hopper}", *GRID, "--device=cpu", f"--storage={tmp_path}", *words]
+        assert main([*arguments, "--json"]) == 0
+        value = json.loads(capsys.readouterr().out)
+        assert main(arguments) == 0
+        return value | {"text": capsys.readouterr().out}
+
+    return asked
+
+
+def test_more_places_take_less_time_and_the_same_hours(plan: Any) -> None:
+    few, many = (plan(f"--places=cpu={count}")["forecast"] for count in (2, 20))
+    assert few["trials"] == many["trials"] == {"cpu": len(plan()["trials"])}
+    assert few["at_least"] <= few["seconds"] < 1.1 * few["at_least"]
+    assert few["seconds"] > 5 * many["seconds"]
+    assert many["hours"]["cpu"] == pytest.approx(few["hours"]["cpu"], rel=0.2)
+    assert few["hours"]["cpu"] == pytest.approx(2 * few["seconds"] / 3600, rel=0.1)
+
+
+def test_this_machines_places_are_the_default(plan: Any) -> None:
+    assert plan()["forecast"] == plan("--places=cpu=2")["forecast"]
+
+
+def test_hours_of_cores_and_gpus_have_prices_of_the_command_or_of_the_project(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = "--places=cpu=4,gpu=1"
+    free = plan(places)
+    assert free["forecast"]["price"] is None
+    assert free["forecast"]["trials"].keys() == {"cpu", "gpu"}
+    hours = free["forecast"]["hours"]
+    assert plan(places, "--prices=gpu=10")["forecast"]["price"] == pytest.approx(10 * hours["gpu"])
+    monkeypatch.setattr(project, "settings", lambda: {"prices": {"cpu": 2.0, "gpu": 10}})
+    priced = plan(places)
+    assert priced["forecast"]["price"] == pytest.approx(2 * hours["cpu"] + 10 * hours["gpu"])
+    assert f"GPU-hours: {priced['forecast']['price']:,.2f}" in priced["text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--places=tpu=1", "no kind of place in --places 'tpu'; there are: cpu, gpu"),
+        ("--places=cpu=x", "--places 'cpu=x' is no whole number, as in cpu=8"),
+        ("--places=cpu=1.5", "--places 'cpu=1.5' is no whole number, as in cpu=8"),
+        ("--places=cpu=0", "--places 'cpu=0' names no place at all"),
+        ("--prices=gpu=nan", "--prices 'gpu=nan' is below 0 or endless"),
+        ("--prices=gpu=-1", "--prices 'gpu=-1' is below 0 or endless"),
+    ],
+)
+def test_places_and_prices_that_make_no_sense_are_shown(
+    words: str, said: str, hopper: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "smoke", f"--set=datasets={hopper}", f"--storage={tmp_path}", words]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_a_project_may_say_prices_of_cores_and_gpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, right in (("cpu = 0.04\ngpu = 2", True), ("tpu = 1", False), ("cpu = -1", False), ("cpu = 'much'", False)):
+        (tmp_path / project.FILE).write_text(f"[prices]\n{text}\n")
+        monkeypatch.setenv(project.VARIABLE, str(tmp_path))
+        project.root.cache_clear()
+        project.settings.cache_clear()
+        try:
+            if right:
+                assert project.settings()["prices"] == {"cpu": 0.04, "gpu": 2}
+            else:
+                with pytest.raises(project.UserError, match="a table of the prices of an hour"):
+                    project.settings()
+        finally:
+            monkeypatch.delenv(project.VARIABLE)
+            project.root.cache_clear()
+            project.settings.cache_clear()
