@@ -11,8 +11,10 @@ from tests.contracts.test_algorithms import assert_stack_equals_alone, three
 from tests.stacks import World, assert_same, made_up_table, small_trial
 from trainables import plugins
 from trainables.errors import UserError
+from trainables.pruning.ranking import check_connected
 from trainables.pruning.scored import residual_chain
 from trainables.tensors.mlp import MLP
+from trainables.training.diagnostics import Diagnostics
 from trainables.trial import TRAINING_CHOICES, Trial
 from trainables.trial.pruner_traits import traits_of
 
@@ -122,3 +124,18 @@ def test_simba_sees_normalized_observations_whatever_the_algorithm() -> None:
     raw, normal = (world.data.draw(world.agent.streams, 64).observations for world in worlds)
     table = made_up_table()
     torch.testing.assert_close(normal, (raw - torch.tensor(table.mean)) / (torch.tensor(table.std) + 1e-3), rtol=1e-4, atol=1e-4)
+
+
+def test_a_stream_that_goes_past_an_empty_block_is_alive() -> None:
+    """A block without weights is no broken path; of the stream's units, those that are always 0 are dormant."""
+    world = World([small_trial("bc", network="simba", hyper={"hidden": (16, 16)})]).start()
+    mask = [torch.zeros_like(layer) if index in (1, 2) else layer for index, layer in enumerate(world.masks["actor"])]
+    check_connected("actor", mask, ["a trial"], residual=True)
+    rows = world.agent.networks["actor"].unpack(world.agent.networks["actor"].parameters).detach().clone()
+    views = world.agent.specs["actor"].views(rows)
+    for index in range(3):
+        views[f"bias.{index}"].zero_()
+    views["weight.0"][:, :, :4] = 0
+    world.agent.build("dense", {"actor": rows}, {"actor": mask})
+    (found,) = Diagnostics(world.agent, world.data).in_training({"actor": mask})
+    assert found["train/dormant_units/actor"] == pytest.approx(4 / 16)

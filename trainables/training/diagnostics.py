@@ -55,7 +55,7 @@ class Diagnostics:
             hidden = self.computed(name, network.unpack(network.parameters), masks[name], x)[1]
             if not hidden:
                 continue
-            live = [layer.sum(-1) > 0 for layer in on_path(masks[name])[:-1]]
+            live = [layer.sum(-1) > 0 for layer in on_path(masks[name], self.agent.specs[name].residual)[:-1]]
             for about, share, rank in zip(found, dormant(hidden, live), ranks(hidden[-1]), strict=True):
                 about |= {f"train/dormant_units/{name}": share, f"train/feature_rank/{name}": rank}
         return found
