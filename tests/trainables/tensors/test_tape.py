@@ -20,12 +20,14 @@ from trainables.errors import UserError
 from trainables.tensors.streams import BLOCK
 from trainables.tensors.tape import Tape
 from trainables.training.updates import COMPARE_EVERY, WARM_UP, Updates
+from trainables.trial import TRAINING_CHOICES
 
 FIRST, STOP = BLOCK - 12, BLOCK + 14  # the draws' block is filled again in between
 
 
-def world(algorithm: str = "td3_bc", execution: str = "sparse") -> World:
-    return World([small_trial(algorithm, "snip", sparsity, seed) for sparsity, seed in ((0.7, 1), (0.5, 0))], execution).start()
+def world(algorithm: str = "td3_bc", execution: str = "sparse", network: str = "mlp") -> World:
+    trials = [small_trial(algorithm, "snip", sparsity, seed, network=network) for sparsity, seed in ((0.7, 1), (0.5, 0))]
+    return World(trials, execution).start()
 
 
 def repeated(updates: Updates) -> list[bool]:
@@ -34,14 +36,15 @@ def repeated(updates: Updates) -> list[bool]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "execution"),
+    ("algorithm", "execution", "network"),
     [
-        *itertools.product(plugins.names("algorithms"), ("sparse", "dense")),
-        *itertools.product(("bc", "td3_bc", "iql"), ("compact", "fused")),
+        *itertools.product(plugins.names("algorithms"), ("sparse", "dense"), ("mlp",)),
+        *itertools.product(("bc", "td3_bc", "iql"), ("compact", "fused"), ("mlp",)),
+        *itertools.product(("bc", "td3_bc", "iql", "cql"), ("sparse", "dense"), TRAINING_CHOICES["network"][1:]),
     ],
 )
-def test_repeated_updates_are_the_updates(algorithm: str, execution: str) -> None:
-    made, taped = world(algorithm, execution), world(algorithm, execution)
+def test_repeated_updates_are_the_updates(algorithm: str, execution: str, network: str) -> None:
+    made, taped = world(algorithm, execution, network), world(algorithm, execution, network)
     wanted = made.train(FIRST, STOP)
     updates = Updates(taped.agent, taped.data)
     losses = updates.run(FIRST, STOP - 1) | updates.run(STOP - 1, STOP)
