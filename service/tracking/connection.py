@@ -7,13 +7,15 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from service.terminal.redaction import redact
 from trainables.errors import UserError
 
 DATABASE_TRIES = 3  # MLflow's ten take 100 seconds
+RUNS, POINTS = 100, 25_000  # in one answer about many runs, at most: the server's limits
+HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # what MLflow's own page asks
 PASSING = r"connect|timed? ?out|timeout|locked|busy|max retries|service unavailable|error code (5\d\d|429)|5\d\d error|remote end"
 
 
@@ -34,6 +36,10 @@ class OneLineErrors:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+
+    def store(self) -> Any:
+        """What the client asks: a database, or a server."""
+        return self._client._tracking_client.store
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
@@ -73,6 +79,35 @@ def client_class() -> Any:
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # TrackingError says what is wrong, in one line
     return MlflowClient
+
+
+def history(client: Any, run_ids: Sequence[str], name: str) -> list[tuple[str, tuple[str, float, int, int]]] | None:
+    """(run, (metric, value, milliseconds, update)) of a metric, at most POINTS, of at most RUNS runs; None where this MLflow answers no
+    such question. Its client does not ask it, its databases and its server answer it."""
+    store = client.store()
+    if hasattr(store, "get_metric_history_bulk"):
+        with mlflow_errors():
+            told = [each.to_dict() for each in store.get_metric_history_bulk(list(run_ids), name, POINTS)]
+    elif hasattr(store, "get_host_creds"):
+        from mlflow.utils.rest_utils import http_request
+
+        question = {"run_id": list(run_ids), "metric_key": name, "max_results": POINTS}
+        with mlflow_errors():
+            answer = http_request(host_creds=store.get_host_creds(), endpoint=HISTORIES, method="GET", params=question)
+            if answer.status_code == 404:  # another server that speaks MLflow's protocol
+                return None
+            answer.raise_for_status()
+            told = answer.json()["metrics"]
+    else:
+        return None
+    return [(each["run_id"], (name, float(each["value"]), int(each["timestamp"]), int(each["step"]))) for each in told]
+
+
+def artifact_store(location: str, tracking: str) -> Any:
+    """The artifacts at the address that a run names, by MLflow's own reader."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location, tracking_uri=tracking)
 
 
 def refused(error: Exception) -> bool:

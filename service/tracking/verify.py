@@ -16,7 +16,7 @@ from service.spool.lines import Placed
 from service.storage import paths
 from service.tracking import curve_table
 from service.tracking.comparison import EVALUATIONS, files_of
-from service.tracking.connection import TrackingError, redacted
+from service.tracking.connection import POINTS, RUNS, TrackingError, artifact_store, history, mlflow_errors, redacted
 from service.tracking.cursor import last_values, run_id_of
 from service.tracking.runs import (
     DETAILS,
@@ -46,17 +46,21 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
     begun = any(len(entry.events) > 1 for entry in ledger.entries.values())
     parent = tracking.parent(name, runs) if begun else None
     found = list(_of_sweep(name, parent, runs, ledger, tracking, storage)) if begun else []
-    for key, entry in ledger.entries.items():
-        try:
-            lines, own = spool.committed(spool.read(paths.spool(storage, key))), runs.get(key, [])
-            if len(own) == 1 and not is_deleted(own[0]):
-                held = last_values(finite(spool.points(lines)))
-                rows[key] = row_of(own[0].info.run_id, entry.events[-1], [placed.line for placed in lines], held)
-            found += _of_trial(name, key, ledger, lines, own, tracking, storage)
-        except TrackingError:
-            raise
-        except Exception as error:  # a spool that makes no sense hides no other trial's differences
-            found.append(f"{key} {entry.trial.name}: cannot be compared ({redacted(error)})")
+    keys = list(ledger.entries)
+    for block in (keys[start : start + RUNS] for start in range(0, len(keys), RUNS)):
+        points = tracking.points([run for key in block for run in runs.get(key, []) if not is_deleted(run)])
+        for key in block:
+            entry, own = ledger.entries[key], runs.get(key, [])
+            try:
+                lines = spool.committed(spool.read(paths.spool(storage, key)))
+                if len(own) == 1 and not is_deleted(own[0]):
+                    held = last_values(finite(spool.points(lines)))
+                    rows[key] = row_of(own[0].info.run_id, entry.events[-1], [placed.line for placed in lines], held)
+                found += _of_trial(name, key, ledger, lines, own, points, tracking, storage)
+            except TrackingError:
+                raise
+            except Exception as error:  # a spool that makes no sense hides no other trial's differences
+                found.append(f"{key} {entry.trial.name}: cannot be compared ({redacted(error)})")
     if summary and parent is not None and not is_deleted(parent):
         found += [f"sweep {name}: {text}" for text in summary(parent, ledger, rows)]
     return found
@@ -91,17 +95,33 @@ class Reader(Tracking):
         found = [run for run in self.parents(sweep) if self.mine(run, run.info.run_id if run.info.run_id in below else "")]
         return next((run for run in found if not is_deleted(run)), found[-1] if found else None)
 
-    def points(self, run: Any) -> list[Point]:
-        """Every point of a run."""
-        client, id = self._connected(), run.info.run_id
-        return [(name, p.value, p.timestamp, p.step) for name in run.data.metrics for p in client.get_metric_history(id, name)]
+    def points(self, runs: Sequence[Any]) -> dict[str, list[Point]]:
+        """Every point of runs, by their id: a request per metric for all of them."""
+        found: dict[str, list[Point]] = {run.info.run_id: [] for run in runs}
+        for name in dict.fromkeys(name for run in runs for name in run.data.metrics):
+            for run_id, point in self._points([run.info.run_id for run in runs if name in run.data.metrics], name):
+                found[run_id].append(point)
+        return found
+
+    def _points(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, Point]]:
+        client = self._connected()
+        points = history(client, run_ids, name)
+        if points is not None and len(points) < POINTS:
+            yield from points
+        elif points is not None and len(run_ids) > 1:  # more than one answer holds
+            half = len(run_ids) // 2
+            yield from self._points(run_ids[:half], name)
+            yield from self._points(run_ids[half:], name)
+        else:
+            for id in run_ids:
+                yield from ((id, (name, p.value, p.timestamp, p.step)) for p in client.get_metric_history(id, name))
 
     def files(self, run: Any, names: Iterable[str]) -> dict[str, bytes]:
-        """Those of `names` that the run has as artifacts, with their content."""
-        client, id = self._connected(), run.info.run_id
-        existing = {file.path for file in client.list_artifacts(id)}
-        with tempfile.TemporaryDirectory() as folder:
-            return {name: Path(client.download_artifacts(id, name, folder)).read_bytes() for name in names if name in existing}
+        """Those of `names` that the run has as artifacts, with their content; read where they are, without asking for the run again."""
+        with mlflow_errors(), tempfile.TemporaryDirectory() as folder:
+            store = artifact_store(run.info.artifact_uri, self.uri)
+            existing = {file.path for file in store.list_artifacts()}
+            return {name: Path(store.download_artifacts(name, folder)).read_bytes() for name in names if name in existing}
 
 
 def _of_sweep(name: str, parent: Any, runs: Mapping[str, Sequence[Any]], ledger: Ledger, tracking: Reader, storage: Path) -> Iterator[str]:
@@ -117,7 +137,14 @@ def _of_sweep(name: str, parent: Any, runs: Mapping[str, Sequence[Any]], ledger:
 
 
 def _of_trial(
-    name: str, key: str, ledger: Ledger, lines: Sequence[Placed], runs: Sequence[Any], tracking: Reader, storage: Path
+    name: str,
+    key: str,
+    ledger: Ledger,
+    lines: Sequence[Placed],
+    runs: Sequence[Any],
+    points: Mapping[str, Sequence[Point]],
+    tracking: Reader,
+    storage: Path,
 ) -> Iterator[str]:
     entry = ledger.entries[key]
     label = f"{key} {entry.trial.name}"
@@ -130,7 +157,7 @@ def _of_trial(
     if is_deleted(run):
         yield f"{label}: its run {run.info.run_id} {DELETED}"
         return
-    yield from (f"{label}: {text}" for text in _points(lines, tracking.points(run)))
+    yield from (f"{label}: {text}" for text in _points(lines, points[run.info.run_id]))
     yield from (
         f"{label}: {text}" for text in _pairs("param", {n: v[:PARAM_LENGTH] for n, v in params_of(entry.trial).items()}, run.data.params)
     )
@@ -176,14 +203,14 @@ def _files(key: str, lines: Sequence[Placed], run: Any, tracking: Reader, storag
     """Compares artifacts by hash; those that committed lines report must exist."""
     kinds = {placed.line["kind"] for placed in lines}
     wanted = files_of(storage, key, kinds)
-    artifacts = tracking.files(run, wanted)
+    artifacts = tracking.files(run, [*wanted, *([EVALUATIONS] if "finished" in kinds else [])]) if wanted or "finished" in kinds else {}
     for name, file in wanted.items():
         if name not in artifacts:
             yield f"artifact {name} is missing"
         elif (a := _hash(artifacts[name])) != (b := _hash(file.read_bytes())):
             yield f"artifact {name} has hash {a}, not {b}"
     if "finished" in kinds:
-        yield from _evaluations(lines, tracking.files(run, [EVALUATIONS]).get(EVALUATIONS))
+        yield from _evaluations(lines, artifacts.get(EVALUATIONS))
 
 
 def _evaluations(lines: Sequence[Placed], artifact: bytes | None) -> Iterator[str]:
