@@ -91,7 +91,7 @@ def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     kept = f"figure: {paths.figure(storage, name)}"
     for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(tasks))):
         kept = shared_files.write_if_allowed(file, content) or kept
-    print(f"\n{printable(text)}\n\n{kept}\n{how_to_open(tracking.uri, tracking.page)}")
+    print(f"\n{printable(text)}\n\n{kept}\n{how_to_open(tracking.uri, tracking.page(name))}")
     return tasks, text
 
 

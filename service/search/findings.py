@@ -83,7 +83,7 @@ def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     """Print the tables, write them to the sweep's folder if allowed, and say how to see the rest; MLflow is only read."""
     text = "\n\n".join(table(each) for each in found)
     kept = shared_files.write_if_allowed(paths.table(storage, name), text.encode() + b"\n")
-    print("\n".join(["", printable(text), "", *filter(None, [kept]), how_to_open(tracking.uri, tracking.page)]))
+    print("\n".join(["", printable(text), "", *filter(None, [kept]), how_to_open(tracking.uri, tracking.page(name))]))
     if paths.study(storage, name).exists():
         print(f"the search: optuna-dashboard {paths.study(storage, name)}")
     return text

@@ -15,15 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from service.ledger.ledger import LIMIT
 from service.storage.identity import existing_identity, identity_of
 from service.tracking.connection import DeletedError
-from service.tracking.experiment import Experiment
+from service.tracking.experiment import VIEW, Experiment
 from service.tracking.trial_params import filters_of, params_of
 from trainables.trial import Trial
 
 NOTE = "mlflow.note.content"
+VIEWS = "mlflow.sharedViewState."  # tags of an experiment: views of its runs that a link can name
 STORAGE = "winnow.storage"  # tag: the identity of the storage that fills the run
 PARENT = "mlflow.parentRunId"
 METRICS_PER_CALL = 1000  # per log_batch
@@ -66,8 +68,13 @@ class Tracking(Experiment):
         self._open.clear()
 
     def parent_run(self, sweep: str) -> str:
-        """The id of the sweep's run, created if necessary. Raises DeletedError if somebody has deleted it."""
-        return self._find_or_create("winnow.sweep", sweep, sweep, {"winnow.kind": "sweep"})
+        """The id of the sweep's run, created if necessary as is the view that links open. DeletedError if somebody has deleted it."""
+        seen = sweep in self._runs
+        run_id = self._find_or_create("winnow.sweep", sweep, sweep, {"winnow.kind": "sweep"})
+        if not seen:
+            view = json.dumps(VIEW | {"searchFilter": filter_of(sweep)})
+            self._connected().set_experiment_tag(self._experiment, f"{VIEWS}{view_of(sweep)}", view)
+        return run_id
 
     def trial_run(self, trial: Trial, parent: str, known: str = "") -> str:
         """The id of this storage's run of the trial, with its params: one that exists, even of another sweep, else a new one.
@@ -151,12 +158,18 @@ class Tracking(Experiment):
             self._connected().update_run(run_id, status="RUNNING")
             self._open.add(run_id)
 
-    @property
-    def page(self) -> str:
-        """The path of VIEW on MLflow's page; empty if the experiment does not exist yet."""
+    def page(self, sweep: str) -> str:
+        """The path of MLflow's page that shows the sweep's runs in VIEW; empty if the experiment does not exist yet."""
         if not self._reading():
             return ""
-        return f"#/experiments/{self._experiment}/runs?workflowType=machine_learning&viewStateShareKey=winnow"
+        view = f"viewStateShareKey={quote(view_of(sweep))}"
+        if f"{VIEWS}{view_of(sweep)}" not in self._opened().get_experiment(self._experiment).tags:  # older code did not write it
+            view = f"searchFilter={quote(filter_of(sweep))}&orderByKey={quote(str(VIEW['orderByKey']))}&orderByAsc=false"
+        return f"#/experiments/{self._experiment}/runs?workflowType=machine_learning&{view}"
+
+    def file_page(self, run_id: str, name: str) -> str:
+        """The path of MLflow's page that shows an artifact of a run."""
+        return f"#/experiments/{self._experiment}/runs/{run_id}/artifacts/{quote(name)}" if self._reading() else ""
 
     def describe(self, run_id: str, text: str, *, first: bool = False) -> None:
         """Set the note under the run's name, unless a user has edited it; `first`: only if there is none."""
@@ -344,6 +357,15 @@ class Tracking(Experiment):
             params=[Param(name, value[:PARAM_LENGTH]) for name, value in (params or {}).items()],
             tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in (tags or {}).items()],
         )
+
+
+def filter_of(sweep: str) -> str:
+    """What finds the runs of a sweep's trials, those that it reuses included."""
+    return f"tags.`winnow.sweep.{sweep}` LIKE '%'"
+
+
+def view_of(sweep: str) -> str:
+    return f"winnow-{sweep}"
 
 
 def is_deleted(run: Any) -> bool:

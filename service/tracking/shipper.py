@@ -220,10 +220,10 @@ class Shipper:
         """Keep up what the sweep's run says of all trials, and the table that reports read, once there is something to say."""
         cursors = {key: cursor for key, cursor in self._cursors.items() if key not in self.deleted}
         busy = bool(self._ledger.keys_in("leased"))
-        if self._summary and any(cursor.run_id for cursor in cursors.values()):
-            self._summary.ship(self._parent(), busy=busy)
         if any(cursor.offset for cursor in cursors.values()):
             self._curves.ship(self._parent(), cursors, busy=busy)
+        if self._summary and any(cursor.run_id for cursor in cursors.values()):
+            self._summary.ship(self._parent(), busy=busy)
 
     def _note(self, entry: Entry, event: Event) -> str:
         committed = spool.committed(spool.read(paths.spool(self._storage, entry.trial.key)))

@@ -58,7 +58,8 @@ def report(sweeps: Sequence[str], storage: Path, to: Path | None = None, style: 
         verdict = {"verdict": claim(tasks), "warnings": [*tables.warnings(tasks), *found.notes]}
         print(to_json(about | verdict | {"cells": tables.cell_rows(tasks)}))
     else:
-        print(untold or f"{how_to_open(tracking.uri)} (artifact report/page.html)")
+        newest = list(found.parents.values())[-1]
+        print(untold or how_to_open(tracking.uri, tracking.file_page(newest, "report/page.html")))
     return 0
 
 

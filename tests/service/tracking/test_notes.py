@@ -138,7 +138,7 @@ def test_an_experiment_of_each_study(tmp_path: Path, tracking: Tracking, monkeyp
     assert shipped(other, trial) == shipped(tracking, trial)
     client: Any = other._connected()
     found = {name: client.get_experiment_by_name(name) for name in (EXPERIMENT, "camera-ready")}
-    assert tracking.page != other.page
+    assert tracking.page("smoke") != other.page("smoke")
     for experiment in found.values():
         assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
         assert json.loads(experiment.tags["mlflow.sharedViewState.winnow"])["orderByKey"] == "metrics.`eval/normalized_score`"

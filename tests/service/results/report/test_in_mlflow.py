@@ -50,10 +50,10 @@ def server(storage: Path, made: Path, tmp_path: Path) -> Iterator[str]:
 
 def test_the_page_opens_among_the_artifacts_of_the_sweeps_run(server: str, storage: Path, tmp_path: Path) -> None:
     tracking = Tracking(storage)
-    run, experiment = tracking.sweeps()["smoke"], tracking.page.split("/")[2]
+    run = tracking.sweeps()["smoke"]
     with browser(tmp_path / "profile") as page:
         page.call("Emulation.setDeviceMetricsOverride", width=1500, height=900, deviceScaleFactor=1, mobile=False)
-        page.go(f"{server}/#/experiments/{experiment}/runs/{run}/artifacts/report/page.html")
+        page.go(f"{server}/{tracking.file_page(run, 'report/page.html')}")
         until, found = time.monotonic() + PATIENCE, []
         while not any("of 3 cells retain" in text and whole for text, whole, *_ in found):
             assert time.monotonic() < until, (found, page.evaluate("document.body.innerText"))
@@ -65,3 +65,27 @@ def test_the_page_opens_among_the_artifacts_of_the_sweeps_run(server: str, stora
         assert figures >= 10
         page.evaluate("1")
         assert not [each for each in page.told if "blob:" in each], "MLflow shows it sandboxed, and nothing of it is refused"
+
+
+@pytest.mark.parametrize("view", ["as it is", "of older code"])
+def test_the_link_shows_the_sweeps_runs_and_no_others(view: str, server: str, storage: Path, tmp_path: Path) -> None:
+    """Another sweep's runs are in the same experiment; without the sweep's own view the link filters by itself."""
+    tracking = Tracking(storage)
+    if view == "of older code":
+        tracking._connected()._client._tracking_client.store.delete_experiment_tag(
+            tracking._experiment, "mlflow.sharedViewState.winnow-smoke"
+        )
+    own = {row.tags["mlflow.runName"] for row in tracking.all_trials().values() if "winnow.sweep.smoke" in row.tags}
+    others = {row.tags["mlflow.runName"] for row in tracking.all_trials().values()} - own
+    assert len(own) > 5
+    assert others
+    with browser(tmp_path / "profile") as page:
+        page.call("Emulation.setDeviceMetricsOverride", width=1500, height=1400, deviceScaleFactor=1, mobile=False)
+        page.go(f"{server}/{tracking.page('smoke')}")
+        until, text = time.monotonic() + PATIENCE, ""
+        while f"{len(own)} matching runs" not in text.replace("\n", " ") or not any(name in text for name in own):
+            assert time.monotonic() < until, text
+            time.sleep(1)
+            text = page.evaluate("document.body.innerText")
+        assert not [name for name in others if name in text]
+        assert ("mask/effective_density/actor" in text) == (view == "as it is"), "the columns"
