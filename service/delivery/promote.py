@@ -53,7 +53,8 @@ class Version:
             f"run {self.run_id} {what} version {self.number} of model {self.model!r}\n"
             f"alias {self.alias!r} names version {self.number}{f', no longer version {self.was}' if self.was else ''}\n"
             f"load it where MLFLOW_TRACKING_URI is {redact(uri)}: "
-            f"mlflow.pyfunc.load_model('models:/{self.model}@{self.alias}'), which takes float64 observations [B, O]"
+            f"mlflow.pyfunc.load_model('models:/{self.model}/{self.number}'), or 'models:/{self.model}@{self.alias}'; "
+            "it takes float64 observations [B, O]"
         )
 
 
