@@ -85,7 +85,7 @@ class News:
         if self._slack:
             return json.dumps({"text": html.escape(said, quote=False)}).encode()
         about = {"event": event, "sweep": self._sweep, "text": said, "host": platform.node(), "time": round(time.time(), 3)}
-        return json.dumps(about | more).encode()
+        return json.dumps({**about, **more}).encode()
 
     def _run(self) -> None:
         for event, body in iter(self._queue.get, None):

@@ -38,13 +38,14 @@ from service.search.findings import show as show_search
 from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
 from service.terminal.display import Display
-from service.terminal.signals import INTERRUPTED, Leaving, blocked, ending
+from service.terminal.redaction import redact
+from service.terminal.signals import INTERRUPTED, Leaving, blocked, count, ending
 from service.terminal.waiting import waiting
-from service.tracking.connection import DeletedError, TrackingError, redacted
+from service.tracking.connection import DeletedError, TrackingError
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
 from trainables.environments import name_modules
-from trainables.errors import SupersededError, UserError
+from trainables.errors import SupersededError, UserError, one_line
 from trainables.output import printable
 from trainables.trial import Trial
 
@@ -261,6 +262,8 @@ class Session:
         print(said, flush=True)
         self.tell("limit", said)
         self._news.finish(NEWS_PATIENCE)
+        count()
+        own_job.end(lambda: True)
         return INTERRUPTED
 
     def tell(self, event: str, text: str) -> None:
@@ -277,8 +280,8 @@ class Session:
             yield
         finally:
             if not asked:
-                why = self.leaving.why if isinstance(error, KeyboardInterrupt) else redacted(error)
-                self.tell("failed", f"failed: {why}")
+                why = self.leaving.why if isinstance(error, KeyboardInterrupt) else one_line(error)
+                self.tell("failed", redact(f"failed: {why}"))
                 self._news.finish(HURRY if isinstance(error, KeyboardInterrupt) else NEWS_PATIENCE)
 
     def _own_trials(self) -> tuple[Trial, ...]:

@@ -227,6 +227,12 @@ def hurried() -> bool:
     return _more > 0
 
 
+def count() -> None:
+    """The work is over, and a signal is expected: those that come are counted, and do nothing else."""
+    for number in SIGNALS:
+        signal.signal(number, _hurry)
+
+
 def more() -> int:
     """How many signals have come after the first."""
     return _more

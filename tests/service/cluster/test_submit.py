@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,6 +123,21 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     again = service("submit", "smoke", *small, "--address", head)
     assert "\nwinnow-smoke-a2 submitted; " in again.stdout, again.stderr
     assert len(again.stdout.splitlines()) == 3
+
+
+def test_a_limit_is_no_failure_of_rays_job(head: str, service: Command, storage: Path) -> None:
+    long = ("--set=datasets=test/hopper/random-v0", "--set=pruners=dense", "--set=seeds=8", "--set=updates=1000000", "--device=cpu")
+    submitted = service("submit", "smoke", *long, "--max-core-hours=1e-9", "--until=23:59", "--address", head)
+    assert submitted.returncode == 0, submitted.stderr
+    (limits,) = [line for line in submitted.stdout.splitlines() if line.startswith("limits: ")]
+    assert re.fullmatch(r"limits: until 23:59[+-]\d\d:\d\d to(day|morrow), in .*; 1e-09 core-hours", limits)
+    id, until = submitted.stdout.splitlines()[-2].split()[0], time.monotonic() + 400
+    while (job := dict(json.loads(ask(f"{head}/api/jobs/{id}"))))["status"] in ("PENDING", "RUNNING"):
+        assert time.monotonic() < until, job
+        time.sleep(0.2)
+    log = json.loads(ask(f"{head}/api/jobs/{id}/logs"))["logs"]
+    assert job["status"] == "STOPPED", log
+    assert "limit reached (--max-core-hours=1e-09)" in log.splitlines()[-1]
 
 
 def test_a_deliberate_stop_is_no_failure_of_rays_job(head: str, service: Command, tmp_path: Path) -> None:
