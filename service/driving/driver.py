@@ -18,8 +18,10 @@ from service.driving.silence import Silence
 from service.ledger import stop_requests
 from service.ledger.ledger import LIMIT, TERMINAL
 from service.ledger.manifest import Manifest
+from service.planning import estimate
 from service.planning.packing import pack, retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
+from service.planning.update_cost import price
 from service.spool import lines, scores
 from service.storage import paths
 from trainables.errors import UserError
@@ -70,6 +72,8 @@ class Driver:
         self._look = 0.0  # when to look after them next
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
         self._from: dict[str, int] = {}
+        self.first_update = math.inf  # when any trial had first got further than it was before, by time.monotonic
+        self.measured: dict[str, list[float]] = {}  # dense updates per second of the stacks that are done, by algorithm
         self._left: dict[str, dict[str, int]] = {}  # of the trials whose workers have left: `update` they reached, and the one `kept`
         self.device = plan.device
         self._fit: Callable[[Trial], int] | None = None
@@ -159,6 +163,8 @@ class Driver:
         for trial in stack.trials:
             if "update" in news:
                 self._progress.at(trial.key, news["update"], now)
+                if news["update"] > self._from.get(trial.key, 0):
+                    self.first_update = min(self.first_update, now)
             score = news.get("scores", {}).get(trial.key)
             if score is not None and score == score:  # not NaN
                 self._progress.score(trial.key, trial.cell, score)
@@ -378,6 +384,11 @@ class Driver:
     def _done(self, trial: Trial, size: int, end: Mapping[str, Any]) -> Mapping[str, Any]:
         trained = (trial.updates - self._from.get(trial.key, 0)) * size
         rate = {"updates_per_second": round(trained / end["seconds"], 1)} if trained and end["seconds"] > 0 else {}
+        if rate:
+            rate["crowding"] = round(estimate.crowding(), 2)
+            if end["seconds"] >= estimate.LONG and not trial.hyper:
+                dense = rate["updates_per_second"] * price(trial, self.device, end["execution"])
+                self.measured.setdefault(trial.algorithm, []).append(dense)
         return {"device": self.device, "execution": end["execution"], "seconds": end["seconds"], **rate}
 
     def _tell(self, stack: Stack, events: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:

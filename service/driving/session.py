@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,7 +27,7 @@ from service.ledger.errors import GoneError
 from service.ledger.heartbeat import Heartbeat
 from service.ledger.ledger import LIMIT, Ledger
 from service.ledger.manifest import Manifest
-from service.planning import devices
+from service.planning import devices, estimate
 from service.planning.data_here import DataHere, other_code, refuse
 from service.planning.description import describe
 from service.planning.plan import Plan, as_trained, plan_again
@@ -201,7 +203,7 @@ class Session:
         """
         from service.cluster.ray_cluster import connect  # imports ray
 
-        options = self._plan.settings.options
+        options, begun = self._plan.settings.options, time.monotonic()
         with blocked():
             self._shipping.start()  # MLflow is imported and asked while Ray starts
         with connect(options) as cluster:
@@ -213,6 +215,9 @@ class Session:
             except BaseException:
                 self._last_words()
                 raise
+            finally:
+                if (first := self.driver.first_update) < math.inf:
+                    estimate.remember(self.driver.device, first - begun, self.driver.measured, estimate.crowding())
 
     def show(self) -> bool:
         """Ship the rest, and show the results or why there are none; returns whether MLflow holds everything.

@@ -17,6 +17,8 @@ from trainables.datasets import local
 from trainables.trial import PLURALS
 from trainables.trial.published import reward_shift
 
+CROWDED = 1.1  # processes for each CPU from which it is worth a word
+
 
 def describe(plan: Plan) -> str:
     """The plan as people read it."""
@@ -37,7 +39,9 @@ def describe(plan: Plan) -> str:
         lines.append(f"  {'first':<12}{id} is not here yet: it will be {'recorded' if id.startswith(local.OURS) else 'downloaded'}")
     if todo or plan.left:
         rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
-        lines.append(f"  {'time':<12}about {duration(plan.seconds)} at {rates} dense updates/s of a stack")
+        busy = f", {plan.crowding:.1f} times slower on a machine as busy as now" if plan.crowding >= CROWDED else ""
+        start = f"{duration(plan.start)} to start, then {rates} dense updates/s of a stack"
+        lines.append(f"  {'time':<12}about {duration(plan.seconds)}: {start}{busy}")
     if (todo or plan.left) and (said := limits(plan.settings.options)):
         lines.append(f"  {'limits':<12}{said}")
     return "\n".join(lines)
@@ -94,7 +98,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
     trials = [{"key": t.key, "name": t.name, "state": state[t.key], "done_by": plan.elsewhere.get(t.key)} for t in plan.trials]
     return {
         "sweep": plan.name, "device": plan.device, "stack_size": plan.stack_size, "max_concurrent": plan.max_concurrent,
-        "seconds": plan.seconds, "absent_datasets": list(plan.absent), "suggestions_left": plan.left,
+        "seconds": plan.seconds, "start_seconds": plan.start, "crowding": plan.crowding,
+        "absent_datasets": list(plan.absent), "suggestions_left": plan.left,
         "other_data": list(plan.other_data),
         "updates_per_second": dict(plan.rates), "trials": trials,
         "stacks": [[trial.key for trial in stack.trials] for stack in plan.stacks],

@@ -13,7 +13,7 @@ from search_spaces.sweep import Sweep, expand, load_sweep, override
 from search_spaces.sweep.space import spaces
 from service.ledger import manifest
 from service.ledger.ledger import TERMINAL, Ledger
-from service.planning import devices
+from service.planning import devices, estimate
 from service.planning.data_here import DataHere, other_data
 from service.planning.packing import pack
 from service.planning.run_settings import RunSettings
@@ -37,6 +37,8 @@ class Plan:
     Of an adaptive sweep the trials are those suggested so far, with `left` suggestions to come. `others` is all that other
     sweeps have done. `other_data`: phrases about trials that have seen other data than what is here; `not_opened`: datasets for which that
     is not known yet. `device`, `stack_size` and `max_concurrent` are those of this machine where `settings.options` leave them open.
+    `rates` are dense updates per second of a stack by algorithm on an idle machine; `seconds` is what a run takes, of which `start` are
+    over before its first update, and all with `crowding` processes for each CPU.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Plan:
     stacks: tuple[Stack, ...]
     rates: Mapping[str, float]
     seconds: float
+    start: float = 0.0
+    crowding: float = 1.0
     left: int = 0
     others: Mapping[str, str] = field(default_factory=dict)
     other_data: tuple[str, ...] = ()
@@ -151,13 +155,17 @@ def _planned(
     size = options.stack_size or stack_size(device, 0 if sweep.search else len(todo), max_concurrent)
     stacks = pack(todo, size, progress_of(storage, todo), limits(ledger, todo), (device, options.execution))
     algorithms = dict.fromkeys([*sweep.algorithms, *(trial.algorithm for trial in trials)])
-    rates = {algorithm: _rate(ledgers, device, algorithm) for algorithm in algorithms}
+    pace = estimate.known(device)
+    rates = {algorithm: _rate(ledgers, device, algorithm, pace) for algorithm in algorithms}
     unknown = left * len(sweep.seeds) * sweep.updates / (max_concurrent * min(rates.values()))
+    training = _seconds(stacks, lambda t: cost(t, rates, device, options.execution), max_concurrent) + unknown
+    crowding = estimate.crowding(min(max_concurrent, len(stacks) + left))
+    start = pace.start * crowding if training else 0.0
     return Plan(
         name=name, sweep=sweep, settings=settings, trials=trials, state=state,
         elsewhere={k: s for k, s in elsewhere.items() if k in state}, absent=absent, device=device, stack_size=size,
         max_concurrent=max_concurrent, stacks=stacks, rates=rates,
-        seconds=_seconds(stacks, lambda t: cost(t, rates, device, options.execution), max_concurrent) + unknown,
+        seconds=start + training * crowding, start=start, crowding=crowding,
         left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], data)),
         not_opened=data.not_opened(trials),
     )  # fmt: skip
@@ -248,16 +256,18 @@ def done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
     return {key: other for key, other in others if key not in here}
 
 
-def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str) -> float:
-    """Dense updates per second of a stack: the median of this storage's measurements, else the table's."""
+def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str, pace: estimate.Pace) -> float:
+    """Dense updates per second of a stack on an idle machine: the median of this storage's measurements, else of this machine's last
+    runs, else the table's."""
     measured = [
         float(entry.detail["updates_per_second"]) * price(entry.trial, device, entry.detail.get("execution", "auto"))
+        * float(entry.detail.get("crowding", 1.0))
         for ledger in ledgers.values()
         for entry in ledger.entries.values()
         if entry.state == "done" and entry.trial.algorithm == algorithm and entry.detail.get("device") == device
         and entry.detail.get("updates_per_second")
     ]  # fmt: skip
-    return median(measured) if measured else prior(device, algorithm)
+    return median(measured) if measured else pace.rates.get(algorithm, prior(device, algorithm))
 
 
 def cost(trial: Trial, rates: Mapping[str, float], device: str, execution: str) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger.manifest import Manifest
+from service.planning import estimate
 from service.planning.description import describe
 from service.planning.options import TrainingOptions
 from service.planning.plan import Plan, make_plan
@@ -108,7 +109,9 @@ def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Pat
     assert sizes(64, 40) == [1] * 40
 
 
-def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str) -> None:
+def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "load", lambda: 0.0)
+    monkeypatch.setattr(estimate, "known", lambda device: estimate.Pace(7.0))
     trials = list(planned(tmp_path).trials)
     dense, pruned = (trial for trial in trials if trial.seed == 0)
     assert (price(dense, "cpu"), price(pruned, "cpu", "dense"), price(pruned, "cuda")) == (1, 1, 1)
@@ -116,7 +119,7 @@ def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, h
     enter(tmp_path, "done", [dense], {"device": "cpu", "updates_per_second": 20.0, "execution": "dense"})
     plan = planned(tmp_path, max_concurrent=1)
     assert plan.rates == {"bc": 20.0}
-    assert plan.seconds == pytest.approx((1 + 2 * price(pruned, "cpu")) * 200 / 20)
+    assert plan.seconds == pytest.approx(7 + (1 + 2 * price(pruned, "cpu")) * 200 / 20)
     enter(tmp_path, "done", [pruned], {"device": "cpu", "updates_per_second": 80.0, "execution": "sparse"})
     assert planned(tmp_path).rates == {"bc": pytest.approx((20 + 80 * price(pruned, "cpu")) / 2)}
     assert planned(tmp_path, "smoke", "seeds=5").rates == planned(tmp_path).rates
