@@ -108,7 +108,8 @@ def jobs(
     trials: Sequence[Trial], progress: Mapping[str, int], kinds: Mapping[str, Kind], rates: Mapping[str, float], execution: str
 ) -> dict[Job, int]:
     """The trials as classes of equal ones, with how many of each there are."""
-    counts, examples = Counter[tuple[Any, ...]](), {}
+    counts = Counter[tuple[Any, ...]]()
+    examples: dict[tuple[Any, ...], tuple[Trial, int]] = {}
     for trial in trials:
         done = progress.get(trial.key, 0)
         alike = (shape_of(trial), done, stack_mates(trial) if execution == "auto" else "", trial.sparsity)
