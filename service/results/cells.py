@@ -97,8 +97,7 @@ class Cell:
     @cached_property
     def success(self) -> Estimate | None:
         """The share of episodes with a success in the last evaluation; None where a seed reports none."""
-        found = self.estimate(lambda run: run.successes)
-        return found if found and not np.isnan(found.value) else None
+        return None if any(np.isnan(run.successes) for run in self.done) else self.estimate(lambda run: run.successes)
 
     @cached_property
     def iqm(self) -> Estimate | None:
@@ -109,6 +108,15 @@ class Cell:
         """Probability of scoring above dense."""
         below = np.array([run.last for run in self.dense if run.done])
         return statistics.improvement([self.scores()], [below]) if self.done and len(below) and self.method != labels.DENSE else None
+
+    @cached_property
+    def curve(self) -> tuple[list[int], Scores, Scores, Scores] | None:
+        """The updates at which every finished seed was evaluated, with the mean score and its interval (nan for one seed); None without."""
+        runs = [{point.update: point.score for point in run.points} for run in self.done]
+        common = sorted(set.intersection(*map(set, runs))) if runs else []
+        if not common:
+            return None
+        return common, *statistics.curve_band(np.array([[run[update] for update in common] for run in runs]))
 
     @cached_property
     def retained(self) -> Estimate | None:
@@ -125,7 +133,7 @@ class Cell:
         return statistics.ratio(*pairs.T) if known and self.method != labels.DENSE else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """The cells that may be compared: one dataset, algorithm, budget and set of hyperparameters. Cells are in the order of methods."""
 

@@ -163,7 +163,7 @@ def _rest(trial: Trial) -> list[str]:
 
 def _plain(trial: Trial) -> str:
     """What a trial computes: its key, whichever sweep trains it for itself."""
-    return replace(trial, fresh="", data="").key
+    return (replace(trial, fresh="", data="") if trial.fresh or trial.data else trial).key
 
 
 def _difference(score: Outcome, control: Outcome) -> Outcome:

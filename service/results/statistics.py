@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 Tasks = Sequence[Scores]
-RESAMPLES = 5_000
+RESAMPLES, CURVE_RESAMPLES = 5_000, 1_000
 LEVEL = (2.5, 97.5)  # percentiles
 EQUIVALENCE = (5.0, 95.0)  # of the interval that two one-sided tests at 5 % ask for (Schuirmann 1987)
 
@@ -77,38 +78,41 @@ def mean_interval(scores: Sequence[float] | Scores) -> Estimate:
     return interval([np.asarray(scores, np.float64)], mean_of)
 
 
-def band(tasks: Tasks, statistic: Callable[[Tasks], Scores]) -> tuple[Scores, Scores, Scores]:
-    """The same for a statistic that is a curve, [..., points]: the curve, and its lower and upper limits point by point, nan for one
-    seed."""
+def curve_band(table: Scores) -> tuple[Scores, Scores, Scores]:
+    """Mean over seeds [seeds, points] and its bootstrap interval, seeds drawn as whole curves; of one seed the interval is nan."""
+    if len(table) == 1:
+        return table[0], np.full_like(table[0], math.nan), np.full_like(table[0], math.nan)
+    (draw,) = _draws((len(table),), CURVE_RESAMPLES)
+    low, high = np.percentile(table[draw].mean(axis=1), LEVEL, axis=0)
+    return table.mean(axis=0), low, high
+
+
+def profile(tasks: Tasks, levels: Scores) -> tuple[Scores, Scores, Scores]:
+    """The share of runs whose score is above each level, over all seeds of all tasks, and its lower and upper limits level by level, nan
+    where a task has one seed."""
+    above, count = [np.asarray(task[:, None] > levels, np.float64) for task in tasks], sum(map(len, tasks))
+    middle = np.sum([task.sum(axis=0) for task in above], axis=0) / count
     if not _spread(tasks):
-        middle = statistic(tasks)
         return middle, np.full_like(middle, math.nan), np.full_like(middle, math.nan)
-    low, high = np.percentile(statistic(_resampled(tasks, 1000)), LEVEL, axis=0)
-    return statistic(tasks), low, high
-
-
-def profile(levels: Scores) -> Callable[[Tasks], Scores]:
-    """A statistic: the share of runs whose score is above each level, over all seeds of all tasks; [..., levels]."""
-
-    def share(tasks: Tasks) -> Scores:
-        pooled = np.concatenate(tasks, axis=-1)
-        return np.stack([(pooled > level).mean(axis=-1) for level in levels], axis=-1)
-
-    return share
+    draws = _draws(tuple(map(len, tasks)), CURVE_RESAMPLES)
+    drawn = sum((_counts(draw) @ task for draw, task in zip(draws, above, strict=True)), np.zeros((CURVE_RESAMPLES, len(levels))))
+    low, high = np.percentile(drawn / count, LEVEL, axis=0)
+    return middle, low, high
 
 
 def improvement(tasks: Tasks, over: Tasks) -> Estimate:
     """Probability that a run of `tasks` scores above a run of `over` on the same task, ties half, mean over tasks (Mann-Whitney)."""
     both = [*tasks, *over]
-
-    def share(drawn: Tasks) -> Scores:
-        pairs = zip(drawn[: len(tasks)], drawn[len(tasks) :], strict=True)
-        wins = [np.sign(a[..., :, None] - b[..., None, :]).mean(axis=(-2, -1)) for a, b in pairs]
-        return np.asarray((np.mean(wins, axis=0) + 1) / 2)
-
-    found = interval(both, share)
+    wins = [np.sign(a[:, None] - b[None, :]) for a, b in zip(tasks, over, strict=True)]  # [seeds, dense seeds]
+    value, count = float((np.mean([task.mean() for task in wins]) + 1) / 2), sum(map(len, both))
     if not _spread(both):
-        return replace(found, note=ONE if len(tasks) == 1 else FEW)
+        return Estimate(value, math.nan, math.nan, count, ONE if len(tasks) == 1 else FEW)
+    # Wins are whole numbers, so that counting how often each seed was drawn gives the very mean over all pairs of drawn ones.
+    times = [_counts(draw) for draw in _draws(tuple(map(len, both)), RESAMPLES)]
+    pairs = zip(times[: len(tasks)], wins, times[len(tasks) :], strict=True)
+    shares = [((own @ task) * other).sum(axis=1) / task.size for own, task, other in pairs]
+    low, high = np.percentile((np.mean(shares, axis=0) + 1) / 2, LEVEL)
+    found = Estimate(value, float(low), float(high), count, EQUAL if high - low < NOISE else "")
     if found.note == EQUAL:  # whichever seeds are drawn, the answer is the same
         certain = {0.0: "all below", 1.0: "all above"} | ({0.5: "all tied"} if len(tasks) == 1 else {})
         return replace(found, low=math.nan, high=math.nan, note=certain.get(found.value, EQUAL))
@@ -131,7 +135,7 @@ def ratio(scores: Scores, dense: Scores) -> Estimate | None:
 
     None where the dense mean, or a resampled one, is not above 0: a share of it would mean nothing.
     """
-    seeds = np.random.default_rng(0).integers(len(dense), size=(RESAMPLES, len(dense)))
+    (seeds,) = _draws((len(dense),), RESAMPLES)
     below = dense[seeds].mean(axis=1)
     if dense.mean() <= 0 or below.min() <= 0:
         return None
@@ -149,5 +153,16 @@ def _spread(tasks: Tasks) -> bool:
 
 def _resampled(tasks: Tasks, times: int = RESAMPLES) -> list[Scores]:
     """Every task [seeds] -> [times, seeds], drawn with replacement."""
+    return [task[draw] for task, draw in zip(tasks, _draws(tuple(map(len, tasks)), times), strict=True)]
+
+
+@lru_cache(maxsize=16)
+def _draws(seeds: tuple[int, ...], times: int) -> list[NDArray[np.int64]]:
+    """For every task, so many seeds with replacement, [times, seeds]: the same ones whenever tasks have these numbers of seeds."""
     random = np.random.default_rng(0)
-    return [task[random.integers(len(task), size=(times, len(task)))] for task in tasks]
+    return [random.integers(count, size=(times, count)) for count in seeds]
+
+
+def _counts(draw: NDArray[np.int64]) -> Scores:
+    """How often each seed is in a draw: [times, seeds] -> [times, seeds]."""
+    return np.asarray((draw[:, :, None] == np.arange(draw.shape[1])).sum(axis=1), np.float64)

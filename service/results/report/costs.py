@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.results import statistics
 from service.results.cells import Cell, Task, budgets_of
 from service.results.report import marks
 from service.results.report.marks import COSTS
@@ -79,6 +78,7 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
             x, middle, low, high = line.curve
             axis.plot(x, middle, color=colour("ink"), linestyle=":" if line.cell.absent else style_of(DENSE).dash)
             marks.band(axis, x, low, high, colour("ink"), 0.1)
+        bars: list[tuple[float, Estimate, str]] = []
         for line in pruned:
             x, middle, low, high = line.curve
             look, marker = style_of(line.cell.method), shapes[line.cell.sparsity]
@@ -87,6 +87,7 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
                 marks.band(axis, x, low, high, look.colour, 0.05)
             last = Estimate(float(middle[-1]), float(low[-1]), float(high[-1]), len(line.cell.done))
             marks.point(axis, float(x[-1]), last, look.colour, marker, marks.variant_fill(line.cell.method))
+            bars.append((float(x[-1]), last, look.colour))
             if line.long:
                 axis.plot(
                     x[-1],
@@ -97,6 +98,7 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
                     markersize=marks.sized(7.5),
                     markeredgewidth=marks.sized(0.6),
                 )
+        marks.bars(axis, bars)
         if best:
             reach = [*(x for x, _, _ in best), max(end, best[-1][0])]
             axis.step(
@@ -179,21 +181,9 @@ def envelope(lines: Sequence[tuple[str, Scores, Scores]]) -> list[Corner]:
 
 def _curve(cell: Cell, cost: str) -> Curve | None:
     """x, mean, low and high over the seeds that finished, at the evaluations that all of them have had; None where a cost is not known."""
-    runs = [{point.update: point for point in run.points} for run in cell.done]
-    common = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
-    if not common:
+    if cell.curve is None:
         return None
-    x = np.array([np.mean([getattr(run[update], cost) for run in runs]) for update in common])
-    if not np.isfinite(x).all():
-        return None
-    table = np.array([[run[update].score for update in common] for run in runs])  # [seeds, points]
-    return x, *_bands(table)
-
-
-def _bands(table: Scores) -> tuple[Scores, Scores, Scores]:
-    """Mean over seeds [seeds, points] and its bootstrap interval, seeds drawn as whole curves; of one seed the interval is nan."""
-    if len(table) == 1:
-        return table[0], np.full_like(table[0], np.nan), np.full_like(table[0], np.nan)
-    drawn = np.random.default_rng(0).integers(len(table), size=(1000, len(table)))
-    low, high = np.percentile(table[drawn].mean(axis=1), statistics.LEVEL, axis=0)
-    return table.mean(axis=0), low, high
+    updates, *bands = cell.curve
+    runs = [{point.update: getattr(point, cost) for point in run.points} for run in cell.done]
+    x = np.array([[run[update] for run in runs] for update in updates], np.float64).mean(axis=1)
+    return (x, *bands) if np.isfinite(x).all() else None

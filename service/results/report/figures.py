@@ -15,6 +15,7 @@ from service.results.report import marks
 from service.results.report.over_tasks import aggregates
 from service.results.report.palette import colour, style_of
 from service.results.report.style import CHARACTER, LINE, Panel, literal
+from service.results.statistics import Estimate
 from service.terminal import labels
 from service.terminal.labels import method_name
 
@@ -30,6 +31,7 @@ def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
     def panel(task: Task) -> Panel:
         def draw(axis: Axes) -> None:
             marks.levels(axis, task)
+            bars: list[tuple[float, Estimate, str]] = []
             for number, method in enumerate(task.methods):
                 look, known = style_of(method), [(cell, cell.mean) for cell in task.of(method) if cell.mean]
                 aside = 0.012 * (number - (len(task.methods) - 1) / 2)  # so that bars of one sparsity stand side by side
@@ -37,10 +39,12 @@ def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
                           linestyle=look.dash)  # fmt: skip
                 for cell, mean in known:
                     marks.point(axis, _log(cell.sparsity) + aside, mean, look.colour, look.marker)
+                    bars.append((_log(cell.sparsity) + aside, mean, look.colour))
                 for cell in task.of(method):
                     if cell.absent:  # a mark at the foot: some seeds are not in the line
                         foot = axis.get_xaxis_transform()
                         axis.plot(_log(cell.sparsity) + aside, 0.02, marker="x", color=look.colour, transform=foot, clip_on=False)
+            marks.bars(axis, bars)
             axis.margins(x=0.08)
             marks.ticks(axis, [_log(tick) for tick in task.sparsities], [f"{100 * tick:g} %" for tick in task.sparsities])
 
@@ -62,13 +66,14 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
     names = [literal(task.name) for task in tasks]
 
     def draw(axis: Axes) -> None:
+        squares: list[tuple[float, float, float, float, float]] = []
         for row, task in enumerate(tasks):
             for column, place in enumerate(places):
                 cell = task.cells.get(place)
                 share = cell.retained.value if cell and cell.retained else None
                 if share is not None:
                     strength = min(1.0, max(0.0, share))
-                    axis.fill_between([column, column + 1], row, row + 1, color=colour("fill"), alpha=0.55 * strength, linewidth=0)
+                    squares.append((column, row, column + 1, row + 1, 0.55 * strength))
                 elif cell:
                     span, tone = [column, column + 1], colour("rule")
                     axis.fill_between(span, row, row + 1, facecolor="none", edgecolor=tone, hatch="///", linewidth=0)
@@ -76,6 +81,7 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
                 axis.text(
                     column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="medium" if share is not None else marks.small()
                 )
+        marks.squares(axis, squares, colour("fill"))
         axis.set_xlim(0, len(places))
         axis.set_ylim(len(tasks), 0)
         heads = [f"{textwrap.fill(method_name(method), 10)}\n{100 * sparsity:g} %" for method, sparsity in places]
@@ -113,7 +119,7 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
             levels = np.linspace(min(0.0, pooled.min()), pooled.max() * 1.02, 101)
             for each, group in groups:
                 look = style_of(each.method)
-                middle, low, high = statistics.band(group, statistics.profile(levels))
+                middle, low, high = statistics.profile(group, levels)
                 axis.step(levels, middle, where="post", color=look.colour, linestyle=look.dash)
                 axis.fill_between(
                     levels, low, high, step="post", color=look.colour, alpha=0.12 if len(groups) <= FEW else 0.05, linewidth=0

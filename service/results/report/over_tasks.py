@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from service.results import statistics
 from service.results.cells import DENSE, Cell, Place, Task, places_of, suites_of
@@ -46,6 +47,11 @@ class Aggregate:
 def aggregates(tasks: Sequence[Task]) -> list[Aggregate]:
     """Over the tasks of a suite, with seeds drawn within tasks; only normalized scores. The rows of one sparsity are about the same
     tasks."""
+    return _aggregates(tuple(tasks))
+
+
+@lru_cache(maxsize=1)  # a report shows them as text, as a figure and on its page
+def _aggregates(tasks: tuple[Task, ...]) -> list[Aggregate]:
     found = []
     for suite, own in suites_of([task for task in tasks if task.measure == MEASURES[SCORE]]):
         levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != "dense"}) or [0.0]

@@ -42,6 +42,7 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
                 fill = "none" if cell.absent else marks.variant_fill(cell.method)
                 marker = "o" if cell.method == DENSE else shapes[cell.sparsity]
                 marks.point(axis, x, mean, style_of(cell.method).colour, marker, fill)
+            marks.bars(axis, [(x, mean, style_of(cell.method).colour) for x, mean, cell in points])
             corners = envelope([(cell.name, np.array([x]), np.array([mean.value])) for x, mean, cell in points if not cell.absent])
             axis.step(
                 [x for x, *_ in corners],
@@ -85,14 +86,20 @@ def layers(tasks: Sequence[Task]) -> list[Panel]:
 def _layers(title: str, cells: Sequence[Cell], network: str) -> Panel:
     def draw(axis: Axes) -> None:
         width = 0.8 / len(cells)
+        ranges: list[tuple[float, float, float]] = []
         for number, cell in enumerate(cells):
             rows = [[layer["density"] for layer in run.masks[network]["layers"]] for run in cell.runs if run.masks and network in run.masks]
             shares = 100 * np.array(rows)  # [seeds, layers]
             x, look = np.arange(shares.shape[1]) + (number - (len(cells) - 1) / 2) * width, style_of(cell.method)
-            axis.bar(x, shares.mean(axis=0), 0.88 * width, color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0)
+            bars = [(at - 0.44 * width, 0.0, at + 0.44 * width, share, 1.0) for at, share in zip(x, shares.mean(axis=0), strict=True)]
+            marks.squares(axis, bars, look.colour, look.hatch)
             if len(shares) > 1:
-                axis.vlines(x, shares.min(axis=0), shares.max(axis=0), color=colour("ink"), linewidth=marks.sized(0.7))
-            axis.set_xticks(range(shares.shape[1]), [f"layer {i + 1}" for i in range(shares.shape[1])])
+                ranges += zip(x, shares.min(axis=0), shares.max(axis=0), strict=True)
+        if ranges:
+            axis.vlines(*zip(*ranges, strict=True), color=colour("ink"), linewidth=marks.sized(0.7))
+        count = max(len(run.masks[network]["layers"]) for cell in cells for run in cell.runs if run.masks and network in run.masks)
+        axis.set_xticks(range(count), [f"layer {i + 1}" for i in range(count)])
+        axis.set_ylim(bottom=0)
         marks.grid(axis)
 
     keys = [
@@ -114,14 +121,15 @@ def _inputs(task: Task) -> Panel:
     names = sorted({name for cell in cells for name in _unseen(cell)})
 
     def draw(axis: Axes) -> None:
+        squares: list[tuple[float, float, float, float, float]] = []
         for column, cell in enumerate(cells):
             seeds = sum(bool(run.masks) for run in cell.runs)
             for row, name in enumerate(names):
                 share = 1 - _unseen(cell).get(name, 0) / seeds
-                span, tone = [column + 0.03, column + 0.97], colour("fill")
-                axis.fill_between(span, row + 0.05, row + 0.95, color=tone, alpha=0.5 * share, linewidth=0)
+                squares.append((column + 0.03, row + 0.05, column + 0.97, row + 0.95, 0.5 * share))
                 text = "unseen" if share == 0 else f"{share:.0%}" if share < 1 else ""
                 axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=marks.small())
+        marks.squares(axis, squares, colour("fill"))
         axis.set_xlim(0, len(cells))
         axis.set_ylim(len(names), 0)
         axis.set_yticks([i + 0.5 for i in range(len(names))], names)

@@ -7,6 +7,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from service.results import controls
@@ -147,6 +148,11 @@ def left_out(tasks: Sequence[str], most: int = 3) -> str:
 
 def compared(tasks: Sequence[Task]) -> list[controls.Comparison]:
     """Pruned cells against their controls, where the sweeps have some."""
+    return _compared(tuple(tasks))
+
+
+@lru_cache(maxsize=1)  # a report shows them as text and on its page
+def _compared(tasks: tuple[Task, ...]) -> list[controls.Comparison]:
     return controls.compare([run for task in tasks for run in task.runs])
 
 
