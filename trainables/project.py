@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def root() -> Path | None:
     code would run, that the variable does not name."""
     if given := os.environ.get(VARIABLE):
         if not (Path(given) / FILE).is_file():
-            raise UserError(f"{VARIABLE} {given} holds no {FILE}; `winnow init {given}` makes one")
+            raise UserError(f"{VARIABLE} {given} holds no {FILE}; `winnow init {shlex.quote(given)}` makes one")
         return Path(given).absolute()
     here = Path.cwd()
     folder = next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), None)

@@ -27,6 +27,7 @@ from service.planning.data_here import DataHere, versions
 from service.spool import complete
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
+from service.storage.commands import command
 from trainables import plugins
 from trainables.errors import UserError, one_line, unknown
 from trainables.storage.files import write
@@ -83,13 +84,16 @@ def adopt(file: Path, storage: Path) -> dict[str, Adopted]:
         return {name: _import(trials, manifests[name], storage) for name, trials in sweeps.items()}
 
 
-def describe(adopted: Mapping[str, Adopted]) -> str:
+def describe(adopted: Mapping[str, Adopted], storage: Path) -> str:
     lines = []
     for name, trials in adopted.items():
         done = [f"{len(trials.done)} were already done here"] * bool(trials.done)
         begun = [f"{len(trials.begun)} have begun here and were skipped"] * bool(trials.begun)
         lines.append(f"{name}: " + ", ".join([f"{len(trials.imported)} trials adopted", *done, *begun]))
-    return "\n".join([*lines, "`run` continues a sweep, `sync` ships it to MLflow"])
+        lines.append(
+            f"  `{command('run', name, storage=storage)}` continues it, `{command('sync', name, storage=storage)}` ships it to MLflow"
+        )
+    return "\n".join(lines)
 
 
 def version_notes(sweeps: Iterable[str], storage: Path) -> list[str]:

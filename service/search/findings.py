@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -85,7 +86,7 @@ def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     kept = shared_files.write_if_allowed(paths.table(storage, name), text.encode() + b"\n")
     print("\n".join(["", printable(text), "", *filter(None, [kept]), how_to_open(tracking.uri, tracking.page(name))]))
     if paths.study(storage, name).exists():
-        print(f"the search: optuna-dashboard {paths.study(storage, name)}")
+        print(f"the search: {shlex.join(['optuna-dashboard', str(paths.study(storage, name))])}")
     return text
 
 

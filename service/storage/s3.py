@@ -175,7 +175,7 @@ def _client(url: str) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise UserError(f"storage {url} needs boto3: pip install winnow-rl[s3]") from None
+        raise UserError(f"storage {url} needs boto3: pip install 'winnow-rl[s3]'") from None
     once = {"total_max_attempts": 1}  # `_call` retries
     options = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=once, max_pool_connections=2 * THREADS)
     region = None if os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") else "us-east-1"

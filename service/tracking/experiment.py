@@ -110,7 +110,7 @@ class Experiment:
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             if not self.restores:
                 raise DeletedError(
-                    f"experiment {self.experiment!r} was deleted in MLflow; `sync SWEEP --restore` brings it back, "
+                    f"experiment {self.experiment!r} was deleted in MLflow; `winnow sync SWEEP --restore` brings it back, "
                     "and another MLFLOW_EXPERIMENT_NAME begins a new one"
                 )
             self._opened().restore_experiment(experiment.experiment_id)

@@ -164,7 +164,7 @@ class Shipper:
         return True
 
     def remedy(self, text: str) -> str:
-        return text.replace("`sync SWEEP --restore`", f"`{command('sync', self._sweep, '--restore', storage=self._storage)}`")
+        return text.replace("`winnow sync SWEEP --restore`", f"`{command('sync', self._sweep, '--restore', storage=self._storage)}`")
 
     def _ship_trial(self, key: str, entry: Entry) -> int:
         """Ship new lines of a trial; after its end its spool is read one last time."""

@@ -73,7 +73,7 @@ def missing(dataset: str, reason: str = "") -> UserError:
     local = local_datasets()
     near = difflib.get_close_matches(dataset, local, n=len(local) or 1, cutoff=0.0)[:8]
     if dataset.startswith(OURS):
-        get = f"record it: python -m trainables.datasets.collect record {dataset}"
+        get = f"record it: winnow datasets collect {dataset}"
     else:
         get = f"download it where there is a network: minari download {dataset}"
     return UserError(f"no dataset {dataset!r} in {root()}{f' ({reason})' if reason else ''}; there are: {', '.join(near) or 'none'}; {get}")

@@ -25,6 +25,8 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     notes = version_notes(adopted, storage)
     value = {name: {"adopted": len(each.imported), "done": len(each.done), "begun": len(each.begun)} for name, each in adopted.items()}
     shared.show(
-        arguments, "\n".join([describe(adopted), *(printable(note, lines=False) for note in notes)]), {"sweeps": value, "notes": notes}
+        arguments,
+        "\n".join([describe(adopted, storage), *(printable(note, lines=False) for note in notes)]),
+        {"sweeps": value, "notes": notes},
     )
     return 0

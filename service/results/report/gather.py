@@ -14,6 +14,7 @@ from service.ledger import manifest
 from service.results.runs import Point, Run, runs_of, version_notes
 from service.spool.scores import RETURN, SCORE
 from service.storage import trial_objects
+from service.storage.commands import command
 from service.terminal.redaction import redact
 from service.tracking import curve_table
 from service.tracking import plan_artifact as plans
@@ -37,6 +38,10 @@ class Gathered:
     notes: list[str]
 
 
+def _restore(sweep: str, storage: Path) -> str:
+    return command("sync", sweep, "--restore", storage=storage)
+
+
 def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered:
     """The runs of all sweeps, each trial once, with those that are planned and have no run in MLflow.
 
@@ -45,7 +50,7 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
     known = tracking.sweeps()
     for sweep in sweeps:
         if sweep not in known and tracking.parents(sweep):
-            raise UserError(f"the run of sweep {sweep!r} was deleted in MLflow; `winnow sync {sweep} --restore` brings it back")
+            raise UserError(f"the run of sweep {sweep!r} was deleted in MLflow; `{_restore(sweep, storage)}` brings it back")
         if sweep not in known:
             raise unknown(f"sweep in {redact(tracking.uri)}, experiment {tracking.experiment!r},", sweep, known)
     rows = {row.tags["winnow.trial_key"]: row for sweep in sweeps for row in tracking.sweep_rows(sweep, known[sweep])}
@@ -60,7 +65,7 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
         if limit := tracking.limit_of(known[sweep]):
             notes.append(f"{sweep}: limit reached ({limit}); its newest run has ended before everything was done")
         if deleted := tracking.deleted(known[sweep]):
-            notes.append(f"{sweep}: {deleted} runs were deleted in MLflow; `winnow sync {sweep} --restore` brings them back")
+            notes.append(f"{sweep}: {deleted} runs were deleted in MLflow; `{_restore(sweep, storage)}` brings them back")
     trials, left_out = {}, []
     for key, row in rows.items():
         try:

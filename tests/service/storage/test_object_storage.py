@@ -340,7 +340,7 @@ def test_without_boto3_the_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "boto3", None)
     s3._bucket.cache_clear()
     assert main(["status", "smoke", f"--storage={url}"]) == 2
-    assert capsys.readouterr().err == f"error: storage {url} needs boto3: pip install winnow-rl[s3]\n"
+    assert capsys.readouterr().err == f"error: storage {url} needs boto3: pip install 'winnow-rl[s3]'\n"
 
 
 def test_folders_of_dead_workers_are_removed(on_host: Callable[[str], Path]) -> None:

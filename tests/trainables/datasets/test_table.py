@@ -261,7 +261,7 @@ def test_a_missing_dataset_says_what_there_is_and_what_to_do(make: Make, monkeyp
     said = refused("test/hopper/smal-v0")
     assert "test/hopper/small-v0, test/walker/other-v0" in said
     assert "minari download test/hopper/smal-v0" in said
-    assert "collect record winnow/halfcheetah/expert-v0" in refused("winnow/halfcheetah/expert-v0")
+    assert "record it: winnow datasets collect winnow/halfcheetah/expert-v0" in refused("winnow/halfcheetah/expert-v0")
     assert local.local_datasets() == ["test/hopper/small-v0", "test/walker/other-v0"]
     assert not [path for path in local.root().iterdir() if path.name.startswith(".")]
 
