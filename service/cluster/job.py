@@ -28,7 +28,7 @@ from trainables.output import to_json
 
 ADDRESS = "http://127.0.0.1:8265"
 # Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 500 MB.
-OF_PROJECT = ["/storage", "/.git", "/.venv*", "/venv*", "**/__pycache__", "**/.*_cache", "*.log"]
+OF_PROJECT = ["/storage", "/slurm", "/.git", "/.venv*", "/venv*", "**/__pycache__", "**/.*_cache", "*.log"]
 EXCLUDES = [*OF_PROJECT, "/tests", "/docs", "/docker", "/benchmarks", "*.so"]
 # Where the job's data is. Ray shows a job's environment and its command on its page and writes both to files, so no secret may be in them.
 HANDED_ON = (
@@ -36,6 +36,7 @@ HANDED_ON = (
     "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL",
 )  # fmt: skip
 SHOWN = "which Ray's page would show"
+HOSTS = "the cluster's environment"
 TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
@@ -53,13 +54,7 @@ def submit(
     if (until := settings.options.until) is not None:  # the cluster's clock may be in another zone
         settings = replace(settings, options=replace(settings.options, until=clock.with_zone(until)))
     told = _sent(name)
-    if settings.study_storage and holds_secret(settings.study_storage):
-        raise UserError(f"--study-storage holds a secret, {SHOWN}; set WINNOW_STUDY_STORAGE in the cluster's environment")
-    if settings.notify:
-        raise UserError(f"the address of --notify is its secret, {SHOWN}; set WINNOW_NOTIFY in the cluster's environment")
-    for given in (*settings.words(), storage or ""):
-        if holds_secret(given):
-            raise UserError(f"{redact(given)} holds a secret, {SHOWN}")
+    refuse_secrets(settings, storage)
     handed_on, code = environment(), shipped()
     sends = sent.describe(code)
     bounds = limits(settings.options)
@@ -116,12 +111,23 @@ def _sent(name: str) -> str:
     return f"./{path.relative_to(folder)}"
 
 
-def environment() -> dict[str, str]:
-    """Environment variables for the job's driver and workers: the code's revision and where data is."""
+def refuse_secrets(settings: RunSettings, storage: str | None, shown: str = SHOWN, instead: str = HOSTS) -> None:
+    """Raise UserError for a secret in what is typed: `shown` to others, and where it can be set `instead`."""
+    if settings.study_storage and holds_secret(settings.study_storage):
+        raise UserError(f"--study-storage holds a secret, {shown}; set WINNOW_STUDY_STORAGE in {instead}")
+    if settings.notify:
+        raise UserError(f"the address of --notify is its secret, {shown}; set WINNOW_NOTIFY in {instead}")
+    for given in (*settings.words(), storage or ""):
+        if holds_secret(given):
+            raise UserError(f"{redact(given)} holds a secret, {shown}")
+
+
+def environment(shown: str = SHOWN, instead: str = HOSTS) -> dict[str, str]:
+    """Environment variables for the job's driver and workers: the code's revision and where data is. Raises UserError for a secret."""
     found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
     for name, value in found.items():
         if holds_secret(value):
-            raise UserError(f"{name} holds a secret, {SHOWN}; set it in the cluster's environment instead")
+            raise UserError(f"{name} holds a secret, {shown}; set it in {instead} instead")
     return {"WINNOW_REVISION": revision(), **found}
 
 

@@ -107,3 +107,14 @@ def patience(seconds: str) -> None:
 def news_every(seconds: str) -> None:
     """A worker goes on by itself for so long before it passes on its reports and waits to be asked for more."""
     when_imported("trainables.tune_trainable", lambda module: setattr(module, "NEWS_EVERY", float(seconds)))
+
+
+def no_ray() -> None:
+    """A driver trains its stacks itself, one after the other, as in the nursery; it still has its lease, its signals and its process."""
+
+    def change(module: Any) -> None:
+        from tests.faults.support.nursery import connect
+
+        module.connect = connect
+
+    when_imported("service.cluster.ray_cluster", change)
