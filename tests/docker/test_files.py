@@ -18,6 +18,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from service.cli.parser import parser
 from service.cluster.job import EXCLUDES
 from service.storage import paths
 
@@ -27,20 +28,26 @@ DOCKER = ROOT / "docker"
 GIVEN = dict.fromkeys(("RAY_AUTH_TOKEN", "POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "given")
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 CLUSTER = yaml.safe_load((DOCKER / "cluster.yaml").read_text())
+AUTOSCALING = yaml.safe_load((DOCKER / "autoscaling.yaml").read_text())
 CONFIG, CLAIM, RAYJOB = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
 KUBERNETES = kubernetes_validate.latest_version()
 # The fields of KubeRay's ray.io/v1 that are used, as in ray-operator/apis/ray/v1 of github.com/ray-project/kuberay; their kinds of value.
 FIELDS: dict[str, dict[str, type]] = {
     "spec": {"entrypoint": str, "shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": int, "rayClusterSpec": dict},
     "cluster": {"rayVersion": str, "authOptions": dict, "headGroupSpec": dict, "workerGroupSpecs": list},
+    "autoscaling": {
+        "rayVersion": str, "authOptions": dict, "enableInTreeAutoscaling": bool, "autoscalerOptions": dict, "headGroupSpec": dict,
+        "workerGroupSpecs": list,
+    },
+    "autoscaler": {"version": str, "upscalingMode": str, "idleTimeoutSeconds": int},
     "head": {"rayStartParams": dict, "template": dict},
     "worker": {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, "rayStartParams": dict, "template": dict},
-}
+}  # fmt: skip
 
 
 def groups() -> list[dict[str, Any]]:
-    cluster = RAYJOB["spec"]["rayClusterSpec"]
-    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    clusters = RAYJOB["spec"]["rayClusterSpec"], AUTOSCALING["spec"]
+    return [group for cluster in clusters for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
 
 
 def test_the_dockerfile_has_no_fault_that_hadolint_knows() -> None:
@@ -126,7 +133,7 @@ def test_kubernetes_own_resources(resource: dict[str, Any]) -> None:
     kubernetes_validate.validate(resource, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("group", groups(), ids=["head", "cpu", "gpu"])
+@pytest.mark.parametrize("group", groups(), ids=["head", "cpu", "gpu", "autoscaling head", "spot"])
 def test_the_pods(group: dict[str, Any]) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": group["template"]["spec"]}
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
@@ -150,6 +157,38 @@ def test_the_rayjob() -> None:
     assert f"ray=={cluster['rayVersion']} " in (ROOT / "constraints.txt").read_text()
     assert all(group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] for group in cluster["workerGroupSpecs"])
     assert "nvidia.com/gpu" in cluster["workerGroupSpecs"][1]["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_the_autoscaling_cluster_goes_down_to_no_worker_on_spot_nodes() -> None:
+    assert (AUTOSCALING["apiVersion"], AUTOSCALING["kind"]) == ("ray.io/v1", "RayCluster")
+    cluster = AUTOSCALING["spec"]
+    (spot,) = cluster["workerGroupSpecs"]
+    found = {"autoscaling": cluster, "autoscaler": cluster["autoscalerOptions"], "head": cluster["headGroupSpec"], "worker": spot}
+    for kind, value in found.items():
+        assert {name: type(part) for name, part in value.items()} == FIELDS[kind]
+    assert cluster["enableInTreeAutoscaling"]
+    assert (cluster["autoscalerOptions"]["version"], cluster["autoscalerOptions"]["upscalingMode"]) == ("v2", "Default")
+    assert (spot["replicas"], spot["minReplicas"]) == (0, 0)
+    assert cluster["rayVersion"] == RAYJOB["spec"]["rayClusterSpec"]["rayVersion"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    head, worker = (group["template"]["spec"] for group in (cluster["headGroupSpec"], spot))
+    assert (head["restartPolicy"], worker["restartPolicy"]) == ("Never", "Never")
+    assert "spot" in worker["nodeSelector"].values()
+    assert not {"nodeSelector", "tolerations"} & head.keys(), "drivers are on the head"
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    jobs = RAYJOB["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert {name: head["containers"][0][name] for name in ("image", "envFrom", "volumeMounts", "readinessProbe")} == {
+        name: jobs[name] for name in ("image", "envFrom", "volumeMounts", "readinessProbe")
+    }
+    assert {volume["persistentVolumeClaim"]["claimName"] for volume in worker["volumes"] if "persistentVolumeClaim" in volume} == {
+        CLAIM["metadata"]["name"]
+    }
+
+
+def test_what_the_autoscaling_file_says_to_type_is_a_command() -> None:
+    (line,) = [line[1:].split() for line in (DOCKER / "autoscaling.yaml").read_text().splitlines() if line.startswith("#   winnow submit")]
+    parsed = parser().parse_args(line[1:])
+    assert (parsed.sweep, parsed.device, parsed.max_concurrent) == ("mujoco_sparsity", "cpu", 128)
 
 
 def test_the_cluster_launcher_takes_its_file() -> None:
