@@ -29,7 +29,7 @@ PAGE = "page.html"
 
 @dataclass(frozen=True)
 class Made:
-    """A report that has been written: where, its table as text, the names of its files, its page, the runs that were read, and their tasks."""
+    """A report that has been written: where, its table as text, the names of its files, its page, the runs that were read, their tasks."""
 
     folder: Path
     text: str
