@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,8 +181,8 @@ def outside(actions: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[
     return np.asarray(((actions < low - SLACK) | (actions > high + SLACK)).any(axis=-1))
 
 
-def download(dataset: str) -> None:
-    """Fetch the dataset from Minari's hub into the local root, whole or not at all.
+def download(dataset: str, check: Callable[[Metadata], None]) -> None:
+    """Fetch the dataset from Minari's hub into the local root, whole or not at all; `check` sees its metadata before that, and may raise.
 
     Raises UserError, within SEARCH_SECONDS and a little, when the hub cannot be reached or has no such dataset.
     """
@@ -195,7 +195,7 @@ def download(dataset: str) -> None:
     scratch = local.root() / f".download-{uuid.uuid4().hex}"  # not yet a dataset
     try:
         scratch.mkdir(parents=True)
-        if reason := _fetch(dataset, scratch):
+        if reason := _fetch(dataset, scratch, check=check):
             raise local.missing(dataset, reason)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not local.exists(dataset):
@@ -221,7 +221,7 @@ def offered(dataset: str) -> Offer:
     return Offer(metadata, float(size) if isinstance(size, int | float) else math.nan, str(found["licence"]))
 
 
-def _fetch(dataset: str, scratch: Path, look: bool = False) -> str:
+def _fetch(dataset: str, scratch: Path, look: bool = False, check: Callable[[Metadata], None] = lambda _: None) -> str:
     """Download into `scratch`/datasets with Minari's client, in a process of its own; returns why that failed, or ''.
 
     With `look`, only write what the hub says about the dataset to `scratch`. UserError, before anything is downloaded, for metadata of a
@@ -250,7 +250,7 @@ def _fetch(dataset: str, scratch: Path, look: bool = False) -> str:
                 alarm.cancel()
             if listed and not look:
                 found = json.loads((scratch / OFFERED).read_bytes())
-                _checked(dataset, local.folder(dataset) / "data", found["metadata"])
+                check(_checked(dataset, local.folder(dataset) / "data", found["metadata"]))
             _, complaint = child.communicate("" if look or not listed else "go\n")
         finally:
             alarm.cancel()

@@ -92,6 +92,13 @@ def names_of(table: Table) -> list[str]:
     return [*observations, *(f"action {index}" for index in range(table.action_size))]
 
 
+def _playable(metadata: Metadata) -> None:
+    """Raise UserError where the environment of a dataset that is not here yet cannot be made, or does not fit it."""
+    from trainables.datasets.table_evaluator import evaluator_of  # imports gymnasium
+
+    evaluator_of(metadata, [[0]]).close()
+
+
 def load_table(dataset: str, verify: bool = False) -> Table:
     """Open the dataset's table, preparing it on first use and downloading the dataset from Minari's hub where it is absent.
 
@@ -100,7 +107,7 @@ def load_table(dataset: str, verify: bool = False) -> Table:
     Raises UserError, in one line, for a dataset that is missing, unreadable, empty, not finite, or of shapes that do not fit.
     """
     if not local.exists(dataset):
-        minari_store.download(dataset)
+        minari_store.download(dataset, _playable)
     metadata = minari_store.read_metadata(dataset)
     key = _index_key(metadata)
     prepared = table_cache.load(key, verify) or _prepare(metadata, key)

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
-from trainables.datasets.minari_store import SLACK, Metadata
+from trainables.datasets.minari_store import SLACK
 from trainables.datasets.spaces import described, flat
-from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.simulation.evaluator import Evaluator
 
 
-def evaluator_of(table: Table | Metadata, seeds: Sequence[Sequence[int]]) -> Evaluator:
+class Recorded(Protocol):
+    """What a Table and the Metadata of a dataset have in common: sizes O and A, the box of actions [A], the environment that is played."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def environment(self) -> str: ...
+    @property
+    def observation_size(self) -> int: ...
+    @property
+    def action_size(self) -> int: ...
+    @property
+    def action_low(self) -> Any: ...
+    @property
+    def action_high(self) -> Any: ...
+    @property
+    def observation_names(self) -> tuple[str, ...]: ...
+
+
+def evaluator_of(table: Recorded, seeds: Sequence[Sequence[int]]) -> Evaluator:
     """An evaluator in the environment of a dataset, which need not be here: its metadata will do.
 
     Raises UserError where observations or actions of the two differ in size, and where the dataset's action box is wider than the
     environment's: a policy would be scaled to actions that are clipped."""
-    evaluator = Evaluator(table.environment, seeds)
+    try:
+        evaluator = Evaluator(table.environment, seeds)
+    except UserError as error:
+        raise UserError(f"dataset {table.dataset!r}: {error}") from None
     sizes, wanted = (table.observation_size, table.action_size), (evaluator.observation_size, evaluator.action_size)
     if sizes != wanted:
         evaluator.close()

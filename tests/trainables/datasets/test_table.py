@@ -476,7 +476,8 @@ def test_settings_of_an_environment_that_are_defaults_or_pictures_say_nothing(ma
     assert load_table("test/hopper/small-v0").hash == plain.hash
     edit(folder, env_spec=json.dumps(spec | {"kwargs": {"forward_rewards": 2.0}}))
     with pytest.raises(
-        UserError, match=r"^environment 'Hopper-v5' cannot be made with the settings {'forward_rewards': 2.0}: .*forward_rewards"
+        UserError,
+        match=r"^dataset '.*': environment 'Hopper-v5' cannot be made with the settings {'forward_rewards': 2.0}: .*forward_rewards",
     ):
         evaluator_of(load_table("test/hopper/small-v0"), [[0]])
     edit(folder, env_spec=None)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import HOPPER
+from tests.trainables.datasets.hub.ids import box, spec
 from tests.trainables.datasets.hub.server import Hub
 from trainables.datasets import local
 from trainables.datasets.__main__ import main
@@ -97,6 +98,11 @@ def test_a_hub_that_cannot_be_reached_is_said_with_the_reason(hub: Hub, monkeypa
     assert "Connection refused' thrown while requesting GET http://127.0.0.1" in said
 
 
+def wrapped(entry_point: str) -> str:
+    hopper = json.loads(spec("Hopper-v5", "gymnasium.envs.mujoco.hopper_v5:HopperEnv", 1000))
+    return json.dumps(hopper | {"additional_wrappers": [{"name": "Some", "entry_point": entry_point, "kwargs": {}}]})
+
+
 METADATA = "hopper/random-v0/data/metadata.json"
 
 
@@ -119,10 +125,15 @@ def test_check_says_what_a_download_would_be_and_downloads_nothing(hub: Hub, cap
         ({"env_spec": None, "eval_env_spec": None}, "names no environment"),
         ({"action_space": json.dumps({"type": "Discrete", "n": 2, "start": 0})}, "its actions are discrete (Discrete)"),
         ({"total_steps": 0}, "is empty"),
+        ({"env_spec": spec("Nowhere-v0", "nowhere.envs:Nowhere", 10)}, "only modules that you name are imported: --import nowhere"),
+        ({"env_spec": spec("Swimmer-v5", "gymnasium.envs.mujoco.swimmer_v5:SwimmerEnv", 1000)}, "(11, 3) numbers, Swimmer-v5 of (8, 2)"),
+        ({"action_space": json.dumps(box(3, 9.0))}, "is wider than that of Hopper-v5"),
+        ({"env_spec": wrapped("other_package:Wrapper")}, "wrapper Wrapper of environment 'Hopper-v5' is made by the module other_package"),
+        ({"env_spec": wrapped("gymnasium.wrappers:NormalizeReward")}, "wrapper NormalizeReward of environment 'Hopper-v5' cannot be made"),
     ],
 )
 def test_no_download_is_begun_for_what_cannot_be_trained_on(hub: Hub, changed: dict[str, Any], said: str) -> None:
-    held = json.loads(hub.repositories["test"][METADATA]) | changed
+    held = json.loads(hub.repositories["test"][METADATA]) | {"eval_env_spec": None} | changed
     hub.repositories["test"][METADATA] = json.dumps({name: value for name, value in held.items() if value is not None}).encode()
     assert said in refused(HOPPER)
     assert main(["check", HOPPER]) == 2
