@@ -206,7 +206,8 @@ class Shipper:
                 self.tracking.set_state(parent, "leased", {})  # reopens the sweep's run; results.show closes it
             cursor = self._store(key, replace(cursor, tracking=self._mlflow, state=state))
         if self._summary:
-            self._summary.hold(key, row_of(run_id, event, [placed.line for placed in lines], cursor.held or {}))
+            news = [placed.line for placed in lines] or [spool.origin(paths.spool(self._storage, key))]  # another sweep has shipped it
+            self._summary.hold(key, row_of(run_id, event, news, cursor.held or {}))
         return shipped
 
     def _ship_plan(self) -> None:
@@ -351,7 +352,7 @@ class ShipperThread:
 
 def row_of(run_id: str, event: Event, lines: Sequence[spool.Line], held: Mapping[str, str]) -> RunRow:
     """A trial's run as its newest event, some lines of its spool and the last values of its metrics make it; without params."""
-    attempt = next((line for line in reversed(lines) if line["kind"] == "attempt"), {})
+    attempt = next((line for line in reversed(lines) if line.get("kind") == "attempt"), {})
     tags = {f"winnow.{name}": str(attempt[name]) for name in TAGS if name in attempt} | {"winnow.state": event.state}
     tags |= {f"winnow.{name}": str(event.detail.get(name, "")) for name in DETAILS}
     return RunRow(run_id, STATUS[event.state], {name: float(value) for name, value in held.items()}, tags)
