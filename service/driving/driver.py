@@ -90,7 +90,12 @@ class Driver:
         # The plan retries nothing that the search has stopped: such a trial is here only where another sweep has done it since.
         asked = [key for key in again if ledger.state(key) in ("failed", "diverged", "stopped")]
         self._manifest.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
-        reused = {key: sweep for key, sweep in self.plan.elsewhere.items() if ledger.state(key) not in ("", "done")}
+        # Asked again, now that our journal names them: what `forget` has removed since the plan was made is to be trained, and from here
+        # on it removes none of them.
+        there = self._elsewhere.done(self.plan.elsewhere) if self.plan.elsewhere else {}
+        undone = [key for key in self.plan.elsewhere if ledger.state(key) not in ("", "done")]
+        self._todo |= {key: self._trials[key] for key in undone if key not in there}
+        reused = {key: there[key] for key in undone if key in there}
         self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in reused.items()})
         if self._adaptive:
             self._todo |= {trial.key: trial for trial in self._adaptive.restore()}
@@ -306,13 +311,9 @@ class Driver:
             made = self._adaptive.ask(math.ceil(self._stack_size / len(self.plan.sweep.seeds)))
             ledger = self._manifest.ledger
             new = {trial.key: (trial, each) for each in made for trial in each.trials if trial.key not in ledger.entries}
-            known = {key: {"sweep": self.plan.others[key]} for key in new if key in self.plan.others}
-            self._manifest.record_all(
-                [
-                    *((key, "planned", {"trial": trial.to_json(), **each.detail()}) for key, (trial, each) in new.items()),
-                    *((key, "done", detail) for key, detail in known.items()),
-                ]
-            )
+            self._manifest.record("planned", {key: {"trial": trial.to_json(), **each.detail()} for key, (trial, each) in new.items()})
+            if known := self._elsewhere.done(key for key in new if key in self.plan.others):  # as in `prepare`
+                self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in known.items()})
             self._adaptive.add(made)
             self._adaptive.settle()
             todo = {t.key: t for each in made for t in each.trials if t.key not in self._trials and ledger.state(t.key) not in TERMINAL}

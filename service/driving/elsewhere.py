@@ -28,8 +28,10 @@ class Elsewhere:
 
     def done(self, keys: Iterable[str]) -> dict[str, str]:
         """Those of the trials that another sweep has done, running or not, and that sweep."""
+        if not (wanted := list(keys)):
+            return {}
         done = done_elsewhere(manifest.read_all(self._storage), self._name)
-        return {key: done[key] for key in keys if key in done}
+        return {key: done[key] for key in wanted if key in done}
 
     def done_by_parts(self, keys: Iterable[str]) -> dict[str, str]:
         """Those of the trials that another driver of the same sweep has done, and its part; reads nothing where there is no other."""

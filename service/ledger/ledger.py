@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ TRANSITIONS: dict[str, tuple[str, ...]] = {
     "stopped": ("planned",),  # another sweep has finished it since
     "done": (),
 }
+ALL_FORGOTTEN = b'"all_forgotten": true'  # in an event that removes every trial; no text within JSON can hold it
 LIMIT = "limit"  # why a trial was given back, or a sweep ended: the run had used what it may
 TERMINAL = ("done", "failed", "diverged", "stopped")
 
@@ -93,6 +94,7 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self.epoch = 0
         self.owner = ""
+        self.forgotten: set[str] = set()  # keys of trials whose removal has begun and that were not planned again
         self.limit = ""  # that ended the newest run, e.g. `--max-hours=2`; empty where none did
         self.settings: Mapping[str, Any] = {}  # of the newest run; empty where older code wrote the journal
         self.by: dict[int, Mapping[str, str]] = {}  # epoch -> who has asked for that run; older code did not say
@@ -103,6 +105,7 @@ class Ledger:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
         if event.state == "opened":
             self.epoch, self.owner = event.epoch, str(event.detail.get("owner", "?"))
+            self._forget(event.detail.get("forgotten", ()))
             self.settings, self.limit = event.detail.get("settings", {}), str(event.detail.get("limit", ""))
             if "by" in event.detail:
                 self.by[event.epoch] = event.detail["by"]
@@ -113,7 +116,13 @@ class Ledger:
             raise IllegalTransitionError(f"{event.key} cannot become {event.state!r}: {_history(entry)}")
         if entry is None:
             entry = self.entries[event.key] = Entry(Trial.from_json(event.detail["trial"]))
+            self.forgotten.discard(event.key)
         entry.events.append(event)
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.entries.pop(key, None)
+            self.forgotten.add(key)
 
     def undo(self, event: Event) -> None:
         """Undo the last `apply`, of `event`, which must belong to a trial."""
@@ -149,8 +158,19 @@ def replay(content: bytes, where: str) -> tuple[Ledger, int]:
 
     Raises UserError, which names `where` and the line number, for a damaged line.
     """
-    ledger, length = Ledger(), 0
-    for number, raw in enumerate(content.splitlines(keepends=True), start=1):
+    try:
+        return _replay(content, where, 0)
+    except UserError:
+        whole = content[: content.rfind(b"\n") + 1]
+        if (mark := whole.rfind(ALL_FORGOTTEN)) < 0:
+            raise
+        return _replay(content, where, whole.rfind(b"\n", 0, mark) + 1)  # what comes before is being removed
+
+
+def _replay(content: bytes, where: str, length: int) -> tuple[Ledger, int]:
+    """The same from byte `length` on."""
+    ledger, before = Ledger(), content.count(b"\n", 0, length)
+    for number, raw in enumerate(content[length:].splitlines(keepends=True), start=before + 1):
         if not raw.endswith(b"\n"):
             break
         try:

@@ -59,8 +59,16 @@ class Manifest:
 
     def end_at_limit(self, limit: str) -> None:
         """Record that this epoch's run ends because it has reached `limit`."""
-        about = {"owner": self.lease.owner, "settings": self.ledger.settings, "limit": limit}
-        self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail=about)])  # which older code reads, too
+        self._note(limit=limit)
+
+    def forget(self, keys: Iterable[str], *, everything: bool) -> None:
+        """Record that trials are no longer the sweep's, before anything of them is removed; `everything`: that nothing before counts."""
+        self._note(forgotten=sorted(keys), **({"all_forgotten": True} if everything else {}))
+
+    def _note(self, **about: Any) -> None:
+        """Record something about the sweep in an event that older code reads, too, and takes for the beginning of this epoch."""
+        detail = {"owner": self.lease.owner, "settings": self.ledger.settings, **about}
+        self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail=detail)])
 
     def close(self) -> None:
         """End the epoch and close the journal. Idempotent."""
@@ -96,13 +104,15 @@ def read(storage: Path, name: str) -> Ledger:
     return _replay(journal.of(storage, name))[0]
 
 
-def read_all(storage: Path, required: str | None = None) -> dict[str, Ledger]:
-    """The ledgers of all sweeps of a storage, by name.
+def read_all(storage: Path, required: str | None = None, *, without: str = "") -> dict[str, Ledger]:
+    """The ledgers of all sweeps of a storage, by name, but for the sweep `without`.
 
     A journal that cannot be read is reported on stderr and skipped, unless it is that of the sweep `required`: then UserError is raised.
     """
     ledgers = {}
     for name in journal.sweep_names(storage):
+        if name == without:
+            continue
         try:
             ledgers[name] = read(storage, name)
         except UserError as error:

@@ -248,12 +248,15 @@ def done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
     """Trials that another sweep has done and this one has not: trial key -> the other sweep."""
     here = set(ledgers[name].keys_in("done")) if name in ledgers else set()
     others = (
-        (key, ledger.entries[key].detail.get("sweep", other))
-        for other, ledger in ledgers.items()
-        if other != name
-        for key in ledger.keys_in("done")
+        (key, _trainer(ledger, key, other, name)) for other, ledger in ledgers.items() if other != name for key in ledger.keys_in("done")
     )
     return {key: other for key, other in others if key not in here}
+
+
+def _trainer(ledger: Ledger, key: str, other: str, name: str) -> str:
+    """The sweep that has trained what `other` has done; `other` itself where that was this one, whose own record has been forgotten."""
+    trainer = str(ledger.entries[key].detail.get("sweep", other))
+    return other if trainer == name else trainer
 
 
 def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str, pace: estimate.Pace) -> float:

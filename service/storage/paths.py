@@ -4,6 +4,7 @@ storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  ma
 storage/trials/<key>/attempt   which worker may write the trial's files
 storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png  study.log  stopped/
 storage/reports/<name>/   page.html  table.txt  table.tex  cells.csv  trials.csv  curves.csv  (and .parquet)  figures/
+storage/forgotten/       what is being removed: a killed `forget` may leave something, which the next one removes
 storage/identity         a random number that tells this storage from every other one
 storage/mlflow.db  storage/artifacts/  storage/ray/
 
@@ -54,6 +55,11 @@ def remote(path: Path) -> tuple[str, str]:
 def shown(storage: Path) -> str:
     """The storage as the user named it."""
     return remote(storage)[0] or str(storage)
+
+
+def forgotten(storage: Path) -> Path:
+    """What is being removed, taken away from its place first."""
+    return storage / "forgotten"
 
 
 def identity(storage: Path) -> Path:

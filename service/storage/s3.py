@@ -73,14 +73,21 @@ class Bucket:
 
     def list(self, prefix: str, *, patience: float = PATIENCE) -> dict[str, str]:
         """The etags of all objects whose keys begin with `prefix`, by key."""
-        etags: dict[str, str] = {}
+        return {key: str(item["ETag"]) for key, item in self._items(prefix, patience).items()}
+
+    def sizes(self, prefix: str, *, patience: float = PATIENCE) -> dict[str, int]:
+        """Their sizes in bytes, by key."""
+        return {key: int(item["Size"]) for key, item in self._items(prefix, patience).items()}
+
+    def _items(self, prefix: str, patience: float) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         more: dict[str, str] = {}
         while True:
             query = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
             page = self._call(partial(self._client.list_objects_v2, **query), prefix, patience)
-            etags |= {item["Key"].removeprefix(self._prefix): item["ETag"] for item in page.get("Contents", [])}
+            found |= {item["Key"].removeprefix(self._prefix): item for item in page.get("Contents", [])}
             if not page.get("IsTruncated"):
-                return etags
+                return found
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, keys: Iterable[str], *, patience: float = PATIENCE) -> None:

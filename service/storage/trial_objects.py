@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,8 @@ def pull(storage: Path) -> None:
     """Update this host's copy of all trials, without checkpoints. Does nothing if the storage is a folder."""
     if bucket := s3.bucket_of(storage):
         etags = bucket.list("heads/")
-        refresh(storage, [Path(name).stem for name, etag in etags.items() if _known(storage, Path(name).stem).etag != etag])
+        gone = [path.stem for path in paths.heads(storage).glob("*.json") if head_name(path.stem) not in etags]
+        refresh(storage, gone + [Path(name).stem for name, etag in etags.items() if _known(storage, Path(name).stem).etag != etag])
 
 
 def refresh(storage: Path, keys: Sequence[str]) -> None:
@@ -73,6 +75,13 @@ def _refresh(bucket: Bucket, storage: Path, key: str) -> None:
             fetch(bucket, changed, paths.trial(storage, key), key)
         except FileNotFoundError:
             continue  # a commit came in between
+        for name in known.files.keys() - head.files.keys():  # `forget` has removed them
+            if re.fullmatch(NAMES, name):
+                (paths.trial(storage, key) / name).unlink(missing_ok=True)
+        if not head.etag:
+            shutil.rmtree(paths.trial(storage, key), ignore_errors=True)
+            paths.head(storage, key).unlink(missing_ok=True)
+            return
         write(paths.head(storage, key), json.dumps(asdict(head)).encode())
         return
     raise OSError(errno.EIO, "its objects keep changing while they are read", f"{bucket.url}/{head_name(key)}")

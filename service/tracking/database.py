@@ -50,6 +50,12 @@ def has_tables(file: Path) -> bool:
         return True
 
 
+def vacuum(file: Path) -> None:
+    """Give the room of what was deleted back to the disk, unless another process is using the database, or the disk is full."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file, timeout=1.0, isolation_level=None)) as opened:
+        opened.execute("VACUUM")
+
+
 def open_client(uri: str, client: Any) -> Any:
     """A client of MLflow for `uri`. Makes a missing sqlite database, and makes a half-made one again if it holds nothing.
 

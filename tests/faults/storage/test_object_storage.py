@@ -215,3 +215,22 @@ def test_nodes_without_a_common_folder(
     assert both[0] < both[1] == set(twin.states)  # b has gone on with what a had begun
     assert not [path for name in "ab" for path in (tmp_path / name).rglob("manifest.jsonl")]
     record("nodes without a common folder, storage on S3, one of them SIGKILL", redone=most)
+
+
+def test_what_one_host_forgets_is_gone_on_all_and_can_be_trained_again(
+    server: Server, host: Callable[[str], Host], folder_of: Callable[[], Path], twin: Twin, tmp_path: Path, url: str, record: Record
+) -> None:
+    first, second = host("a"), host("b")
+    assert first("run", faults=("no_table", "no_mlflow")).code == 0
+    killed = second("forget", "--yes", faults=("die_at=6",))
+    assert killed.code in (137, 0), killed.out
+    ended = second("forget", "--yes")
+    assert ended.code == 0 or f"no sweep in {url} '{SWEEP}'" in ended.out, ended.out
+    bucket = s3.Bucket(url)
+    assert [name for prefix in ("heads/", "trials/", "sweeps/") for name in bucket.list(prefix)] == []
+    assert f"sweep '{SWEEP}' has not been run in {url}" in first("status").out
+    again = first("run", faults=("no_table", "no_mlflow", f"work={tmp_path / 'work'}"))  # which has a copy of what is gone
+    assert again.code == 0, again.out
+    assert (0, 49) in {(attempt.first, attempt.last) for attempt in attempts(tmp_path / "work")}
+    assert check(folder_of(), twin, tracking=None) == []
+    record("forget on S3, killed and finished by another host; then the sweep is run again where copies of it are")

@@ -17,7 +17,7 @@ from service.storage import paths
 
 from ..conftest import Fresh, Record, arguments
 from ..support.harness import Process, free_ports, wait_for
-from ..support.invariants import Twin, check
+from ..support.invariants import Twin, check, mlflow_client
 from ..support.nursery import Ended, Nursery
 
 pytestmark = pytest.mark.slow_faults
@@ -238,3 +238,23 @@ def stop(server: Server, number: int) -> None:
 
     for pid in [server.server.pid, *descendants(server.server.pid)]:
         kill(pid, number)
+
+
+def test_a_server_keeps_what_is_forgotten_as_deleted_and_takes_it_anew(
+    server: Server, nursery: Nursery, fresh: Fresh, twin: Twin, record: Record
+) -> None:
+    storage, at = fresh(), {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_EXPERIMENT_NAME": "forgotten"}
+    assert nursery.run(*arguments(storage), faults=["no_table"], **at).code == 0
+    with mlflow_client(server.address) as client:
+        (experiment,) = [each for each in client.search_experiments() if each.name == "forgotten"]
+        runs = client.search_runs([experiment.experiment_id])
+        assert len(runs) == 3
+        said = nursery.run("forget", "smoke", f"--storage={storage}", "--yes", **at)
+        assert said.code == 0, said.out
+        assert "a server of MLflow keeps runs as deleted, without artifacts, until `mlflow gc` is run on its host" in said.out
+        assert client.search_runs([experiment.experiment_id]) == []
+        assert [client.list_artifacts(run.info.run_id) for run in runs] == [[]] * 3
+    assert nursery.run(*arguments(storage), faults=["no_table"], **at).code == 0
+    verified = nursery.run("verify", "smoke", f"--storage={storage}", **at)
+    assert verified.code == 0, verified.out
+    record("forget with a server of MLflow, then the sweep is run again: new runs, without the old ones", kills="")

@@ -1,0 +1,244 @@
+"""What `forget` removes, and what it leaves because somebody needs it: files, journals and MLflow's database are looked at themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.__main__ import main
+from service.ledger import manifest
+from service.ledger.ledger import replay
+from service.ledger.manifest import Manifest
+from service.planning.plan import make_plan
+from service.planning.run_settings import RunSettings
+from service.retention.forget import age
+from service.retention.runs import Removal
+from service.storage import paths
+from tests.service.trained import ship, train
+from trainables.errors import UserError
+from trainables.trial import Trial
+
+SETTINGS = ("datasets=test/hopper/random-v0", "pruners=dense,snip", "sparsities=0.5", "seeds=0,1", "updates=10", "evaluations=1",
+            "episodes=1", "hyper.hidden=(16, 16)")  # fmt: skip
+OTHER = "quickstart"
+OF_RUNS = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "input_tags")  # tables
+
+
+def trials(storage: Path) -> tuple[Trial, ...]:
+    return make_plan("smoke", RunSettings(overrides=SETTINGS), storage=storage).trials
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Path:
+    """smoke has three trials done; another sweep reuses the third and has one of its own. All is in MLflow."""
+    made = tmp_path_factory.mktemp("forget") / "storage"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MINARI_DATASETS_PATH", str(hopper_folder))
+        first, second, third, fourth = trials(made)
+        train(made, "smoke", [first, second, third])
+        with_another = Manifest(made, OTHER)
+        with_another.plan([third])
+        with_another.record("done", {third.key: {"sweep": "smoke"}})
+        with_another.close()
+        train(made, OTHER, [fourth])
+        ship(made, "smoke")
+        ship(made, OTHER)
+    shutil.copytree(made, made.with_name("kept"))
+    return made
+
+
+@pytest.fixture
+def storage(made: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same as new, in its place: a copy in another one would be another storage."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for path in made.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    database, kept = paths.mlflow_db(made), made.with_name("kept")
+    shutil.copytree(kept, made, dirs_exist_ok=True, ignore=lambda *_: [database.name])
+    with contextlib.closing(sqlite3.connect(kept / database.name)) as old, contextlib.closing(sqlite3.connect(database)) as new:
+        old.backup(new)  # in place, as MLflow keeps connections to it
+    return made
+
+
+def forget(storage: Path, *arguments: str, code: int = 0) -> None:
+    assert main(["forget", *arguments, f"--storage={storage}"]) == code
+
+
+def rows(storage: Path) -> dict[str, int]:
+    with sqlite3.connect(paths.mlflow_db(storage)) as database:
+        return {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in OF_RUNS}
+
+
+def everything(storage: Path) -> set[str]:
+    return {path.relative_to(storage).as_posix() for path in storage.rglob("*") if path.is_file() and not path.name.startswith("mlflow.db")}
+
+
+def keys(storage: Path) -> set[str]:
+    return {folder.name for folder in paths.trials(storage).iterdir()}
+
+
+def test_it_says_what_would_go_and_removes_nothing(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, held = everything(storage), rows(storage)
+    forget(storage, "smoke")
+    said = capsys.readouterr().out
+    assert said.startswith("smoke: 2 trials and the sweep, 3 MLflow runs, ")
+    assert f"  1 stays: sweep {OTHER} uses it\n" in said
+    assert said.endswith("nothing is removed yet; with --yes it is\n")
+    forget(storage, "smoke", "--json")
+    (about,) = json.loads(capsys.readouterr().out)["forgotten"]
+    assert (about["trials"], about["runs"], about["whole"]) == (2, 3, True)
+    assert all(about["bytes"][kind] > 0 for kind in ("checkpoints", "policies and masks", "curves", "artifacts"))
+    assert (everything(storage), rows(storage)) == (before, held)
+
+
+def test_what_no_other_sweep_uses_is_gone_for_good_and_the_rest_is_whole(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, third, fourth = trials(storage)
+    kept = {name for name in everything(storage) if f"trials/{third.key}" in name or f"trials/{fourth.key}" in name}
+    forget(storage, "smoke", "--yes")
+    assert keys(storage) == {third.key, fourth.key}
+    assert kept <= everything(storage)
+    assert not paths.sweep(storage, "smoke").exists()
+    assert not paths.forgotten(storage).exists()
+    assert rows(storage)["runs"] == 3, "the other sweep's, and those of its two trials"
+    assert len({*paths.mlflow_artifacts(storage).iterdir()}) == 3
+    capsys.readouterr()
+    assert main(["verify", OTHER, f"--storage={storage}"]) == 0, capsys.readouterr().out
+    tracking = Removal(storage)
+    (run,) = tracking.runs([third.key])[third.key]
+    assert run.data.tags["mlflow.parentRunId"] == tracking.parent_run(OTHER)
+    again = make_plan("smoke", RunSettings(overrides=SETTINGS), storage=storage)
+    assert [again.state[trial.key] for trial in (first, second, third, fourth)] == ["planned", "planned", "done", "done"]
+    assert set(again.elsewhere.values()) == {OTHER}
+    forget(storage, OTHER, "--yes")
+    assert rows(storage) == dict.fromkeys(OF_RUNS, 0)
+    assert not [*paths.mlflow_artifacts(storage).iterdir()]
+    assert everything(storage) == {"identity"}
+    assert main(["status", "smoke", f"--storage={storage}"]) == 2
+
+
+def test_a_sweep_that_is_forgotten_and_run_again_starts_afresh(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget(storage, "smoke", OTHER, "--yes")
+    train(storage, "smoke", trials(storage)[:1])
+    ship(storage, "smoke")
+    assert main(["verify", "smoke", f"--storage={storage}"]) == 0, capsys.readouterr().out
+    assert rows(storage)["runs"] == 2
+
+
+def test_failed_trials_go_and_their_sweep_stays(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fifth = Trial.from_json(trials(storage)[0].to_json() | {"seed": 7})
+    journal = Manifest(storage, "smoke")
+    journal.plan([fifth])
+    journal.record("leased", {fifth.key: {"size": 1}})
+    journal.record("failed", {fifth.key: {"reason": "error", "message": "as said"}})
+    journal.close()
+    paths.trial(storage, fifth.key).mkdir()
+    (paths.trial(storage, fifth.key) / "spool.jsonl").touch()
+    ship(storage, "smoke")
+    before = rows(storage)["runs"]
+    forget(storage, "--failed", "--older-than=1h", "--yes")
+    assert fifth.key in keys(storage), "it is not as old as that"
+    forget(storage, "--failed", "--yes")
+    assert fifth.key not in keys(storage)
+    assert rows(storage)["runs"] == before - 1
+    assert fifth.key not in manifest.read(storage, "smoke").entries
+    capsys.readouterr()
+    assert main(["verify", "smoke", f"--storage={storage}"]) == 0, capsys.readouterr().out
+    assert len(manifest.read(storage, "smoke").entries) == 3
+
+
+def test_a_sweep_is_as_old_as_its_last_change(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget(storage, "--older-than=1h", "--yes")
+    assert "nothing to forget" in capsys.readouterr().out
+    file = paths.manifest(storage, "smoke")
+    old = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line | {"time": line["time"] - 7200}) + "\n" for line in old))
+    forget(storage, "--older-than=1h")
+    assert capsys.readouterr().out.startswith("smoke: 2 trials and the sweep, ")
+
+
+def test_a_sweep_that_a_driver_runs_is_left_alone(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything(storage)
+    with_lease = Manifest(storage, "smoke")
+    forget(storage, "smoke", "--yes", code=1)
+    assert "a driver runs it: nothing of it is removed" in capsys.readouterr().out
+    assert before <= everything(storage)
+    with_lease.close()
+
+
+def test_a_trial_that_another_sweep_plans_meanwhile_stays(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver comes between what is chosen and what is removed."""
+    first = trials(storage)[0]
+    forget_ = Manifest.forget
+
+    def late(journal: Manifest, *arguments: Any, **named: Any) -> None:
+        forget_(journal, *arguments, **named)
+        other = Manifest(storage, OTHER)
+        other.plan([first])
+        other.close()
+
+    monkeypatch.setattr(Manifest, "forget", late)
+    forget(storage, "smoke", "--yes")
+    assert first.key in keys(storage)
+    assert Removal(storage).runs([first.key])
+
+
+def test_a_trial_that_a_worker_claims_meanwhile_stays(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *_ = trials(storage)
+    monkeypatch.setattr(Removal, "remove", lambda *_: paths.attempt(storage, first.key).write_text("another worker"))
+    forget(storage, "smoke", "--yes")
+    assert first.key in keys(storage)
+    assert second.key not in keys(storage)
+
+
+def test_a_registered_policy_keeps_its_run(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = trials(storage)[0]
+    assert main(["promote", first.key, f"--storage={storage}"]) == 0
+    capsys.readouterr()
+    forget(storage, "smoke", "--yes")
+    assert "  1 runs stay in MLflow: their policies are versions of registered models\n" in capsys.readouterr().out
+    assert first.key not in keys(storage)
+    assert Removal(storage).runs([first.key]) == {}, "it is not this storage's any more"
+    assert rows(storage)["runs"] == 4
+
+
+def test_what_comes_before_a_whole_sweep_is_forgotten_may_be_gone_already(storage: Path) -> None:
+    journal = Manifest(storage, "smoke")
+    keys = list(journal.ledger.entries)
+    journal.forget(keys, everything=True)
+    journal.close()
+    content = paths.manifest(storage, "smoke").read_bytes()
+    for cut in (content, content.partition(b"\n")[2], content[content.rfind(b"\n", 0, -1) + 1 :]):
+        ledger, length = replay(cut, "there")
+        assert (ledger.entries, ledger.forgotten, length) == ({}, set(keys), len(cut))
+    torn = content[:-1]  # of a kill in the middle of that line: nothing is forgotten yet
+    assert len(replay(torn, "there")[0].entries) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "forget needs a SWEEP, --older-than AGE or --failed"),
+        (["--older-than=30"], "--older-than '30' is no age: a number and min, h, d, w, e.g. 30d"),
+        (["--older-than=soon"], "--older-than 'soon' is no age"),
+        (["smoky"], "no sweep in "),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget(tmp_path / "storage", *arguments, "--yes", code=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {says}")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_ages() -> None:
+    assert [age(text) for text in ("90min", "1.5h", "30d", "2w")] == [5400.0, 5400.0, 2_592_000.0, 1_209_600.0]
+    with pytest.raises(UserError):
+        age("-1d")
