@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from service.cli import arguments as shared
-from service.planning.options import DEVICES, HOURS, TrainingOptions, executions, flag
+from service.planning.options import DEVICES, HOURS, KEEP, TrainingOptions, executions, flag
 from service.planning.run_settings import RunSettings
 from trainables import project
 from trainables.environments import named_modules
@@ -33,6 +33,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", every, type=shared.positive, metavar="UPDATES")
     stalled = "end a worker that has made no progress for so long, and try its trials again (default: never; it is named)"
     add("--stalled-after", stalled, type=_seconds, metavar="SECONDS")
+    kept = "of finished trials: all, final (no checkpoints) or curves (no policies and masks either, once MLflow has them; default all)"
+    add("--keep", kept, choices=KEEP)
     add("--max-hours", "end at a checkpoint after so many hours; run it again to go on", metavar="H")
     add("--max-core-hours", "the same when the stacks of this run have held cores for so many hours in all", metavar="H")
     add("--max-gpu-hours", "the same of GPUs, by their shares", metavar="H")

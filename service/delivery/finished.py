@@ -77,11 +77,13 @@ def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[Finis
         raise unknown(f"sweep in {paths.shown(storage)}", sweep, ledgers)
     entries = {key: entry for name, ledger in ledgers.items() if sweep in (None, name) for key, entry in ledger.entries.items()}
     names = {key: entry.trial.name for key, entry in entries.items()}
-    if key := _choose(wanted, names, {key for key, entry in entries.items() if entry.state == "done"}):
+    key = _choose(wanted, names, {key for key, entry in entries.items() if entry.state == "done"})
+    elsewhere = run_id_of(storage, key) if key and entries[key].state == "done" and not paths.policy(storage, key).exists() else ""
+    if key and not elsewhere:
         yield _in_storage(key, entries[key], storage)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield _in_mlflow(wanted, names, storage, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:  # also of a trial whose policy is kept in MLflow alone
+        yield _in_mlflow(elsewhere or wanted, names, storage, Path(folder))
 
 
 def _choose(wanted: str, names: Mapping[str, str], done: set[str]) -> str | None:

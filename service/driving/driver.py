@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.driving.elsewhere import Elsewhere
+from service.driving.keep import Keep
 from service.driving.limits import LimitReachedError, Limits
 from service.driving.live_line import Progress
 from service.driving.silence import Silence
@@ -66,6 +67,7 @@ class Driver:
         self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
         self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
+        self._keep = Keep(storage, self._options.keep)
         self._limits, self._limit = Limits(self._options), ""
         self._elsewhere = Elsewhere(storage, plan.name)
         self.waits_for: dict[str, str] = {}  # trials that another sweep trains now, by key, and that sweep
@@ -205,6 +207,7 @@ class Driver:
             else:
                 events.append((trial.key, "done", self._done(trial, len(stack), end)))
         self._manifest.record_all(events)
+        self._keep.done([key for key, state, _ in events if state == "done"])
         self._tell(stack, events)
         self._out -= {trial.key for trial in stack.trials}
         if self._adaptive:
@@ -277,6 +280,12 @@ class Driver:
         with contextlib.suppress(UserError, OSError):
             kept = max(0, lines.committed_update(lines.read(paths.spool(self._storage, key))))
         return {"update": max(update, kept), "kept": kept}
+
+    def shipped(self) -> None:
+        """MLflow has everything: what is not to be kept of finished trials goes, also what earlier runs have left."""
+        entries = self._manifest.ledger.entries
+        own = [key for key in self._trials if key in entries and entries[key].state == "done" and not entries[key].reused]
+        self._keep.shipped(own)
 
     def last_line(self) -> None:
         if self._todo:

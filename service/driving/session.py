@@ -251,6 +251,8 @@ class Session:
             trouble, sync = self._shipping.trouble, command("sync", self._plan.name, storage=self._storage)
             rest = "" if "--restore`" in trouble else f", `{sync}` ships the rest"
             print(f"MLflow did not take everything ({trouble}); nothing is lost{rest}")
+        elif not self._shipping.left_alone:
+            self.driver.shipped()
         return shipped
 
     def limited(self, limit: str) -> int:

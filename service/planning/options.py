@@ -11,6 +11,7 @@ from trainables import plugins
 from trainables.errors import UserError, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
+KEEP = ("all", "final", "curves")
 HOURS = ("max_hours", "max_core_hours", "max_gpu_hours")
 
 
@@ -33,6 +34,7 @@ class TrainingOptions:
     max_core_hours: float | None = None  # of the cores that its stacks held
     max_gpu_hours: float | None = None  # of the shares of GPUs that its stacks held
     until: str | None = None  # a time of day, by this machine's clock or with its distance from UTC
+    keep: str = "all"  # of finished trials: all, no checkpoints (final), or, once MLflow has them, no policies and masks either (curves)
     imports: tuple[str, ...] = ()  # modules that register environments; no other is imported for one
 
     def __post_init__(self) -> None:
@@ -40,6 +42,8 @@ class TrainingOptions:
             raise unknown("device", self.device, DEVICES)
         if self.execution not in executions():
             raise unknown("execution", self.execution, executions())
+        if self.keep not in KEEP:
+            raise unknown("choice of --keep", self.keep, KEEP)
         for name in ("stack_size", "max_concurrent", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -20,7 +20,7 @@ from trainables.errors import UserError
 
 OTHER = {
     "device": "cpu", "execution": "dense", "stack_size": 3, "max_concurrent": 2, "gpu_fraction": 0.25, "checkpoint_every": 50, "tf32": True,
-    "stalled_after": 90.0, "max_hours": 2.0, "max_core_hours": 40.0, "max_gpu_hours": 1.5, "until": "07:00",
+    "stalled_after": 90.0, "max_hours": 2.0, "max_core_hours": 40.0, "max_gpu_hours": 1.5, "until": "07:00", "keep": "final",
     "imports": ("my_envs",),
 }  # fmt: skip
 SETTINGS = RunSettings(
@@ -131,6 +131,7 @@ def test_what_older_and_newer_code_stored_can_be_read() -> None:
         ({"max_hours": 0.0}, "--max-hours 0 is no number of hours above 0"),
         ({"max_core_hours": float("nan")}, "--max-core-hours nan is no number of hours above 0"),
         ({"max_gpu_hours": float("inf")}, "--max-gpu-hours inf is no number of hours above 0"),
+        ({"keep": "nothing"}, "no choice of --keep 'nothing'; there are: all, final, curves"),
         ({"until": "24:00"}, "--until '24:00' is no time of day, from 00:00 to 23:59, e.g. 07:00 or"),
         ({"gpu_fraction": 1.5}, "--gpu-fraction 1.5 is outside"),
     ],
