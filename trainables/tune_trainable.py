@@ -42,7 +42,7 @@ class Listener(Protocol):
 
 
 class Options(Protocol):
-    """How to train: what run_stack takes, of the service's TrainingOptions. `device` is `cpu` or `cuda`."""
+    """How to train: what run_stack takes, of the service's TrainingOptions. `device` is `cpu`, `cuda` or `all`: each stack has its own."""
 
     @property
     def device(self) -> str: ...
@@ -55,7 +55,8 @@ class Options(Protocol):
 
 
 class StackTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains the stack in `config["stack"]`, the JSON of its trials; a warm actor gets the next stack through reset_config."""
+    """Trains the stack in `config["stack"]`, the JSON of its trials, on `config["device"]` where it is given; a warm actor gets the next
+    stack through reset_config."""
 
     def setup(
         self,
@@ -69,7 +70,8 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
     ) -> None:
         """`work` trains a stack and yields reports; by default it is run_stack. `run` names the run whose driver may ask to leave."""
         self._options: dict[str, Any] = {name: getattr(options, name) for name in ("device", "execution", "checkpoint_every", "tf32")}
-        if options.device == "cuda" and work is None:
+        self._options["device"] = config.get("device", options.device)
+        if self._options["device"] == "cuda" and work is None:
             self._options["beside"] = RayFuture
         self._options["leave"] = self._leave = Leave()
         self._root, self._listen, self._work = Path(storage), listen, work or train

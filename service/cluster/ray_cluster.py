@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,8 @@ from ray.tune.execution import class_cache  # noqa: E402
 from service.cluster import workers  # noqa: E402
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
+from service.planning.place_costs import Kind  # noqa: E402
+from service.planning.plan import STACK_SIZE  # noqa: E402
 from service.storage import paths  # noqa: E402
 from service.terminal import signals  # noqa: E402
 from service.terminal.redaction import redact, secret_name  # noqa: E402
@@ -77,6 +80,7 @@ ray._private.utils.get_entrypoint_name = lambda: redact(_command_line())
 TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 STARTS = 3
+MODEL = "accelerator_type:"  # before a GPU's model, in the names of Ray's resources
 AHEAD = 1  # stacks that wait in Ray for a free worker, so that a warm one gets its next stack at once
 WATCH = 0.5  # seconds between two looks whether an embedded Ray is alive
 RECOUNT = 5.0  # seconds between two looks at how large the cluster is
@@ -88,7 +92,7 @@ LOOK = 0.02  # seconds between two looks whether they have
 class Conductor(Protocol):
     """Gives the cluster its work, and receives the events of it."""
 
-    def next(self) -> Stack | None: ...
+    def next(self, kind: str = ...) -> Stack | None: ...
     def busy(self) -> bool: ...
     def started(self, stack: Stack) -> None: ...
     def reported(self, stack: Stack, news: dict[str, Any]) -> None: ...
@@ -105,10 +109,31 @@ class Cluster:
     """A connection to Ray; made by `connect`."""
 
     def __init__(self, options: TrainingOptions) -> None:
-        """`options.device` is the one to train on: `cpu` or `cuda`."""
+        """`options.device` is what to train on: `cpu`, `cuda` or `all`."""
         self.options, self.device, self._gpu = options, options.device, options.gpu_fraction
-        self._counted, self._slots = 0.0, 1
+        self._counted, self._slots, self._by_kind = 0.0, 1, dict[str, int]()
         self._dead = False
+
+    def kinds(self) -> dict[str, Kind]:
+        """The kinds of places of a run on every device: cores, and GPUs by the model that Ray knows them by."""
+        gpus = (Kind(name=name, device="cuda", most=STACK_SIZE["cuda"], share=self._gpu) for name in _gpus_by_model())
+        return {kind.name: kind for kind in (Kind(name="cpu", device="cpu", most=STACK_SIZE["cpu"]), *gpus)}
+
+    def slots_by_kind(self) -> Mapping[str, int]:
+        """How many stacks fit on the places of each kind now; one on a GPU needs a core, too."""
+        if time.monotonic() - self._counted > RECOUNT or not self._counted:
+            gpus = {name: int(count / self._gpu) for name, count in _gpus_by_model().items()}
+            cores = int(ray.cluster_resources().get("CPU", 0)) - sum(gpus.values())
+            self._by_kind, self._counted = {"cpu": max(0, cores), **gpus}, time.monotonic()
+        return self._by_kind
+
+    def fit_by_kind(self, kinds: Iterable[str]) -> Callable[[str, Trial], int]:
+        """How many trials like one go into a stack's share of a GPU, by kind; asked of a GPU of each that is free now."""
+        from trainables.training.memory import free_bytes, members_that_fit  # imports torch
+
+        asked = {kind: ray.remote(num_gpus=self._gpu, resources=_of_model(kind))(free_bytes).remote() for kind in kinds if kind != "cpu"}
+        free = {kind: ray.get(answer) for kind, answer in asked.items()}
+        return lambda kind, trial: members_that_fit(trial, int(free[kind] * self._gpu))
 
     @property
     def slots(self) -> int:
@@ -161,10 +186,17 @@ class Cluster:
         signal the workers commit what they have done.
         """
         run = f"{name}-{uuid4().hex}"
-        source = _Source(conductor, lambda: self.options.max_concurrent or self.slots + AHEAD)
+        mixed = self.device == "all"
+        source = _Source(
+            conductor,
+            lambda: self.options.max_concurrent or (sum(self.slots_by_kind().values()) if mixed else self.slots + AHEAD),
+            self.slots_by_kind if mixed else None,
+        )
         trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, options=self.options, work=work, run=run)
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": self._gpu} if self.device == "cuda" else {"cpu": 1}),
+            tune.with_resources(
+                trainable, self._request if mixed else {"cpu": 1, "gpu": self._gpu} if self.device == "cuda" else {"cpu": 1}
+            ),
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 search_alg=source,
@@ -195,6 +227,27 @@ class Cluster:
                 raise
         if source.trouble is not None:
             raise source.trouble
+
+    def _request(self, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What a stack needs of Ray, by the kind of its place."""
+        kind = config["kind"]
+        gpu = {} if kind == "cpu" else {"GPU": self._gpu, **_of_model(kind)}
+        return tune.PlacementGroupFactory([{"CPU": 1.0, **gpu}])
+
+
+def _gpus_by_model() -> dict[str, float]:
+    """GPUs of the nodes that are there; `gpu` where Ray does not know the model."""
+    found: dict[str, float] = {}
+    for node in ray.nodes():
+        if node["Alive"] and (count := node["Resources"].get("GPU", 0)):
+            model = next((name.removeprefix(MODEL) for name in node["Resources"] if name.startswith(MODEL)), "gpu")
+            found[model] = found.get(model, 0.0) + count
+    return found
+
+
+def _of_model(kind: str) -> dict[str, float]:
+    """The resource that only nodes with GPUs of that model have."""
+    return {} if kind == "gpu" else {MODEL + kind: 0.001}
 
 
 def _let_commit(run: str, source: _Source, patience: float) -> None:
@@ -323,8 +376,13 @@ def _start(folder: Path) -> None:
 class _Source(tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune the next ray_trial; keeps which ray_trial trains which stack."""
 
-    def __init__(self, conductor: Conductor, max_concurrent: Callable[[], int]) -> None:
+    def __init__(
+        self, conductor: Conductor, max_concurrent: Callable[[], int], slots: Callable[[], Mapping[str, int]] | None = None
+    ) -> None:
+        """`slots`: places by kind, where there are several."""
         super().__init__()
+        self._slots = slots
+        self.kinds: dict[str, str] = {}  # by ray_trial id, where there are several
         self.conductor, self._max_concurrent = conductor, max_concurrent
         self.stacks: dict[str, Stack] = {}  # by ray_trial id, until it has ended
         self.running: dict[str, Any] = {}  # the ray_trials of those of them that have a worker, by id
@@ -333,11 +391,25 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         if len(self.stacks) >= self._max_concurrent():
             return None
-        stack = self.tell(self.conductor.next)
+        kind, stack = self._next()
         if stack is None:
             return None if self.tell(self.conductor.busy) else self.FINISHED
         self.stacks[trial_id] = stack
-        return {"stack": json.dumps([trial.to_json() for trial in stack.trials])}
+        where = {}
+        if kind:
+            self.kinds[trial_id] = kind
+            where = {"kind": kind, "device": "cpu" if kind == "cpu" else "cuda"}
+        return {"stack": json.dumps([trial.to_json() for trial in stack.trials]), **where}
+
+    def _next(self) -> tuple[str, Stack | None]:
+        """The next stack, and the kind of its place where there are several: a GPU, which is worth more, is asked for first."""
+        if self._slots is None:
+            return "", self.tell(self.conductor.next)
+        taken = Counter(self.kinds.values())
+        for kind, count in sorted(self._slots().items(), key=lambda item: item[0] == "cpu"):
+            if taken[kind] < count and (stack := self.tell(self.conductor.next, kind)) is not None:
+                return kind, stack
+        return "", None
 
     def tell(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call the conductor, and keep what it raises: Tune wraps some exceptions and swallows others."""
@@ -397,6 +469,7 @@ class _News(tune.Callback):  # type: ignore[misc]
         self._tell("ended", trial, news)
         self._source.running.pop(trial.trial_id, None)
         self._source.stacks.pop(trial.trial_id, None)
+        self._source.kinds.pop(trial.trial_id, None)
 
     def _tell(self, event: str, trial: Any, *news: Any) -> None:
         stack = self._source.stacks.get(trial.trial_id)

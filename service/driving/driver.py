@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ from service.driving.elsewhere import Elsewhere
 from service.driving.keep import Keep
 from service.driving.limits import LimitReachedError, Limits
 from service.driving.live_line import Progress
+from service.driving.pool import Pool
 from service.driving.silence import Silence
 from service.ledger import stop_requests
 from service.ledger.ledger import LIMIT, TERMINAL
@@ -80,6 +81,7 @@ class Driver:
         self.device = plan.device
         self._fit: Callable[[Trial], int] | None = None
         self._stack_size = plan.stack_size
+        self._pool: Pool | None = None
 
     def prepare(self) -> None:
         """Bring the manifest up to the plan: new trials, those that another sweep has done, and those to try again.
@@ -121,8 +123,36 @@ class Driver:
         # Drivers that start at once on the same stacks would meet at each of them: a part begins somewhere else.
         self._ready.rotate(-int(len(self._ready) * (self.plan.part * GOLDEN % 1)))
 
-    def next(self) -> Stack | None:
-        """The stack to train now; None where there is none, for now (`busy`) or for good."""
+    def begin_on_all(self, pool: Pool) -> None:
+        """The cluster is known, and its places are of several kinds: `pool` decides what trains where."""
+        self._pool, self.device = pool, "all"
+        self._silence.forget()
+        self._expect(self._todo)
+        if self._options.pin:
+            pool.pin(self._trials.values(), self._began_on(self._trials))
+        self._pack(self._todo.values())
+        on = Counter(kind for key, kind in self._began_on(self._todo).items() if self._from.get(key))
+        if on:
+            counts = ", ".join(f"{count} on {kind}" for kind, count in sorted(on.items()))
+            self._screen.note(f"trials that have begun go on on the kind of device that they began on: {counts}")
+        for kind, count in sorted(pool.missing().items()):
+            self._screen.note(
+                f"{count} trials began on {kind}, which is not here, and wait for it; --device cpu or cuda would continue them"
+            )
+
+    def _began_on(self, keys: Iterable[str]) -> dict[str, str]:
+        """The kind of device of each of these trials that was trained on one of several, by key."""
+        entries = ((key, self._manifest.ledger.entries.get(key)) for key in keys)
+        kinds = ((key, next((e.detail["on"] for e in reversed(entry.events) if "on" in e.detail), None)) for key, entry in entries if entry)
+        return {key: kind for key, kind in kinds if kind}
+
+    def _take(self, kind: str) -> Stack | None:
+        if self._pool is not None:
+            return self._pool.take(kind, time.monotonic())
+        return self._ready.popleft() if self._ready or self._suggest() else None
+
+    def next(self, kind: str = "") -> Stack | None:
+        """The stack to train now, on a place of a kind where there are several; None where there is none, for now (`busy`) or for good."""
         now = time.monotonic()
         due = [trial for when, trial in self._again if when <= now]
         if due:
@@ -130,9 +160,10 @@ class Driver:
             self._pack(due)
         if self.waits_for and now >= self._look:
             self._look_elsewhere(now)
-        while self._ready or self._suggest():
-            stack = self._ready.popleft()
+        while (stack := self._take(kind)) is not None:
             if done := self._elsewhere.done_by_parts(trial.key for trial in stack.trials):
+                if self._pool is not None:
+                    self._pool.ended(stack, False, time.monotonic())
                 self._take_over(done)
                 self._pack(trial for trial in stack.trials if trial.key not in done)
                 continue
@@ -144,7 +175,8 @@ class Driver:
                 self._pack(trial for trial in stack.trials if trial.key not in asked)
                 continue
             self._manifest.plan(stack.trials)
-            self._manifest.record("leased", {trial.key: {"size": len(stack)} for trial in stack.trials})
+            on = {"on": kind} if self._pool is not None else {}
+            self._manifest.record("leased", {trial.key: {"size": len(stack), **on} for trial in stack.trials})
             # They may have looked before that and recorded after it. Of two that see each other now, both leave it and look again later.
             if theirs := self._elsewhere.training(trial.key for trial in stack.trials):
                 self._leave_to_others(stack, theirs)
@@ -155,18 +187,23 @@ class Driver:
 
     def busy(self) -> bool:
         """Whether there may be more to do later. A part does not wait for what others train: the sweep's own driver does."""
-        return bool(self._out or self._again or self._ready or (self.waits_for and not self.plan.part))
+        waits = self._ready or self._pool  # which is as long as it has trials for places that there are
+        return bool(self._out or self._again or waits or (self.waits_for and not self.plan.part))
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
-        self._limits.started(stack)
+        self._limits.started(stack, self.device if self._pool is None else self._pool.device_of(stack))
         self._silence.started(stack, now)
+        if self._pool is not None:
+            self._pool.started(stack, self._from.get(stack.lead.key, 0), now)
         for trial in stack.trials:
             self._progress.start(trial.key, self._from.get(trial.key, 0), now)
 
     def reported(self, stack: Stack, news: Mapping[str, Any]) -> None:
         now = time.monotonic()
         self._silence.news(stack, now)
+        if self._pool is not None and "update" in news:
+            self._pool.reached(stack, news["update"], now)
         for trial in stack.trials:
             if "update" in news:
                 self._progress.at(trial.key, news["update"], now)
@@ -205,9 +242,11 @@ class Driver:
             elif end["kind"] == "diverged":
                 events.append((trial.key, "diverged", {"reason": "divergence", "message": end["reason"]}))
             else:
-                events.append((trial.key, "done", self._done(trial, len(stack), end)))
+                events.append((trial.key, "done", self._done(trial, stack, end)))
         self._manifest.record_all(events)
         self._keep.done([key for key, state, _ in events if state == "done"])
+        if self._pool is not None:
+            self._pool.ended(stack, all(state == "done" for _, state, _ in events), time.monotonic())
         self._tell(stack, events)
         self._out -= {trial.key for trial in stack.trials}
         if self._adaptive:
@@ -217,7 +256,7 @@ class Driver:
     def spent(self) -> bool:
         """Whether the run has reached a limit before it is done: the workers are then to commit what they have, and `end` is called."""
         if not self._limit and self.has_more():
-            self._limit = self._limits.reached(self.device)
+            self._limit = self._limits.reached()
         return bool(self._limit)
 
     def has_more(self) -> bool:
@@ -242,6 +281,8 @@ class Driver:
 
     def _leave_to_others(self, stack: Stack, theirs: Mapping[str, str]) -> None:
         """Wait for what other sweeps train, and make another stack of the rest."""
+        if self._pool is not None:
+            self._pool.ended(stack, False, time.monotonic())
         leased = [trial.key for trial in stack.trials if self._manifest.ledger.state(trial.key) == "leased"]
         self._manifest.record("planned", {key: {"reason": "elsewhere"} for key in leased})
         for name in dict.fromkeys(theirs.values()):
@@ -361,13 +402,19 @@ class Driver:
     def _expect(self, trials: Mapping[str, Trial]) -> None:
         later = self._adaptive.left * len(self.plan.sweep.seeds) if self._adaptive else 0
         goal = {trial.key: trial.updates for trial in trials.values()}
-        costs = {trial.key: cost(trial, self.plan.rates, self.device, self._options.execution) for trial in trials.values()}
+        costs = {
+            trial.key: cost(trial, self.plan.rates, "cpu" if self.device == "all" else self.device, self._options.execution)
+            for trial in trials.values()
+        }
         self._progress.expect(goal, later, self.plan.sweep.updates, costs)
 
     def _pack(self, trials: Iterable[Trial]) -> None:
         todo = list(trials)
         progress = progress_of(self._storage, todo)
         self._from |= progress
+        if self._pool is not None:
+            self._pool.add(todo, progress, limits(self._manifest.ledger, todo), self._began_on([trial.key for trial in todo]))
+            return
         size, held = self._stack_size, limits(self._manifest.ledger, todo)
         if self._fit and not self._options.stack_size:
             fits = {shape_of(trial): trial for trial in todo}
@@ -391,15 +438,18 @@ class Driver:
             events.append((trial.key, "planned", {**why, "retry": True, **limit}))
         return events
 
-    def _done(self, trial: Trial, size: int, end: Mapping[str, Any]) -> Mapping[str, Any]:
-        trained = (trial.updates - self._from.get(trial.key, 0)) * size
+    def _done(self, trial: Trial, stack: Stack, end: Mapping[str, Any]) -> Mapping[str, Any]:
+        trained = (trial.updates - self._from.get(trial.key, 0)) * len(stack)
+        device = (
+            {"device": self._pool.device_of(stack), "on": self._pool.kind_of(stack)} if self._pool is not None else {"device": self.device}
+        )
         rate = {"updates_per_second": round(trained / end["seconds"], 1)} if trained and end["seconds"] > 0 else {}
         if rate:
             rate["crowding"] = round(estimate.crowding(), 2)
-            if end["seconds"] >= estimate.LONG and not trial.hyper:
+            if end["seconds"] >= estimate.LONG and not trial.hyper and self._pool is None:
                 dense = rate["updates_per_second"] * price(trial, self.device, end["execution"])
                 self.measured.setdefault(trial.algorithm, []).append(dense)
-        return {"device": self.device, "execution": end["execution"], "seconds": end["seconds"], **rate}
+        return {**device, "execution": end["execution"], "seconds": end["seconds"], **rate}
 
     def _tell(self, stack: Stack, events: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
         last = {key: (state, detail) for key, state, detail in events}

@@ -25,23 +25,26 @@ class Limits:
     def __init__(self, options: TrainingOptions) -> None:
         self._options, self._begun = options, time.monotonic()
         self._deadline = clock.deadline(options.until).timestamp() if options.until else None
-        self._seconds = 0.0  # of stacks that have ended
-        self._running: dict[str, float] = {}  # by the first trial's key: since when
+        self._seconds = dict.fromkeys(("cpu", "cuda"), 0.0)  # of stacks that have ended, by device
+        self._running: dict[str, tuple[str, float]] = {}  # by the first trial's key: on what device, since when
 
-    def started(self, stack: Stack) -> None:
-        self._running[stack.lead.key] = time.monotonic()
+    def started(self, stack: Stack, device: str) -> None:
+        self._running[stack.lead.key] = device, time.monotonic()
 
     def ended(self, stack: Stack, seconds: float | None) -> None:
         """`seconds`: for how long the stack says that it has trained in this run; None where it did not come to say so."""
-        begun = self._running.pop(stack.lead.key, time.monotonic())
-        self._seconds += time.monotonic() - begun if seconds is None else seconds
+        if known := self._running.pop(stack.lead.key, None):
+            device, begun = known
+            self._seconds[device] += time.monotonic() - begun if seconds is None else seconds
 
-    def reached(self, device: str) -> str:
-        """The limit that this run has reached on `device`, as it is typed; empty where there is none."""
+    def reached(self) -> str:
+        """The limit that this run has reached, as it is typed; empty where there is none."""
         now = time.monotonic()
-        stacks = (self._seconds + sum(now - since for since in self._running.values())) / PER_HOUR
-        shares = {"max_hours": (now - self._begun) / PER_HOUR, "max_core_hours": stacks}
-        shares["max_gpu_hours"] = stacks * self._options.gpu_fraction if device == "cuda" else 0.0
+        used = dict(self._seconds)
+        for device, since in self._running.values():
+            used[device] += now - since
+        shares = {"max_hours": (now - self._begun) / PER_HOUR, "max_core_hours": sum(used.values()) / PER_HOUR}
+        shares["max_gpu_hours"] = used["cuda"] * self._options.gpu_fraction / PER_HOUR
         for name in HOURS:
             if (limit := getattr(self._options, name)) is not None and shares[name] >= limit:
                 return f"{flag(name)}={limit:g}"

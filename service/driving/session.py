@@ -22,6 +22,7 @@ from service.driving.limits import LimitReachedError
 from service.driving.listener import Fenced
 from service.driving.news import News
 from service.driving.news import address as address_of_news
+from service.driving.pool import Pool
 from service.ledger.claims import Permit
 from service.ledger.errors import GoneError
 from service.ledger.heartbeat import Heartbeat
@@ -210,13 +211,17 @@ class Session:
             try:
                 with cluster.watched(self.leaving.now):
                     self._shipping.check(ASKING)
-                    self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit())
+                    if cluster.device == "all":
+                        kinds = cluster.kinds()
+                        self.driver.begin_on_all(Pool(kinds, cluster.slots_by_kind, options, self._plan.rates, cluster.fit_by_kind(kinds)))
+                    else:
+                        self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit())
                     cluster.train(self._plan.name, self.driver, self._storage, listen, work)
             except BaseException:
                 self._last_words()
                 raise
             finally:
-                if (first := self.driver.first_update) < math.inf:
+                if (first := self.driver.first_update) < math.inf and self.driver.device != "all":
                     estimate.remember(self.driver.device, first - begun, self.driver.measured, estimate.crowding())
 
     def show(self) -> bool:

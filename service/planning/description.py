@@ -32,7 +32,7 @@ def describe(plan: Plan) -> str:
         f"failed {counts['failed']}, diverged {counts['diverged']}" + (f", stopped {counts['stopped']}" if counts["stopped"] else ""),
         *(f"  {'reused':<12}{count} of sweep {other}" for other, count in Counter(plan.elsewhere.values()).items()),
         f"  {'to run':<12}{todo} in {len(plan.stacks)} stacks of at most {plan.stack_size}, "
-        f"{plan.max_concurrent} at a time on {plan.device}",
+        f"{plan.max_concurrent} at a time on {'cores, others on GPUs' if plan.device == 'all' else plan.device}",
     ]
     lines += [f"  {'other data':<12}{phrase}" for phrase in plan.other_data]
     for id in plan.absent:

@@ -10,17 +10,20 @@ from trainables.errors import UserError
 
 DEVICES = Path("/dev")
 GPU_FILES = ("nvidia[0-9]*", "dxg")  # Linux's and, without them, the Windows Subsystem for Linux's
+WITH_GPUS = ("cuda", "all")
 INSTEAD = "take --device cpu, or auto"
 
 
 def choose(device: str, gpus: float) -> str:
-    """`cpu` or `cuda` for `device` (auto, cpu or cuda) where there are `gpus`: `auto` takes a GPU if the installed torch can use it.
+    """`cpu`, `cuda` or `all` for `device` where there are `gpus`: `auto` takes a GPU if the installed torch can use it.
 
-    Raises UserError where `cuda` is asked for and there is none: Ray would wait for it forever."""
+    Raises UserError where GPUs are asked for and there are none: Ray would wait for it forever."""
     if device == "auto":
         return "cuda" if gpus and torch_uses_gpus() else "cpu"
-    if device == "cuda" and not gpus:
-        raise UserError(f"no GPU for --device cuda among Ray's resources; {INSTEAD}, or start a node that has one (ray start --num-gpus)")
+    if device in WITH_GPUS and not gpus:
+        raise UserError(
+            f"no GPU for --device {device} among Ray's resources; {INSTEAD}, or start a node that has one (ray start --num-gpus)"
+        )
     return device
 
 
@@ -30,11 +33,11 @@ def local(device: str) -> str:
 
 
 def refuse(device: str) -> None:
-    """Raise UserError where `cuda` is asked of this machine, not of a cluster, and is not available."""
-    if device != "cuda" or os.environ.get("RAY_ADDRESS"):
+    """Raise UserError where a GPU is asked of this machine, not of a cluster, and is not available."""
+    if device not in WITH_GPUS or os.environ.get("RAY_ADDRESS"):
         return
     if not gpus_here():
-        raise UserError(f"no GPU for --device cuda on this machine; {INSTEAD}, or set RAY_ADDRESS to a cluster that has one")
+        raise UserError(f"no GPU for --device {device} on this machine; {INSTEAD}, or set RAY_ADDRESS to a cluster that has one")
     if not torch_uses_gpus():
         raise UserError(f"torch {importlib.metadata.version('torch')} cannot use a GPU; install it from its CUDA index, or {INSTEAD}")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.planning import devices
 from service.planning.place_costs import Kind, costs, families
 from service.planning.plan import STACK_SIZE, Plan
 from service.planning.update_cost import prior
@@ -79,12 +80,12 @@ def forecast(plan: Plan, places: Mapping[str, int] | None, prices: Mapping[str, 
         return None
     if not plan.todo:
         return None
-    options, kind_here = plan.settings.options, "gpu" if plan.device == "cuda" else "cpu"
-    share = options.gpu_fraction
-    slots = {kind: int(count / share) if kind == "gpu" else count for kind, count in (places or {}).items()}
+    options, share = plan.settings.options, plan.settings.options.gpu_fraction
     if places is None:
-        slots = {kind_here: plan.max_concurrent}
-        places = {kind_here: max(1, round(plan.max_concurrent * share)) if kind_here == "gpu" else plan.max_concurrent}
+        gpus = {"all": devices.gpus_here(), "cuda": max(1, round(plan.max_concurrent * share))}.get(plan.device, 0)
+        cores = {"all": max(0, plan.max_concurrent - int(gpus / share)), "cpu": plan.max_concurrent}.get(plan.device, 0)
+        places = {kind: count for kind, count in (("cpu", cores), ("gpu", gpus)) if count}
+    slots = {kind: max(1, int(count / share)) if kind == "gpu" and count else count for kind, count in places.items()}
     kinds = {
         kind: Kind(
             name=kind, device=DEVICES[kind], most=options.stack_size or STACK_SIZE[DEVICES[kind]], share=share if kind == "gpu" else 1
@@ -92,7 +93,7 @@ def forecast(plan: Plan, places: Mapping[str, int] | None, prices: Mapping[str, 
         for kind, count in slots.items()
         if count
     }
-    on_cores = plan.rates if plan.device == "cpu" else {}
+    on_cores = plan.rates if plan.device != "cuda" else {}
     rates = {trial.algorithm: on_cores.get(trial.algorithm) or prior("cpu", trial.algorithm) for trial in plan.todo}
     work = jobs(plan.todo, progress, kinds, rates, options.execution)
     course = simulate(Scheduler(("gpu",)), work, slots)

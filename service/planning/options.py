@@ -10,7 +10,7 @@ from service.planning import clock
 from trainables import plugins
 from trainables.errors import UserError, unknown
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "all", "cpu", "cuda")
 KEEP = ("all", "final", "curves")
 HOURS = ("max_hours", "max_core_hours", "max_gpu_hours")
 
@@ -29,6 +29,7 @@ class TrainingOptions:
     gpu_fraction: float = 0.5  # share of a GPU per stack: one evaluates while the other trains; bookkeeping, not isolation
     checkpoint_every: int = 5_000  # updates
     tf32: bool = False
+    pin: bool = False  # with every device: trials that are compared train on one kind
     stalled_after: float | None = None  # seconds of silence after which a worker is ended and its trials are tried again; None: never
     max_hours: float | None = None  # a run ends at a checkpoint when it has taken so long, None: never; so it is with the next three
     max_core_hours: float | None = None  # of the cores that its stacks held

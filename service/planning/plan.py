@@ -151,6 +151,9 @@ def _planned(
     # What is done on other data stays done to `resume`, unless more is to be trained on that dataset: the two would not be comparable.
     at_stake = {trial.dataset for trial in todo} if settings.resumed and not left else {trial.dataset for trial in trials}
     device = devices.local(options.device)
+    if device == "all" and sweep.search:
+        raise UserError(f"sweep {name!r} is a search, which compares what it trains: it takes --device cpu or cuda, not all")
+    shown, device = device, "cpu" if device == "all" else device  # stacks and time are those of the cores alone
     max_concurrent = options.max_concurrent or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     size = options.stack_size or stack_size(device, 0 if sweep.search else len(todo), max_concurrent)
     stacks = pack(todo, size, progress_of(storage, todo), limits(ledger, todo), (device, options.execution))
@@ -163,7 +166,7 @@ def _planned(
     start = pace.start * crowding if training else 0.0
     return Plan(
         name=name, sweep=sweep, settings=settings, trials=trials, state=state,
-        elsewhere={k: s for k, s in elsewhere.items() if k in state}, absent=absent, device=device, stack_size=size,
+        elsewhere={k: s for k, s in elsewhere.items() if k in state}, absent=absent, device=shown, stack_size=size,
         max_concurrent=max_concurrent, stacks=stacks, rates=rates,
         seconds=start + training * crowding, start=start, crowding=crowding,
         left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], data)),

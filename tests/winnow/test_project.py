@@ -63,7 +63,7 @@ def test_settings_are_defaults_that_the_environment_and_the_command_line_beat(pr
         ('[defaults]\nstack_size = "3"', "[defaults] of winnow.toml: stack_size = '3' is no int"),
         ("[defaults]\nstack_size = true", "[defaults] of winnow.toml: stack_size = True is no int"),
         ("[defaults]\nstack_size = 0", "--stack-size 0 is less than 1"),
-        ('[defaults]\ndevice = "tpu"', "no device 'tpu'; there are: auto, cpu, cuda"),
+        ('[defaults]\ndevice = "tpu"', "no device 'tpu'; there are: auto, all, cpu, cuda"),
     ],
 )
 def test_bad_settings_are_one_line(project: Path, winnow: Winnow, text: str, says: str) -> None:

@@ -50,39 +50,41 @@ def stack(seed: int) -> Stack:
 def test_core_hours_are_the_seconds_of_stacks_those_in_training_included(clock: Clock) -> None:
     limits = Limits(TrainingOptions(max_core_hours=2))
     clock.now += 10 * HOUR
-    assert limits.reached("cpu") == "", "waiting costs nothing"
+    assert limits.reached() == "", "waiting costs nothing"
     for seed in (0, 1):
-        limits.started(stack(seed))
+        limits.started(stack(seed), "cpu")
     clock.now += HOUR
-    assert limits.reached("cpu") == "--max-core-hours=2"
+    assert limits.reached() == "--max-core-hours=2"
     limits.ended(stack(0), 1800.0)  # it has trained for half of that time
-    assert limits.reached("cpu") == ""
+    assert limits.reached() == ""
     limits.ended(stack(1), None)  # its worker has died
-    limits.started(stack(1))
+    limits.started(stack(1), "cpu")
     clock.now += 0.5 * HOUR
-    assert limits.reached("cpu") == "--max-core-hours=2"
+    assert limits.reached() == "--max-core-hours=2"
 
 
 def test_gpu_hours_are_shares_of_gpus_and_none_on_cpus(clock: Clock) -> None:
     limits = Limits(TrainingOptions(max_gpu_hours=1, gpu_fraction=0.25))
+    beside = Limits(TrainingOptions(max_gpu_hours=1, gpu_fraction=0.25))
     for seed in range(4):
-        limits.started(stack(seed))
+        limits.started(stack(seed), "cuda")
+        beside.started(stack(seed), "cpu" if seed == 3 else "cuda")
     clock.now += HOUR - 1
-    assert limits.reached("cuda") == ""
+    assert limits.reached() == ""
     clock.now += 1
-    assert (limits.reached("cuda"), limits.reached("cpu")) == ("--max-gpu-hours=1", "")
+    assert (limits.reached(), beside.reached()) == ("--max-gpu-hours=1", ""), "one of the others is on a core"
 
 
 def test_hours_and_the_time_of_day_count_from_the_beginning(clock: Clock) -> None:
     limits = Limits(TrainingOptions(max_hours=0.5))
     clock.now += 1799
-    assert limits.reached("cpu") == ""
+    assert limits.reached() == ""
     clock.now += 1
-    assert limits.reached("cpu") == "--max-hours=0.5"
+    assert limits.reached() == "--max-hours=0.5"
     late = Limits(TrainingOptions(until="07:00+00:00"))
-    assert late.reached("cpu") == ""
+    assert late.reached() == ""
     clock.now += 25 * HOUR
-    assert late.reached("cpu") == "--until=07:00+00:00"
+    assert late.reached() == "--until=07:00+00:00"
 
 
 def test_a_run_at_its_limit_gives_everything_back_and_says_so_everywhere(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.__main__ import main
+from service.planning import devices
 from trainables import project
 
 GRID = ["--set=pruners=snip", "--set=sparsities=0.9,0.95", "--set=seeds=0-9", "--set=updates=200k"]
@@ -41,6 +42,14 @@ def test_more_places_take_less_time_and_the_same_hours(plan: Any) -> None:
 
 def test_this_machines_places_are_the_default(plan: Any) -> None:
     assert plan()["forecast"] == plan("--places=cpu=2")["forecast"]
+
+
+def test_every_device_of_this_machine_is_counted_with_all(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(devices, "gpus_here", lambda: 1)
+    found = plan("--device=all")
+    assert found["device"] == "all"
+    assert found["forecast"] == plan("--device=all", "--places=cpu=6,gpu=1")["forecast"], "a stack on the GPU takes a core, too"
 
 
 def test_hours_of_cores_and_gpus_have_prices_of_the_command_or_of_the_project(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:

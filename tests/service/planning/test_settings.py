@@ -21,6 +21,7 @@ from trainables.errors import UserError
 OTHER = {
     "device": "cpu", "execution": "dense", "stack_size": 3, "max_concurrent": 2, "gpu_fraction": 0.25, "checkpoint_every": 50, "tf32": True,
     "stalled_after": 90.0, "max_hours": 2.0, "max_core_hours": 40.0, "max_gpu_hours": 1.5, "until": "07:00", "keep": "final",
+    "pin": True,
     "imports": ("my_envs",),
 }  # fmt: skip
 SETTINGS = RunSettings(
@@ -122,7 +123,7 @@ def test_what_older_and_newer_code_stored_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"device": "tpu"}, "no device 'tpu'; there are: auto, cpu, cuda"),
+        ({"device": "tpu"}, "no device 'tpu'; there are: auto, all, cpu, cuda"),
         ({"execution": "quick"}, "no execution 'quick'; there are: auto, "),
         ({"stack_size": 0}, "--stack-size 0 is less than 1"),
         ({"max_concurrent": -1}, "--max-concurrent -1 is less than 1"),

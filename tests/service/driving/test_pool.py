@@ -1,0 +1,163 @@
+"""Every device at once: which trials a place of each kind gets, and that a trial goes on where it began."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.driving.driver import Driver
+from service.driving.pool import Pool
+from service.ledger.manifest import Manifest, read_all
+from service.planning import devices
+from service.planning.options import TrainingOptions
+from service.planning.place_costs import Kind
+from service.planning.plan import make_plan
+from service.planning.run_settings import RunSettings
+from service.storage import paths
+from service.terminal.display import Display
+from tests.service.conftest import ROOT, Command
+from trainables.errors import UserError
+
+GRID = ("pruners=dense,snip", "sparsities=0.95", "seeds=0-7", "updates=400000")
+KINDS = {"cpu": Kind(name="cpu", device="cpu", most=4), "gpu": Kind(name="gpu", device="cuda", most=32, share=0.5)}
+
+
+def begin(storage: Path, dataset: str, slots: dict[str, int], **options: Any) -> tuple[Driver, Manifest]:
+    settings = RunSettings(overrides=(f"datasets={dataset}", *GRID), options=TrainingOptions(device="all", **options))
+    plan = make_plan("smoke", settings, storage=storage)
+    assert plan.device == "all"
+    manifest = Manifest(storage, "smoke")
+    driver = Driver(plan, manifest, storage, Display())
+    driver.prepare()
+    driver.begin_on_all(Pool(KINDS, lambda: slots, plan.settings.options, plan.rates))
+    return driver, manifest
+
+
+@pytest.fixture(autouse=True)
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus_here", lambda: 1)
+
+
+def test_a_gpu_gets_the_dense_trials_and_a_core_the_pruned_ones(tmp_path: Path, hopper: str) -> None:
+    driver, manifest = begin(tmp_path, hopper, {"cpu": 16, "gpu": 2})
+    on_core, on_gpu = driver.next("cpu"), driver.next("gpu")
+    assert on_core is not None
+    assert on_gpu is not None
+    assert {trial.pruner for trial in on_core.trials} == {"snip"}
+    assert {trial.pruner for trial in on_gpu.trials} == {"dense"}
+    for stack, kind in ((on_core, "cpu"), (on_gpu, "gpu")):
+        assert {manifest.ledger.entries[trial.key].detail["on"] for trial in stack.trials} == {kind}
+    manifest.close()
+
+
+def test_a_trial_goes_on_on_the_kind_that_it_began_on_and_says_so(tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    driver, manifest = begin(tmp_path, hopper, {"gpu": 2})
+    stack = driver.next("gpu")
+    assert stack is not None
+    for trial in stack.trials:
+        spool = paths.spool(tmp_path, trial.key)
+        spool.parent.mkdir(parents=True, exist_ok=True)
+        spool.write_text(json.dumps({"update": 1000, "kind": "checkpointed", "time": 0}) + "\n")
+    driver.leave()
+    manifest.close()
+    capsys.readouterr()
+    driver, manifest = begin(tmp_path, hopper, {"cpu": 2})
+    began = {trial.key for trial in stack.trials}
+    assert f"go on on the kind of device that they began on: {len(began)} on gpu" in capsys.readouterr().out
+    handed_out = set()
+    while (other := driver.next("cpu")) is not None:
+        handed_out |= {trial.key for trial in other.trials}
+    assert handed_out == {trial.key for trial in driver.plan.trials} - began
+    driver.leave()
+    manifest.close()
+    driver, manifest = begin(tmp_path, hopper, {"cpu": 2, "gpu": 2})
+    again = set()
+    while (other := driver.next("gpu")) is not None:
+        again |= {trial.key for trial in other.trials}
+    assert began <= again
+    manifest.close()
+
+
+def test_trials_whose_kind_is_not_here_are_named_and_not_waited_for(
+    tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_a_trial_goes_on_on_the_kind_that_it_began_on_and_says_so(tmp_path, hopper, capsys)
+    driver, manifest = begin(tmp_path, hopper, {"cpu": 2})
+    assert "trials began on gpu, which is not here" in capsys.readouterr().out
+    while driver.next("cpu") is not None:
+        pass
+    driver._out.clear()
+    assert not driver.busy()
+    assert driver.exit_code() == 1
+    manifest.close()
+
+
+def test_what_is_compared_can_be_pinned_to_one_kind(tmp_path: Path, hopper: str) -> None:
+    driver, manifest = begin(tmp_path, hopper, {"cpu": 16, "gpu": 2}, pin=True)
+    taken = {kind: driver.next(kind) for kind in ("cpu", "gpu")}
+    assert [kind for kind, stack in taken.items() if stack is not None] == ["gpu"], "one dataset and algorithm: all on what is faster"
+    manifest.close()
+
+
+def test_every_device_needs_a_gpu_and_a_grid(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="no GPU for --device all among Ray's resources"):
+        devices.choose("all", 0)
+    assert devices.choose("all", 1) == "all"
+    monkeypatch.setattr(devices, "gpus_here", lambda: 0)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match="no GPU for --device all on this machine"):
+        devices.refuse("all")
+
+
+PROGRAM = """
+import os, sys, time
+from functools import partial
+import ray
+from service.__main__ import main
+from service.driving.session import Session
+from service.planning import devices, place_costs, update_cost
+from trainables.training import memory
+
+ray.init = partial(ray.init, num_gpus=1)  # to Ray, a GPU is a number
+memory.free_bytes = lambda: 10**9
+devices.gpus_here, devices.torch_uses_gpus = lambda: 1, lambda: True
+# Trials as short as these are estimated as if they were long: else the sweep would be over while Ray starts its second worker.
+place_costs.START.update(cpu=0.0, cuda=50.0)
+update_cost.UPDATES_PER_SECOND["cpu", "bc"] = 0.45
+os.sched_getaffinity = lambda pid: {0, 1, 2, 3}  # two stacks on the GPU, and two cores
+started = Session.train
+
+def work(stack, storage, *, device, **options):
+    from trainables.run import run_stack
+    time.sleep(0.3)
+    (storage / "ran").mkdir(exist_ok=True)
+    for trial in stack.trials:
+        (storage / "ran" / trial.key).write_text(device)
+    yield from run_stack(stack, storage, device="cpu", **options)
+
+Session.train = lambda self, listen: started(self, listen, work)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_sweep_on_every_device_through_ray(service: Command, tmp_path: Path) -> None:
+    """Ray's GPU is a number here: what is placed on it trains on the CPU."""
+    arguments = ["run", "smoke", "--device=all", "--set=datasets=test/hopper/random-v0", "--set=pruners=dense,snip", "--set=seeds=0-3"]
+    arguments += ["--set=sparsities=0.95", "--set=updates=60", f"--storage={tmp_path}"]
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    entries = read_all(tmp_path)["smoke"].entries.values()
+    assert {entry.state for entry in entries} == {"done"}
+    on = {entry.trial.key: (entry.detail["on"], entry.detail["device"]) for entry in entries}
+    assert set(on.values()) == {("cpu", "cpu"), ("gpu", "cuda")}
+    for key, (_, device) in on.items():
+        assert (tmp_path / "ran" / key).read_text() == device, "the worker was told the device of its place"
+    dense = Counter(on[entry.trial.key][0] for entry in entries if entry.trial.pruner == "dense")
+    assert dense == {"gpu": 4}
