@@ -54,6 +54,7 @@ class Conductor:
     def idle(self): pass
     def silent(self): return []
     def stalled(self): return []
+    def spent(self): return False
 
 class Listener:
     storage, dataset_hash = Path(sys.argv[2]), ""

@@ -68,6 +68,7 @@ class Conductor:
     def idle(self): pass
     def silent(self): return []
     def stalled(self): return []
+    def spent(self): return False
 
 with cluster.connect(TrainingOptions(device="cuda", gpu_fraction=0.5)) as there:
     fit, slots = there.fit(), there.slots
