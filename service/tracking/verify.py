@@ -14,6 +14,7 @@ from service.ledger.ledger import Entry, Ledger
 from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
+from service.storage.commands import command
 from service.tracking import curve_table
 from service.tracking.comparison import EVALUATIONS, files_of
 from service.tracking.connection import POINTS, RUNS, TrackingError, artifact_store, history, mlflow_errors, redacted
@@ -66,14 +67,15 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
     return found
 
 
-def describe(ledger: Ledger, differing: Sequence[str]) -> str:
+def describe(name: str, ledger: Ledger, differing: Sequence[str], storage: Path) -> str:
     if not differing:
         return f"{len(ledger.entries)} trials: MLflow holds exactly what they wrote"
-    fixes = ["`sync --again` ships everything once more"]
+    again, restore, sync = (command("sync", name, *words, storage=storage) for words in (["--again"], ["--restore"], []))
+    fixes = [f"`{again}` ships everything once more"]
     if any(DELETED in line for line in differing):
-        fixes.append("`sync --restore` brings back what was deleted")
+        fixes.append(f"`{restore}` brings back what was deleted")
     if any(EXCESS in line for line in differing):
-        fixes.append("MLflow cannot delete points: delete such a run there for good (`mlflow gc`), then `sync`")
+        fixes.append(f"MLflow cannot delete points: delete such a run there for good (`mlflow gc`), then `{sync}`")
     return "\n".join([*differing, f"{len(differing)} differences; {'; '.join(fixes)}"])
 
 

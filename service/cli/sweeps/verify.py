@@ -28,7 +28,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     ledger = ledger_of(arguments.sweep, storage)
     with waiting("comparing with MLflow"):
         found = differences(arguments.sweep, ledger, storage, summary.differences)
-    text, value = describe(ledger, found), {"trials": len(ledger.entries), "differences": found}
+    text, value = describe(arguments.sweep, ledger, found, storage), {"trials": len(ledger.entries), "differences": found}
     if arguments.data:
         other = data.differences(ledger, storage)
         text, value = f"{text}\n{data.describe(other)}", value | {"data": other}

@@ -14,8 +14,9 @@ from service.ledger.manifest import Manifest
 from service.planning import estimate
 from service.planning.description import describe
 from service.planning.options import TrainingOptions
-from service.planning.plan import UPDATES_PER_SECOND, Plan, make_plan
+from service.planning.plan import Plan, make_plan
 from service.planning.run_settings import RunSettings
+from service.planning.update_cost import UPDATES_PER_SECOND
 from service.storage import paths
 from service.terminal.display import Display
 from tests.conftest import HOPPER
