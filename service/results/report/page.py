@@ -21,6 +21,7 @@ from service.results.report.svg import swatch
 from service.terminal.labels import method_name
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+LIVE = "; connect-src 'self'"  # of a page that asks its server whether it has been renewed
 OVER = (
     "Normalized scores, seeds drawn within tasks. Rows of one sparsity cover the same tasks: those where each of their methods has every "
     "seed. Tasks of different budgets are not averaged."
@@ -109,6 +110,11 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{escape(name)}</title><style>{style()}</style></head>'
     )
     return f"{head_html}<body>\n{chr(10).join(parts)}\n</body></html>\n"
+
+
+def live(whole: str, version: str) -> str:
+    """A page as it is served while its sweep goes on: it loads itself anew when its server has another version."""
+    return whole.replace(POLICY, POLICY + LIVE, 1).replace("<body>", f"<body data-live='{version}'>", 1)
 
 
 def style() -> str:
