@@ -138,12 +138,13 @@ def test_scancel_ends_a_task_for_good_and_its_trials_are_kept(cluster: Cluster, 
 
 
 @pytest.mark.slow_faults
-def test_a_hundred_trials_with_rays_of_their_own(cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record) -> None:
+@pytest.mark.parametrize("ray", [False, True], ids=["in the driver", "a Ray per task"])
+def test_a_hundred_trials(ray: bool, cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record) -> None:
     storage, undisturbed = fresh(), fresh()
     settings = {"updates": "300", "seeds": "0-49"}
-    assert nursery.run(*arguments(undisturbed, 1000, 10, **settings), faults=QUICK).code == 0
-    faults = (*QUICK, "slow=20", f"work={storage / 'work'}")
-    both = cluster.submit(storage, "--tasks=2", "--stack-size=10", "--checkpoint-every=1000", faults=faults, **settings)
+    assert nursery.run(*arguments(undisturbed, EVERY, 10, **settings), faults=QUICK).code == 0
+    faults = (*QUICK, *(() if ray else ("no_ray",)), "slow=20", f"work={storage / 'work'}")
+    both = cluster.submit(storage, "--tasks=2", "--stack-size=10", faults=faults, **settings)
     for _ in range(3):
         for task, name in zip(both, ("smoke", "smoke.part1"), strict=True):
             requeue(task, storage, name)
@@ -152,5 +153,5 @@ def test_a_hundred_trials_with_rays_of_their_own(cluster: Cluster, nursery: Nurs
     twin = twin_of(undisturbed)
     assert len(twin.states) == 100
     assert check(storage, twin, tracking=None) == []
-    assert redone(storage / "work") == 0, "a worker of Ray's commits as it leaves"
-    record("SLURM's time limit for two tasks, 100 trials", kills=6, redone=0)
+    assert redone(storage / "work") <= (0 if ray else EVERY), "a worker of Ray's commits as it leaves"
+    record("SLURM's time limit for two tasks, 100 trials", kills=6, redone=redone(storage / "work"))
