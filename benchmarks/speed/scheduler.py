@@ -20,8 +20,7 @@ from statistics import mean, median
 from typing import Any
 
 from benchmarks.tables import fill, markdown
-from service.planning.place_costs import Kind, costs, families
-from service.planning.update_cost import prior
+from service.planning.update_cost import Kind, costs, families, prior
 from service.scheduling.costs import Job
 from service.scheduling.scheduler import Placed, Scheduler
 from service.scheduling.simulator import Course, World, bound, simulate

@@ -56,8 +56,8 @@ from ray.tune.execution import class_cache  # noqa: E402
 from service.cluster import workers  # noqa: E402
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
-from service.planning.place_costs import Kind  # noqa: E402
 from service.planning.plan import STACK_SIZE  # noqa: E402
+from service.planning.update_cost import Kind  # noqa: E402
 from service.storage import paths  # noqa: E402
 from service.terminal import signals  # noqa: E402
 from service.terminal.redaction import redact, secret_name  # noqa: E402

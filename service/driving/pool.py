@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.planning.options import TrainingOptions
-from service.planning.place_costs import Kind, costs, families
+from service.planning.update_cost import Kind, costs, families
 from service.scheduling.costs import Job
 from service.scheduling.scheduler import Placed, Scheduler
 from trainables.trial import Stack, Trial, comparison, shape_of, stack_mates

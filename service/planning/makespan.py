@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.planning import devices
-from service.planning.place_costs import Kind, costs, families
 from service.planning.plan import STACK_SIZE, Plan
-from service.planning.update_cost import prior
+from service.planning.update_cost import Kind, costs, families, prior
 from service.scheduling.costs import Job
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.simulator import bound, simulate

@@ -1,9 +1,14 @@
-"""What an update of a trial costs relative to a dense one of its algorithm: for estimates of time, never for results."""
+"""What an update of a trial costs relative to a dense one of its algorithm, and a trial on each kind of place: for estimates of time, never
+for results. No torch."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from service.scheduling.costs import Cost
 from trainables import plugins
 from trainables.trial import BREAK_EVEN, Trial
 from trainables.trial.pruner_traits import traits_of
@@ -13,6 +18,11 @@ FIXED, KEPT = 0.04, 1.1
 # Dense updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
 UPDATES_PER_SECOND = {("cpu", "bc"): 450.0, ("cpu", "td3_bc"): 130.0, ("cpu", "iql"): 95.0}
 OTHERWISE = {"cpu": 30.0, "cuda": 25_000.0}
+# Seconds of an H100 for an update of a stack: of any size, and for each of its members (benchmarks/speed/gpu.json, K = 8 and 128).
+GPU_UPDATE = {"td3_bc": (2.9e-4, 1.74e-5), "iql": (4.3e-4, 2.22e-5)}
+LIKE = "td3_bc"  # an algorithm that was not measured there costs a GPU as much more or less than this one as it does a CPU
+START = {"cpu": 3.0, "cuda": 10.0}  # seconds of a stack besides updates: a worker's start, data, recording, the final episodes
+SLICES = 7  # of a GPU that MIG divides; 3g is three of them
 
 
 def price(trial: Trial, device: str, execution: str = "auto") -> float:
@@ -30,3 +40,46 @@ def price(trial: Trial, device: str, execution: str = "auto") -> float:
 def prior(device: str, algorithm: str) -> float:
     """Dense updates per second of a stack, before this storage has measured any."""
     return UPDATES_PER_SECOND.get((device, algorithm), OTHERWISE[device])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of place: `cpu`, or a GPU's model. Trials keep to one kind, since each rounds in its own way.
+
+    `share`: of a GPU, for each stack on it. `most`: trials of a stack at most."""
+
+    name: str
+    device: str
+    most: int
+    share: float = 1.0
+
+    @property
+    def part(self) -> float:
+        """How much of a whole GPU it is, by its name: 3/7 of `H100 80GB HBM3 MIG 3g.40gb`."""
+        found = re.search(r"\bMIG (\d)g\.", self.name)
+        return int(found[1]) / SLICES if found else 1.0
+
+
+def costs(trial: Trial, updates: int, kinds: Mapping[str, Kind], rates: Mapping[str, float], execution: str) -> dict[str, Cost]:
+    """What `updates` of a trial cost on each kind; `rates`: dense updates per second on a core, by algorithm."""
+    found = {}
+    for name, kind in kinds.items():
+        if kind.device == "cpu":
+            fixed, each = 0.0, price(trial, "cpu", execution) / rates[trial.algorithm]
+        else:
+            fixed, each = GPU_UPDATE.get(trial.algorithm) or _like_another(rates[trial.algorithm])
+            each /= kind.share * kind.part
+        found[name] = Cost(START[kind.device] + updates * fixed, updates * each, kind.most)
+    return found
+
+
+def _like_another(rate: float) -> tuple[float, float]:
+    """Of an algorithm that was not measured on a GPU, from its rate on a core."""
+    fixed, each = GPU_UPDATE[LIKE]
+    ratio = UPDATES_PER_SECOND["cpu", LIKE] / rate
+    return fixed * ratio, each * ratio
+
+
+def families(trial: Trial) -> tuple[str, ...]:
+    """What trials agree on whose measurements correct each other's estimates, from the widest to the closest."""
+    return trial.algorithm, f"{trial.algorithm} {trial.sparsity:g}"

@@ -16,9 +16,9 @@ from service.driving.pool import Pool
 from service.ledger.manifest import Manifest, read_all
 from service.planning import devices
 from service.planning.options import TrainingOptions
-from service.planning.place_costs import Kind
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
+from service.planning.update_cost import Kind
 from service.storage import paths
 from service.terminal.display import Display
 from tests.service.conftest import ROOT, Command
@@ -121,14 +121,14 @@ from functools import partial
 import ray
 from service.__main__ import main
 from service.driving.session import Session
-from service.planning import devices, place_costs, update_cost
+from service.planning import devices, update_cost
 from trainables.training import memory
 
 ray.init = partial(ray.init, num_gpus=1)  # to Ray, a GPU is a number
 memory.free_bytes = lambda: 10**9
 devices.gpus_here, devices.torch_uses_gpus = lambda: 1, lambda: True
 # Trials as short as these are estimated as if they were long: else the sweep would be over while Ray starts its second worker.
-place_costs.START.update(cpu=0.0, cuda=50.0)
+update_cost.START.update(cpu=0.0, cuda=50.0)
 update_cost.UPDATES_PER_SECOND["cpu", "bc"] = 0.45
 os.sched_getaffinity = lambda pid: {0, 1, 2, 3}  # two stacks on the GPU, and two cores
 started = Session.train
