@@ -15,11 +15,11 @@ from typing import Any
 
 from search_spaces.sweep import expand, load_sweep, override
 from service.cluster import sent
-from service.planning import clock
 from service.planning.description import limits
 from service.planning.provenance import PACKAGES, ROOT, names_of_ours, revision
 from service.planning.run_settings import RunSettings
 from service.planning.submitter import JOB, VARIABLE, this_process
+from service.terminal import clock
 from service.terminal.redaction import holds_secret, redact
 from service.terminal.waiting import waiting
 from trainables import project

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from search_spaces.sweep import expand, load_sweep, override
 from service.cluster.job import environment, refuse_secrets
-from service.planning import clock
 from service.planning.provenance import ROOT
 from service.planning.run_settings import RunSettings
+from service.terminal import clock
 from service.terminal.redaction import holds_secret, redact
 from trainables import project
 from trainables.errors import UserError

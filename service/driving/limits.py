@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from service.planning import clock
 from service.planning.options import HOURS, TrainingOptions, flag
+from service.terminal import clock
 from trainables.trial import Stack
 
 PER_HOUR = 3600.0

@@ -9,9 +9,9 @@ from typing import Any
 
 from search_spaces.sweep.ranges import Range
 from search_spaces.sweep.sweep import VARIED, Sweep
-from service.planning import clock
 from service.planning.options import HOURS, TrainingOptions
 from service.planning.plan import Plan
+from service.terminal import clock
 from service.terminal.words import duration
 from trainables.datasets import local
 from trainables.trial import PLURALS

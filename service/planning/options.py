@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from service.planning import clock
+from service.terminal import clock
 from trainables import plugins
 from trainables.errors import UserError, unknown
 

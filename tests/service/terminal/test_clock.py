@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from service.planning import clock
 from service.planning.description import limits
 from service.planning.options import TrainingOptions
+from service.terminal import clock
 from trainables.errors import UserError
 
 
