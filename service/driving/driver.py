@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,18 +16,19 @@ from service.driving.keep import Keep
 from service.driving.limits import LimitReachedError, Limits
 from service.driving.live_line import Progress
 from service.driving.pool import Pool
+from service.driving.queue import Queue, Waiting
 from service.driving.silence import Silence
 from service.ledger import stop_requests
 from service.ledger.ledger import LIMIT, TERMINAL
 from service.ledger.manifest import Manifest
 from service.planning import estimate
-from service.planning.packing import pack, retry
+from service.planning.packing import retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.planning.update_cost import price
 from service.spool import lines, scores
 from service.storage import paths
 from trainables.errors import UserError
-from trainables.trial import Stack, Trial, shape_of
+from trainables.trial import Stack, Trial
 
 if TYPE_CHECKING:
     from service.search.studies import Adaptive
@@ -65,7 +66,6 @@ class Driver:
         self._trials = {trial.key: trial for trial in plan.trials}
         self._todo = {trial.key: trial for trial in plan.todo}
         self._progress, self._silence = Progress({}), Silence(storage, plan.name, screen, self._options.stalled_after, tell)
-        self._ready: deque[Stack] = deque()
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
         self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
         self._keep = Keep(storage, self._options.keep)
@@ -78,10 +78,8 @@ class Driver:
         self.first_update = math.inf  # when any trial had first got further than it was before, by time.monotonic
         self.measured: dict[str, list[float]] = {}  # dense updates per second of the stacks that are done, by algorithm
         self._left: dict[str, dict[str, int]] = {}  # of the trials whose workers have left: `update` they reached, and the one `kept`
-        self.device = plan.device
-        self._fit: Callable[[Trial], int] | None = None
-        self._stack_size = plan.stack_size
-        self._pool: Pool | None = None
+        self.device, self._at_once = plan.device, plan.stack_size  # how many trials a search suggests at once
+        self._queue: Waiting = Queue(plan.device, self._options, plan.stack_size)
 
     def prepare(self) -> None:
         """Bring the manifest up to the plan: new trials, those that another sweep has done, and those to try again.
@@ -114,18 +112,19 @@ class Driver:
         """The cluster is known: make stacks of all that the plan has to do, of which `max_concurrent` train at a time.
 
         `fit` returns how many trials like the given one fit into a stack's share of the device's memory."""
-        self.device, self._fit = device, fit
+        # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
+        size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
+        self.device, self._queue = device, (queue := Queue(device, self._options, size, fit))
+        self._at_once = size
         self._silence.forget()
         self._expect(self._todo)
-        # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
-        self._stack_size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
         self._pack(self._todo.values())
         # Drivers that start at once on the same stacks would meet at each of them: a part begins somewhere else.
-        self._ready.rotate(-int(len(self._ready) * (self.plan.part * GOLDEN % 1)))
+        queue.rotate(self.plan.part * GOLDEN % 1)
 
     def begin_on_all(self, pool: Pool) -> None:
         """The cluster is known, and its places are of several kinds: `pool` decides what trains where."""
-        self._pool, self.device = pool, "all"
+        self._queue, self.device = pool, "all"
         self._silence.forget()
         self._expect(self._todo)
         if self._options.pin:
@@ -147,9 +146,9 @@ class Driver:
         return {key: kind for key, kind in kinds if kind}
 
     def _take(self, kind: str) -> Stack | None:
-        if self._pool is not None:
-            return self._pool.take(kind, time.monotonic())
-        return self._ready.popleft() if self._ready or self._suggest() else None
+        if not len(self._queue):
+            self._suggest()
+        return self._queue.take(kind, time.monotonic())
 
     def next(self, kind: str = "") -> Stack | None:
         """The stack to train now, on a place of a kind where there are several; None where there is none, for now (`busy`) or for good."""
@@ -162,8 +161,7 @@ class Driver:
             self._look_elsewhere(now)
         while (stack := self._take(kind)) is not None:
             if done := self._elsewhere.done_by_parts(trial.key for trial in stack.trials):
-                if self._pool is not None:
-                    self._pool.ended(stack, False, time.monotonic())
+                self._queue.ended(stack, False, time.monotonic())
                 self._take_over(done)
                 self._pack(trial for trial in stack.trials if trial.key not in done)
                 continue
@@ -175,8 +173,8 @@ class Driver:
                 self._pack(trial for trial in stack.trials if trial.key not in asked)
                 continue
             self._manifest.plan(stack.trials)
-            on = {"on": kind} if self._pool is not None else {}
-            self._manifest.record("leased", {trial.key: {"size": len(stack), **on} for trial in stack.trials})
+            place = self._queue.place_of(stack)
+            self._manifest.record("leased", {trial.key: {"size": len(stack), **place} for trial in stack.trials})
             # They may have looked before that and recorded after it. Of two that see each other now, both leave it and look again later.
             if theirs := self._elsewhere.training(trial.key for trial in stack.trials):
                 self._leave_to_others(stack, theirs)
@@ -187,23 +185,21 @@ class Driver:
 
     def busy(self) -> bool:
         """Whether there may be more to do later. A part does not wait for what others train: the sweep's own driver does."""
-        waits = self._ready or self._pool  # which is as long as it has trials for places that there are
-        return bool(self._out or self._again or waits or (self.waits_for and not self.plan.part))
+        return bool(self._out or self._again or len(self._queue) or (self.waits_for and not self.plan.part))
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
-        self._limits.started(stack, self.device if self._pool is None else self._pool.device_of(stack))
+        self._limits.started(stack, self._queue.device_of(stack))
         self._silence.started(stack, now)
-        if self._pool is not None:
-            self._pool.started(stack, self._from.get(stack.lead.key, 0), now)
+        self._queue.started(stack, self._from.get(stack.lead.key, 0), now)
         for trial in stack.trials:
             self._progress.start(trial.key, self._from.get(trial.key, 0), now)
 
     def reported(self, stack: Stack, news: Mapping[str, Any]) -> None:
         now = time.monotonic()
         self._silence.news(stack, now)
-        if self._pool is not None and "update" in news:
-            self._pool.reached(stack, news["update"], now)
+        if "update" in news:
+            self._queue.reached(stack, news["update"], now)
         for trial in stack.trials:
             if "update" in news:
                 self._progress.at(trial.key, news["update"], now)
@@ -245,8 +241,7 @@ class Driver:
                 events.append((trial.key, "done", self._done(trial, stack, end)))
         self._manifest.record_all(events)
         self._keep.done([key for key, state, _ in events if state == "done"])
-        if self._pool is not None:
-            self._pool.ended(stack, all(state == "done" for _, state, _ in events), time.monotonic())
+        self._queue.ended(stack, all(state == "done" for _, state, _ in events), time.monotonic())
         self._tell(stack, events)
         self._out -= {trial.key for trial in stack.trials}
         if self._adaptive:
@@ -281,8 +276,7 @@ class Driver:
 
     def _leave_to_others(self, stack: Stack, theirs: Mapping[str, str]) -> None:
         """Wait for what other sweeps train, and make another stack of the rest."""
-        if self._pool is not None:
-            self._pool.ended(stack, False, time.monotonic())
+        self._queue.ended(stack, False, time.monotonic())
         leased = [trial.key for trial in stack.trials if self._manifest.ledger.state(trial.key) == "leased"]
         self._manifest.record("planned", {key: {"reason": "elsewhere"} for key in leased})
         for name in dict.fromkeys(theirs.values()):
@@ -355,10 +349,10 @@ class Driver:
             entries = [entry for entry in entries if not entry.infeasible]
         return 0 if all(entry.state in well for entry in entries) else 1
 
-    def _suggest(self) -> bool:
-        """Make stacks of suggestions, of which one round fills a stack; False where there are no more."""
-        while self._adaptive and not self._ready and self._adaptive.left:
-            made = self._adaptive.ask(math.ceil(self._stack_size / len(self.plan.sweep.seeds)))
+    def _suggest(self) -> None:
+        """Make stacks of suggestions, as far as there are any, of which one round fills a stack."""
+        while self._adaptive and not len(self._queue) and self._adaptive.left:
+            made = self._adaptive.ask(math.ceil(self._at_once / len(self.plan.sweep.seeds)))
             ledger = self._manifest.ledger
             new = {trial.key: (trial, each) for each in made for trial in each.trials if trial.key not in ledger.entries}
             self._manifest.record("planned", {key: {"trial": trial.to_json(), **each.detail()} for key, (trial, each) in new.items()})
@@ -371,7 +365,6 @@ class Driver:
             self._todo |= todo
             self._expect(todo)
             self._pack(todo.values())
-        return bool(self._ready)
 
     def _hear(self, stack: Stack) -> None:
         """Ask the search which members the newest scores of a stack stop, and which others with the same settings.
@@ -412,16 +405,7 @@ class Driver:
         todo = list(trials)
         progress = progress_of(self._storage, todo)
         self._from |= progress
-        if self._pool is not None:
-            self._pool.add(todo, progress, limits(self._manifest.ledger, todo), self._began_on([trial.key for trial in todo]))
-            return
-        size, held = self._stack_size, limits(self._manifest.ledger, todo)
-        if self._fit and not self._options.stack_size:
-            fits = {shape_of(trial): trial for trial in todo}
-            room = {shape: self._fit(trial) for shape, trial in fits.items()}
-            size = max(room.values(), default=size)
-            held = {trial.key: min(room[shape_of(trial)], held.get(trial.key, size)) for trial in todo}
-        self._ready += pack(todo, size, progress, held, (self.device, self._options.execution))
+        self._queue.add(todo, progress, limits(self._manifest.ledger, todo), self._began_on([trial.key for trial in todo]))
 
     def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
         """The failure, and with it, so that no crash comes between, the next try where there is one."""
@@ -440,13 +424,11 @@ class Driver:
 
     def _done(self, trial: Trial, stack: Stack, end: Mapping[str, Any]) -> Mapping[str, Any]:
         trained = (trial.updates - self._from.get(trial.key, 0)) * len(stack)
-        device = (
-            {"device": self._pool.device_of(stack), "on": self._pool.kind_of(stack)} if self._pool is not None else {"device": self.device}
-        )
+        device = {"device": self._queue.device_of(stack), **self._queue.place_of(stack)}
         rate = {"updates_per_second": round(trained / end["seconds"], 1)} if trained and end["seconds"] > 0 else {}
         if rate:
             rate["crowding"] = round(estimate.crowding(), 2)
-            if end["seconds"] >= estimate.LONG and not trial.hyper and self._pool is None:
+            if end["seconds"] >= estimate.LONG and not trial.hyper and "on" not in device:
                 dense = rate["updates_per_second"] * price(trial, self.device, end["execution"])
                 self.measured.setdefault(trial.algorithm, []).append(dense)
         return {**device, "execution": end["execution"], "seconds": end["seconds"], **rate}

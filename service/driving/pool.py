@@ -97,11 +97,11 @@ class Pool:
     def _there(self) -> dict[str, int]:
         return {kind: count for kind, count in self._slots().items() if count}
 
-    def kind_of(self, stack: Stack) -> str:
-        return self._placed[stack.lead.key][0].kind
+    def place_of(self, stack: Stack) -> dict[str, str]:
+        return {"on": self._placed[stack.lead.key][0].kind}
 
     def device_of(self, stack: Stack) -> str:
-        return self._kinds[self.kind_of(stack)].device
+        return self._kinds[self.place_of(stack)["on"]].device
 
     def started(self, stack: Stack, begins_at: int, now: float) -> None:
         """A worker has the stack, which continues from update `begins_at`."""

@@ -44,7 +44,7 @@ class Network:
         self.parameters = flat.masked_fill(mask == 0, 0)
         self.gradient = torch.zeros_like(self.parameters)
         self.collected = list(spec.views(self.gradient).values())
-        self.masked = bool((mask[:, : spec.used] == 0).any())
+        self.masked = not mask.is_cpu or bool((mask[:, : spec.used] == 0).any())  # a GPU would have to be waited for
         views = {name: view.detach().requires_grad_() for name, view in spec.views(self.parameters).items()}
         self.leaves = list(views.values())
         self.extra = {name: views[name] for name in spec.extra}

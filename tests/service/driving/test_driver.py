@@ -187,7 +187,7 @@ def test_failures_that_keep_coming_are_tried_again_later_and_later(tmp_path: Pat
             assert driver.busy()
             clock[0] += 1
         pauses.append(clock[0] - began)
-        driver._ready.appendleft(stack)
+        driver._queue.stacks.appendleft(stack)  # type: ignore[attr-defined]
     journal.close()
     assert pauses == [0, 4, 8, 16, 32]
 

@@ -222,10 +222,10 @@ def test_status_tells_who_runs_it_and_the_age_of_reports(driver, tmp_path: Path,
     assert main(["status", "smoke", "--storage", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["driver"] == lease.holder(tmp_path, "smoke")["owner"]
-    assert told["counts"] == {"interrupted": 1, "planned": 3}
+    assert told["counts"] == {"running": 1, "planned": 3}
     row = told["trials"][0]
     assert {n: row[n] for n in ("key", "state", "stack", "update", "rate")} == {
-        "key": trial.key, "state": "leased", "stack": 1, "update": 60, "rate": 41.5,
+        "key": trial.key, "state": "running", "stack": 1, "update": 60, "rate": 41.5,
     }  # fmt: skip
     assert row["age"] >= 60
     main(["status", "smoke", "--storage", str(tmp_path)])
