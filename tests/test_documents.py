@@ -78,7 +78,7 @@ def test_all_pages_are_checked() -> None:
     ("command", "problem"),
     [
         ("winnow run nothing", "no sweep nothing"),
-        ("winnow run quickstart --set seed=1", "no override 'seed'"),
+        ("winnow run quickstart --set sede=1", "no override 'sede'"),
         ("winnow fly quickstart", "invalid choice: 'fly'"),
         ("ray job submit --working-dir . -- python -m service run nothing", "no sweep nothing"),
         ("python -m trainables --dataset", "expected one argument"),

@@ -9,7 +9,7 @@ from search_spaces.sweep.ranges import Search
 from search_spaces.sweep.sweep import ALL_RATES, AXES, VARIED, Sweep
 from trainables import plugins
 from trainables.datasets import local
-from trainables.trial import CHOICES, MAPPINGS, TRAINING_CHOICES
+from trainables.trial import CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES
 from trainables.trial.protocols import PROTOCOLS
 
 NAMES = {  # of the values in a field of MAPPINGS, by plug-in
@@ -78,4 +78,4 @@ def _default(name: str) -> Any:
 
 
 def _kind(name: str) -> str:
-    return AXES[name].__name__ if name in AXES else type(_default(name)).__name__
+    return AXES[name].__name__ if name in AXES else type(REWARDS.get(name, _default(name))).__name__

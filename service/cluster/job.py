@@ -37,6 +37,7 @@ HANDED_ON = (
 )  # fmt: skip
 SHOWN = "which Ray's page would show"
 HOSTS = "the cluster's environment"
+CHATTY = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")  # Ray sets a level of its own for each
 TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
 
@@ -140,7 +141,8 @@ def next_id(name: str, taken: Sequence[str]) -> str:
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # else it tells each file of ignored names that it reads
+    for name in CHATTY:  # else they tell each file of ignored names that is read, and each package that is sent
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Ray would prefer these to the address that it is given.
     hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:

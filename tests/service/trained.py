@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.ledger.manifest import Manifest
+from service.results.summary import Summary
 from service.spool.writer import StackSpool
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper
@@ -37,5 +38,6 @@ def ship(storage: Path, sweep: str) -> Tracking:
     from service.inspection.status import ledger_of
 
     tracking = Tracking(storage)
-    Shipper(storage, sweep, ledger_of(sweep, storage), tracking).ship()
+    ledger = ledger_of(sweep, storage)
+    Shipper(storage, sweep, ledger, tracking, summary=Summary(ledger, tracking)).ship()
     return tracking

@@ -92,6 +92,7 @@ def changed(name: str, *values: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ([], ["dataset is empty"]),
         (changed("--pruner", "snap"), ["'snap'", *plugins.names("pruners")]),
         (changed("--algorithm", "td4"), ["'td4'", *plugins.names("algorithms")]),
         (changed("--dataset", "winnow/hopper/nowhere-v0"), ["'winnow/hopper/nowhere-v0'", HOPPER]),
@@ -132,7 +133,7 @@ def test_every_option_says_what_it_is_for() -> None:
     assert [action.dest for action in parser()._actions if not action.help] == []
 
 
-@pytest.mark.parametrize("arguments", [changed("--sparsity", "much"), [*GOOD, "--sparsety", "1"], []])
+@pytest.mark.parametrize("arguments", [changed("--sparsity", "much"), [*GOOD, "--sparsety", "1"]])
 def test_arguments_that_cannot_be_read_are_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -32,7 +32,7 @@ assert len(cells) == 6 and cells.n.sum() == 7
 assert winnow.load_policy(f"storage/trials/{key}")([0.0] * 11).shape == (3,)
 for call, says in (
     (lambda: winnow.plan("frist"), "no sweep 'frist'"),
-    (lambda: winnow.plan("first", {"seed": 1}), "no override 'seed'"),
+    (lambda: winnow.plan("first", {"sede": 1}), "no override 'sede'"),
     (lambda: winnow.plan("first", devise="cpu"), "no option 'devise'; there are: checkpoint_every, device,"),
     (lambda: winnow.plan("first", device="tpu"), "no device 'tpu'"),
     (lambda: winnow.trials("smoke"), "no sweep in"),

@@ -25,7 +25,7 @@ def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("seed=0", r"no override 'seed'; there are: datasets, .*seeds, .*updates, .*hyper\.<name>"),
+        ("sede=0", r"no override 'sede'; there are: datasets, .*seeds, .*updates, .*hyper\.<name>"),
         ("hyper=1", "no override 'hyper'"),
         ("seeds", "not of the form name=value"),
         ("seeds=a", "seeds 'a' is not an integer"),

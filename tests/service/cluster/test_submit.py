@@ -125,9 +125,9 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
     assert len(again.stdout.splitlines()) == 3
 
 
-def test_a_limit_is_no_failure_of_rays_job(head: str, service: Command, storage: Path) -> None:
+def test_a_limit_is_no_failure_of_rays_job(head: str, service: Command, tmp_path: Path) -> None:
     long = ("--set=datasets=test/hopper/random-v0", "--set=pruners=dense", "--set=seeds=8", "--set=updates=1000000", "--device=cpu")
-    submitted = service("submit", "smoke", *long, "--max-core-hours=1e-9", "--until=23:59", "--address", head)
+    submitted = service("submit", "smoke", *long, "--max-core-hours=1e-9", "--until=23:59", "--address", head, WINNOW_STORAGE=str(tmp_path))
     assert submitted.returncode == 0, submitted.stderr
     (limits,) = [line for line in submitted.stdout.splitlines() if line.startswith("limits: ")]
     assert re.fullmatch(r"limits: until 23:59[+-]\d\d:\d\d to(day|morrow), in .*; 1e-09 core-hours", limits)

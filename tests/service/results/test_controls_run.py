@@ -100,7 +100,7 @@ def test_a_run_ends_well_also_where_mlflow_goes_away_at_its_end(
     monkeypatch.setattr("service.driving.session.show", away)
     session = Session.__new__(Session)
     monkeypatch.setattr(session, "_check_lease", lambda: None, raising=False)
-    session.driver = SimpleNamespace(last_line=lambda: None)  # type: ignore[assignment]
+    session.driver = SimpleNamespace(last_line=lambda: None, shipped=lambda: None)  # type: ignore[assignment]
     session._shipping = SimpleNamespace(finish=lambda *_, **__: True, trouble="", left_alone=())  # type: ignore[assignment]
     trials = expand(load_sweep("smoke"))
     session._plan = SimpleNamespace(name="smoke", part="", trials=trials, settings=RunSettings())  # type: ignore[assignment]

@@ -61,7 +61,7 @@ def masks_of(**options: object) -> Mask:
     return prune(world.agent, world.stack, world.data.draw)["critic"]
 
 
-@pytest.mark.parametrize("pruner", ["snip", "grasp", "random_erk", "magnitude", "force", "synflow"])
+@pytest.mark.parametrize("pruner", ["snip", "grasp", "magnitude", "force", "synflow"])
 def test_any_saliency_fills_a_structure(pruner: str) -> None:
     if pruner == "synflow":
         with pytest.raises(UserError, match="structure '2:4' has no effect on pruner 'synflow'"):
