@@ -94,6 +94,9 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self.epoch = 0
         self.owner = ""
+        self.first: dict[str, Trial] = {}  # what the first run planned, by key, also where it was forgotten since
+        self._first_epoch = 0
+        self._passed = 0  # events of trials that were forgotten, and those that say so
         self.forgotten: set[str] = set()  # keys of trials whose removal has begun and that were not planned again
         self.limit = ""  # that ended the newest run, e.g. `--max-hours=2`; empty where none did
         self.settings: Mapping[str, Any] = {}  # of the newest run; empty where older code wrote the journal
@@ -105,7 +108,8 @@ class Ledger:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
         if event.state == "opened":
             self.epoch, self.owner = event.epoch, str(event.detail.get("owner", "?"))
-            self._forget(event.detail.get("forgotten", ()))
+            if "forgotten" in event.detail:
+                self._forget(event.detail["forgotten"])
             self.settings, self.limit = event.detail.get("settings", {}), str(event.detail.get("limit", ""))
             if "by" in event.detail:
                 self.by[event.epoch] = event.detail["by"]
@@ -117,12 +121,23 @@ class Ledger:
         if entry is None:
             entry = self.entries[event.key] = Entry(Trial.from_json(event.detail["trial"]))
             self.forgotten.discard(event.key)
+            if not self.first:
+                self._first_epoch = event.epoch
+            if event.epoch == self._first_epoch:
+                self.first.setdefault(event.key, entry.trial)
         entry.events.append(event)
 
     def _forget(self, keys: Iterable[str]) -> None:
+        self._passed += 1
         for key in keys:
-            self.entries.pop(key, None)
+            if entry := self.entries.pop(key, None):
+                self._passed += len(entry.events)
             self.forgotten.add(key)
+
+    @property
+    def length(self) -> int:
+        """How many events there have been, which only grows."""
+        return self._passed + sum(len(entry.events) for entry in list(self.entries.values()))
 
     def undo(self, event: Event) -> None:
         """Undo the last `apply`, of `event`, which must belong to a trial."""
@@ -130,6 +145,7 @@ class Ledger:
         entry.events.pop()
         if not entry.events:
             del self.entries[event.key]
+            self.first.pop(event.key, None)
 
     def state(self, key: str) -> str:
         """`""` for a trial that was never planned."""

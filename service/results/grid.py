@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from service.ledger.ledger import Entry, Ledger
+from service.ledger.ledger import Ledger
 from trainables.trial import MAPPINGS, Trial
 
 AXES = ("dataset", "algorithm", "pruner", "sparsity", "seed", "updates")  # shown also where all trials share the value
@@ -24,8 +24,7 @@ def params_of(ledger: Ledger) -> dict[str, str]:
     entries = list(ledger.entries.values())
     if not entries or any("study" in entry.events[0].detail for entry in entries):
         return {}
-    first = min(map(_epoch, entries))
-    return grid_of(entry.trial for entry in entries if _epoch(entry) == first)
+    return grid_of(ledger.first.values())
 
 
 def tags_of(ledger: Ledger) -> dict[str, str]:
@@ -52,10 +51,6 @@ def shown(values: Sequence[Any]) -> str:
     end = f", ... ({len(values):,} values)"
     cut = text[: LENGTH - len(end)]
     return (cut.rpartition(", ")[0] or cut) + end
-
-
-def _epoch(entry: Entry) -> int:
-    return entry.events[0].epoch
 
 
 def _settings(trial: Trial) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Summary:
         shown, (params, tags, metrics) = self._shown, _wanted(self._ledger, self._rows)
         before = {name.removeprefix(METRIC): math.nan for name in shown if name.startswith(OF_CELLS)}
         metrics = {**before, **metrics}  # MLflow forgets no metric: a mean that is no more is nan
-        step, now = sum(len(entry.events) for entry in list(self._ledger.entries.values())), int(1000 * time.time())
+        step, now = self._ledger.length, int(1000 * time.time())
         self._tracking.log(
             parent,
             [(name, value, now, step) for name, value in metrics.items() if shown.get(METRIC + name) != repr(value)],

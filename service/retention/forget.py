@@ -19,6 +19,7 @@ from service.ledger import lease, manifest
 from service.ledger.heartbeat import Heartbeat
 from service.ledger.ledger import Ledger
 from service.ledger.manifest import Manifest
+from service.results.summary import Summary
 from service.retention import room
 from service.retention.room import Sizes
 from service.retention.runs import AT_ONCE, Removal, folder_of, parent_of
@@ -111,7 +112,8 @@ def forget(chosen: Chosen, tracking: Removal, storage: Path) -> None:
             removal.remove_sweep(storage, name)
             removal.remove_bookkeeping(storage, name)
         elif tracking.sweep_runs_of(name):
-            Shipper(storage, name, journal.ledger, tracking).ship()  # the plan and the curves on the sweep's run
+            # What the sweep's run says of all its trials: the plan, curves, means.
+            Shipper(storage, name, journal.ledger, tracking, summary=Summary(journal.ledger, tracking)).ship()
     except SupersededError as error:
         raise UserError(f"sweep {name!r} is not forgotten: {error}; `forget` again finishes it") from None
     finally:

@@ -17,10 +17,11 @@ from service.ledger.ledger import replay
 from service.ledger.manifest import Manifest
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
+from service.results.grid import params_of, tags_of
 from service.retention.forget import age
 from service.retention.runs import Removal
 from service.storage import paths
-from tests.service.trained import ship, train
+from tests.service.trained import train
 from trainables.errors import UserError
 from trainables.trial import Trial
 
@@ -48,8 +49,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Path:
         with_another.record("done", {third.key: {"sweep": "smoke"}})
         with_another.close()
         train(made, OTHER, [fourth])
-        ship(made, "smoke")
-        ship(made, OTHER)
+        for sweep in ("smoke", OTHER):
+            assert main(["sync", sweep, f"--storage={made}"]) == 0
     shutil.copytree(made, made.with_name("kept"))
     return made
 
@@ -127,7 +128,7 @@ def test_what_no_other_sweep_uses_is_gone_for_good_and_the_rest_is_whole(storage
 def test_a_sweep_that_is_forgotten_and_run_again_starts_afresh(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forget(storage, "smoke", OTHER, "--yes")
     train(storage, "smoke", trials(storage)[:1])
-    ship(storage, "smoke")
+    assert main(["sync", "smoke", f"--storage={storage}"]) == 0
     assert main(["verify", "smoke", f"--storage={storage}"]) == 0, capsys.readouterr().out
     assert rows(storage)["runs"] == 2
 
@@ -141,7 +142,7 @@ def test_failed_trials_go_and_their_sweep_stays(storage: Path, capsys: pytest.Ca
     journal.close()
     paths.trial(storage, fifth.key).mkdir()
     (paths.trial(storage, fifth.key) / "spool.jsonl").touch()
-    ship(storage, "smoke")
+    assert main(["sync", "smoke", f"--storage={storage}"]) == 0
     before = rows(storage)["runs"]
     forget(storage, "--failed", "--older-than=1h", "--yes")
     assert fifth.key in keys(storage), "it is not as old as that"
@@ -152,6 +153,23 @@ def test_failed_trials_go_and_their_sweep_stays(storage: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert main(["verify", "smoke", f"--storage={storage}"]) == 0, capsys.readouterr().out
     assert len(manifest.read(storage, "smoke").entries) == 3
+
+
+def test_the_params_of_the_sweeps_run_stay_what_the_first_run_planned(tmp_path: Path, hopper: str) -> None:
+    """MLflow's cannot change, so `verify` has to expect them, also where all of one pruner's trials have failed and are forgotten."""
+    journal = Manifest(tmp_path, "smoke")
+    journal.plan(found := trials(tmp_path))
+    planned, events = params_of(journal.ledger), journal.ledger.length
+    pruned = [trial for trial in found if trial.pruner == "snip"]
+    journal.forget([trial.key for trial in pruned], everything=False)
+    assert (params_of(journal.ledger), tags_of(journal.ledger)["winnow.grid.pruner"]) == (planned, "dense")
+    assert journal.ledger.length > events, "what is logged from now on is newer than what was logged before"
+    journal.close()
+    again = Manifest(tmp_path, "smoke")
+    again.plan(pruned)
+    again.close()
+    ledger = manifest.read(tmp_path, "smoke")
+    assert (params_of(ledger), len(ledger.entries), ledger.forgotten) == (planned, 4, set())
 
 
 def test_a_sweep_is_as_old_as_its_last_change(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
