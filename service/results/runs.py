@@ -107,11 +107,14 @@ def runs_of(trials: Iterable[Trial], rows: Mapping[str, RunRow]) -> list[Run]:
     """A run per trial, in the order of the trials, whether or not `rows` (by trial key) has it. Comparable runs share one metric and one
     version of their dataset; of a trial that was trained on another version, too, only the run on that one is left."""
     trials, comparable = list(trials), dict[str, list[Trial]]()
-    for trial in trials:
-        comparable.setdefault(comparison(trial), []).extend([trial] if trial.key in rows else [])
+    groups = [comparison(trial) for trial in trials]
+    for group, trial in zip(groups, trials, strict=True):
+        comparable.setdefault(group, []).extend([trial] if trial.key in rows else [])
     metrics = {group: metric_of(rows[trial.key] for trial in own) for group, own in comparable.items()}
     versions = {group: _version(own, rows) for group, own in comparable.items()}
-    runs = [_run(trial, rows.get(trial.key), metrics[comparison(trial)], versions[comparison(trial)]) for trial in trials]
+    runs = [_run(trial, rows.get(trial.key), metrics[group], versions[group]) for group, trial in zip(groups, trials, strict=True)]
+    if not any(run.apart for run in runs):
+        return runs
     there = {replace(run.trial, data="").key for run in runs if not run.apart}
     return [run for run in runs if not (run.apart and replace(run.trial, data="").key in there)]
 

@@ -91,12 +91,12 @@ class Tracking(Experiment):
     def held(self, keys: Iterable[str]) -> dict[str, Any]:
         """All runs of trials, deleted ones included, by their id: what MLflow holds of them, in a request per 1000 runs."""
         wanted = set(keys)
-        runs = self._search("tags.`winnow.kind` = 'trial'", deleted=True)
+        runs = self._search("tags.`winnow.kind` = 'trial'", "ALL")
         return {run.info.run_id: run for run in runs if run.data.tags.get("winnow.trial_key") in wanted}
 
     def parents(self, sweep: str) -> list[Any]:
         """The runs of a sweep, deleted ones and those of other storages included."""
-        return self._search(f"tags.`winnow.sweep` = '{sweep}' and tags.`winnow.kind` = 'sweep'", deleted=True)
+        return self._search(f"tags.`winnow.sweep` = '{sweep}' and tags.`winnow.kind` = 'sweep'", "ALL")
 
     def sweep_runs(self) -> list[Any]:
         """The runs of all sweeps, the newest first, each storage's; empty where there is no MLflow yet."""
@@ -252,9 +252,9 @@ class Tracking(Experiment):
 
     def deleted(self, parent: str) -> int:
         """How many runs below a sweep's run somebody has deleted."""
-        runs = self._search(f"tags.`{PARENT}` = '{parent}'", deleted=True)
-        alive = {run.data.tags.get("winnow.trial_key") for run in runs if not is_deleted(run)}
-        return len({run.data.tags.get("winnow.trial_key") for run in runs if is_deleted(run)} - alive)
+        below, key = f"tags.`{PARENT}` = '{parent}'", "winnow.trial_key"
+        deleted = {run.data.tags.get(key) for run in self._search(below, "DELETED_ONLY")}
+        return len(deleted - {run.data.tags.get(key) for run in self._search(below)}) if deleted else 0
 
     def history(self, run_id: str, metric: str) -> dict[int, float]:
         """A metric by update, ascending."""
@@ -300,7 +300,7 @@ class Tracking(Experiment):
 
     def _mine_with(self, tag: str, value: str, known: str) -> list[Any]:
         """This storage's runs with a tag, the oldest first. Raises DeletedError if all of them are deleted."""
-        runs = [run for run in self._search(f"tags.`{tag}` = '{value}'", deleted=True) if self.mine(run, known)]
+        runs = [run for run in self._search(f"tags.`{tag}` = '{value}'", "ALL") if self.mine(run, known)]
         active = [run for run in runs if not is_deleted(run)]
         if runs and not active and self.restores:
             self.restore(runs[0].info.run_id)
@@ -333,15 +333,15 @@ class Tracking(Experiment):
             self._identity, self._fills = identity_of(self._storage), True
         return self._identity
 
-    def _search(self, filter: str, *, deleted: bool = False) -> list[Any]:
-        """The runs that a filter finds, with those that are deleted if asked for."""
+    def _search(self, filter: str, view: str = "ACTIVE_ONLY") -> list[Any]:
+        """The runs that a filter finds; `view`, a name of MLflow's ViewType, for those that are deleted."""
         client, runs, token = self._reading(), [], None
         if client:
             from mlflow.entities import ViewType
 
-            view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+            chosen = ViewType.from_string(view.lower())
         while client and token != "":
-            page = client.search_runs([self._experiment], filter, view, max_results=1000, page_token=token)
+            page = client.search_runs([self._experiment], filter, chosen, max_results=1000, page_token=token)
             runs += page
             token = page.token or ""
         return runs

@@ -245,3 +245,8 @@ def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
 ])  # fmt: skip
 def test_latex_reads_what_is_meant(text: str, escaped: str) -> None:
     assert tables._escaped(text) == escaped
+
+
+def test_means_over_tasks_are_computed_once_for_text_figure_and_page() -> None:
+    tasks = two_tasks()
+    assert aggregates(tasks) is aggregates(list(tasks))

@@ -60,3 +60,11 @@ def test_a_difference_has_the_interval_that_two_one_sided_tests_ask_for() -> Non
     error = np.sqrt(sum(a.var() / 200 + b.var() / 200 for a, b in zip(one, other, strict=True))) / 2
     assert (found.high - found.low) / 2 == pytest.approx(1.645 * error, rel=0.05)
     assert found.seeds == 400
+
+
+def test_counting_draws_gives_what_comparing_every_drawn_pair_gives() -> None:
+    found, random = improvement(ONE, TWO), np.random.default_rng(0)
+    drawn = [task[random.integers(len(task), size=(5_000, len(task)))] for task in [*ONE, *TWO]]
+    pairs = zip(drawn[: len(ONE)], drawn[len(ONE) :], strict=True)
+    shares = (np.mean([np.sign(a[:, :, None] - b[:, None, :]).mean(axis=(1, 2)) for a, b in pairs], axis=0) + 1) / 2
+    assert (found.low, found.high) == tuple(np.percentile(shares, (2.5, 97.5)))
