@@ -69,7 +69,7 @@ def main() -> None:
     for repeat, _ in profiled.make.recordings.values():
         tape = repeat.__self__  # type: ignore[union-attr]
         steps = [timed(prepare, "draws", spent) for prepare in tape.before]
-        for call in tape.calls:
+        for call in tape.made:
             run = calls.together([call]) if isinstance(call, calls.Call) else call
             steps.append(timed(run, part_of(call), spent))
         tape.steps = steps

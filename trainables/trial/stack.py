@@ -11,8 +11,8 @@ from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES
 from trainables.trial.trial import Trial
 
-# On a CPU, execution `auto` computes only the kept weights at or below this density. benchmarks/speed/break_even.py finds 0.7 to
-# 0.8 with AVX2; with AVX-512 it is lower, since dense products gain from it and the sparse kernels do not.
+# On a CPU, execution `auto` computes only the kept weights at or below this density. benchmarks/speed/break_even.py finds 0.55 to 0.6.
+# Another number would change the execution, and so the last bits, of trials in between.
 BREAK_EVEN = 0.6
 
 # Members of a stack may differ in these fields and in hyperparameters that are plain floats; everything else shapes the batched model.
