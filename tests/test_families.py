@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the program writes for each family, with episodes of three time steps; in a process of its own, which chooses a renderer."""
-    pytest.importorskip(families.ROBOTICS, reason="the extra robotics is not installed")
     page = tmp_path_factory.mktemp("families") / "page.md"
     page.write_text("<!-- families -->\n<!-- end -->\n")
     command = [sys.executable, "-m", "benchmarks.learning.families", "table", "--page", str(page), "--steps", "3"]

@@ -26,14 +26,15 @@ def kind_of(name: str) -> str:
 
 def of_trials(storage: Path, keys: Iterable[str] | None = None) -> dict[str, Sizes]:
     """The sizes of trials, by key; of all that the storage holds, without keys."""
+    chosen = None if keys is None else set(keys)
     if bucket := s3.bucket_of(storage):
         found: dict[str, Sizes] = {}
         for name, size in bucket.sizes("trials/").items():
             key, _, file = name.removeprefix("trials/").partition("/")
             found.setdefault(key, Counter())[kind_of(file)] += size
-        return {key: sizes for key, sizes in found.items() if keys is None or key in set(keys)}
+        return {key: sizes for key, sizes in found.items() if chosen is None or key in chosen}
     present = {folder.name for folder in paths.trials(storage).glob("*")}
-    wanted = sorted(present if keys is None else present & set(keys))
+    wanted = sorted(present if chosen is None else present & chosen)
     return dict(in_parallel(lambda key: (key, _of_folder(paths.trials(storage) / key)), wanted))
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 from service.ledger.manifest import Manifest
 from service.results.summary import Summary
 from service.spool.writer import StackSpool
+from service.storage import paths
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper
 from trainables.datasets.table import load_table
@@ -41,3 +45,14 @@ def ship(storage: Path, sweep: str) -> Tracking:
     ledger = ledger_of(sweep, storage)
     Shipper(storage, sweep, ledger, tracking, summary=Summary(ledger, tracking)).ship()
     return tracking
+
+
+def put_back(storage: Path) -> None:
+    """The storage as its copy in the folder `kept` beside it, in its place: a copy in another one would be another storage."""
+    for path in storage.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    database, kept = paths.mlflow_db(storage), storage.with_name("kept")
+    shutil.copytree(kept, storage, dirs_exist_ok=True, ignore=lambda *_: [database.name])
+    with contextlib.closing(sqlite3.connect(kept / database.name)) as old, contextlib.closing(sqlite3.connect(database)) as new:
+        old.backup(new)  # in place, as MLflow keeps connections to it

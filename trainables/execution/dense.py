@@ -48,23 +48,13 @@ class Network:
         views = {name: view.detach().requires_grad_() for name, view in spec.views(self.parameters).items()}
         self.leaves = list(views.values())
         self.extra = {name: views[name] for name in spec.extra}
-        depth = range(len(spec.layers))
-        self.weights = [views[f"weight.{i}"] for i in depth]
-        self.biases = [views[f"bias.{i}"] for i in depth]
-        self.norms = {i: (views[f"gain.{i}"], views[f"shift.{i}"]) for i in spec.normalized}
+        self.weights, self.biases, self.norms = parts(spec, views)
         self.small = Small(spec, self.weights, self.biases) if flat.is_cpu and not spec.norm else None
 
     def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         if few_rows.entered and self.small and inputs[0].shape[1] % BATCH_ALIGNMENT:
             return self.small(inputs, copy)
         return forward(self.spec, self.weights, self.biases, self.norms, inputs, copy)
-
-    def activations(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The output [K, C, B, out], and the activations [K, C, B, H] of each hidden layer, before normalization."""
-        hidden: list[Tensor] = []
-        out = forward(self.spec, self.weights, self.biases, self.norms, inputs, None, hidden)
-        shape, batch = (-1, self.spec.copies), inputs[0].shape[1]
-        return out if self.spec.copies > 1 else out.unsqueeze(1), [layer[:, :batch].unflatten(0, shape) for layer in hidden]
 
     def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         norms = {i: (gain.detach(), shift.detach()) for i, (gain, shift) in self.norms.items()}
@@ -120,6 +110,22 @@ class Small:
             if index < len(self.layers) - 1:
                 np.maximum(y, 0, out=y)
         return (np.tanh(y, out=y) if self.spec.output == "tanh" else y).T
+
+
+def parts(spec: MLP, views: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor], dict[int, tuple[Tensor, Tensor]]]:
+    """Weights and biases by layer, and gain and shift of the layers that have them, among a network's named parameters."""
+    depth = range(len(spec.layers))
+    norms = {i: (views[f"gain.{i}"], views[f"shift.{i}"]) for i in spec.normalized}
+    return [views[f"weight.{i}"] for i in depth], [views[f"bias.{i}"] for i in depth], norms
+
+
+def activations(spec: MLP, rows: Tensor, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The output [K, C, B, out] of networks in canonical rows [K, D], 0 where they are pruned, and the activations [K, C, B, H] of each
+    hidden layer, before normalization."""
+    hidden: list[Tensor] = []
+    out = forward(spec, *parts(spec, spec.views(rows)), (x,), None, hidden)
+    shape, batch = (-1, spec.copies), x.shape[1]
+    return out if spec.copies > 1 else out.unsqueeze(1), [layer[:, :batch].unflatten(0, shape) for layer in hidden]
 
 
 def forward(

@@ -14,6 +14,7 @@ from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.execution import dense
 from trainables.tensors.mask import Mask, on_path, to_row
+from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import Streams
 
 ROWS = 128
@@ -33,41 +34,39 @@ class Diagnostics:
         by_width = {x.shape[-1]: x for x in inputs}
         self.inputs = {name: by_width[spec.sizes[0]] for name, spec in agent.specs.items() if spec.sizes[0] in by_width}
 
+    @torch.no_grad()
     def before_training(self, rows: Mapping[str, Tensor], masks: Mapping[str, Mask]) -> Numbers:
         """`mask/signal/<network>`: how far the outputs differ from row to row, in proportion to the network with no weight removed.
 
         `rows` are the canonical rows [K, D] that training starts from."""
         found: Numbers = [{} for _ in range(self.agent.size)]
         for name, x in self.inputs.items():
-            whole = self.agent.initial(name)
-            share = self.spread(name, rows[name], masks[name], x) / self.spread(name, whole, None, x)
+            spec = self.agent.specs[name]
+            share = spread(spec, rows[name] * to_row(spec, masks[name]), x) / spread(spec, self.agent.initial(name), x)
             for about, number in zip(found, share.tolist(), strict=True):
                 about[f"mask/signal/{name}"] = number
         return found
 
+    @torch.no_grad()
     def in_training(self, masks: Mapping[str, Mask]) -> Numbers:
         """`train/dormant_units/<network>`: of the hidden units on a path, the share whose mean activation is at most DORMANT of their
         layer's; `train/feature_rank/<network>`: how many directions hold RANK_SHARE of the last hidden layer's activations, mean over
         copies."""
         found: Numbers = [{} for _ in range(self.agent.size)]
         for name, x in self.inputs.items():
-            network = self.agent.networks[name]
-            hidden = self.computed(name, network.unpack(network.parameters), masks[name], x)[1]
+            network, spec = self.agent.networks[name], self.agent.specs[name]
+            hidden = dense.activations(spec, network.unpack(network.parameters), x)[1]
             if not hidden:
                 continue
-            live = [layer.sum(-1) > 0 for layer in on_path(masks[name], self.agent.specs[name].residual)[:-1]]
+            live = [layer.sum(-1) > 0 for layer in on_path(masks[name], spec.residual)[:-1]]
             for about, share, rank in zip(found, dormant(hidden, live), ranks(hidden[-1]), strict=True):
                 about |= {f"train/dormant_units/{name}": share, f"train/feature_rank/{name}": rank}
         return found
 
-    def spread(self, name: str, rows: Tensor, mask: Mask | None, x: Tensor) -> Tensor:
-        """[K]: the standard deviation of the outputs over rows, mean over copies and outputs."""
-        return self.computed(name, rows, mask, x)[0].std(-2).flatten(1).mean(1)
 
-    @torch.no_grad()
-    def computed(self, name: str, rows: Tensor, mask: Mask | None, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        spec = self.agent.specs[name]
-        return dense.Network(spec, rows, torch.ones_like(rows) if mask is None else to_row(spec, mask)).activations(x)
+def spread(spec: MLP, rows: Tensor, x: Tensor) -> Tensor:
+    """[K]: the standard deviation of the outputs over the rows of x, mean over copies and outputs."""
+    return dense.activations(spec, rows, x)[0].std(-2).flatten(1).mean(1)
 
 
 def dormant(hidden: list[Tensor], live: list[Tensor]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sqlite3
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import pytest
 
 from service.ledger import manifest
 from service.storage import paths
+from tests.service.trained import put_back
 
 from ..conftest import Fresh, Record, arguments
 from ..support.invariants import SWEEP, Twin, check, twin_of
@@ -35,17 +35,6 @@ def trained(nursery: Nursery, fresh: Fresh) -> tuple[Path, Twin, Twin]:
     return storage, twin_of(storage), twin_of(storage, OTHER)
 
 
-def anew(storage: Path) -> None:
-    """The storage as it was, in its place: a copy in another one would be another storage."""
-    for path in storage.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-    database, kept = paths.mlflow_db(storage), storage.with_name("kept")
-    shutil.copytree(kept, storage, dirs_exist_ok=True, ignore=lambda *_: [database.name])
-    with contextlib.closing(sqlite3.connect(kept / database.name)) as old, contextlib.closing(sqlite3.connect(database)) as new:
-        old.backup(new)  # in place, as MLflow keeps connections to it
-
-
 def kill_at(numbers: Iterable[int], nursery: Nursery, trained: tuple[Path, Twin, Twin]) -> tuple[dict[int, list[str]], int]:
     """What is wrong after a kill at each boundary: at once, when the sweep is run again at once, and after a second `forget`."""
     storage, twin, other = trained
@@ -53,7 +42,7 @@ def kill_at(numbers: Iterable[int], nursery: Nursery, trained: tuple[Path, Twin,
     words = ["forget", SWEEP, f"--storage={storage}", "--yes"]
     for number in numbers:
         for again in (True, False):
-            anew(storage)
+            put_back(storage)
             killed = nursery.run(*words, faults=[f"die_at={number}"])
             assert killed.code in (137, 0), killed.out
             kills += killed.code == 137
@@ -87,7 +76,7 @@ def runs(storage: Path) -> int:
 @pytest.fixture(scope="module")
 def boundaries(nursery: Nursery, trained: tuple[Path, Twin, Twin]) -> int:
     """How many fsyncs and renames an undisturbed one makes."""
-    anew(trained[0])
+    put_back(trained[0])
     ended = nursery.run("forget", SWEEP, f"--storage={trained[0]}", "--yes", faults=["count"])
     assert ended.code == 0, ended.out
     return ended.boundaries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sqlite3
@@ -21,7 +20,7 @@ from service.results.grid import params_of, tags_of
 from service.retention.forget import age
 from service.retention.runs import Removal
 from service.storage import paths
-from tests.service.trained import train
+from tests.service.trained import put_back, train
 from trainables.errors import UserError
 from trainables.trial import Trial
 
@@ -57,15 +56,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Path:
 
 @pytest.fixture
 def storage(made: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same as new, in its place: a copy in another one would be another storage."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for path in made.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-    database, kept = paths.mlflow_db(made), made.with_name("kept")
-    shutil.copytree(kept, made, dirs_exist_ok=True, ignore=lambda *_: [database.name])
-    with contextlib.closing(sqlite3.connect(kept / database.name)) as old, contextlib.closing(sqlite3.connect(database)) as new:
-        old.backup(new)  # in place, as MLflow keeps connections to it
+    put_back(made)
     return made
 
 

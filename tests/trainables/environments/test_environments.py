@@ -19,8 +19,6 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("family", plugins.names("environments"))
 def test_every_family_builds_all_its_ids_and_has_a_reference_or_says_that_there_is_none(family: str) -> None:
-    if extra := getattr(plugins.load("environments", family), "EXTRA", None):
-        pytest.importorskip(environments.families()[family][0].partition(":")[0], reason=f"the extra {extra} is not installed")
     for name in environments.families()[family]:
         env = environments.make(name)
         assert env.spec is not None

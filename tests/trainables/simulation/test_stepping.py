@@ -125,7 +125,6 @@ def test_the_numbers_are_gymnasiums(name: str) -> None:
 @pytest.mark.parametrize("removed", [True, False])
 def test_the_kitchens_success_is_the_share_of_the_datasets_tasks(removed: bool) -> None:
     """`removed`: whether the environment strikes a completed task off its list; in the hub's datasets it does not."""
-    pytest.importorskip("gymnasium_robotics")
     tasks = ["microwave", "kettle", "light switch", "slide cabinet"]
     settings = {"tasks_to_complete": tasks, "remove_task_when_completed": removed, "terminate_on_tasks_completed": False}
     kitchen = environments.make(environments.flattened(environments.written("gymnasium_robotics:FrankaKitchen-v1", settings)))

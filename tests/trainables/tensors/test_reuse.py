@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,16 @@ from torch import Tensor
 
 from trainables.tensors.reuse import address
 from trainables.tensors.tape import Tape
+
+
+def assert_repeats(work: Callable[[], Tensor], x: Tensor) -> None:
+    """What `work` makes of x is made of other numbers, too, by a tape."""
+    tape = Tape()
+    with tape, torch.no_grad():
+        result = work()
+    x.normal_()
+    tape.repeat()
+    assert torch.equal(result, work())
 
 
 def test_a_chain_of_operations_needs_two_places_and_one_in_place() -> None:
@@ -56,12 +67,7 @@ def test_an_operand_that_lies_otherwise_is_not_written_over(other: str) -> None:
             return y + y.t()
         return (y.t() if other == "transposed" else y.roll(1, 0)[:, :]) + x
 
-    tape = Tape()
-    with tape, torch.no_grad():
-        result = work()
-    x.normal_()
-    tape.repeat()
-    assert torch.equal(result, work())
+    assert_repeats(work, x)
 
 
 def test_an_operand_that_is_needed_later_is_not_written_over() -> None:
@@ -72,12 +78,7 @@ def test_an_operand_that_is_needed_later_is_not_written_over() -> None:
         z = torch.tanh(y)
         return (y - z) @ z
 
-    tape = Tape()
-    with tape, torch.no_grad():
-        result = work()
-    x.normal_()
-    tape.repeat()
-    assert torch.equal(result, work())
+    assert_repeats(work, x)
 
 
 def test_the_memory_that_results_had_while_they_were_recorded_is_given_back() -> None:

@@ -28,7 +28,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_dataset_that_can_be_played_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("gymnasium_robotics", reason="the extra robotics is not installed")
     assert main(["check", *PLAYED]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(PLAYED) == 54
@@ -42,8 +41,6 @@ def test_every_dataset_that_can_be_played_passes(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("dataset", sorted(PLAYED))
 def test_the_time_limit_is_the_declared_one(dataset: str) -> None:
-    if dataset.startswith("D4RL"):
-        pytest.importorskip("gymnasium_robotics", reason="the extra robotics is not installed")
     held = PLAYED[dataset]
     played = json.loads(held.get("eval_env_spec") or held["env_spec"])
     assert minari_store.offered(dataset).metadata.horizon == played["max_episode_steps"]
