@@ -9,6 +9,7 @@ from pathlib import Path
 
 from service.ledger import journal, lease, manifest
 from service.ledger.ledger import Ledger
+from service.ledger.manifest import Followed
 from service.planning.plan import done_elsewhere
 from trainables import project
 from trainables.errors import UserError
@@ -19,6 +20,7 @@ class Elsewhere:
 
     def __init__(self, storage: Path, name: str) -> None:
         self._storage, self._name = storage, name
+        self._followed: dict[str, Followed] = {}  # the sweeps whose journals have been read
         self._beats: dict[str, tuple[bytes, float]] = {}  # of drivers on other hosts: what their lease was, and when it was first seen so
 
     def training(self, keys: Iterable[str]) -> dict[str, str]:
@@ -39,7 +41,7 @@ class Elsewhere:
         for name in journal.sweep_names(self._storage):
             if name != self._name and project.whole(name) == project.whole(self._name):
                 with contextlib.suppress(UserError):  # damaged, which its own driver says
-                    ledgers[name] = manifest.read(self._storage, name)
+                    ledgers[name] = self._ledger(name)
         done = done_elsewhere(ledgers, self._name)
         return {key: done[key] for key in keys if key in done}
 
@@ -48,8 +50,12 @@ class Elsewhere:
         for name in journal.sweep_names(self._storage):
             with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's
                 if name != self._name and self._runs(name):
-                    ledgers[name] = manifest.read(self._storage, name)
+                    ledgers[name] = self._ledger(name)
         return ledgers
+
+    def _ledger(self, name: str) -> Ledger:
+        """Before each stack it is asked for twice, of a sweep that may have ten thousand trials."""
+        return self._followed.setdefault(name, Followed(self._storage, name)).read()
 
     def _runs(self, name: str) -> bool:
         """Whether a driver holds the sweep's lease. One on another host is believed until its lease has not changed for some time."""

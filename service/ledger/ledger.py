@@ -96,6 +96,7 @@ class Ledger:
         self.owner = ""
         self.first: dict[str, Trial] = {}  # what the first run planned, by key, also where it was forgotten since
         self._first_epoch = 0
+        self.copies = False  # whether any trial was ever planned as a copy of this sweep's own (`--fresh`)
         self._passed = 0  # events of trials that were forgotten, and those that say so
         self.forgotten: set[str] = set()  # keys of trials whose removal has begun and that were not planned again
         self.limit = ""  # that ended the newest run, e.g. `--max-hours=2`; empty where none did
@@ -121,6 +122,7 @@ class Ledger:
         if entry is None:
             entry = self.entries[event.key] = Entry(Trial.from_json(event.detail["trial"]))
             self.forgotten.discard(event.key)
+            self.copies = self.copies or bool(entry.trial.fresh)
             if not self.first:
                 self._first_epoch = event.epoch
             if event.epoch == self._first_epoch:
@@ -175,23 +177,23 @@ def replay(content: bytes, where: str) -> tuple[Ledger, int]:
     Raises UserError, which names `where` and the line number, for a damaged line.
     """
     try:
-        return _replay(content, where, 0)
+        return extend(Ledger(), content, where, 0)
     except UserError:
         whole = content[: content.rfind(b"\n") + 1]
         if (mark := whole.rfind(ALL_FORGOTTEN)) < 0:
             raise
-        return _replay(content, where, whole.rfind(b"\n", 0, mark) + 1)  # what comes before is being removed
+        return extend(Ledger(), content, where, whole.rfind(b"\n", 0, mark) + 1)  # what comes before is being removed
 
 
-def _replay(content: bytes, where: str, length: int) -> tuple[Ledger, int]:
-    """The same from byte `length` on."""
-    ledger, before = Ledger(), content.count(b"\n", 0, length)
+def extend(ledger: Ledger, content: bytes, where: str, length: int) -> tuple[Ledger, int]:
+    """The same with a ledger that has the first `length` bytes; one that has met a damaged line is of no more use."""
+    before = content.count(b"\n", 0, length)
     for number, raw in enumerate(content[length:].splitlines(keepends=True), start=before + 1):
         if not raw.endswith(b"\n"):
             break
         try:
             with contextlib.suppress(StaleEpochError):  # written after a takeover, between the old driver's check and its write
-                ledger.apply(Event(**json.loads(raw)))
+                ledger.apply(Event(**json.loads(raw.decode(errors="surrogatepass"))))  # given bytes, it would look for their encoding
         except UserError as error:  # a valid line, but of a trial that this code cannot construct
             raise UserError(f"{where} line {number}: {error}; restore what the trial needs, or remove its lines") from error
         except (ValueError, TypeError, KeyError, RuntimeError) as error:

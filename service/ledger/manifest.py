@@ -17,7 +17,7 @@ from typing import Any
 from service.ledger import journal
 from service.ledger.journal import Journal
 from service.ledger.lease import Lease
-from service.ledger.ledger import Event, Ledger, replay
+from service.ledger.ledger import ALL_FORGOTTEN, Event, Ledger, extend, replay
 from trainables.errors import SupersededError, UserError
 from trainables.output import printable
 from trainables.trial import Trial
@@ -97,6 +97,24 @@ class Manifest:
 
     def _append(self, content: bytes) -> None:
         self._journal.append(content)
+
+
+class Followed:
+    """The ledger of a sweep that others write, read again and again; each time only what is new is replayed."""
+
+    def __init__(self, storage: Path, name: str) -> None:
+        self._journal, self._content, self._length, self._ledger = journal.of(storage, name), b"", 0, Ledger()
+
+    def read(self) -> Ledger:
+        """Raises UserError for a damaged journal."""
+        content, before = self._journal.content(), self._content
+        self._content = b""  # nothing is known where this raises
+        if before and content.startswith(before) and ALL_FORGOTTEN not in content[len(before) :]:
+            self._ledger, self._length = extend(self._ledger, content, self._journal.where, self._length)
+        else:
+            self._ledger, self._length = replay(content, self._journal.where)
+        self._content = content[: self._length]  # what a crash has torn is written again
+        return self._ledger
 
 
 def read(storage: Path, name: str) -> Ledger:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.ledger.manifest import Manifest, read, read_all
+from service.ledger.manifest import Followed, Manifest, read, read_all
 from service.storage import paths
 from trainables.errors import UserError
 from trainables.trial import Trial
@@ -128,3 +128,43 @@ def test_a_sweep_whose_trials_need_a_plug_in_that_is_gone_holds_up_no_other(tmp_
     assert "no pruner 'mine'" in said
     with pytest.raises(UserError, match=r"line 2: no pruner 'mine'.*restore what the trial needs"):
         read_all(tmp_path, required="quickstart")
+
+
+def test_who_follows_a_journal_replays_each_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver asks before each stack what the drivers of other sweeps train, which may have thousands of trials."""
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(TRIALS[:2])
+    made, whole = list[str](), Trial.from_json.__func__
+    monkeypatch.setattr(Trial, "from_json", classmethod(lambda kind, value: made.append(value) or whole(kind, value)))
+    followed = Followed(tmp_path, "smoke")
+    assert followed.read().keys_in("planned") == [A, B]
+    manifest.record("leased", {A: {"size": 1}})
+    assert followed.read().keys_in("leased") == [A]
+    manifest.record("done", {A: {}})
+    manifest.plan(TRIALS)
+    assert followed.read().keys_in("done", "planned") == [A, B, C]
+    assert len(made) == 2 + 2, "two at first, and the third by its driver and by the follower"
+    manifest.close()
+
+
+def test_who_follows_a_journal_sees_what_any_reader_sees(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(TRIALS)
+    manifest.close()
+    path, followed = paths.manifest(tmp_path, "smoke"), Followed(tmp_path, "smoke")
+    whole = path.read_bytes()
+    line = json.dumps({"key": A, "state": "leased", "epoch": 1, "detail": {}, "time": 0.0}).encode() + b"\n"
+    for content in (whole, whole + line[:20], whole + line, whole[:-5], whole + line.replace(A.encode(), B.encode()), b"", whole):
+        path.write_bytes(content)
+        assert followed.read().keys_in("leased") == read(tmp_path, "smoke").keys_in("leased")
+        assert list(followed.read().entries) == list(read(tmp_path, "smoke").entries)
+    path.write_bytes(whole + b"no line\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match="line 5 is damaged"):
+            followed.read()
+    path.write_bytes(whole + line)
+    assert followed.read().keys_in("leased") == [A]
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.forget([A, B, C], everything=True)
+    assert not followed.read().entries
+    manifest.close()
