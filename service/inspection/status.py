@@ -34,7 +34,8 @@ class Row:
     """One trial: `stack` members train together; `rate` in updates per second, `age` of the newest report in seconds.
 
     `silent`: seconds for which the driver has heard nothing of its worker, where that is much longer than usual.
-    `run` is the id of its MLflow run, empty if nothing has been shipped; `by` is the other sweep that trained it, if it is reused."""
+    `run` is the id of its MLflow run, `""` if nothing has been shipped or it was not asked for; `by` is the other sweep that trained it,
+    if it is reused."""
 
     key: str
     name: str
@@ -85,15 +86,29 @@ def ledger_of(name: str, storage: Path) -> Ledger:
     return ledger
 
 
-def read(name: str, storage: Path) -> Status:
-    """The current state of a sweep. Raises UserError if it has never been run."""
+def read(name: str, storage: Path, *, runs: bool = True) -> Status:
+    """The current state of a sweep. Raises UserError if it has never been run. Without `runs`, ids of runs are read as far as `describe`
+    names them, and not from a file for each trial."""
     ledger = ledger_of(name, storage)
     about = lease.holder(storage, name) if lease.alive(storage, name) else {}
     silent = _silent(name, storage) if about else {}
     begun = {folder.name for folder in paths.trials(storage).glob("*")}
-    rows = tuple(_row(key, entry, storage, key in begun, silent.get(key)) for key, entry in ledger.entries.items())
+    named = set(ledger.entries) if runs else _named(ledger)
+    rows = tuple(
+        _row(key, entry, storage, key in begun, silent.get(key), run_id_of(storage, key) if key in named else "")
+        for key, entry in ledger.entries.items()
+    )
     resume = command("resume", name, storage=storage)
     return Status(name, about.get("owner", ""), about.get("since", ""), rows, resume, "" if about else ledger.limit)
+
+
+def _named(ledger: Ledger) -> set[str]:
+    """The trials whose runs `describe` names: the first few of each other sweep."""
+    known: dict[str, list[str]] = {}
+    for key, entry in ledger.entries.items():
+        if entry.reused and len(some := known.setdefault(str(entry.detail["sweep"]), [])) < RUNS_SHOWN:
+            some.append(key)
+    return {key for some in known.values() for key in some}
 
 
 def describe(status: Status) -> str:
@@ -123,7 +138,7 @@ def word(state: str, driven: bool) -> str:
 def watch(name: str, storage: Path) -> None:
     """Print the status repeatedly, in place on a terminal, until no trial is left to train."""
     while True:
-        status = read(name, storage)
+        status = read(name, storage, runs=False)
         print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + printable(describe(status)), flush=True)
         if not status.counts.keys() & {"planned", "leased"} and not (load_sweep(name).search and status.driver):
             return  # a running search may still suggest trials
@@ -138,11 +153,11 @@ def _silent(name: str, storage: Path) -> dict[str, float]:
         return {}
 
 
-def _row(key: str, entry: Entry, storage: Path, begun: bool, silent: float | None) -> Row:
+def _row(key: str, entry: Entry, storage: Path, begun: bool, silent: float | None, run: str) -> Row:
     detail = entry.detail
     columns: dict[str, Any] = {"key": key, "name": entry.trial.name, "state": entry.state, "updates": entry.trial.updates}
     columns |= {name: str(detail[name]) for name in ("reason", "message") if detail.get(name)}
-    columns["run"] = run_id_of(storage, key)
+    columns["run"] = run
     if entry.reused:
         return Row(**columns, update=entry.trial.updates, by=str(detail["sweep"]))
     if entry.state == "done":

@@ -53,9 +53,11 @@ class DataHere:
         """The trial on the data that is here: the sweep's own apart from one on other data where it has that, or where `apart` asks for it.
 
         Without the dataset, the newest that the sweep has."""
-        base, here = replace(trial, data=""), self.hash_of(trial.dataset)
+        base, here = replace(trial, data="") if trial.data else trial, self.hash_of(trial.dataset)
         if not here:
             return self._apart.get(base.key, trial)
+        if not self._apart and not apart:  # the sweep has none that it trains apart: no need to look for this one
+            return trial if trial.data and self.differs(base) else base
         variant = replace(base, data=here[:APART])
         if variant.key in self._keys or (apart and self.differs(base)):
             return variant

@@ -196,6 +196,8 @@ def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...
 
 def as_trained(trial: Trial, name: str, ledger: Ledger, fresh: bool = False) -> Trial:
     """The trial as the sweep trains it: a copy of its own where `--fresh` asked for one, now or before, unless this sweep has done it."""
+    if not fresh and not ledger.copies:
+        return trial
     variant = replace(trial, fresh=name)
     if variant.key in ledger.entries:
         return variant

@@ -132,9 +132,11 @@ class Trial:
             check_settings(self.pruning, self.pruner, self.algorithm)
         for option, choices in CHOICES.items():
             value = getattr(self, option)
+            if value is choices[0] or (isinstance(value, str) and value == choices[0]):
+                continue
             if not any(value is choice or (value == choice and isinstance(value, str)) for choice in choices):
                 raise unknown(option, value, choices)
-            if value != choices[0] and option not in options_of(self.pruner, self.algorithm):
+            if option not in options_of(self.pruner, self.algorithm):
                 takers = ", ".join(n for n in plugins.names("pruners") if option in options_of(n, self.algorithm))
                 raise UserError(
                     f"{option} {value!r} has no effect on pruner {self.pruner!r} with {self.algorithm}; it has one on: {takers or 'none'}"
@@ -252,10 +254,9 @@ class Trial:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
-        known = [f.name for f in fields(cls)]
         for name in value:
-            if name not in known:
-                raise unknown("field of a trial", name, known)
+            if name not in cls.__dataclass_fields__:
+                raise unknown("field of a trial", name, [*cls.__dataclass_fields__])
         return cls(**value)
 
 

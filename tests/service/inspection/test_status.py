@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.inspection import status
 from service.ledger.manifest import Manifest
 from service.tracking.runs import Tracking
 from tests.service.trained import ship, train
@@ -32,3 +33,21 @@ def test_reused_trials_are_told_with_the_sweep_and_the_run_that_has_them(
     assert main(["status", "smoke", "--storage", str(tmp_path), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["trials"]
     assert [(row["key"], row["by"], row["run"]) for row in rows] == [(trials[0].key, "quickstart", run), (trials[1].key, "", "")]
+
+
+def test_for_people_no_file_is_read_for_a_trial_that_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand small files take seconds on a shared disk; programs, who ask for each run's id, wait for them."""
+    trials = [Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=seed) for seed in range(20)]
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(trials)
+    manifest.record("leased", {trial.key: {"size": 1} for trial in trials[:10]})
+    manifest.record("done", {trial.key: {} for trial in trials[:10]} | {trial.key: {"sweep": "other"} for trial in trials[10:]})
+    manifest.close()
+    asked: list[str] = []
+    monkeypatch.setattr(status, "run_id_of", lambda storage, key: asked.append(key) or f"run-of-{key}")
+    text = status.describe(status.read("smoke", tmp_path, runs=False))
+    assert "20 done" in text
+    assert asked == [trial.key for trial in trials[10 : 10 + status.RUNS_SHOWN]]
+    assert all(f"run-of-{key}" in text for key in asked)
+    told = status.read("smoke", tmp_path).to_json()["trials"]
+    assert [each["run"] for each in told] == [f"run-of-{trial.key}" for trial in trials]

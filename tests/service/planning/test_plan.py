@@ -178,3 +178,17 @@ def test_a_trial_that_starts_dense_is_not_taken_for_a_sparse_one() -> None:
     assert snip < 0.1
     assert 0.3 < gmp == imp < 0.5
     assert dense == 1
+
+
+def test_a_plan_makes_each_trial_once(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validating a trial is what planning ten thousand of them costs: once from the sweep's file, and once from the journal."""
+    enter(storage, "done", list(planned(storage).trials), {})
+    made, check = [0], Trial.__post_init__
+
+    def counted(trial: Trial) -> None:
+        made[0] += 1
+        check(trial)
+
+    monkeypatch.setattr(Trial, "__post_init__", counted)
+    count = len(planned(storage).trials)
+    assert made[0] == 2 * count
