@@ -52,6 +52,49 @@ def test_the_results_page_shows_what_was_trained(program: Any) -> None:
         assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.results`"
 
 
+def test_the_settings_page_shows_what_was_trained(program: Any) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    for name, text in program("learning.settings").texts().items():
+        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.settings`"
+
+
+def settings_trials(settings: Any, scores: dict[tuple[str, int, float], float]) -> list[Any]:
+    """Every trial of BC's settings, with a score by pruner, calibration and learning rate; the seeds differ by 2 points."""
+    return [
+        settings.Trained("bc", dataset, pruner, batches, rate, seed, scores.get((pruner, batches, rate), 40.0) + 2 * seed - 1)
+        for dataset in settings.PRUNED.datasets
+        for pruner, batches in (("dense", 1), *settings.METHODS)
+        for rate in settings.RATES
+        for seed in settings.PRUNED.seeds
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "taken"),
+    [
+        ({}, ["0.0003", "0.0003", "1 x 256"]),  # all alike: the defaults
+        ({("dense", 1, 1e-3): 50.0}, ["0.001", "0.0003", "1 x 256"]),
+        ({("snip", 1, 1e-3): 46.1}, ["0.0003", "0.001", "1 x 256"]),  # 6.1 of 40 for a third of the networks: 0.051
+        ({("snip", 1, 1e-3): 45.9}, ["0.0003", "0.0003", "1 x 256"]),  # 0.049, a tie
+        ({("snip", 16, 3e-4): 43.0}, ["0.0003", "0.0003", "16 x 256"]),
+        ({("snip", 16, 1e-3): 60.0}, ["0.0003", "0.001", "16 x 256"]),  # of the calibrations at the learning rate that was taken
+        ({("snip", 16, 3e-4): 60.0, ("random_erk", 1, 1e-3): 70.0}, ["0.0003", "0.001", "1 x 256"]),
+    ],
+)
+def test_settings_are_chosen_by_the_rule(program: Any, scores: dict[tuple[str, int, float], float], taken: list[str]) -> None:
+    settings = program("learning.settings")
+    assert [choice.taken for choice in settings.choices(settings_trials(settings, scores)) if choice.algorithm == "bc"] == taken
+
+
+def test_settings_stay_open_where_a_trial_is_missing(program: Any) -> None:
+    settings = program("learning.settings")
+    trials = [
+        trial for trial in settings_trials(settings, {}) if (trial.pruner, trial.seed, trial.dataset) != ("random_erk", 1, trial.dataset)
+    ]
+    dense, pruned, calibration = [choice for choice in settings.choices(trials) if choice.algorithm == "bc"]
+    assert (dense.taken, pruned.taken, pruned.missing, calibration.taken) == ("0.0003", "", 3, "")
+
+
 def test_every_table_that_a_program_fills_has_its_place() -> None:
     pages = "".join(page.read_text() for page in (*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "benchmarks" / "README.md"))
     named = {name for file in ROOT.glob("benchmarks/**/*.py") for name in re.findall(r'fill\(\S+, "(\w+)"', file.read_text())}
