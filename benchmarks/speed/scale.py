@@ -116,7 +116,7 @@ def _run(storage: Path) -> dict[str, Any]:
 
     def look() -> None:
         while not over.wait(SAMPLE):
-            threads = {thread.name: thread.ident for thread in threading.enumerate()}
+            threads = {thread.name: thread.ident for thread in threading.enumerate() if thread.ident}
             clocks = {
                 name: time.clock_gettime(time.pthread_getcpuclockid(threads[name])) for name in ("MainThread", "shipper") if name in threads
             }

@@ -54,6 +54,7 @@ from ray.experimental import internal_kv  # noqa: E402
 from ray.tune.execution import class_cache  # noqa: E402
 
 from service.cluster import workers  # noqa: E402
+from service.cluster.ended_trials import Forgetful  # noqa: E402
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
 from service.planning.plan import STACK_SIZE  # noqa: E402
@@ -192,6 +193,7 @@ class Cluster:
             lambda: self.options.max_concurrent or (sum(self.slots_by_kind().values()) if mixed else self.slots + AHEAD),
             self.slots_by_kind if mixed else None,
         )
+        scheduler = Forgetful()
         trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, options=self.options, work=work, run=run)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -200,6 +202,7 @@ class Cluster:
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 search_alg=source,
+                scheduler=scheduler,
                 # A warm worker saves seconds per stack; on a GPU the next stack could find the last one's memory still held.
                 reuse_actors=self.device == "cpu",
                 trial_name_creator=lambda ray_trial: f"stack-{ray_trial.trial_id}",
@@ -208,7 +211,7 @@ class Cluster:
             run_config=tune.RunConfig(
                 name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
                 storage_path=str(paths.ray_results(storage)),
-                callbacks=[_News(source, partial(_let_commit, run, source, COMMIT_AT_LIMIT))],
+                callbacks=[_News(source, partial(_let_commit, run, source, COMMIT_AT_LIMIT), scheduler.forget)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),  # tried again by the conductor, which knows why it failed
                 verbose=0,
@@ -435,8 +438,9 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
 class _News(tune.Callback):  # type: ignore[misc]
     """Tune's events in the conductor's words: stacks, not ray_trials."""
 
-    def __init__(self, source: _Source, let_commit: Callable[[], None]) -> None:
-        self._source, self._let_commit, self._calls = source, let_commit, workers.Calls()
+    def __init__(self, source: _Source, let_commit: Callable[[], None], forget: Callable[[list[Any]], None]) -> None:
+        """`forget` takes Tune's list of ray_trials after each of its steps."""
+        self._source, self._let_commit, self._calls, self._forget = source, let_commit, workers.Calls(), forget
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._source.running[trial.trial_id] = trial
@@ -453,6 +457,7 @@ class _News(tune.Callback):  # type: ignore[misc]
         self._end(trial, {"failure": death(_error_text(trial))})
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._forget(trials)
         self._source.tell(self._source.conductor.idle)
         self._calls.call(self._training(self._source.tell(self._source.conductor.silent)))
         for ray_trial in self._training(self._source.tell(self._source.conductor.stalled)).values():

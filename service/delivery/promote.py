@@ -129,7 +129,7 @@ class Registry(Tracking):
 
     def _run(self, finished: FinishedTrial) -> Any:
         key = finished.trial.key
-        runs = self._search(f"tags.`winnow.trial_key` = '{key}'")
+        runs = self._search({"winnow.trial_key": key})
         if not runs:
             raise UserError(f"trial {key} ({finished.trial.name}) has no run in {redact(self.uri)}; `winnow sync SWEEP` ships it")
         return next((run for run in runs if run.info.run_id == finished.run_id), runs[0])

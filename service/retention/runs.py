@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -38,34 +37,13 @@ class Removal(Tracking):
         return database.is_database(self.uri)
 
     def runs(self, keys: Iterable[str]) -> dict[str, list[Any]]:
-        """This storage's runs of trials, by trial key, deleted ones included; from a database, with no more than is needed here."""
+        """This storage's runs of trials, by trial key, deleted ones included, with no more than is needed here."""
         found: dict[str, list[Any]] = {}
-        for run in self._light(list(keys)) if self.for_good else self.held(keys).values():
-            key = run.data.tags["winnow.trial_key"]
-            if self.mine(run, run_id_of(self._storage, key)):
-                found.setdefault(key, []).append(run)
+        for _, held in self.held(keys, light=TAGS):
+            for key, runs in held.items():
+                if own := [run for run in runs if self.mine(run, run_id_of(self._storage, key))]:
+                    found[key] = own
         return found
-
-    def _light(self, keys: Sequence[str]) -> Iterator[Any]:
-        """The same runs as `held`, without metrics and params, which take MLflow minutes to read for some thousand runs."""
-        if not keys or not self._reading():
-            return
-        from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
-
-        runs, tags = SqlRun.__table__, SqlTag.__table__
-        with mlflow_errors(), self._engine().connect() as connection:
-            for start in range(0, len(keys), AT_ONCE):
-                of_keys = (tags.c.key == "winnow.trial_key") & tags.c.value.in_(keys[start : start + AT_ONCE])
-                ids = [row[0] for row in connection.execute(tags.select().with_only_columns(tags.c.run_uuid).where(of_keys))]
-                of_runs: dict[str, dict[str, str]] = {}
-                named = tags.select().with_only_columns(tags.c.run_uuid, tags.c.key, tags.c.value)
-                for id, name, value in connection.execute(named.where(tags.c.run_uuid.in_(ids), tags.c.key.in_(TAGS))):
-                    of_runs.setdefault(id, {})[name] = value
-                columns = (runs.c.run_uuid, runs.c.artifact_uri, runs.c.lifecycle_stage)
-                here = runs.c.run_uuid.in_(ids) & (runs.c.experiment_id == int(self._experiment))
-                for id, uri, stage in connection.execute(runs.select().with_only_columns(*columns).where(here)):
-                    about = SimpleNamespace(run_id=id, artifact_uri=uri, lifecycle_stage=stage)
-                    yield SimpleNamespace(info=about, data=SimpleNamespace(tags=of_runs[id]))
 
     def sweep_runs_of(self, sweep: str) -> list[Any]:
         """This storage's runs of a sweep itself, deleted ones included."""
@@ -130,7 +108,7 @@ class Removal(Tracking):
         from mlflow.store.tracking.dbmodels.models import SqlInput, SqlInputTag, SqlRun
 
         runs, inputs, tags = SqlRun.__table__, SqlInput.__table__, SqlInputTag.__table__
-        with mlflow_errors(), self._engine().begin() as connection:
+        with mlflow_errors(), self._opened().engine().begin() as connection:
             for table in reversed(SqlRun.metadata.sorted_tables):
                 for key in table.foreign_keys:
                     if key.column is runs.c.run_uuid:
@@ -140,10 +118,6 @@ class Removal(Tracking):
             connection.execute(tags.delete().where(tags.c.input_uuid.in_(known)))
             connection.execute(inputs.delete().where(of_them))
             connection.execute(runs.delete().where(runs.c.run_uuid.in_(ids)))
-
-    def _engine(self) -> Any:
-        """MLflow's own connection to its database."""
-        return self._opened()._client._tracking_client.store.engine
 
     def _patiently(self, call: Callable[[], None]) -> None:
         for left in reversed(range(TRIES)):

@@ -1,6 +1,6 @@
 """Compares what the cursors of a sweep claim with what MLflow holds: its database may be another, restored from a backup, or cleaned.
 
-It costs a request per thousand runs, and one per finished run where artifacts are compared, too.
+It costs a request per thousand runs, or some statements of a database, and one per finished run where artifacts are compared, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from service.spool import lines as spool
 from service.storage import paths
 from service.tracking.connection import TrackingError
 from service.tracking.cursor import Cursor
-from service.tracking.runs import PARENT, STATUS, Tracking, is_deleted
+from service.tracking.runs import PARENT, STATUS, RunRow, Tracking, is_deleted
 from service.tracking.trial_params import filters_of, source_of
 
 # The files that become artifacts of a run, by the kind of the line that reports them.
@@ -29,43 +29,50 @@ EVALUATIONS = "evaluations.json"
 
 @dataclass
 class Compared:
-    """Cursors that claim no more than MLflow holds, and the runs that they name; `deleted`: by trial key, "" for the sweep's run, what a
-    person has deleted there."""
+    """Cursors that claim no more than MLflow holds, and the runs that are above those that they name; `deleted`: by trial key, "" for the
+    sweep's run, what a person has deleted there."""
 
     cursors: dict[str, Cursor] = field(default_factory=dict)
-    runs: dict[str, Any] = field(default_factory=dict)
+    above: dict[str, str] = field(default_factory=dict)
     deleted: dict[str, str] = field(default_factory=dict)
     parent: str = ""
 
 
-def compare(tracking: Tracking, sweep: str, ledger: Ledger, storage: Path, known: Mapping[str, Cursor], *, artifacts: bool) -> Compared:
-    """Compare the cursors `known`, by trial key. Marks this storage's runs, and brings back deleted ones if `tracking` restores.
+def compare(
+    tracking: Tracking, sweep: str, ledger: Ledger, storage: Path, known: Mapping[str, Cursor], *, artifacts: bool,
+    hold: Callable[[str, RunRow], None],
+) -> Compared:  # fmt: skip
+    """Compare the cursors `known`, by trial key. Marks this storage's runs, and brings back deleted ones if `tracking` restores. `hold`
+    takes what MLflow holds of each trial, of which no more is kept here.
 
     Raises TrackingError, and DeletedError for a deleted experiment.
     """
-    told, held = Compared(), tracking.held(known)
-    for key, cursor in known.items():
-        run, entry = held.get(cursor.run_id), ledger.entries[key]
-        if run is not None and is_deleted(run) and tracking.mine(run, cursor.run_id):
-            if not tracking.restores:
+    told = Compared()
+    for block, held in tracking.held(known):
+        for key in block:
+            cursor, entry = known[key], ledger.entries[key]
+            run = next((run for run in held.get(key, ()) if run.info.run_id == cursor.run_id), None)
+            if run is not None and is_deleted(run) and tracking.mine(run, cursor.run_id) and not tracking.restores:
                 told.deleted[key] = f"run {run.info.run_id} ({run.info.run_name})"
-                told.cursors[key] = cursor
+                told.cursors[key], told.above[key] = cursor, run.data.tags.get(PARENT, "")
                 continue
-            tracking.restore(run.info.run_id)
-        try:
-            told.cursors[key] = _checked(cursor, run, tracking, storage, key, artifacts)
-            if run is not None and told.cursors[key].run_id:  # older code has set fewer tags
-                tags = filters_of(entry.trial) | source_of(ledger.asked_by(entry))
-                tracking.log(cursor.run_id, (), {name: value for name, value in tags.items() if run.data.tags.get(name) != value})
-        except TrackingError:
-            raise
-        except Exception:  # of a spool that makes no sense, which hides no other trial
-            told.cursors[key] = cursor
-    told.runs = {key: held[cursor.run_id] for key, cursor in told.cursors.items() if cursor.run_id in held}
-    below = {run.data.tags.get(PARENT, "") for run in told.runs.values()}
-    _compare_parent(tracking, sweep, below, told)
-    if not told.deleted.get("") and below:
-        _move(tracking, sweep, ledger, told.runs)
+            if run is not None and is_deleted(run) and tracking.mine(run, cursor.run_id):
+                tracking.restore(run.info.run_id)
+            try:
+                told.cursors[key] = _checked(cursor, run, tracking, storage, key, artifacts)
+                if run is not None and told.cursors[key].run_id:  # older code has set fewer tags
+                    tags = filters_of(entry.trial) | source_of(ledger.asked_by(entry))
+                    tracking.log(cursor.run_id, (), {name: value for name, value in tags.items() if run.data.tags.get(name) != value})
+            except TrackingError:
+                raise
+            except Exception:  # of a spool that makes no sense, which hides no other trial
+                told.cursors[key] = cursor
+            if run is not None and told.cursors[key].run_id:
+                told.above[key] = run.data.tags.get(PARENT, "")
+                hold(key, RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags))
+    _compare_parent(tracking, sweep, set(told.above.values()), told)
+    if not told.deleted.get("") and told.above:
+        _move(tracking, sweep, ledger, told)
     return told
 
 
@@ -116,9 +123,9 @@ def _compare_parent(tracking: Tracking, sweep: str, below: set[str], told: Compa
         tracking.take_over(run)
 
 
-def _move(tracking: Tracking, sweep: str, ledger: Ledger, runs: Mapping[str, Any]) -> None:
+def _move(tracking: Tracking, sweep: str, ledger: Ledger, told: Compared) -> None:
     """Put runs whose sweep's run is gone for good below the present one."""
     alive = tracking.sweep_ids()
-    for key, run in runs.items():
-        if run.data.tags.get(PARENT) not in alive and not ledger.entries[key].reused:
-            tracking.move_below(run.info.run_id, tracking.parent_run(sweep))
+    for key, above in told.above.items():
+        if above not in alive and not ledger.entries[key].reused:
+            tracking.move_below(told.cursors[key].run_id, tracking.parent_run(sweep))

@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from service.terminal.redaction import redact
@@ -40,6 +41,10 @@ class OneLineErrors:
     def store(self) -> Any:
         """What the client asks: a database, or a server."""
         return self._client._tracking_client.store
+
+    def engine(self) -> Any:
+        """MLflow's own connection to its database; None where the client asks a server."""
+        return getattr(self.store(), "engine", None)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
@@ -108,6 +113,13 @@ def artifact_store(location: str, tracking: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(location, tracking_uri=tracking)
+
+
+def folder_of(store: Any) -> Path | None:
+    """The folder of this machine that such a reader reads; None for another."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    return Path(store.artifact_dir) if isinstance(store, LocalArtifactRepository) else None
 
 
 def refused(error: Exception) -> bool:

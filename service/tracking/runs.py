@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 from service.ledger.ledger import LIMIT
 from service.storage.identity import existing_identity, identity_of
-from service.tracking.connection import DeletedError
+from service.tracking import database
+from service.tracking.connection import DeletedError, artifact_store, mlflow_errors
 from service.tracking.experiment import VIEW, Experiment
 from service.tracking.trial_params import filters_of, params_of
 from trainables.trial import Trial
@@ -28,6 +29,7 @@ NOTE = "mlflow.note.content"
 VIEWS = "mlflow.sharedViewState."  # tags of an experiment: views of its runs that a link can name
 STORAGE = "winnow.storage"  # tag: the identity of the storage that fills the run
 PARENT = "mlflow.parentRunId"
+STAGES = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}  # of a run's life, by MLflow's ViewType
 METRICS_PER_CALL = 1000  # per log_batch
 TAG_LENGTH = 5000  # characters; MLflow takes 8000
 PARAM_LENGTH = 6000  # characters; MLflow cuts longer ones in silence
@@ -59,6 +61,10 @@ class Tracking(Experiment):
         super().__init__(storage, restore)
         self._runs: dict[str, str] = {}
         self._open: set[str] = set()  # ids of the runs that are RUNNING in MLflow, as far as this object knows
+        self._made: set[str] = set()  # ids of the runs that this object has created and that have no note yet
+        self._first: dict[str, tuple[dict[str, str], dict[str, str]]] = {}  # params and tags that go with a run's next batch, by its id
+        self._artifacts: tuple[str, Any] = "", None  # the writer of one run's artifacts, and that run's id
+        self._leased = ""  # id of the sweep's run of which it is known that it is `leased`
         self._identity, self._fills = "", False
         self.borrowed: set[str] = set()  # keys of the trials that `trial_rows` read from runs that another storage fills
 
@@ -66,6 +72,9 @@ class Tracking(Experiment):
         """Look up every run again."""
         self._runs.clear()
         self._open.clear()
+        self._made.clear()
+        self._first.clear()
+        self._leased = ""
 
     def parent_run(self, sweep: str) -> str:
         """The id of the sweep's run, created if necessary as is the view that links open. DeletedError if somebody has deleted it."""
@@ -81,26 +90,40 @@ class Tracking(Experiment):
 
         `known` is the run that this storage has filled so far. Raises DeletedError if somebody has deleted the run.
         """
-        seen = trial.key in self._runs
-        tags = {PARENT: parent, "winnow.kind": "trial"}
-        run_id = self._find_or_create("winnow.trial_key", trial.key, trial.name, tags, known)
-        if not seen:
-            self._batch(run_id, params=params_of(trial), tags=filters_of(trial))
-        return run_id
+        if trial.key not in self._runs:
+            tags = filters_of(trial)
+            run_id = self._find_or_create("winnow.trial_key", trial.key, trial.name, {PARENT: parent, "winnow.kind": "trial"} | tags, known)
+            self._first[run_id] = params_of(trial), {} if run_id in self._made else tags
+        return self._runs[trial.key]
 
-    def held(self, keys: Iterable[str]) -> dict[str, Any]:
-        """All runs of trials, deleted ones included, by their id: what MLflow holds of them, in a request per 1000 runs."""
-        wanted = set(keys)
-        runs = self._search("tags.`winnow.kind` = 'trial'", "ALL")
-        return {run.info.run_id: run for run in runs if run.data.tags.get("winnow.trial_key") in wanted}
+    def held(self, keys: Iterable[str], light: Collection[str] = ()) -> Iterator[tuple[list[str], dict[str, list[Any]]]]:
+        """Some hundred of the trials after the other, with all runs of theirs, deleted ones included, by trial key.
+
+        It costs a database a few statements for each part of them, and a server a request per 1000 runs of all trials. `light`: the tags
+        that are needed, and no params and metrics, as far as that is cheaper; all where it is empty."""
+        wanted, client = list(keys), self._reading()
+        engine = client.engine() if client else None
+        known: dict[str, list[Any]] = {}
+        if client and not engine:
+            for run in self._search({"winnow.kind": "trial"}, "ALL"):
+                known.setdefault(run.data.tags.get("winnow.trial_key", ""), []).append(run)
+        for start in range(0, len(wanted), database.AT_ONCE):
+            block = wanted[start : start + database.AT_ONCE]
+            found: dict[str, list[Any]] = {key: known[key] for key in block if key in known}
+            if engine:
+                tags = {"winnow.trial_key": block, "winnow.kind": ["trial"]}
+                with mlflow_errors():
+                    for run in database.runs(engine, self._experiment, tags, STAGES["ALL"], light):
+                        found.setdefault(run.data.tags["winnow.trial_key"], []).append(run)
+            yield block, found
 
     def parents(self, sweep: str) -> list[Any]:
         """The runs of a sweep, deleted ones and those of other storages included."""
-        return self._search(f"tags.`winnow.sweep` = '{sweep}' and tags.`winnow.kind` = 'sweep'", "ALL")
+        return self._search({"winnow.sweep": sweep, "winnow.kind": "sweep"}, "ALL")
 
     def sweep_runs(self) -> list[Any]:
         """The runs of all sweeps, the newest first, each storage's; empty where there is no MLflow yet."""
-        runs = self._search("tags.`winnow.kind` = 'sweep'")
+        runs = self._search({"winnow.kind": "sweep"})
         return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
 
     def mine(self, run: Any, known: str = "") -> bool:
@@ -140,23 +163,31 @@ class Tracking(Experiment):
         """Log points, tags and params in as few calls as MLflow allows; each costs 20 ms on an embedded database."""
         from mlflow.entities import Metric
 
-        for start in range(0, len(points) or (1 if tags or params else 0), METRICS_PER_CALL):
+        for start in range(0, len(points) or (1 if tags or params or run_id in self._first else 0), METRICS_PER_CALL):
             metrics = [Metric(*point) for point in points[start : start + METRICS_PER_CALL]]
             self._batch(run_id, metrics, *((params, tags) if start == 0 else ()))
 
     def set_state(
-        self, run_id: str, state: str, detail: Mapping[str, Any], *, note: str = "", tags: Mapping[str, str] | None = None
-    ) -> None:
-        """Set the run's status from a state of the ledger, with its DETAILS, `tags` and the note; `leased` reopens a closed run."""
+        self, run_id: str, state: str, detail: Mapping[str, Any], *, note: str = "", tags: Mapping[str, str] | None = None,
+        points: Sequence[Point] = (),
+    ) -> None:  # fmt: skip
+        """Set the run's status from a state of the ledger, with its DETAILS, `tags`, the note and `points`; `leased` reopens a closed
+        run."""
         details = {f"winnow.{name}": str(detail.get(name, "")) for name in DETAILS}
         noted = self._note(run_id, note) if note else {}
-        self._batch(run_id, tags={"winnow.state": state, **details, **(tags or {}), **noted})
+        self.log(run_id, points, {"winnow.state": state, **details, **(tags or {}), **noted})
         if STATUS[state] != "RUNNING":
             self._open.discard(run_id)
             self._connected().set_terminated(run_id, STATUS[state])
         elif run_id not in self._open:
             self._connected().update_run(run_id, status="RUNNING")
             self._open.add(run_id)
+        self._leased = run_id if state == "leased" else "" if self._leased == run_id else self._leased
+
+    def reopen(self, parent: str) -> None:
+        """Set the sweep's run to `leased`, unless this object has done so and nothing since."""
+        if parent != self._leased:
+            self.set_state(parent, "leased", {})
 
     def page(self, sweep: str) -> str:
         """The path of MLflow's page that shows the sweep's runs in VIEW; empty if the experiment does not exist yet."""
@@ -178,17 +209,22 @@ class Tracking(Experiment):
 
     def log_artifacts(self, run_id: str, files: Iterable[Path], folder: str = "") -> None:
         """Log those of the files that exist, under their own names."""
+        self._writing()
         for file in files:
             if file.exists():
-                self._writing().log_artifact(run_id, str(file), folder or None)
-
-    def log_text(self, run_id: str, name: str, text: str) -> None:
-        self._writing().log_text(run_id, text, name)
+                with mlflow_errors():
+                    self._artifacts_of(run_id).log_artifact(str(file), folder or None)
 
     def log_bytes(self, run_id: str, name: str, content: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / name).write_bytes(content)
-            self._writing().log_artifact(run_id, str(Path(folder) / name))
+            (file := Path(folder) / name).write_bytes(content)
+            self.log_artifacts(run_id, [file])
+
+    def _artifacts_of(self, run_id: str) -> Any:
+        """MLflow's writer of a run's artifacts; that of the last run is kept, as its client would ask for each run anew."""
+        if self._artifacts[0] != run_id:
+            self._artifacts = run_id, artifact_store(self.run(run_id).info.artifact_uri, self.uri)
+        return self._artifacts[1]
 
     def log_dataset(self, run_id: str, dataset: str, digest: str, profile: Mapping[str, str]) -> None:
         """Log the dataset as an MLflow dataset input."""
@@ -201,7 +237,7 @@ class Tracking(Experiment):
         """The runs of trials, by trial key: this storage's, else one that another storage has finished."""
         wanted, rows = set(keys), dict[str, RunRow]()
         self.borrowed = set()
-        for run in self._best_last(self._search("tags.`winnow.kind` = 'trial'")):
+        for run in self._best_last(self._search({"winnow.kind": "trial"})):
             key, mine = run.data.tags.get("winnow.trial_key", ""), not self._others(run)
             if key in wanted and (mine or run.info.status == "FINISHED"):
                 rows[key] = RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags)
@@ -210,7 +246,7 @@ class Tracking(Experiment):
 
     def all_trials(self) -> dict[str, RunRow]:
         """The runs of all trials, by run id; of several runs of one trial this storage's comes last."""
-        runs = self._best_last(self._search("tags.`winnow.kind` = 'trial'"))
+        runs = self._best_last(self._search({"winnow.kind": "trial"}))
         return {run.info.run_id: RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags, run.data.params) for run in runs}
 
     def fetch(self, run_id: str, names: Iterable[str], folder: Path) -> None:
@@ -223,7 +259,7 @@ class Tracking(Experiment):
 
     def sweeps(self) -> dict[str, str]:
         """The parent runs: sweep -> run id; of several this storage's, else the oldest."""
-        runs = self._best_last(self._search("tags.`winnow.kind` = 'sweep'"))
+        runs = self._best_last(self._search({"winnow.kind": "sweep"}))
         return {run.data.tags["winnow.sweep"]: run.info.run_id for run in runs}
 
     def others_note(self, sweep: str, run_id: str) -> str:
@@ -235,7 +271,7 @@ class Tracking(Experiment):
 
     def sweep_ids(self) -> set[str]:
         """The ids of all sweeps' runs, of any storage."""
-        return {run.info.run_id for run in self._search("tags.`winnow.kind` = 'sweep'")}
+        return {run.info.run_id for run in self._search({"winnow.kind": "sweep"})}
 
     def artifacts(self, run_id: str) -> set[str]:
         """The names of a run's artifacts."""
@@ -243,8 +279,7 @@ class Tracking(Experiment):
 
     def sweep_rows(self, sweep: str, parent: str) -> list[RunRow]:
         """The runs of a sweep's trials: those under its parent run, and those that it reuses from other sweeps of the same storage."""
-        filters = (f"tags.`{PARENT}` = '{parent}' and tags.`winnow.kind` = 'trial'", f"tags.`winnow.sweep.{sweep}` = 'reused'")
-        below, reused = map(self._search, filters)
+        below, reused = map(self._search, ({PARENT: parent, "winnow.kind": "trial"}, {f"winnow.sweep.{sweep}": "reused"}))
         storage = self._opened().get_run(parent).data.tags.get(STORAGE)
         same = [run for run in reused if storage is None or run.data.tags.get(STORAGE, storage) == storage]
         runs = {run.info.run_id: run for run in [*below, *same]}
@@ -252,7 +287,7 @@ class Tracking(Experiment):
 
     def deleted(self, parent: str) -> int:
         """How many runs below a sweep's run somebody has deleted."""
-        below, key = f"tags.`{PARENT}` = '{parent}'", "winnow.trial_key"
+        below, key = {PARENT: parent}, "winnow.trial_key"
         deleted = {run.data.tags.get(key) for run in self._search(below, "DELETED_ONLY")}
         return len(deleted - {run.data.tags.get(key) for run in self._search(below)}) if deleted else 0
 
@@ -276,7 +311,11 @@ class Tracking(Experiment):
 
     def _note(self, run_id: str, text: str, *, first: bool = False) -> dict[str, str]:
         """The tags that make a note; none if `describe` has to keep the present one."""
-        tags, text = self._connected().get_run(run_id).data.tags, text[:TAG_LENGTH]
+        text = text[:TAG_LENGTH]
+        if run_id in self._made:
+            self._made.remove(run_id)
+            return {NOTE: text, "winnow.note": digest(text)}
+        tags = self._connected().get_run(run_id).data.tags
         ours = digest(tags.get(NOTE, "")) in (tags.get("winnow.note"), digest(""))
         return {NOTE: text, "winnow.note": digest(text)} if ours and not (first and NOTE in tags) else {}
 
@@ -286,7 +325,9 @@ class Tracking(Experiment):
             self._connected()
             runs = self._mine_with(tag, value, known)
             if not runs:
-                self._connected().create_run(self._experiment, run_name=name, tags={tag: value, STORAGE: self._filler(), **tags})
+                run = self._connected().create_run(self._experiment, run_name=name, tags={tag: value, STORAGE: self._filler(), **tags})
+                self._made.add(run.info.run_id)
+                self._artifacts = run.info.run_id, artifact_store(run.info.artifact_uri, self.uri)
                 # Creation is retried if its answer is lost, which leaves a duplicate: keep the oldest.
                 runs = self._mine_with(tag, value, known)
             oldest, *duplicates = runs
@@ -300,7 +341,7 @@ class Tracking(Experiment):
 
     def _mine_with(self, tag: str, value: str, known: str) -> list[Any]:
         """This storage's runs with a tag, the oldest first. Raises DeletedError if all of them are deleted."""
-        runs = [run for run in self._search(f"tags.`{tag}` = '{value}'", "ALL") if self.mine(run, known)]
+        runs = [run for run in self._search({tag: value}, "ALL") if self.mine(run, known)]
         active = [run for run in runs if not is_deleted(run)]
         if runs and not active and self.restores:
             self.restore(runs[0].info.run_id)
@@ -333,15 +374,19 @@ class Tracking(Experiment):
             self._identity, self._fills = identity_of(self._storage), True
         return self._identity
 
-    def _search(self, filter: str, view: str = "ACTIVE_ONLY") -> list[Any]:
-        """The runs that a filter finds; `view`, a name of MLflow's ViewType, for those that are deleted."""
+    def _search(self, tags: Mapping[str, str], view: str = "ACTIVE_ONLY") -> list[Any]:
+        """The runs with these tags, the newest first; `view`, a name of MLflow's ViewType, for those that are deleted."""
         client, runs, token = self._reading(), [], None
+        if client and (engine := client.engine()):
+            with mlflow_errors():
+                return list(database.runs(engine, self._experiment, {name: [value] for name, value in tags.items()}, STAGES[view], ()))
         if client:
             from mlflow.entities import ViewType
 
             chosen = ViewType.from_string(view.lower())
         while client and token != "":
-            page = client.search_runs([self._experiment], filter, chosen, max_results=1000, page_token=token)
+            text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+            page = client.search_runs([self._experiment], text, chosen, max_results=1000, page_token=token)
             runs += page
             token = page.token or ""
         return runs
@@ -351,12 +396,15 @@ class Tracking(Experiment):
     ) -> None:
         from mlflow.entities import Param, RunTag
 
+        first, kept = self._first.get(run_id, ({}, {}))
+        params, tags = {**first, **(params or {})}, {**kept, **(tags or {})}
         self._connected().log_batch(
             run_id,
             metrics=metrics,
-            params=[Param(name, value[:PARAM_LENGTH]) for name, value in (params or {}).items()],
-            tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in (tags or {}).items()],
+            params=[Param(name, value[:PARAM_LENGTH]) for name, value in params.items()],
+            tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in tags.items()],
         )
+        self._first.pop(run_id, None)
 
 
 def filter_of(sweep: str) -> str:

@@ -148,11 +148,9 @@ class Shipper:
         known = {key: self._stored(key) for key, entry in list(self._ledger.entries.items()) if entry.events}
         if self._again:
             known = {key: Cursor(self._mlflow, cursor.run_id) for key, cursor in known.items()}
-        told = comparison.compare(self.tracking, self._sweep, self._ledger, self._storage, known, artifacts=self._artifacts)
+        hold = self._summary.hold if self._summary else lambda key, row: None
+        told = comparison.compare(self.tracking, self._sweep, self._ledger, self._storage, known, artifacts=self._artifacts, hold=hold)
         self._cursors, self.deleted, self._parent_id = told.cursors, told.deleted, told.parent
-        for key, run in told.runs.items():
-            if self._summary and key not in told.deleted:
-                self._summary.hold(key, RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags))
         self._compared, self._again = True, False
 
     def _answers(self) -> bool:
@@ -191,19 +189,25 @@ class Shipper:
         if run_id != cursor.run_id:  # another MLflow, or a deleted run: ship everything again
             cursor = Cursor(self._mlflow, run_id)
             lines = spool.committed(spool.read(paths.spool(self._storage, key)))
-        shipped = 0
-        for chunk in _chunks(lines):
+        chunks, points, shipped, tags = _chunks(lines), list[Point](), 0, dict[str, str]()
+        for number, chunk in enumerate(chunks, 1):
             points = finite(spool.points(chunk))
-            self._ship_lines(run_id, entry, chunk, points)
-            shipped += len(points)
-            self.points += len(points)
+            tags = self._ship_files(run_id, entry, chunk)
             held = {**(cursor.held or {}), **last_values(points)}
-            cursor = self._store(key, replace(cursor, tracking=self._mlflow, offset=chunk[-1].end, held=held))
-        if state != cursor.state:
-            tags = {f"winnow.sweep.{self._sweep}": "reused" if reused else "trained"} | source_of(self._ledger.asked_by(entry))
-            self.tracking.set_state(run_id, event.state, event.detail, tags=tags, note="" if reused else self._note(entry, event))
+            cursor = replace(cursor, tracking=self._mlflow, offset=chunk[-1].end, held=held)
+            shipped += len(points)
+            if number < len(chunks) or state == cursor.state:
+                self.tracking.log(run_id, points, tags)
+                self.points += len(points)
+                self._store(key, cursor)
+                points, tags = [], {}
+        if state != cursor.state:  # with the last points: each call of MLflow is some transactions
+            tags |= {f"winnow.sweep.{self._sweep}": "reused" if reused else "trained"} | source_of(self._ledger.asked_by(entry))
+            note = "" if reused else self._note(entry, event)
+            self.tracking.set_state(run_id, event.state, event.detail, tags=tags, note=note, points=points)
+            self.points += len(points)
             if event.state == "leased" and "" not in self.deleted:
-                self.tracking.set_state(parent, "leased", {})  # reopens the sweep's run; results.show closes it
+                self.tracking.reopen(parent)  # results.show closes it
             cursor = self._store(key, replace(cursor, tracking=self._mlflow, state=state))
         if self._summary:
             news = [placed.line for placed in lines] or [spool.origin(paths.spool(self._storage, key))]  # another sweep has shipped it
@@ -241,7 +245,8 @@ class Shipper:
             self._described = True
         return run_id
 
-    def _ship_lines(self, run_id: str, entry: Entry, chunk: Sequence[Placed], points: Sequence[Point]) -> None:
+    def _ship_files(self, run_id: str, entry: Entry, chunk: Sequence[Placed]) -> dict[str, str]:
+        """Log what lines report beside their points: files and the dataset; returns the tags that they give the run."""
         key, trial = entry.trial.key, entry.trial
         tags: dict[str, str] = {}
         for line in (placed.line for placed in chunk):
@@ -257,8 +262,8 @@ class Shipper:
                 case "finished":
                     tags["winnow.execution"] = line["execution"]
                     evaluations = spool.evaluations(spool.read(paths.spool(self._storage, key)))
-                    self.tracking.log_text(run_id, "evaluations.json", json.dumps(evaluations))
-        self.tracking.log(run_id, points, tags)
+                    self.tracking.log_bytes(run_id, comparison.EVALUATIONS, json.dumps(evaluations).encode())
+        return tags
 
     def _stored(self, key: str) -> Cursor:
         """The cursor on disk if it is for this MLflow, else one at the start."""

@@ -15,9 +15,9 @@ from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
 from service.storage.commands import command
-from service.tracking import curve_table
+from service.tracking import curve_table, database
 from service.tracking.comparison import EVALUATIONS, files_of
-from service.tracking.connection import POINTS, RUNS, TrackingError, artifact_store, history, mlflow_errors, redacted
+from service.tracking.connection import POINTS, RUNS, TrackingError, artifact_store, folder_of, history, mlflow_errors, redacted
 from service.tracking.cursor import last_values, run_id_of
 from service.tracking.runs import (
     DETAILS,
@@ -42,15 +42,13 @@ SHOWN = 3  # differing points listed per run and direction
 def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | None = None) -> list[str]:
     """What MLflow lacks, has in excess or has different, for all trials of the ledger; `summary` compares what the sweep's run says of
     them. Raises UserError if MLflow does not answer."""
-    tracking, rows = Reader(storage), dict[str, RunRow]()
-    runs = tracking.runs(ledger.entries, storage)
-    begun = any(len(entry.events) > 1 for entry in ledger.entries.values())
-    parent = tracking.parent(name, runs) if begun else None
-    found = list(_of_sweep(name, parent, runs, ledger, tracking, storage)) if begun else []
-    keys = list(ledger.entries)
-    for block in (keys[start : start + RUNS] for start in range(0, len(keys), RUNS)):
-        points = tracking.points([run for key in block for run in runs.get(key, []) if not is_deleted(run)])
-        for key in block:
+    tracking, rows, found = Reader(storage), dict[str, RunRow](), list[str]()
+    above: dict[str, list[str]] = {}  # by trial key: the runs above those of its runs that nobody has deleted
+    for keys, runs in tracking.blocks(ledger.entries, storage):
+        alive = {key: [run for run in runs.get(key, []) if not is_deleted(run)] for key in keys}
+        above |= {key: [run.data.tags.get(PARENT, "") for run in own] for key, own in alive.items()}
+        points = tracking.points([run for own in alive.values() for run in own])
+        for key in keys:
             entry, own = ledger.entries[key], runs.get(key, [])
             try:
                 lines = spool.committed(spool.read(paths.spool(storage, key)))
@@ -62,8 +60,11 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
                 raise
             except Exception as error:  # a spool that makes no sense hides no other trial's differences
                 found.append(f"{key} {entry.trial.name}: cannot be compared ({redacted(error)})")
-    if summary and parent is not None and not is_deleted(parent):
-        found += [f"sweep {name}: {text}" for text in summary(parent, ledger, rows)]
+    if any(len(entry.events) > 1 for entry in ledger.entries.values()):
+        parent = tracking.parent(name, above)
+        found = [*_of_sweep(name, parent, above, ledger, tracking, storage), *found]
+        if summary and parent is not None and not is_deleted(parent):
+            found += [f"sweep {name}: {text}" for text in summary(parent, ledger, rows)]
     return found
 
 
@@ -82,24 +83,31 @@ def describe(name: str, ledger: Ledger, differing: Sequence[str], storage: Path)
 class Reader(Tracking):
     """Tracking, and reads that only `verify` needs."""
 
-    def runs(self, keys: Iterable[str], storage: Path) -> dict[str, list[Any]]:
-        """This storage's runs of trials, by trial key; deleted ones where there is no other."""
-        runs: dict[str, list[Any]] = {}
-        for run in self.held(keys).values():
-            key = run.data.tags["winnow.trial_key"]
-            if self.mine(run, run_id_of(storage, key)):
-                runs.setdefault(key, []).append(run)
-        return {key: [run for run in own if not is_deleted(run)] or own[-1:] for key, own in runs.items()}
+    def blocks(self, keys: Iterable[str], storage: Path) -> Iterator[tuple[Sequence[str], dict[str, list[Any]]]]:
+        """As many trials as one answer is about, after the other, with this storage's runs by key; deleted ones where there is no other."""
+        for block, held in self.held(keys):
+            runs: dict[str, list[Any]] = {}
+            for key, all_of_it in held.items():
+                if own := [run for run in all_of_it if self.mine(run, run_id_of(storage, key))]:
+                    runs[key] = [run for run in own if not is_deleted(run)] or own[-1:]
+            for start in range(0, len(block), RUNS):
+                yield block[start : start + RUNS], runs
 
-    def parent(self, sweep: str, runs: Mapping[str, Sequence[Any]]) -> Any:
-        """This storage's run of a sweep whose trials have `runs`: a deleted one where there is no other, None without one."""
-        below = {run.data.tags.get(PARENT, "") for own in runs.values() for run in own}
+    def parent(self, sweep: str, above: Mapping[str, Sequence[str]]) -> Any:
+        """This storage's run of a sweep, of whose trials `above` has the runs above: a deleted one where there is no other, None without
+        one."""
+        below = {id for own in above.values() for id in own}
         found = [run for run in self.parents(sweep) if self.mine(run, run.info.run_id if run.info.run_id in below else "")]
         return next((run for run in found if not is_deleted(run)), found[-1] if found else None)
 
     def points(self, runs: Sequence[Any]) -> dict[str, list[Point]]:
-        """Every point of runs, by their id: a request per metric for all of them."""
+        """Every point of at most RUNS runs, by their id: one statement of a database, of a server a request per metric for all of them."""
         found: dict[str, list[Point]] = {run.info.run_id: [] for run in runs}
+        if engine := self._connected().engine():
+            with mlflow_errors():
+                for run_id, point in database.points(engine, list(found)):
+                    found[run_id].append(point)
+            return found
         for name in dict.fromkeys(name for run in runs for name in run.data.metrics):
             for run_id, point in self._points([run.info.run_id for run in runs if name in run.data.metrics], name):
                 found[run_id].append(point)
@@ -120,21 +128,23 @@ class Reader(Tracking):
 
     def files(self, run: Any, names: Iterable[str]) -> dict[str, bytes]:
         """Those of `names` that the run has as artifacts, with their content; read where they are, without asking for the run again."""
-        with mlflow_errors(), tempfile.TemporaryDirectory() as folder:
+        with mlflow_errors(), tempfile.TemporaryDirectory() as copies:
             store = artifact_store(run.info.artifact_uri, self.uri)
+            if folder := folder_of(store):  # a download would copy them
+                return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
             existing = {file.path for file in store.list_artifacts()}
-            return {name: Path(store.download_artifacts(name, folder)).read_bytes() for name in names if name in existing}
+            return {name: Path(store.download_artifacts(name, copies)).read_bytes() for name in names if name in existing}
 
 
-def _of_sweep(name: str, parent: Any, runs: Mapping[str, Sequence[Any]], ledger: Ledger, tracking: Reader, storage: Path) -> Iterator[str]:
+def _of_sweep(name: str, parent: Any, above: Mapping[str, Sequence[str]], ledger: Ledger, tracking: Reader, storage: Path) -> Iterator[str]:
     """The sweep's run, and the trials that are below none."""
     if parent is None or is_deleted(parent):
         yield f"sweep {name}: it has no run" if parent is None else f"sweep {name}: its run {parent.info.run_id} {DELETED}"
         return
     alive = tracking.sweep_ids()
     yield from (f"sweep {name}: {text}" for text in curve_table.differences(tracking, parent.info.run_id, storage, ledger.entries))
-    for key, own in runs.items():
-        if not ledger.entries[key].reused and any(run.data.tags.get(PARENT) not in alive for run in own if not is_deleted(run)):
+    for key, ids in above.items():
+        if not ledger.entries[key].reused and not alive.issuperset(ids):
             yield f"{key} {ledger.entries[key].trial.name}: the run above its run is gone"
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -248,9 +248,8 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """All fields, without those in OMITTED that have their defaults."""
-        value = asdict(self) | {name: dict(getattr(self, name)) for name in MAPPINGS}
-        defaults: dict[str, Any] = {f.name: {} if f.name in MAPPINGS else f.default for f in fields(self)}
-        return {name: given for name, given in value.items() if name not in OMITTED or given != defaults[name]}
+        value = {name: getattr(self, name) for name in self.__dataclass_fields__} | {name: dict(getattr(self, name)) for name in MAPPINGS}
+        return {name: given for name, given in value.items() if name not in OMITTED or given != _omitted(name)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Trial:
@@ -258,6 +257,11 @@ class Trial:
             if name not in cls.__dataclass_fields__:
                 raise unknown("field of a trial", name, [*cls.__dataclass_fields__])
         return cls(**value)
+
+
+def _omitted(name: str) -> Any:
+    """The default at which a field is left out of JSON."""
+    return {} if name in MAPPINGS else Trial.__dataclass_fields__[name].default
 
 
 def _overrides(folder: str, plugin: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

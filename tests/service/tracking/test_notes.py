@@ -88,7 +88,7 @@ def test_a_note_says_what_it_is_how_it_ended_and_what_to_type(tmp_path: Path, tr
     }
     assert tags.items() <= run.data.tags.items()
     assert run.data.tags["winnow.sweep.smoke"] == "trained"
-    (parent,) = tracking._search("tags.`winnow.sweep` = 'smoke'")
+    (parent,) = tracking._search({"winnow.sweep": "smoke"})
     assert parent.data.tags[NOTE].startswith("**Sweep smoke**, 1 trials")
 
 

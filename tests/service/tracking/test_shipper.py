@@ -86,7 +86,7 @@ def spooled(storage: Path, trial: Trial) -> set[tuple[str, float, int, int]]:
 
 
 def runs(tracking: Tracking, trial: Trial) -> list[Any]:
-    return tracking._search(f"tags.`winnow.trial_key` = '{trial.key}'")
+    return tracking._search({"winnow.trial_key": trial.key})
 
 
 def test_mlflow_holds_exactly_what_is_committed(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from service.ledger.ledger import Ledger
+from service.storage import paths
 from service.tracking import verify
 from service.tracking.runs import Tracking
 from tests.service.results.report.conftest import scores, trial
@@ -27,45 +29,73 @@ def shipped(storage: Path, sweep: str, seeds: range, tracking: Tracking) -> Ledg
     return ship(storage, sweep, [(each, spool(storage, each, scores(50.0))) for each in (trial("snip", 0.9, s) for s in seeds)], tracking)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts what MLflow's database is asked from here on."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """The SQL statements that are made inside."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
 
-    counts = Counter[str]()
+    made: list[str] = []
 
-    def counting(name: str) -> None:
-        whole = getattr(SqlAlchemyStore, name)
+    def note(connection: object, cursor: object, statement: str, *more: object) -> None:
+        made.append(statement)
 
-        def call(*given: object, **named: object) -> object:
-            counts[name] += 1
-            return whole(*given, **named)
-
-        monkeypatch.setattr(SqlAlchemyStore, name, call)
-
-    for name in sorted(vars(SqlAlchemyStore)):
-        if name.startswith(("get_", "search_", "list_", "_search_runs")) and callable(getattr(SqlAlchemyStore, name)):
-            counting(name)
-    return counts
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield made
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
-def test_it_asks_no_more_for_twice_as_many_runs(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def by_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on MLflow is asked as a server is: by its client."""
+    monkeypatch.setattr("service.tracking.connection.OneLineErrors.engine", lambda client: None)
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_it_asks_no_more_for_twice_as_many_runs(client: bool, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = tmp_path / "storage"
     ledgers = {"few": shipped(storage, "few", range(2), tracking), "more": shipped(storage, "more", range(2, 6), tracking)}
-    counts, asked = counted(monkeypatch), {}
+    if client:
+        by_the_client(monkeypatch)
+    asked = {}
     for sweep, ledger in ledgers.items():
-        counts.clear()
-        assert verify.differences(sweep, ledger, storage) == []
-        asked[sweep] = dict(counts)
-    assert asked["few"] == asked["more"]
-    assert asked["more"]["get_metric_history_bulk"] > 5
-    assert "get_metric_history" not in asked["more"]
-    assert asked["more"].get("get_run", 0) <= 3, "of the sweep, not of its trials"
+        with counted() as made:
+            assert verify.differences(sweep, ledger, storage) == []
+        asked[sweep] = len(made)
+    assert asked["few"] == asked["more"] > 5
+    assert asked["more"] < (200 if client else 80)
+
+
+def test_both_ways_to_ask_find_the_same(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database is read in a few statements for many runs, a server by MLflow's client."""
+    storage = tmp_path / "storage"
+    ledger = shipped(storage, "study", range(4), tracking)
+    rows = tracking.trial_rows(ledger.entries)
+    lost, changed, deleted, _ = (rows[key].run_id for key in ledger.entries)
+    client = tracking._connected()
+    client.log_metric(changed, "eval/normalized_score", float("nan"), step=7)
+    client.set_tag(changed, "winnow.state", "leased")
+    client.delete_run(deleted)
+    (paths.mlflow_artifacts(storage) / lost / "artifacts" / "evaluations.json").unlink()
+    found = verify.differences("study", ledger, storage)
+    told = Tracking(storage)
+    both = [(told.all_trials(), told.trial_rows(ledger.entries), told.sweeps(), told.deleted(told.sweeps()["study"]))]
+    by_the_client(monkeypatch)
+    assert verify.differences("study", ledger, storage) == found
+    told = Tracking(storage)
+    both.append((told.all_trials(), told.trial_rows(ledger.entries), told.sweeps(), told.deleted(told.sweeps()["study"])))
+    assert repr(both[0]) == repr(both[1])
+    assert len(found) >= 4
+    for what in ("evaluations.json is missing", "has too much: 1 points", "tag winnow.state is 'leased'", "was deleted in MLflow"):
+        assert any(what in line for line in found), what
 
 
 def test_an_answer_that_is_cut_off_is_asked_for_in_parts(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three runs with four evaluations each, where an answer holds few points: the same points, also of one run alone."""
     storage = tmp_path / "storage"
     ledger = shipped(storage, "study", range(3), tracking)
+    by_the_client(monkeypatch)
     assert verify.differences("study", ledger, storage) == []
     run = next(iter(tracking.trial_rows(ledger.entries).values()))
     tracking._connected().log_metric(run.run_id, "eval/normalized_score", 1.0, step=7)

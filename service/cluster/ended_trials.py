@@ -1,0 +1,32 @@
+"""Lets Tune forget the ray_trials that have ended. It keeps every one for its report at the end, some 50 kB each, and looks through all of
+them at each step, so that a sweep of thousands would get slower and larger from one to the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler
+
+MANY = 64  # ray_trials that are forgotten at once
+
+
+class Forgetful(FIFOScheduler):  # type: ignore[misc]
+    """First come, first served, as without a scheduler: Tune hands its controller to schedulers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._controller: Any = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._controller = tune_controller
+
+    def forget(self, trials: list[Any]) -> None:
+        """Forget what has ended of the controller's own list, between two of its steps."""
+        ended = {trial for trial in trials if trial.is_finished()}
+        if len(ended) < MANY:
+            return
+        trials[:] = [trial for trial in trials if trial not in ended]
+        for held in (self._controller._stopped_trials, self._controller._failed_trials, self._controller._trials_to_cache):
+            held.difference_update(ended)
+        for trial in ended:
+            self._controller._trial_metadata.pop(trial.trial_id, None)
