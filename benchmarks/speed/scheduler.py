@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed.scheduler              # writes scheduler.json and scheduler.png, then the table; two minutes
     python -m benchmarks.speed.scheduler 5000 50      # smaller: so many trials and places; prints, writes nothing
+    python -m benchmarks.speed.scheduler shares       # several sweeps on one cluster: writes shares.png and their table; seconds
 
 The world has what the scheduler does not know: its estimates are wrong by up to two, some stacks are slow, some fail, and nodes come late,
 leave for good, or leave and come back. Beside it, in the same world: each place takes the next trials of the sweep's file as it gets free
@@ -21,9 +22,10 @@ from typing import Any
 
 from benchmarks.tables import fill, markdown
 from service.planning.update_cost import Kind, costs, families, prior
-from service.scheduling.costs import Job
+from service.scheduling.costs import Cost, Job
 from service.scheduling.scheduler import Placed, Scheduler
 from service.scheduling.simulator import Course, World, bound, simulate
+from service.scheduling.together import Courses, Sweep, simulate_together
 from trainables.trial import Trial
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -188,6 +190,72 @@ def draw(drawn: Mapping[str, Course], least: float) -> None:
     figure.savefig(FIGURE, dpi=150, metadata={"Software": None})
 
 
+SHARED = {"cpu": 64}
+ARRIVALS = {  # weight, priority, seconds at which it comes, of a trial, and how many trials there are
+    "anna: weight 1, trials of 40 min": (1.0, 0, 0.0, 2400.0, 10_000),
+    "ben: weight 2, trials of 10 s": (2.0, 0, 300.0, 10.0, 100_000),
+    "carl: weight 4, trials of 5 min": (4.0, 0, 900.0, 300.0, 10_000),
+    "dora: priority high, 96 trials of 2 min": (1.0, 1, 2100.0, 120.0, 96),
+}
+WINDOWS = {  # in seconds; each sweep's fair part of the places there
+    "alone": (0.0, 300.0, (1.0, 0.0, 0.0, 0.0)),
+    "two, the first ten minutes": (300.0, 900.0, (1 / 3, 2 / 3, 0.0, 0.0)),
+    "three, the first ten minutes": (900.0, 1500.0, (1 / 7, 2 / 7, 4 / 7, 0.0)),
+    "three, the next ten minutes": (1500.0, 2100.0, (1 / 7, 2 / 7, 4 / 7, 0.0)),
+    "three, ten minutes after dora": (2700.0, 3300.0, (1 / 7, 2 / 7, 4 / 7, 0.0)),
+}
+
+
+def shared() -> Courses:
+    """Four sweeps on 64 cores, of which three share and one goes first."""
+    sweeps = {}
+    for name, (weight, priority, begins, seconds, trials) in ARRIVALS.items():
+        job = Job(name, {"cpu": Cost(3.0, seconds, 1)})
+        sweeps[name] = Sweep(work={job: trials}, decides=Scheduler(), weight=weight, priority=priority, begins=begins)
+    return simulate_together(sweeps, SHARED, World(jitter=0.2), until=3300.0)
+
+
+def shares_table(course: Courses) -> Iterator[list[str]]:
+    yield ["sweeps", "minutes", *(f"{name.split(':')[0]}'s cores" for name in list(ARRIVALS)[:3]), "furthest off"]
+    for label, (begin, end, fair) in WINDOWS.items():
+        held = course.place_seconds(begin, end)
+        places = [held[name] / (end - begin) for name in ARRIVALS]
+        due = [part * sum(SHARED.values()) for part in fair]
+        off = max(abs(have / want - 1) for have, want in zip(places, due, strict=True) if want)
+        cells = [f"{have:.1f} of {want:.1f}" if want else "" for have, want in zip(places[:3], due, strict=False)]
+        yield [label, f"{begin / 60:.0f} to {end / 60:.0f}", *cells, f"{100 * off:.1f} %"]
+
+
+def draw_shares(course: Courses, path: Path) -> None:
+    """Each sweep's places over time, stacked on one another."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 2.6), layout="constrained")
+    minutes = [when / 60 for when, _ in course.samples]
+    held = [[sum(places[name].values()) for _, places in course.samples] for name in ARRIVALS]
+    colours = ("#0072B2", "#E69F00", "#009E73", "#D55E00")
+    axes.stackplot(minutes, held, labels=list(ARRIVALS), colors=colours, step="post", linewidth=0)
+    axes.set(xlim=(0, 55), ylim=(0, sum(SHARED.values())), xlabel="minutes", ylabel="cores")
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def main_shares() -> None:
+    course = shared()
+    draw_shares(course, FIGURE.with_name("shares.png"))
+    left = ", ".join(f"{count} of {name.split(':')[0]}'s" for name, count in course.interrupted.items())
+    dora = list(ARRIVALS)[-1]
+    took = max(when for when, held in course.samples if held[dora]) - ARRIVALS[dora][2]
+    page = RESULTS.parents[1] / "README.md"
+    fill(page, "shares", markdown(shares_table(course)))
+    fill(page, "shares_say", f"Dora's 96 trials took {took / 60:.1f} minutes. Stacks that were asked to leave: {left}.")
+
+
 def main(seeds: int = 3) -> None:
     policies, drawn, took, ratios = {}, {}, [], []
     for name, course, bounded, seconds in courses(TRIALS, PLACES):
@@ -215,7 +283,9 @@ def main(seeds: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1:] == ["shares"]:
+        main_shares()
+    elif sys.argv[1:]:
         for name, course, least, _ in courses(*map(int, sys.argv[1:3])):
             print(f"{name}: {course.makespan / 3600:.2f} h, {course.makespan / least:.3f} of the bound", flush=True)
     else:

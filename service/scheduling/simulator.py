@@ -61,7 +61,7 @@ class Course:
 
 
 @dataclass(eq=False)
-class _Stack:
+class Stack:
     """`start` and `works`: seconds before the first update, and of all updates, of which a share is done when it `ends`."""
 
     placed: Placed
@@ -74,7 +74,7 @@ class _Stack:
 
 def simulate(decides: Decides, work: Mapping[Job, int], places: Mapping[str, int], world: World | None = None) -> Course:
     """Train all of `work` on `places`; ends also where nothing can go on, with what is trained until then."""
-    return _Simulation(decides, work, places, world or World()).run()
+    return Simulation(decides, work, places, world or World()).run()
 
 
 def bound(work: Mapping[Job, int], places: Mapping[str, int], world: World | None = None) -> float:
@@ -102,13 +102,13 @@ def bound(work: Mapping[Job, int], places: Mapping[str, int], world: World | Non
     return seconds
 
 
-class _Simulation:
+class Simulation:
     def __init__(self, decides: Decides, work: Mapping[Job, int], places: Mapping[str, int], world: World) -> None:
         self._decides, self._world, self._random = decides, world, random.Random(world.seed)
         self._places, self._free, self._left = dict(places), dict(places), sum(work.values())
-        self._events: list[tuple[float, int, _Stack | tuple[str, int]]] = []
+        self._events: list[tuple[float, int, Stack | tuple[str, int]]] = []
         self._number, self._now, self._course = 0, 0.0, Course()
-        self._running: dict[str, dict[_Stack, None]] = {kind: {} for kind in places}
+        self._running: dict[str, dict[Stack, None]] = {kind: {} for kind in places}
         self._rests: dict[tuple[Job, str, int], Job] = {}
         self._whole: dict[Job, tuple[Job, int]] = {job: (job, PARTS) for job in work}  # of what job it is a rest, and of how many parts
         for job, count in work.items():
@@ -121,22 +121,27 @@ class _Simulation:
     def run(self) -> Course:
         self._hand_out()
         while self._left and self._events:
-            self._now, _, event = heapq.heappop(self._events)
-            if isinstance(event, tuple):
-                self._resize(*event)
-            elif event not in self._running[event.placed.kind]:  # its node has gone
-                continue
-            elif not event.heard and event.ends > HEARD:
-                self._hear(event)
-                continue
-            else:
-                self._end(event, event.ends)
-                self._free[event.placed.kind] += 1
-            self._hand_out()
+            if self._happens():
+                self._hand_out()
         self._course.makespan = self._now
         return self._course
 
-    def _at(self, when: float, event: _Stack | tuple[str, int]) -> None:
+    def _happens(self) -> bool:
+        """The next event; whether there may be free places after it."""
+        self._now, _, event = heapq.heappop(self._events)
+        if isinstance(event, tuple):
+            self._resize(*event)
+        elif event not in self._running[event.placed.kind]:  # its node has gone, or it was asked to leave
+            return False
+        elif not event.heard and event.ends > HEARD:
+            self._hear(event)
+            return False
+        else:
+            self._end(event, event.ends)
+            self._free[event.placed.kind] += 1
+        return True
+
+    def _at(self, when: float, event: Stack | tuple[str, int]) -> None:
         self._number += 1
         heapq.heappush(self._events, (when, self._number, event))
 
@@ -152,19 +157,19 @@ class _Simulation:
         noise = max(0.1, draw.gauss(1.0, world.jitter)) * (world.slowness if draw.random() < world.slow else 1.0)
         start = noise * of[0] * placed.parts[0][0].costs[placed.kind].fixed
         works = noise * sum(count * job.costs[placed.kind].each * factor for (job, count), factor in zip(placed.parts, of, strict=True))
-        stack = _Stack(placed, self._now, start, works, draw.random() if draw.random() < world.failures else 1.0)
+        stack = Stack(placed, self._now, start, works, draw.random() if draw.random() < world.failures else 1.0)
         self._running[placed.kind][stack] = None
         self._free[placed.kind] -= 1
         self._course.stacks[placed.kind] += 1
         self._at(self._now + start + works * min(HEARD, stack.ends), stack)
 
-    def _hear(self, stack: _Stack) -> None:
+    def _hear(self, stack: Stack) -> None:
         """A stack's first news of how fast it is."""
         stack.heard = True
         self._decides.progressed(stack.placed, HEARD, self._now - stack.began, self._now)
         self._at(stack.began + stack.start + stack.works * stack.ends, stack)
 
-    def _end(self, stack: _Stack, share: float) -> None:
+    def _end(self, stack: Stack, share: float) -> None:
         """A stack ends after a share of its time; what its checkpoints do not hold is done again."""
         kind, course, took = stack.placed.kind, self._course, self._now - stack.began
         del self._running[kind][stack]
