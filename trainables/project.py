@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trainables.errors import UserError, unknown
+from trainables.errors import UserError, one_line, unknown
 
 FILE = "winnow.toml"
 VARIABLE = "WINNOW_PROJECT"
@@ -38,6 +38,8 @@ PART = re.compile(r"(?P<whole>.+)\.part(?P<number>[1-9]\d{0,5})", re.S)
 TABLES = ("defaults", "prices")
 PRICED = {"cpu", "gpu"}
 FOLDERS = ("storage", "cache", "datasets")  # relative to the project
+_applied: dict[str, str] = {}  # the environment variables that are set here from settings
+_executed: dict[str, tuple[Path, bytes]] = {}  # by module: the file that was imported, and its text then
 
 
 @cache
@@ -93,17 +95,47 @@ def _kind(name: str, value: object) -> tuple[bool, str]:
 def apply() -> None:
     """Make the project's settings those of this process and of the processes that it starts; a variable that is set stays."""
     folder = root()
-    if folder is None:
-        return
-    for name, value in settings().items():
-        if name in TABLES:
+    said = {} if folder is None else {name: value for name, value in settings().items() if name not in TABLES}
+    for name, variable in SETTINGS.items():
+        if os.environ.get(variable) != _applied.get(variable):  # somebody else has set it
             continue
-        if name in FOLDERS and not value.startswith("s3:"):
-            value = str(folder / Path(value).expanduser())
-        os.environ.setdefault(SETTINGS[name], ",".join(value) if isinstance(value, list) else value)
-    os.environ[VARIABLE] = str(folder)
-    if str(folder) not in sys.path:
+        value = said.get(name)
+        if name in FOLDERS and value is not None and not value.startswith("s3:"):
+            value = str((folder or Path()) / Path(value).expanduser())
+        _put(variable, ",".join(value) if isinstance(value, list) else value)
+    if os.environ.get(VARIABLE) in (None, _applied.get(VARIABLE)):
+        _put(VARIABLE, str(folder) if folder is not None else None)
+    if folder is not None and str(folder) not in sys.path:
         sys.path.append(str(folder))  # for the modules that `import` names
+
+
+def _put(variable: str, value: str | None) -> None:
+    """Set an environment variable for a setting, or take it back."""
+    if value is None:
+        os.environ.pop(variable, None)
+        _applied.pop(variable, None)
+    else:
+        os.environ[variable] = _applied[variable] = value
+
+
+def renew() -> None:
+    """Look for the project again, and read again what has changed in it: a notebook's process outlives files, and may change its folder."""
+    if os.environ.get(VARIABLE) == _applied.get(VARIABLE):
+        _put(VARIABLE, None)
+    root.cache_clear()
+    settings.cache_clear()
+    importlib.invalidate_caches()
+    if os.environ.get(GIVEN):  # but for files that were moved meanwhile
+        os.environ[GIVEN] = os.pathsep.join(text for text in os.environ[GIVEN].split(os.pathsep) if ((root() or Path()) / text).is_file())
+    for name, (path, text) in [*_executed.items()]:
+        if not path.is_file() or path.read_bytes() != text:
+            loaded = sys.modules.get(name)
+            for alias in [alias for alias, module in sys.modules.items() if module is loaded]:
+                del sys.modules[alias]
+            del _executed[name]
+    if (package := sys.modules.get(PACKAGE)) is not None and package.__path__ != [str(root())]:  # another project's
+        for name in [name for name in sys.modules if name == PACKAGE or name.startswith(f"{PACKAGE}.")]:
+            del sys.modules[name]
 
 
 def places() -> list[str]:
@@ -196,12 +228,19 @@ def load(kind: str, name: str) -> ModuleType:
         package = ModuleType(PACKAGE)
         package.__path__ = [str(folder)]
         sys.modules[PACKAGE] = package
+    known, file = sys.modules.get(f"{kind}.{name}"), folder / kind / f"{name}.py"
+    if known is not None and getattr(known, "__file__", None) == str(file):  # a script in the project imports it
+        return known
     try:
-        return importlib.import_module(f"{PACKAGE}.{kind}.{name}")
+        loaded = importlib.import_module(f"{PACKAGE}.{kind}.{name}")
     except UserError:
         raise
     except Exception as error:  # a file of the user's may raise anything
-        raise UserError(f"{folder / kind / name}.py cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{file} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+    _executed[loaded.__name__] = file, file.read_bytes()
+    if kind == "environments":  # as a script in the project imports it, and data names it: it is not executed once more
+        sys.modules.setdefault(f"{kind}.{name}", loaded)
+    return loaded
 
 
 def _load_given(name: str, path: Path) -> ModuleType:
@@ -223,5 +262,6 @@ def _load_given(name: str, path: Path) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
-        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+    _executed[name] = path, path.read_bytes()
     return module

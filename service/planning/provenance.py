@@ -16,8 +16,8 @@ from service.terminal.waiting import waiting
 from trainables import project
 from trainables.datasets import local
 from trainables.datasets.table import load_table
-from trainables.datasets.table_evaluator import evaluator_of
-from trainables.environments import SCRIPT, family_of
+from trainables.datasets.table_evaluator import check_playable
+from trainables.environments import SCRIPT, family_of, in_this_process, name_modules
 from trainables.errors import UserError
 from trainables.output import printable
 from trainables.plugins import OF_PROJECTS, source_hash
@@ -41,9 +41,9 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
             record(id)
         with waiting(f"reading {id}"):  # the first time it is prepared, or downloaded
             table = load_table(id)
-        evaluator_of(table, [[0]]).close()
-        if table.note:
-            print(printable(f"note: {id}: {table.note}", lines=False), file=sys.stderr)
+        _for_workers(id, table.environment)
+        for note in filter(None, (table.note, *check_playable(table))):
+            print(printable(f"note: {id}: {note}", lines=False), file=sys.stderr)
         score = table.reference.normalize(float(table.episode_returns.mean()))
         origin_of[id] = {"dataset_hash": table.hash, "reference": table.reference.source, "revision": code}
         if theirs := _environment_hash(table.environment):
@@ -51,6 +51,18 @@ def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:
         if table.reference.known:
             origin_of[id]["dataset_score"] = f"{score:.2f}"
     return origin_of
+
+
+def _for_workers(dataset: str, environment: str) -> None:
+    """Let workers import the module that this process has imported for the environment. Raises UserError for one that they cannot have."""
+    module = environment.partition(":")[0] if ":" in environment.partition(" ")[0] else ""
+    if in_this_process(environment):
+        raise UserError(
+            f"dataset {dataset!r}: its environment is registered in this process alone, and a sweep trains in others: move the class into "
+            f'a file, my_envs.py, with entry_point="my_envs:Class", and record the data with it; `winnow.trial` trains a trial here'
+        )
+    if module in sys.modules and module != SCRIPT:
+        name_modules([module])
 
 
 def _environment_hash(environment: str) -> str:

@@ -13,14 +13,14 @@ Winnow = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def winnow(tmp_path: Path) -> Winnow:
+def winnow(tmp_path: Path, table_cache: Path) -> Winnow:
     """`winnow("plan", "first", folder=...)`, with nothing set by the environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WINNOW_", "MLFLOW_", "MINARI_", "RAY_"))}
 
     def run(*arguments: str, folder: Path = tmp_path, module: str = "winnow", **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", module, *arguments]
-        given = environment | {"PYTHONPATH": str(ROOT), "WINNOW_CACHE": str(tmp_path / "cache")} | more
-        return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=False, timeout=120)
+        given = environment | {"PYTHONPATH": str(ROOT), "WINNOW_CACHE": str(table_cache)} | more
+        return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=False, timeout=600)
 
     return run
 

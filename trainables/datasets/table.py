@@ -94,9 +94,9 @@ def names_of(table: Table) -> list[str]:
 
 def _playable(metadata: Metadata) -> None:
     """Raise UserError where the environment of a dataset that is not here yet cannot be made, or does not fit it."""
-    from trainables.datasets.table_evaluator import evaluator_of  # imports gymnasium
+    from trainables.datasets.table_evaluator import check_playable  # imports gymnasium
 
-    evaluator_of(metadata, [[0]]).close()
+    check_playable(metadata)
 
 
 def load_table(dataset: str, verify: bool = False) -> Table:

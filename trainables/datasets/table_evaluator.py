@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -62,3 +63,15 @@ def evaluator_of(table: Recorded, seeds: Sequence[Sequence[int]]) -> Evaluator:
             f"{len(low)} dimensions; its metadata.json must declare the box, or the wrapper, that its actions were recorded through"
         )
     return evaluator
+
+
+def check_playable(table: Recorded) -> list[str]:
+    """What to know about the environment of a dataset, after one time step in it.
+
+    Raises UserError as `evaluator_of`, and where the environment's own code fails or returns what gymnasium does not."""
+    evaluator = evaluator_of(table, [[0]])
+    try:
+        with contextlib.closing(evaluator):
+            return evaluator.rehearse()
+    except UserError as error:
+        raise UserError(f"dataset {table.dataset!r}: {error}") from None

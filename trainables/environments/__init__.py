@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from trainables import plugins
+from trainables import plugins, project
 from trainables.environments import _wrappers
 from trainables.environments._modules import environment_variables, import_for, name_modules, named_modules
 from trainables.errors import UserError, one_line
@@ -111,9 +111,12 @@ def families() -> dict[str, tuple[str, ...]]:
 def family_of(environment: str) -> str | None:
     """`halfcheetah` for `HalfCheetah-v5`; None for an environment without a file.
 
-    A file of the project counts, not ours, where both name the environment: its reference returns are the user's choice."""
+    A file of the project counts, not ours, where both name the environment: its reference returns are the user's choice. So does the one
+    that registers it, `environments.mine:Name-v0`."""
     bare, _ = read(environment)
-    return next((name for name, ids in families().items() if bare in ids), None)
+    module, _, id = bare.rpartition(":")
+    own = module.removeprefix("environments.") if module in _own_modules() else None
+    return next((name for name, ids in families().items() if bare in ids or (name == own and id in ids)), None)
 
 
 def reference(environment: str) -> Reference | None:
@@ -188,8 +191,22 @@ def _time_limit(environment: str) -> int | None:
 
 
 def _declared_modules() -> set[str]:
-    """The modules in the ids of files here: they may be imported without being named."""
-    return {id.partition(":")[0] for ids in families().values() for id in ids if ":" in id}
+    """The modules in the ids of files here, and a project's files: they may be imported without being named."""
+    return {id.partition(":")[0] for ids in families().values() for id in ids if ":" in id} | _own_modules()
+
+
+def _own_modules() -> set[str]:
+    """A project's files as a script in it imports them, `environments.mine`: they may register what they describe."""
+    return {f"environments.{name}" for name in project.files("environments")}
+
+
+def in_this_process(environment: str) -> bool:
+    """Whether nothing but this process can make the environment: it was registered in a notebook, or by the script that runs."""
+    import gymnasium
+
+    module, _, bare = read(environment)[0].rpartition(":")
+    known = gymnasium.registry.get(bare) if module == SCRIPT else None
+    return known is not None and (callable(known.entry_point) or str(known.entry_point).startswith(f"{SCRIPT}:"))
 
 
 def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
@@ -213,7 +230,12 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
             known = gymnasium.registry.get(environment.rpartition(":")[2])
             # Not every class takes a render_mode; one that is registered with a window is made without it.
             mode = {"render_mode": "rgb_array" if drawn else None} if drawn or (known and "render_mode" in known.kwargs) else {}
-            env = gymnasium.make(environment, disable_env_checker=True, **(settings | mode))
+            try:
+                env = gymnasium.make(environment, disable_env_checker=True, **(settings | mode))
+            except TypeError:
+                if not drawn:
+                    raise
+                env = gymnasium.make(environment, disable_env_checker=True, **settings)  # a class without render_mode may draw all the same
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {environment!r} needs a package that is not installed: {one_line(error)}") from None
     except (gymnasium.error.Error, ModuleNotFoundError, ImportError) as error:

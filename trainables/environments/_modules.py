@@ -59,6 +59,8 @@ def import_for(environment: str, declared: Collection[str]) -> None:
 def check_named(module: str, what: str) -> None:
     """Raise UserError where `what` is made by a module that is neither imported nor named, nor in a named package."""
     if module not in sys.modules and not any(f"{module}.".startswith(f"{name}.") for name in named_modules()):
+        setting = f', or import = ["{module}"] in {project.FILE}' if project.root() else ""
         raise UserError(
-            f"{what} is made by the module {module}, and only modules that you name are imported: --import {module}, or {VARIABLE}={module}"
+            f"{what} is made by the module {module}, and only modules that you name are imported: "
+            f"--import {module}, or {VARIABLE}={module}{setting}"
         )

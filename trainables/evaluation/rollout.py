@@ -25,6 +25,7 @@ from trainables.environments import Reference
 from trainables.errors import UserError, one_line
 from trainables.evaluation.evaluation import act, evaluation_seeds
 from trainables.policy.policy import SCALINGS
+from trainables.simulation.contract import failed
 from trainables.simulation.stepping import bounded, succeeded
 from trainables.tensors.mask import ones, unpack_bits
 from trainables.trial import Stack, Trial
@@ -98,20 +99,28 @@ def play(folder: Path, trial: Trial, count: int, frame: Callable[[Array, int], N
         for number, seed in enumerate(evaluation_seeds(trial, count)):
             total, steps, over = 0.0, 0, False
             success: bool | float | None = None
-            observation, _ = env.reset(seed=seed)
+            observation = _called(environment, "reset", env.reset, seed=seed)[0]
             while not over:
                 if frame:
                     frame(picture(env, environment), int(env.metadata.get("render_fps", FPS)))
                 (action,), (finite,) = bounded(policy(observation, number)[None], env.action_space)
                 if not finite:
                     raise UserError(f"the policy of {trial.name} returns an action that is not finite: {action.tolist()}")
-                observation, reward, terminated, truncated, info = env.step(action)
+                observation, reward, terminated, truncated, info = _called(environment, "step", env.step, action)
                 if (now := succeeded(info)) is not None:
                     success = now if success is None else max(success, now)
                 total, steps, over = total + float(reward), steps + 1, terminated or truncated
             yield Episode(seed, steps, total, float(reference.normalize(total)), success)
     finally:
         env.close()
+
+
+def _called(environment: str, name: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """What a call of an environment returns; a UserError for what its code raises."""
+    try:
+        return call(*arguments, **more)
+    except Exception as error:  # an environment's code may raise anything
+        raise failed(environment, name, error) from error
 
 
 def reference_of(trial: Trial, environment: str) -> Reference:
@@ -124,6 +133,8 @@ def reference_of(trial: Trial, environment: str) -> Reference:
 def picture(env: Any, environment: str) -> Array:
     """A picture [height, width, 3] of the environment; raises UserError if it cannot be drawn here."""
     try:
-        return np.asarray(env.render(), np.uint8)
+        if (drawn := env.render()) is None or np.ndim(drawn) != 3:
+            raise TypeError("its render returned no picture [height, width, 3]")
+        return np.asarray(drawn, np.uint8)
     except Exception as error:  # every renderer has exceptions of its own
         raise UserError(f"environment {environment!r} cannot be drawn here ({one_line(error)})") from None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from trainables import environments
 from trainables.errors import UserError
+from trainables.simulation import contract
 from trainables.simulation.stepping import Gymnasium, Planar, Simulation
 
 Act = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
@@ -35,10 +36,14 @@ class Evaluator:
         spec = first.spec
         if spec is None or spec.max_episode_steps is None:
             raise UserError(f"environment {environment!r} has no time limit (max_episode_steps), so its episodes need not end")
-        low, high = getattr(first.action_space, "low", None), getattr(first.action_space, "high", None)
-        shape = first.observation_space.shape
+        try:
+            seen, taken = first.observation_space, first.action_space
+        except Exception as error:  # a class without them, or whose code raises anything
+            raise contract.failed(environment, "observation_space or action_space", error) from None
+        low, high = getattr(taken, "low", None), getattr(taken, "high", None)
+        shape = seen.shape
         if low is None or high is None or low.ndim != 1 or shape is None or len(shape) != 1:
-            raise UserError(f"environment {environment!r} maps {first.observation_space} to {first.action_space}; both must be flat boxes")
+            raise UserError(f"environment {environment!r} maps {seen} to {taken}; both must be flat boxes")
         self.horizon = spec.max_episode_steps
         self.observation_size, self.action_size = shape[0], low.shape[0]
         self.action_low, self.action_high = low, high
@@ -82,6 +87,10 @@ class Evaluator:
         if not np.isnan(successes := self._simulation.successes).all():
             played["successes"] = successes.reshape(members, episodes).copy()
         return played
+
+    def rehearse(self) -> list[str]:
+        """What to know about the environment after one time step in it; raises UserError for what its code does wrong."""
+        return self._simulation.rehearse(self.observation_size) if isinstance(self._simulation, Gymnasium) else []
 
     def close(self) -> None:
         """Free the environments."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from trainables.environments import Runner
 from trainables.native import build
+from trainables.simulation import contract
 
 Array = npt.NDArray[Any]
 Advance = Callable[[Array, Array, Array], None]  # (indices of the states, actions, observations to fill): one time step
@@ -52,9 +53,10 @@ class Simulation(Protocol):
 
 
 class Gymnasium:
-    """`make` builds an environment; `first` is one that exists already."""
+    """`make` builds an environment; `first` is one that exists already. What their code does wrong is raised as UserError."""
 
     def __init__(self, first: Any, make: Callable[[], Any], count: int) -> None:
+        self.name = str(first.spec.id)
         made = [first, *(make() for _ in range(count - 1))]
         # Wrappers that an environment is registered with belong to it.
         self.environments = [env if env.spec.additional_wrappers else env.unwrapped for env in made]
@@ -64,27 +66,46 @@ class Gymnasium:
 
     def reset(self, seeds: Sequence[int], rows: Array) -> None:
         self.successes[:] = np.nan
-        for row, environment, seed in zip(rows, self.environments, seeds, strict=True):
-            row[:] = environment.reset(seed=seed)[0]
+        try:
+            for row, environment, seed in zip(rows, self.environments, seeds, strict=True):
+                row[:] = contract.begun(self.name, environment.reset(seed=seed), len(row))
+        except Exception as error:  # an environment's code may raise anything
+            raise contract.failed(self.name, "reset", error) from error
 
     def step(self, alive: Array, actions: Array, rows: Array) -> tuple[Array, Array]:
         rewards, ended = self.rewards, self.ended
         rewards[:], ended[:] = 0, False
         actions, finite = bounded(actions, self.space)
-        for i in alive.tolist():
-            if finite[i]:
-                rows[i], rewards[i], terminated, truncated, info = self.environments[i].step(actions[i])
-                ended[i] = terminated or truncated
-                success = succeeded(info)
-                if success is not None:
-                    self.successes[i] = np.fmax(self.successes[i], success)
-            else:
-                rewards[i], ended[i], self.successes[i] = np.nan, True, np.nan
+        result: Any = None
+        try:
+            for i in alive.tolist():
+                if finite[i]:
+                    result = None
+                    result = self.environments[i].step(actions[i])
+                    rows[i], rewards[i], terminated, truncated, info = result
+                    ended[i] = terminated or truncated
+                    success = succeeded(info)
+                    if success is not None:
+                        self.successes[i] = np.fmax(self.successes[i], success)
+                else:
+                    rewards[i], ended[i], self.successes[i] = np.nan, True, np.nan
+        except Exception as error:  # an environment's code may raise anything
+            if result is not None:
+                contract.check_step(self.name, result, rows.shape[1])
+            raise contract.failed(self.name, "step", error) from error
         return rewards, ended
 
+    def rehearse(self, size: int) -> list[str]:
+        """What to know about the environment, of observations of `size` numbers, after one time step; see contract.rehearse."""
+        (action,), _ = bounded(np.zeros((1, *self.space.shape)), self.space)
+        return list(contract.rehearse(self.environments[0], self.name, size, action))
+
     def close(self) -> None:
-        for environment in self.environments:
-            environment.close()
+        try:
+            for environment in self.environments:
+                environment.close()
+        except Exception as error:  # an environment's code may raise anything
+            raise contract.failed(self.name, "close", error) from error
 
 
 def succeeded(info: Mapping[str, Any]) -> bool | float | None:
