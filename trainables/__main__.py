@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import plugins, project
+from trainables.command_line import Parser
 from trainables.environments import name_modules
 from trainables.errors import UserError, unknown
 from trainables.output import is_notebook, open_streams, print_any_text
@@ -119,7 +120,7 @@ def values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m trainables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(prog="python -m trainables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(Trial):
         option = f"--{field.name.replace('_', '-')}"
         required = field.default is MISSING and field.default_factory is MISSING

@@ -18,12 +18,12 @@ class StoppedError(RuntimeError):
     """Some members were asked to stop; the others continue without them from the checkpoint that was just written."""
 
 
-def unknown(kind: str, value: object, choices: Iterable[object]) -> UserError:
-    """`no pruner 'snop'; there are: dense, erk, ...; did you mean 'snip'?`"""
+def unknown(kind: str, value: object, choices: Iterable[object], where: str = "") -> UserError:
+    """`no pruner 'snop'; there are: dense, erk, ...; did you mean 'snip'?`, and after the value ` where` it was looked for."""
     names = [str(choice) for choice in choices]
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.7)
     return UserError(
-        f"no {kind} {str(value)!r}; there are: {', '.join(names) or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
+        f"no {kind} {str(value)!r}{where}; there are: {', '.join(names) or 'none'}" + (f"; did you mean {near[0]!r}?" if near else "")
     )
 
 

@@ -2,7 +2,8 @@
 
     import winnow
     winnow.run("quickstart", {"seeds": (0, 1, 2)})       # or continue it
-    winnow.cells("quickstart")                           # means with intervals, a data frame
+    winnow.results("quickstart")                         # a data frame with a row per trial
+    winnow.cells("quickstart")                           # means with intervals
     winnow.report("quickstart")                          # the page, shown inline in a notebook
     winnow.trial("winnow/hopper/medium-v0", "bc")        # one trial, without a cluster
     policy = winnow.load_policy("storage/trials/<key>")  # observations -> actions, numpy alone
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from trainables.policy.policy import load_policy
     from winnow.one import trial
     from winnow.reports import report
-    from winnow.sweeps import cells, curves, plan, run, trials
+    from winnow.sweeps import cells, curves, plan, results, run
 
 claim()
 
@@ -38,9 +39,9 @@ __all__ = [
     "load_policy",
     "plan",
     "report",
+    "results",
     "run",
     "trial",
-    "trials",
 ]
 _PLACES = {
     "search_spaces.sweep": ("LogRange", "Range", "Search", "Sweep"),
@@ -48,7 +49,7 @@ _PLACES = {
     "trainables.policy.policy": ("load_policy",),
     "winnow.one": ("trial",),
     "winnow.reports": ("report",),
-    "winnow.sweeps": ("cells", "curves", "plan", "run", "trials"),
+    "winnow.sweeps": ("cells", "curves", "plan", "results", "run"),
 }
 
 

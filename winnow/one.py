@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables import project
+from winnow import given
+from winnow.shown import Progress, lines_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,31 +58,34 @@ def trial(
     storage: str | Path | None = None,
     device: str = "cpu",
     execution: str = "auto",
-    progress: bool = True,
+    progress: Progress = True,
     **fields: Any,
 ) -> Trained:
     """Train one trial here, without a cluster, a server or a sweep. `fields` are those of Trial, e.g. `seed=1, updates=50_000`. Without a
-    `reward_shift`, it is the paper's for the dataset (IQL on sparse mazes: -1).
+    `reward_shift`, it is the paper's for the dataset (IQL on sparse mazes: -1). A dataset that ships as a policy is recorded first.
 
-    With a `storage` (a folder) it resumes from its checkpoints there, and leaves its masks and its policy. Raises UserError for bad input.
+    With a `storage` (a folder) it resumes from its checkpoints there, and leaves its masks and its policy. `progress` is as in `run`.
+    Raises UserError for bad input.
     """
+    from service.planning.provenance import record
     from trainables import reports as kinds
     from trainables.__main__ import check_writable, follow
-    from trainables.errors import unknown
+    from trainables.datasets import local
     from trainables.evaluation.metrics import known, metrics_of
     from trainables.storage import trial_files
     from trainables.trial import Stack, Trial
     from trainables.trial.published import reward_shift
 
-    project.apply()
-    names = Trial.__dataclass_fields__
-    if wrong := next((name for name in fields if name not in names), None):
-        raise unknown("field of a trial", wrong, names)
+    given.renew()
+    fields = given.fields({"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity} | fields)
     fields.setdefault("reward_shift", reward_shift(algorithm, dataset))
-    stack = Stack((Trial(dataset=dataset, algorithm=algorithm, pruner=pruner, sparsity=sparsity, **fields),))
-    where = Path(storage).expanduser().absolute() if storage is not None else None
+    stack = Stack((Trial(**fields),))
+    where = given.storage(storage) if storage is not None else None
     if where:
         check_writable(where)
+    if not local.exists(dataset) and dataset.startswith(local.OURS):
+        with lines_to(progress):
+            record(dataset)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from trainables.run import run_stack  # imports torch
 
@@ -98,11 +102,12 @@ def trial(
             yield report
 
     reports = heard(run_stack(stack, where, device=device, execution=execution))
-    if progress:
-        follow(stack, reports)
-    else:
-        for _ in reports:
-            pass
+    with lines_to(progress):
+        if progress:
+            follow(stack, reports)
+        else:
+            for _ in reports:
+                pass
     import pandas as pd
 
     folder = trial_files.trial(where, stack.lead.key) if where else None

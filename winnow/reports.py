@@ -7,8 +7,9 @@ import io
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Literal
 
-from trainables import project
+from winnow import given
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,21 @@ class Report:
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 800px; border: 0" title="report"></iframe>'
 
 
-def report(*sweeps: str, storage: str | Path | None = None, to: str | Path | None = None) -> Report:
-    """Write the report of the sweeps, as `winnow report` does, into `to` or the storage's reports/.
+def report(
+    *sweeps: str | Path, storage: str | Path | None = None, to: str | Path | None = None, style: Literal["paper", "slides"] | None = None
+) -> Report:
+    """Write the report of the sweeps, as `winnow report` does, into `to` or the storage's reports/; `style` adds figures as PDF and PNG.
 
     Raises UserError for a sweep that MLflow does not hold, and where no sweep is given."""
     from service.results.report.build import report as write
     from service.storage import paths
-    from trainables.errors import UserError
+    from trainables.errors import unknown
 
-    if not sweeps:
-        raise UserError("no sweep to report on; give at least one, e.g. winnow.report('quickstart')")
-    project.apply()
-    where, names = paths.root(storage), tuple(dict.fromkeys(project.named(sweep) for sweep in sweeps))
+    if style not in (None, "paper", "slides"):
+        raise unknown("style", style, ("paper", "slides"))
+    given.renew()
+    where, names = given.storage(storage), given.sweeps(sweeps, "report")
     folder = Path(to).expanduser().absolute() if to is not None else paths.report(where, "+".join(names))
     with contextlib.redirect_stdout(io.StringIO()):  # what the command prints is in `text`
-        write(names, where, folder)
+        write(names, where, folder, style)
     return Report(folder)

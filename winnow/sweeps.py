@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables import project
+from winnow import given
+from winnow.shown import Progress, lines_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from service.results.cells import Task
 
 Storage = str | Path | None
+Name = str | Path  # of a sweep, or the path of its file
 
 
-def plan(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, **options: Any) -> Plan:
+def plan(sweep: Name, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, **options: Any) -> Plan:
     """What a run of the sweep would do: `.trials`, `.state` of each by its key, `.todo`. Starts nothing.
 
     `sweep` is a name or the path of a file. `settings` replace fields of the sweep, as `--set` does (`{"seeds": (0, 1)}`); `options` are
@@ -27,25 +29,30 @@ def plan(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Stor
     from service.planning.plan import make_plan
 
     where = _storage(storage)
-    return make_plan(project.named(sweep), _settings(settings, options), storage=where)
+    return make_plan(given.sweep(sweep), _settings(settings, options), storage=where)
 
 
-def run(sweep: str, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, **options: Any) -> pd.DataFrame:
-    """Run the sweep, or continue it, with the command's progress line; returns `trials(sweep)`, where failed trials have their reason.
+def run(
+    sweep: Name, settings: Mapping[str, Any] | None = None, *, storage: Storage = None, progress: Progress = True, **options: Any
+) -> pd.DataFrame:
+    """Run the sweep, or continue it; returns `results(sweep)`, where failed trials have their reason.
 
-    Takes what `plan` takes, in the main thread. Raises UserError for bad input and KeyboardInterrupt where it was interrupted; then the
-    same call continues from the checkpoints.
+    Takes what `plan` takes, in the main thread. It prints what the command prints; with `progress=False` nothing, and a function for
+    `progress` gets each line. Raises UserError for bad input and KeyboardInterrupt where it was interrupted; then the same call continues
+    from the checkpoints.
     """
     from service.driving import session
     from service.terminal.signals import INTERRUPTED
 
     where = _storage(storage)
-    if session.run(plan(sweep, settings, storage=where, **options), where) == INTERRUPTED:
+    with lines_to(progress):
+        code = session.run(plan(sweep, settings, storage=where, **options), where)
+    if code == INTERRUPTED:
         raise KeyboardInterrupt
-    return trials(project.named(sweep), storage=where)
+    return results(given.sweep(sweep), storage=where)
 
 
-def trials(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
+def results(*sweeps: Name, storage: Storage = None) -> pd.DataFrame:
     """A row per trial of the sweeps, whatever became of it, as MLflow knows it; `.attrs["notes"]` says what to know about them.
 
     Raises UserError for a sweep that MLflow does not hold."""
@@ -54,25 +61,25 @@ def trials(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
     return _frame(trial_rows, sweeps, storage)
 
 
-def curves(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
+def curves(*sweeps: Name, storage: Storage = None) -> pd.DataFrame:
     """A row per evaluation of each trial: score, updates, FLOPs and seconds of training."""
     from service.results.report.tables import curve_rows
 
     return _frame(curve_rows, sweeps, storage)
 
 
-def cells(*sweeps: str, storage: Storage = None) -> pd.DataFrame:
+def cells(*sweeps: Name, storage: Storage = None) -> pd.DataFrame:
     """A row per cell, that is per dataset, algorithm, method, sparsity and number of updates: means over seeds with their intervals."""
     from service.results.report.tables import cell_rows
 
     return _frame(cell_rows, sweeps, storage)
 
 
-def _frame(rows: Any, sweeps: Sequence[str], storage: Storage) -> pd.DataFrame:
+def _frame(rows: Any, sweeps: Sequence[Name], storage: Storage) -> pd.DataFrame:
     import pandas as pd
 
     where = _storage(storage)
-    tasks, notes = _tasks([project.named(sweep) for sweep in sweeps], where)
+    tasks, notes = _tasks(given.sweeps(sweeps, "results"), where)
     frame = pd.DataFrame(rows(tasks))
     frame.attrs["notes"] = notes
     return frame
@@ -87,28 +94,16 @@ def _tasks(sweeps: Sequence[str], storage: Path) -> tuple[list[Task], list[str]]
     return list(tasks_of(found.runs)), found.notes
 
 
-def _storage(given: Storage) -> Path:
-    from service.storage import paths
-
-    project.apply()
-    return paths.root(given)
+def _storage(storage: Storage) -> Path:
+    given.renew()
+    return given.storage(storage)
 
 
 def _settings(settings: Mapping[str, Any] | None, options: Mapping[str, Any]) -> RunSettings:
     from service.cli.training import project_options
     from service.planning.options import TrainingOptions
     from service.planning.run_settings import RunSettings
-    from trainables.errors import unknown
 
-    project.apply()
-    for name in options:
-        if name not in TrainingOptions.__dataclass_fields__:
-            raise unknown("option", name, sorted(TrainingOptions.__dataclass_fields__))
-    overrides = tuple(f"{name}={_typed(value)}" for name, value in (settings or {}).items())
-    return RunSettings(overrides=overrides, options=TrainingOptions(**project_options() | dict(options)))
-
-
-def _typed(value: object) -> str:
-    """A value as it is typed after `--set name=`: `0,1`; `(16, 16)` in a list is one value."""
-    values = value if isinstance(value, (list, tuple, range)) else (value,)
-    return ",".join(str(each) for each in values)
+    given.renew()
+    typed = TrainingOptions(**project_options() | given.options(options))
+    return RunSettings(overrides=given.overrides(settings or {}), options=typed)

@@ -8,7 +8,9 @@ import textwrap
 from service.cli import completion
 from service.cli.completion import Completer
 from trainables import project
+from trainables.errors import UserError
 from trainables.output import printable, to_json
+from trainables.trial.numbers import integer
 
 TRIAL = "a trial's key, the beginning of one, or its name, e.g. bc/halfcheetah-expert/snip@95/s0"
 DONE = "a trial's name, its key or the beginning of one, or the id of its MLflow run"
@@ -95,9 +97,12 @@ def completed(action: argparse.Action, completer: Completer) -> None:
 
 
 def positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = integer("it", text)
+    except UserError:
+        value = 0
     if value < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer above 0, such as 20000, 20k or 2e4")
     return value
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 from service.cli.commands import Command, commands
+from trainables import command_line
 from trainables.version import version
 
 PROGRAM = "winnow"
@@ -19,7 +20,7 @@ EXAMPLES = f"""examples:
 """
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(command_line.Parser):
     """Its help ends with `details(width)`, which is made only when it is asked for, and with `example`."""
 
     details: Callable[[int], str] | None = None

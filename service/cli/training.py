@@ -7,11 +7,11 @@ from dataclasses import fields
 from typing import Any
 
 from service.cli import arguments as shared
-from service.planning.options import DEVICES, HOURS, KEEP, TrainingOptions, executions, flag
+from service.planning.options import DEVICES, HOURS, KEEP, TrainingOptions, checked, executions, flag
 from service.planning.run_settings import RunSettings
 from trainables import project
 from trainables.environments import named_modules
-from trainables.errors import UserError, unknown
+from trainables.errors import UserError
 
 UNTYPED = TrainingOptions()
 
@@ -70,15 +70,7 @@ def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def project_options() -> dict[str, Any]:
     """The training options in the [defaults] of the project's winnow.toml; raises UserError for another one or a wrong kind."""
-    options = dict(project.settings().get("defaults", {}))
-    known = {field.name: str(field.type).partition(" |")[0] for field in fields(TrainingOptions) if field.name != "imports"}
-    for name, value in options.items():
-        if name not in known:
-            raise unknown(f"option in [defaults] of {project.FILE}", name, sorted(known))
-        kind = type(value).__name__
-        if kind != known[name] and (kind, known[name]) != ("int", "float"):
-            raise UserError(f"[defaults] of {project.FILE}: {name} = {value!r} is no {known[name]}")
-    return options
+    return checked(project.settings().get("defaults", {}), f" in [defaults] of {project.FILE}")
 
 
 def run_settings(arguments: argparse.Namespace) -> RunSettings:
@@ -94,10 +86,16 @@ def run_settings(arguments: argparse.Namespace) -> RunSettings:
     )
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
+    if not 0 < (value := _number(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return value
 
 
@@ -109,7 +107,6 @@ def _hours(name: str, text: str) -> float:
 
 
 def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ValueError
+    if not 0 < (value := _number(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is outside (0, 1]")
     return value

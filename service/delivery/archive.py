@@ -59,7 +59,7 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path) -> int:
     count = 0
     for name in sweeps:
         if name not in ledgers:
-            raise unknown(f"sweep in {paths.shown(storage)}", name, ledgers)
+            raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
         done = ledgers[name].keys_in("done")
         if not done:
             raise UserError(f"sweep {name!r} has no finished trial yet")

@@ -74,7 +74,7 @@ def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[Finis
     trial_objects.pull(storage)
     ledgers = manifest.read_all(storage)
     if sweep is not None and sweep not in ledgers:
-        raise unknown(f"sweep in {paths.shown(storage)}", sweep, ledgers)
+        raise unknown("sweep", sweep, ledgers, f" in {paths.shown(storage)}")
     entries = {key: entry for name, ledger in ledgers.items() if sweep in (None, name) for key, entry in ledger.entries.items()}
     names = {key: entry.trial.name for key, entry in entries.items()}
     key = _choose(wanted, names, {key for key, entry in entries.items() if entry.state == "done"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -10,13 +11,15 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import Request, urlopen
+
+from packaging.requirements import Requirement
 
 from service.cluster import address, embedded
 from service.storage import guarantees, paths, s3
@@ -27,6 +30,7 @@ from service.tracking.runs import Tracking
 from trainables.errors import UserError
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+DISTRIBUTION = "winnow-rl"
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "ray", "mlflow", "optuna")
 GB = 1 << 30
 LITTLE, TOO_LITTLE = 5 * GB, GB  # free bytes for a warning, and too few for a dataset's table
@@ -51,7 +55,7 @@ class CheckResult:
 
 
 def versions(storage: Path) -> Iterator[CheckResult]:
-    """Compares with constraints.txt, if present: all hosts of a cluster need the same versions."""
+    """Compares with constraints.txt, if present: all hosts of a cluster need the same versions. Then with the package's bounds."""
     lines = CONSTRAINTS.read_text().splitlines() if CONSTRAINTS.exists() else []
     pinned = dict(line.split("#")[0].strip().split("==") for line in lines if "==" in line.split("#")[0])
     good = [f"python {platform.python_version()}"]
@@ -59,13 +63,31 @@ def versions(storage: Path) -> Iterator[CheckResult]:
         try:
             installed = version(name)
         except PackageNotFoundError:
-            yield CheckResult("versions", "fail", f"{name} is not installed", "pip install --constraint constraints.txt .")
+            install = "--constraint constraints.txt ." if CONSTRAINTS.exists() else name
+            yield CheckResult("versions", "fail", f"{name} is not installed", f"pip install {install}")
             continue
         if (wanted := pinned.get(name, installed)).partition("+")[0] == installed.partition("+")[0]:
             good.append(f"{name} {installed}")
         else:
             yield CheckResult("versions", "warn", f"{name} is {installed}, tested with {wanted}", f"pip install {name}=={wanted}")
+    yield from _out_of_bounds()
     yield CheckResult("versions", "ok", ", ".join(good))
+
+
+def _out_of_bounds() -> Iterator[CheckResult]:
+    """What is installed in a version that this project is known not to work with; pip leaves it where it was there before."""
+    try:
+        texts = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:  # a copy that nobody has installed
+        texts = []
+    for text in texts:
+        wanted = Requirement(text)
+        if wanted.marker is not None:  # of an extra
+            continue
+        with contextlib.suppress(PackageNotFoundError):
+            if not wanted.specifier.contains(there := version(wanted.name), prereleases=True):
+                needs = f"{wanted.name}{wanted.specifier}"
+                yield CheckResult("versions", "warn", f"{wanted.name} is {there}, and Winnow needs {needs}", f"pip install '{needs}'")
 
 
 def kernels(storage: Path) -> Iterator[CheckResult]:

@@ -76,6 +76,18 @@ class TrainingOptions:
         return cls(**known | {"imports": tuple(known.get("imports", ()))})
 
 
+def checked(given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Options from a file or from Python, by name; raises UserError, which names their `source`, for another one or a wrong kind."""
+    kinds = {field.name: str(field.type).partition(" |")[0] for field in fields(TrainingOptions) if field.name != "imports"}
+    for name, value in given.items():
+        if name not in kinds:
+            raise unknown(f"option{source}", name, sorted(kinds))
+        kind = type(value).__name__
+        if kind != kinds[name] and (kind, kinds[name]) != ("int", "float"):
+            raise UserError(f"{source.removeprefix(' in ')}: {name} = {value!r} is no {kinds[name]}".removeprefix(": "))
+    return dict(given)
+
+
 def executions() -> tuple[str, ...]:
     return ("auto", *plugins.names("execution"))
 

@@ -75,7 +75,7 @@ def choose(storage: Path, names: Collection[str], older_than: float | None, fail
     ledgers, tracking, now = manifest.read_all(storage), Removal(storage), time.time()
     for name in names:
         if name not in ledgers:
-            raise unknown(f"sweep in {paths.shown(storage)}", name, ledgers)
+            raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
     found = []
     for name in names or list(ledgers):
         keys = _keys(ledgers[name], now - older_than if older_than is not None else now, failed)

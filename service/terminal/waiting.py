@@ -14,6 +14,18 @@ PATIENCE = 2.0  # seconds of silence before the first line
 EVERY = 10.0  # seconds between lines after that
 JOIN = 1.0  # seconds that the end waits for a line that is being printed
 
+_silent = threading.Event()
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """What is waited for inside is not told, in any thread."""
+    _silent.set()
+    try:
+        yield
+    finally:
+        _silent.clear()
+
 
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
@@ -21,7 +33,7 @@ def waiting(what: str) -> Iterator[None]:
     over, begun = threading.Event(), time.monotonic()
 
     def report() -> None:
-        if over.wait(PATIENCE):
+        if over.wait(PATIENCE) or _silent.is_set():
             return
         print(f"{what} ...", file=sys.stderr, flush=True)
         while not over.wait(EVERY):

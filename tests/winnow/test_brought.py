@@ -94,7 +94,7 @@ def package(tmp_path: Path) -> Path:
 def python(program: str, site: Path) -> subprocess.CompletedProcess[str]:
     environment = {"PYTHONPATH": f"{ROOT}:{site}", "PATH": "", "HOME": str(site)}
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=site, env=environment, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", program], cwd=site, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
 
 

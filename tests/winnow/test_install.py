@@ -19,9 +19,11 @@ import winnow
 settings = {"datasets": "test/hopper/random-v0", "updates": 20, "evaluations": 1, "episodes": 1, "seeds": [0]}
 plan = winnow.plan("first", settings)
 assert (len(plan.trials), plan.todo) == (6, []), "the command has trained them"
-more = winnow.run("first", settings | {"algorithms": "bc", "pruners": "snip", "seeds": (0, 1)}, device="cpu")
+lines = []
+more = winnow.run("first", settings | {"algorithms": "bc", "pruners": "snip", "seeds": (0, 1)}, device="cpu", progress=lines.append)
+assert any(line.startswith("1/1 done | 0 running") for line in lines), lines
 assert len(more) == 7 and set(more.outcome) == {"done"} and more.attrs["notes"] == []
-frame = winnow.trials("first").set_index("key")
+frame = winnow.results("first").set_index("key")
 assert set(frame.algorithm) == {"bc", "rewarded_bc"} and set(frame.pruner) == {"dense", "snip", "steepest"}
 curves = winnow.curves("first")
 last = curves[curves["update"] == 20].set_index("key").score
@@ -35,7 +37,7 @@ for call, says in (
     (lambda: winnow.plan("first", {"sede": 1}), "no override 'sede'"),
     (lambda: winnow.plan("first", devise="cpu"), "no option 'devise'; there are: checkpoint_every, device,"),
     (lambda: winnow.plan("first", device="tpu"), "no device 'tpu'"),
-    (lambda: winnow.trials("smoke"), "no sweep in"),
+    (lambda: winnow.results("smoke"), "no sweep 'smoke' in"),
 ):
     try:
         call()
@@ -43,7 +45,7 @@ for call, says in (
         assert says in str(error), error
     else:
         raise AssertionError(says)
-assert winnow.__version__ and not hasattr(winnow, "trails")
+assert winnow.__version__ and not hasattr(winnow, "result")
 print("as said")
 """
 THEIRS = "raise ImportError('not a package of Winnow')\n"
@@ -114,7 +116,7 @@ def test_a_sweep_runs_in_a_folder_whose_packages_have_our_names(installed: Path,
     given = ["--set=datasets=test/hopper/random-v0", "--set=updates=20", "--set=evaluations=1", "--set=episodes=1", "--set=seeds=0"]
     for words in (["init"], ["run", "first", "--device=cpu", *given]):
         command = [str(installed / "winnow"), *words]
-        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=600)
         assert ran.returncode == 0, ran.stdout + ran.stderr
     results = (project / "storage" / "sweeps" / "first" / "results.txt").read_text()
     assert "rewarded_bc" in results
@@ -126,7 +128,7 @@ def test_a_sweep_runs_in_a_folder_whose_packages_have_our_names(installed: Path,
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.endswith("as said\n")
@@ -138,12 +140,12 @@ def test_python_m_winnow_and_import_winnow_do_so_too(installed: Path, project: P
         [python, "-m", "winnow", "plan", "smoke", "--json"],
         [python, "-c", "import winnow, service.__main__ as m; m.main(['doctor', '--help'])"],
     ):
-        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=600)
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_a_package_of_theirs_that_is_in_use_is_named(installed: Path, project: Path, environment: dict[str, str]) -> None:
     (project / "service" / "__init__.py").write_text("")
     command = [str(installed / "python"), "-c", "import service, winnow"]
-    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert f"ImportError: {project}/service/__init__.py is imported as 'service'" in ran.stderr

@@ -30,7 +30,7 @@ def test_the_notebook_runs_from_an_empty_folder(tmp_path: Path, hopper: str) -> 
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))} | {
         "PYTHONPATH": str(ROOT)
     }
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     executed = json.loads((tmp_path / "done.ipynb").read_text())
     text = json.dumps(executed)
@@ -50,7 +50,10 @@ def test_one_trial_is_a_curve_and_a_policy(tmp_path: Path, hopper: str, capsys: 
     assert made.trial.seed == 3
     assert "<table" in made._repr_html_()
     assert made.policy()(made.policy().scaling["observation_shift"]).shape == (3,)
-    again = winnow.trial(hopper, "bc", "snip", 0.5, progress=False, **settings)
+    lines: list[str] = []
+    again = winnow.trial(hopper, "bc", "snip", 0.5, progress=lines.append, **settings)
+    assert capsys.readouterr().out == ""
+    assert [line.split(":")[0] for line in lines if line.startswith("after")] == ["after 30 updates", "after 60 updates"]
     assert again.curve.equals(made.curve)
     with pytest.raises(UserError, match="no policy was kept"):
         again.policy()
@@ -61,7 +64,7 @@ def test_one_trial_is_a_curve_and_a_policy(tmp_path: Path, hopper: str, capsys: 
     [
         (lambda: winnow.trial("a/b-v0", sed=1), "no field of a trial 'sed'; there are: dataset, algorithm"),
         (lambda: winnow.trial("a/b-v0", "td4"), "no algorithm 'td4'"),
-        (lambda: winnow.report(), "no sweep to report on"),
+        (lambda: winnow.report(), "no sweep given"),
         (lambda: winnow.report("nothing"), "nothing"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import project
+from trainables.command_line import Parser
 from trainables.datasets import local
 from trainables.datasets.collect.record_command import add_arguments, record
 from trainables.environments import name_modules
@@ -35,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.datasets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m trainables.datasets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_commands(parser)
     return parser
 
@@ -120,7 +119,7 @@ def _list(given: argparse.Namespace) -> None:
 
 def _check(given: argparse.Namespace) -> None:
     from trainables.datasets.table import load_table
-    from trainables.datasets.table_evaluator import evaluator_of
+    from trainables.datasets.table_evaluator import check_playable
 
     found = list[dict[str, Any]]()
     for name in given.datasets:
@@ -128,8 +127,9 @@ def _check(given: argparse.Namespace) -> None:
             text, value = _offered(name)
         else:
             table = load_table(name)
-            evaluator_of(table, [[0]]).close()
-            text, value = summary(table), table.in_brief()
+            notes = check_playable(table)
+            text, value = "\n".join([summary(table), *(f"note: {note}" for note in notes)]), table.in_brief()
+            value["note"] = "; ".join(filter(None, (value["note"], *notes)))
         found.append(value)
         if not given.json:
             print(printable(text))
@@ -140,11 +140,11 @@ def _check(given: argparse.Namespace) -> None:
 def _offered(dataset: str) -> tuple[str, dict[str, Any]]:
     """A dataset of the hub, from its metadata, as text and as JSON: nothing is downloaded."""
     from trainables.datasets.minari_store import offered
-    from trainables.datasets.table_evaluator import evaluator_of
+    from trainables.datasets.table_evaluator import check_playable
 
     offer = offered(dataset)
     about = offer.metadata
-    evaluator_of(about, [[0]]).close()
+    check_playable(about)
     size = f"{offer.megabytes:,.1f} MB" if offer.megabytes == offer.megabytes else "a size that is not stated"
     text = (
         f"{dataset}: not downloaded; {about.transitions} transitions in {about.episodes} episodes of {about.environment}, which can be "
@@ -157,7 +157,7 @@ def _offered(dataset: str) -> tuple[str, dict[str, Any]]:
 def _show(given: argparse.Namespace) -> None:
     from trainables.datasets.about import describe, picture
     from trainables.datasets.table import load_table, names_of
-    from trainables.datasets.table_evaluator import evaluator_of
+    from trainables.datasets.table_evaluator import check_playable
 
     table = load_table(given.dataset)
     if given.picture:
@@ -169,7 +169,8 @@ def _show(given: argparse.Namespace) -> None:
             print(printable(line))
         if given.picture:
             print(printable(f"picture: {given.picture}"))
-    evaluator_of(table, [[0]]).close()
+    for note in check_playable(table):
+        print(printable(f"note: {note}"), file=sys.stderr)
 
 
 def _import(given: argparse.Namespace) -> None:

@@ -47,6 +47,12 @@ def names(folder: str) -> tuple[str, ...]:
     return tuple(sorted(_files(folder)))
 
 
+def renew() -> None:
+    """Read the project's plug-ins again, those that have changed and new ones: a notebook's process outlives its files."""
+    for cached in (_files, names, source_hash, defines, title, networks, network_choices, ranges, pruner_settings, hyper_defaults):
+        cached.cache_clear()
+
+
 def check(folder: str, name: str) -> str:
     """Return `name` if `folder/name.py` exists; raise UserError, listing the names there are, otherwise."""
     if name not in names(folder):

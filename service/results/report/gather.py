@@ -52,7 +52,7 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
         if sweep not in known and tracking.parents(sweep):
             raise UserError(f"the run of sweep {sweep!r} was deleted in MLflow; `{_restore(sweep, storage)}` brings it back")
         if sweep not in known:
-            raise unknown(f"sweep in {redact(tracking.uri)}, experiment {tracking.experiment!r},", sweep, known)
+            raise unknown("sweep", sweep, known, f" in {redact(tracking.uri)}, experiment {tracking.experiment!r}")
     rows = {row.tags["winnow.trial_key"]: row for sweep in sweeps for row in tracking.sweep_rows(sweep, known[sweep])}
     plan: dict[str, Trial] = {}
     notes: list[str] = []

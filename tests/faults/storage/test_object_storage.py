@@ -225,7 +225,7 @@ def test_what_one_host_forgets_is_gone_on_all_and_can_be_trained_again(
     killed = second("forget", "--yes", faults=("die_at=6",))
     assert killed.code in (137, 0), killed.out
     ended = second("forget", "--yes")
-    assert ended.code == 0 or f"no sweep in {url} '{SWEEP}'" in ended.out, ended.out
+    assert ended.code == 0 or f"no sweep '{SWEEP}' in {url}" in ended.out, ended.out
     bucket = s3.Bucket(url)
     assert [name for prefix in ("heads/", "trials/", "sweeps/") for name in bucket.list(prefix)] == []
     assert f"sweep '{SWEEP}' has not been run in {url}" in first("status").out

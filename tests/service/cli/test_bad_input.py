@@ -129,14 +129,39 @@ def test_a_dataset_of_another_environments_shapes_is_told_before_anything_starts
     assert "observations and actions of (11, 3) numbers, HalfCheetah-v5 of (17, 6)" in said
 
 
-@pytest.mark.parametrize(
-    "arguments", [["run"], ["fly", "smoke"], ["run", "smoke", "--stack-size", "0"], ["run", "smoke", "--device", "tpu"]]
-)
-def test_a_wrong_command_line_is_answered_by_its_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+WRONG = {
+    "run": "missing: sweep; `winnow run --help` has more",
+    "rn smoke": "no command 'rn'; there are: archive, ",
+    "stauts smoke": "; did you mean 'status'?; `winnow --help` has more",
+    "run smoke --stack-size 0": "--stack-size: '0' is not an integer above 0, such as 20000, 20k or 2e4; `winnow run --help` has more",
+    "run smoke --device tpu": "no device 'tpu'; there are: auto, all, cpu, cuda; `winnow run --help` has more",
+    "run smoke --execution spare": "no execution 'spare'; there are: auto, compact, dense, fused, sparse; did you mean 'sparse'?; ",
+    "plan smoke --devce cpu": "no option '--devce'; did you mean '--device'?; `winnow plan --help` has more",
+    "plan smoke --sets seeds=0": "no option '--sets'; did you mean '--set'?; ",
+    "plan smoke seeds=0": "'seeds=0' is one argument too many; ",
+    "plan smoke --set": "--set: expected one argument; ",
+    "run smoke --gpu-fraction 2": "--gpu-fraction: '2' is outside (0, 1]; ",
+    "run smoke --stalled-after soon": "--stalled-after: 'soon' is no number of seconds above 0; ",
+    "datasets chek a/b-v0": "; did you mean 'check'?; `winnow datasets --help` has more",
+    "datasets show a/b-v0 --picure x.png": "no option '--picure'; did you mean '--picture'?; `winnow datasets show --help` has more",
+}
+
+
+@pytest.mark.parametrize("words", sorted(WRONG))
+def test_a_wrong_command_line_is_one_line_with_the_nearest_name(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        main(arguments)
+        main(words.split())
     assert end.value.code == 2
-    assert "usage: " in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert WRONG[words] in line
+
+
+def test_no_command_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+    assert "each command has a --help of its own" in capsys.readouterr().err
 
 
 def test_a_storage_below_a_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], hopper: str) -> None:

@@ -180,7 +180,7 @@ def test_what_cannot_be_exported_is_said_and_nothing_written(tmp_path: Path, cap
     assert f"no run '{'ab' * 16}'" in refused(capsys, "ab" * 16, *to)
     assert f"trial {WAITING.key} ({WAITING.name}) is planned; a trial has a policy once it is done" in refused(capsys, WAITING.name, *to)
     assert "bcq's policy is more than a network" in refused(capsys, NORMED.name, *to)
-    assert "no sweep in" in (said := refused(capsys, PRUNED.name, "--sweep", "smok", *to))
+    assert "no sweep 'smok' in " in (said := refused(capsys, PRUNED.name, "--sweep", "smok", *to))
     assert said.endswith("there are: quickstart, smoke; did you mean 'smoke'?")
     assert list(tmp_path.iterdir()) == []
 

@@ -88,6 +88,16 @@ def test_versions(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "ray" not in good.message
 
 
+def test_a_version_that_cannot_work_is_named(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a wheel is installed there is no constraints.txt."""
+    monkeypatch.setattr(checks, "CONSTRAINTS", tmp_path / "none.txt")
+    monkeypatch.setattr(checks, "requires", lambda name: ["ray[tune]<1", "mujoco>=3.3", "numpy<1; extra == 'old'", "no-such-package>=1"])
+    outside, good = ask("versions")
+    assert describe(outside).startswith("warn  versions: ray is 2.")
+    assert outside.fix == "pip install 'ray<1'"
+    assert good.state == "ok"
+
+
 def test_no_compiler(ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("CC", "no-such-compiler")

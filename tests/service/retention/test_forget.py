@@ -238,7 +238,7 @@ def test_what_comes_before_a_whole_sweep_is_forgotten_may_be_gone_already(storag
         ([], "forget needs a SWEEP, --older-than AGE or --failed"),
         (["--older-than=30"], "--older-than '30' is no age: a number and min, h, d, w, e.g. 30d"),
         (["--older-than=soon"], "--older-than 'soon' is no age"),
-        (["smoky"], "no sweep in "),
+        (["smoky"], "no sweep 'smoky' in "),
     ],
 )
 def test_what_makes_no_sense_is_one_line(arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainables.command_line import Parser
 from trainables.datasets import local
 from trainables.datasets.collect import policy, tiers
 from trainables.datasets.collect.record_command import add_arguments, record
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainables.datasets.collect", description="Record datasets with the shipped policies.")
+    parser = Parser(prog="python -m trainables.datasets.collect", description="Record datasets with the shipped policies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     recording = commands.add_parser("record", help="record a dataset (offline, seeded); one that exists is kept")

@@ -264,7 +264,7 @@ def test_tables_have_no_empty_columns_and_controls_one_table(made: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [(["nothing"], "no sweep in sqlite:"), (["smoke", "--to", __file__], "is a file; give a folder")]
+    ("arguments", "told"), [(["nothing"], "no sweep 'nothing' in sqlite:"), (["smoke", "--to", __file__], "is a file; give a folder")]
 )
 def test_bad_input_is_told_in_one_line(arguments: list[str], told: str, storage: Path, capsys, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -294,6 +294,6 @@ def test_an_address_that_is_mistyped_makes_nothing(there: str, storage: Path, tm
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
     assert main(["report", "smoke", "--storage", str(tmp_path / "storage")]) == 2
     name = "winow" if there.startswith("an MLflow") else "winnow"
-    assert capsys.readouterr().err == f"error: no sweep in sqlite:///{file}, experiment '{name}', 'smoke'; there are: none\n"
+    assert capsys.readouterr().err == f"error: no sweep 'smoke' in sqlite:///{file}, experiment '{name}'; there are: none\n"
     assert (file.read_bytes() if file.exists() else b"") == before
     assert [path.name for path in tmp_path.iterdir()] == [file.name] * bool(before)
