@@ -52,7 +52,10 @@ def root() -> Path | None:
         if not (Path(given) / FILE).is_file():
             raise UserError(f"{VARIABLE} {given} holds no {FILE}; `winnow init {shlex.quote(given)}` makes one")
         return Path(given).absolute()
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder has been removed; change to another one") from None
     folder = next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
     if folder is not None and (folder / FILE).stat().st_uid not in (os.geteuid(), 0):
         raise UserError(f"{folder / FILE} is another user's, whose code would run; {VARIABLE}={folder} says that this is meant")

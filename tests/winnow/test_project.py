@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from service.__main__ import main
 from tests.winnow.conftest import ROOT, Winnow, refused
+from trainables.storage import files
 
 
 def test_a_new_projects_sweep_uses_its_plug_ins_and_built_in_ones(project: Path, winnow: Winnow) -> None:
@@ -30,6 +33,59 @@ def test_nothing_of_a_folder_is_overwritten(project: Path, winnow: Winnow) -> No
     assert refused(winnow("init", str(project))) == f"{project}/algorithms/rewarded_bc.py exists already; nothing was written"
     assert (project / "sweeps" / "first.py").read_text() == "mine"
     assert not (project / "winnow.toml").exists()
+
+
+@pytest.mark.parametrize("folder", ["/proc/mine", "file/mine", "n" * 300])
+def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_nothing(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    given = folder if folder.startswith("/") else f"{tmp_path}/{folder}"
+    assert main(["init", given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be made: " in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_fills_leaves_no_half_of_a_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "first.py":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(files, "write", full)
+    assert main(["init", str(tmp_path / "below" / "mine")]) == 2
+    assert capsys.readouterr().err.endswith("first.py: No space left on device\n")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(("text", "says"), [("def saliency(:", "SyntaxError: invalid syntax (steepest.py, line 1)"), ("\0", "null bytes")])
+def test_a_plug_in_that_cannot_be_read_is_named(project: Path, winnow: Winnow, text: str, says: str) -> None:
+    (project / "pruners" / "steepest.py").write_text(text)
+    said = refused(winnow("plan", "first", folder=project))
+    assert said.startswith(f"{project}/pruners/steepest.py cannot be read: SyntaxError: ")
+    assert says in said
+    assert winnow("plan", "first", "--set=pruners=snip", folder=project).returncode == 0
+
+
+def test_a_folder_that_was_removed_meanwhile_is_one_line(tmp_path: Path, winnow: Winnow) -> None:
+    (tmp_path / "gone").mkdir()
+    program = (
+        f"import os, shutil; os.chdir('gone'); shutil.rmtree('../gone'); os.execl({sys.executable!r}, 'python', '-m', 'winnow', 'list')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, "error: the current folder has been removed; change to another one\n")
 
 
 def test_settings_are_defaults_that_the_environment_and_the_command_line_beat(project: Path, winnow: Winnow, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from trainables import project
-from trainables.errors import UserError, unknown
+from trainables.errors import UserError, one_line, unknown
 from trainables.plugins import installed
 
 ROOT = Path(__file__).parents[1]
@@ -139,13 +139,17 @@ def of_all(folder: str, declared: Callable[[str], Iterable[str]]) -> tuple[str, 
     """The names that `declared` finds for any plug-in of a folder, sorted; one whose file cannot be read for them has none."""
     found: set[str] = set()
     for name in names(folder):
-        with contextlib.suppress(UserError, SyntaxError):
+        with contextlib.suppress(UserError):
             found |= set(declared(name))
     return tuple(sorted(found))
 
 
 def _body(folder: str, name: str) -> list[ast.stmt]:
-    return ast.parse(_files(folder)[check(folder, name)].read_text()).body
+    path = _files(folder)[check(folder, name)]
+    try:
+        return ast.parse(path.read_bytes(), path.name).body
+    except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {one_line(error)}") from None
 
 
 @cache
