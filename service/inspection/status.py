@@ -31,7 +31,7 @@ COLUMNS = ("state", "stack", "update", "of", "updates/s", "last report", "trial"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One trial: `stack` members train together; `rate` in updates per second, `age` of the newest report in seconds.
+    """One trial: `stack` members train together; `rate` in its own updates per second, `age` of the newest report in seconds.
 
     `silent`: seconds for which the driver has heard nothing of its worker, where that is much longer than usual.
     `run` is the id of its MLflow run, `""` if nothing has been shipped or it was not asked for; `by` is the other sweep that trained it,
@@ -161,13 +161,23 @@ def _row(key: str, entry: Entry, storage: Path, begun: bool, silent: float | Non
     if entry.reused:
         return Row(**columns, update=entry.trial.updates, by=str(detail["sweep"]))
     if entry.state == "done":
-        return Row(**columns, update=entry.trial.updates, rate=detail.get("updates_per_second"))
+        return Row(**columns, update=entry.trial.updates, rate=_own_rate(entry))
     if begun:
         lines = spool.read(paths.spool(storage, key))
         columns |= {**_at(lines, entry.state), "warnings": warnings_in(lines)}
     if entry.state == "leased":
         columns |= {"stack": detail.get("size"), "silent": silent}
     return Row(**columns)
+
+
+def _own_rate(entry: Entry) -> float | None:
+    """A finished trial's own updates per second, as those of one that trains are shown; None where its stack's size is not known.
+
+    The journal has the stack's, all its members' together.
+    """
+    rate = entry.detail.get("updates_per_second")
+    size = next((event.detail["size"] for event in reversed(entry.events) if event.state == "leased" and "size" in event.detail), None)
+    return round(rate / size, 1) if rate and size else None
 
 
 def _at(lines: list[spool.Placed], state: str) -> Mapping[str, Any]:

@@ -51,3 +51,14 @@ def test_for_people_no_file_is_read_for_a_trial_that_is_done(tmp_path: Path, mon
     assert all(f"run-of-{key}" in text for key in asked)
     told = status.read("smoke", tmp_path).to_json()["trials"]
     assert [each["run"] for each in told] == [f"run-of-{trial.key}" for trial in trials]
+
+
+def test_a_trials_speed_is_its_own_while_it_trains_and_when_it_is_done(tmp_path: Path) -> None:
+    """The journal holds the speed of a stack, 400 updates of four trials a second: each makes 100. Of adopted ones no size is known."""
+    trials = [Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=seed) for seed in range(5)]
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan(trials)
+    manifest.record("leased", {trial.key: {"size": 4} for trial in trials[:4]})
+    manifest.record("done", {trial.key: {"updates_per_second": 400.0, "seconds": 10.0} for trial in trials})
+    manifest.close()
+    assert [row["rate"] for row in status.read("smoke", tmp_path).to_json()["trials"]] == [100.0] * 4 + [None]
