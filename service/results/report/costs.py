@@ -51,7 +51,8 @@ def _curves(title: str, measure: str, lines: Sequence[tuple[Cell, Curve]], cost:
             marks.band(axis, x, low, high, look.colour, 0.13 if len(lines) <= FEW else 0.05)
         marks.cost_axis(axis, cost)
 
-    keys = [*marks.method_keys((cell.method for cell, _ in lines), marks=False), marks.BAND_KEY]
+    keys = marks.method_keys((cell.method for cell, _ in lines), marks=False)
+    keys += [marks.BAND_KEY] if any(len(cell.done) > 1 for cell, _ in lines) else []
     return Panel(title, COSTS[cost], measure, draw, (*keys, *([DOTTED] if any(cell.absent for cell, _ in lines) else [])))
 
 
@@ -118,7 +119,8 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
     keys += marks.method_keys((line.cell.method for line in pruned), marks=False)
     used = {line.cell.sparsity for line in pruned}
     keys += marks.sparsity_keys({sparsity: shape for sparsity, shape in shapes.items() if sparsity in used})
-    keys += [marks.BAR_KEY] if any(len(line.cell.done) > 1 for line in lines) else []
+    keys += [marks.INTERVAL_KEY] if any(len(line.cell.done) > 1 for line in lines) else []
+    keys += [marks.HOLLOW_KEY] if any(len(line.cell.done) == 1 for line in pruned) else []
     longer = sorted({line.task.trial.updates for line in lines if line.long})
     keys += [Key(f"at {marks.listed(longer)} updates", RING, marker="o", fill="none", size=6.5, order=(4,))] if longer else []
     keys += [BEST] if best else []

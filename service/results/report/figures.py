@@ -50,7 +50,7 @@ def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
 
         cells = [cell for cell in task.cells.values() if cell.method != labels.DENSE]
         keys = [*marks.level_keys([task]), *marks.method_keys(task.methods)]
-        keys += [marks.BAR_KEY] if any(len(cell.done) > 1 for cell in task.cells.values()) else []
+        keys += [marks.INTERVAL_KEY] if any(len(cell.done) > 1 for cell in task.cells.values()) else []
         keys += [marks.HOLLOW_KEY] if any(len(cell.done) == 1 for cell in cells) else []
         keys += [marks.ABSENT_KEY] if any(cell.absent for cell in cells) else []
         return Panel(task.name, "weights removed", task.measure, draw, tuple(keys))
@@ -77,10 +77,10 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
                 elif cell:
                     span, tone = [column, column + 1], colour("rule")
                     axis.fill_between(span, row, row + 1, facecolor="none", edgecolor=tone, hatch="///", linewidth=0)
-                text = shown(cell)
-                axis.text(
-                    column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="medium" if share is not None else marks.small()
-                )
+                middle, size = (row + 0.5, marks.small()) if share is None else (row + 0.33, "medium")
+                axis.text(column + 0.5, middle, shown(cell), ha="center", va="center", fontsize=size)
+                if cell and cell.retained:
+                    axis.text(column + 0.5, row + 0.74, interval(cell.retained), ha="center", va="center", fontsize=marks.small())
         marks.squares(axis, squares, colour("fill"))
         axis.set_xlim(0, len(places))
         axis.set_ylim(len(tasks), 0)
@@ -92,8 +92,8 @@ def heat_map(tasks: Sequence[Task]) -> list[Panel]:
 
     left, most = 0.15 + CHARACTER * max(map(len, names)), max(len(textwrap.wrap(method_name(method), 10)) for method, _ in places)
     bottom = 0.1 + LINE * (most + 1)
-    title = "share of the dense score, %  (*: a seed or its dense one has no score; hatched: no share can be computed)"
-    return [Panel(title, "", "", draw, size=(left + 0.6 * len(places) + 0.1, bottom + 0.3 + 0.24 * len(tasks), left, bottom))]
+    title = "share of the dense score, %, and its 95 % interval  (*: a seed or its dense one has no score; hatched: no share)"
+    return [Panel(title, "", "", draw, size=(left + 0.64 * len(places) + 0.1, bottom + 0.3 + 0.34 * len(tasks), left, bottom))]
 
 
 def shown(cell: Cell | None) -> str:
@@ -103,6 +103,11 @@ def shown(cell: Cell | None) -> str:
     if cell.retained:
         return f"{100 * cell.retained.value:.0f}{'' if cell.whole else '*'}"
     return "\n".join(cell.absent) if cell.absent else "no dense"
+
+
+def interval(share: Estimate) -> str:
+    """The interval of a share, in percent."""
+    return share.note or f"{100 * share.low:.0f} to {100 * share.high:.0f}"
 
 
 def profiles(tasks: Sequence[Task]) -> list[Panel]:

@@ -23,7 +23,7 @@ SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 DENSE_KEY = Key("dense", colour("ink"), dash=style_of(DENSE).dash, order=(0,))
 DATA_KEY = Key("data", colour("muted"), dash=":", order=(1,))
 BAND_KEY = Key("95 % interval", colour("muted"), patch=0.3)
-BAR_KEY = Key("95 % interval", colour("muted"), marker="|", size=7)
+INTERVAL_KEY = Key("95 % interval", colour("muted"), marker="|", size=7, patch=0.3)  # bars of single estimates, bands of levels and curves
 HOLLOW_KEY = Key("one seed", colour("muted"), marker="o", fill="none")
 ABSENT_KEY = Key("seed without score", colour("muted"), marker="x")
 

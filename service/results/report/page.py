@@ -15,6 +15,7 @@ from service.results import controls
 from service.results.cells import DENSE, Cell, Task, places_of
 from service.results.report import tables
 from service.results.report.drawing import Drawn
+from service.results.report.figures import interval
 from service.results.report.over_tasks import choice, claim
 from service.results.report.palette import COLOURS
 from service.results.report.svg import swatch
@@ -142,11 +143,10 @@ def _square(cell: Cell | None) -> str:
     if cell.retained is None:
         unpaired = f"dense: {cell.unpaired}" if not cell.pairs else "no dense score above 0"
         return f"<td class='none'>{escape(cell.absence or unpaired)}</td>"
-    share, low, high = (100 * value for value in (cell.retained.value, cell.retained.low, cell.retained.high))
+    share = 100 * cell.retained.value
     why = ", ".join([*([cell.absence] if cell.absent else []), *([f"dense: {cell.unpaired}"] if cell.unpaired else [])])
-    span = cell.retained.note or f"{low:.0f} to {high:.0f}"
     star, note = ("", "") if cell.whole else ("*", f"<small class='why'>{len(cell.pairs)}/{len(cell.runs)} pairs; {escape(why)}</small>")
-    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{span}</small>{note}</td>"
+    return f"<td style='--share:{min(100, max(0, share)):.0f}'>{share:.0f}{star}<br><small>{interval(cell.retained)}</small>{note}</td>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absent", *, sortable: bool = False) -> str:

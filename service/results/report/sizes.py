@@ -57,12 +57,13 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
             marks.log_axis(axis, marks.thousands)
 
         pruned = [cell for cell, _ in cells if cell.method != DENSE]
-        keys = [marks.DENSE_KEY] if task.dense and task.dense.mean else []
-        keys += [replace(key, marker="s", dash=None) for key in marks.method_keys((cell.method for cell in pruned), lines=False)]
+        keys = [replace(marks.DENSE_KEY, marker="o")] if task.dense and task.dense.mean else []
+        for method in sorted({cell.method for cell in pruned}, key=rank):
+            keys += [replace(key, marker="s", fill=marks.variant_fill(method)) for key in marks.method_keys([method], lines=False)]
         keys += marks.sparsity_keys(
             {sparsity: shape for sparsity, shape in shapes.items() if any(cell.sparsity == sparsity for cell in pruned)}
         )
-        keys += [marks.BAR_KEY] if any(mean.seeds > 1 for _, mean in cells) else []
+        keys += [marks.INTERVAL_KEY] if any(mean.seeds > 1 for _, mean in cells) else []
         keys += [HOLLOW] if any(cell.absent or mean.seeds == 1 for cell, mean in cells) else []
         return Panel(task.name, "effective parameters of the actor", task.measure, draw, (*keys, FRONT))
 
@@ -108,7 +109,8 @@ def _layers(title: str, cells: Sequence[Cell], network: str) -> Panel:
         )
         for cell in cells
     ]
-    return Panel(title, "", "weights kept, %", draw, (*keys, RANGE))
+    ranges = [RANGE] if any(sum(bool(run.masks) for run in cell.runs) > 1 for cell in cells) else []
+    return Panel(title, "", "weights kept, %", draw, (*keys, *ranges))
 
 
 def inputs(tasks: Sequence[Task]) -> list[Panel]:
@@ -127,7 +129,7 @@ def _inputs(task: Task) -> Panel:
             for row, name in enumerate(names):
                 share = 1 - _unseen(cell).get(name, 0) / seeds
                 squares.append((column + 0.03, row + 0.05, column + 0.97, row + 0.95, 0.5 * share))
-                text = "unseen" if share == 0 else f"{share:.0%}" if share < 1 else ""
+                text = "unseen" if share == 0 else f"{100 * share:.0f} %" if share < 1 else ""
                 axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=marks.small())
         marks.squares(axis, squares, colour("fill"))
         axis.set_xlim(0, len(cells))
@@ -141,7 +143,7 @@ def _inputs(task: Task) -> Panel:
     left, lines = 0.15 + CHARACTER * max(map(len, names)), max(len(textwrap.wrap(method_name(cell.method), 9)) for cell in cells)
     bottom = 0.1 + LINE * (lines + 2)
     size = (left + max(3.0, 0.6 * len(cells)) + 0.1, bottom + 0.3 + 0.16 * len(names), left, bottom)
-    return Panel(f"{task.name}: inputs that some mask cut", "", "", draw, size=size)
+    return Panel(f"{task.name}: inputs that some mask cut, and the share of seeds that see them", "", "", draw, size=size)
 
 
 def _sized(cell: Cell) -> bool:

@@ -56,7 +56,7 @@ CHARACTER = 0.058  # inches, mean width of a character at 7 points
 
 @dataclass(frozen=True)
 class Key:
-    """A line of a legend: what it is called and how it is drawn. Without `dash` no line, without `marker` no mark; `patch` is an area."""
+    """A line of a legend: what it is called and how it is drawn. Without `dash` no line, without `marker` no mark; with `patch` an area."""
 
     label: str
     tone: str
@@ -69,18 +69,18 @@ class Key:
     hatch: str = ""
     order: tuple[Any, ...] = (9,)  # among the keys of a figure
 
-    def artist(self, scale: float = 1) -> Artist:
+    def artists(self, scale: float = 1) -> tuple[Artist, ...]:
+        """What shows it, the lowest first: an area, a line or mark, or a mark on an area."""
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
 
-        label = literal(self.label)
-        if self.patch:
-            edge = colour("rule") if self.hatch else "none"
-            return Patch(facecolor=self.tone, alpha=self.patch, label=label, linewidth=0, hatch=self.hatch, edgecolor=edge)
-        return Line2D(
-            [], [], color=self.tone, label=label, linestyle="none" if self.dash is None else self.dash, linewidth=scale * self.width,
+        edge = colour("rule") if self.hatch else "none"
+        area = Patch(facecolor=self.tone, alpha=self.patch, linewidth=0, hatch=self.hatch, edgecolor=edge)
+        line = Line2D(
+            [], [], color=self.tone, linestyle="none" if self.dash is None else self.dash, linewidth=scale * self.width,
             marker=self.marker or "none", fillstyle=self.fill, markersize=scale * self.size, markerfacecoloralt="none",
         )  # fmt: skip
+        return (*([area] if self.patch else []), *([line] if self.marker or not self.patch else []))
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,11 @@ def drawn(panels: Sequence[Panel], look: Look = TWO_COLUMNS, keys: Sequence[Key]
             axis.xaxis.set_label_coords(0.5, (0.19 * look.scale - bottom) / box[3])
             axis.yaxis.set_label_coords((0.13 * look.scale - left) / box[2], 0.5)
         if keys:
-            handles = [key.artist(look.scale) for key in _by_row(keys, per_row)]
+            shown = _by_row(keys, per_row)
             figure.legend(
-                handles=handles, loc="upper left", bbox_to_anchor=(0.0, 1.0), ncols=per_row, handlelength=1.8, columnspacing=1.2,
-                borderpad=0.2, borderaxespad=0.1, labelspacing=0.2,
+                handles=[key.artists(look.scale) for key in shown], labels=[literal(key.label) for key in shown], loc="upper left",
+                bbox_to_anchor=(0.0, 1.0), ncols=per_row, handlelength=1.8, columnspacing=1.2, borderpad=0.2, borderaxespad=0.1,
+                labelspacing=0.2,
             )  # fmt: skip
     return Sheet(figure, places)
 

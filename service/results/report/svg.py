@@ -9,7 +9,6 @@ import io
 import math
 import re
 from functools import cache
-from typing import Any
 
 from service.results.report.palette import VARIABLES
 from service.results.report.style import KINDS, TWO_COLUMNS, Key, Sheet, settings
@@ -38,6 +37,7 @@ def swatch(key: Key, name: str) -> str:
 @cache
 def _swatch(key: Key) -> str:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
     with settings(TWO_COLUMNS):
@@ -46,15 +46,15 @@ def _swatch(key: Key) -> str:
         axis.set_axis_off()
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
-        artist: Any = key.artist()
-        if key.patch:
-            shape = Rectangle((0.1, 0.1), 0.8, 0.8)
-            shape.update_from(artist)
-            axis.add_patch(shape)
-        else:
-            artist.set_data([0.02, 0.98] if not key.marker else [0.02, 0.5, 0.98], [0.5] * (3 if key.marker else 2))
-            artist.set_markevery([1] if key.marker else None)
-            axis.add_line(artist)
+        for artist in key.artists():
+            if isinstance(artist, Line2D):
+                artist.set_data([0.02, 0.98] if not key.marker else [0.02, 0.5, 0.98], [0.5] * (3 if key.marker else 2))
+                artist.set_markevery([1] if key.marker else None)
+                axis.add_line(artist)
+            else:
+                shape = Rectangle((0.1, 0.1), 0.8, 0.8)
+                shape.update_from(artist)
+                axis.add_patch(shape)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata=KINDS["svg"])
     text = stream.getvalue()

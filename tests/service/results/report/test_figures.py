@@ -7,8 +7,9 @@ import re
 from dataclasses import replace
 
 import numpy as np
+from matplotlib.collections import LineCollection, PolyCollection
 
-from service.results.report import costs, figures, sizes, style, svg
+from service.results.report import costs, figures, marks, sizes, style, svg
 from service.results.report.drawing import remove_others
 from service.results.report.style import Panel
 from service.results.runs import Point
@@ -80,7 +81,7 @@ def test_it_is_marked_where_pruned_overtakes_dense() -> None:
 
 
 def test_every_line_and_mark_of_a_figure_is_in_its_legend() -> None:
-    """Colours, marks and dashes: nothing is drawn that no key shows."""
+    """Colours, marks, dashes, hollow marks, bars and bands: nothing is drawn that no key shows."""
     tasks = of(
         runs("dense", 0.0, [50.0, 52.0]), runs("snip", 0.9, [48.0, 44.0]), runs("snip", 0.95, [40.0]),
         runs("grasp", 0.95, [30.0, DIVERGED]),
@@ -91,6 +92,35 @@ def test_every_line_and_mark_of_a_figure_is_in_its_legend() -> None:
         for line in drawn(panel).lines:
             assert line.get_color() in tones, (panel.title, line.get_color())
             assert line.get_marker() in {*marks_of, "None", "o"}, (panel.title, line.get_marker())
+            hollow = line.get_marker() not in ("None", "x", "*") and line.get_fillstyle() == "none"
+            assert not hollow or any(key.fill == "none" for key in panel.keys), panel.title
+        bands = [each for each in drawn(panel).collections if isinstance(each, PolyCollection)] + list(drawn(panel).patches)
+        bars = [each for each in drawn(panel).collections if isinstance(each, LineCollection)]
+        assert bool(bands) <= any(key.patch for key in panel.keys), panel.title
+        assert bool(bars) <= ("|" in marks_of), panel.title
+
+
+def test_a_legend_names_no_interval_where_there_is_none() -> None:
+    """One seed everywhere: hollow marks, no bars, no bands."""
+    tasks = of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [40.0]))
+    for panel in (*figures.by_sparsity(tasks), *costs.frontier(tasks, "flops"), *sizes.pareto(tasks), *costs.curves(tasks, "update")):
+        assert not [label for label in labels(panel) if "interval" in label], panel.title
+        assert not [each for each in drawn(panel).collections if isinstance(each, LineCollection)]
+    assert "one seed" in labels(figures.by_sparsity(tasks)[0]) & labels(costs.frontier(tasks, "flops")[0])
+
+
+def test_the_grid_shows_the_interval_of_every_share() -> None:
+    tasks = of(runs("dense", 0.0, [50.0, 60.0]), runs("snip", 0.95, [40.0, 30.0]), runs("grasp", 0.95, [40.0, DIVERGED]))
+    (panel,) = figures.heat_map(tasks)
+    texts = [text.get_text() for text in drawn(panel).texts]
+    assert texts == ["64", "50 to 80", "80*", "one seed"]
+
+
+def test_a_key_with_a_mark_on_an_area_shows_both() -> None:
+    assert len(marks.INTERVAL_KEY.artists()) == 2
+    swatch = svg.swatch(marks.INTERVAL_KEY, "key")
+    assert swatch.count("<path") >= 2
+    assert "<use" in swatch
 
 
 def test_a_legend_of_many_methods_is_inside_the_sheet_and_in_order() -> None:
