@@ -2,12 +2,13 @@
 
     python -m benchmarks.speed.scale [sweep] [restart] [commands] [mlflow] [forget] --trials 500 2000 10000 --folder /somewhere
 
-The trials are real, and as small as they get: 10 updates of BC with two hidden layers of 32, one evaluation of one episode, five seeds of
-each cell, packed into stacks as in any sweep. Ray is embedded; MLflow's database is an sqlite file in the storage.
+The trials do nothing, so that what they cost is the service: one trial (10 updates of BC with two hidden layers of 32, an evaluation of an
+episode) is trained first, and each trial reports what that one did and writes its files. Everything else is as in any sweep: five seeds of
+each cell, stacks of four, an embedded Ray, claims, spools, journal, and MLflow on an sqlite file in the storage.
 
-`sweep`: `winnow run` from an empty storage. What a trial costs is taken in tenths of the sweep, from the journal's times and the driver's
-processor time, so that a cost that grows with the number of trials shows. `restart`: the same command once more, with all trials done, and
-with the second half of them not begun. `commands`: those that read the whole sweep. `mlflow`: `sync` into the empty MLflow of `--mlflow`
+`sweep`: from an empty storage. What a trial costs is taken in tenths of the sweep, from the journal's times and the driver's
+processor time, so that a cost that grows with the number of trials shows. `restart`: `winnow run` of it, with all trials done, and with
+the second half of them not begun. `commands`: those that read the whole sweep. `mlflow`: `sync` into the empty MLflow of `--mlflow`
 and `verify`, with the SQL statements that they make where that is a database. `forget`: `du` and `forget`.
 
 `sweep` leaves the storage <folder>/<trials>, which the other parts need; `forget` removes its trials.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -28,15 +30,26 @@ import tempfile
 import threading
 import time
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from service.__main__ import main as winnow
+from service.driving.listener import Fenced
+from service.driving.session import Session
 from service.ledger import manifest
+from service.planning.options import TrainingOptions
+from service.planning.plan import make_plan
+from service.planning.provenance import origins
+from service.planning.run_settings import RunSettings
 from service.storage import paths
+from trainables import project
 from trainables.datasets.collect.record import record
+from trainables.trial import Stack, Trial
 
 HERE = Path(__file__).parent
 DATASET = "winnow/hopper/random-v0"
@@ -70,7 +83,6 @@ def sweep(storage: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return found | {
         "trials": len(ends),
         "training_s": ends[-1] - begun,
-        "trained_s": sum(entry.detail["seconds"] / entry.events[-2].detail["size"] for entry in ledger.entries.values()),
         **{name: [round(1000 * (b - a) / each, 2) for a, b in pairwise(values)] for name, values in per_trial.items()},
         "rss_mb": [round(value) for value in spent["rss"]],
     }
@@ -126,13 +138,48 @@ def _run(storage: Path) -> dict[str, Any]:
                 "shipper": clocks.get("shipper", 0.0), "rss": pages * resource.getpagesize() / 2**20,
             })  # fmt: skip
 
-    threading.Thread(target=look, daemon=True).start()
-    begun = time.monotonic()
-    code = winnow(["run", str(_file(storage)), "--device=cpu", f"--storage={storage}"])
+    os.environ[project.GIVEN] = str(_file(storage))
+    plan = make_plan(NAME, RunSettings(options=TrainingOptions(device="cpu")), storage=storage)
+    with tempfile.TemporaryDirectory() as folder:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # it imports torch, which no driver does
+            reports = apart.submit(_trained, plan.trials[0], Path(folder)).result()
+        written = paths.trial(Path(folder), plan.trials[0].key)
+        threading.Thread(target=look, daemon=True).start()
+        begun = time.monotonic()
+        session = Session(plan, storage)
+        listen = partial(Fenced, permit=session.permit, origin=origins((DATASET,)), checkpoint_every=plan.settings.options.checkpoint_every)
+        with session:
+            session.driver.prepare()
+            session.train(listen, partial(_nothing, reports, written))
+            trained = time.monotonic() - begun
+            assert session.show()
     over.set()
-    assert code == 0, code
+    assert session.driver.exit_code() == 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"wall_s": time.monotonic() - begun, "cpu_s": time.process_time(), "most_rss_mb": most, "samples": samples}
+    return {
+        "wall_s": time.monotonic() - begun,
+        "until_trained_s": trained,
+        "cpu_s": time.process_time(),
+        "most_rss_mb": most,
+        "samples": samples,
+    }
+
+
+def _trained(trial: Trial, folder: Path) -> list[Any]:
+    """The reports of a trial."""
+    from trainables.run import run_stack
+
+    return list(run_stack(Stack((trial,)), folder))
+
+
+def _nothing(reports: Sequence[Any], written: Path, stack: Stack, storage: Path, **options: Any) -> Iterator[Any]:
+    """What run_stack has yielded and written of one trial, for each of a stack's."""
+    for trial in stack.trials:
+        shutil.copytree(written, paths.trial(storage, trial.key), dirs_exist_ok=True)
+        paths.trial_json(storage, trial.key).write_text(json.dumps(trial.to_json()))
+    for report in reports:
+        lists = {name: value * len(stack) for name, value in vars(report).items() if isinstance(value, list)}
+        yield replace(report, **lists)
 
 
 def _counted(words: Sequence[str]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from service.cluster import address, embedded
 from service.storage import guarantees, paths, s3
 from service.terminal.redaction import redact
 from service.tracking.connection import DeletedError
-from service.tracking.database import has_tables, sqlite_file
 from service.tracking.runs import Tracking
+from service.tracking.sql.database import has_tables, sqlite_file
 from trainables.errors import UserError
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"

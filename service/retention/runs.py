@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from service.storage.trial_objects import in_parallel
-from service.tracking import database
 from service.tracking.connection import TrackingError, mlflow_errors, passes
 from service.tracking.cursor import run_id_of
 from service.tracking.runs import PARENT, STORAGE, Tracking, is_deleted
+from service.tracking.sql import database
 
 AT_ONCE = 500  # runs per transaction: databases limit the parameters of a statement
 TRIES = 10  # of a transaction, while another process holds the database

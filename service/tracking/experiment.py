@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from service.storage import paths
-from service.tracking import database, relocation
 from service.tracking.connection import DeletedError, OneLineErrors, client_class, mlflow_errors
+from service.tracking.sql import database, relocation
 from trainables.errors import UserError
 
 EXPERIMENT = "winnow"  # default; MLFLOW_EXPERIMENT_NAME overrides it

@@ -11,17 +11,19 @@ import hashlib
 import json
 import math
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from service.ledger.ledger import LIMIT
 from service.storage.identity import existing_identity, identity_of
-from service.tracking import database
 from service.tracking.connection import DeletedError, artifact_store, mlflow_errors
 from service.tracking.experiment import VIEW, Experiment
+from service.tracking.sql import many
 from service.tracking.trial_params import filters_of, params_of
 from trainables.trial import Trial
 
@@ -29,6 +31,7 @@ NOTE = "mlflow.note.content"
 VIEWS = "mlflow.sharedViewState."  # tags of an experiment: views of its runs that a link can name
 STORAGE = "winnow.storage"  # tag: the identity of the storage that fills the run
 PARENT = "mlflow.parentRunId"
+LIGHT = ("winnow.trial_key", STORAGE, PARENT)  # tags that say whose run it is
 STAGES = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}  # of a run's life, by MLflow's ViewType
 METRICS_PER_CALL = 1000  # per log_batch
 TAG_LENGTH = 5000  # characters; MLflow takes 8000
@@ -50,6 +53,20 @@ class RunRow:
     params: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A trial that has ended, with all that its run is to hold; `parent` is the sweep's run, `datasets` as of `dataset_of`."""
+
+    trial: Trial
+    parent: str
+    state: str
+    detail: Mapping[str, Any]
+    tags: dict[str, str]
+    points: Sequence[Point]
+    datasets: Sequence[Mapping[str, str]]
+    note: str
+
+
 class Tracking(Experiment):
     """A connection to one MLflow experiment, opened by the first call. All errors of MLflow are TrackingError.
 
@@ -63,6 +80,7 @@ class Tracking(Experiment):
         self._open: set[str] = set()  # ids of the runs that are RUNNING in MLflow, as far as this object knows
         self._made: set[str] = set()  # ids of the runs that this object has created and that have no note yet
         self._first: dict[str, tuple[dict[str, str], dict[str, str]]] = {}  # params and tags that go with a run's next batch, by its id
+        self._folders: dict[str, str] = {}  # the addresses of the artifacts of runs that this object has made, by their ids
         self._artifacts: tuple[str, Any] = "", None  # the writer of one run's artifacts, and that run's id
         self._leased = ""  # id of the sweep's run of which it is known that it is `leased`
         self._identity, self._fills = "", False
@@ -74,6 +92,7 @@ class Tracking(Experiment):
         self._open.clear()
         self._made.clear()
         self._first.clear()
+        self._folders.clear()
         self._leased = ""
 
     def parent_run(self, sweep: str) -> str:
@@ -107,13 +126,13 @@ class Tracking(Experiment):
         if client and not engine:
             for run in self._search({"winnow.kind": "trial"}, "ALL"):
                 known.setdefault(run.data.tags.get("winnow.trial_key", ""), []).append(run)
-        for start in range(0, len(wanted), database.AT_ONCE):
-            block = wanted[start : start + database.AT_ONCE]
+        for start in range(0, len(wanted), many.AT_ONCE):
+            block = wanted[start : start + many.AT_ONCE]
             found: dict[str, list[Any]] = {key: known[key] for key in block if key in known}
             if engine:
                 tags = {"winnow.trial_key": block, "winnow.kind": ["trial"]}
                 with mlflow_errors():
-                    for run in database.runs(engine, self._experiment, tags, STAGES["ALL"], light):
+                    for run in many.runs(engine, self._experiment, tags, STAGES["ALL"], light):
                         found.setdefault(run.data.tags["winnow.trial_key"], []).append(run)
             yield block, found
 
@@ -173,9 +192,8 @@ class Tracking(Experiment):
     ) -> None:  # fmt: skip
         """Set the run's status from a state of the ledger, with its DETAILS, `tags`, the note and `points`; `leased` reopens a closed
         run."""
-        details = {f"winnow.{name}": str(detail.get(name, "")) for name in DETAILS}
-        noted = self._note(run_id, note) if note else {}
-        self.log(run_id, points, {"winnow.state": state, **details, **(tags or {}), **noted})
+        found = self._note(run_id, note) if note else {}
+        self.log(run_id, points, {**_state_tags(state, detail), **(tags or {}), **found})
         if STATUS[state] != "RUNNING":
             self._open.discard(run_id)
             self._connected().set_terminated(run_id, STATUS[state])
@@ -223,15 +241,50 @@ class Tracking(Experiment):
     def _artifacts_of(self, run_id: str) -> Any:
         """MLflow's writer of a run's artifacts; that of the last run is kept, as its client would ask for each run anew."""
         if self._artifacts[0] != run_id:
-            self._artifacts = run_id, artifact_store(self.run(run_id).info.artifact_uri, self.uri)
+            where = self._folders.pop(run_id, "") or self.run(run_id).info.artifact_uri
+            self._artifacts = run_id, artifact_store(where, self.uri)
         return self._artifacts[1]
 
-    def log_dataset(self, run_id: str, dataset: str, digest: str, profile: Mapping[str, str]) -> None:
-        """Log the dataset as an MLflow dataset input."""
+    def log_dataset(self, run_id: str, about: Mapping[str, str]) -> None:
+        """Log the dataset that `dataset_of` describes as an MLflow dataset input."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entity = Dataset(dataset, digest[:36], "minari", json.dumps({"id": dataset, "sha256": digest}), profile=json.dumps(dict(profile)))
-        self._connected().log_inputs(run_id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        self._connected().log_inputs(run_id, datasets=[DatasetInput(Dataset(**about), [InputTag(*many.CONTEXT)])])
+
+    def create_ended(self, wanted: Mapping[str, Ended]) -> dict[str, str]:
+        """Make the runs of trials that have ended and have none yet, all at once, where MLflow's database is at hand; returns their ids by
+        trial key. Some may be left, and all where the database does not take them: those are to be made one by one."""
+        client = self._connected()
+        engine, location = client.engine(), client.get_experiment(self._experiment).artifact_location
+        if not engine or "?" in location:
+            return {}
+        here = {key for key, runs in self._mine_of(list(wanted)).items() if runs}
+        made, now = {}, int(1000 * time.time())
+        for key, each in wanted.items():
+            if key not in here:
+                tags = {PARENT: each.parent, "winnow.kind": "trial", "winnow.trial_key": key, STORAGE: self._filler()}
+                tags |= filters_of(each.trial) | _state_tags(each.state, each.detail) | each.tags
+                made[key] = many.New(
+                    run_id=(id := uuid4().hex), name=each.trial.name, status=STATUS[each.state], begun=now, ended=now,
+                    artifact_uri=f"{location.rstrip('/')}/{id}/artifacts", points=each.points, datasets=each.datasets,
+                    tags={name: value[:TAG_LENGTH] for name, value in (tags | noted(each.note)).items()},
+                    params={name: value[:PARAM_LENGTH] for name, value in params_of(each.trial).items()},
+                )  # fmt: skip
+        with mlflow_errors():
+            many.insert(engine, self._experiment, list(made.values()))
+        found = {}
+        for key, runs in self._mine_of(list(made)).items():
+            oldest, *younger = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+            if oldest.info.run_id == made[key].run_id:
+                found[key] = self._runs[key] = oldest.info.run_id
+                self._folders[oldest.info.run_id] = made[key].artifact_uri
+            elif any(run.info.run_id == made[key].run_id for run in younger):  # another process of this storage was faster
+                client.delete_run(made[key].run_id)
+        return found
+
+    def _mine_of(self, keys: Sequence[str]) -> dict[str, list[Any]]:
+        """This storage's runs of trials, deleted ones included, without what they hold."""
+        return {key: [run for run in runs if self.mine(run)] for _, held in self.held(keys, light=LIGHT) for key, runs in held.items()}
 
     def trial_rows(self, keys: Iterable[str]) -> dict[str, RunRow]:
         """The runs of trials, by trial key: this storage's, else one that another storage has finished."""
@@ -314,10 +367,10 @@ class Tracking(Experiment):
         text = text[:TAG_LENGTH]
         if run_id in self._made:
             self._made.remove(run_id)
-            return {NOTE: text, "winnow.note": digest(text)}
+            return noted(text)
         tags = self._connected().get_run(run_id).data.tags
         ours = digest(tags.get(NOTE, "")) in (tags.get("winnow.note"), digest(""))
-        return {NOTE: text, "winnow.note": digest(text)} if ours and not (first and NOTE in tags) else {}
+        return noted(text) if ours and not (first and NOTE in tags) else {}
 
     def _find_or_create(self, tag: str, value: str, name: str, tags: Mapping[str, str], known: str = "") -> str:
         """This storage's run with a tag. Raises DeletedError where there is one and somebody has deleted it."""
@@ -327,7 +380,7 @@ class Tracking(Experiment):
             if not runs:
                 run = self._connected().create_run(self._experiment, run_name=name, tags={tag: value, STORAGE: self._filler(), **tags})
                 self._made.add(run.info.run_id)
-                self._artifacts = run.info.run_id, artifact_store(run.info.artifact_uri, self.uri)
+                self._folders[run.info.run_id] = run.info.artifact_uri
                 # Creation is retried if its answer is lost, which leaves a duplicate: keep the oldest.
                 runs = self._mine_with(tag, value, known)
             oldest, *duplicates = runs
@@ -379,7 +432,7 @@ class Tracking(Experiment):
         client, runs, token = self._reading(), [], None
         if client and (engine := client.engine()):
             with mlflow_errors():
-                return list(database.runs(engine, self._experiment, {name: [value] for name, value in tags.items()}, STAGES[view], ()))
+                return list(many.runs(engine, self._experiment, {name: [value] for name, value in tags.items()}, STAGES[view], ()))
         if client:
             from mlflow.entities import ViewType
 
@@ -405,6 +458,22 @@ class Tracking(Experiment):
             tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in tags.items()],
         )
         self._first.pop(run_id, None)
+
+
+def dataset_of(dataset: str, digest: str, profile: Mapping[str, str]) -> dict[str, str]:
+    """The fields of MLflow's entity of a dataset."""
+    about = {"source_type": "minari", "source": json.dumps({"id": dataset, "sha256": digest}), "profile": json.dumps(dict(profile))}
+    return {"name": dataset, "digest": digest[:36], **about}
+
+
+def noted(text: str) -> dict[str, str]:
+    """The tags that make a note, if there is one."""
+    text = text[:TAG_LENGTH]
+    return {NOTE: text, "winnow.note": digest(text)} if text else {}
+
+
+def _state_tags(state: str, detail: Mapping[str, Any]) -> dict[str, str]:
+    return {"winnow.state": state} | {f"winnow.{name}": str(detail.get(name, "")) for name in DETAILS}
 
 
 def filter_of(sweep: str) -> str:

@@ -6,6 +6,7 @@ the cursors claim with what MLflow holds (service/tracking/comparison.py).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -26,13 +27,15 @@ from service.tracking import cursor as cursors
 from service.tracking.connection import DeletedError, TrackingError, passes, redacted, refused
 from service.tracking.cursor import Cursor, last_values
 from service.tracking.curve_table import CurveTable
-from service.tracking.runs import DETAILS, METRICS_PER_CALL, STATUS, Point, RunRow, Tracking, finite
+from service.tracking.runs import DETAILS, METRICS_PER_CALL, STATUS, Ended, Point, RunRow, Tracking, dataset_of, finite
 from service.tracking.trial_params import source_of
 from trainables.errors import UserError
 from trainables.storage.files import write
+from trainables.trial import Trial
 
 PERIOD = 2.0  # seconds between two passes
 LONGEST_WAIT = 60.0  # seconds between two passes while MLflow is down
+AT_ONCE = 100  # trials whose runs are made in one transaction, during which nobody else writes to an sqlite file
 SHOWN = 3  # deleted runs that are named
 TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "plugins", "host", "kernels")
 
@@ -85,6 +88,11 @@ class Shipper:
         shipped, troubles, down = 0, list[str](), False
         trial_objects.refresh(self._storage, self._ledger.keys_in("leased"))
         self._compare()
+        try:
+            shipped += self._ship_ended()
+        except TrackingError:
+            self._compared = False
+            raise
         for key, entry in list(self._ledger.entries.items()):
             try:
                 shipped += self._ship_trial(key, entry) if entry.events else 0
@@ -164,6 +172,47 @@ class Shipper:
     def remedy(self, text: str) -> str:
         return text.replace("`winnow sync SWEEP --restore`", f"`{command('sync', self._sweep, '--restore', storage=self._storage)}`")
 
+    def _ship_ended(self) -> int:
+        """Ship trials that have ended and have no run yet, some at once, where MLflow's database is at hand. What is left is shipped one by
+        one, which also says what is wrong with it."""
+        ended = [
+            (key, entry, entry.events[-1])
+            for key, entry in list(self._ledger.entries.items())
+            if entry.state in TERMINAL and key not in self._settled and key not in self.deleted and not self._cursor(key).run_id
+        ]
+        shipped = 0
+        for start in range(0, len(ended), AT_ONCE):
+            self._check()
+            whole, told = dict[str, Ended](), dict[str, tuple[Event, list[Placed]]]()
+            for key, entry, event in ended[start : start + AT_ONCE]:
+                with contextlib.suppress(Exception):  # of a spool that makes no sense
+                    lines = self._lines(key)
+                    whole[key], told[key] = self._whole(entry, event, lines), (event, lines)
+            try:
+                runs = self.tracking.create_ended(whole)
+            except TrackingError as error:
+                if passes(error):
+                    raise
+                return shipped
+            for key, run_id in runs.items():
+                event, lines = told[key]
+                for placed in lines:
+                    self._ship_files(run_id, key, placed.line["kind"])
+                held = last_values(whole[key].points)
+                self._store(key, Cursor(self._mlflow, run_id, lines[-1].end if lines else 0, self._state(event), held))
+                self._hold(key, run_id, event, lines, held)
+                self._settled[key] = event
+                self.points += len(whole[key].points)
+                shipped += len(whole[key].points)
+        return shipped
+
+    def _whole(self, entry: Entry, event: Event, lines: Sequence[Placed]) -> Ended:
+        return Ended(
+            trial=entry.trial, parent=self._parent(), state=event.state, detail=event.detail,
+            tags=_tags_in(lines) | self._tags_of(entry, event), points=finite(spool.points(lines)),
+            datasets=_datasets_in(entry.trial, lines), note=self._note(entry, event),
+        )  # fmt: skip
+
     def _ship_trial(self, key: str, entry: Entry) -> int:
         """Ship new lines of a trial; after its end its spool is read one last time."""
         if key in self.deleted:
@@ -177,22 +226,22 @@ class Shipper:
         return shipped
 
     def _ship_new(self, key: str, entry: Entry, event: Event) -> int:
-        cursor = self._cursors.get(key) or self._cursors.setdefault(key, self._stored(key))
-        lines = spool.committed(spool.read(paths.spool(self._storage, key), cursor.offset))
-        reused = bool(event.detail.get("sweep"))
-        state = f"{event.state}, reused by {self._sweep}" if reused else event.state
+        cursor = self._cursor(key)
+        lines, state = self._lines(key, cursor.offset), self._state(event)
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
         self._check()
         parent = self._parent()
         run_id = self.tracking.trial_run(entry.trial, parent, cursor.run_id)
         if run_id != cursor.run_id:  # another MLflow, or a deleted run: ship everything again
-            cursor = Cursor(self._mlflow, run_id)
-            lines = spool.committed(spool.read(paths.spool(self._storage, key)))
-        chunks, points, shipped, tags = _chunks(lines), list[Point](), 0, dict[str, str]()
+            cursor, lines = Cursor(self._mlflow, run_id), self._lines(key)
+        chunks, points, tags, shipped = _chunks(lines), list[Point](), dict[str, str](), 0
         for number, chunk in enumerate(chunks, 1):
-            points = finite(spool.points(chunk))
-            tags = self._ship_files(run_id, entry, chunk)
+            points, tags = finite(spool.points(chunk)), _tags_in(chunk)
+            for placed in chunk:
+                self._ship_files(run_id, key, placed.line["kind"])
+            for about in _datasets_in(entry.trial, chunk):
+                self.tracking.log_dataset(run_id, about)
             held = {**(cursor.held or {}), **last_values(points)}
             cursor = replace(cursor, tracking=self._mlflow, offset=chunk[-1].end, held=held)
             shipped += len(points)
@@ -202,17 +251,34 @@ class Shipper:
                 self._store(key, cursor)
                 points, tags = [], {}
         if state != cursor.state:  # with the last points: each call of MLflow is some transactions
-            tags |= {f"winnow.sweep.{self._sweep}": "reused" if reused else "trained"} | source_of(self._ledger.asked_by(entry))
-            note = "" if reused else self._note(entry, event)
-            self.tracking.set_state(run_id, event.state, event.detail, tags=tags, note=note, points=points)
+            tags |= self._tags_of(entry, event)
+            self.tracking.set_state(run_id, event.state, event.detail, tags=tags, note=self._note(entry, event), points=points)
             self.points += len(points)
             if event.state == "leased" and "" not in self.deleted:
                 self.tracking.reopen(parent)  # results.show closes it
             cursor = self._store(key, replace(cursor, tracking=self._mlflow, state=state))
+        self._hold(key, run_id, event, lines, cursor.held or {})
+        return shipped
+
+    def _cursor(self, key: str) -> Cursor:
+        return self._cursors.get(key) or self._cursors.setdefault(key, self._stored(key))
+
+    def _lines(self, key: str, offset: int = 0) -> list[Placed]:
+        return spool.committed(spool.read(paths.spool(self._storage, key), offset))
+
+    def _state(self, event: Event) -> str:
+        """What the cursor says of a state, so that the same one of another kind is shipped, too."""
+        return f"{event.state}, reused by {self._sweep}" if event.detail.get("sweep") else event.state
+
+    def _tags_of(self, entry: Entry, event: Event) -> dict[str, str]:
+        how = "reused" if event.detail.get("sweep") else "trained"
+        return {f"winnow.sweep.{self._sweep}": how} | source_of(self._ledger.asked_by(entry))
+
+    def _hold(self, key: str, run_id: str, event: Event, lines: Sequence[Placed], held: Mapping[str, str]) -> None:
+        """Tell the summary what MLflow holds of a trial now."""
         if self._summary:
             news = [placed.line for placed in lines] or [spool.origin(paths.spool(self._storage, key))]  # another sweep has shipped it
-            self._summary.hold(key, row_of(run_id, event, news, cursor.held or {}))
-        return shipped
+            self._summary.hold(key, row_of(run_id, event, news, held))
 
     def _ship_plan(self) -> None:
         """Log the plan on the sweep's run, once a trial has begun and again whenever it has grown."""
@@ -231,8 +297,9 @@ class Shipper:
             self._summary.ship(self._parent(), busy=busy)
 
     def _note(self, entry: Entry, event: Event) -> str:
-        committed = spool.committed(spool.read(paths.spool(self._storage, entry.trial.key)))
-        return notes.of_trial(entry.trial, event, [placed.line for placed in committed])
+        """Empty where another sweep has trained the trial, which has written it."""
+        lines = [] if event.detail.get("sweep") else self._lines(entry.trial.key)
+        return "" if event.detail.get("sweep") else notes.of_trial(entry.trial, event, [placed.line for placed in lines])
 
     def _parent(self) -> str:
         """The sweep's run, even a deleted one that is left alone; this shipper's first call describes it."""
@@ -245,25 +312,12 @@ class Shipper:
             self._described = True
         return run_id
 
-    def _ship_files(self, run_id: str, entry: Entry, chunk: Sequence[Placed]) -> dict[str, str]:
-        """Log what lines report beside their points: files and the dataset; returns the tags that they give the run."""
-        key, trial = entry.trial.key, entry.trial
-        tags: dict[str, str] = {}
-        for line in (placed.line for placed in chunk):
-            self.tracking.log_artifacts(run_id, [path_of(self._storage, key) for path_of in comparison.FILES.get(line["kind"], ())])
-            match line["kind"]:
-                case "attempt":
-                    tags |= {f"winnow.{name}": line[name] for name in TAGS if name in line}
-                    profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
-                    self.tracking.log_dataset(run_id, trial.dataset, line.get("dataset_hash", "unknown"), profile)
-                case "pruned":
-                    if line.get("warnings"):
-                        tags["winnow.warning"] = "; ".join(line["warnings"])
-                case "finished":
-                    tags["winnow.execution"] = line["execution"]
-                    evaluations = spool.evaluations(spool.read(paths.spool(self._storage, key)))
-                    self.tracking.log_bytes(run_id, comparison.EVALUATIONS, json.dumps(evaluations).encode())
-        return tags
+    def _ship_files(self, run_id: str, key: str, kind: str) -> None:
+        """Log the files that a line reports."""
+        self.tracking.log_artifacts(run_id, [path_of(self._storage, key) for path_of in comparison.FILES.get(kind, ())])
+        if kind == "finished":
+            evaluations = spool.evaluations(spool.read(paths.spool(self._storage, key)))
+            self.tracking.log_bytes(run_id, comparison.EVALUATIONS, json.dumps(evaluations).encode())
 
     def _stored(self, key: str) -> Cursor:
         """The cursor on disk if it is for this MLflow, else one at the start."""
@@ -353,6 +407,30 @@ class ShipperThread:
             return False
         self.trouble = ""
         return True
+
+
+def _tags_in(lines: Sequence[Placed]) -> dict[str, str]:
+    """The tags that lines give a run."""
+    tags: dict[str, str] = {}
+    for line in (placed.line for placed in lines):
+        match line["kind"]:
+            case "attempt":
+                tags |= {f"winnow.{name}": line[name] for name in TAGS if name in line}
+            case "pruned" if line.get("warnings"):
+                tags["winnow.warning"] = "; ".join(line["warnings"])
+            case "finished":
+                tags["winnow.execution"] = line["execution"]
+    return tags
+
+
+def _datasets_in(trial: Trial, lines: Sequence[Placed]) -> list[dict[str, str]]:
+    """The versions of its dataset on which a trial has been trained, by its attempts; mostly one."""
+    found: dict[str, dict[str, str]] = {}
+    for line in (placed.line for placed in lines if placed.line["kind"] == "attempt"):
+        profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
+        about = dataset_of(trial.dataset, line.get("dataset_hash", "unknown"), profile)
+        found.setdefault(about["digest"], about)
+    return list(found.values())
 
 
 def row_of(run_id: str, event: Event, lines: Sequence[spool.Line], held: Mapping[str, str]) -> RunRow:

@@ -15,7 +15,7 @@ from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths
 from service.storage.commands import command
-from service.tracking import curve_table, database
+from service.tracking import curve_table
 from service.tracking.comparison import EVALUATIONS, files_of
 from service.tracking.connection import POINTS, RUNS, TrackingError, artifact_store, folder_of, history, mlflow_errors, redacted
 from service.tracking.cursor import last_values, run_id_of
@@ -32,6 +32,7 @@ from service.tracking.runs import (
     is_deleted,
 )  # fmt: skip
 from service.tracking.shipper import TAGS, row_of
+from service.tracking.sql import many
 from service.tracking.trial_params import filters_of, params_of, source_of
 
 Summary = Callable[[Any, Ledger, Mapping[str, RunRow]], Sequence[str]]
@@ -105,7 +106,7 @@ class Reader(Tracking):
         found: dict[str, list[Point]] = {run.info.run_id: [] for run in runs}
         if engine := self._connected().engine():
             with mlflow_errors():
-                for run_id, point in database.points(engine, list(found)):
+                for run_id, point in many.points(engine, list(found)):
                     found[run_id].append(point)
             return found
         for name in dict.fromkeys(name for run in runs for name in run.data.metrics):

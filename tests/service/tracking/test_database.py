@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from service.storage import paths
-from service.tracking import database
 from service.tracking.runs import Tracking
+from service.tracking.sql import database
 from trainables.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning", "ignore::ResourceWarning")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from service.ledger.ledger import Event, Ledger
 from service.spool import lines as spool
 from service.spool.writer import StackSpool
 from service.storage import paths
+from service.tracking import cursor as cursors
 from service.tracking.runs import Tracking
 from service.tracking.shipper import Shipper, ShipperThread
+from service.tracking.sql import many
 from trainables.errors import SupersededError, UserError
 from trainables.reports import Checkpointed, Evaluated, Finished, Pruned, Trained
 from trainables.trial import Stack, Trial
@@ -87,6 +90,20 @@ def spooled(storage: Path, trial: Trial) -> set[tuple[str, float, int, int]]:
 
 def runs(tracking: Tracking, trial: Trial) -> list[Any]:
     return tracking._search({"winnow.trial_key": trial.key})
+
+
+def forget(tracking: Tracking, run_id: str) -> None:
+    """Remove a run for good."""
+    from sqlalchemy import text
+
+    inputs = f"SELECT input_uuid FROM inputs WHERE destination_id = '{run_id}'"
+    with tracking._connected().engine().begin() as connection:
+        for table in ("tags", "params", "metrics", "latest_metrics"):
+            connection.execute(text(f"DELETE FROM {table} WHERE run_uuid = '{run_id}'"))
+        connection.execute(text(f"DELETE FROM input_tags WHERE input_uuid IN ({inputs})"))
+        connection.execute(text(f"DELETE FROM inputs WHERE destination_id = '{run_id}'"))
+        connection.execute(text(f"DELETE FROM runs WHERE run_uuid = '{run_id}'"))
+    tracking.forget()
 
 
 def test_mlflow_holds_exactly_what_is_committed(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
@@ -296,3 +313,87 @@ def test_a_driver_that_has_lost_its_lease_tells_mlflow_nothing(tmp_path: Path, t
     assert runs(tracking, trial) == []
     Shipper(tmp_path, "smoke", ledger, tracking).ship()
     assert shipped(tracking, trial) == spooled(tmp_path, trial)
+
+
+def rows(tracking: Tracking, keys: list[str]) -> dict[str, list[str]]:
+    """All that MLflow's tables hold of the runs of trials, but for ids and the times at which they were shipped."""
+    from sqlalchemy import text
+
+    names = {run.info.run_id: key for key in keys for run in tracking._search({"winnow.trial_key": key})}
+    found: dict[str, list[str]] = {}
+    asked = {table: f"SELECT * FROM {table}" for table in ("runs", "tags", "params", "metrics", "latest_metrics")}
+    asked["inputs"] = (
+        "SELECT inputs.*, input_tags.name, input_tags.value, datasets.name AS data, digest, dataset_source_type, dataset_source, "
+        "dataset_schema, dataset_profile FROM inputs JOIN input_tags USING (input_uuid) JOIN datasets ON source_id = dataset_uuid"
+    )
+    left = {"start_time", "end_time", "artifact_uri", "input_uuid", "source_id"}
+    with tracking._connected().engine().connect() as connection:
+        for table, statement in asked.items():
+            for row in connection.execute(text(statement)).mappings():
+                about = {name: names.get(str(value), value) for name, value in row.items() if name not in left}
+                if about.get("run_uuid", about.get("destination_id")) in keys:
+                    found.setdefault(table, []).append(repr(about))
+    return {table: sorted(each) for table, each in found.items()}
+
+
+def test_runs_made_at_once_are_those_that_mlflow_would_make(tmp_path: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row of every table, also of trials that failed or diverged, of one resumed on other data, and of nan and infinity."""
+    trials = [Trial(dataset=DATASET, algorithm="bc", pruner="snip", sparsity=0.8, seed=next(SEEDS), updates=40) for _ in range(5)]
+    ledger = Ledger()
+    for trial, state in zip(trials, ("done", "failed", "diverged", "done", "done"), strict=True):
+        write(tmp_path, trial, last=40 if state == "done" else 20)
+        ledger.apply(Event(key=trial.key, state="planned", detail={"trial": trial.to_json()}))
+        ledger.apply(Event(key=trial.key, state="leased"))
+        ledger.apply(Event(key=trial.key, state=state, detail={} if state == "done" else {"reason": "error", "message": "no " * 3000}))
+    attempt = {"kind": "attempt", "time": 5, "dataset_hash": "cd" * 32, "host": "there"}
+    odd = {"train/a": float("nan"), "train/b": float("inf"), "train/c": -0.0, "train/d": 1e300}
+    more = [attempt, {"kind": "trained", "update": 40, "time": 6, "metrics": odd}, {"kind": "checkpointed", "update": 40, "time": 7}]
+    with paths.spool(tmp_path, trials[3].key).open("a") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in more))
+    keys, made, whole = [trial.key for trial in trials], [], type(tracking).create_ended
+    for at_once in (True, False):
+        calls: list[int] = []
+
+        def create(asked: Tracking, wanted: Any, at_once: bool = at_once, calls: list[int] = calls) -> dict[str, str]:
+            calls.append(len(wanted))
+            return whole(asked, wanted) if at_once else {}
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tracking), "create_ended", create)
+            shipper = Shipper(tmp_path, "smoke", ledger, tracking)
+            shipped = shipper.ship()
+            assert shipper.ship() == 0
+        assert calls == [5]
+        found = rows(tracking, keys)
+        assert len(found["runs"]) == 5
+        assert len(found["inputs"]) == 6
+        ids = {key: runs(tracking, trial)[0].info.run_id for key, trial in zip(keys, trials, strict=True)}
+        files = {key: sorted(tracking.artifacts(id)) for key, id in ids.items()}
+        made.append((shipped, found, files, [cursors.read(tmp_path, key).held for key in keys]))
+        for key, id in ids.items():
+            paths.shipped(tmp_path, key).unlink()
+            forget(tracking, id)
+    assert made[0] == made[1]
+
+
+def test_a_run_that_another_process_has_made_meanwhile_is_kept(tmp_path: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes ship one storage: a driver, and a `sync` by hand."""
+    trials = [Trial(dataset=DATASET, algorithm="bc", seed=next(SEEDS), updates=40, evaluations=2) for _ in range(2)]
+    ledger = Ledger()
+    for trial in trials:
+        write(tmp_path, trial)
+        for state, detail in (("planned", {"trial": trial.to_json()}), ("leased", {}), ("done", {})):
+            ledger.apply(Event(key=trial.key, state=state, detail=detail))
+    insert, older = many.insert, [""]
+
+    def late(engine: Any, experiment: str, made: Any) -> None:
+        tags = {"winnow.trial_key": trials[0].key, "winnow.kind": "trial", "winnow.storage": tracking._filler()}
+        older[0] = tracking._connected().create_run(experiment, tags=tags, start_time=1).info.run_id
+        insert(engine, experiment, made)
+
+    monkeypatch.setattr(many, "insert", late)
+    Shipper(tmp_path, "smoke", ledger, tracking).ship()
+    assert [run.info.run_id for run in runs(tracking, trials[0])] == older
+    for trial in trials:
+        assert shipped(tracking, trial) == spooled(tmp_path, trial)
+        assert runs(tracking, trial)[0].info.status == "FINISHED"

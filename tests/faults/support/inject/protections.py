@@ -226,7 +226,7 @@ def every_run_is_mine() -> None:
 
 def not_mended() -> None:
     """A moved storage's database of MLflow names the folder where the storage was."""
-    when_imported("service.tracking.relocation", lambda module: setattr(module, "mend", lambda *_: None))
+    when_imported("service.tracking.sql.relocation", lambda module: setattr(module, "mend", lambda *_: None))
 
 
 def no_lease_token() -> None:

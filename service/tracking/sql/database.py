@@ -1,10 +1,7 @@
-"""MLflow's database where its client opens it itself: reads of many runs at once, and of an sqlite file its address, and tables that a kill
-does not leave half-made.
+"""MLflow's database where it is an sqlite file, embedded or a user's: its address, and tables that a kill does not leave half-made.
 
 MLflow makes its tables in some 400 steps of their own, and cannot continue from most of them. So a new database is made under a temporary
 name. One that MLflow itself was killed in is made again if nobody has stored anything in it.
-
-Its client reads runs one object per row and column, minutes for some thousand runs. What is read here has the same names.
 """
 
 from __future__ import annotations
@@ -14,8 +11,6 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -26,34 +21,6 @@ from trainables.errors import UserError
 QUIET = 5.0  # seconds without a change after which nobody is making the tables any more
 HALF_MADE = r"table \S+ already exists|duplicate column name"  # what MLflow's migrations stumble over
 LOCK_TIMEOUT = 20.0  # seconds
-AT_ONCE = 500  # runs per statement: databases limit its parameters
-NUMBERS = ("tags", "params", "latest_metrics")  # tables with a row for each name of a run
-
-
-@dataclass(frozen=True)
-class Info:
-    run_id: str
-    run_name: str
-    status: str
-    lifecycle_stage: str
-    start_time: int
-    artifact_uri: str
-    experiment_id: str
-
-
-@dataclass(frozen=True)
-class Data:
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as MLflow's client returns it, without its inputs and outputs."""
-
-    info: Info
-    data: Data
 
 
 def address(file: Path) -> str:
@@ -64,57 +31,6 @@ def address(file: Path) -> str:
 def is_database(uri: str) -> bool:
     """Whether MLflow's client opens a database at the address itself, without a server of MLflow."""
     return bool(re.match(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?://", uri))
-
-
-def runs(
-    engine: Any, experiment: str, tags: Mapping[str, Collection[str]], stages: Collection[str], light: Collection[str]
-) -> Iterator[Run]:
-    """The runs of an experiment that have one of the values of each tag, the newest first. `stages` of their life: `active`, `deleted`.
-
-    `light`: the tags to read, and no params and metrics; all where it is empty. No connection is held between two blocks of runs."""
-    from mlflow.store.tracking.dbmodels.models import SqlRun
-
-    table, tagged = SqlRun.__table__, SqlRun.metadata.tables["tags"]
-    columns = [table.c[name] for name in ("run_uuid", "name", "status", "lifecycle_stage", "start_time", "artifact_uri", "experiment_id")]
-    wanted = table.select().with_only_columns(*columns).where(table.c.experiment_id == int(experiment), table.c.lifecycle_stage.in_(stages))
-    for name, values in tags.items():
-        having = tagged.select().with_only_columns(tagged.c.run_uuid).where(tagged.c.key == name, tagged.c.value.in_(values))
-        wanted = wanted.where(table.c.run_uuid.in_(having))
-    with engine.connect() as connection:
-        found = connection.execute(wanted.order_by(table.c.start_time.desc(), table.c.run_uuid)).all()
-    for start in range(0, len(found), AT_ONCE):
-        block = found[start : start + AT_ONCE]
-        told = _told_of(engine, SqlRun.metadata.tables, [row[0] for row in block], light)
-        for row in block:
-            tags_of, params, metrics = (told[name].get(row[0], {}) for name in NUMBERS)
-            id, name, status, stage, begun, uri, _ = row
-            yield Run(Info(id, name, status, stage, begun, uri, experiment), Data(tags_of, params, metrics))
-
-
-def _told_of(engine: Any, tables: Mapping[str, Any], ids: Sequence[str], light: Collection[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By the name of the table and the id of the run: what the table says of it."""
-    told: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in NUMBERS}
-    names: dict[str, str] = {}  # each text once, whatever the number of runs
-    with engine.connect() as connection:
-        for name in NUMBERS[:1] if light else NUMBERS:
-            table = tables[name]
-            columns = [table.c.run_uuid, table.c.key, table.c.value, *([table.c.is_nan] if "is_nan" in table.c else [])]
-            rows = table.select().with_only_columns(*columns).where(table.c.run_uuid.in_(ids), *([table.c.key.in_(light)] if light else []))
-            for id, key, value, *nan in connection.execute(rows):
-                told[name].setdefault(id, {})[names.setdefault(key, key)] = float("nan") if nan and nan[0] else value
-    return told
-
-
-def points(engine: Any, ids: Sequence[str]) -> Iterator[tuple[str, tuple[str, float, int, int]]]:
-    """(run, (metric, value, milliseconds, update)) of every point of at most AT_ONCE runs."""
-    from mlflow.store.tracking.dbmodels.models import SqlMetric
-
-    table = SqlMetric.__table__
-    columns = [table.c[name] for name in ("run_uuid", "key", "value", "is_nan", "timestamp", "step")]
-    with engine.connect() as connection:
-        rows = connection.execute(table.select().with_only_columns(*columns).where(table.c.run_uuid.in_(ids))).all()
-    for id, key, value, nan, timestamp, step in rows:
-        yield id, (key, float("nan") if nan else float(value), timestamp, step)
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from service.tracking.database import LOCK_TIMEOUT
+from service.tracking.sql.database import LOCK_TIMEOUT
 
 OURS = "mlflow.sharedViewState.winnow"  # a tag of the experiments that hold our runs
 COLUMNS = (

@@ -1,0 +1,1 @@
+"""MLflow's database, where its client opens it itself, without a server."""
