@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads beside another process collapse
 
 import pytest
 
+from service.storage import sharing
+from service.tracking import database
+from tests.costs import Costs
+
 HOPPER = "test/hopper/random-v0"
+MAKE_TABLES = database._new
 LONG = ("test_run.py", "test_adaptive_run.py", "test_security.py", "test_tracking.py", "test_boundaries.py", "test_object_storage.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Costs())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,6 +75,30 @@ def table_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WINNOW_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow's empty tables, which it makes in 400 steps and seconds, are made once and copied from then on."""
+    made = tmp_path_factory.mktemp("mlflow") / "made.db"
+
+    def copied(file: Path, client: Any) -> Path:
+        if not made.exists():
+            MAKE_TABLES(made, client).rename(made)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        shutil.copyfile(made, temporary)
+        sharing.open_to_group(temporary)
+        return temporary
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_new", copied)
+        yield
+
+
+@pytest.fixture
+def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the making: MLflow makes its tables each time."""
+    monkeypatch.setattr(database, "_new", MAKE_TABLES)
 
 
 @pytest.fixture

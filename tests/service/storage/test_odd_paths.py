@@ -26,6 +26,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(one or other) for one, other in COMMAND.findall(text)]
 
 
+@pytest.mark.usefixtures("own_tables")
 @pytest.mark.parametrize("name", ["per%20cent and space", "it's #1 & 100%; what?"])
 def test_everything_lands_in_it_and_what_is_printed_can_be_pasted(
     name: str, tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

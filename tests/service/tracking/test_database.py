@@ -74,6 +74,7 @@ def test_a_driver_killed_while_it_makes_the_database_leaves_none(
     assert Tracking(tmp_path).parent_run("smoke")
 
 
+@pytest.mark.usefixtures("own_tables")
 def test_a_half_made_database_that_holds_nothing_is_made_again(half_made: Path, tmp_path: Path) -> None:
     assert Tracking(tmp_path).parent_run("smoke")
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "identity"} | {path.name for path in tmp_path.glob("artifacts")}
