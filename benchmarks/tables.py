@@ -159,6 +159,27 @@ def gpu() -> Iterator[list[str]]:
         yield [*shown(dict(zip(CELL, place[:3], strict=True))), str(place[3]), *numbers]
 
 
+def onchip_estimate() -> Iterator[list[str]]:
+    gpus = ["H100 (SXM)", "A100"]
+    yield [
+        *CELL,
+        "on the chip",
+        "reads",
+        "from L2",
+        "instructions",
+        "barriers",
+        *(f"{name}, {unit}" for name in gpus for unit in ("us", "updates/s")),
+    ]
+    for row in read("onchip_estimate")["rows"]:
+        counts = [f"{row['shared_bytes'] / 1024:.0f} kB", f"{row['loads']:,.0f}", f"{row['cache_bytes'] / 1024:,.0f} kB"]
+        counts += [f"{row[name]:.0f}" for name in ("instructions", "barriers")]
+        bounds = [row["bounds"].get(name) for name in gpus]
+        numbers = [
+            n for b in bounds for n in ([f"{b['microseconds']:.0f}", f"{b['updates_per_second']:,.0f}"] if b else ["does not fit", ""])
+        ]
+        yield [*shown(row), *counts, *numbers]
+
+
 def gpu_scores() -> Iterator[list[str]]:
     heads = [
         "last, float32",
@@ -235,7 +256,20 @@ def fill(page: Path, name: str, text: str) -> None:
 
 def texts() -> dict[str, str]:
     """What stands between the marks of benchmarks/README.md."""
-    tables = (updates, profile, break_even, structures, moving, inference, evaluation, orchestration, points, gpu, gpu_scores)
+    tables = (
+        updates,
+        profile,
+        break_even,
+        structures,
+        moving,
+        inference,
+        evaluation,
+        orchestration,
+        points,
+        gpu,
+        onchip_estimate,
+        gpu_scores,
+    )
     return {table.__name__: markdown(table()) for table in tables} | {"falls": falls()}
 
 

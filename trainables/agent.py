@@ -70,7 +70,7 @@ class Agent:
         """`recorded`: whether updates are recorded and repeated (trainables/training/updates.py); by default on a GPU.
 
         Specs, draws and initial weights are there at once; there are no networks before `build`."""
-        self.algorithm = algorithm
+        self.algorithm, self.stack = algorithm, stack
         self.size = len(stack)
         self.device = device
         self.updates = stack.lead.updates

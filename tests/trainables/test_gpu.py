@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from tests.stacks import Rows, World, assert_same, small_trial
+from trainables import execution as executions
 from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table
+from trainables.errors import UserError
 from trainables.native import cuda
 from trainables.reports import Evaluated, Finished, Report
 from trainables.run import run_stack
+from trainables.tensors.mlp import MLP
 from trainables.tensors.optim import Adam
 from trainables.tensors.streams import BLOCK
 from trainables.training import memory
@@ -204,3 +207,64 @@ def test_stacked_is_alone_but_for_rounding(hopper: str) -> None:
     together, alone = rows_of(Stack(tuple(trials))), rows_of(Stack((trials[3],)))
     for name, row in alone.items():
         assert distance(together[name][3:4], row) < 1e-3, name
+
+
+PROGRAMS = ("bc", "td3_bc", "iql")
+
+
+def launched(algorithm: str, device: str = "cuda") -> tuple[World, Updates]:
+    made = world(algorithm, device, "onchip")
+    updates = Updates(made.agent, made.data)
+    assert updates.launches, "not in launches"
+    return made, updates
+
+
+@pytest.mark.parametrize("algorithm", PROGRAMS)
+def test_updates_on_the_chip_are_those_of_the_cpu_and_of_fused(algorithm: str) -> None:
+    there, updates = launched(algorithm)
+    here, on_cpu_too = launched(algorithm, "cpu")
+    fused = world(algorithm, execution="fused")
+    updates.run(0, 6)
+    on_cpu_too.run(0, 6)
+    fused.train(0, 6)
+    rows = on_cpu(there.rows())
+    for name, row in here.rows().items():
+        assert distance(rows[name], row) < 1e-3, f"{name}: the shim's"
+        assert distance(rows[name], fused.rows()[name].cpu()) < 1e-3, f"{name}: fused's"
+    for start in range(6, 106, 10):  # a gradient is compared from the same weights, because rounding makes trajectories diverge
+        before, counts = there.rows(), there.counts()
+        reference = world(algorithm, execution="dense").resume(there.masks, before, counts)
+        reference.train(start, start + 1)
+        updates.run(start, start + 1)
+        after, wanted = there.rows(), reference.rows()
+        for name in (name for name in before if name.startswith("adam.first/")):
+            gradient, other = after[name] - 0.9 * before[name], wanted[name] - 0.9 * before[name]
+            assert distance(gradient, other) < 1e-5 or not other.any(), f"{name} in update {start}"
+        updates.run(start + 1, start + 10)
+
+
+@pytest.mark.parametrize("algorithm", PROGRAMS)
+def test_on_the_chip_bits_repeat_alone_interrupted_and_anew(algorithm: str) -> None:
+    whole, updates = launched(algorithm)
+    updates.run(0, 250)
+    again, parts = launched(algorithm)
+    parts.run(0, 33)
+    resumed = world(algorithm, execution="onchip").resume(again.masks, again.rows(), again.counts())
+    Updates(resumed.agent, resumed.data).run(33, 250)
+    assert_same(resumed.rows(), whole.rows(), algorithm)
+    trials = [small_trial(algorithm, pruner, sparsity, seed) for pruner, sparsity, seed in CELLS]
+    for k, trial in enumerate(trials):
+        alone = World([trial], "onchip", recorded=True, device="cuda").start()
+        Updates(alone.agent, alone.data).run(0, 250)
+        assert_same(alone.rows(), {name: row[k : k + 1] for name, row in whole.rows().items()}, trial.name)
+    for name, rows in whole.rows().items():
+        views = whole.agent.specs[name.split("/")[1]].views(rows)
+        for index, layer in enumerate(whole.masks[name.split("/")[1]]):
+            assert (views[f"weight.{index}"][layer == 0] == 0).all(), name
+
+
+def test_a_network_that_does_not_fit_on_the_chip_is_refused_with_its_size() -> None:
+    spec = MLP((23, 256, 256, 1), copies=2)
+    rows = torch.zeros(1, spec.row, device="cuda")
+    with pytest.raises(UserError, match=r"execution 'onchip' cannot compute \(23, 256, 256, 1\) with .* kB on the chip, where a block has"):
+        executions.build("onchip", spec, rows, torch.ones_like(rows))

@@ -52,7 +52,7 @@ def move(to: Tensor, source: Callable[[], tuple[Tensor, int]]) -> tuple[Call, Ca
         block, row = source()
         made.from_ = block.data_ptr() + row * bytes_of_row
 
-    return Call(address("winnow_move"), made, to), prepare
+    return Call(address("winnow_move"), made, (to, source, prepare)), prepare
 
 
 def packed(function: Any, arguments: Sequence[Any]) -> Call | None:

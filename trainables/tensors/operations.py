@@ -54,19 +54,20 @@ class Sum(ctypes.Structure):
 
 def in_c(name: str, args: Sequence[Any], kwargs: dict[str, Any], results: Sequence[Tensor]) -> list[Call] | None:
     """The calls for torch's operation `name` ("aten::mul.Tensor"); None where it is not one of those that have the same bits in C."""
-    operation, _, overload = name.removeprefix("aten::").partition(".")
-    if "out" in kwargs:
-        return None
-    if operation in ("sum", "mean") and overload != "":
+    operation, overload = parts(name)
+    if operation in ("sum", "mean") and overload != "" and "out" not in kwargs:
         return _summed(operation, results[0], *args, **kwargs)
-    make = _MAKERS.get((operation, overload)) or _MAKERS.get((operation, "*"))
-    if make is None or len(results) != 1 or not _plain(results[0]):
-        return None
+    made = lines(name, args, kwargs, results)
     try:
-        lines = make(results[0], *args, **kwargs)
-        return [_call(*each) for each in lines]
+        return None if made is None else [_call(*each) for each in made]
     except _ElsewhereError:
         return None
+
+
+def parts(name: str) -> tuple[str, str]:
+    """Operation and overload of a name ("aten::mul.Tensor")."""
+    operation, _, overload = name.removeprefix("aten::").partition(".")
+    return operation, overload
 
 
 class _ElsewhereError(Exception):
@@ -74,6 +75,18 @@ class _ElsewhereError(Exception):
 
 
 Line = tuple[str, Tensor, tuple[Operand, ...]]  # an operation's name, its result, its operands
+
+
+def lines(name: str, args: Sequence[Any], kwargs: dict[str, Any], results: Sequence[Tensor]) -> list[Line] | None:
+    """What torch's operation `name` does to single elements; None where it does something else."""
+    operation, overload = parts(name)
+    make = _MAKERS.get((operation, overload)) or _MAKERS.get((operation, "*"))
+    if make is None or "out" in kwargs or len(results) != 1 or not _plain(results[0]):
+        return None
+    try:
+        return make(results[0], *args, **kwargs)
+    except _ElsewhereError:
+        return None
 
 
 def _one(operation: str) -> Callable[..., list[Line]]:
@@ -126,7 +139,7 @@ def _extreme(operation: str) -> Callable[..., list[Line]]:
 
 def _slices(out: Tensor, x: Tensor, dims: Any, most: int) -> list[Tensor]:
     """The parts of x that are reduced to `out`, each in its shape; at most `most`."""
-    over = _dims(x, dims)
+    over = dims_of(x, dims)
     _only(math.prod(x.shape[d] for d in over) <= most)
     rest = [d for d in range(x.dim()) if d not in over]
     moved = x.permute(*rest, *over)
@@ -138,7 +151,7 @@ def _slices(out: Tensor, x: Tensor, dims: Any, most: int) -> list[Tensor]:
 
 def _summed(operation: str, out: Tensor, x: Tensor, dims: Any = (), keepdim: bool = False, dtype: Any = None) -> list[Call] | None:
     """The sums or means over the last dimensions of neighbouring elements, or over dimensions of at most two elements."""
-    over = _dims(x, dims)
+    over = dims_of(x, dims)
     count = math.prod(x.shape[d] for d in over)
     if not (_plain(out) and _plain(x) and x.dtype == out.dtype == torch.float32 and dtype is None):
         return None
@@ -164,7 +177,7 @@ def sums_are_torchs() -> bool:
     return True
 
 
-def _dims(x: Tensor, dims: Any) -> list[int]:
+def dims_of(x: Tensor, dims: Any) -> list[int]:
     return sorted(d % x.dim() for d in ([dims] if isinstance(dims, int) else dims or range(x.dim())))
 
 
@@ -253,7 +266,7 @@ def _call(operation: str, out: Tensor, operands: tuple[Operand, ...]) -> Call:
             made.number[k] = float(operand)
             tensors.append(torch.empty(()).expand(out.shape))
     _only(all(tensor.dtype == dtype for tensor, dtype in zip(tensors, wanted, strict=False)))
-    sizes, steps = _coalesced(out.shape, [tensor.stride() for tensor in tensors])
+    sizes, steps = coalesced(out.shape, [tensor.stride() for tensor in tensors])
     _only(len(sizes) <= 3)
     for d, size in enumerate([1] * (3 - len(sizes)) + sizes):
         made.size[d] = size
@@ -265,7 +278,7 @@ def _call(operation: str, out: Tensor, operands: tuple[Operand, ...]) -> Call:
     return Call(address("winnow_elementwise"), made, tensors)
 
 
-def _coalesced(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+def coalesced(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """The shape without what can be walked as part of another dimension, and the strides in it."""
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in strides]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ class Streams:
     def _draw(self, purpose: str, kind: str, count: int, below: int = 0) -> Tensor:
         asked = purpose, kind, count, below
         if self.clock is None:
-            return tape.row(lambda: self._row(*asked))
+            return tape.row(partial(self._row, *asked))
         block = self._holding(*asked)[1]
         return block.index_select(0, self.clock % len(block)).squeeze(0)
 

@@ -6,12 +6,15 @@ leaves out. Either repeats the same operations on the same memory. What changes 
 the number of the update, the draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape.
 What an algorithm does differently every few updates it asks `agent.every`, and each pattern of answers has a recording of its own.
 
+In the execution `onchip` an update is a program, and many of them are one launch (onchip.py).
+
 A tape is compared with the update run anew before it is trusted, and from time to time after that. An algorithm that a tape cannot
 follow, or that changes Python state of its own (a counter), is run anew each time.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +28,8 @@ from trainables.errors import UserError
 from trainables.tensors import native_ops
 from trainables.tensors.tape import Tape
 from trainables.training.leave import Leave
+from trainables.training.onchip import AT_ONCE, Launches
+from trainables.training.program import RefusedError
 from trainables.training.python_state import python_state
 
 WARM_UP = 3  # updates of a pattern that run unrecorded first: libraries choose their kernels in them
@@ -45,6 +50,7 @@ class Updates:
         self.agent, self.data, self.asked, self.leave = agent, data, record, leave or Leave()
         self.since = 0  # updates since tapes were compared
         self.reached = 0
+        self.launches: Launches | None = None
         self._forget()
 
     def run(self, first: int, stop: int, least: int = 0) -> Losses:
@@ -52,6 +58,10 @@ class Updates:
 
         The last ones are compared with their tapes where that is due, so that nothing wrong is reported: raises UserError for an
         algorithm that does something else by now."""
+        if self.builds != self.agent.builds:
+            self._forget()
+        if self.launches:
+            return self._launched(self.launches, first, stop, least)
         logged: Losses = {}
         before = self.since
         self.since += stop - first
@@ -65,8 +75,6 @@ class Updates:
                 stop = min(stop, update + (period if self.record is taped and (before or update > first) else 0))
                 continue
             self.agent.at(update)
-            if self.builds != self.agent.builds:  # other networks, other memory
-                self._forget()
             if update == compare_from:
                 self.since = 0
                 self.trusted.clear()
@@ -75,9 +83,36 @@ class Updates:
         self.reached = update
         return logged
 
+    def _launched(self, launches: Launches, first: int, stop: int, least: int) -> Losses:
+        """The same in launches, or one by one from where they are refused."""
+        logged: Losses = {}
+        update = first
+        while update < stop and not (self.leave.asked and update >= first + least):
+            end = min(update + (least if self.leave.asked else AT_ONCE), stop)
+            try:
+                logged |= launches.run(update, end)
+            except RefusedError as error:
+                self._refused(error)
+                return logged | self.run(update, stop, max(0, first + least - update))
+            update = end
+        self.reached = update
+        return logged
+
+    def _refused(self, error: RefusedError) -> None:
+        name = self.agent.algorithm.__name__.rpartition(".")[2]
+        warnings.warn(f"slow updates: execution 'onchip' makes those of {name!r} one by one, because it cannot do {error}", stacklevel=2)
+        self.launches = None
+
     def _forget(self) -> None:
+        """What was recorded is of other networks, on other memory."""
         self.builds = self.agent.builds
         self.record = self.asked or recorder(self.agent)
+        self.launches = None
+        if self.asked is None and self.agent.execution == "onchip":
+            try:
+                self.launches = Launches(self.agent, self.data)
+            except RefusedError as error:
+                self._refused(error)
         self.recordings: dict[Pattern, tuple[Repeat | None, Losses]] = {}
         self.seen: Counter[Pattern] = Counter()
         self.since = 0

@@ -1,0 +1,118 @@
+"""The layout of the execution `onchip`, and its kernel as CUDA's compiler sees it, which needs no GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.execution import onchip as execution
+from trainables.execution._onchip_layout import Layout
+from trainables.native import build, onchip
+from trainables.tensors.mask import to_row
+from trainables.tensors.mlp import MLP
+
+CRITIC = MLP((23, 256, 256, 1), copies=2)
+COMPILER = "nvidia-cuda-nvrtc"
+
+
+def mask(spec: MLP, sparsity: float, members: int = 1) -> Tensor:
+    made = torch.Generator().manual_seed(0)
+    layers = [(torch.rand(members, spec.copies, o, i, generator=made) >= sparsity).float() for i, o in spec.layers]
+    layers[-1][:] = 1  # no unit is dead
+    return to_row(spec, layers)
+
+
+def test_every_kept_weight_is_there_once_on_each_way() -> None:
+    spec = MLP((5, 12, 9, 2), copies=2, extra={"log_std": 2})
+    row = mask(spec, 0.6)[0].bool()
+    layout = Layout(spec, row)
+    assert len(set(layout.place)) == len(layout.place)
+    assert set(layout.place) == set(np.flatnonzero(row[: spec.used]))
+    for copy in layout.copies:
+        ways = []
+        for weights, rows, own in ((copy.forward, copy.units, "to"), (copy.backward, copy.inputs, "from")):
+            assert len(weights) % 2 == 0
+            assert len(set(rows["to"])) == len(rows)
+            found = set()
+            for each in rows:
+                part = weights[2 * each["first"] : 2 * (each["first"] + each["pairs"])]
+                kept = part[part["take"] != onchip.NONE]
+                assert len(kept) >= len(part) - 1
+                assert (kept[own] == each["to"]).all()
+                found |= set(kept.tolist())
+            assert sum(weights["take"] != onchip.NONE) == len(found)
+            ways.append({weight for weight in found if weight[1] > 0})  # row 0, the bias's, has no way back
+        assert ways[0] == ways[1]
+        assert copy.height == 1 + sum(map(len, copy.order))
+
+
+def test_structures_are_as_large_as_those_of_c(tmp_path: Path) -> None:
+    """A field that is missing on one side would shift all that follow."""
+    kinds = (onchip.Copy, onchip.Network, onchip.Instruction, onchip.Machine, onchip.Pass)
+    checks = "".join(f'_Static_assert(sizeof({kind.__name__}) == {ctypes.sizeof(kind)}, "{kind.__name__}");\n' for kind in kinds)
+    checks += f'_Static_assert(sizeof(Weight) == {onchip.WEIGHT.itemsize} && sizeof(Row) == {onchip.ROW.itemsize}, "lists");\n'
+    checks += f'_Static_assert(TILE == {onchip.TILE} && DEPTH == {onchip.DEPTH} && PARTS == {onchip.PARTS}, "sizes");\n'
+    names = [name.upper().removeprefix("LOGICAL_") for name in onchip.OPERATIONS]
+    checks += f'_Static_assert({" && ".join(f"{name} == {code}" for code, name in enumerate(names))}, "operations");\n'
+    for listed in (onchip.CODES, onchip.DRAWS):
+        checks += f'_Static_assert({" && ".join(f"{name.upper()} == {code}" for code, name in enumerate(listed))}, "codes");\n'
+    file = tmp_path / "check.c"
+    file.write_text(f'#include "onchip.c"\n{checks}')
+    build.subprocess.run(
+        [*build.os.environ.get("CC", "cc").split(), "-std=gnu11", "-Wno-psabi", "-fsyntax-only", f"-I{build.NATIVE}", str(file)], check=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "capability", "fits"), [(0.95, 80, True), (0.98, 80, True), (0.9, 80, False), (0.9, 90, True), (0.5, 90, False)]
+)
+def test_what_fits_on_the_chip(sparsity: float, capability: int, fits: bool) -> None:
+    layout = Layout(CRITIC, mask(CRITIC, sparsity)[0].bool())
+    assert (layout.shared <= onchip.SHARED[capability]) == fits, layout.shared
+
+
+def test_what_it_cannot_compute_has_a_name() -> None:
+    assert execution.cannot(MLP((5, 8, 1), norm=True)) == "layer normalization"
+    assert execution.cannot(MLP((5, *[4] * 8, 1))) == "more than 8 layers"
+    assert not execution.cannot(CRITIC)
+
+
+@cache
+def compiler() -> ctypes.CDLL:
+    files = importlib.metadata.files(COMPILER) or []
+    return ctypes.CDLL(str(next(file.locate() for file in files if re.fullmatch(r"libnvrtc\.so\.\d+", file.name))))
+
+
+def compiled(capability: int) -> str:
+    """What CUDA's compiler says about the kernel, as CUDA's assembler made it for a GPU of this kind."""
+    nvrtc, program = compiler(), ctypes.c_void_p()
+    options = [f"--gpu-architecture=sm_{capability}".encode(), b"--ptxas-options=-v"]
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), onchip.source().encode(), b"onchip.cu", 0, None, None) == 0
+    status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    assert status == 0, log.value.decode()
+    assert nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
+    assert size.value > 10_000
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return log.value.decode()
+
+
+@pytest.mark.skipif(not list(importlib.metadata.distributions(name=COMPILER)), reason=f"needs {COMPILER}, of the extra [dev]")
+@pytest.mark.parametrize("capability", sorted(onchip.SHARED))
+def test_it_compiles_for_gpus_and_keeps_to_registers(capability: int) -> None:
+    said = compiled(capability)
+    registers = int(re.search(r"Used (\d+) registers", said)[1])  # type: ignore[index]
+    assert registers * onchip.THREADS <= 65536, said
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in said, said
+    assert "bytes smem" not in said, f"all shared memory is asked for at the launch: {said}"
