@@ -21,19 +21,25 @@ OTHERWISE = {"cpu": 30.0, "cuda": 25_000.0}
 # Seconds of an H100 for an update of a stack: of any size, and for each of its members (benchmarks/speed/gpu.json, K = 8 and 128).
 GPU_UPDATE = {"td3_bc": (2.9e-4, 1.74e-5), "iql": (4.3e-4, 2.22e-5)}
 LIKE = "td3_bc"  # an algorithm that was not measured there costs a GPU as much more or less than this one as it does a CPU
+# In the execution `onchip` on a GPU likewise; computed, not measured: half of the bound that benchmarks/speed/onchip.py counts.
+ONCHIP_FIXED, ONCHIP_KEPT = 0.02, 6.7
+MULTIPROCESSORS = 132  # of an H100: members that it trains at once in that execution
 START = {"cpu": 3.0, "cuda": 10.0}  # seconds of a stack besides updates: a worker's start, data, recording, the final episodes
 SLICES = 7  # of a GPU that MIG divides; 3g is three of them
 
 
 def price(trial: Trial, device: str, execution: str = "auto") -> float:
     """A share in (0, 1] of a dense update's time; 1 where all weights are computed, kept or not."""
-    if device != "cpu" or execution not in {"auto", "sparse"}:
+    if execution not in ({"auto", "sparse"} if device == "cpu" else {"onchip"}):
         return 1.0
     densities = [1 - trial.sparsity_in(network) for network in plugins.networks(trial.algorithm)]
     if not (traits := traits_of(trial.pruner)).starts_sparse and traits.during_training:
         # From 1 to d by equal factors, on average: right for IMP, a fifth too low for GMP at 95 %.
         densities = [(1 - density) / -math.log(density) if density < 1 else 1.0 for density in densities]
-    shares = [FIXED + KEPT * density if density <= BREAK_EVEN else 1.0 for density in densities]
+    if device == "cpu":
+        shares = [FIXED + KEPT * density if density <= BREAK_EVEN else 1.0 for density in densities]
+    else:
+        shares = [min(1.0, ONCHIP_FIXED + ONCHIP_KEPT * density) for density in densities]
     return sum(shares) / len(shares)
 
 
@@ -68,6 +74,9 @@ def costs(trial: Trial, updates: int, kinds: Mapping[str, Kind], rates: Mapping[
             fixed, each = 0.0, price(trial, "cpu", execution) / rates[trial.algorithm]
         else:
             fixed, each = GPU_UPDATE.get(trial.algorithm) or _like_another(rates[trial.algorithm])
+            if execution == "onchip":  # half for the slowest member, whom all wait for, half for how many there are
+                each *= price(trial, kind.device, execution) / 2
+                fixed = MULTIPROCESSORS * each
             each /= kind.share * kind.part
         found[name] = Cost(START[kind.device] + updates * fixed, updates * each, kind.most)
     return found
