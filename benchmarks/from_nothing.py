@@ -58,7 +58,8 @@ class Shell:
     def __post_init__(self) -> None:
         home = self.folder / "home"
         home.mkdir()
-        environment = {"HOME": str(home), "PATH": f"{self.python}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **self.more}
+        index = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}  # where this machine's packages come from
+        environment = index | {"HOME": str(home), "PATH": f"{self.python}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **self.more}
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"], cwd=self.folder / "work", env=environment, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
