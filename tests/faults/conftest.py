@@ -4,13 +4,17 @@ import fcntl
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from service.tracking import database
+from service.tracking.connection import client_class
+
 from .support.harness import Process
-from .support.invariants import Twin, check, mlflow_client, twin_of
+from .support.invariants import Twin, check, twin_of
 from .support.nursery import Nursery
 
 QUICK = ("no_table", "no_mlflow")  # switches for a run where only training and the manifest matter
@@ -54,19 +58,26 @@ def environment(hopper_folder: Path, table_cache: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def nursery(environment: dict[str, str]) -> Iterator[Nursery]:
-    made = Nursery(environment)
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's empty tables."""
+    file = tmp_path_factory.mktemp("faults") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's use of a newer SQLAlchemy
+        database._make(file, client_class())
+    return file
+
+
+@pytest.fixture(scope="session")
+def nursery(environment: dict[str, str], tables: Path) -> Iterator[Nursery]:
+    made = Nursery(environment, tables)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Fresh:
-    """`fresh()`: a storage that holds nothing but MLflow's empty tables, which take seconds to make."""
-    folder = tmp_path_factory.mktemp("faults")
-    with mlflow_client(f"sqlite:///{folder / 'mlflow.db'}") as client:
-        client.search_experiments()
-    return Fresh(folder)
+def fresh(tables: Path) -> Fresh:
+    """`fresh()`: a storage that holds nothing but MLflow's empty tables."""
+    return Fresh(tables.parent)
 
 
 @pytest.fixture

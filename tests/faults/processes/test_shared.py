@@ -29,8 +29,8 @@ def given(storage: Path, name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def nurseries(nursery: Nursery, environment: dict[str, str]) -> Iterator[tuple[Nursery, Nursery]]:
-    other = Nursery(environment)
+def nurseries(nursery: Nursery, environment: dict[str, str], tables: Path) -> Iterator[tuple[Nursery, Nursery]]:
+    other = Nursery(environment, tables)
     yield nursery, other
     other.close()
 

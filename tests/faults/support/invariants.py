@@ -202,8 +202,8 @@ def _points(client: Any, run: Any, storage: Path, key: str) -> Iterator[str]:
 
 def _artifacts(client: Any, run: Any, storage: Path, key: str) -> Iterator[str]:
     """Each file of the trial is there as it is."""
-    there = {file.path for file in client.list_artifacts(run.info.run_id)}
     with tempfile.TemporaryDirectory() as folder:
+        there = Path(client.download_artifacts(run.info.run_id, "", folder))
         for path in (
             paths.masks(storage, key),
             paths.masks_json(storage, key),
@@ -212,9 +212,9 @@ def _artifacts(client: Any, run: Any, storage: Path, key: str) -> Iterator[str]:
         ):
             if not path.exists():
                 continue
-            if path.name not in there:
+            if not (there / path.name).exists():
                 yield f"MLflow: {key} lacks {path.name}"
-            elif Path(client.download_artifacts(run.info.run_id, path.name, folder)).read_bytes() != path.read_bytes():
+            elif (there / path.name).read_bytes() != path.read_bytes():
                 yield f"MLflow: {key} holds another {path.name}"
 
 
