@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads bes
 import pytest
 
 from service.storage import sharing
-from service.tracking import database
+from service.tracking.sql import database
 from tests.costs import Costs
 
 HOPPER = "test/hopper/random-v0"

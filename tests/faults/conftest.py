@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.tracking import database
+from service.tracking.sql import database
 from service.tracking.connection import client_class
 
 from .support.harness import Process
