@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,28 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import embedded
 from service.planning.provenance import ROOT, names_of_ours
+from trainables.environments import named_modules
 
 CALL_EVERY = 10.0  # seconds between two calls of a silent worker
 
 
 class OursFirst(JobConfig):  # type: ignore[misc]
-    """Workers import our packages, where the working folder, which Ray puts ahead of all others, has some of the same names."""
+    """Workers import our packages, where the working folder, which Ray puts ahead of all others, has some of the same names. And they find
+    the modules that are named for environments where this process has imported them."""
 
     def _serialize(self) -> bytes:
         here = Path.cwd().resolve()
+        self._py_driver_sys_path += folders_of(named_modules())
         if here != ROOT and names_of_ours(here):
             self._py_driver_sys_path.append(str(ROOT))  # the last one is searched first
         return bytes(super()._serialize())
+
+
+def folders_of(modules: Iterable[str]) -> list[str]:
+    """The folders in which the modules that are imported here, or their packages, lie."""
+    tops = (sys.modules.get(module.partition(".")[0]) for module in modules)
+    files = (Path(top.__file__) for top in tops if top is not None and top.__file__)
+    return [str(file.parents[file.name == "__init__.py"].absolute()) for file in files]
 
 
 class Calls:

@@ -78,7 +78,7 @@ sys.path.insert(0, "below")
 import my_envs
 my_envs.record()
 again = winnow.run("smoke", small, device="cpu", storage="here")
-assert list(again.outcome) == ["done"]
+assert list(again.outcome) == ["done"], again.iloc[0].to_dict()
 print("as said")
 """
 

@@ -1,0 +1,23 @@
+"""What workers of an embedded Ray can import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.cluster.workers import OursFirst, folders_of
+
+
+def test_workers_find_the_modules_that_are_named_where_the_driver_has_found_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, name in (("one", "named_module"), ("two", "named_package/__init__")):
+        (tmp_path / folder / name).parent.mkdir(parents=True)
+        (tmp_path / folder / f"{name}.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    import named_module
+    import named_package
+
+    assert folders_of(["named_module", named_package.__name__ + ".below", "not_imported"]) == [str(tmp_path / "one"), str(tmp_path / "two")]
+    monkeypatch.setenv("WINNOW_IMPORT", named_module.__name__)
+    config = OursFirst()
+    assert str(tmp_path / "one").encode() in config._serialize()
