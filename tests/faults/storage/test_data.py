@@ -42,6 +42,9 @@ def cache(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+FLAGS = tuple(flag for flag in build.FLAGS if flag != "-O3")  # where only the compiling is tested
+
+
 def altered(cache: Path, *, same_time: bool) -> Path:
     """One reward of the prepared table is changed in place: the file has the same name and size and, if asked, the same time."""
     path = next(cache.glob("*.npy"))
@@ -103,6 +106,7 @@ def test_a_library_that_others_can_write_is_not_loaded(
     cache: Path, protected: bool, monkeypatch: pytest.MonkeyPatch, record: Record
 ) -> None:
     """A library with the right name that would say so when it is loaded."""
+    monkeypatch.setattr(build, "FLAGS", FLAGS)
     cache.mkdir(mode=0o777)
     cache.chmod(0o777)
     source, proof = cache.parent / "planted.c", cache.parent / "loaded"
@@ -113,7 +117,7 @@ def test_a_library_that_others_can_write_is_not_loaded(
     if not protected:
         monkeypatch.setattr("trainables.storage.cache.trusted", lambda file: file.exists())
     program = f"import sys\nfrom trainables.storage import cache\n{'' if protected else 'cache.trusted = lambda file: file.exists()'}\n"
-    program += "from trainables.native import build\nprint(build.available())\n"
+    program += f"from trainables.native import build\nbuild.FLAGS = {FLAGS}\nprint(build.available())\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
     assert proof.exists() is not protected
     if protected:
@@ -131,7 +135,8 @@ def test_a_cache_of_another_user_is_refused(cache: Path, hopper: str) -> None:
         load_table(hopper)
 
 
-def test_files_of_the_cache_are_their_owners_alone(cache: Path, hopper: str) -> None:
+def test_files_of_the_cache_are_their_owners_alone(cache: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "FLAGS", FLAGS)
     before = os.umask(0)
     try:
         load_table(hopper)
