@@ -84,9 +84,9 @@ class World:
         self.execution = execution
         self.masks: dict[str, Mask] = {}
 
-    def start(self) -> World:
-        """Prune and build at update 0."""
-        self.masks = prune(self.agent, self.stack, self.data.draw)
+    def start(self, masks: Mapping[str, Mask] | None = None) -> World:
+        """Prune, or take the masks that pruning this stack gave before, and build at update 0."""
+        self.masks = dict(masks) if masks else prune(self.agent, self.stack, self.data.draw)
         if traits_of(self.stack.lead.pruner).remembers:
             self.agent.latent = {name: self.agent.initial(name) for name in self.agent.specs}
         self.agent.build(self.execution, masks=self.masks)

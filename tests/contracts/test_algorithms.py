@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor
 
 from tests.stacks import Rows, World, assert_same, made_up_table, member_of, small_trial
 from trainables import execution as executions
 from trainables import plugins
 from trainables.errors import UserError
+from trainables.tensors.mask import Mask
 from trainables.trial import Trial
 
 ALGORITHMS = plugins.names("algorithms")
 EXECUTIONS = tuple(name for name in executions.CHOICES if name != "auto")
 UPDATES = 21
+STOP = 11  # odd: a delayed update must be counted from the beginning
 
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
@@ -37,23 +44,55 @@ def three(algorithm: str) -> list[Trial]:
     ]
 
 
+MASKS: dict[tuple[str, ...], dict[str, Mask]] = {}
+
+
+def started(trials: Sequence[Trial], execution: str = "dense") -> World:
+    """A stack at update 0. What a pruner removes is computed by `dense` whatever the execution, so once for all of them."""
+    large = trials[0].hyper_values()["batch_size"] > 32
+    world = World(trials, execution, made_up_table(11, 3) if large else made_up_table())
+    key = tuple(trial.key for trial in trials)
+    world.start(MASKS.get(key))
+    MASKS.setdefault(key, {name: [layer.clone() for layer in mask] for name, mask in world.masks.items()})
+    return world
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The stack of `three` after all its updates, and what it was after the first STOP; only read."""
+
+    world: World
+    logged: list[dict[str, Tensor]]
+    rows: Rows
+    saved: Rows
+    counts: dict[str, int]
+    masks: dict[str, Mask]
+
+
+@functools.cache
+def undisturbed(algorithm: str, execution: str) -> Undisturbed:
+    world = started(three(algorithm), execution)
+    logged = world.train(0, STOP)
+    saved, counts = world.rows(), world.counts()
+    logged += world.train(STOP, UPDATES)
+    return Undisturbed(world, logged, world.rows(), saved, counts, world.masks)
+
+
 def assert_near(found: Rows, wanted: Rows, where: str) -> None:
     for name, value in found.items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-5, msg=lambda said: f"{where} {name}: {said}")  # noqa: B023
 
 
-def assert_stack_equals_alone(trials: list[Trial], execution: str, updates: int = UPDATES) -> None:
+def assert_stack_equals_alone(trials: list[Trial], together: World, logged: list[dict[str, Tensor]]) -> None:
     """To the last bit, but for `fused`: on a GPU a member is as wide as the widest of its stack."""
+    execution = together.execution
     check = assert_near if execution == "fused" else assert_same
-    table = made_up_table(11, 3) if trials[0].hyper_values()["batch_size"] > 32 else made_up_table()
-    together = World(trials, execution, table).start()
     assert together.agent.execution == execution
-    logged = together.train(0, updates)
     assert logged[-1]
     rows = together.rows()
     for k, trial in enumerate(trials):
-        alone = World([trial], execution, table).start()
-        alone_logged = alone.train(0, updates)
+        alone = started([trial], execution)
+        alone_logged = alone.train(0, len(logged))
         check(member_of(rows, k), alone.rows(), trial.name)
         for update, (found, wanted) in enumerate(zip(logged, alone_logged, strict=True)):
             check({name: loss[k : k + 1] for name, loss in found.items()}, wanted, f"{trial.name} update {update}")
@@ -64,7 +103,8 @@ def assert_stack_equals_alone(trials: list[Trial], execution: str, updates: int 
 
 @each_case
 def test_a_stack_equals_each_member_alone(algorithm: str, execution: str) -> None:
-    assert_stack_equals_alone(three(algorithm), execution)
+    whole = undisturbed(algorithm, execution)
+    assert_stack_equals_alone(three(algorithm), whole.world, whole.logged)
 
 
 @each_case
@@ -72,7 +112,8 @@ def test_so_it_does_at_the_algorithms_own_sizes(algorithm: str, execution: str) 
     defaults = plugins.hyper_defaults(algorithm)
     trials = [small_trial(algorithm, p, s, seed=k, hyper=defaults) for k, (p, s) in enumerate([("snip", 0.9), ("random_uniform", 0.95)])]
     assert trials[0].hyper == {}
-    assert_stack_equals_alone(trials, execution, updates=3)
+    together = started(trials, execution)
+    assert_stack_equals_alone(trials, together, together.train(0, 3))
 
 
 @each_case
@@ -82,7 +123,8 @@ def test_members_may_differ_in_every_float_hyperparameter(algorithm: str, execut
     assert floats
     trials = [small_trial(algorithm, "snip", 0.5, hyper={name: value * 0.8}) for name, value in floats.items() if value]
     plain = small_trial(algorithm, "snip", 0.5)
-    assert_stack_equals_alone([plain, *trials], execution, updates=3)
+    together = started([plain, *trials], execution)
+    assert_stack_equals_alone([plain, *trials], together, together.train(0, 3))
 
 
 @each_algorithm
@@ -99,33 +141,28 @@ def test_a_learning_rate_acts_on_its_member(algorithm: str) -> None:
 
 @each_case
 def test_resumed_equals_uninterrupted_bit_for_bit_also_in_another_stack(algorithm: str, execution: str) -> None:
-    trials, stop, end = three(algorithm), 11, UPDATES  # 11 is odd: a delayed update must be counted from the beginning
-    whole = World(trials, execution).start()
-    first = whole.train(0, stop)
-    saved, counts = whole.rows(), whole.counts()
-    rest = whole.train(stop, end)
-    assert len(first) == stop
-
-    stranger = World([small_trial(algorithm, "magnitude", 0.3, seed=9)], execution).start()
-    stranger.train(0, stop)
+    trials, whole = three(algorithm), undisturbed(algorithm, execution)
+    saved, rest = whole.saved, whole.logged[STOP:]
+    stranger = started([small_trial(algorithm, "magnitude", 0.3, seed=9)], execution)
+    stranger.train(0, STOP)
     mixed_trials = [trials[2], stranger.stack.lead, trials[0]]
     mixed_rows = {name: torch.cat([saved[name][2:], stranger.rows()[name], saved[name][:1]]) for name in saved}
     mixed_masks = {
         name: [torch.cat([own[2:], strange, own[:1]]) for own, strange in zip(mask, stranger.masks[name], strict=True)]
         for name, mask in whole.masks.items()
     }
-    mixed = World(mixed_trials, execution).resume(mixed_masks, mixed_rows, counts)
+    mixed = World(mixed_trials, execution).resume(mixed_masks, mixed_rows, whole.counts)
     assert_same(mixed.rows(), mixed_rows, "loaded")
-    logged = mixed.train(stop, end)
+    logged = mixed.train(STOP, UPDATES)
     for there, here in ((0, 2), (2, 0)):
-        assert_same(member_of(mixed.rows(), there), member_of(whole.rows(), here), trials[here].name)
+        assert_same(member_of(mixed.rows(), there), member_of(whole.rows, here), trials[here].name)
         for found, wanted in zip(logged, rest, strict=True):
             assert_same({n: v[there] for n, v in found.items()}, {n: v[here] for n, v in wanted.items()})
 
 
 @each_case
 def test_a_saved_state_goes_into_any_execution_unchanged(algorithm: str, execution: str) -> None:
-    world = World(three(algorithm)).start()
+    world = started(three(algorithm))
     world.train(0, 5)
     again = World(three(algorithm), execution).resume(world.masks, world.rows(), world.counts())
     assert again.rows().keys() == world.rows().keys()
@@ -136,7 +173,7 @@ def test_a_saved_state_goes_into_any_execution_unchanged(algorithm: str, executi
 
 @each_case
 def test_pruned_weights_are_exactly_zero_everywhere_always(algorithm: str, execution: str) -> None:
-    world = World(three(algorithm), execution).start()
+    world = started(three(algorithm), execution)
     agent = world.agent
     for update in range(UPDATES):
         world.train(update, update + 1)
@@ -158,7 +195,7 @@ def test_pruned_weights_are_exactly_zero_everywhere_always(algorithm: str, execu
 
 @each_case
 def test_targets_carry_the_online_mask_and_start_as_copies(algorithm: str, execution: str) -> None:
-    world = World(three(algorithm), execution).start()
+    world = started(three(algorithm), execution)
     rows = world.rows()
     for name in world.algorithm.TARGETS:
         assert torch.equal(rows[f"target/{name}"], rows[f"online/{name}"])
@@ -174,27 +211,26 @@ def test_targets_carry_the_online_mask_and_start_as_copies(algorithm: str, execu
 
 @each_case
 def test_nan_in_one_member_stays_there(algorithm: str, execution: str) -> None:
-    undisturbed, disturbed = World(three(algorithm), execution).start(), World(three(algorithm), execution).start()
+    whole, disturbed = undisturbed(algorithm, execution), started(three(algorithm), execution)
 
     def poison(update: int) -> None:
         if update == 5:
             for network in disturbed.agent.networks.values():
                 network.parameters[1].fill_(torch.nan)
 
-    wanted = undisturbed.train(0, UPDATES)
     found = disturbed.train(0, UPDATES, before=poison)
     assert disturbed.agent.finite() == [True, False, True]
-    assert undisturbed.agent.finite() == [True, True, True]
+    assert whole.world.agent.finite() == [True, True, True]
     for k in (0, 2):
-        assert_same(member_of(disturbed.rows(), k), member_of(undisturbed.rows(), k))
-        for mine, theirs in zip(found, wanted, strict=True):
+        assert_same(member_of(disturbed.rows(), k), member_of(whole.rows, k))
+        for mine, theirs in zip(found, whole.logged, strict=True):
             assert_same({n: v[k] for n, v in mine.items()}, {n: v[k] for n, v in theirs.items()})
     assert all(torch.isnan(loss[1]) for loss in found[-1].values())
 
 
 @each_case
 def test_the_policy_acts_within_bounds_and_each_member_on_its_own(algorithm: str, execution: str) -> None:
-    world = World(three(algorithm), execution).start()
+    world = started(three(algorithm), execution)
     world.train(0, 3)
     observations = 10 * torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -230,7 +266,7 @@ def _all(rows: Rows) -> torch.Tensor:
 @each_case
 def test_other_data_noise_or_seed_train_another_network(algorithm: str, execution: str) -> None:
     """Guards the tests above against comparing things that never move."""
-    first, second = (World([small_trial(algorithm, "snip", 0.5, seed=s)], execution).start() for s in (0, 1))
+    first, second = (started([small_trial(algorithm, "snip", 0.5, seed=s)], execution) for s in (0, 1))
     first.train(0, 2)
     second.train(0, 2)
     assert not torch.equal(_all(first.rows()), _all(second.rows()))
@@ -247,7 +283,7 @@ def test_what_compact_cannot_compute_is_refused_and_auto_computes_all() -> None:
 @pytest.mark.parametrize(("algorithm", "execution"), [case for case in CASES if case[1] != "dense"])
 def test_every_execution_trains_as_dense_does(algorithm: str, execution: str) -> None:
     trials = [small_trial(algorithm, "snip", 0.7, seed=0), small_trial(algorithm, "random_erk", 0.8, seed=1)]
-    world, reference = World(trials, execution).start(), World(trials, "dense").start()
+    world, reference = started(trials, execution), started(trials)
     world.train(0, 5)
     reference.train(0, 5)
     for name, row in world.rows().items():
