@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from service.tracking.sql import database
 from service.tracking.connection import client_class
+from service.tracking.sql import database
 
 from .support.harness import Process
 from .support.invariants import Twin, check, twin_of
