@@ -85,7 +85,7 @@ class Shell:
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGKILL)
-        self._bash.wait()
+        self._bash.communicate()
 
 
 @contextlib.contextmanager
@@ -124,9 +124,11 @@ def run(folder: Path, more: dict[str, str] | None = None, skip: tuple[str, ...] 
             for name, text in steps(PAGE.read_text()):
                 if name:
                     (shell.here / name).write_text(text)
+                elif text.startswith(("ray stop", *skip)):
+                    continue
                 elif text.startswith("ray start"):
                     typed.append(inside.enter_context(head(shell, text, rays)))
-                elif not text.startswith(("ray stop", *skip)):
+                else:
                     typed.append(shell.type(text))
     finally:
         shell.close()

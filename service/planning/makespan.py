@@ -43,7 +43,8 @@ class Forecast:
         spent = ", ".join(f"{hours:,.2f} {UNITS[kind]}" for kind, hours in self.hours.items())
         return [
             f"  {'places':<12}{on}",
-            f"  {'makespan':<12}about {duration(self.seconds)}; no schedule takes less than {duration(self.at_least)}",
+            f"  {'makespan':<12}about {duration(self.seconds)} once started, on idle places; "
+            f"no schedule takes less than {duration(self.at_least)}",
             f"  {'cost':<12}{spent}" + (f": {self.price:,.2f}" if self.price is not None else ""),
         ]
 

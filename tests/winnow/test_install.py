@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from benchmarks import from_nothing
 
 ROOT = Path(__file__).parents[2]
 # After the command has trained two algorithms with three pruners: the same sweep from Python.
@@ -149,3 +152,36 @@ def test_a_package_of_theirs_that_is_in_use_is_named(installed: Path, project: P
     command = [str(installed / "python"), "-c", "import service, winnow"]
     ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert f"ImportError: {project}/service/__init__.py is imported as 'service'" in ran.stderr
+
+
+LONG = ("python3 -m venv", ". venv", "pip ", "winnow doctor", "winnow run", "ray start", "winnow submit", "winnow show", "winnow report")
+
+
+def test_the_page_that_begins_with_nothing_makes_a_project_whose_pruner_trains(
+    installed: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Without its installation and its longer commands, which `python -m benchmarks.from_nothing` types, too."""
+    (tmp_path / "work").mkdir()
+    given = {"PATH": f"{installed}:{os.environ['PATH']}"} | {name: environment[name] for name in ("MINARI_DATASETS_PATH", "WINNOW_CACHE")}
+    typed = from_nothing.run(tmp_path, given, LONG)
+    assert [each.command for each in typed] == ["winnow init mine", "cd mine", "winnow plan first"]
+    project = tmp_path / "work" / "mine"
+    assert sorted(path.name for path in project.glob("*/stead*")) == ["steady.py", "steady_or_snip.py"]
+    home = given | {"HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    small = ["--set=datasets=test/hopper/random-v0", "--json"]
+    plan = [str(installed / "winnow"), "plan", "steady_or_snip", *small]
+    planned = subprocess.run(plan, cwd=project, env=home, capture_output=True, text=True, check=True, timeout=600)
+    assert len(json.loads(planned.stdout)["trials"]) == 6
+    one = [
+        "--dataset=test/hopper/random-v0",
+        "--algorithm=bc",
+        "--pruner=steady",
+        "--sparsity=0.9",
+        "--updates=4",
+        "--evaluations=1",
+        "--episodes=1",
+    ]
+    train = [str(installed / "python"), "-m", "trainables", *one]
+    trained = subprocess.run(train, cwd=project, env=home, capture_output=True, text=True, check=False, timeout=600)
+    assert trained.returncode == 0, trained.stderr
+    assert "bc/hopper-random/steady@90/s0: actor.0 keeps" in trained.stdout
