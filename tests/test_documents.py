@@ -79,10 +79,10 @@ def test_all_pages_are_checked() -> None:
     [
         ("winnow run nothing", "no sweep nothing"),
         ("winnow run quickstart --set sede=1", "no override 'sede'"),
-        ("winnow fly quickstart", "invalid choice: 'fly'"),
+        ("winnow fly quickstart", "no command 'fly'"),
         ("ray job submit --working-dir . -- python -m service run nothing", "no sweep nothing"),
         ("python -m trainables --dataset", "expected one argument"),
-        ("python -m trainables.datasets.collect recorded", "invalid choice"),
+        ("python -m trainables.datasets.collect recorded", "no command 'recorded'"),
         ("python -m trainables.nothing", "no module trainables.nothing"),
         ("python benchmarks/nothing.py", "no file benchmarks/nothing.py"),
         ("make nothing", "no such target"),
