@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
 MANY = 64  # ray_trials that are forgotten at once
@@ -30,3 +31,11 @@ class Forgetful(FIFOScheduler):  # type: ignore[misc]
             held.difference_update(ended)
         for trial in ended:
             self._controller._trial_metadata.pop(trial.trial_id, None)
+
+
+class Silent(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of the callback that Tune adds for a progress that is not shown here, and that keeps every ray_trial, too."""
+
+    def on_trial_result(self, *given: Any, **named: Any) -> None: ...
+    def on_trial_error(self, *given: Any, **named: Any) -> None: ...
+    def on_trial_complete(self, *given: Any, **named: Any) -> None: ...

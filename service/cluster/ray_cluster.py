@@ -54,7 +54,7 @@ from ray.experimental import internal_kv  # noqa: E402
 from ray.tune.execution import class_cache  # noqa: E402
 
 from service.cluster import workers  # noqa: E402
-from service.cluster.ended_trials import Forgetful  # noqa: E402
+from service.cluster.ended_trials import Forgetful, Silent  # noqa: E402
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
 from service.planning.plan import STACK_SIZE  # noqa: E402
@@ -211,7 +211,7 @@ class Cluster:
             run_config=tune.RunConfig(
                 name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
                 storage_path=str(paths.ray_results(storage)),
-                callbacks=[_News(source, partial(_let_commit, run, source, COMMIT_AT_LIMIT), scheduler.forget)],
+                callbacks=[_News(source, partial(_let_commit, run, source, COMMIT_AT_LIMIT), scheduler.forget), Silent()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),  # tried again by the conductor, which knows why it failed
                 verbose=0,
