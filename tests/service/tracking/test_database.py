@@ -107,7 +107,7 @@ def test_any_name_of_a_folder_will_do(tmp_path: Path, made: Path, name: str, mon
     shutil.copy(made, storage)
     tracking = Tracking(storage)
     run = tracking.parent_run("smoke")
-    tracking.log_text(run, "note.txt", "kept")
+    tracking.log_bytes(run, "note.txt", b"kept")
     assert tracking.read_bytes(run, "note.txt") == b"kept"
     assert Tracking(storage).sweeps() == {"smoke": run}
     assert database.sqlite_file(tracking.uri) == paths.mlflow_db(storage)
