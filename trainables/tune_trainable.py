@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from trainables.trial import Stack, Trial
 
 NEWS_EVERY = 1.0  # seconds between two results sent to the driver
 LOOK = 0.2  # seconds between two looks whether the driver leaves
+LOOKS = 5  # of them for one whether this stack is to leave its place to another sweep
 NAMESPACE = b"winnow"  # of Ray's key-value store, in which the driver of a run asks its workers to leave, and they answer
 
 
@@ -67,22 +69,26 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         options: Options,
         work: Callable[..., Iterator[Report]] | None = None,
         run: str = "",
+        shared: bool = False,
     ) -> None:
-        """`work` trains a stack and yields reports; by default it is run_stack. `run` names the run whose driver may ask to leave."""
+        """`work` trains a stack and yields reports; by default it is run_stack. `run` names the run whose driver may ask to leave;
+        `shared`: on a cluster on which it may ask one stack alone."""
         self._options: dict[str, Any] = {name: getattr(options, name) for name in ("device", "execution", "checkpoint_every", "tf32")}
         self._options["device"] = config.get("device", options.device)
         if self._options["device"] == "cuda" and work is None:
             self._options["beside"] = RayFuture
         self._options["leave"] = self._leave = Leave()
+        self._all_leave = False
         self._root, self._listen, self._work = Path(storage), listen, work or train
         self._stepping = threading.Lock()
         self.reset_config(config)
         if run:
-            threading.Thread(target=self._watch, args=(run,), name="watches the driver", daemon=True).start()
+            threading.Thread(target=self._watch, args=(run, shared), name="watches the driver", daemon=True).start()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
         self._stack = Stack(tuple(Trial.from_json(value) for value in json.loads(new_config["stack"])))
+        self._leave.asked = self._all_leave
         self._reports: Iterator[Report] | None = None
         self._listener: Listener | None = None
         return True
@@ -116,11 +122,17 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         if self._leave.asked:  # a checkpoint may follow at any update, and the lines that it commits must be on disk first
             self._listener.sync()
 
-    def _watch(self, run: str) -> None:
-        """Wait until the driver leaves; then let the work commit what it has, also where nobody asks for the next step, and answer."""
-        while not internal_kv._internal_kv_exists(leaves(run), namespace=NAMESPACE):
+    def _watch(self, run: str, shared: bool) -> None:
+        """Wait until the driver leaves; then let the work commit what it has, also where nobody asks for the next step, and answer. Until
+        then, a stack that is to leave its place commits what it has, and ends."""
+        for look in count():
+            if internal_kv._internal_kv_exists(leaves(run), namespace=NAMESPACE):
+                break
+            stack = self._stack
+            if shared and look % LOOKS == 0 and internal_kv._internal_kv_exists(yields(run, stack), namespace=NAMESPACE):
+                self._leave.asked = self._leave.asked or stack is self._stack
             time.sleep(LOOK)
-        self._leave.asked = True
+        self._leave.asked = self._all_leave = True
         with self._stepping:
             while self._reports is not None and not self._step().get("done"):
                 pass
@@ -154,6 +166,11 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
 def leaves(run: str, stack: Stack | None = None) -> bytes:
     """The key under which a driver says that it leaves, and those under which the worker of a stack says that it is done."""
     return f"{run}/leaves{f'/{stack.lead.key}' if stack else ''}".encode()
+
+
+def yields(run: str, stack: Stack) -> bytes:
+    """The key under which a driver says that a stack is to leave its place."""
+    return f"{run}/yields/{stack.lead.key}".encode()
 
 
 class RayFuture:

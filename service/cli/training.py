@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from service.cli import arguments as shared
-from service.planning.options import DEVICES, HOURS, KEEP, TrainingOptions, checked, executions, flag
+from service.planning.options import DEVICES, HEAVIEST, HOURS, KEEP, PRIORITIES, TrainingOptions, checked, executions, flag
 from service.planning.run_settings import RunSettings
 from trainables import project
 from trainables.environments import named_modules
@@ -41,6 +41,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--max-core-hours", "the same when the stacks of this run have held cores for so many hours in all", metavar="H")
     add("--max-gpu-hours", "the same of GPUs, by their shares", metavar="H")
     add("--until", "the same at this time of day, e.g. 07:00 by this machine's clock or 07:00+02:00", metavar="HH:MM")
+    add("--weight", "this sweep's share of a cluster that several use, relative to the others' (default 1)", metavar="W")
+    first = "on such a cluster: before all others, whose trials leave their places at a checkpoint, or after them (default normal)"
+    add("--priority", first, choices=tuple(PRIORITIES))
     shared.imports(parser)
 
 
@@ -63,7 +66,9 @@ def origin(parser: argparse.ArgumentParser) -> None:
 def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The training options that were typed, and the modules in $WINNOW_IMPORT."""
     typed = {field.name: getattr(arguments, field.name) for field in fields(TrainingOptions) if hasattr(arguments, field.name)}
-    typed |= {name: _hours(name, typed[name]) for name in HOURS if name in typed}
+    typed |= {name: _typed(name, typed[name], "number of hours above 0") for name in HOURS if name in typed}
+    if "weight" in typed:
+        typed["weight"] = _typed("weight", typed["weight"], f"number in (0, {HEAVIEST:g}]")
     modules = named_modules(typed.get("imports", ()))
     return typed | ({"imports": modules} if modules else {})
 
@@ -99,11 +104,11 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _hours(name: str, text: str) -> float:
+def _typed(name: str, text: str, what: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{flag(name)} {text!r} is no number of hours above 0") from None
+        raise UserError(f"{flag(name)} {text!r} is no {what}") from None
 
 
 def _fraction(text: str) -> float:

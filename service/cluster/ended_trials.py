@@ -21,6 +21,12 @@ class Forgetful(FIFOScheduler):  # type: ignore[misc]
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._controller = tune_controller
 
+    def withdraw(self, ray_trial: Any) -> None:
+        """Take back one that waits for a worker; its end is told as any other."""
+        if ray_trial in self._controller._staged_trials:  # else Tune would keep an idle worker for it
+            self._controller._unstage_trial_with_resources(ray_trial)
+        self._controller.stop_trial(ray_trial)
+
     def forget(self, trials: list[Any]) -> None:
         """Forget what has ended of the controller's own list, between two of its steps."""
         ended = {trial for trial in trials if trial.is_finished()}

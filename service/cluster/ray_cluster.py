@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,10 +55,12 @@ from ray.tune.execution import class_cache  # noqa: E402
 
 from service.cluster import workers  # noqa: E402
 from service.cluster.ended_trials import Forgetful, Silent  # noqa: E402
+from service.cluster.places import IdleWorkers, Sharing  # noqa: E402
 from service.planning import devices  # noqa: E402
 from service.planning.options import TrainingOptions  # noqa: E402
 from service.planning.plan import STACK_SIZE  # noqa: E402
 from service.planning.update_cost import Kind  # noqa: E402
+from service.scheduling.shares import CORE, Share  # noqa: E402
 from service.storage import paths  # noqa: E402
 from service.terminal import signals  # noqa: E402
 from service.terminal.redaction import redact, secret_name  # noqa: E402
@@ -67,7 +69,7 @@ from trainables import project  # noqa: E402
 from trainables.environments import environment_variables  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.trial import Stack, Trial  # noqa: E402
-from trainables.tune_trainable import NAMESPACE, StackTrainable, leaves  # noqa: E402
+from trainables.tune_trainable import NAMESPACE, StackTrainable, leaves, yields  # noqa: E402
 
 # Tune would hand these to each actor, in a runtime environment that Ray writes to a log. Workers take them from where they run.
 class_cache.ENV_VARS_TO_PROPAGATE = {
@@ -104,6 +106,11 @@ class Conductor(Protocol):
     def spent(self) -> bool: ...
     def end(self) -> None: ...
     def left(self, stack: Stack, update: int, kept: int) -> None: ...
+    def wanted(self, kind: str) -> int: ...
+    def interruptible(self, stacks: Sequence[Stack]) -> list[Stack]: ...
+    def yields(self, stack: Stack) -> None: ...
+    def shared(self, share: Share) -> None: ...
+    def not_shared(self, why: str) -> None: ...
 
 
 class Cluster:
@@ -113,6 +120,7 @@ class Cluster:
         """`options.device` is what to train on: `cpu`, `cuda` or `all`."""
         self.options, self.device, self._gpu = options, options.device, options.gpu_fraction
         self._counted, self._slots, self._by_kind = 0.0, 1, dict[str, int]()
+        self._looked, self._devices = -RECOUNT, dict[str, float]()
         self._dead = False
 
     def kinds(self) -> dict[str, Kind]:
@@ -123,7 +131,7 @@ class Cluster:
     def slots_by_kind(self) -> Mapping[str, int]:
         """How many stacks fit on the places of each kind now; one on a GPU needs a core, too."""
         if time.monotonic() - self._counted > RECOUNT or not self._counted:
-            gpus = {name: int(count / self._gpu) for name, count in _gpus_by_model().items()}
+            gpus = {name: int(count) * devices.stacks_per_gpu(self._gpu) for name, count in _gpus_by_model().items()}
             cores = int(ray.cluster_resources().get("CPU", 0)) - sum(gpus.values())
             self._by_kind, self._counted = {"cpu": max(0, cores), **gpus}, time.monotonic()
         return self._by_kind
@@ -136,12 +144,19 @@ class Cluster:
         free = {kind: ray.get(answer) for kind, answer in asked.items()}
         return lambda kind, trial: members_that_fit(trial, int(free[kind] * self._gpu))
 
+    def devices(self) -> Mapping[str, float]:
+        """How many cores, and GPUs of each model, there are now."""
+        if time.monotonic() - self._looked > RECOUNT:
+            self._devices, self._looked = {CORE: ray.cluster_resources().get("CPU", 0.0), **_gpus_by_model()}, time.monotonic()
+        return self._devices
+
     @property
     def slots(self) -> int:
         """How many stacks fit on the cluster as it is now; nodes come and go."""
         if time.monotonic() - self._counted > RECOUNT or not self._counted:
             total = ray.cluster_resources()
-            self._slots = max(1, int(total.get("GPU", 0) / self._gpu if self.device == "cuda" else total.get("CPU", 1)))
+            on_gpus = int(total.get("GPU", 0)) * devices.stacks_per_gpu(self._gpu)
+            self._slots = max(1, on_gpus if self.device == "cuda" else int(total.get("CPU", 1)))
             self._counted = time.monotonic()
         return self._slots
 
@@ -193,8 +208,13 @@ class Cluster:
             lambda: self.options.max_concurrent or (sum(self.slots_by_kind().values()) if mixed else self.slots + AHEAD),
             self.slots_by_kind if mixed else None,
         )
+        if address.given():
+            source.sharing = Sharing(run, name, self.options, conductor, self.devices)
+            source.here = self._kinds_here
         scheduler = Forgetful()
-        trainable = tune.with_parameters(StackTrainable, storage=str(storage), listen=listen, options=self.options, work=work, run=run)
+        trainable = tune.with_parameters(
+            StackTrainable, storage=str(storage), listen=listen, options=self.options, work=work, run=run, shared=bool(source.sharing)
+        )
         tuner = tune.Tuner(
             tune.with_resources(
                 trainable, self._request if mixed else {"cpu": 1, "gpu": self._gpu} if self.device == "cuda" else {"cpu": 1}
@@ -211,14 +231,15 @@ class Cluster:
             run_config=tune.RunConfig(
                 name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
                 storage_path=str(paths.ray_results(storage)),
-                callbacks=[_News(source, partial(_let_commit, run, source, COMMIT_AT_LIMIT), scheduler.forget), Silent()],
+                callbacks=[_News(source, partial(_let_commit, run, source, COMMIT_AT_LIMIT), partial(yields, run), scheduler), Silent()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),  # tried again by the conductor, which knows why it failed
                 verbose=0,
             ),
         )
         try:
-            tuner.fit()
+            with source.shares():
+                tuner.fit()
         except KeyboardInterrupt:
             with contextlib.suppress(Exception):  # Ray may have died: then the checkpoints are what there is
                 if not self._dead:
@@ -230,6 +251,10 @@ class Cluster:
                 raise
         if source.trouble is not None:
             raise source.trouble
+
+    def _kinds_here(self) -> list[str]:
+        """The kinds of place that this run uses."""
+        return [kind for kind in self.devices() if self.device == "all" or (kind == CORE) == (self.device == "cpu")]
 
     def _request(self, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What a stack needs of Ray, by the kind of its place."""
@@ -390,10 +415,33 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
         self.stacks: dict[str, Stack] = {}  # by ray_trial id, until it has ended
         self.running: dict[str, Any] = {}  # the ray_trials of those of them that have a worker, by id
         self.trouble: Exception | None = None
+        self.sharing: Sharing | None = None  # on a cluster
+        self.here: Callable[[], list[str]] = list  # the kinds of place that the run uses
+
+    @contextlib.contextmanager
+    def shares(self) -> Iterator[None]:
+        """Inside, the run keeps to its share of a cluster."""
+        if self.sharing is None:
+            yield
+            return
+        self.sharing.begin(self.here())
+        IdleWorkers.to_be_ended = lambda: not self._room() and len(self.stacks) == len(self.running)
+        try:
+            yield
+        finally:
+            IdleWorkers.to_be_ended = lambda: False
+            self.sharing.end()
+
+    def _room(self, kind: str = "") -> bool:
+        """Whether the share of a cluster has a place left, of one kind or any."""
+        if self.sharing is None:
+            return True
+        used = sum(kind == other for other in self.kinds.values()) if kind else len(self.stacks)
+        return used < self.sharing.most([kind] if kind else self.here())
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.stacks) >= self._max_concurrent():
-            return None
+        if len(self.stacks) >= self._max_concurrent() or not self._room():
+            return None if self.stacks or self.tell(self.conductor.busy) else self.FINISHED
         kind, stack = self._next()
         if stack is None:
             return None if self.tell(self.conductor.busy) else self.FINISHED
@@ -410,9 +458,14 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
             return "", self.tell(self.conductor.next)
         taken = Counter(self.kinds.values())
         for kind, count in sorted(self._slots().items(), key=lambda item: item[0] == "cpu"):
-            if taken[kind] < count and (stack := self.tell(self.conductor.next, kind)) is not None:
+            if taken[kind] < count and self._room(kind) and (stack := self.tell(self.conductor.next, kind)) is not None:
                 return kind, stack
         return "", None
+
+    def nowhere(self) -> set[str]:
+        """The ray_trials that wait for a kind of place of which none is there any more."""
+        there = self._slots() if self._slots else {}
+        return {id for id, kind in self.kinds.items() if id not in self.running and not there.get(kind)}
 
     def tell(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call the conductor, and keep what it raises: Tune wraps some exceptions and swallows others."""
@@ -438,9 +491,9 @@ class _Source(tune.search.Searcher):  # type: ignore[misc]
 class _News(tune.Callback):  # type: ignore[misc]
     """Tune's events in the conductor's words: stacks, not ray_trials."""
 
-    def __init__(self, source: _Source, let_commit: Callable[[], None], forget: Callable[[list[Any]], None]) -> None:
-        """`forget` takes Tune's list of ray_trials after each of its steps."""
-        self._source, self._let_commit, self._calls, self._forget = source, let_commit, workers.Calls(), forget
+    def __init__(self, source: _Source, let_commit: Callable[[], None], yields: Callable[[Stack], bytes], scheduler: Forgetful) -> None:
+        self._source, self._let_commit, self._yields, self._calls = source, let_commit, yields, workers.Calls()
+        self._scheduler, self._withdrawn = scheduler, set[str]()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._source.running[trial.trial_id] = trial
@@ -450,21 +503,42 @@ class _News(tune.Callback):  # type: ignore[misc]
         self._tell("reported", trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, trial.last_result)
+        gone = {"failure": {"reason": "withdrawn", "message": "its kind of place is not there any more"}}
+        self._end(trial, gone if trial.trial_id in self._withdrawn else trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker or its node died; an error of the training itself comes as a result."""
         self._end(trial, {"failure": death(_error_text(trial))})
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._forget(trials)
+        self._scheduler.forget(trials)
         self._source.tell(self._source.conductor.idle)
         self._calls.call(self._training(self._source.tell(self._source.conductor.silent)))
         for ray_trial in self._training(self._source.tell(self._source.conductor.stalled)).values():
             workers.end(ray_trial)
+        self._withdraw(self._source.nowhere(), trials)
+        self._keep_to_share(trials)
         if self._source.tell(self._source.conductor.spent):
             self._let_commit()
             self._source.tell(self._source.conductor.end)
+
+    def _keep_to_share(self, trials: list[Any]) -> None:
+        """Report to the cluster's other sweeps, and ask stacks to leave whose places are theirs now."""
+        source = self._source
+        if source.sharing is None:
+            return
+        leaving = source.sharing.step(source.stacks, source.running, source.kinds, source.here())
+        for id in leaving:
+            source.tell(source.conductor.yields, source.stacks[id])
+            if id in source.running:
+                internal_kv._internal_kv_put(self._yields(source.stacks[id]), b"", namespace=NAMESPACE)
+        self._withdraw({*leaving} - source.running.keys(), trials)
+
+    def _withdraw(self, ids: set[str], trials: list[Any]) -> None:
+        """Take ray_trials that wait for a worker back from Ray."""
+        self._withdrawn |= ids
+        for ray_trial in [each for each in trials if each.trial_id in ids] if ids else ():
+            self._scheduler.withdraw(ray_trial)
 
     def _training(self, stacks: list[Stack]) -> dict[str, Any]:
         """The ray_trials that train these stacks, by id."""
@@ -472,6 +546,8 @@ class _News(tune.Callback):  # type: ignore[misc]
 
     def _end(self, trial: Any, news: Any) -> None:
         self._tell("ended", trial, news)
+        if self._source.sharing is not None and trial.trial_id in self._source.sharing.leaving:
+            internal_kv._internal_kv_del(self._yields(self._source.stacks[trial.trial_id]), namespace=NAMESPACE)
         self._source.running.pop(trial.trial_id, None)
         self._source.stacks.pop(trial.trial_id, None)
         self._source.kinds.pop(trial.trial_id, None)

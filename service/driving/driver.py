@@ -17,6 +17,7 @@ from service.driving.limits import LimitReachedError, Limits
 from service.driving.live_line import Progress
 from service.driving.pool import Pool
 from service.driving.queue import Queue, Waiting
+from service.driving.shared import Shared
 from service.driving.silence import Silence
 from service.ledger import stop_requests
 from service.ledger.ledger import LIMIT, TERMINAL
@@ -25,6 +26,7 @@ from service.planning import estimate
 from service.planning.packing import retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.planning.update_cost import price
+from service.scheduling.shares import Share
 from service.spool import lines, scores
 from service.storage import paths
 from trainables.errors import UserError
@@ -71,6 +73,7 @@ class Driver:
         self._keep = Keep(storage, self._options.keep)
         self._limits, self._limit = Limits(self._options), ""
         self._elsewhere = Elsewhere(storage, plan.name)
+        self._shared = Shared(storage, plan.name, screen, self._options)
         self.waits_for: dict[str, str] = {}  # trials that another sweep trains now, by key, and that sweep
         self._look = 0.0  # when to look after them next
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
@@ -117,6 +120,7 @@ class Driver:
         self.device, self._queue = device, (queue := Queue(device, self._options, size, fit))
         self._at_once = size
         self._silence.forget()
+        self._shared.forget()
         self._expect(self._todo)
         self._pack(self._todo.values())
         # Drivers that start at once on the same stacks would meet at each of them: a part begins somewhere else.
@@ -126,6 +130,7 @@ class Driver:
         """The cluster is known, and its places are of several kinds: `pool` decides what trains where."""
         self._queue, self.device = pool, "all"
         self._silence.forget()
+        self._shared.forget()
         self._expect(self._todo)
         if self._options.pin:
             pool.pin(self._trials.values(), self._began_on(self._trials))
@@ -227,8 +232,10 @@ class Driver:
             end = lines.end_line(lines.read(paths.spool(self._storage, trial.key)))
             if trial.key in asked:
                 events.append((trial.key, "stopped", self._stopped(trial.key, asked[trial.key])))
-            elif end is None and failure["reason"] == "stopped":
-                events.append((trial.key, "planned", {"reason": "stack shrinks", "message": "others of it were stopped"}))
+            elif end is None and failure["reason"] in ("stopped", "withdrawn"):
+                shrinks = {"reason": "stack shrinks", "message": "others of it were stopped"}
+                why = self._shared.why_left(stack) or (failure if failure["reason"] == "withdrawn" else shrinks)
+                events.append((trial.key, "planned", why))
                 self._again.append((time.monotonic(), trial))
             elif end is None and failure["reason"] == "superseded":
                 events.append((trial.key, "planned", {"reason": "superseded", "message": failure["message"]}))
@@ -242,11 +249,32 @@ class Driver:
         self._manifest.record_all(events)
         self._keep.done([key for key, state, _ in events if state == "done"])
         self._queue.ended(stack, all(state == "done" for _, state, _ in events), time.monotonic())
+        self._shared.ended(stack)
         self._tell(stack, events)
         self._out -= {trial.key for trial in stack.trials}
         if self._adaptive:
             self._adaptive.settle()
         self.idle()
+
+    def wanted(self, kind: str) -> int:
+        """How many more stacks could train now on places of a kind, or on any."""
+        return self._queue.waiting(kind) + (self._adaptive.left if self._adaptive else 0)
+
+    def interruptible(self, stacks: Sequence[Stack]) -> list[Stack]:
+        """Those that have made updates since they began here, so that each leaves with something done; first those with most left to do."""
+        begun = [stack for stack in stacks if self._progress.reached(stack.lead.key) > self._from.get(stack.lead.key, 0)]
+        return sorted(begun, key=lambda stack: self._progress.reached(stack.lead.key) - stack.lead.updates)
+
+    def yields(self, stack: Stack) -> None:
+        """A stack is asked to leave its place to another sweep; its trials go on later."""
+        self._shared.leaves(stack)
+
+    def shared(self, share: Share) -> None:
+        """What this sweep may use of a cluster that others use, too."""
+        self._shared.is_now(share)
+
+    def not_shared(self, why: str) -> None:
+        self._screen.note(why)
 
     def spent(self) -> bool:
         """Whether the run has reached a limit before it is done: the workers are then to commit what they have, and `end` is called."""
@@ -327,6 +355,8 @@ class Driver:
             self._screen.show(self._progress.line(), last=True)
 
     def idle(self) -> None:
+        for kind in self._queue.gone():
+            self._screen.note(f"{kind} is not here any more: trials that began on it wait until it is back, the others go on elsewhere")
         self._screen.show(self._progress.line(self._silence.look(), self.waits_for.values()))
 
     def silent(self) -> list[Stack]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,12 +35,26 @@ class Pool:
         self._waiting: dict[Job, deque[Trial]] = {}
         self._placed: dict[str, tuple[Placed, int]] = {}  # by the first member's key, with the updates that the stack has to do
         self._began: dict[str, float] = {}
+        self._seen: set[str] = set()  # kinds of which there has been a place in this run
+        self._named: set[str] = set()  # those of them that have gone and were told of
         self._bound: dict[str, str] = {}  # the kind of all trials that are compared with one another, with `--pin`
 
     def __len__(self) -> int:
-        """How many trials wait for a kind that is there."""
-        there = self._there().keys()
+        """How many trials wait for a kind that is there, or that was and may come back."""
+        there = self._there().keys() | self._seen
         return sum(len(waiting) for job, waiting in self._waiting.items() if job.costs.keys() & there)
+
+    def waiting(self, kind: str) -> int:
+        """How many trials could go to a place of a kind, each alone."""
+        return sum(len(waiting) for job, waiting in self._waiting.items() if kind in job.costs)
+
+    def gone(self) -> Collection[str]:
+        """The kinds of place that have gone since this was last asked."""
+        there = self._there().keys()
+        self._named -= there
+        new = self._seen - there - self._named
+        self._named |= new
+        return sorted(new)
 
     def missing(self) -> Counter[str]:
         """How many trials wait for kinds that are not there."""
@@ -95,7 +109,9 @@ class Pool:
         return stack
 
     def _there(self) -> dict[str, int]:
-        return {kind: count for kind, count in self._slots().items() if count}
+        there = {kind: count for kind, count in self._slots().items() if count}
+        self._seen |= there.keys()
+        return there
 
     def place_of(self, stack: Stack) -> dict[str, str]:
         return {"on": self._placed[stack.lead.key][0].kind}

@@ -18,6 +18,14 @@ class Waiting(Protocol):
         """Not 0 where something waits for a place that is there."""
         ...
 
+    def waiting(self, kind: str) -> int:
+        """How many stacks, at most, could go to more places of a kind now."""
+        ...
+
+    def gone(self) -> Collection[str]:
+        """The kinds of place that have gone since this was last asked."""
+        ...
+
     def add(self, trials: Collection[Trial], progress: Mapping[str, int], limits: Mapping[str, int], began: Mapping[str, str]) -> None:
         """More trials are to be trained, or again, from their `progress`, in stacks of at most their `limits`. `began`: the kinds of places
         on which they go on."""
@@ -47,6 +55,12 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self.stacks)
+
+    def waiting(self, kind: str) -> int:
+        return len(self.stacks)
+
+    def gone(self) -> Collection[str]:
+        return ()
 
     def add(self, trials: Collection[Trial], progress: Mapping[str, int], limits: Mapping[str, int], began: Mapping[str, str]) -> None:
         size, held = self.size, limits

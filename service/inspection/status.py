@@ -63,6 +63,7 @@ class Status:
     rows: tuple[Row, ...]
     resume: str  # the command that finishes it
     limit: str = ""  # that ended its newest run, e.g. `--max-hours=2`
+    share: Mapping[str, Any] | None = None  # of a cluster that other sweeps use, too, as the driver has written it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -71,7 +72,8 @@ class Status:
     def to_json(self) -> dict[str, Any]:
         rows = [asdict(row) | {"state": word(row.state, bool(self.driver))} for row in self.rows]
         counts = dict(Counter(row["state"] for row in rows))
-        return {"sweep": self.sweep, "driver": self.driver, "since": self.since, "limit": self.limit, "counts": counts, "trials": rows}
+        about = {"sweep": self.sweep, "driver": self.driver, "since": self.since, "limit": self.limit, "share": self.share}
+        return about | {"counts": counts, "trials": rows}
 
 
 def ledger_of(name: str, storage: Path) -> Ledger:
@@ -99,7 +101,8 @@ def read(name: str, storage: Path, *, runs: bool = True) -> Status:
         for key, entry in ledger.entries.items()
     )
     resume = command("resume", name, storage=storage)
-    return Status(name, about.get("owner", ""), about.get("since", ""), rows, resume, "" if about else ledger.limit)
+    share = _share(name, storage) if about else None
+    return Status(name, about.get("owner", ""), about.get("since", ""), rows, resume, "" if about else ledger.limit, share)
 
 
 def _named(ledger: Ledger) -> set[str]:
@@ -120,6 +123,8 @@ def describe(status: Status) -> str:
     if not status.driver and status.counts.keys() & {"planned", "leased"}:
         driver += f"; `{status.resume}` finishes it"
     lines = [f"{status.sweep}: {counts}; {driver}"]
+    if status.share:
+        lines.append(f"share: {status.share['text']}")
     rows = [row for row in status.rows if row.state in SHOWN or (row.state == "planned" and (row.update or row.reason))]
     if rows:
         lines.append(aligned([COLUMNS, *(_cells(row, bool(status.driver)) for row in rows)]))
@@ -151,6 +156,15 @@ def _silent(name: str, storage: Path) -> dict[str, float]:
         return {str(key): float(seconds) for key, seconds in json.loads(shared_files.read(paths.silent(storage, name))).items()}
     except (FileNotFoundError, ValueError, AttributeError, TypeError):
         return {}
+
+
+def _share(name: str, storage: Path) -> Mapping[str, Any] | None:
+    """What the sweep may use of a cluster that it shares, as its driver has written; None where it shares none."""
+    try:
+        about = json.loads(shared_files.read(paths.share(storage, name)))
+    except (FileNotFoundError, ValueError):
+        return None
+    return about if isinstance(about, dict) and isinstance(about.get("text"), str) else None
 
 
 def _row(key: str, entry: Entry, storage: Path, begun: bool, silent: float | None, run: str) -> Row:

@@ -42,6 +42,11 @@ def refuse(device: str) -> None:
         raise UserError(f"torch {importlib.metadata.version('torch')} cannot use a GPU; install it from its CUDA index, or {INSTEAD}")
 
 
+def stacks_per_gpu(fraction: float) -> int:
+    """How many stacks go on one GPU, each on one alone: of a fraction of 0.4 two, so that two GPUs take four and not five."""
+    return max(1, int(1 / fraction + 1e-9))
+
+
 def gpus_here() -> int:
     """How many GPUs this machine shows."""
     return sum(len(list(DEVICES.glob(pattern))) for pattern in GPU_FILES)

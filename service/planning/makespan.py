@@ -83,9 +83,9 @@ def forecast(plan: Plan, places: Mapping[str, int] | None, prices: Mapping[str, 
     options, share = plan.settings.options, plan.settings.options.gpu_fraction
     if places is None:
         gpus = {"all": devices.gpus_here(), "cuda": max(1, round(plan.max_concurrent * share))}.get(plan.device, 0)
-        cores = {"all": max(0, plan.max_concurrent - int(gpus / share)), "cpu": plan.max_concurrent}.get(plan.device, 0)
+        cores = {"all": max(0, plan.max_concurrent - gpus * devices.stacks_per_gpu(share)), "cpu": plan.max_concurrent}.get(plan.device, 0)
         places = {kind: count for kind, count in (("cpu", cores), ("gpu", gpus)) if count}
-    slots = {kind: max(1, int(count / share)) if kind == "gpu" and count else count for kind, count in places.items()}
+    slots = {kind: count * devices.stacks_per_gpu(share) if kind == "gpu" else count for kind, count in places.items()}
     kinds = {
         kind: Kind(
             name=kind, device=DEVICES[kind], most=options.stack_size or STACK_SIZE[DEVICES[kind]], share=share if kind == "gpu" else 1

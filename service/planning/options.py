@@ -12,6 +12,8 @@ from trainables.errors import UserError, unknown
 
 DEVICES = ("auto", "all", "cpu", "cuda")
 KEEP = ("all", "final", "curves")
+PRIORITIES = {"high": 1, "normal": 0, "low": -1}
+HEAVIEST = 1000.0
 HOURS = ("max_hours", "max_core_hours", "max_gpu_hours")
 
 
@@ -35,6 +37,8 @@ class TrainingOptions:
     max_core_hours: float | None = None  # of the cores that its stacks held
     max_gpu_hours: float | None = None  # of the shares of GPUs that its stacks held
     until: str | None = None  # a time of day, by this machine's clock or with its distance from UTC
+    weight: float = 1.0  # of this sweep's share of a cluster that several sweeps use
+    priority: str = "normal"  # there: a higher one gets what it wants before others get anything
     keep: str = "all"  # of finished trials: all, no checkpoints (final), or, once MLflow has them, no policies and masks either (curves)
     imports: tuple[str, ...] = ()  # modules that register environments; no other is imported for one
 
@@ -45,6 +49,10 @@ class TrainingOptions:
             raise unknown("execution", self.execution, executions())
         if self.keep not in KEEP:
             raise unknown("choice of --keep", self.keep, KEEP)
+        if self.priority not in PRIORITIES:
+            raise unknown("priority", self.priority, tuple(PRIORITIES))
+        if not 0 < self.weight <= HEAVIEST:
+            raise UserError(f"{flag('weight')} {self.weight:g} is outside (0, {HEAVIEST:g}]")
         for name in ("stack_size", "max_concurrent", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:

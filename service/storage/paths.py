@@ -136,6 +136,11 @@ def silent(storage: Path, name: str) -> Path:
     return sweep(storage, name) / "silent.json"
 
 
+def share(storage: Path, name: str) -> Path:
+    """What the sweep may use of a cluster now; only while it shares it with others."""
+    return sweep(storage, name) / "share.json"
+
+
 def study(storage: Path, name: str) -> Path:
     """The Optuna studies of an adaptive sweep."""
     return sweep(storage, name) / "study.log"

@@ -63,6 +63,8 @@ CASES = {
     "pruner of a search": (["td3bc_adaptive", "--set", "pruners=snap"], "no pruner 'snap'; there are: dense, "),
     "limit": (["smoke", "--max-hours=soon"], "--max-hours 'soon' is no number of hours above 0"),
     "limit's range": (["smoke", "--max-core-hours=-1"], "--max-core-hours -1 is no number of hours above 0"),
+    "weight": (["smoke", "--weight=much"], "--weight 'much' is no number in (0, 1000]"),
+    "weight's range": (["smoke", "--weight=0"], "--weight 0 is outside (0, 1000]"),
     "time of day": (["smoke", "--until=7am"], "--until '7am' is no time of day, from 00:00 to 23:59, e.g. 07:00 or 07:00+02:00"),
     "dataset's form": (["smoke", "--set", "datasets=hopper"], "dataset 'hopper' is not a Minari id"),
     "dataset of ours": (

@@ -23,6 +23,7 @@ from service.storage import paths
 from service.terminal.display import Display
 from tests.service.conftest import ROOT, Command
 from trainables.errors import UserError
+from trainables.trial import Stack
 
 GRID = ("pruners=dense,snip", "sparsities=0.95", "seeds=0-7", "updates=400000")
 KINDS = {"cpu": Kind(name="cpu", device="cpu", most=4), "gpu": Kind(name="gpu", device="cuda", most=32, share=0.5)}
@@ -56,14 +57,19 @@ def test_a_gpu_gets_the_dense_trials_and_a_core_the_pruned_ones(tmp_path: Path, 
     manifest.close()
 
 
+def checkpointed(storage: Path, stack: Stack) -> None:
+    """A checkpoint of it was committed."""
+    for trial in stack.trials:
+        spool = paths.spool(storage, trial.key)
+        spool.parent.mkdir(parents=True, exist_ok=True)
+        spool.write_text(json.dumps({"update": 1000, "kind": "checkpointed", "time": 0}) + "\n")
+
+
 def test_a_trial_goes_on_on_the_kind_that_it_began_on_and_says_so(tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
     driver, manifest = begin(tmp_path, hopper, {"gpu": 2})
     stack = driver.next("gpu")
     assert stack is not None
-    for trial in stack.trials:
-        spool = paths.spool(tmp_path, trial.key)
-        spool.parent.mkdir(parents=True, exist_ok=True)
-        spool.write_text(json.dumps({"update": 1000, "kind": "checkpointed", "time": 0}) + "\n")
+    checkpointed(tmp_path, stack)
     driver.leave()
     manifest.close()
     capsys.readouterr()
@@ -95,6 +101,38 @@ def test_trials_whose_kind_is_not_here_are_named_and_not_waited_for(
     driver._out.clear()
     assert not driver.busy()
     assert driver.exit_code() == 1
+    manifest.close()
+
+
+def test_a_kind_that_goes_away_on_the_way_is_waited_for_by_what_began_on_it_alone(
+    tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slots = {"cpu": 2, "gpu": 2}
+    driver, manifest = begin(tmp_path, hopper, slots)
+    began, waits = driver.next("gpu"), driver.next("gpu")
+    assert began is not None
+    assert waits is not None
+    driver.started(began)
+    checkpointed(tmp_path, began)
+    slots["gpu"] = 0  # its only node dies, under one stack; the other one still waits for a worker
+    driver.ended(began, {"failure": {"reason": "infrastructure", "message": "the worker died"}})
+    driver.ended(waits, {"failure": {"reason": "withdrawn", "message": "its kind of place is not there any more"}})
+    assert [manifest.ledger.state(trial.key) for stack in (began, waits) for trial in stack.trials] == ["planned"] * (
+        len(began) + len(waits)
+    )
+    handed_out = set()
+    while (other := driver.next("cpu")) is not None:
+        handed_out |= {trial.key for trial in other.trials}
+        driver._out -= {trial.key for trial in other.trials}
+    assert handed_out == {trial.key for trial in driver.plan.trials} - {trial.key for trial in began.trials}
+    assert driver.busy(), "it may come back"
+    driver.idle()
+    assert capsys.readouterr().out.count("gpu is not here any more: trials that began on it wait until it is back") == 1
+    slots["gpu"] = 2
+    back = driver.next("gpu")
+    assert back is not None
+    assert {trial.key for trial in back.trials} <= {trial.key for trial in began.trials}
+    driver.leave()
     manifest.close()
 
 

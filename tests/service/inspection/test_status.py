@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.driving.shared import Shared
 from service.inspection import status
 from service.ledger.manifest import Manifest
+from service.planning.options import TrainingOptions
+from service.scheduling.shares import Share
 from service.tracking.runs import Tracking
 from tests.service.trained import ship, train
 from trainables.trial import Trial
@@ -62,3 +65,26 @@ def test_a_trials_speed_is_its_own_while_it_trains_and_when_it_is_done(tmp_path:
     manifest.record("done", {trial.key: {"updates_per_second": 400.0, "seconds": 10.0} for trial in trials})
     manifest.close()
     assert [row["rate"] for row in status.read("smoke", tmp_path).to_json()["trials"]] == [100.0] * 4 + [None]
+
+
+def test_the_share_of_a_cluster_is_told_while_a_driver_runs_and_others_are_there(
+    tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr("service.driving.shared.WRITE_EVERY", -1.0)
+    screen = type("Screen", (), {"note": lambda self, line: notes.append(line)})()
+    manifest = Manifest(tmp_path, "smoke")
+    manifest.plan([Trial(dataset=hopper, algorithm="bc", **SMALL)])
+    shared = Shared(tmp_path, "smoke", screen, TrainingOptions(weight=2, priority="high"))
+    text = "may use 3 of 8 cpu for now, beside study (anna); weight 2, priority high"
+    about = {"places": {"cpu": 3}, "whole": {"cpu": 8}, "others": ["study (anna)"], "weight": 2, "priority": "high", "text": text}
+    for others, wanted in ((("study (anna)",), about), ((), None), (("study (anna)",), about)):
+        shared.is_now(Share(places={"cpu": 3}, whole={"cpu": 8}, urgent=(), others=others))
+        assert main(["status", "smoke", "--storage", str(tmp_path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["share"] == wanted
+        assert main(["status", "smoke", "--storage", str(tmp_path)]) == 0
+        assert (f"\nshare: {text}\n" in capsys.readouterr().out) == bool(wanted)
+    assert notes == [text, "no other sweep shares the cluster any more", text]
+    manifest.close()
+    assert main(["status", "smoke", "--storage", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["share"] is None

@@ -77,6 +77,11 @@ print(json.dumps([there.device, slots, fit(stacks[0].lead), Conductor.ends]))
 """
 
 
+@pytest.mark.parametrize(("fraction", "stacks"), [(1.0, 1), (0.6, 1), (0.5, 2), (0.4, 2), (1 / 3, 3), (0.3, 3), (0.1, 10), (0.03, 33)])
+def test_a_stack_is_on_one_gpu_alone(fraction: float, stacks: int) -> None:
+    assert devices.stacks_per_gpu(fraction) == stacks
+
+
 def test_two_stacks_share_one_of_rays_gpus(service: Command, tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300)

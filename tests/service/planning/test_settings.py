@@ -21,7 +21,7 @@ from trainables.errors import UserError
 OTHER = {
     "device": "cpu", "execution": "dense", "stack_size": 3, "max_concurrent": 2, "gpu_fraction": 0.25, "checkpoint_every": 50, "tf32": True,
     "stalled_after": 90.0, "max_hours": 2.0, "max_core_hours": 40.0, "max_gpu_hours": 1.5, "until": "07:00", "keep": "final",
-    "pin": True,
+    "pin": True, "weight": 2.5, "priority": "low",
     "imports": ("my_envs",),
 }  # fmt: skip
 SETTINGS = RunSettings(
