@@ -67,8 +67,9 @@ class Kind:
 
 
 def costs(trial: Trial, updates: int, kinds: Mapping[str, Kind], rates: Mapping[str, float], execution: str) -> dict[str, Cost]:
-    """What `updates` of a trial cost on each kind; `rates`: dense updates per second on a core, by algorithm."""
-    found = {}
+    """What `updates` of a trial cost on each kind; `rates`: dense updates per second on a core, by algorithm. One that was stopped after
+    its last update costs as much as one."""
+    found, updates = {}, max(1, updates)
     for name, kind in kinds.items():
         if kind.device == "cpu":
             fixed, each = 0.0, price(trial, "cpu", execution) / rates[trial.algorithm]

@@ -11,7 +11,12 @@ import pytest
 
 from service.__main__ import main
 from service.planning import devices
+from service.planning.plan import make_plan
+from service.planning.run_settings import RunSettings
+from service.spool.writer import StackSpool
 from trainables import project
+from trainables.reports import Checkpointed
+from trainables.trial import Stack
 
 GRID = ["--set=pruners=snip", "--set=sparsities=0.9,0.95", "--set=seeds=0-9", "--set=updates=200k"]
 
@@ -99,3 +104,15 @@ def test_a_project_may_say_prices_of_cores_and_gpus_alone(tmp_path: Path, monkey
             monkeypatch.delenv(project.VARIABLE)
             project.root.cache_clear()
             project.settings.cache_clear()
+
+
+def test_a_trial_that_was_interrupted_after_its_last_update_is_planned(plan: Any, hopper: str, tmp_path: Path) -> None:
+    """Its policy is still to be written, which takes no update: a cost of 0 would be divided by."""
+    settings = (f"datasets={hopper}", *(word.removeprefix("--set=") for word in GRID))
+    trials = make_plan("smoke", RunSettings(overrides=settings), storage=tmp_path).trials
+    assert {trial.key for trial in trials} == {each["key"] for each in plan()["trials"]}
+    for trial in trials:
+        spool = StackSpool(Stack((trial,)), tmp_path, {trial.dataset: {}}, 50)
+        spool(Checkpointed(trial.updates))
+        spool.close()
+    assert plan("--places=cpu=2")["forecast"]["seconds"] > 0

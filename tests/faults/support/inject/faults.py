@@ -202,10 +202,12 @@ def die_at_call(number: str) -> None:
         setattr(owner, name, guarded)
 
     def calls(module: Any) -> None:
-        for name in ("create_run", "delete_run", "log_batch", "log_inputs", "log_artifact", "log_text", "update_run", "set_terminated"):
+        for name in ("create_run", "delete_run", "log_batch", "log_inputs", "update_run", "set_terminated"):
             guard(module.MlflowClient, name)
 
     when_imported("mlflow.tracking.client", calls)
+    when_imported("mlflow.store.artifact.local_artifact_repo", lambda module: guard(module.LocalArtifactRepository, "log_artifact"))
+    when_imported("service.tracking.sql.many", lambda module: guard(module, "insert"))
     when_imported("service.tracking.shipper", lambda module: guard(module, "write"))
 
 
