@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import re
 import shlex
@@ -189,7 +190,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Asks bash, set up by the README's line, as Tab does: the words, and which of them the cursor is in.
 TAB = """
-source <(activate-global-python-argcomplete --dest -)
+{script}
 COMP_LINE={line}; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
 COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
 _python_argcomplete_global winnow
@@ -197,12 +198,21 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
+PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@functools.cache
+def completion() -> str:
+    """What the README's line has bash source."""
+    command = ["activate-global-python-argcomplete", "--dest", "-"]
+    return subprocess.run(command, env=os.environ | {"PATH": PROGRAMS}, capture_output=True, text=True, check=True).stdout
+
+
 def tab(line: str, storage: Path, root: Path = ROOT) -> list[str]:
     """What bash would offer after `line`."""
     words = " ".join(shlex.quote(word) for word in [*line.split(" ")])
-    script = TAB.format(line=shlex.quote(line), words=words)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "WINNOW_STORAGE": str(storage), "PYTHONPATH": str(root)}
+    script = TAB.format(script=completion(), line=shlex.quote(line), words=words)
+    environment = os.environ | {"PATH": PROGRAMS, "WINNOW_STORAGE": str(storage), "PYTHONPATH": str(root)}
     done = subprocess.run(["bash", "-c", script], cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [text.strip() for text in done.stdout.splitlines()]

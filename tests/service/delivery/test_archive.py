@@ -16,7 +16,7 @@ from service.ledger.manifest import Manifest, read
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.storage import paths
-from tests.service.trained import ship, train
+from tests.service.trained import put_back, ship, train
 from trainables.trial import Trial
 
 SETTINGS = ("datasets=test/hopper/random-v0", "pruners=dense,snip", "sparsities=0.5", "seeds=0,1", "updates=10", "evaluations=1",
@@ -27,15 +27,28 @@ def trials(storage: Path) -> tuple[Trial, ...]:
     return make_plan("smoke", RunSettings(overrides=SETTINGS), storage=storage).trials
 
 
-@pytest.fixture
-def trained(tmp_path: Path, hopper: str) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Path:
     """Two of the sweep's four trials are done, and in MLflow; its archive lies beside the storage."""
-    storage = tmp_path / "first"
-    found = trials(storage)
-    train(storage, "smoke", found[:2], planned=found[2:])
-    ship(storage, "smoke")
-    assert archive(["smoke"], tmp_path / "smoke.zip", storage) == 2
+    storage = tmp_path_factory.mktemp("archive") / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MINARI_DATASETS_PATH", str(hopper_folder))
+        found = trials(storage)
+        train(storage, "smoke", found[:2], planned=found[2:])
+        ship(storage, "smoke")
+        assert archive(["smoke"], storage.with_name("smoke.zip"), storage) == 2
+    shutil.copytree(storage, storage.with_name("kept"))
     return storage
+
+
+@pytest.fixture
+def trained(made: Path, tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The storage as it was made; a copy of its archive is the test's own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    put_back(made)
+    shutil.copy(made.with_name("smoke.zip"), tmp_path)
+    return made
 
 
 def contents(storage: Path) -> dict[str, tuple[dict[str, str], dict[str, float], list[tuple[object, ...]]]]:
