@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trainables import execution as executions
 from trainables import plugins
+from trainables.errors import TooLargeError
 from trainables.execution import Network
 from trainables.tensors import tape
 from trainables.tensors.mask import Mask, to_row
@@ -91,6 +92,7 @@ class Agent:
         self.latent: dict[str, Tensor] = {}  # the weights that a pruner may bring back, at the values they were masked with
         self.ones = torch.ones(self.size, device=device)
         self.execution = ""
+        self.instead = ""  # why it is not the execution that was asked for
         self.attributes = frozenset(vars(self)) | {"attributes"}  # any other was set by the algorithm
 
     def __getattr__(self, name: str) -> Network:
@@ -117,7 +119,17 @@ class Agent:
 
     def build(self, execution: str = "dense", rows: Mapping[str, Tensor] | None = None, masks: Mapping[str, Mask] | None = None) -> None:
         """Make networks, targets and fresh optimizers, in place of any there were, from canonical rows [K, D] (by default the initial
-        weights) and masks (by default nothing is masked)."""
+        weights) and masks (by default nothing is masked). Where a network is too large for the execution, another computes them all, and
+        `instead` says so."""
+        try:
+            self._build(execution, rows, masks)
+            self.instead = ""
+        except TooLargeError as error:
+            self._build(executions.otherwise(execution), rows, masks)
+            self.instead = str(error)
+        self.builds += 1
+
+    def _build(self, execution: str, rows: Mapping[str, Tensor] | None, masks: Mapping[str, Mask] | None) -> None:
         for name, spec in self.specs.items():
             weights = self.initial(name) if rows is None else rows[name]
             mask = torch.ones_like(weights) if masks is None else to_row(spec, masks[name])
@@ -128,7 +140,6 @@ class Agent:
                 target = executions.build(execution, spec, weights, mask)
                 setattr(self.target, name, target)
                 self.trackers[name] = Polyak(target.parameters, self.networks[name].parameters, self.hyper.tau)
-        self.builds += 1
         # `dense+sparse` if `auto` chose differently for different networks.
         self.execution = "+".join(sorted({type(network).__module__.rsplit(".", 1)[-1] for network in self.networks.values()}))
 

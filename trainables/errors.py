@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Bad input. The message is one line that shows the value and the choices."""
 
 
+class TooLargeError(UserError):
+    """A network that an execution has no room for."""
+
+
 class SupersededError(RuntimeError):
     """Another worker has taken over the work: nothing more may be written."""
 

@@ -2,6 +2,7 @@
 and, without a GPU, what its programs have to load.
 
     python -m benchmarks.speed.onchip                # on a GPU: checks, measures, writes benchmarks/speed/onchip.json, prints the table
+    ncu --set full -k winnow_onchip -c 1 python -m benchmarks.speed.onchip --members 132 --to /tmp/onchip.json    # what limits the kernel
     python -m benchmarks.speed.onchip --estimate     # anywhere: counts, writes benchmarks/speed/onchip_estimate.json
 
 The estimate counts, for one member's update, how often a warp reads 128 bytes of the memory on the chip, or 16 that all its lanes share,
@@ -22,7 +23,6 @@ import torch
 
 from benchmarks.speed.gpu import rate, trainer
 from trainables.datasets.table import Table, load_table
-from trainables.errors import UserError
 from trainables.native import onchip
 from trainables.training.onchip import Launches
 
@@ -63,7 +63,7 @@ def costs(launches: Launches, instruction: onchip.Instruction) -> dict[str, floa
         weights = copy.weight[depth]
         found["loads"] += tiles * 1.5 * weights  # a row of the tile for each weight, and two weights at once
         found["cache_bytes"] += (8 + 4) * weights + 8 * copy.unit[depth]
-        found["barriers"] += tiles * (depth + 2) + 1
+        found["barriers"] += tiles * (depth + 2)
         if not backward:
             continue
         first = 0 if any(at != onchip.NONE for at in operands.input) else copy.input[1]  # the inputs' gradient may not be wanted
@@ -127,15 +127,16 @@ def measure(table: Table, given: argparse.Namespace) -> None:
             for execution, tf32 in (("onchip", False), ("fused", False), ("fused", True)):
                 torch.set_float32_matmul_precision("high" if tf32 else "highest")
                 key = execution + (", TF32" if tf32 else "")
-                try:
-                    row[key] = rate(trainer(table, algorithm, members, pruner, sparsity, "cuda", True, execution), "cuda", given.seconds)
-                except UserError as error:
-                    row[f"{key}: why not"] = str(error)
+                updates = trainer(table, algorithm, members, pruner, sparsity, "cuda", True, execution)
+                if updates.agent.instead:
+                    row["why not"] = updates.agent.instead
+                else:
+                    row[key] = rate(updates, "cuda", given.seconds)
             rows.append(row)
             given.to.write_text(json.dumps(about, indent=1) + "\n")
             shown = "  ".join(f"{key} {row[key]:10,.0f}/s" for key in ("onchip", "fused", "fused, TF32") if key in row)
             print(
-                f"{algorithm:>8} {pruner:>14} {100 * sparsity:3.0f} %  K = {members:<4}  {shown}  {row.get('onchip: why not', '')}",
+                f"{algorithm:>8} {pruner:>14} {100 * sparsity:3.0f} %  K = {members:<4}  {shown}  {row.get('why not', '')}",
                 flush=True,
             )
 

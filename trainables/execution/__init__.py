@@ -1,8 +1,8 @@
 """How a masked network is computed. A contract test checks that every execution equals `dense`, the reference.
 
 One file = one execution, a module with `class Network` that fulfils the protocol below, and optionally `cannot(spec)`: why it cannot
-compute a network, empty where it can; and `DEVICES`, if it does not run on all. Algorithms, the optimizer and target tracking use the
-protocol only; `build` chooses.
+compute a network, empty where it can; `DEVICES`, if it does not run on all; and `OTHERWISE`, who computes what it raises TooLargeError for.
+Algorithms, the optimizer and target tracking use the protocol only; `build` chooses.
 """
 
 from __future__ import annotations
@@ -83,6 +83,11 @@ def cannot(execution: str, spec: MLP, device: str = "cpu") -> str:
     if device not in getattr(module, "DEVICES", (device,)):
         return f"on the device {device!r}"
     return str(module.cannot(spec)) if hasattr(module, "cannot") else ""
+
+
+def otherwise(execution: str) -> str:
+    """The execution that computes what is too large for this one."""
+    return str(getattr(importlib.import_module(f"trainables.execution.{execution}"), "OTHERWISE", "dense"))
 
 
 def missed(masks: Iterable[Mask], device: str) -> str:

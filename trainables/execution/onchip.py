@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainables.errors import UserError
+from trainables.errors import TooLargeError
 from trainables.execution import dense
 from trainables.execution._onchip_layout import Layout
 from trainables.native import onchip
 from trainables.tensors import tape
 from trainables.tensors.mlp import MLP, ROW_ALIGNMENT
+
+OTHERWISE = "fused"  # computes a stack with networks that are too large
 
 
 def cannot(spec: MLP) -> str:
@@ -38,15 +40,15 @@ class Network:
     """Fulfils execution.Network for float32; can be differentiated once."""
 
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
-        """Raises UserError where a member does not fit on the chip."""
+        """Raises TooLargeError where a member does not fit on the chip."""
         self.spec, self.members, self.device = spec, len(flat), flat.device
         self.mask = mask.bool().cpu()
         layouts = [Layout(spec, row) for row in self.mask]
         self.shared = max(layout.shared for layout in layouts)
-        if self.device.type == "cuda" and self.shared > (room := onchip.room(self.device)):
-            raise UserError(
+        if self.shared > (room := onchip.room(self.device)):
+            raise TooLargeError(
                 f"execution 'onchip' cannot compute {spec.sizes} with {int(self.mask[:, : spec.used].sum(1).max()):,} weights: "
-                f"{self.shared / 1024:.0f} kB on the chip, where a block has {room / 1024:.0f}; take 'auto' or 'fused'"
+                f"{self.shared / 1024:.0f} kB on the chip, where a block has {room / 1024:.0f}; {OTHERWISE!r} can"
             )
         lengths = [len(layout.place) for layout in layouts]
         self.longest = lengths.index(max(lengths))  # the member that decides how wide the rows are

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -151,7 +152,9 @@ class Machinery:
 
 
 def room(device: torch.device) -> int:
-    """Bytes that a block can have on the chip of a GPU."""
+    """Bytes that a block can have on the chip of a GPU; on a CPU as many as it wants."""
+    if device.type == "cpu":
+        return sys.maxsize
     properties: Any = torch.cuda.get_device_properties(device)
     return int(properties.shared_memory_per_block_optin)
 

@@ -29,7 +29,8 @@ INLINE Factor factor(const float *values, const Weight *weight, int backward) {
     return made;
 }
 
-/* The copy's weights, and for `backward` also those of the way back. As in trainables/execution/onchip.py's `shared`. */
+/* The copy's weights, and for `backward` also those of the way back; to be read after the next SYNC. _onchip_layout.py's `shared` counts
+   what it takes. */
 INLINE Staged staged(const Network *net, const Copy *copy, const float *values, char *shared, int backward) {
     const int forth = copy->weight[net->depth] / 2, back = backward ? copy->back / 2 : 0;
     const int units = copy->unit[net->depth], inputs = backward ? copy->input[net->depth] : 0;
@@ -50,7 +51,6 @@ INLINE Staged staged(const Network *net, const Copy *copy, const float *values, 
     EACH_THREAD(i, 0, units) on.units[i] = copy->units[i];
     EACH_THREAD(i, 0, inputs) on.inputs[i] = copy->inputs[i];
     EACH_THREAD(i, 0, TILE) on.tile[i] = 1;
-    SYNC
     return on;
 }
 

@@ -27,5 +27,5 @@ def report_on(masks: Mapping[str, Mask], agent: Agent, update: int, inputs: Sequ
                 layer["saliency_quantiles"] = scores
             details[member][name] = about
     slow = missed(masks.values(), torch.device(agent.device).type) if execution == "auto" else ""
-    warnings = [[*mask_statistics.warnings(networks), *filter(None, [slow])] for networks in details]
+    warnings = [[*mask_statistics.warnings(networks), *filter(None, [slow, agent.instead])] for networks in details]
     return Pruned(update, [mask_statistics.metrics(networks) for networks in details], details, warnings)

@@ -13,11 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.stacks import World, small_trial
 from trainables.execution import onchip as execution
 from trainables.execution._onchip_layout import Layout
 from trainables.native import build, onchip
+from trainables.pruning.mask_report import report_on
 from trainables.tensors.mask import to_row
 from trainables.tensors.mlp import MLP
+from trainables.training.updates import Updates
 
 CRITIC = MLP((23, 256, 256, 1), copies=2)
 COMPILER = "nvidia-cuda-nvrtc"
@@ -116,3 +119,17 @@ def test_it_compiles_for_gpus_and_keeps_to_registers(capability: int) -> None:
     assert registers * onchip.THREADS <= 65536, said
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in said, said
     assert "bytes smem" not in said, f"all shared memory is asked for at the launch: {said}"
+
+
+def test_a_stack_that_does_not_fit_is_computed_by_another_execution_which_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onchip, "room", lambda device: 20_000)
+    fits, too_large = small_trial("td3_bc", "snip", 0.5), small_trial("td3_bc", hyper={"hidden": (64, 64)})
+    assert World([fits], "onchip").start().agent.execution == "onchip"
+    made = World([too_large], "onchip").start()
+    assert made.agent.execution == "fused"
+    report = report_on(made.masks, made.agent, 0, (), {}, "onchip")
+    assert re.search(
+        r"execution 'onchip' cannot compute \(5, 64, 64, 2\) with 4,674 weights: \d+ kB .*; 'fused' can$", report.warnings[0][-1]
+    )
+    made.resume(made.masks, made.rows(), made.counts())
+    Updates(made.agent, made.data).run(0, 3)

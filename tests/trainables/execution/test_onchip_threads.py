@@ -71,4 +71,4 @@ def test_no_thread_reads_what_another_writes(tmp_path: Path) -> None:
     found = "".join(file.read_text() for file in tmp_path.glob("found*"))
     assert (ran.returncode, ran.stdout) == (0, "trained\n"), ran.stderr[-2000:]
     assert "/whole/" not in found, found[:2000]
-    assert re.search(r"data race \S+/torn/onchip_network.h:\d+ in forward_through", found)
+    assert re.search(r"data race \S+/torn/onchip_network.h:\d+ in (forward_through|summed)", found)  # who writes, or who reads
