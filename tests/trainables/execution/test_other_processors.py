@@ -23,6 +23,7 @@ from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import key_of
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+FLAGS = [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC")]
 BATCH = 100  # a full tile and a part of one
 SPECS = {
     "critic": MLP((9, 40, 40, 1), copies=2),
@@ -89,9 +90,19 @@ def here(net: sparse.Network, x: Tensor, dout: Tensor, keys: Tensor) -> list[flo
     return torch.cat([t.detach().flatten() for t in (out, core, dx, native_ops.uniform(keys, 7, 1, 25))]).tolist()
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What is compiled of the sources other than kernels.c."""
+    folder = tmp_path_factory.mktemp("arm")
+    found = {file: str(folder / f"{file.stem}.o") for file in build.SOURCES if file.name != "kernels.c"}
+    for source, compiled in found.items():
+        subprocess.run([COMPILER, *FLAGS, "-c", str(source), "-o", compiled], check=True)
+    return list(found.values())
+
+
 @pytest.mark.skipif(not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}")
 @pytest.mark.parametrize("name", SPECS)
-def test_the_kernels_on_arm_are_those_of_this_machine(name: str, tmp_path: Path) -> None:
+def test_the_kernels_on_arm_are_those_of_this_machine(name: str, tmp_path: Path, others: list[str]) -> None:
     spec = SPECS[name]
     flat, mask = network(spec, 2, 0.3)
     net, (x,) = sparse.Network(spec, flat, mask), batch(spec, 2, BATCH, 1)
@@ -100,9 +111,7 @@ def test_the_kernels_on_arm_are_those_of_this_machine(name: str, tmp_path: Path)
     keys = torch.tensor([key_of(seed, "noise") for seed in (0, 1)])
     source, binary = tmp_path / "main.c", tmp_path / "main"
     source.write_text(program(net, x, dout, keys))
-    flags = [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC")]
-    others = [str(file) for file in build.SOURCES if file.name != "kernels.c"]
-    command = [COMPILER, *flags, "-static", f"-I{build.NATIVE}", str(source), *others, "-o", str(binary), "-lm"]
+    command = [COMPILER, *FLAGS, "-static", f"-I{build.NATIVE}", str(source), *others, "-o", str(binary), "-lm"]
     subprocess.run(command, check=True)
     told = subprocess.run([EMULATOR, str(binary)], check=True, capture_output=True, text=True).stdout.split()
     there, mine = torch.tensor([float.fromhex(number) for number in told]), torch.tensor(here(net, x, dout, keys))
