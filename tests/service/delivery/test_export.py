@@ -78,41 +78,50 @@ def as_trained(storage: Path, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
     return states, scaling.action(actions)
 
 
+# Runs the lines of each folder's README as they stand, in the folder and with names of their own.
 HARNESS = """
-import sys
+import os, sys
 if {without_torch}:
     sys.modules["torch"] = sys.modules["trainables"] = None
 import numpy
-observation = numpy.load({states!r})
-{before}
-{lines}
-numpy.save({actions!r}, numpy.asarray(action))
+for folder, lines in {blocks!r}:
+    os.chdir(folder)
+    names = {{"observation": numpy.load({states!r})}}
+    exec({before!r} + lines, names)
+    numpy.save("../" + os.path.basename(folder) + ".npy", numpy.asarray(names["action"]))
 """
 
 
-def used(folder: Path, format: str, states: np.ndarray, scratch: Path) -> np.ndarray:
-    """The actions that the README's lines find, run as they stand in a process of their own."""
-    (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert len(block.strip().splitlines()) == 3
-    np.save(scratch / "states.npy", states)
-    code = HARNESS.format(
-        without_torch=format != "torch", states=str(scratch / "states.npy"), lines=block, actions=str(scratch / "actions.npy"),
-        before="import torch; observation = torch.from_numpy(observation)" if format == "torch" else "",
-    )  # fmt: skip
+def used(format: str, states: np.ndarray, *folders: Path) -> list[np.ndarray]:
+    """The actions that the lines of each folder's README find, in a process of their own."""
+    blocks = []
+    for folder in folders:
+        (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+        assert len(block.strip().splitlines()) == 3
+        blocks.append((str(folder), block))
+    file = folders[0].with_name("states.npy")
+    np.save(file, states)
+    before = "import torch; observation = torch.from_numpy(observation)\n" if format == "torch" else ""
+    code = HARNESS.format(without_torch=format != "torch", blocks=blocks, states=str(file), before=before)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folders[0], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return np.load(scratch / "actions.npy")
+    return [np.load(folder.with_name(f"{folder.name}.npy")) for folder in folders]
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("trial", [PRUNED, STOCHASTIC, *NETWORKS], ids=lambda trial: f"{trial.algorithm}-{trial.network}")
-def test_the_readmes_three_lines_act_as_the_trained_policy(format: str, trial: Trial, trained: Path, tmp_path: Path) -> None:
-    assert main(["export", trial.name, "--to", str(tmp_path / "policy"), "--format", format]) == 0
-    states, wanted = as_trained(trained, trial)
-    assert np.ptp(wanted, axis=0).min() > 1e-2, "the states ask for different actions"
-    near = 1e-6 if trial.network == "mlp" else 1e-5
-    np.testing.assert_allclose(used(tmp_path / "policy", format, states, tmp_path), wanted, rtol=0, atol=near)
+def test_the_readmes_three_lines_act_as_the_trained_policy(format: str, trained: Path, tmp_path: Path) -> None:
+    """One process for all networks: each folder's lines are the same, and to import torch or ONNX takes longer than to act."""
+    exported = [PRUNED, STOCHASTIC, *NETWORKS]
+    folders = [tmp_path / f"{trial.algorithm}-{trial.network}" for trial in exported]
+    for trial, folder in zip(exported, folders, strict=True):
+        assert main(["export", trial.name, "--to", str(folder), "--format", format]) == 0
+    found = used(format, as_trained(trained, PRUNED)[0], *folders)
+    for trial, actions in zip(exported, found, strict=True):
+        _, wanted = as_trained(trained, trial)
+        assert np.ptp(wanted, axis=0).min() > 1e-2, "the states ask for different actions"
+        near = 1e-6 if trial.network == "mlp" else 1e-5
+        np.testing.assert_allclose(actions, wanted, rtol=0, atol=near, err_msg=trial.name)
 
 
 def test_a_dense_policy_is_not_stored_as_a_sparse_one(trained: Path, tmp_path: Path) -> None:
@@ -121,7 +130,8 @@ def test_a_dense_policy_is_not_stored_as_a_sparse_one(trained: Path, tmp_path: P
     states, wanted = as_trained(trained, DENSE)
     assert file.stat().st_size < 1.02 * 4 * sum(weight.size for weight, _ in load_policy(file).layers) + 5000
     np.testing.assert_allclose(load_policy(file)(states), wanted, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(used(tmp_path / "dense", "compact", states, tmp_path), wanted, rtol=0, atol=1e-6)
+    (actions,) = used("compact", states, tmp_path / "dense")
+    np.testing.assert_allclose(actions, wanted, rtol=0, atol=1e-6)
 
 
 def test_a_pruned_halfcheetah_actor_takes_at_most_30_kilobytes(tmp_path: Path) -> None:
