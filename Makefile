@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: sweep help test test-faults test-stack test-gpu test-pages docs lint bench clean
+.PHONY: sweep help test test-faults test-stack test-gpu test-pages pictures docs lint bench clean
 
 sweep: .venv/installed  ## install, record the default dataset if it is missing, run search_spaces/quickstart.py and show the results
 	@$(BIN)/winnow run quickstart
@@ -27,6 +27,9 @@ test-gpu: .venv/installed-dev  ## the tests that need a GPU; fails without one, 
 
 test-pages: .venv/installed-dev  ## the report's page in a browser, light and dark, at desktop and phone width; needs Chromium (Debian: chromium)
 	$(BIN)/python -m pytest tests/service/results/report -m browser
+
+pictures: .venv/installed-dev  ## docs/pictures.md: the report on the first study, photographed; adopts benchmarks/study.zip; needs Chromium
+	$(BIN)/python -m tests.service.results.report.pictures
 
 docs: .venv/installed-dev  ## check the documents: links, commands, file names; `make test` does this too
 	$(BIN)/python -m tests.documents

@@ -18,7 +18,7 @@ from service.results.report.drawing import Drawn
 from service.results.report.figures import interval
 from service.results.report.over_tasks import choice, claim
 from service.results.report.palette import COLOURS
-from service.results.report.svg import swatch
+from service.results.report.svg import place, swatch
 from service.terminal.labels import method_name
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -168,7 +168,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], last: str = "absen
 def section(key: str, figure: Drawn) -> str:
     """A figure: its legend, and its panels side by side as far as the page is wide."""
     heading, caption = ABOUT[key]
-    drawn = [f"<div>{panel}</div>" for panel in figure.panels]
+    drawn = [f"<div style='{place(panel)}'>{panel}</div>" for panel in figure.panels]
     kind = "panels wide" if figure.wide else "panels"
     first, rest = "".join(drawn[:OPEN]), "".join(drawn[OPEN:])
     more = f"<details><summary>{len(drawn) - OPEN} more</summary><div class='{kind}'>{rest}</div></details>" if rest else ""

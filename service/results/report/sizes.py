@@ -143,7 +143,7 @@ def _inputs(task: Task) -> Panel:
     left, lines = 0.15 + CHARACTER * max(map(len, names)), max(len(textwrap.wrap(method_name(cell.method), 9)) for cell in cells)
     bottom = 0.1 + LINE * (lines + 2)
     size = (left + max(3.0, 0.6 * len(cells)) + 0.1, bottom + 0.3 + 0.16 * len(names), left, bottom)
-    return Panel(f"{task.name}: inputs that some mask cut, and the share of seeds that see them", "", "", draw, size=size)
+    return Panel(f"{task.name}: share of seeds that see an input", "", "", draw, size=size)
 
 
 def _sized(cell: Cell) -> bool:

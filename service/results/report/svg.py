@@ -13,6 +13,8 @@ from functools import cache
 from service.results.report.palette import VARIABLES
 from service.results.report.style import KINDS, TWO_COLUMNS, Key, Sheet, settings
 
+READABLE = 2  # pixels per point: small text has 6 points
+
 
 def cut(svg: bytes, sheet: Sheet, name: str) -> list[str]:
     """The panels of a sheet's SVG as elements for a page: ids begin with `name`, colours are the page's variables, text is text."""
@@ -24,9 +26,15 @@ def cut(svg: bytes, sheet: Sheet, name: str) -> list[str]:
     for start, end, (x, y, width, height) in zip(marks, ends, sheet.places, strict=True):
         body = text[start:end]
         own = "".join(clips[each] for each in dict.fromkeys(re.findall(r"url\(#([^)]+)\)", body)) if each in clips)
-        box, least = f"{x:.2f} {y:.2f} {width:.2f} {height:.2f}", math.ceil(2 * width)  # small text has 6 points
+        box, least = f"{x:.2f} {y:.2f} {width:.2f} {height:.2f}", math.ceil(READABLE * width)
         found.append(f"<svg viewBox='{box}' style='min-width:{least}px'>{body}<defs>{own}</defs></svg>")
     return found
+
+
+def place(panel: str) -> str:
+    """The size of a panel's place before it is drawn, as CSS: as wide as there is room, but never smaller than it can be read."""
+    _, _, width, height = panel.partition("viewBox='")[2].partition("'")[0].split()
+    return f"aspect-ratio:{width}/{height};min-height:{math.ceil(READABLE * float(height)) + 1}px"
 
 
 def swatch(key: Key, name: str) -> str:

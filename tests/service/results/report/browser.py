@@ -45,12 +45,13 @@ class Browser:
         assert "error" not in answer, answer
         return dict(answer["result"])
 
-    def open(self, page: Path, width: int, scheme: str) -> None:
+    def open(self, page: Path, width: int, scheme: str, *, unfold: bool = True) -> None:
         """Load a file `width` CSS pixels wide, with the reader's preference `light` or `dark`, and open all that is folded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.go(page.as_uri())
-        self.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        if unfold:
+            self.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
 
     def go(self, address: str) -> None:
         """Load a page."""
@@ -74,10 +75,10 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def picture(self, height: int = 900) -> bytes:
-        """The page from its top as PNG."""
+    def picture(self, height: int, top: int = 0) -> bytes:
+        """The page from `top` downwards as PNG."""
         width = self.evaluate("innerWidth")
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
 
     def _next(self) -> Mapping[str, Any]:

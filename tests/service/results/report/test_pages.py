@@ -51,7 +51,8 @@ TEXTS = """
 BLOCKS = """
 [...document.querySelectorAll('.panels svg, table')].map(each => { const box = each.getBoundingClientRect();
   const frame = each.closest('.scroll, .panels > div').getBoundingClientRect();
-  return {kind: each.tagName.toLowerCase(), width: box.width, height: box.height, left: frame.left, right: frame.right}; })
+  return {kind: each.tagName.toLowerCase(), width: box.width, height: box.height, left: frame.left, right: frame.right,
+    room: frame.height}; })
 """
 
 
@@ -73,7 +74,20 @@ def test_nothing_is_wider_than_the_window_and_everything_is_laid_out(shown: tupl
     for block in blocks:
         assert block["width"] >= 250, block
         assert block["height"] >= 60, block
+        assert block["room"] >= block["height"] - 1, "cut off below"
         assert -1 <= block["left"] < block["right"] <= width + 1, block
+
+
+def test_panels_are_drawn_when_they_are_scrolled_to(shown: tuple[Browser, int, str]) -> None:
+    page, *_ = shown
+    drawn = "[...document.querySelectorAll('.panels svg')].map(each => each.checkVisibility({contentVisibilityAuto: true}))"
+    page.evaluate("scrollTo(0, 0)")
+    page.picture(900)  # a frame
+    before = page.evaluate(drawn)
+    assert not before[-1]
+    page.evaluate("[...document.querySelectorAll('.panels svg')].at(-1).scrollIntoView()")
+    page.picture(900)
+    assert page.evaluate(drawn)[-1]
 
 
 def test_every_text_can_be_read(shown: tuple[Browser, int, str]) -> None:
