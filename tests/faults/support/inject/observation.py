@@ -52,6 +52,21 @@ def slow(milliseconds: str) -> None:
     when_imported("trainables.agent", change)
 
 
+def slow_while(file: str) -> None:
+    """Every update takes a fifth of a second longer while that file is there: a test that needs others beside a trial sets the pace."""
+
+    def change(module: Any) -> None:
+        at = module.Agent.at
+
+        def wait(agent: Any, update: int) -> None:
+            time.sleep(0.2 * os.path.exists(file))
+            at(agent, update)
+
+        module.Agent.at = wait
+
+    when_imported("trainables.agent", change)
+
+
 def no_table() -> None:
     """A run ends without its table and figure."""
     when_imported("service.driving.session", lambda module: setattr(module, "show", lambda *_: None))
