@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -16,6 +18,9 @@ import pytest
 from service.storage import sharing
 from service.tracking.sql import database
 from tests.costs import Costs
+from trainables.errors import UserError
+from trainables.native import build
+from trainables.storage import cache
 
 HOPPER = "test/hopper/random-v0"
 MAKE_TABLES = database._new
@@ -73,8 +78,21 @@ def table_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """$WINNOW_CACHE for all tests: prepared tables and compiled kernels are made once and not in anyone's home."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            patch.setenv("WINNOW_CACHE", str(tmp_path_factory.getbasetemp().parent / "kernels"))
+            share_kernels(folder)
         patch.setenv("WINNOW_CACHE", str(folder))
         yield folder
+
+
+def share_kernels(folder: Path) -> None:
+    """Copy the compiled kernels to `folder`; of the processes of a run, the first one compiles them and the others wait for it."""
+    shared = cache.private(cache.root())
+    lock = os.open(shared, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.suppress(UserError):  # where there is no compiler, the tests say what that means
+        shutil.copy2(build._compiled(build.simd()), folder)
+    os.close(lock)
 
 
 @pytest.fixture(scope="session", autouse=True)
