@@ -24,7 +24,15 @@ from trainables.storage import cache
 
 HOPPER = "test/hopper/random-v0"
 MAKE_TABLES = database._new
-LONG = ("test_run.py", "test_adaptive_run.py", "test_security.py", "test_tracking.py", "test_boundaries.py", "test_object_storage.py")
+LONG = (
+    "test_run.py",
+    "test_search_run.py",
+    "test_submit.py",
+    "test_security.py",
+    "test_tracking.py",
+    "test_boundaries.py",
+    "test_object_storage.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
