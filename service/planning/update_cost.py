@@ -17,6 +17,7 @@ from trainables.trial.pruner_traits import traits_of
 FIXED, KEPT = 0.04, 1.1
 # Dense updates per second of one stack, evaluations included, until this storage has measured its own: (device, algorithm).
 UPDATES_PER_SECOND = {("cpu", "bc"): 450.0, ("cpu", "td3_bc"): 130.0, ("cpu", "iql"): 95.0}
+BY_NETWORKS = ("bc", "td3_bc", "iql")  # with one network, two, three
 OTHERWISE = {"cpu": 30.0, "cuda": 25_000.0}
 # Seconds of an H100 for an update of a stack: of any size, and for each of its members (benchmarks/speed/gpu.json, K = 8 and 128).
 GPU_UPDATE = {"td3_bc": (2.9e-4, 1.74e-5), "iql": (4.3e-4, 2.22e-5)}
@@ -44,7 +45,10 @@ def price(trial: Trial, device: str, execution: str = "auto") -> float:
 
 
 def prior(device: str, algorithm: str) -> float:
-    """Dense updates per second of a stack, before this storage has measured any."""
+    """Dense updates per second of a stack, before this storage has measured any. One of a project's algorithms counts on a CPU as the
+    measured one with as many networks."""
+    if device == "cpu" and not plugins.ships("algorithms", algorithm):
+        algorithm = BY_NETWORKS[min(len(plugins.networks(algorithm)), len(BY_NETWORKS)) - 1]
     return UPDATES_PER_SECOND.get((device, algorithm), OTHERWISE[device])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -33,6 +34,12 @@ def test_nothing_of_a_folder_is_overwritten(project: Path, winnow: Winnow) -> No
     assert refused(winnow("init", str(project))) == f"{project}/algorithms/rewarded_bc.py exists already; nothing was written"
     assert (project / "sweeps" / "first.py").read_text() == "mine"
     assert not (project / "winnow.toml").exists()
+
+
+def test_an_algorithm_of_a_project_is_expected_to_cost_what_its_like_does(project: Path, winnow: Winnow) -> None:
+    """It has one network, as BC has; nothing was measured yet."""
+    said = winnow("plan", "first", "--device=cpu", "--json", folder=project, WINNOW_CACHE=str(project / "empty"))
+    assert json.loads(said.stdout)["updates_per_second"] == {"rewarded_bc": 450.0, "bc": 450.0}
 
 
 @pytest.mark.parametrize("folder", ["/proc/mine", "file/mine", "n" * 300])
