@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore:.*noload.*
 SHOWN = (
     "[document.body?.innerText ?? '', document.readyState === 'complete', innerWidth, innerHeight, document.querySelectorAll('svg').length]"
 )
-PATIENCE = 120.0  # seconds for the server to start, and for its page to fetch and show an artifact
+PATIENCE = 600.0  # seconds for the server to start, and for its page to fetch and show an artifact
 
 
 @pytest.fixture
