@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 
-def write(path: Path, content: bytes) -> None:
-    """Replace `path` by a file with `content`, on disk when this returns: temporary file, fsync, rename, fsync of the folder."""
+def write(path: Path, content: bytes, *, flushed: bool = True) -> None:
+    """Replace `path` by a file with `content`, on disk when this returns: temporary file, fsync, rename, fsync of the folder.
+
+    Without `flushed` it is whole or absent as long as the machine does not crash, which may leave it empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -16,11 +18,13 @@ def write(path: Path, content: bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if flushed:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if flushed:
+        sync_folder(path.parent)
 
 
 def append(file: int, content: bytes) -> None:

@@ -397,3 +397,17 @@ def test_a_run_that_another_process_has_made_meanwhile_is_kept(tmp_path: Path, t
     for trial in trials:
         assert shipped(tracking, trial) == spooled(tmp_path, trial)
         assert runs(tracking, trial)[0].info.status == "FINISHED"
+
+
+def test_shipping_waits_for_no_disk_of_its_own(tmp_path: Path, trial: Trial, tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far it is may be lost with the machine: an empty cursor is one at the start, and what is shipped again changes nothing."""
+    write(tmp_path, trial)
+    flushed: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", flushed.append)
+        ship(tmp_path, trial, tracking, "leased", "done")
+    assert flushed == []
+    before = shipped(tracking, trial)
+    paths.shipped(tmp_path, trial.key).write_bytes(b"")
+    ship(tmp_path, trial, tracking, "leased", "done")
+    assert shipped(tracking, trial) == before == spooled(tmp_path, trial)
