@@ -144,6 +144,45 @@ def points() -> Iterator[list[str]]:
     yield [f"{found['points']:,} points of {found['trials']} trials", *rates, memory]
 
 
+def scale() -> Iterator[list[str]]:
+    found = read("scale")["sweep"]
+    yield [
+        "trials",
+        "wall time per trial, 2nd tenth",
+        "last",
+        "driver's CPU per trial, 2nd tenth",
+        "last",
+        "memory after it",
+        "at the end",
+        "load",
+    ]
+    for trials, row in found.items():
+        times = (f"{row[name][place]:.0f} ms" for name in ("ms", "cpu_ms") for place in (1, -1))
+        memory = (f"{row['rss_mb'][place]} MB" for place in (2, -1))
+        yield [f"{int(trials):,}", *times, *memory, f"{row['load']:.0f}"]
+
+
+def scale_commands() -> Iterator[list[str]]:
+    found = read("scale")
+    sizes = sorted({size for part in ("restart", "commands", "mlflow", "forget") for size in found.get(part, {})}, key=int)
+    yield ["command", *(f"{int(size):,} trials" for size in sizes)]
+    named = {"all_done": "`run`, all done", "half_done": "`run`, half done, until the first stack is handed out"}
+    for name, text in named.items():
+        yield [text, *(_spent(found["restart"].get(size, {}).get(name)) for size in sizes)]
+    for words in ("sync", "verify"):
+        yield [f"`{words}`, PostgreSQL", *(_spent(found.get("mlflow", {}).get(size, {}).get(words)) for size in sizes)]
+    for part in ("commands", "forget"):
+        for words in dict.fromkeys(words for row in found.get(part, {}).values() for words in row if words != "load"):
+            yield [f"`{words}`", *(_spent(found[part].get(size, {}).get(words)) for size in sizes)]
+
+
+def _spent(row: Mapping[str, Any] | None) -> str:
+    if not row:
+        return ""
+    statements = f", {row['statements']:,} statements" if "statements" in row else ""
+    return f"{row['s']:.1f} s ({row['cpu_s']:.1f}){statements}"
+
+
 def gpu() -> Iterator[list[str]]:
     heads = ["calls", "graph", "of the roofline", "calls, TF32", "graph, TF32", "graph in `dense`", "with TF32"]
     yield [*CELL, "K", *heads]
@@ -266,6 +305,8 @@ def texts() -> dict[str, str]:
         evaluation,
         orchestration,
         points,
+        scale,
+        scale_commands,
         gpu,
         onchip_estimate,
         gpu_scores,
