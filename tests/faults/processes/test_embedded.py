@@ -32,17 +32,17 @@ PLANTED = {
 PROGRAM = """
 import json, os, subprocess, sys
 from pathlib import Path
-from service.cluster import ray_cluster
+from service.cluster import ray_cluster, ray_process
 from service.planning.options import TrainingOptions
 from trainables.trial import Stack, Trial
 
 if sys.argv[1] == "off":
-    ray_cluster.class_cache.ENV_VARS_TO_PROPAGATE |= {name for name in os.environ if name.startswith("AWS_")}
+    ray_process.class_cache.ENV_VARS_TO_PROPAGATE |= {name for name in os.environ if name.startswith("AWS_")}
     def start(folder):
         os.environ["RAY_AUTH_MODE"] = "disabled"
-        ray_cluster.Config.initialize("")
-        ray_cluster.ray.init("local", num_cpus=1, include_dashboard=False, _temp_dir=str(folder), **ray_cluster.QUIET)
-    ray_cluster._start = start
+        ray_process.Config.initialize("")
+        ray_process.ray.init("local", num_cpus=1, include_dashboard=False, _temp_dir=str(folder), **ray_process.QUIET)
+    ray_process._start = start
 
 class Conductor:
     left = [Stack((Trial(dataset="a/b/c-v0", algorithm="bc", updates=10, evaluations=1, episodes=1),))]
@@ -75,7 +75,7 @@ with ray_cluster.connect(TrainingOptions(device="cpu")) as cluster:
     written += [str(path) for path in Path(sys.argv[2]).rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
     accessor = ray._private.state.state._connect_and_get_accessor()
     actors = b"hunter2" in b"".join(accessor.get_actor_table(None, None))
-    below = ray_cluster.embedded.descendants(os.getpid())
+    below = ray_process.embedded.descendants(os.getpid())
     titles = [file.read_bytes() for pid in below if (file := Path(f"/proc/{pid}/cmdline")).exists()]
     intruder = "import ray; ray.init(sys.argv[1], logging_level=50); print(ray.get(ray.remote(lambda: 'ran').remote(), timeout=20))"
     command = [sys.executable, "-c", "import sys; " + intruder, node.gcs_address]

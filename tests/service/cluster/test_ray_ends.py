@@ -11,11 +11,11 @@ from tests.service.conftest import ROOT, Command
 
 PROGRAM = """
 import contextlib, gc, sys, threading
-from service.cluster import ray_cluster as cluster
+from service.cluster import ray_cluster as cluster, ray_process
 from service.planning.options import TrainingOptions
 
 if sys.argv[1] == "collecting":
-    cluster._no_collection = contextlib.nullcontext
+    ray_process._no_collection = contextlib.nullcontext
 
 class Cycle:
     pass

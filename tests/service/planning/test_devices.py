@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.__main__ import main
-from service.cluster import ray_cluster
+from service.cluster import ray_cluster, ray_process
 from service.planning import devices
 from service.planning.options import TrainingOptions
 from tests.service.conftest import ROOT, Command
@@ -138,7 +138,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_started_or_writte
 def test_a_clusters_gpu_is_looked_for_in_the_cluster(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     devices.refuse("cuda")
-    monkeypatch.setattr(ray_cluster, "_ray", contextlib.nullcontext)
+    monkeypatch.setattr(ray_process, "running", contextlib.nullcontext)
     monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"CPU": 64.0})
     asked = "no GPU for --device cuda among Ray's resources; take --device cpu"
     with pytest.raises(UserError, match=asked), ray_cluster.connect(TrainingOptions(device="cuda")):

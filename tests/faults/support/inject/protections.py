@@ -142,7 +142,7 @@ def tune_restored() -> None:
 def unshielded() -> None:
     """Ray starts with whatever handlers of signals it likes."""
     when_imported(
-        "service.cluster.ray_cluster",
+        "service.cluster.ray_process",
         lambda module: setattr(module, "signals", With(module.signals, shielded=contextlib.nullcontext)),
     )
 
@@ -154,7 +154,7 @@ def unwatched() -> None:
 
 def no_adoption() -> None:
     """What Ray's processes leave behind goes to init."""
-    when_imported("service.cluster.ray_cluster", lambda module: setattr(module, "embedded", With(module.embedded, adopt=lambda: None)))
+    when_imported("service.cluster.ray_process", lambda module: setattr(module, "embedded", With(module.embedded, adopt=lambda: None)))
 
 
 def no_cut() -> None:
