@@ -36,6 +36,7 @@ PATIENCE = 1800.0  # seconds for a command
 class Typed:
     command: str
     seconds: float
+    load: float = field(default_factory=lambda: os.getloadavg()[0])  # of the machine when it ended
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
@@ -138,7 +139,9 @@ def run(folder: Path, more: dict[str, str] | None = None, skip: tuple[str, ...] 
 
 def table(typed: list[Typed]) -> str:
     rows = [["command", "seconds"], *([f"`{each.command}`", f"{each.seconds:.0f}"] for each in typed if each.seconds >= 0.5)]
-    return f"{markdown(rows)}\n\n{sum(each.seconds for each in typed) / 60:.0f} minutes in all, on {os.cpu_count()} cores."
+    loads = [each.load for each in typed]
+    on = f"{os.cpu_count()} cores with a load of {min(loads):.0f} to {max(loads):.0f}"
+    return f"{markdown(rows)}\n\n{sum(each.seconds for each in typed) / 60:.0f} minutes in all, on {on}."
 
 
 def picture(page: Path, to: Path) -> None:
