@@ -1,5 +1,5 @@
 """How a sweep's driver keeps to its share of a cluster: it tells an actor, one for the whole cluster, what it uses and wants, and hears
-what it may use. It never waits for that. For tune_stacks.py; ray_process.py sets up ray (docs/decisions/020-shared-fairly.md)."""
+what it may use. It never waits for that. For tune_stacks.py (docs/decisions/020-shared-fairly.md)."""
 
 from __future__ import annotations
 

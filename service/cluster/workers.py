@@ -1,4 +1,4 @@
-"""What a driver does to a worker beside Tune: end it, and call it where its answer may be lost. For tune_stacks.py; ray_process.py sets up ray."""
+"""What a driver does to a worker beside Tune: end it, and call it where its answer may be lost. For tune_stacks.py."""
 
 from __future__ import annotations
 
