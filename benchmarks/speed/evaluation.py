@@ -105,7 +105,7 @@ class Envpool:
         self.file, self.environment = tempfile.NamedTemporaryFile(suffix=".npy"), environment  # noqa: SIM115
         np.save(self.file, actions)
         self.file.flush()
-        program = str(Path(__file__).with_name("peer_envpool.py"))
+        program = str(Path(__file__).parent / "peers" / "peer_envpool.py")
         variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.worker = subprocess.Popen([python, program, self.file.name], text=True, env=variables, **pipes)

@@ -98,7 +98,7 @@ class Peer:
     def __init__(self, name: str, python: str, table: Table) -> None:
         self.file = tempfile.NamedTemporaryFile(suffix=".npz")  # noqa: SIM115
         save(table, self.file)
-        program = str(Path(__file__).with_name(f"peer_{name}.py"))
+        program = str(Path(__file__).parent / "peers" / f"peer_{name}.py")
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self.worker = subprocess.Popen(
             [python, program, self.file.name],

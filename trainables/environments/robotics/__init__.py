@@ -1,0 +1,1 @@
+"""Environments of gymnasium-robotics, which the extra `robotics` brings."""
