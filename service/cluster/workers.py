@@ -36,7 +36,7 @@ class OursFirst(JobConfig):  # type: ignore[misc]
 def folders_of(modules: Iterable[str]) -> list[str]:
     """The folders in which the modules that are imported here, or their packages, lie."""
     tops = (sys.modules.get(module.partition(".")[0]) for module in modules)
-    files = (Path(top.__file__) for top in tops if top is not None and top.__file__)
+    files = (Path(file) for top in tops if (file := getattr(top, "__file__", None)))  # a project's package has none: it is no folder
     return [str(file.parents[file.name == "__init__.py"].absolute()) for file in files]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from service.cluster.workers import OursFirst, folders_of
+from trainables import project
 
 
 def test_workers_find_the_modules_that_are_named_where_the_driver_has_found_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +23,14 @@ def test_workers_find_the_modules_that_are_named_where_the_driver_has_found_them
     monkeypatch.setenv("WINNOW_IMPORT", named_module.__name__)
     config = OursFirst()
     assert str(tmp_path / "one").encode() in config._serialize()
+
+
+def test_a_projects_package_is_in_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made, not read from a file; workers make their own."""
+    (tmp_path / "winnow.toml").write_text("")
+    (tmp_path / "environments").mkdir()
+    (tmp_path / "environments" / "mine.py").write_text("IDS = ()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    module = project.load("environments", "mine")
+    assert folders_of([module.__name__]) == []
