@@ -196,8 +196,13 @@ class Shipper:
                 return shipped
             for key, run_id in runs.items():
                 event, lines = told[key]
-                for placed in lines:
-                    self._ship_files(run_id, key, placed.line["kind"])
+                try:
+                    for placed in lines:
+                        self._ship_files(run_id, key, placed.line["kind"])
+                except TrackingError:
+                    raise
+                except Exception:  # as above; its run is there, and has no cursor yet
+                    continue
                 held = last_values(whole[key].points)
                 self._store(key, Cursor(self._mlflow, run_id, lines[-1].end if lines else 0, self._state(event), held))
                 self._hold(key, run_id, event, lines, held)

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from tests.contracts.test_algorithms import assert_stack_equals_alone, three
+from tests.contracts.test_algorithms import assert_stack_equals_alone, started, three
 from tests.stacks import World, assert_same, made_up_table, small_trial
 from trainables import plugins
 from trainables.errors import UserError
@@ -30,7 +30,9 @@ def built(trials: list[Trial], network: str) -> list[Trial]:
 
 @each_case
 def test_a_stack_equals_each_member_alone(algorithm: str, network: str, execution: str) -> None:
-    assert_stack_equals_alone(built(three(algorithm), network), execution, updates=7)
+    trials = built(three(algorithm), network)
+    together = started(trials, execution)
+    assert_stack_equals_alone(trials, together, together.train(0, 7))
 
 
 @each_case

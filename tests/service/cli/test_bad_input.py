@@ -137,7 +137,7 @@ WRONG = {
     "stauts smoke": "; did you mean 'status'?; `winnow --help` has more",
     "run smoke --stack-size 0": "--stack-size: '0' is not an integer above 0, such as 20000, 20k or 2e4; `winnow run --help` has more",
     "run smoke --device tpu": "no device 'tpu'; there are: auto, all, cpu, cuda; `winnow run --help` has more",
-    "run smoke --execution spare": "no execution 'spare'; there are: auto, compact, dense, fused, sparse; did you mean 'sparse'?; ",
+    "run smoke --execution spare": "no execution 'spare'; there are: auto, compact, dense, fused, onchip, sparse; did you mean 'sparse'?; ",
     "plan smoke --devce cpu": "no option '--devce'; did you mean '--device'?; `winnow plan --help` has more",
     "plan smoke --sets seeds=0": "no option '--sets'; did you mean '--set'?; ",
     "plan smoke seeds=0": "'seeds=0' is one argument too many; ",

@@ -172,6 +172,9 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it(monkeypatch: 
 
 
 def test_a_maze_of_gymnasium_robotics_is_named_by_its_package() -> None:
+    import gymnasium_robotics
+
+    gymnasium.register_envs(gymnasium_robotics)
     maze = gymnasium.make("PointMaze_UMaze-v3", continuing_task=True)
     record(DATASET, maze, episodes=1, eval_env=gymnasium.make("PointMaze_UMaze-v3", continuing_task=False, max_episode_steps=30))
     table = load_table(DATASET)

@@ -178,7 +178,7 @@ def test_an_mlflow_that_goes_away_at_the_end_is_told_in_one_line(storage: Path, 
         raise ConnectionError("nobody there")
 
     monkeypatch.setattr("service.results.report.drawing.FIGURES", {})
-    monkeypatch.setattr("mlflow.MlflowClient.log_artifact", away)
+    monkeypatch.setattr("mlflow.store.artifact.local_artifact_repo.LocalArtifactRepository.log_artifact", away)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["report", "smoke", "--storage", str(storage), "--to", str(tmp_path)]) == 2
     told = capsys.readouterr()
