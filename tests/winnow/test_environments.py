@@ -33,6 +33,11 @@ def test_a_projects_file_registers_the_environment_that_it_describes(project: Pa
     assert checked.stderr == "", "gymnasium says so where a file is executed twice"
     elsewhere = refused(winnow("datasets", "check", "mine/reach-v0", **places))
     assert "is made by the module environments.reach, and only modules that you name are imported" in elsewhere
+    # `datasets import --environment Reach-v0` has imported the file by its other name.
+    (project / "named.py").write_text(
+        "from trainables import environments\nprint(environments.family_of('winnow_project.environments.reach:Reach-v0'))\n"
+    )
+    assert winnow(folder=project, module="named", **places).stdout == "reach\n"
     done = winnow("run", "first", "--device=cpu", *SMALL, folder=project, **places)
     assert done.returncode == 0, done.stdout + done.stderr
     (spool,) = (project / "storage" / "trials").glob("*/spool.jsonl")

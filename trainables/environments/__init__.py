@@ -115,6 +115,7 @@ def family_of(environment: str) -> str | None:
     that registers it, `environments.mine:Name-v0`."""
     bare, _ = read(environment)
     module, _, id = bare.rpartition(":")
+    module = module.removeprefix(f"{project.PACKAGE}.")  # as data is named that this process has imported
     own = module.removeprefix("environments.") if module in _own_modules() else None
     return next((name for name, ids in families().items() if bare in ids or (name == own and id in ids)), None)
 
