@@ -68,6 +68,8 @@ def test_no_thread_reads_what_another_writes(tmp_path: Path) -> None:
         pytest.skip("no ThreadSanitizer that runs here")
     whole, torn = compiled(tmp_path / "whole"), compiled(tmp_path / "torn", without=r"rectified\(sum\) : sum;\s*\}\s*SYNC")
     ran = subprocess.run([sys.executable, "-c", TRAIN, whole, torn], env=told, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "FATAL: ThreadSanitizer" in ran.stderr:
+        pytest.skip("ThreadSanitizer cannot run in the addresses that this kernel has chosen")
     found = "".join(file.read_text() for file in tmp_path.glob("found*"))
     assert (ran.returncode, ran.stdout) == (0, "trained\n"), ran.stderr[-2000:]
     assert "/whole/" not in found, found[:2000]
