@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from trainables.errors import TooLargeError
 from trainables.execution import dense
+from trainables.execution._kept import Kept
 from trainables.execution._onchip_layout import Layout
 from trainables.native import onchip
 from trainables.tensors import tape
@@ -36,7 +37,7 @@ def cannot(spec: MLP) -> str:
     return f"more than {onchip.DEPTH} layers" if len(spec.layers) > onchip.DEPTH else ""
 
 
-class Network:
+class Network(Kept):
     """Fulfils execution.Network for float32; can be differentiated once."""
 
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
@@ -59,9 +60,8 @@ class Network:
         self.place = place.to(self.device)
         self.parameters = self.pack(flat)
         self.core = self.parameters.detach().requires_grad_()
-        ends = itertools.accumulate(spec.extra.values(), initial=0)
-        self.spans = dict(zip(spec.extra, itertools.pairwise(ends), strict=True))
-        self.extra = {name: self.parameters[:, a:b].detach().requires_grad_() for name, (a, b) in self.spans.items()}
+        self.spans = list(itertools.pairwise(itertools.accumulate(spec.extra.values(), initial=0)))
+        self.extra = {name: self.parameters[:, a:b].detach().requires_grad_() for name, (a, b) in zip(spec.extra, self.spans, strict=True)}
         self.leaves = [self.core, *self.extra.values()]
         self._index([copy for layout in layouts for copy in layout.copies])
 
@@ -96,18 +96,6 @@ class Network:
         rows = self.core.new_zeros(self.members, self.spec.row + 1).scatter(1, self.place, self.core)
         weights, biases, _ = dense.parts(self.spec, self.spec.views(rows[:, :-1]))
         return self(*inputs), dense.value_and_gradient(self.spec, weights, biases, tuple(inputs), by)[1]
-
-    def collect(self, gradients: Sequence[Tensor]) -> Tensor:
-        core = gradients[0]
-        for (a, b), extra in zip(self.spans.values(), gradients[1:], strict=True):
-            core[:, a:b] = extra
-        return core
-
-    def pack(self, flat: Tensor) -> Tensor:
-        return torch.nn.functional.pad(flat, (0, 1)).gather(1, self.place)
-
-    def unpack(self, packed: Tensor) -> Tensor:
-        return packed.new_zeros(self.members, self.spec.row + 1).scatter_(1, self.place, packed)[:, :-1].contiguous()
 
     def forward(self, inputs: Sequence[Tensor], copy: int | None) -> Tensor:
         members, batch = inputs[0].shape[:2]

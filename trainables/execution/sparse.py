@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from trainables.execution._groups import Groups
+from trainables.execution._kept import Kept
 from trainables.native import build
 from trainables.native.build import NORM_EPSILON, TILE
 from trainables.tensors import tape
@@ -31,7 +32,7 @@ DEVICES = ("cpu",)
 PARTS = [ctypes.c_int64 * (4 * n) for n in range(17)]  # arrays of kernels.c's Part as plain integers, made once: ctypes is slow at it
 
 
-class Network:
+class Network(Kept):
     """Fulfils execution.Network for float32 CPU tensors; can be differentiated once."""
 
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
@@ -87,18 +88,6 @@ class Network:
             raise ValueError(f"{self.spec} is not a network of one linear output without normalization")
         found: tuple[Tensor, Tensor] = _apply_gradient(self, by, self.core, *inputs)
         return found
-
-    def collect(self, gradients: Sequence[Tensor]) -> Tensor:
-        core = gradients[0]
-        for (a, b), extra in zip(self.spans, gradients[1:], strict=True):
-            core[:, a:b] = extra
-        return core
-
-    def pack(self, flat: Tensor) -> Tensor:
-        return torch.nn.functional.pad(flat, (0, 1)).gather(1, self.place)
-
-    def unpack(self, packed: Tensor) -> Tensor:
-        return packed.new_zeros(self.members, self.spec.row + 1).scatter_(1, self.place, packed)[:, :-1].contiguous()
 
     def forward(self, inputs: Sequence[Tensor], copy: int | None, tiles: Tensor | None) -> Tensor:
         """The output; the activations stay in `tiles` if backward is to follow."""

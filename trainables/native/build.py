@@ -21,7 +21,7 @@ from trainables.storage import cache
 
 NATIVE = Path(__file__).parent
 SOURCES = [NATIVE / name for name in ("kernels.c", "update.c", "replay.c", "simulate.c", "onchip.c")]
-HEADERS = [NATIVE / name for name in ("tile.h", "onchip.h", "onchip_network.h", "onchip_tensor.h", "onchip_update.h")]
+HEADERS = [NATIVE / name for name in ("tile.h", "onchip.h", "onchip_cpu.h", "onchip_network.h", "onchip_tensor.h", "onchip_update.h")]
 REPLAYED = ("forward", "backward", "input_gradient", "input_gradient_backward", "gather", "track")  # in replay.c, by name
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx2", "-mfma", "-mavx512f")}  # the best one last
