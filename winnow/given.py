@@ -29,7 +29,7 @@ def sweep(value: object) -> str:
         raise UserError(
             f"a sweep is given by its name or the path of its file, such as ./mine.py with SWEEP = Sweep(...), not as {value!r}"
         )
-    return project.named(os.fspath(value) if isinstance(value, str) else f"{os.fspath(value)}")
+    return project.named(str(os.fspath(value)))
 
 
 def sweeps(values: Sequence[object], call: str) -> list[str]:

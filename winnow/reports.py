@@ -39,11 +39,12 @@ def report(
 
     Raises UserError for a sweep that MLflow does not hold, and where no sweep is given."""
     from service.results.report.build import report as write
+    from service.results.report.style import STYLES
     from service.storage import paths
     from trainables.errors import unknown
 
-    if style not in (None, "paper", "slides"):
-        raise unknown("style", style, ("paper", "slides"))
+    if style is not None and style not in STYLES:
+        raise unknown("style", style, STYLES)
     given.renew()
     where, names = given.storage(storage), given.sweeps(sweeps, "report")
     folder = Path(to).expanduser().absolute() if to is not None else paths.report(where, "+".join(names))
