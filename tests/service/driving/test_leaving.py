@@ -120,8 +120,9 @@ def test_what_nohup_has_started_does_not_hear_of_a_closed_terminal(driver, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("after", [0.1, 0.3])
-def test_a_command_that_has_just_begun_ends_with_one_line(number: signal.Signals, after: float, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service", "run", "smoke", f"--storage={tmp_path}"]
+def test_a_command_that_has_just_begun_ends_with_one_line(number: signal.Signals, after: float, hopper: str, tmp_path: Path) -> None:
+    # Its data is there: without it, a fast machine has refused the sweep before the signal comes.
+    command = [sys.executable, "-m", "service", "run", "smoke", "--set", f"datasets={hopper}", f"--storage={tmp_path / 'storage'}"]
     # Python itself takes a moment to come up: the signal is sent once our own handler is there.
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not handles(process.pid, number):
@@ -130,8 +131,8 @@ def test_a_command_that_has_just_begun_ends_with_one_line(number: signal.Signals
         time.sleep(after)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1:] == ["interrupted"], err
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("interrupted"), err
     assert "Traceback" not in err
 
 
