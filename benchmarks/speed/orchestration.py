@@ -121,7 +121,7 @@ def training(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def points(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Points shipped per second, and what a trainer on the same machine does meanwhile and without."""
     from service.tracking.runs import Tracking
-    from service.tracking.shipper import Shipper
+    from service.tracking.shipping.shipper import Shipper
 
     journal = Manifest(folder, "smoke")
     trials = _spooled(folder, journal, arguments.spools)

@@ -18,8 +18,9 @@ from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.terminal.waiting import waiting
 from service.tracking.cursor import run_id_of
-from service.tracking.runs import RunRow, Tracking
-from service.tracking.shipper import TAGS
+from service.tracking.reading import RunRow
+from service.tracking.runs import Tracking
+from service.tracking.shipping.spooled import TAGS
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 

@@ -46,7 +46,8 @@ from service.terminal.signals import INTERRUPTED, Leaving, blocked, count, endin
 from service.terminal.waiting import waiting
 from service.tracking.connection import DeletedError, TrackingError
 from service.tracking.runs import Tracking
-from service.tracking.shipper import Shipper, ShipperThread
+from service.tracking.shipping.shipper import Shipper
+from service.tracking.shipping.thread import ShipperThread
 from trainables.environments import name_modules
 from trainables.errors import SupersededError, UserError, one_line
 from trainables.output import printable

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from service.ledger.ledger import LIMIT
 from service.spool.scores import RETURN, SCORE
-from service.tracking.runs import RunRow
+from service.tracking.reading import RunRow
 
 Outcome = float | str  # the last score, or in words why there is none
 DONE, MISSING = "done", "missing"

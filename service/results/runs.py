@@ -10,7 +10,7 @@ from typing import Any
 
 from service.results.outcomes import DONE, MEASURES, Outcome, metric_of, outcome
 from service.spool.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE, SUCCESS
-from service.tracking.runs import RunRow
+from service.tracking.reading import RunRow
 from trainables.trial import Trial, comparison
 
 TAIL = 0.7  # evaluations after this share of the updates make up the tail

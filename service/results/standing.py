@@ -19,7 +19,7 @@ from itertools import chain
 from service.results.cells import Cell, Task, tasks_of
 from service.results.runs import runs_of
 from service.terminal import labels
-from service.tracking.runs import RunRow
+from service.tracking.reading import RunRow
 from trainables.trial import Trial
 
 STATES = {"planned": "planned", "leased": "running", "done": "done", "failed": "failed", "diverged": "diverged", "stopped": "stopped"}

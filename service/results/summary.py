@@ -15,7 +15,8 @@ from service.ledger.ledger import Ledger
 from service.results import grid
 from service.results.standing import NUMBERS, standing_of
 from service.spool.scores import RETURN, SCORE
-from service.tracking.runs import TAG_LENGTH, RunRow, Tracking
+from service.tracking.reading import RunRow
+from service.tracking.runs import TAG_LENGTH, Tracking
 from service.tracking.trial_params import source_of
 
 PERIOD = 20.0  # seconds between two writings while trials go on

@@ -26,7 +26,7 @@ from service.retention.runs import AT_ONCE, Removal, folder_of, parent_of
 from service.storage import paths, removal, trial_objects
 from service.storage.trial_objects import in_parallel
 from service.tracking.cursor import run_id_of
-from service.tracking.shipper import Shipper
+from service.tracking.shipping.shipper import Shipper
 from trainables.errors import SupersededError, UserError, unknown
 
 FAILED = ("failed", "diverged")

@@ -18,7 +18,8 @@ from urllib.parse import unquote, urlsplit
 from service.storage.trial_objects import in_parallel
 from service.tracking.connection import TrackingError, mlflow_errors, passes
 from service.tracking.cursor import run_id_of
-from service.tracking.runs import PARENT, STORAGE, Tracking, is_deleted
+from service.tracking.reading import PARENT, STORAGE, is_deleted
+from service.tracking.runs import Tracking
 from service.tracking.sql import database
 
 AT_ONCE = 500  # runs per transaction: databases limit the parameters of a statement

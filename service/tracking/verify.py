@@ -16,22 +16,12 @@ from service.spool.lines import Placed
 from service.storage import paths
 from service.storage.commands import command
 from service.tracking import curve_table
-from service.tracking.comparison import EVALUATIONS, files_of
 from service.tracking.connection import POINTS, RUNS, TrackingError, artifact_store, folder_of, history, mlflow_errors, redacted
 from service.tracking.cursor import last_values, run_id_of
-from service.tracking.runs import (
-    DETAILS,
-    PARAM_LENGTH,
-    PARENT,
-    STATUS,
-    TAG_LENGTH,
-    Point,
-    RunRow,
-    Tracking,
-    finite,
-    is_deleted,
-)  # fmt: skip
-from service.tracking.shipper import TAGS, row_of
+from service.tracking.reading import PARENT, RunRow, is_deleted
+from service.tracking.runs import DETAILS, PARAM_LENGTH, STATUS, TAG_LENGTH, Point, Tracking, finite
+from service.tracking.shipping.comparison import EVALUATIONS, files_of
+from service.tracking.shipping.spooled import TAGS, row_of
 from service.tracking.sql import many
 from service.tracking.trial_params import filters_of, params_of, source_of
 

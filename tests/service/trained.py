@@ -13,7 +13,7 @@ from service.results.summary import Summary
 from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking.runs import Tracking
-from service.tracking.shipper import Shipper
+from service.tracking.shipping.shipper import Shipper
 from trainables.datasets.table import load_table
 from trainables.reports import Finished
 from trainables.run import run_stack

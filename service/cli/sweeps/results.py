@@ -28,7 +28,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.results import quick_table as scores
     from service.results.summary import Summary
     from service.tracking.runs import Tracking
-    from service.tracking.shipper import Shipper
+    from service.tracking.shipping.shipper import Shipper
 
     sweep = override(load_sweep(arguments.sweep), arguments.overrides)
     grid, ledger = expand(sweep), ledger_of(arguments.sweep, storage)

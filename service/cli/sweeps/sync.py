@@ -27,7 +27,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.results.summary import Summary
     from service.tracking.connection import DeletedError
     from service.tracking.runs import Tracking
-    from service.tracking.shipper import PartlyShippedError, Shipper
+    from service.tracking.shipping.shipper import PartlyShippedError, Shipper
 
     name, ledger, trouble = arguments.sweep, ledger_of(arguments.sweep, storage), list[str]()
     tracking = Tracking(storage, restore=arguments.restore)

@@ -19,7 +19,8 @@ from service.terminal.redaction import redact
 from service.tracking import curve_table
 from service.tracking import plan_artifact as plans
 from service.tracking.curve_table import DENSITY, SPEED, STACK
-from service.tracking.runs import RunRow, Tracking
+from service.tracking.reading import RunRow
+from service.tracking.runs import Tracking
 from service.tracking.trial_params import trial_of
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial

@@ -9,7 +9,7 @@ from service.results.outcomes import outcome
 from service.results.quick_table import figure, text_of, to_json
 from service.results.runs import runs_of
 from service.results.statistics import mean_interval
-from service.tracking.runs import RunRow
+from service.tracking.reading import RunRow
 from trainables.trial import Trial
 
 

@@ -13,8 +13,9 @@ from service.results.report.gather import gather
 from service.results.standing import LIMIT, readable, standing_of
 from service.results.summary import Summary, differences
 from service.tracking import verify
-from service.tracking.runs import RunRow, Tracking
-from service.tracking.shipper import Shipper
+from service.tracking.reading import RunRow
+from service.tracking.runs import Tracking
+from service.tracking.shipping.shipper import Shipper
 from tests.service.results.report.conftest import scores, trial
 from tests.service.results.report.study import spool
 from trainables.trial import Trial

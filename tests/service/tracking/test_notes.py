@@ -14,7 +14,7 @@ from service.storage import paths
 from service.tracking import notes
 from service.tracking.experiment import EXPERIMENT
 from service.tracking.runs import NOTE, Tracking
-from service.tracking.shipper import Shipper
+from service.tracking.shipping.shipper import Shipper
 from trainables.__main__ import parser, values
 from trainables.trial import MAPPINGS, Trial
 

@@ -16,7 +16,8 @@ from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking import cursor as cursors
 from service.tracking.runs import Tracking
-from service.tracking.shipper import Shipper, ShipperThread
+from service.tracking.shipping.shipper import Shipper
+from service.tracking.shipping.thread import ShipperThread
 from service.tracking.sql import many
 from trainables.errors import SupersededError, UserError
 from trainables.reports import Checkpointed, Evaluated, Finished, Pruned, Trained

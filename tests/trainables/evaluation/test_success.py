@@ -17,7 +17,7 @@ from service.results.report import tables
 from service.results.runs import Point, runs_of
 from service.spool.writer import StackSpool
 from service.storage import paths
-from service.tracking.runs import RunRow
+from service.tracking.reading import RunRow
 from tests.trainables.datasets.cases import BEACON, record, seek
 from trainables import environments
 from trainables.environments import flattened

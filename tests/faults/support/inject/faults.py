@@ -208,7 +208,7 @@ def die_at_call(number: str) -> None:
     when_imported("mlflow.tracking.client", calls)
     when_imported("mlflow.store.artifact.local_artifact_repo", lambda module: guard(module.LocalArtifactRepository, "log_artifact"))
     when_imported("service.tracking.sql.many", lambda module: guard(module, "insert"))
-    when_imported("service.tracking.shipper", lambda module: guard(module, "write"))
+    when_imported("service.tracking.shipping.shipper", lambda module: guard(module, "write"))
 
 
 def umask(mask: str) -> None:

@@ -111,7 +111,7 @@ def s3_reads_within(seconds: str) -> None:
 
 def ships_every(seconds: str) -> None:
     """How long a shipper waits between two passes, and after a first failure twice as long."""
-    when_imported("service.tracking.shipper", lambda module: setattr(module, "PERIOD", float(seconds)))
+    when_imported("service.tracking.shipping.thread", lambda module: setattr(module, "PERIOD", float(seconds)))
 
 
 def patience(seconds: str) -> None:

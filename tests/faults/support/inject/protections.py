@@ -168,7 +168,7 @@ def no_cut() -> None:
 
 def ship_uncommitted() -> None:
     """The shipper takes all that a spool holds."""
-    when_imported("service.tracking.shipper", lambda module: setattr(module, "spool", With(module.spool, committed=list)))
+    when_imported("service.tracking.shipping.shipper", lambda module: setattr(module, "spool", With(module.spool, committed=list)))
 
 
 def no_source_time() -> None:
@@ -178,7 +178,7 @@ def no_source_time() -> None:
         points = module.spool.points
         module.spool = With(module.spool, points=lambda lines: [(n, v, time.time_ns() // 1_000_000, u) for n, v, _, u in points(lines)])
 
-    when_imported("service.tracking.shipper", change)
+    when_imported("service.tracking.shipping.shipper", change)
 
 
 def no_search() -> None:
@@ -206,7 +206,7 @@ def no_cursor_reset() -> None:
 
         module.Shipper._stored = trusting
 
-    when_imported("service.tracking.shipper", change)
+    when_imported("service.tracking.shipping.shipper", change)
 
 
 def cursor_believed() -> None:
@@ -216,12 +216,12 @@ def cursor_believed() -> None:
         compared = module.comparison.Compared
         module.comparison = With(module.comparison, compare=lambda tracking, sweep, ledger, storage, known, **_: compared(dict(known)))
 
-    when_imported("service.tracking.shipper", change)
+    when_imported("service.tracking.shipping.shipper", change)
 
 
 def every_run_is_mine() -> None:
     """No run is another storage's."""
-    when_imported("service.tracking.runs", lambda module: setattr(module.Tracking, "mine", lambda *_: True))
+    when_imported("service.tracking.reading", lambda module: setattr(module.Reading, "mine", lambda *_: True))
 
 
 def not_mended() -> None:

@@ -14,7 +14,7 @@ import torch
 from service.ledger.ledger import Event, Ledger
 from service.spool.writer import StackSpool
 from service.tracking.runs import Tracking
-from service.tracking.shipper import Shipper
+from service.tracking.shipping.shipper import Shipper
 from trainables.environments import halfcheetah, hopper, walker2d
 from trainables.pruning import mask_statistics
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Trained

@@ -12,7 +12,7 @@ from service.results.report.gather import gather
 from service.storage import paths
 from service.tracking import curve_table
 from service.tracking.runs import Tracking
-from service.tracking.shipper import Shipper
+from service.tracking.shipping.shipper import Shipper
 from service.tracking.verify import differences
 from tests.service.results.report.conftest import scores, trial
 from tests.service.results.report.study import ship, spool

@@ -33,7 +33,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     states = [(each, spool(storage, each, scores(50.0))) for each in done]
     ship(storage, "planned", [*states, (trial("snip", 0.99, 3, "winnow/walker2d/medium-v0"), "planned")], found)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.tracking.shipper.Shipper._ship_plan", lambda _: None)
+        patch.setattr("service.tracking.shipping.shipper.Shipper._ship_plan", lambda _: None)
         ship(storage, "old", [(OLD, spool(storage, OLD, scores(50.0)))], found)
     return found
 
@@ -108,7 +108,7 @@ def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_the_plan_is_told_again_when_it_has_grown(tracking: Tracking) -> None:
     from service.ledger.ledger import Event
-    from service.tracking.shipper import Shipper
+    from service.tracking.shipping.shipper import Shipper
     from tests.service.tracking.test_shipper import ledger_of
 
     first, second = trial("snip", 0.6, 0), trial("snip", 0.6, 1)

@@ -1,7 +1,7 @@
-"""Ships spools to MLflow, outside the trainers. If MLflow is down it retries later; training is not affected.
+"""Ships spools to MLflow.
 
 A trial's cursor is written after each batch; a crash in between ships that batch again, which is idempotent. The first pass compares what
-the cursors claim with what MLflow holds (service/tracking/comparison.py).
+the cursors claim with what MLflow holds (service/tracking/shipping/comparison.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,25 +20,21 @@ from service.spool import lines as spool
 from service.spool.lines import Placed
 from service.storage import paths, trial_objects
 from service.storage.commands import command
-from service.terminal.signals import blocked
-from service.tracking import comparison, notes, plan_artifact
 from service.tracking import cursor as cursors
+from service.tracking import notes, plan_artifact
 from service.tracking.connection import DeletedError, TrackingError, passes, redacted, refused
 from service.tracking.cursor import Cursor, last_values
 from service.tracking.curve_table import CurveTable
-from service.tracking.runs import DETAILS, METRICS_PER_CALL, STATUS, Ended, Point, RunRow, Tracking, dataset_of, finite
+from service.tracking.reading import RunRow
+from service.tracking.runs import Ended, Point, Tracking, finite
+from service.tracking.shipping import comparison
+from service.tracking.shipping.spooled import chunks_of, datasets_in, row_of, tags_in
 from service.tracking.trial_params import source_of
 from trainables.errors import UserError
 from trainables.storage.files import write
-from trainables.trial import Trial
 
-PERIOD = 2.0  # seconds between two passes
-LONGEST_WAIT = 60.0  # seconds between two passes while MLflow is down
 AT_ONCE = 100  # trials whose runs are made in one transaction, during which nobody else writes to an sqlite file
 SHOWN = 3  # deleted runs that are named
-TAGS = ("dataset_hash", "dataset_score", "reference", "revision", "plugins", "host", "kernels")
-
-
 CREDENTIALS = r"(?<=://)[^/?#]*@"  # of an address: another password is not another MLflow
 
 
@@ -214,8 +209,8 @@ class Shipper:
     def _whole(self, entry: Entry, event: Event, lines: Sequence[Placed]) -> Ended:
         return Ended(
             trial=entry.trial, parent=self._parent(), state=event.state, detail=event.detail,
-            tags=_tags_in(lines) | self._tags_of(entry, event), points=finite(spool.points(lines)),
-            datasets=_datasets_in(entry.trial, lines), note=self._note(entry, event),
+            tags=tags_in(lines) | self._tags_of(entry, event), points=finite(spool.points(lines)),
+            datasets=datasets_in(entry.trial, lines), note=self._note(entry, event),
         )  # fmt: skip
 
     def _ship_trial(self, key: str, entry: Entry) -> int:
@@ -240,12 +235,12 @@ class Shipper:
         run_id = self.tracking.trial_run(entry.trial, parent, cursor.run_id)
         if run_id != cursor.run_id:  # another MLflow, or a deleted run: ship everything again
             cursor, lines = Cursor(self._mlflow, run_id), self._lines(key)
-        chunks, points, tags, shipped = _chunks(lines), list[Point](), dict[str, str](), 0
+        chunks, points, tags, shipped = chunks_of(lines), list[Point](), dict[str, str](), 0
         for number, chunk in enumerate(chunks, 1):
-            points, tags = finite(spool.points(chunk)), _tags_in(chunk)
+            points, tags = finite(spool.points(chunk)), tags_in(chunk)
             for placed in chunk:
                 self._ship_files(run_id, key, placed.line["kind"])
-            for about in _datasets_in(entry.trial, chunk):
+            for about in datasets_in(entry.trial, chunk):
                 self.tracking.log_dataset(run_id, about)
             held = {**(cursor.held or {}), **last_values(points)}
             cursor = replace(cursor, tracking=self._mlflow, offset=chunk[-1].end, held=held)
@@ -346,120 +341,5 @@ class Shipper:
         return cursor
 
 
-class ShipperThread:
-    """Calls the shipper every few seconds in the background."""
-
-    def __init__(self, shipper: Shipper) -> None:
-        self._shipper, self._stop = shipper, threading.Event()
-        self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
-        self._asked, self._refusal = threading.Event(), ""
-        self.trouble = ""
-
-    def check(self, patience: float) -> None:
-        """Raise UserError if MLflow would never take anything from here; without an answer in so many seconds it may yet."""
-        self.start()
-        self._asked.wait(patience)
-        if self._refusal:
-            raise UserError(self._refusal)
-
-    @property
-    def left_alone(self) -> list[str]:
-        return self._shipper.left_alone()
-
-    def start(self) -> None:
-        """Start, if not started. Not done at construction, since importing MLflow would slow the driver's own start by seconds."""
-        if not self.begun:
-            with blocked():  # signals go to the main thread, and to nobody while Ray starts
-                self._thread.start()
-
-    @property
-    def begun(self) -> bool:
-        return self._thread.ident is not None
-
-    def finish(self, patience: float, *, while_it_gets_on: bool = False) -> bool:
-        """Ship the rest; False, with the reason in `trouble`, if that takes longer than `patience` seconds. `while_it_gets_on` restarts
-        that time as long as there is progress."""
-        self._stop.set()
-        self.start()
-        self._thread.join(patience)
-        before = -1
-        while while_it_gets_on and self._thread.is_alive() and self._shipper.stored != before:
-            before = self._shipper.stored
-            self._thread.join(patience)
-        if self._thread.is_alive():
-            self.trouble = self.trouble or "MLflow does not answer"
-            return False
-        return not self.trouble
-
-    def _run(self) -> None:
-        try:
-            self._shipper.ask()
-        except Exception as error:
-            self._refusal = str(error) if isinstance(error, UserError) else redacted(error)
-        self._asked.set()
-        wait = PERIOD
-        while not self._stop.wait(wait):
-            wait = PERIOD if self._pass() else min(LONGEST_WAIT, 2 * wait)
-        self._pass()
-
-    def _pass(self) -> bool:
-        try:
-            self._shipper.ship()
-        except DeletedError as error:
-            self.trouble = self._shipper.remedy(str(error))
-            return False
-        except Exception as error:
-            self.trouble = redacted(error)
-            return False
-        self.trouble = ""
-        return True
-
-
-def _tags_in(lines: Sequence[Placed]) -> dict[str, str]:
-    """The tags that lines give a run."""
-    tags: dict[str, str] = {}
-    for line in (placed.line for placed in lines):
-        match line["kind"]:
-            case "attempt":
-                tags |= {f"winnow.{name}": line[name] for name in TAGS if name in line}
-            case "pruned" if line.get("warnings"):
-                tags["winnow.warning"] = "; ".join(line["warnings"])
-            case "finished":
-                tags["winnow.execution"] = line["execution"]
-    return tags
-
-
-def _datasets_in(trial: Trial, lines: Sequence[Placed]) -> list[dict[str, str]]:
-    """The versions of its dataset on which a trial has been trained, by its attempts; mostly one."""
-    found: dict[str, dict[str, str]] = {}
-    for line in (placed.line for placed in lines if placed.line["kind"] == "attempt"):
-        profile: dict[str, str] = {name: str(line[name]) for name in ("dataset_score", "reference") if name in line}
-        about = dataset_of(trial.dataset, line.get("dataset_hash", "unknown"), profile)
-        found.setdefault(about["digest"], about)
-    return list(found.values())
-
-
-def row_of(run_id: str, event: Event, lines: Sequence[spool.Line], held: Mapping[str, str]) -> RunRow:
-    """A trial's run as its newest event, some lines of its spool and the last values of its metrics make it; without params."""
-    attempt = next((line for line in reversed(lines) if line.get("kind") == "attempt"), {})
-    tags = {f"winnow.{name}": str(attempt[name]) for name in TAGS if name in attempt} | {"winnow.state": event.state}
-    tags |= {f"winnow.{name}": str(event.detail.get(name, "")) for name in DETAILS}
-    return RunRow(run_id, STATUS[event.state], {name: float(value) for name, value in held.items()}, tags)
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _chunks(lines: Sequence[Placed]) -> list[list[Placed]]:
-    """Lines in groups of about one call's points at most."""
-    chunks: list[list[Placed]] = []
-    count = 0
-    for placed in lines:
-        size = len(placed.line.get("metrics", ()))
-        if not chunks or count + size > METRICS_PER_CALL:
-            chunks.append([])
-            count = 0
-        chunks[-1].append(placed)
-        count += size
-    return chunks

@@ -15,7 +15,8 @@ from service.spool import lines as spool
 from service.storage import paths
 from service.tracking.connection import TrackingError
 from service.tracking.cursor import Cursor
-from service.tracking.runs import PARENT, STATUS, RunRow, Tracking, is_deleted
+from service.tracking.reading import PARENT, RunRow, is_deleted
+from service.tracking.runs import STATUS, Tracking
 from service.tracking.trial_params import filters_of, source_of
 
 # The files that become artifacts of a run, by the kind of the line that reports them.

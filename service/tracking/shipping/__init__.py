@@ -1,0 +1,1 @@
+"""Ships what trials report to MLflow, outside the trainers."""
