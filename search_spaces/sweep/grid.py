@@ -11,7 +11,7 @@ from search_spaces.sweep.space import spaces
 from search_spaces.sweep.sweep import ALL_RATES, Sweep
 from trainables import plugins
 from trainables.errors import UserError, unknown
-from trainables.trial import CHOICES, UNCONTROLLED, Trial, options_of
+from trainables.trial import CHOICES, UNCONTROLLED, Trial, options_of, with_seed
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -24,9 +24,14 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     _check_options(sweep)
     if spaces(sweep):
         return ()
+    first = tuple(_of_seed(sweep, sweep.seeds[0]))
+    of_others = (with_seed(trial, seed) for seed in sweep.seeds[1:] for trial in first)  # what they differ in otherwise is checked
+    return tuple({trial.key: trial for trial in itertools.chain(first, of_others)}.values())
+
+
+def _of_seed(sweep: Sweep, seed: int) -> Iterator[Trial]:
     plain = sweep.plain()
-    trials: dict[str, Trial] = {}
-    for seed, (pruner, sparsity), dataset, algorithm in itertools.product(sweep.seeds, _cells(sweep), sweep.datasets, sweep.algorithms):
+    for (pruner, sparsity), dataset, algorithm in itertools.product(_cells(sweep), sweep.datasets, sweep.algorithms):
         cell = plain | {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
         settings = sweep.hyper_of(algorithm, dataset)
         combinations = itertools.product(
@@ -34,9 +39,9 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         )
         for hyper, options, pruning in combinations:
             trial = Trial(**(cell | options), hyper=settings | hyper, pruning=pruning)
-            for one in (trial, *(trial.controls().values() if sweep.controls else ())):
-                trials.setdefault(one.key, one)
-    return tuple(trials.values())
+            yield trial
+            if sweep.controls:
+                yield from trial.controls().values()
 
 
 def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:

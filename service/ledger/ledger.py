@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from service.ledger.errors import IllegalTransitionError, StaleEpochError
+from trainables.collector import paused
 from trainables.errors import UserError
-from trainables.trial import Trial
+from trainables.trial import Checked, Trial
 
 # Current state -> states that may follow. Anything else is a fault of the service and raises, with all events of the trial.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
@@ -103,7 +104,7 @@ class Ledger:
         self.settings: Mapping[str, Any] = {}  # of the newest run; empty where older code wrote the journal
         self.by: dict[int, Mapping[str, str]] = {}  # epoch -> who has asked for that run; older code did not say
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: Event, trial_of: Callable[[Mapping[str, Any]], Trial] = Trial.from_json) -> None:
         """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing."""
         if event.epoch < self.epoch:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
@@ -120,7 +121,7 @@ class Ledger:
         if event.state not in TRANSITIONS[now]:
             raise IllegalTransitionError(f"{event.key} cannot become {event.state!r}: {_history(entry)}")
         if entry is None:
-            entry = self.entries[event.key] = Entry(Trial.from_json(event.detail["trial"]))
+            entry = self.entries[event.key] = Entry(trial_of(event.detail["trial"]))
             self.forgotten.discard(event.key)
             self.copies = self.copies or bool(entry.trial.fresh)
             if not self.first:
@@ -185,15 +186,18 @@ def replay(content: bytes, where: str) -> tuple[Ledger, int]:
         return extend(Ledger(), content, where, whole.rfind(b"\n", 0, mark) + 1)  # what comes before is being removed
 
 
+@paused()
 def extend(ledger: Ledger, content: bytes, where: str, length: int) -> tuple[Ledger, int]:
     """The same with a ledger that has the first `length` bytes; one that has met a damaged line is of no more use."""
-    before = content.count(b"\n", 0, length)
+    before, trial_of = content.count(b"\n", 0, length), Checked().from_json
     for number, raw in enumerate(content[length:].splitlines(keepends=True), start=before + 1):
         if not raw.endswith(b"\n"):
             break
         try:
             with contextlib.suppress(StaleEpochError):  # written after a takeover, between the old driver's check and its write
-                ledger.apply(Event(**json.loads(raw.decode(errors="surrogatepass"))))  # given bytes, it would look for their encoding
+                ledger.apply(
+                    Event(**json.loads(raw.decode(errors="surrogatepass"))), trial_of
+                )  # given bytes, it would look for their encoding
         except UserError as error:  # a valid line, but of a trial that this code cannot construct
             raise UserError(f"{where} line {number}: {error}; restore what the trial needs, or remove its lines") from error
         except (ValueError, TypeError, KeyError, RuntimeError) as error:

@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.storage import paths
-from service.tracking.runs import Point
+
+if TYPE_CHECKING:
+    from service.tracking.runs import Point  # which commands that read a cursor alone do without
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.ledger.ledger import Event, Ledger
 from service.ledger.manifest import Followed, Manifest, read, read_all
 from service.storage import paths
 from trainables.errors import UserError
@@ -134,8 +136,13 @@ def test_who_follows_a_journal_replays_each_line_once(tmp_path: Path, monkeypatc
     """A driver asks before each stack what the drivers of other sweeps train, which may have thousands of trials."""
     manifest = Manifest(tmp_path, "smoke")
     manifest.plan(TRIALS[:2])
-    made, whole = list[str](), Trial.from_json.__func__
-    monkeypatch.setattr(Trial, "from_json", classmethod(lambda kind, value: made.append(value) or whole(kind, value)))
+    made, apply = list[str](), Ledger.apply
+
+    def noted(ledger: Ledger, event: Event, *how: Any) -> None:
+        apply(ledger, event, *how)
+        made.extend([event.key] if "trial" in event.detail else [])
+
+    monkeypatch.setattr(Ledger, "apply", noted)
     followed = Followed(tmp_path, "smoke")
     assert followed.read().keys_in("planned") == [A, B]
     manifest.record("leased", {A: {"size": 1}})
