@@ -37,10 +37,13 @@ Point = tuple[str, float, int, int]  # metric, value, milliseconds since 1970, u
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A trial that has ended, with all that its run is to hold; `parent` is the sweep's run, `datasets` as of `dataset_of`."""
+    """A trial that has ended, with all that its run is to hold; `parent` is the sweep's run, `datasets` as of `dataset_of`. `begun` and
+    `ended` in milliseconds since 1970."""
 
     trial: Trial
     parent: str
+    begun: int
+    ended: int
     state: str
     detail: Mapping[str, Any]
     tags: dict[str, str]
@@ -194,6 +197,8 @@ class Tracking(Reading):
                 self._folders[oldest.info.run_id] = made[key].artifact_uri
             elif any(run.info.run_id == made[key].run_id for run in younger):  # another process of this storage was faster
                 client.delete_run(made[key].run_id)
+        with mlflow_errors():  # not before: until here the time at which a run was made decides which of two is kept
+            many.set_times(engine, {id: (wanted[key].begun, wanted[key].ended) for key, id in found.items()})
         return found
 
     def _note(self, run_id: str, text: str, *, first: bool = False) -> dict[str, str]:

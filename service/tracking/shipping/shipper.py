@@ -83,12 +83,15 @@ class Shipper:
         shipped, troubles, down = 0, list[str](), False
         trial_objects.refresh(self._storage, self._ledger.keys_in("leased"))
         self._compare()
+        ended = self._ended_without_run()
         try:
-            shipped += self._ship_ended()
+            shipped += self._ship_ended(ended)
         except TrackingError:
             self._compared = False
             raise
         for key, entry in list(self._ledger.entries.items()):
+            if key not in ended and self._ended_has_no_run(key, entry):
+                continue  # it has ended meanwhile: one by one this pass would never catch up with a sweep of short trials
             try:
                 shipped += self._ship_trial(key, entry) if entry.events else 0
             except DeletedError as error:
@@ -167,19 +170,21 @@ class Shipper:
     def remedy(self, text: str) -> str:
         return text.replace("`winnow sync SWEEP --restore`", f"`{command('sync', self._sweep, '--restore', storage=self._storage)}`")
 
-    def _ship_ended(self) -> int:
+    def _ended_without_run(self) -> dict[str, Entry]:
+        return {key: entry for key, entry in list(self._ledger.entries.items()) if self._ended_has_no_run(key, entry)}
+
+    def _ended_has_no_run(self, key: str, entry: Entry) -> bool:
+        return entry.state in TERMINAL and key not in self._settled and key not in self.deleted and not self._cursor(key).run_id
+
+    def _ship_ended(self, ended: Mapping[str, Entry]) -> int:
         """Ship trials that have ended and have no run yet, some at once, where MLflow's database is at hand. What is left is shipped one by
         one, which also says what is wrong with it."""
-        ended = [
-            (key, entry, entry.events[-1])
-            for key, entry in list(self._ledger.entries.items())
-            if entry.state in TERMINAL and key not in self._settled and key not in self.deleted and not self._cursor(key).run_id
-        ]
-        shipped = 0
-        for start in range(0, len(ended), AT_ONCE):
+        shipped, keys = 0, list(ended)
+        for start in range(0, len(keys), AT_ONCE):
             self._check()
             whole, told = dict[str, Ended](), dict[str, tuple[Event, list[Placed]]]()
-            for key, entry, event in ended[start : start + AT_ONCE]:
+            for key in keys[start : start + AT_ONCE]:
+                entry, event = ended[key], ended[key].events[-1]
                 with contextlib.suppress(Exception):  # of a spool that makes no sense
                     lines = self._lines(key)
                     whole[key], told[key] = self._whole(entry, event, lines), (event, lines)
@@ -207,7 +212,9 @@ class Shipper:
         return shipped
 
     def _whole(self, entry: Entry, event: Event, lines: Sequence[Placed]) -> Ended:
+        times = [int(placed.line["time"]) for placed in lines if "time" in placed.line] or [int(1000 * event.time)]
         return Ended(
+            begun=min(times), ended=max(times),
             trial=entry.trial, parent=self._parent(), state=event.state, detail=event.detail,
             tags=tags_in(lines) | self._tags_of(entry, event), points=finite(spool.points(lines)),
             datasets=datasets_in(entry.trial, lines), note=self._note(entry, event),

@@ -148,6 +148,18 @@ def insert(engine: Any, experiment: str, made: Sequence[New]) -> None:
                 connection.execute(tables[name].insert(), new)
 
 
+def set_times(engine: Any, times: Mapping[str, tuple[int, int]]) -> None:
+    """When runs began and ended, by their ids."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from sqlalchemy import bindparam
+
+    table = SqlRun.__table__
+    change = table.update().where(table.c.run_uuid == bindparam("id")).values(start_time=bindparam("begun"), end_time=bindparam("ended"))
+    if times:
+        with engine.begin() as connection:
+            connection.execute(change, [{"id": id, "begun": begun, "ended": ended} for id, (begun, ended) in times.items()])
+
+
 def _number(name: str, value: float, timestamp: int, step: int) -> dict[str, Any]:
     """A point as its table holds it, in which nan is a 0 that is marked."""
     nan = math.isnan(value)

@@ -400,6 +400,48 @@ def test_a_run_that_another_process_has_made_meanwhile_is_kept(tmp_path: Path, t
         assert runs(tracking, trial)[0].info.status == "FINISHED"
 
 
+def test_trials_that_end_during_a_pass_are_shipped_at_once_in_the_next(
+    tmp_path: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where trials end faster than they can be shipped one by one, as short ones do, most of them end during a pass."""
+    trials = [Trial(dataset=DATASET, algorithm="bc", seed=next(SEEDS), updates=40, evaluations=2) for _ in range(4)]
+    first, *others = trials
+    ledger, calls, whole = Ledger(), [], type(tracking).create_ended
+    for trial in trials:
+        for state, detail in (("planned", {"trial": trial.to_json()}), ("leased", {})):
+            ledger.apply(Event(key=trial.key, state=state, detail=detail))
+    write(tmp_path, first, last=20)
+
+    def others_end() -> None:
+        """While the first is shipped, since it was leased."""
+        for trial in others:
+            if ledger.state(trial.key) == "leased" and runs(tracking, first):
+                write(tmp_path, trial)
+                ledger.apply(Event(key=trial.key, state="done"))
+
+    def create(asked: Tracking, wanted: Any) -> dict[str, str]:
+        calls.append(sorted(wanted))
+        return whole(asked, wanted)
+
+    monkeypatch.setattr(type(tracking), "create_ended", create)
+    shipper = Shipper(tmp_path, "smoke", ledger, tracking, others_end)
+    while len(shipper._settled) < len(others):
+        shipper.ship()
+    assert calls == [sorted(trial.key for trial in others)]
+    for trial in others:
+        assert shipped(tracking, trial) == spooled(tmp_path, trial)
+
+
+def test_runs_made_at_once_last_as_long_as_their_trials(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    write(tmp_path, trial)
+    file = paths.spool(tmp_path, trial.key)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line | {"time": 1_000_000 + 500 * place}) + "\n" for place, line in enumerate(lines)))
+    ship(tmp_path, trial, tracking, "leased", "done")
+    (run,) = runs(tracking, trial)
+    assert (run.info.start_time, tracking.run(run.info.run_id).info.end_time) == (1_000_000, 1_000_000 + 500 * (len(lines) - 1))
+
+
 def test_shipping_waits_for_no_disk_of_its_own(tmp_path: Path, trial: Trial, tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     """How far it is may be lost with the machine: an empty cursor is one at the start, and what is shipped again changes nothing."""
     write(tmp_path, trial)
