@@ -22,8 +22,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, help: str, **how: Any) -> None:
         parser.add_argument(flag, default=argparse.SUPPRESS, help=help, **how)
 
-    add("--device", "auto: a GPU where there is one that torch can use; all: GPUs and cores at once (default auto)", choices=DEVICES)
-    pin = "with --device all: trials that are compared with one another train on one kind of device"
+    where = "cores (cpu), GPUs (cuda) or both at once (all); auto: both where torch can use a GPU, for a search the GPUs (default auto)"
+    add("--device", where, choices=DEVICES)
+    pin = "on GPUs and cores at once: trials that are compared with one another train on one kind of device"
     add("--pin", pin, action=argparse.BooleanOptionalAction)
     size = "trials trained as one model, at most (default: CPU 1 to 4, by how many there are; GPU as many as its memory holds)"
     add("--stack-size", size, type=shared.positive, metavar="N")

@@ -23,6 +23,7 @@ from service.cluster import address, ray_process
 import ray
 from ray import tune
 from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster.ended_trials import Forgetful, Silent
 from service.cluster.places import Sharing
@@ -34,11 +35,13 @@ from service.planning.update_cost import Kind
 from service.scheduling.shares import CORE
 from service.storage import paths
 from service.terminal import signals
+from trainables.errors import UserError, one_line
 from trainables.trial import Trial
 from trainables.tune_trainable import StackTrainable, yields
 
 MODEL = "accelerator_type:"  # before a GPU's model, in the names of Ray's resources
 AHEAD = 1  # stacks that wait in Ray for a free worker, so that a warm one gets its next stack at once
+ANSWER = 60.0  # seconds to wait for a node's answer
 WATCH = 0.5  # seconds between two looks whether an embedded Ray is alive
 RECOUNT = 5.0  # seconds between two looks at how large the cluster is
 COMMIT_AT_LIMIT = 60.0  # seconds that workers have to commit what they have done when the run has reached a limit
@@ -60,6 +63,11 @@ class Cluster:
         gpus = (Kind(name=name, device="cuda", most=STACK_SIZE["cuda"], share=self._gpu) for name in gpus_by_model())
         return {kind.name: kind for kind in (Kind(name="cpu", device="cpu", most=STACK_SIZE["cpu"]), *gpus)}
 
+    def only_kind(self) -> str:
+        """The kind of place of a run on one device; empty where its GPUs are of several models."""
+        kinds = [CORE] if self.device == "cpu" else [*gpus_by_model()]
+        return kinds[0] if len(kinds) == 1 else ""
+
     def slots_by_kind(self) -> Mapping[str, int]:
         """How many stacks fit on the places of each kind now; one on a GPU needs a core, too."""
         if time.monotonic() - self._counted > RECOUNT or not self._counted:
@@ -69,12 +77,21 @@ class Cluster:
         return self._by_kind
 
     def fit_by_kind(self, kinds: Iterable[str]) -> Callable[[str, Trial], int]:
-        """How many trials like one go into a stack's share of a GPU, by kind; asked of a GPU of each that is free now."""
+        """How many trials like one go into a stack's share of a GPU, by kind; asked of a GPU of each. Where others have all of them now,
+        as many as without a question.
+
+        Raises UserError for GPUs that torch cannot use."""
         from trainables.training.memory import free_bytes, members_that_fit  # imports torch
 
-        asked = {kind: ray.remote(num_gpus=self._gpu, resources=of_model(kind))(free_bytes).remote() for kind in kinds if kind != "cpu"}
-        free = {kind: ray.get(answer) for kind, answer in asked.items()}
-        return lambda kind, trial: members_that_fit(trial, int(free[kind] * self._gpu))
+        asked = {ray.remote(num_gpus=self._gpu, resources=of_model(kind))(free_bytes).remote(): kind for kind in kinds if kind != "cpu"}
+        answered, busy = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER) if asked else ([], [])
+        for answer in busy:
+            ray.cancel(answer)
+        try:
+            free = {asked[answer]: ray.get(answer) for answer in answered}
+        except ray.exceptions.RayTaskError as error:
+            raise UserError(f"torch cannot use a GPU of the cluster ({one_line(error.cause)}); {devices.INSTEAD}") from None
+        return lambda kind, trial: members_that_fit(trial, int(free[kind] * self._gpu)) if kind in free else STACK_SIZE["cuda"]
 
     def devices(self) -> Mapping[str, float]:
         """How many cores, and GPUs of each model, there are now."""
@@ -211,11 +228,20 @@ def of_model(kind: str) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def connect(options: TrainingOptions) -> Iterator[Cluster]:
-    """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback.
+def connect(options: TrainingOptions, *, search: bool = False) -> Iterator[Cluster]:
+    """The running cluster that $RAY_ADDRESS names (`ray job submit` sets it), else an embedded one on loopback. `search`: one that has to
+    take one kind of device.
 
-    Raises UserError where `cuda` is asked for and the cluster has none."""
+    Raises UserError where GPUs are asked for and the cluster has none."""
     with ray_process.running():
         for name in ("ray", "ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are reported by their class, not as tracebacks
-        yield Cluster(replace(options, device=devices.choose(options.device, ray.cluster_resources().get("GPU", 0))))
+        how: dict[str, Any] = {"search": search, "execution": options.execution, "usable": _torch_uses_gpus if address.given() else None}
+        yield Cluster(replace(options, device=devices.choose(options.device, ray.cluster_resources().get("GPU", 0), **how)))
+
+
+def _torch_uses_gpus() -> bool:
+    """Whether torch can use GPUs on a node that has some: the driver may run on another one, with torch's CPU build."""
+    node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU"))
+    asked = ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))(devices.torch_uses_gpus).remote()
+    return bool(ray.get(asked)) if ray.wait([asked], timeout=ANSWER)[0] else devices.torch_uses_gpus()

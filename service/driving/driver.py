@@ -111,13 +111,14 @@ class Driver:
         """Whether there is anything to train."""
         return bool(self._todo or (self._adaptive and self._adaptive.left))
 
-    def begin(self, device: str, max_concurrent: int, fit: Callable[[Trial], int] | None = None) -> None:
+    def begin(self, device: str, max_concurrent: int, fit: Callable[[Trial], int] | None = None, kind: str = "") -> None:
         """The cluster is known: make stacks of all that the plan has to do, of which `max_concurrent` train at a time.
 
-        `fit` returns how many trials like the given one fit into a stack's share of the device's memory."""
+        `fit` returns how many trials like the given one fit into a stack's share of the device's memory. `kind`: of all places, where they
+        are of one."""
         # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
         size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
-        self.device, self._queue = device, (queue := Queue(device, self._options, size, fit))
+        self.device, self._queue = device, (queue := Queue(device, self._options, size, fit, kind))
         self._at_once = size
         self._silence.forget()
         self._shared.forget()
@@ -458,7 +459,7 @@ class Driver:
         rate = {"updates_per_second": round(trained / end["seconds"], 1)} if trained and end["seconds"] > 0 else {}
         if rate:
             rate["crowding"] = round(estimate.crowding(), 2)
-            if end["seconds"] >= estimate.LONG and not trial.hyper and "on" not in device:
+            if end["seconds"] >= estimate.LONG and not trial.hyper and self.device != "all":
                 dense = rate["updates_per_second"] * price(trial, self.device, end["execution"])
                 self.measured.setdefault(trial.algorithm, []).append(dense)
         return {**device, "execution": end["execution"], "seconds": end["seconds"], **rate}

@@ -36,7 +36,7 @@ class Waiting(Protocol):
         ...
 
     def place_of(self, stack: Stack) -> dict[str, str]:
-        """What the journal says of a stack's place: nothing where all are alike."""
+        """What the journal says of a stack's place: its kind, where that is known."""
         ...
 
     def device_of(self, stack: Stack) -> str: ...
@@ -48,9 +48,9 @@ class Waiting(Protocol):
 class Queue:
     """First come, first served."""
 
-    def __init__(self, device: str, options: TrainingOptions, size: int, fit: Callable[[Trial], int] | None = None) -> None:
-        """Stacks of `size`, or of as many trials as `fit` says there is memory for."""
-        self._device, self._options, self.size, self._fit = device, options, size, fit
+    def __init__(self, device: str, options: TrainingOptions, size: int, fit: Callable[[Trial], int] | None = None, kind: str = "") -> None:
+        """Stacks of `size`, or of as many trials as `fit` says there is memory for. `kind`: of the places, for a later run on several."""
+        self._device, self._options, self.size, self._fit, self._kind = device, options, size, fit, kind
         self.stacks: deque[Stack] = deque()
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Queue:
         return self.stacks.popleft() if self.stacks else None
 
     def place_of(self, stack: Stack) -> dict[str, str]:
-        return {}
+        return {"on": self._kind} if self._kind else {}
 
     def device_of(self, stack: Stack) -> str:
         return self._device

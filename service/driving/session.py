@@ -208,7 +208,7 @@ class Session:
         options, begun = self._plan.settings.options, time.monotonic()
         with blocked():
             self._shipping.start()  # MLflow is imported and asked while Ray starts
-        with connect(options) as cluster:
+        with connect(options, search=bool(self._plan.sweep.search)) as cluster:
             try:
                 with cluster.watched(self.leaving.now):
                     self._shipping.check(ASKING)
@@ -216,7 +216,7 @@ class Session:
                         kinds = cluster.kinds()
                         self.driver.begin_on_all(Pool(kinds, cluster.slots_by_kind, options, self._plan.rates, cluster.fit_by_kind(kinds)))
                     else:
-                        self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit())
+                        self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit(), cluster.only_kind())
                     cluster.train(self._plan.name, self.driver, self._storage, listen, work)
             except BaseException:
                 self._last_words()

@@ -31,8 +31,7 @@ def describe(plan: Plan) -> str:
         f"  {'done':<12}{done_here} here, {len(plan.elsewhere)} by another sweep of this storage; "
         f"failed {counts['failed']}, diverged {counts['diverged']}" + (f", stopped {counts['stopped']}" if counts["stopped"] else ""),
         *(f"  {'reused':<12}{count} of sweep {other}" for other, count in Counter(plan.elsewhere.values()).items()),
-        f"  {'to run':<12}{todo} in {len(plan.stacks)} stacks of at most {plan.stack_size}, "
-        f"{plan.max_concurrent} at a time on {'cores, others on GPUs' if plan.device == 'all' else plan.device}",
+        f"  {'to run':<12}{todo} {_where(plan)}",
     ]
     lines += [f"  {'other data':<12}{phrase}" for phrase in plan.other_data]
     for id in plan.absent:
@@ -45,6 +44,13 @@ def describe(plan: Plan) -> str:
     if (todo or plan.left) and (said := limits(plan.settings.options)):
         lines.append(f"  {'limits':<12}{said}")
     return "\n".join(lines)
+
+
+def _where(plan: Plan) -> str:
+    """In what stacks, and on what device."""
+    if plan.device == "all":
+        return "on GPUs and cores at once, each trial on one kind of device to its end; --device cpu or cuda takes one alone"
+    return f"in {len(plan.stacks)} stacks of at most {plan.stack_size}, {plan.max_concurrent} at a time on {plan.device}"
 
 
 def limits(options: TrainingOptions) -> str:

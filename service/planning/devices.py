@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from trainables.errors import UserError
@@ -11,15 +12,19 @@ from trainables.errors import UserError
 DEVICES = Path("/dev")
 GPU_FILES = ("nvidia[0-9]*", "dxg")  # Linux's and, without them, the Windows Subsystem for Linux's
 WITH_GPUS = ("cuda", "all")
+MADE_FOR = {"sparse": "cpu", "onchip": "cuda"}  # executions that compute on one device, or are fast on one alone
 INSTEAD = "take --device cpu, or auto"
 
 
-def choose(device: str, gpus: float) -> str:
-    """`cpu`, `cuda` or `all` for `device` where there are `gpus`: `auto` takes a GPU if the installed torch can use it.
+def choose(device: str, gpus: float, *, search: bool = False, execution: str = "auto", usable: Callable[[], bool] | None = None) -> str:
+    """`cpu`, `cuda` or `all` for `device` where there are `gpus`: `auto` takes every device if torch can use the GPUs (`usable`).
 
-    Raises UserError where GPUs are asked for and there are none: Ray would wait for it forever."""
+    A search compares all that it trains, so it takes one kind, the GPUs. Raises UserError where GPUs are asked for and there are none: Ray
+    would wait for them forever."""
     if device == "auto":
-        return "cuda" if gpus and torch_uses_gpus() else "cpu"
+        if not gpus or not (usable or torch_uses_gpus)():
+            return "cpu"
+        return MADE_FOR.get(execution, "cuda" if search else "all")
     if device in WITH_GPUS and not gpus:
         raise UserError(
             f"no GPU for --device {device} among Ray's resources; {INSTEAD}, or start a node that has one (ray start --num-gpus)"
@@ -27,9 +32,9 @@ def choose(device: str, gpus: float) -> str:
     return device
 
 
-def local(device: str) -> str:
+def local(device: str, *, search: bool = False, execution: str = "auto") -> str:
     """The device that `device` stands for on this machine."""
-    return choose(device, gpus_here()) if device == "auto" else device
+    return choose(device, gpus_here(), search=search, execution=execution) if device == "auto" else device
 
 
 def refuse(device: str) -> None:

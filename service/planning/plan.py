@@ -150,7 +150,7 @@ def _planned(
     todo = [t for t in trials if state[t.key] not in TERMINAL]
     # What is done on other data stays done to `resume`, unless more is to be trained on that dataset: the two would not be comparable.
     at_stake = {trial.dataset for trial in todo} if settings.resumed and not left else {trial.dataset for trial in trials}
-    device = devices.local(options.device)
+    device = devices.local(options.device, search=bool(sweep.search), execution=options.execution)
     if device == "all" and sweep.search:
         raise UserError(f"sweep {name!r} is a search, which compares what it trains: it takes --device cpu or cuda, not all")
     shown, device = device, "cpu" if device == "all" else device  # stacks and time are those of the cores alone

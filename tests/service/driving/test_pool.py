@@ -90,6 +90,25 @@ def test_a_trial_goes_on_on_the_kind_that_it_began_on_and_says_so(tmp_path: Path
     manifest.close()
 
 
+def test_what_began_on_cores_alone_stays_there_where_every_device_is_used_later(tmp_path: Path, hopper: str) -> None:
+    settings = RunSettings(overrides=(f"datasets={hopper}", *GRID), options=TrainingOptions(device="cpu"))
+    manifest = Manifest(tmp_path, "smoke")
+    driver = Driver(make_plan("smoke", settings, storage=tmp_path), manifest, tmp_path, Display())
+    driver.prepare()
+    driver.begin("cpu", 2, None, "cpu")
+    stack = driver.next()
+    assert stack is not None
+    checkpointed(tmp_path, stack)
+    driver.leave()
+    manifest.close()
+    driver, manifest = begin(tmp_path, hopper, {"cpu": 0, "gpu": 2})
+    handed_out = set()
+    while (other := driver.next("gpu")) is not None:
+        handed_out |= {trial.key for trial in other.trials}
+    assert handed_out == {trial.key for trial in driver.plan.trials} - {trial.key for trial in stack.trials}
+    manifest.close()
+
+
 def test_trials_whose_kind_is_not_here_are_named_and_not_waited_for(
     tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,8 +204,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_sweep_on_every_device_through_ray(service: Command, tmp_path: Path) -> None:
-    """Ray's GPU is a number here: what is placed on it trains on the CPU."""
-    arguments = ["run", "smoke", "--device=all", "--set=datasets=test/hopper/random-v0", "--set=pruners=dense,snip", "--set=seeds=0-3"]
+    """Which is what `auto` means where both are there. Ray's GPU is a number here: what is placed on it trains on the CPU."""
+    arguments = ["run", "smoke", "--set=datasets=test/hopper/random-v0", "--set=pruners=dense,snip", "--set=seeds=0-3"]
     arguments += ["--set=sparsities=0.95", "--set=updates=60", f"--storage={tmp_path}"]
     command = [sys.executable, "-c", PROGRAM, *arguments]
     ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300)

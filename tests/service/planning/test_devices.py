@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from service.cluster import ray_cluster, ray_process
 from service.planning import devices
 from service.planning.options import TrainingOptions
 from tests.service.conftest import ROOT, Command
+from trainables import plugins
 from trainables.errors import UserError
 
 PROGRAM = """
@@ -95,13 +98,47 @@ def test_two_stacks_share_one_of_rays_gpus(service: Command, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("asked", "gpus", "torch", "chosen"),
     [
-        ("auto", 0, "2.13.0", "cpu"), ("auto", 1, "2.13.0", "cuda"), ("auto", 1, "2.13.0+cu130", "cuda"), ("auto", 1, "2.13.0+cpu", "cpu"),
+        ("auto", 0, "2.13.0", "cpu"), ("auto", 1, "2.13.0", "all"), ("auto", 1, "2.13.0+cu130", "all"), ("auto", 1, "2.13.0+cpu", "cpu"),
         ("cpu", 1, "2.13.0", "cpu"), ("cuda", 0.5, "2.13.0+cpu", "cuda"),
     ],
 )  # fmt: skip
-def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch: pytest.MonkeyPatch, asked: str, gpus: float, torch: str, chosen: str) -> None:
+def test_auto_takes_every_device_if_torch_can_use_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, asked: str, gpus: float, torch: str, chosen: str
+) -> None:
     monkeypatch.setattr(devices.importlib.metadata, "version", lambda name: torch)
     assert devices.choose(asked, gpus) == chosen
+
+
+def test_a_search_and_an_execution_of_one_device_take_that_one() -> None:
+    usable = {"usable": lambda: True}
+    assert devices.choose("auto", 1, search=True, **usable) == "cuda"
+    assert devices.choose("auto", 0, search=True, **usable) == "cpu"
+    assert devices.choose("auto", 1, execution="sparse", **usable) == "cpu"
+    assert devices.choose("auto", 1, execution="onchip", **usable) == "cuda"
+    assert devices.choose("all", 1, execution="onchip", **usable) == "all", "as asked"
+
+
+def test_executions_of_one_device_are_known_to_the_plan_without_torch() -> None:
+    for name in plugins.names("execution"):
+        made_for = getattr(importlib.import_module(f"trainables.execution.{name}"), "DEVICES", None)
+        if made_for is not None:
+            assert (devices.MADE_FOR[name],) == made_for
+
+
+def test_a_plan_says_in_a_line_that_auto_takes_every_device(
+    gpus: Any, tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.importlib.metadata, "version", lambda name: "2.13.0")
+    arguments = ["plan", "smoke", "--set", f"datasets={hopper}", "--storage", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "GPU" not in capsys.readouterr().out
+    gpus(1)
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "on GPUs and cores at once, each trial on one kind of device to its end; --device cpu or cuda takes one alone" in said
+    assert re.search("stacks? on 1 gpu", said)
+    assert main([arguments[0], "td3bc_adaptive", *arguments[2:]]) == 0
+    assert "at a time on cuda" in capsys.readouterr().out
 
 
 @pytest.fixture
