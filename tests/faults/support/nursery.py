@@ -139,7 +139,7 @@ def _child(command: dict[str, Any], switches: Any) -> int:
 
 
 @contextlib.contextmanager
-def connect(options: Any) -> Iterator[Any]:
+def connect(options: Any, **how: Any) -> Iterator[Any]:
     from service.cluster.ray_cluster import Cluster
 
     class Inline(Cluster):

@@ -40,7 +40,7 @@ class Cluster:
         self.interrupt_after: int | None = None
         self.fail: Callable[[Trial], bool] = lambda trial: False
 
-    def connect(self, options: TrainingOptions) -> Any:
+    def connect(self, options: TrainingOptions, **how: Any) -> Any:
         self.options.append(options)
         return nursery.connect(options)
 
