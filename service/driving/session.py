@@ -137,7 +137,7 @@ def refuse_other_origin(plan: Plan, storage: Path) -> None:
     refuse(f"sweep {plan.name!r}", plan.other_data, f"put that data back{apart}")
     if not (plan.todo or plan.left):
         return
-    if code := other_code(plan.trials, DataHere(storage, Ledger()), revision()):
+    if code := other_code(plan.trials, plan.data or DataHere(storage, Ledger()), revision()):
         if plan.settings.same_code:
             refuse(f"sweep {plan.name!r}", [code], "check out that code, or leave out --same-code")
         print(f"note: {code}", file=sys.stderr)
@@ -150,7 +150,7 @@ class Session:
         """`studies` is an open database for those of an adaptive sweep; without one they are in a file. `news` is told what happens."""
         self._plan, self._storage, self._news = plan, storage, news or News("", plan.name)
         by = submitter(plan.settings.command(plan.name, storage))
-        self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json(), by), Tracking(storage)
+        self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json(), by, plan.followed), Tracking(storage)
         self.permit = Permit(storage, plan.name, self._manifest.lease.epoch, self._manifest.lease.token)
         try:
             self._adaptive = self._search(studies)

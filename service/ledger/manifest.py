@@ -26,16 +26,20 @@ from trainables.trial import Trial
 class Manifest:
     """The journal of a sweep, open for its driver. An event is on disk when `record` returns. Recording is thread-safe."""
 
-    def __init__(self, storage: Path, name: str, settings: Mapping[str, Any] | None = None, by: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, storage: Path, name: str, settings: Mapping[str, Any] | None = None, by: Mapping[str, str] | None = None,
+        followed: Followed | None = None,
+    ) -> None:  # fmt: skip
         """Take the lease, replay the journal, begin a new epoch. Raises UserError if another driver holds the lease.
 
         `settings`, those of the run that begins, are stored in the journal, and `by`, who has asked for it (service/planning/submitter.py).
-        """
+        `followed` has replayed the journal before, as far as it went; this goes on with its ledger."""
         self.lease = Lease(storage, name)
         self._journal, self.closed = journal.of(storage, name), False
         self._writing = threading.Lock()
         while True:
-            self.ledger, length = _replay(self._journal)
+            self.ledger, length = followed.hand_over(self._journal) if followed else _replay(self._journal)
+            followed = None
             self._journal.begin(length)
             try:
                 about = {"owner": self.lease.owner, **({"settings": settings} if settings else {}), **({"by": by} if by else {})}
@@ -107,12 +111,21 @@ class Followed:
 
     def read(self) -> Ledger:
         """Raises UserError for a damaged journal."""
-        content, before = self._journal.content(), self._content
+        return self._read(self._journal)
+
+    def hand_over(self, source: Journal) -> tuple[Ledger, int]:
+        """The ledger of the same journal, for one who changes it, and the length of what was replayed; the next `read` begins anew."""
+        ledger, length = self._read(source), self._length
+        self._content, self._length, self._ledger = b"", 0, Ledger()
+        return ledger, length
+
+    def _read(self, source: Journal) -> Ledger:
+        content, before = source.content(), self._content
         self._content = b""  # nothing is known where this raises
         if before and content.startswith(before) and ALL_FORGOTTEN not in content[len(before) :]:
-            self._ledger, self._length = extend(self._ledger, content, self._journal.where, self._length)
+            self._ledger, self._length = extend(self._ledger, content, source.where, self._length)
         else:
-            self._ledger, self._length = replay(content, self._journal.where)
+            self._ledger, self._length = replay(content, source.where)
         self._content = content[: self._length]  # what a crash has torn is written again
         return self._ledger
 
@@ -122,8 +135,8 @@ def read(storage: Path, name: str) -> Ledger:
     return _replay(journal.of(storage, name))[0]
 
 
-def read_all(storage: Path, required: str | None = None, *, without: str = "") -> dict[str, Ledger]:
-    """The ledgers of all sweeps of a storage, by name, but for the sweep `without`.
+def read_all(storage: Path, required: str | None = None, *, without: str = "", followed: Followed | None = None) -> dict[str, Ledger]:
+    """The ledgers of all sweeps of a storage, by name, but for the sweep `without`; `followed` reads that of `required`.
 
     A journal that cannot be read is reported on stderr and skipped, unless it is that of the sweep `required`: then UserError is raised.
     """
@@ -132,7 +145,7 @@ def read_all(storage: Path, required: str | None = None, *, without: str = "") -
         if name == without:
             continue
         try:
-            ledgers[name] = read(storage, name)
+            ledgers[name] = followed.read() if followed and name == required else read(storage, name)
         except UserError as error:
             if name == required:
                 raise

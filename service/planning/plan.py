@@ -13,6 +13,7 @@ from search_spaces.sweep import Sweep, expand, load_sweep, override
 from search_spaces.sweep.space import spaces
 from service.ledger import manifest
 from service.ledger.ledger import TERMINAL, Ledger
+from service.ledger.manifest import Followed
 from service.planning import devices, estimate
 from service.planning.data_here import DataHere, other_data
 from service.planning.packing import pack
@@ -22,6 +23,7 @@ from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.storage.commands import command
 from trainables import project
+from trainables.collector import paused
 from trainables.datasets import local
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
@@ -38,7 +40,7 @@ class Plan:
     sweeps have done. `other_data`: phrases about trials that have seen other data than what is here; `not_opened`: datasets for which that
     is not known yet. `device`, `stack_size` and `max_concurrent` are those of this machine where `settings.options` leave them open.
     `rates` are dense updates per second of a stack by algorithm on an idle machine; `seconds` is what a run takes, of which `start` are
-    over before its first update, and all with `crowding` processes for each CPU.
+    over before its first update, and all with `crowding` processes for each CPU. `data` and `followed` have read what a run asks again.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Plan:
     others: Mapping[str, str] = field(default_factory=dict)
     other_data: tuple[str, ...] = ()
     not_opened: tuple[str, ...] = ()
+    data: DataHere | None = None
+    followed: Followed | None = None
 
     @property
     def part(self) -> int:
@@ -76,6 +80,7 @@ class Plan:
         return tuple(dict.fromkeys([*(self.sweep.datasets if self.left else ()), *(trial.dataset for trial in self.todo)]))
 
 
+@paused()
 def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) -> Plan:
     """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input."""
     settings = settings or RunSettings()
@@ -83,13 +88,13 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     _refuse_part(name, sweep, settings)
     absent = absent_datasets(sweep.datasets)
     trial_objects.pull(storage)
-    ledgers = manifest.read_all(storage, required=name)
+    ledgers = manifest.read_all(storage, required=name, followed=(followed := Followed(storage, name)))
     ledger, left = ledgers.get(name, Ledger()), 0
     data = DataHere(storage, ledger)
     trials = tuple(data.as_trained(as_trained(trial, name, ledger, settings.fresh), settings.new_data) for trial in expand(sweep))
     if sweep.search:
         trials, left = suggested(sweep, name, ledger)
-    return _planned(name, sweep, settings, trials, left, absent, ledgers, storage, data)
+    return _planned(name, sweep, settings, trials, left, absent, ledgers, storage, data, followed)
 
 
 def plan_again(plan: Plan, storage: Path) -> Plan:
@@ -101,6 +106,7 @@ def plan_again(plan: Plan, storage: Path) -> Plan:
     return resume_plan(plan.name, storage, vars(settings.options), **changes)
 
 
+@paused()
 def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = None, **changes: Any) -> Plan:
     """All trials that the sweep has ever planned, whatever its file says now, trained with the options of its newest run.
 
@@ -109,7 +115,7 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
     """
     sweep = load_sweep(name)
     trial_objects.pull(storage)
-    ledgers = manifest.read_all(storage, required=name)
+    ledgers = manifest.read_all(storage, required=name, followed=(followed := Followed(storage, name)))
     ledger, left = ledgers.get(name, Ledger()), 0
     if not ledger.epoch:
         start = command("run", name, storage=storage)
@@ -126,7 +132,7 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
     if not sweep.search:  # of two versions of a trial, the one for the data that is here
         on_data = (data.as_trained(trial, settings.new_data) for trial in trials)
         trials = tuple({trial.key: trial for trial in on_data}.values())
-    plan = _planned(name, sweep, settings, trials, left, (), ledgers, storage, data)
+    plan = _planned(name, sweep, settings, trials, left, (), ledgers, storage, data, followed)
     return replace(plan, absent=absent_datasets(plan.needs))
 
 
@@ -140,6 +146,7 @@ def _planned(
     ledgers: Mapping[str, Ledger],
     storage: Path,
     data: DataHere,
+    followed: Followed,
 ) -> Plan:
     """What is left to do of the trials, in stacks, and how long that takes."""
     ledger, elsewhere, options = ledgers.get(name, Ledger()), done_elsewhere(ledgers, name), settings.options
@@ -170,7 +177,7 @@ def _planned(
         max_concurrent=max_concurrent, stacks=stacks, rates=rates,
         seconds=start + training * crowding, start=start, crowding=crowding,
         left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], data)),
-        not_opened=data.not_opened(trials),
+        not_opened=data.not_opened(trials), data=data, followed=followed,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from service.results.outcomes import Outcome
 from service.results.runs import Run
 from service.results.statistics import EQUAL
 from service.terminal.labels import algorithm_name, dataset_name, method_name
-from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, Trial, comparison
+from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, Trial, comparison, with_seed
 
 # 97.5 % quantiles of Student's t with 1, 2, ... 60 degrees of freedom; the normal distribution's beyond.
 T = (
@@ -125,12 +125,16 @@ class Comparison:
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
     """Every cell that has controls among `runs`, against each; cells of other data, budgets and hyperparameters are kept apart."""
-    known = {_plain(run.trial): run for run in runs}
+    cells = [_cell(run.trial) for run in runs]
+    known = {(cell, run.trial.seed): run for cell, run in zip(cells, runs, strict=True)}
+    controls: dict[str, dict[str, str]] = {}  # of a cell: the cells of its controls, found once for all its seeds
     differences: dict[tuple[str, str, float, str], list[Outcome]] = {}
     leads: dict[tuple[str, str, float, str], Trial] = {}
-    for run in runs:
-        for kind, control in run.trial.controls().items():
-            if other := known.get(_plain(control)):
+    for cell, run in zip(cells, runs, strict=True):
+        if cell not in controls:
+            controls[cell] = {kind: _cell(control) for kind, control in run.trial.controls().items()}
+        for kind, control in controls[cell].items():
+            if other := known.get((control, run.trial.seed)):
                 compared = (comparison(run.trial), run.trial.method, run.trial.sparsity, kind)
                 leads.setdefault(compared, run.trial)
                 differences.setdefault(compared, []).append(_difference(run.outcome, other.outcome))
@@ -161,9 +165,9 @@ def _rest(trial: Trial) -> list[str]:
     return [f"{f.name} {getattr(trial, f.name)}" for f in fields(trial) if f.name not in shown and getattr(trial, f.name) != f.default]
 
 
-def _plain(trial: Trial) -> str:
-    """What a trial computes: its key, whichever sweep trains it for itself."""
-    return (replace(trial, fresh="", data="") if trial.fresh or trial.data else trial).key
+def _cell(trial: Trial) -> str:
+    """What a trial computes, but for its seed and whichever sweep trains it for itself, as a comparable string."""
+    return with_seed(replace(trial, fresh="", data="") if trial.fresh or trial.data else trial, 0).key
 
 
 def _difference(score: Outcome, control: Outcome) -> Outcome:

@@ -31,6 +31,7 @@ def with_seed(trial: Trial, seed: int) -> Trial:
         return Trial(**{**{name: getattr(trial, name) for name in Trial.__dataclass_fields__}, "seed": seed})  # raises
     made = object.__new__(Trial)
     made.__dict__.update(trial.__dict__)
+    for name in made.__dict__.keys() - Trial.__dataclass_fields__.keys():  # what it has found out about itself, as its key
+        del made.__dict__[name]
     made.__dict__["seed"] = seed
-    made.__dict__.pop("key", None)
     return made

@@ -16,6 +16,7 @@ from trainables.trial.trial import Trial
 BREAK_EVEN = 0.6
 
 # Members of a stack may differ in these fields and in hyperparameters that are plain floats; everything else shapes the batched model.
+SHAPE = "_shape"  # where a trial keeps it
 FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, *CALIBRATION, "hyper", "fresh", "data")
 
 
@@ -44,7 +45,13 @@ class Stack:
 
 
 def shape_of(trial: Trial) -> str:
-    """What two trials must agree on to share a stack, as a comparable string."""
+    """What two trials must agree on to share a stack, as a comparable string; found once for each trial."""
+    if SHAPE not in trial.__dict__:
+        trial.__dict__[SHAPE] = _shape_of(trial)
+    return str(trial.__dict__[SHAPE])
+
+
+def _shape_of(trial: Trial) -> str:
     value = {n: v for n, v in trial.to_json().items() if n not in FREE_FIELDS}
     value["hyper"] = {n: v for n, v in trial.hyper_values().items() if not isinstance(v, float)}
     if trial.transitions:

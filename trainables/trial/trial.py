@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from trainables import plugins
@@ -168,7 +168,7 @@ class Trial:
     @cached_property
     def key(self) -> str:
         """16 hex digits that hash the non-default fields: the trial's identity everywhere (pinned by a golden file)."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in MAPPINGS and getattr(self, f.name) != f.default}
+        given = {name: value for name, default in _defaults() if (value := getattr(self, name)) != default}
         given |= {name: dict(getattr(self, name)) for name in MAPPINGS if getattr(self, name)}
         return hashlib.sha256(json.dumps(given, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
@@ -257,6 +257,12 @@ class Trial:
             if name not in cls.__dataclass_fields__:
                 raise unknown("field of a trial", name, [*cls.__dataclass_fields__])
         return cls(**value)
+
+
+@cache
+def _defaults() -> tuple[tuple[str, Any], ...]:
+    """The fields that are no dictionaries, with their defaults."""
+    return tuple((field.name, field.default) for field in fields(Trial) if field.name not in MAPPINGS)
 
 
 def _omitted(name: str) -> Any:

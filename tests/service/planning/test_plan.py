@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,8 +182,8 @@ def test_a_trial_that_starts_dense_is_not_taken_for_a_sparse_one() -> None:
     assert dense == 1
 
 
-def test_a_plan_makes_each_trial_once(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validating a trial is what planning ten thousand of them costs: once from the sweep's file, and once from the journal."""
+def test_a_plan_checks_one_trial_of_a_cell_once(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validating a trial is what planning ten thousand of them costs: once from the file, and once from the journal, for all seeds."""
     enter(storage, "done", list(planned(storage).trials), {})
     made, check = [0], Trial.__post_init__
 
@@ -190,5 +192,26 @@ def test_a_plan_makes_each_trial_once(storage: Path, monkeypatch: pytest.MonkeyP
         check(trial)
 
     monkeypatch.setattr(Trial, "__post_init__", counted)
-    count = len(planned(storage).trials)
-    assert made[0] == 2 * count
+    trials = planned(storage).trials
+    count, cells = made[0], {replace(trial, seed=0).key for trial in trials}
+    assert len(cells) < len(trials)
+    assert count == 2 * len(cells)
+
+
+def test_a_run_goes_on_from_what_its_plan_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand trials the journal and the spools take seconds to read; what was written in between is read, too."""
+    trials = list(planned(tmp_path).trials)
+    enter(tmp_path, "done", trials, {})
+    plan, parsed, loads = planned(tmp_path), list[str](), json.loads
+    assert plan.followed
+    enter(tmp_path, "failed", [replace(trials[0], seed=77)], {"reason": "error", "message": "meanwhile"})
+    monkeypatch.setattr("json.loads", lambda text: parsed.append(str(text)) or loads(text))
+    journal = Manifest(tmp_path, plan.name, followed=plan.followed)
+    assert len([line for line in parsed if '"trial":' in line]) == 1, "what came meanwhile"
+    assert journal.ledger.keys_in("done") == [trial.key for trial in trials]
+    assert len(journal.ledger.keys_in("failed")) == 1
+    journal.plan([replace(trials[0], seed=78)])
+    journal.close()
+    journal = Manifest(tmp_path, plan.name, followed=plan.followed)  # which has given its ledger away
+    assert len(journal.ledger.entries) == len(trials) + 2
+    journal.close()

@@ -35,7 +35,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_trials_of_many_seeds_are_what_each_would_be(changes: dict[str, Any]) -> None:
     made = Checked()
     for seed in (3, 0, 7):
-        trial = Trial(**{**vars(TRIAL), **changes, "seed": seed})
+        trial = Trial(**{**{name: getattr(TRIAL, name) for name in Trial.__dataclass_fields__}, **changes, "seed": seed})
         for found in (made.from_json(trial.to_json()), with_seed(replace(trial, seed=5), seed)):
             assert found == trial
             assert found.key == trial.key
