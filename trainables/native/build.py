@@ -109,6 +109,8 @@ def library() -> ctypes.CDLL:
         "input_gradient": [pointer, pointer, integer, integer, integer, pointer, pointer, pointer, pointer],
         "input_gradient_backward": [pointer, pointer, integer, integer, integer, *[pointer] * 6],
         "draw": [integer, pointer, long, integer, long, long, pointer, pointer],
+        "apart": [long, *[pointer] * 3],
+        "normal": [long, *[pointer] * 4],
         "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
         "adam": [ctypes.POINTER(AdamStruct)],
         "replay": [long, pointer],

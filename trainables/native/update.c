@@ -35,6 +35,16 @@ void winnow_draw(int members, const int64_t *keys, int64_t first, int updates, i
             }
 }
 
+/* Standard normals (Box-Muller) but for the functions whose last bits are torch's own: pairs (u, v) of uniforms -> u and the angle, 2 pi v,
+   apart; and back from the radius, the root of -2 log u, and the angle's cosine and sine. */
+void winnow_apart(int64_t pairs, const float *restrict uniform, float *restrict u, float *restrict angle) {
+    for (int64_t i = 0; i < pairs; i++) u[i] = uniform[2 * i], angle[i] = (float)(2 * 3.141592653589793) * uniform[2 * i + 1];
+}
+
+void winnow_normal(int64_t pairs, const float *restrict radius, const float *restrict cosine, const float *restrict sine, float *restrict normal) {
+    for (int64_t i = 0; i < pairs; i++) normal[2 * i] = radius[i] * cosine[i], normal[2 * i + 1] = radius[i] * sine[i];
+}
+
 /* ---- the minibatch ---- */
 
 /* out[i] = shift + scale x rows[index[i]], the rows fetched ahead: they lie anywhere in a table larger than the caches. */

@@ -131,10 +131,10 @@ class Streams:
             keys = torch.tensor([key_of(seed, purpose) for seed in self.seeds])
             if kind == "integers":
                 return native_ops.integers(keys, first, updates, count, below)
-            drawn = native_ops.uniform(keys, first, updates, even)
-        else:
-            raw = words(self.seeds, purpose, first, updates, even, self.device)
-            if kind == "integers":
-                return to_integers(raw, below)[..., :count].contiguous()
-            drawn = to_uniform(raw)
+            draw = native_ops.normal if kind == "normal" else native_ops.uniform
+            return draw(keys, first, updates, even)[..., :count].contiguous()
+        raw = words(self.seeds, purpose, first, updates, even, self.device)
+        if kind == "integers":
+            return to_integers(raw, below)[..., :count].contiguous()
+        drawn = to_uniform(raw)
         return (to_normal(drawn) if kind == "normal" else drawn)[..., :count].contiguous()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainables.tensors import streams
+from trainables.tensors import native_ops, streams
 from trainables.tensors.streams import Streams, key_of, philox, words
 
 # Random123's kat_vectors for philox4x32-10: counter, key, result.
@@ -85,6 +85,14 @@ def test_c_and_torch_draw_the_same_numbers(kind: str, monkeypatch: pytest.Monkey
     in_torch = Streams([3, 4])
     monkeypatch.setattr(in_torch, "_native", False)
     assert torch.equal(draw(kind, in_c), draw(kind, in_torch))
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 100])
+def test_normals_that_are_made_in_parts_are_the_same(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = torch.tensor([key_of(seed, "noise") for seed in (3, 4)])
+    wanted = streams.to_normal(native_ops.uniform(keys, 5, 9, 150))
+    monkeypatch.setattr(native_ops, "PAIRS", pairs)
+    assert torch.equal(native_ops.normal(keys, 5, 9, 150), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
