@@ -29,7 +29,7 @@ test-pages: .venv/installed-dev  ## the report's page in a browser, light and da
 	$(BIN)/python -m pytest tests/service/results/report -m browser
 
 pictures: .venv/installed-dev  ## docs/pictures.md: the report on the first study, photographed; adopts benchmarks/study.zip; needs Chromium
-	$(BIN)/python -m tests.service.results.report.pictures
+	$(BIN)/python -m tests.service.results.report.browser.pictures
 
 docs: .venv/installed-dev  ## check the documents: links, commands, file names; `make test` does this too
 	$(BIN)/python -m tests.documents

@@ -13,7 +13,6 @@ from torch import Tensor
 from trainables.native.build import AdamStruct, available, library
 from trainables.tensors import tape
 
-
 PAIRS = 2**14  # of normals that are made at once
 
 
@@ -49,8 +48,8 @@ def uniform(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
 def normal(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
     """float32 [updates, K, count] standard normals, `count` even; the same numbers as trainables.tensors.streams.to_normal.
 
-    Logarithms, roots and sines, whose last bits are torch's own, are taken of so few numbers at once that they stay in the cache. Memory for
-    more would come from the system, page by page."""
+    Logarithms, roots and sines, whose last bits are torch's own, are taken of so few numbers at once that they stay in the cache. Memory
+    for more would come from the system, page by page."""
     c, members = library(), len(keys)
     drawn = torch.empty(updates, members, count)
     at_once = max(1, PAIRS // max(1, members * count // 2))

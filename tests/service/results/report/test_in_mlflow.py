@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.tracking.runs import Tracking
-from tests.service.results.report.browser import browser
+from tests.service.results.report.browser.chromium import browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")]
 SHOWN = (

@@ -19,7 +19,7 @@ import pytest
 from service.__main__ import main
 from service.results.watch import Server
 from service.tracking.runs import Tracking
-from tests.service.results.report.browser import browser
+from tests.service.results.report.browser.chromium import browser
 from tests.service.results.report.conftest import scores, trial
 from tests.service.results.report.study import ship, spool
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.results.report.browser import Browser, browser
+from tests.service.results.report.browser.chromium import Browser, browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")]
 WIDTHS = {"desk": 1280, "phone": 390}

@@ -7,7 +7,7 @@ import re
 from PIL import Image
 
 from service.results.report.page import ABOUT
-from tests.service.results.report.pictures import FOLDER, SCHEMES, WIDTHS, name
+from tests.service.results.report.browser.pictures import FOLDER, SCHEMES, WIDTHS, name
 
 MOST = 2_000_000  # bytes of all pictures
 

@@ -1,6 +1,6 @@
 """Pictures of a report's page, section by section, at a desk's and a phone's width, light and dark: docs/pictures/ and docs/pictures.md.
 
-python -m tests.service.results.report.pictures [--storage FOLDER]
+python -m tests.service.results.report.browser.pictures [--storage FOLDER]
 
 Shows the first study: from `--storage`, else adopted from benchmarks/study.zip and shipped to an MLflow of its own. Needs Chromium.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 from PIL import Image
 
 from service.__main__ import main as winnow
-from tests.service.results.report.browser import Browser, browser
+from tests.service.results.report.browser.chromium import Browser, browser
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[5]
 STUDY = ROOT / "benchmarks" / "study.zip"
 FOLDER = ROOT / "docs" / "pictures"
 SWEEPS = ("study", "study_grasp")
