@@ -179,7 +179,7 @@ class Session:
             self._last_words()
         finally:
             if kind is not None and self._shipping.begun:  # importing MLflow now would take longer than there is
-                self._shipping.finish(HURRY)
+                self._shipping.finish(HURRY, unfinished=kind is KeyboardInterrupt and self._manifest.lease.ended)
             self._inside.close()
 
     @property

@@ -35,6 +35,7 @@ class Lease:
     def __init__(self, storage: Path, name: str, *, bound: float = BOUND) -> None:
         self._folder, self._beats = paths.leases(storage, name), 0
         self.gone = ""  # how the storage is gone, once that is known
+        self.ended = False  # whether `release` has ended the epoch, and no other driver
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = flock(paths.lock(storage, name))
         if self._lock is None:
@@ -76,6 +77,7 @@ class Lease:
         try:
             self.check_there()  # else it would end the epoch of a driver that has begun the storage anew
             _create(self._folder, self.epoch + 1, {"state": "released", "owner": self.owner})
+            self.ended = True
         except (OSError, GoneError):
             pass  # taken over meanwhile, or the storage cannot be written: others see the heartbeat end
         finally:

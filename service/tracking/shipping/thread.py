@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from service.terminal.signals import blocked
@@ -20,7 +21,7 @@ class ShipperThread:
         self._shipper, self._stop = shipper, threading.Event()
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._asked, self._refusal = threading.Event(), ""
-        self.trouble = ""
+        self.trouble, self._unfinished = "", False
 
     def check(self, patience: float) -> None:
         """Raise UserError if MLflow would never take anything from here; without an answer in so many seconds it may yet."""
@@ -43,9 +44,10 @@ class ShipperThread:
     def begun(self) -> bool:
         return self._thread.ident is not None
 
-    def finish(self, patience: float, *, while_it_gets_on: bool = False) -> bool:
+    def finish(self, patience: float, *, while_it_gets_on: bool = False, unfinished: bool = False) -> bool:
         """Ship the rest; False, with the reason in `trouble`, if that takes longer than `patience` seconds. `while_it_gets_on` restarts
-        that time as long as there is progress."""
+        that time as long as there is progress. `unfinished`: first of all say on the sweep's run that nobody trains it now."""
+        self._unfinished = unfinished
         self._stop.set()
         self.start()
         self._thread.join(patience)
@@ -67,6 +69,9 @@ class ShipperThread:
         wait = PERIOD
         while not self._stop.wait(wait):
             wait = PERIOD if self._pass() else min(LONGEST_WAIT, 2 * wait)
+        if self._unfinished:
+            with contextlib.suppress(Exception):  # there is hardly time for that, and none to say what is wrong
+                self._shipper.close()
         self._pass()
 
     def _pass(self) -> bool:

@@ -96,6 +96,9 @@ def test_a_silent_driver_of_another_host_is_taken_over_and_can_write_nothing_mor
     taken.check()
     stale.close()  # and its release takes nothing from the new one
     taken.check()
+    assert not stale.lease.ended
+    taken.release()
+    assert taken.ended
 
 
 def test_clocks_do_not_matter(tmp_path: Path, another_host, beating, monkeypatch: pytest.MonkeyPatch) -> None:

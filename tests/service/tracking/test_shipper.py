@@ -303,6 +303,22 @@ def test_the_end_waits_as_long_as_mlflow_gets_on_and_no_longer() -> None:
         shipper._over.set()
 
 
+def test_an_interrupted_sweep_does_not_seem_to_run(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    """And does again once a driver goes on with it."""
+    ledger, sweep = ledger_of(trial, "leased"), f"interrupted {trial.seed}"
+    write(tmp_path, trial, last=20)
+    for state in ("planned", "leased"):
+        shipper = Shipper(tmp_path, sweep, ledger, tracking)
+        shipper.ship()
+        thread, closed = ShipperThread(shipper), state == "planned"
+        (run,) = tracking.parents(sweep)
+        assert run.info.status == ("RUNNING" if closed else "KILLED")
+        ledger.apply(Event(key=trial.key, state=state))
+        assert thread.finish(60.0, unfinished=closed), thread.trouble
+        (run,) = tracking.parents(sweep)
+        assert run.info.status == ("KILLED" if closed else "RUNNING")
+
+
 def test_a_driver_that_has_lost_its_lease_tells_mlflow_nothing(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
     def superseded() -> None:
         raise SupersededError("another driver has taken over")
