@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from trainables.errors import UserError
 DATABASE_TRIES = 3  # MLflow's ten take 100 seconds
 RUNS, POINTS = 100, 25_000  # in one answer about many runs, at most: the server's limits
 HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # what MLflow's own page asks
+PAGE, SMALLEST_PAGE = 1000, 40  # runs in one answer to a search
+LATE = r"timed? ?out|timeout"
 PASSING = r"connect|timed? ?out|timeout|locked|busy|max retries|service unavailable|error code (5\d\d|429)|5\d\d error|remote end"
 
 
@@ -106,6 +108,22 @@ def history(client: Any, run_ids: Sequence[str], name: str) -> list[tuple[str, t
     else:
         return None
     return [(each["run_id"], (name, float(each["value"]), int(each["timestamp"]), int(each["step"]))) for each in told]
+
+
+def pages(ask: Callable[..., Any]) -> Iterator[Any]:
+    """All that a search finds. A server that does not answer in time is asked for fewer at once: a busy one needs half a minute for a
+    thousand runs."""
+    size, token = PAGE, None
+    while token != "":
+        try:
+            page = ask(max_results=size, page_token=token)
+        except TrackingError as error:
+            if size <= SMALLEST_PAGE or not re.search(LATE, str(error), re.IGNORECASE):
+                raise
+            size = max(SMALLEST_PAGE, size // 5)
+            continue
+        yield from page
+        token = page.token or ""
 
 
 def artifact_store(location: str, tracking: str) -> Any:

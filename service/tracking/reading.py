@@ -10,13 +10,14 @@ import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from service.ledger.ledger import LIMIT
 from service.storage.identity import existing_identity
-from service.tracking.connection import mlflow_errors
+from service.tracking.connection import mlflow_errors, pages
 from service.tracking.experiment import VIEW, Experiment
 from service.tracking.sql import many
 
@@ -213,20 +214,16 @@ class Reading(Experiment):
 
     def _search(self, tags: Mapping[str, str], view: str = "ACTIVE_ONLY") -> list[Any]:
         """The runs with these tags, the newest first; `view`, a name of MLflow's ViewType, for those that are deleted."""
-        client, runs, token = self._reading(), [], None
+        client = self._reading()
         if client and (engine := client.engine()):
             with mlflow_errors():
                 return list(many.runs(engine, self._experiment, {name: [value] for name, value in tags.items()}, STAGES[view], ()))
-        if client:
-            from mlflow.entities import ViewType
+        if not client:
+            return []
+        from mlflow.entities import ViewType
 
-            chosen = ViewType.from_string(view.lower())
-        while client and token != "":
-            text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-            page = client.search_runs([self._experiment], text, chosen, max_results=1000, page_token=token)
-            runs += page
-            token = page.token or ""
-        return runs
+        text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        return list(pages(partial(client.search_runs, [self._experiment], text, ViewType.from_string(view.lower()))))
 
 
 def filter_of(sweep: str) -> str:

@@ -21,7 +21,7 @@ from service.storage.identity import identity_of
 from service.tracking.connection import DeletedError, artifact_store, mlflow_errors
 from service.tracking.experiment import VIEW
 from service.tracking.reading import PARENT, STORAGE, VIEWS, Reading, filter_of, is_deleted, view_of
-from service.tracking.sql import many
+from service.tracking.sql import database, many
 from service.tracking.trial_params import filters_of, params_of
 from trainables.trial import Trial
 
@@ -167,6 +167,11 @@ class Tracking(Reading):
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         self._connected().log_inputs(run_id, datasets=[DatasetInput(Dataset(**about), [InputTag(*many.CONTEXT)])])
+
+    def analyze(self) -> None:
+        """Keep an sqlite database fast; others do so themselves."""
+        if file := database.sqlite_file(self.uri):
+            database.analyze(file)
 
     def create_ended(self, wanted: Mapping[str, Ended]) -> dict[str, str]:
         """Make the runs of trials that have ended and have none yet, all at once, where MLflow's database is at hand; returns their ids by

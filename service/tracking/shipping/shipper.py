@@ -69,6 +69,7 @@ class Shipper:
         self._described = self._compared = False
         self.points = 0  # shipped so far
         self.stored = 0  # cursors written, which shows progress
+        self._analyzed = -1  # of `stored`, when MLflow's database was analyzed last
         self._planned = 0  # number of trials in the plan on the sweep's run
         self._curves = CurveTable(storage, tracking)
         self.deleted: dict[str, str] = {}  # what somebody has deleted in MLflow and is left alone, by trial key; "" for the sweep's run
@@ -109,6 +110,9 @@ class Shipper:
         if "" not in self.deleted:
             self._ship_plan()
             self._ship_tables()
+        if self.stored > 2 * self._analyzed:
+            self.tracking.analyze()
+            self._analyzed = self.stored
         return shipped
 
     def ask(self) -> None:

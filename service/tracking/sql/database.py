@@ -21,6 +21,7 @@ from trainables.errors import UserError
 QUIET = 5.0  # seconds without a change after which nobody is making the tables any more
 HALF_MADE = r"table \S+ already exists|duplicate column name"  # what MLflow's migrations stumble over
 LOCK_TIMEOUT = 20.0  # seconds
+SEEN = 400  # rows of each index that `analyze` reads, which takes 20 ms
 
 
 def address(file: Path) -> str:
@@ -54,6 +55,14 @@ def vacuum(file: Path) -> None:
     """Give the room of what was deleted back to the disk, unless another process is using the database, or the disk is full."""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file, timeout=1.0, isolation_level=None)) as opened:
         opened.execute("VACUUM")
+
+
+def analyze(file: Path) -> None:
+    """Let SQLite see how large the tables have become: without that, ten thousand runs sorted by a metric, as MLflow's page does, take it 8
+    seconds instead of 0.1."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file, timeout=1.0, isolation_level=None)) as opened:
+        opened.execute(f"PRAGMA analysis_limit = {SEEN}")
+        opened.execute("ANALYZE")
 
 
 def open_client(uri: str, client: Any) -> Any:
