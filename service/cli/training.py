@@ -26,10 +26,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--device", where, choices=DEVICES)
     pin = "on GPUs and cores at once: trials that are compared with one another train on one kind of device"
     add("--pin", pin, action=argparse.BooleanOptionalAction)
-    size = "trials trained as one model, at most (default: CPU 1 to 4, by how many there are; GPU as many as its memory holds)"
+    size = "trials trained as one model, at most (default: CPU 1 to 4, by how many there are; GPU as many as fit and add to its speed)"
     add("--stack-size", size, type=shared.positive, metavar="N")
     add("--max-concurrent", "stacks at a time, at most (default: as many as fit)", type=shared.positive, metavar="N")
-    add("--gpu-fraction", f"share of a GPU per stack (default {UNTYPED.gpu_fraction})", type=_fraction, metavar="F")
+    share = "share of a GPU per stack (default: as many stacks on each as get more done together, by what was measured)"
+    add("--gpu-fraction", share, type=_fraction, metavar="F")
     add("--execution", f"how masked layers are computed (default {UNTYPED.execution})", choices=executions())
     add("--tf32", "a GPU may round the factors of matrix products to 10 bits", action=argparse.BooleanOptionalAction)
     every = f"updates between two checkpoints (default {UNTYPED.checkpoint_every})"

@@ -15,7 +15,6 @@ import ray
 from ray.tune.execution import tune_controller
 from ray.tune.utils.object_cache import _ObjectCache
 
-from service.planning.devices import stacks_per_gpu
 from service.planning.options import PRIORITIES, TrainingOptions
 from service.planning.submitter import submitter
 from service.scheduling.shares import CORE, Claim, Patience, Share, Shares, spread
@@ -57,13 +56,20 @@ class Conductor(Protocol):
 
 
 class Sharing:
-    """One run among others. `devices`: how many there are now, by kind."""
+    """One run among others. `devices`: how many there are now, by kind. `stacks`: of this run, on a GPU of a kind."""
 
     def __init__(
-        self, id: str, sweep: str, options: TrainingOptions, conductor: Conductor, devices: Callable[[], Mapping[str, float]]
+        self,
+        id: str,
+        sweep: str,
+        options: TrainingOptions,
+        conductor: Conductor,
+        devices: Callable[[], Mapping[str, float]],
+        stacks: Callable[[str], int] = lambda kind: 1,
     ) -> None:
         who = submitter(sweep).get("user", "")
         self._id, self._name, self._options, self._conductor, self._devices = id, f"{sweep} ({who})", options, conductor, devices
+        self._stacks = stacks
         self._patience = Patience()
         self._share: Share | None = None
         self._actor: Any = None
@@ -129,7 +135,7 @@ class Sharing:
 
     def _report(self, now: float, uses: Counter[str], holds: Counter[str], here: Sequence[str]) -> None:
         options = self._options
-        units = {kind: 1.0 if kind == CORE else 1 / stacks_per_gpu(options.gpu_fraction) for kind in here}
+        units = {kind: 1.0 if kind == CORE else 1 / self._stacks(kind) for kind in here}
         room = max(0, (options.max_concurrent or math.inf) - uses.total())
         wants = {kind: uses[kind] + int(min(room, self._conductor.wanted(kind))) for kind in here}
         claim = Claim(

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from service.cluster.ended_trials import Forgetful, Silent
 from service.cluster.places import Sharing
 from service.cluster.tune_stacks import Conductor, News, Source, let_commit
 from service.planning import devices
+from service.planning.gpu_stacks import UNKNOWN, GpuStacks, groups
 from service.planning.options import TrainingOptions
 from service.planning.plan import STACK_SIZE
 from service.planning.update_cost import Kind
@@ -41,6 +42,7 @@ from trainables.tune_trainable import StackTrainable, yields
 
 MODEL = "accelerator_type:"  # before a GPU's model, in the names of Ray's resources
 AHEAD = 1  # stacks that wait in Ray for a free worker, so that a warm one gets its next stack at once
+LITTLE = 0.01  # of a GPU, for a question
 ANSWER = 60.0  # seconds to wait for a node's answer
 WATCH = 0.5  # seconds between two looks whether an embedded Ray is alive
 RECOUNT = 5.0  # seconds between two looks at how large the cluster is
@@ -53,37 +55,40 @@ class Cluster:
 
     def __init__(self, options: TrainingOptions) -> None:
         """`options.device` is what to train on: `cpu`, `cuda` or `all`."""
-        self.options, self.device, self._gpu = options, options.device, options.gpu_fraction
-        self._counted, self._slots, self._by_kind = 0.0, 1, dict[str, int]()
+        self.options, self.device, self.gpu_stacks = options, options.device, GpuStacks(options)
         self._looked, self._devices = -RECOUNT, dict[str, float]()
         self._dead = False
 
     def kinds(self) -> dict[str, Kind]:
         """The kinds of places of a run on every device: cores, and GPUs by the model that Ray knows them by."""
-        gpus = (Kind(name=name, device="cuda", most=STACK_SIZE["cuda"], share=self._gpu) for name in gpus_by_model())
-        return {kind.name: kind for kind in (Kind(name="cpu", device="cpu", most=STACK_SIZE["cpu"]), *gpus)}
-
-    def only_kind(self) -> str:
-        """The kind of place of a run on one device; empty where its GPUs are of several models."""
-        kinds = [CORE] if self.device == "cpu" else [*gpus_by_model()]
-        return kinds[0] if len(kinds) == 1 else ""
+        gpus = (Kind(name=name, device="cuda", most=STACK_SIZE["cuda"], share=self.gpu_stacks.share(name)) for name in gpus_by_model())
+        return {kind.name: kind for kind in (Kind(name=CORE, device="cpu", most=STACK_SIZE["cpu"]), *gpus)}
 
     def slots_by_kind(self) -> Mapping[str, int]:
         """How many stacks fit on the places of each kind now; one on a GPU needs a core, too."""
-        if time.monotonic() - self._counted > RECOUNT or not self._counted:
-            gpus = {name: int(count) * devices.stacks_per_gpu(self._gpu) for name, count in gpus_by_model().items()}
-            cores = int(ray.cluster_resources().get("CPU", 0)) - sum(gpus.values())
-            self._by_kind, self._counted = {"cpu": max(0, cores), **gpus}, time.monotonic()
-        return self._by_kind
+        devices = self.devices()
+        gpus = {name: int(count) * self.gpu_stacks.stacks(name) for name, count in devices.items() if name != CORE}
+        return {CORE: max(0, int(devices[CORE]) - sum(gpus.values())), **gpus}
 
-    def fit_by_kind(self, kinds: Iterable[str]) -> Callable[[str, Trial], int]:
-        """How many trials like one go into a stack's share of a GPU, by kind; asked of a GPU of each. Where others have all of them now,
-        as many as without a question.
+    def divide_by(self, gpu_stacks: GpuStacks, trials: Sequence[Trial]) -> None:
+        """From here on stacks have the shares of GPUs that `gpu_stacks` says. On GPUs alone `trials` decide them now; a pool of several
+        kinds does so itself."""
+        self.gpu_stacks = gpu_stacks
+        if self.device == "cpu":
+            return
+        gpu_stacks.memory = self._memory()
+        if self.device == "cuda":
+            for kind in self.kinds().values():
+                gpu_stacks.divide(kind, groups(trials, {}), self.devices())
+
+    def _memory(self) -> Callable[[str, Trial, int], int]:
+        """How many trials like one fit into a stack where so many share a GPU of a kind; asked of a GPU of each. Where others have all of
+        them for now, as many as without a question.
 
         Raises UserError for GPUs that torch cannot use."""
         from trainables.training.memory import free_bytes, members_that_fit  # imports torch
 
-        asked = {ray.remote(num_gpus=self._gpu, resources=of_model(kind))(free_bytes).remote(): kind for kind in kinds if kind != "cpu"}
+        asked = {ray.remote(num_gpus=LITTLE, resources=of_model(kind))(free_bytes).remote(): kind for kind in gpus_by_model()}
         answered, busy = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER) if asked else ([], [])
         for answer in busy:
             ray.cancel(answer)
@@ -91,7 +96,7 @@ class Cluster:
             free = {asked[answer]: ray.get(answer) for answer in answered}
         except ray.exceptions.RayTaskError as error:
             raise UserError(f"torch cannot use a GPU of the cluster ({one_line(error.cause)}); {devices.INSTEAD}") from None
-        return lambda kind, trial: members_that_fit(trial, int(free[kind] * self._gpu)) if kind in free else STACK_SIZE["cuda"]
+        return lambda kind, trial, stacks: members_that_fit(trial, free[kind] // stacks) if kind in free else UNKNOWN
 
     def devices(self) -> Mapping[str, float]:
         """How many cores, and GPUs of each model, there are now."""
@@ -102,21 +107,30 @@ class Cluster:
     @property
     def slots(self) -> int:
         """How many stacks fit on the cluster as it is now; nodes come and go."""
-        if time.monotonic() - self._counted > RECOUNT or not self._counted:
-            total = ray.cluster_resources()
-            on_gpus = int(total.get("GPU", 0)) * devices.stacks_per_gpu(self._gpu)
-            self._slots = max(1, on_gpus if self.device == "cuda" else int(total.get("CPU", 1)))
-            self._counted = time.monotonic()
-        return self._slots
+        devices = self.devices()
+        on_gpus = sum(int(count) * self._stacks() for name, count in devices.items() if name != CORE)
+        return max(1, on_gpus if self.device == "cuda" else int(devices[CORE]))
 
     def fit(self) -> Callable[[Trial], int] | None:
-        """How many trials like one go into a stack's share of a GPU, asked of a GPU that is free now; None on CPUs."""
+        """How many trials like one a stack is best made of, on any of the GPUs; None on CPUs."""
         if self.device != "cuda":
             return None
-        from trainables.training.memory import free_bytes, members_that_fit  # imports torch
+        kinds = [kind for kind in self.kinds().values() if kind.name != CORE]
+        return lambda trial: min(self.gpu_stacks.members(kind, trial) for kind in kinds)
 
-        free = ray.get(ray.remote(num_gpus=self._gpu)(free_bytes).remote())
-        return lambda trial: members_that_fit(trial, int(free * self._gpu))
+    def place(self) -> dict[str, Any]:
+        """What the journal says of a stack's place in a run on one device: its kind where there is one alone, and its share of a GPU."""
+        if self.device == "cpu":
+            return {"on": CORE}
+        models = [*gpus_by_model()]
+        return {"share": self._share(), **({"on": models[0]} if len(models) == 1 else {})}
+
+    def _stacks(self) -> int:
+        """On a GPU of any kind, in a run that takes them as one."""
+        return min((self.gpu_stacks.stacks(name) for name in gpus_by_model()), default=1)
+
+    def _share(self) -> float:
+        return max((self.gpu_stacks.share(name) for name in gpus_by_model()), default=1.0)
 
     @contextlib.contextmanager
     def watched(self, leave: Callable[[str, int], None]) -> Iterator[None]:
@@ -158,7 +172,7 @@ class Cluster:
             self.slots_by_kind if mixed else None,
         )
         if address.given():
-            source.sharing = Sharing(run, name, self.options, conductor, self.devices)
+            source.sharing = Sharing(run, name, self.options, conductor, self.devices, self.gpu_stacks.stacks)
             source.here = self._kinds_here
         scheduler = Forgetful()
         trainable = tune.with_parameters(
@@ -166,7 +180,7 @@ class Cluster:
         )
         tuner = tune.Tuner(
             tune.with_resources(
-                trainable, self._request if mixed else {"cpu": 1, "gpu": self._gpu} if self.device == "cuda" else {"cpu": 1}
+                trainable, self._request if mixed else {"cpu": 1, "gpu": self._share()} if self.device == "cuda" else {"cpu": 1}
             ),
             tune_config=tune.TuneConfig(
                 num_samples=-1,
@@ -208,7 +222,7 @@ class Cluster:
     def _request(self, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What a stack needs of Ray, by the kind of its place."""
         kind = config["kind"]
-        gpu = {} if kind == "cpu" else {"GPU": self._gpu, **of_model(kind)}
+        gpu = {} if kind == CORE else {"GPU": self.gpu_stacks.share(kind), **of_model(kind)}
         return tune.PlacementGroupFactory([{"CPU": 1.0, **gpu}])
 
 

@@ -111,14 +111,15 @@ class Driver:
         """Whether there is anything to train."""
         return bool(self._todo or (self._adaptive and self._adaptive.left))
 
-    def begin(self, device: str, max_concurrent: int, fit: Callable[[Trial], int] | None = None, kind: str = "") -> None:
+    def begin(
+        self, device: str, max_concurrent: int, fit: Callable[[Trial], int] | None = None, place: Mapping[str, Any] | None = None
+    ) -> None:
         """The cluster is known: make stacks of all that the plan has to do, of which `max_concurrent` train at a time.
 
-        `fit` returns how many trials like the given one fit into a stack's share of the device's memory. `kind`: of all places, where they
-        are of one."""
+        `fit` returns how many trials like the given one a stack is best made of. `place`: what the journal says of each stack's."""
         # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
         size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
-        self.device, self._queue = device, (queue := Queue(device, self._options, size, fit, kind))
+        self.device, self._queue = device, (queue := Queue(device, self._options, size, fit, place))
         self._at_once = size
         self._silence.forget()
         self._shared.forget()
@@ -195,7 +196,7 @@ class Driver:
 
     def started(self, stack: Stack) -> None:
         now = time.monotonic()
-        self._limits.started(stack, self._queue.device_of(stack))
+        self._limits.started(stack, self._queue.place_of(stack).get("share", 0.0))
         self._silence.started(stack, now)
         self._queue.started(stack, self._from.get(stack.lead.key, 0), now)
         for trial in stack.trials:

@@ -25,28 +25,31 @@ class Limits:
     def __init__(self, options: TrainingOptions) -> None:
         self._options, self._begun = options, time.monotonic()
         self._deadline = clock.deadline(options.until).timestamp() if options.until else None
-        self._seconds = dict.fromkeys(("cpu", "cuda"), 0.0)  # of stacks that have ended, by device
-        self._running: dict[str, tuple[str, float]] = {}  # by the first trial's key: on what device, since when
+        self._cores = self._gpus = 0.0  # seconds of stacks that have ended
+        self._running: dict[str, tuple[float, float]] = {}  # by the first trial's key: its share of a GPU, since when
 
-    def started(self, stack: Stack, device: str) -> None:
-        self._running[stack.lead.key] = device, time.monotonic()
+    def started(self, stack: Stack, share: float) -> None:
+        """`share`: of a GPU, 0 on a core alone."""
+        self._running[stack.lead.key] = share, time.monotonic()
 
     def ended(self, stack: Stack, seconds: float | None) -> None:
         """`seconds`: for how long the stack says that it has trained in this run; None where it did not come to say so."""
         if known := self._running.pop(stack.lead.key, None):
-            device, begun = known
-            self._seconds[device] += time.monotonic() - begun if seconds is None else seconds
+            share, begun = known
+            took = time.monotonic() - begun if seconds is None else seconds
+            self._cores, self._gpus = self._cores + took, self._gpus + share * took
 
     def reached(self) -> str:
         """The limit that this run has reached, as it is typed; empty where there is none."""
         now = time.monotonic()
-        used = dict(self._seconds)
-        for device, since in self._running.values():
-            used[device] += now - since
-        shares = {"max_hours": (now - self._begun) / PER_HOUR, "max_core_hours": sum(used.values()) / PER_HOUR}
-        shares["max_gpu_hours"] = used["cuda"] * self._options.gpu_fraction / PER_HOUR
+        running = [(share, now - since) for share, since in self._running.values()]
+        used = {
+            "max_hours": now - self._begun,
+            "max_core_hours": self._cores + sum(seconds for _, seconds in running),
+            "max_gpu_hours": self._gpus + sum(share * seconds for share, seconds in running),
+        }
         for name in HOURS:
-            if (limit := getattr(self._options, name)) is not None and shares[name] >= limit:
+            if (limit := getattr(self._options, name)) is not None and used[name] / PER_HOUR >= limit:
                 return f"{flag(name)}={limit:g}"
         if self._deadline is not None and time.time() >= self._deadline:  # the time of day that people see, whatever moves it
             return f"--until={self._options.until}"

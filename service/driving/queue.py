@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.planning.options import TrainingOptions
 from service.planning.packing import pack
@@ -35,8 +35,8 @@ class Waiting(Protocol):
         """The stack for a free place of a kind."""
         ...
 
-    def place_of(self, stack: Stack) -> dict[str, str]:
-        """What the journal says of a stack's place: its kind, where that is known."""
+    def place_of(self, stack: Stack) -> dict[str, Any]:
+        """What the journal says of a stack's place: its kind (`on`) where that is known, and its `share` of a GPU."""
         ...
 
     def device_of(self, stack: Stack) -> str: ...
@@ -48,9 +48,16 @@ class Waiting(Protocol):
 class Queue:
     """First come, first served."""
 
-    def __init__(self, device: str, options: TrainingOptions, size: int, fit: Callable[[Trial], int] | None = None, kind: str = "") -> None:
-        """Stacks of `size`, or of as many trials as `fit` says there is memory for. `kind`: of the places, for a later run on several."""
-        self._device, self._options, self.size, self._fit, self._kind = device, options, size, fit, kind
+    def __init__(
+        self,
+        device: str,
+        options: TrainingOptions,
+        size: int,
+        fit: Callable[[Trial], int] | None = None,
+        place: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Stacks of `size`, or of as many trials as `fit` says are best. `place`: what the journal says of each stack's."""
+        self._device, self._options, self.size, self._fit, self._place = device, options, size, fit, dict(place or {})
         self.stacks: deque[Stack] = deque()
 
     def __len__(self) -> int:
@@ -77,8 +84,8 @@ class Queue:
     def take(self, kind: str, now: float) -> Stack | None:
         return self.stacks.popleft() if self.stacks else None
 
-    def place_of(self, stack: Stack) -> dict[str, str]:
-        return {"on": self._kind} if self._kind else {}
+    def place_of(self, stack: Stack) -> dict[str, Any]:
+        return self._place
 
     def device_of(self, stack: Stack) -> str:
         return self._device

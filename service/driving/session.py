@@ -31,6 +31,7 @@ from service.ledger.manifest import Manifest
 from service.planning import devices, estimate
 from service.planning.data_here import DataHere, other_code, refuse
 from service.planning.description import describe
+from service.planning.gpu_stacks import GpuStacks
 from service.planning.plan import Plan, as_trained, plan_again
 from service.planning.provenance import open_tables, origins, revision
 from service.planning.submitter import submitter
@@ -212,11 +213,12 @@ class Session:
             try:
                 with cluster.watched(self.leaving.now):
                     self._shipping.check(ASKING)
+                    cluster.divide_by(GpuStacks(options, self._plan.reports), self._plan.todo)
                     if cluster.device == "all":
-                        kinds = cluster.kinds()
-                        self.driver.begin_on_all(Pool(kinds, cluster.slots_by_kind, options, self._plan.rates, cluster.fit_by_kind(kinds)))
+                        pool = Pool(cluster.kinds(), cluster.slots_by_kind, options, self._plan.rates, cluster.gpu_stacks, cluster.devices)
+                        self.driver.begin_on_all(pool)
                     else:
-                        self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit(), cluster.only_kind())
+                        self.driver.begin(cluster.device, options.max_concurrent or cluster.slots, cluster.fit(), cluster.place())
                     cluster.train(self._plan.name, self.driver, self._storage, listen, work)
             except BaseException:
                 self._last_words()

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.planning import devices
+from service.planning.gpu_stacks import UNKNOWN, GpuStacks, groups
 from service.planning.plan import STACK_SIZE, Plan
 from service.planning.update_cost import Kind, costs, families, prior
 from service.scheduling.costs import Job
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.simulator import bound, simulate
+from service.scheduling.sizes import MOST_STACKS
 from service.terminal.words import duration
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial, shape_of, stack_mates
@@ -80,12 +82,17 @@ def forecast(plan: Plan, places: Mapping[str, int] | None, prices: Mapping[str, 
         return None
     if not plan.todo:
         return None
-    options, share = plan.settings.options, plan.settings.options.gpu_fraction
+    options = plan.settings.options
+    stacks = GpuStacks(options)
+    here = {"all": devices.gpus_here(), "cuda": max(1, round(plan.max_concurrent * (options.gpu_fraction or 1)))}
+    gpus = places.get("gpu", 0) if places else here.get(plan.device, 0)
+    cores = places.get("cpu", 0) + MOST_STACKS * gpus if places else plan.max_concurrent
+    stacks.divide(Kind(name="gpu", device="cuda", most=UNKNOWN), groups(plan.todo, progress), {"cpu": cores, "gpu": gpus}, untried=True)
+    share = stacks.share("gpu")
     if places is None:
-        gpus = {"all": devices.gpus_here(), "cuda": max(1, round(plan.max_concurrent * share))}.get(plan.device, 0)
-        cores = {"all": max(0, plan.max_concurrent - gpus * devices.stacks_per_gpu(share)), "cpu": plan.max_concurrent}.get(plan.device, 0)
+        cores = {"all": max(0, plan.max_concurrent - gpus * stacks.stacks("gpu")), "cpu": plan.max_concurrent}.get(plan.device, 0)
         places = {kind: count for kind, count in (("cpu", cores), ("gpu", gpus)) if count}
-    slots = {kind: count * devices.stacks_per_gpu(share) if kind == "gpu" else count for kind, count in places.items()}
+    slots = {kind: count * stacks.stacks("gpu") if kind == "gpu" else count for kind, count in places.items()}
     kinds = {
         kind: Kind(
             name=kind, device=DEVICES[kind], most=options.stack_size or STACK_SIZE[DEVICES[kind]], share=share if kind == "gpu" else 1

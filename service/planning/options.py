@@ -28,7 +28,7 @@ class TrainingOptions:
     execution: str = "auto"
     stack_size: int | None = None  # trials trained as one model, at most
     max_concurrent: int | None = None  # stacks at a time, at most
-    gpu_fraction: float = 0.5  # share of a GPU per stack: one evaluates while the other trains; bookkeeping, not isolation
+    gpu_fraction: float | None = None  # share of a GPU per stack, None: as its throughput says; bookkeeping, not isolation
     checkpoint_every: int = 5_000  # updates
     tf32: bool = False
     pin: bool = False  # with every device: trials that are compared train on one kind
@@ -64,7 +64,7 @@ class TrainingOptions:
                 raise UserError(f"{flag(name)} {hours:g} is no number of hours above 0")
         if self.until is not None:
             clock.check(self.until)
-        if not 0 < self.gpu_fraction <= 1:
+        if self.gpu_fraction is not None and not 0 < self.gpu_fraction <= 1:
             raise UserError(f"{flag('gpu_fraction')} {self.gpu_fraction} is outside (0, 1]")
 
     def words(self) -> list[str]:

@@ -16,6 +16,7 @@ from service.ledger.ledger import TERMINAL, Ledger
 from service.ledger.manifest import Followed
 from service.planning import devices, estimate
 from service.planning.data_here import DataHere, other_data
+from service.planning.gpu_stacks import UNKNOWN, Report, reports
 from service.planning.packing import pack
 from service.planning.run_settings import RunSettings
 from service.planning.update_cost import price, prior
@@ -28,7 +29,7 @@ from trainables.datasets import local
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
-STACK_SIZE = {"cpu": 4, "cuda": 32}  # why: docs/decisions/012-stacks-on-a-cpu.md
+STACK_SIZE = {"cpu": 4, "cuda": UNKNOWN}  # why: docs/decisions/012-stacks-on-a-cpu.md
 ROUNDS = 2  # stacks per CPU at least, so that no CPU is left idle for long at the end
 
 
@@ -37,7 +38,8 @@ class Plan:
     """A sweep against what its storage holds: `state` and, where another sweep did the trial, `elsewhere`, by trial key.
 
     Of an adaptive sweep the trials are those suggested so far, with `left` suggestions to come. `others` is all that other
-    sweeps have done. `other_data`: phrases about trials that have seen other data than what is here; `not_opened`: datasets for which that
+    sweeps have done. `reports`: what stacks on GPUs took. `other_data`: phrases about trials that have seen other data than what is here;
+    `not_opened`: datasets for which that
     is not known yet. `device`, `stack_size` and `max_concurrent` are those of this machine where `settings.options` leave them open.
     `rates` are dense updates per second of a stack by algorithm on an idle machine; `seconds` is what a run takes, of which `start` are
     over before its first update, and all with `crowding` processes for each CPU. `data` and `followed` have read what a run asks again.
@@ -61,6 +63,7 @@ class Plan:
     left: int = 0
     others: Mapping[str, str] = field(default_factory=dict)
     other_data: tuple[str, ...] = ()
+    reports: tuple[Report, ...] = ()
     not_opened: tuple[str, ...] = ()
     data: DataHere | None = None
     followed: Followed | None = None
@@ -177,7 +180,7 @@ def _planned(
         max_concurrent=max_concurrent, stacks=stacks, rates=rates,
         seconds=start + training * crowding, start=start, crowding=crowding,
         left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], data)),
-        not_opened=data.not_opened(trials), data=data, followed=followed,
+        not_opened=data.not_opened(trials), reports=tuple(reports(ledgers)), data=data, followed=followed,
     )  # fmt: skip
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.scheduling.costs import Cost
+from service.scheduling.sizes import Curve
 from trainables import plugins
 from trainables.trial import BREAK_EVEN, Trial
 from trainables.trial.pruner_traits import traits_of
@@ -21,6 +22,13 @@ BY_NETWORKS = ("bc", "td3_bc", "iql")  # with one network, two, three
 OTHERWISE = {"cpu": 30.0, "cuda": 25_000.0}
 # Seconds of an H100 for an update of a stack: of any size, and for each of its members (benchmarks/speed/gpu.json, K = 8 and 128).
 GPU_UPDATE = {"td3_bc": (2.9e-4, 1.74e-5), "iql": (4.3e-4, 2.22e-5)}
+# Seconds of an H100 for an update of a stack of so many, dense, by algorithm and TF32 (benchmarks/speed/gpu.json).
+GPU_CURVE: dict[tuple[str, bool], tuple[tuple[int, float], ...]] = {
+    ("td3_bc", False): ((1, 3.385e-4), (8, 4.311e-4), (32, 7.699e-4), (64, 1.3066e-3), (128, 2.516e-3)),
+    ("td3_bc", True): ((1, 3.066e-4), (8, 3.675e-4), (32, 5.773e-4), (64, 9.576e-4), (128, 1.727e-3)),
+    ("iql", False): ((1, 4.174e-4), (8, 6.087e-4), (32, 1.0777e-3), (64, 1.7399e-3), (128, 3.2737e-3)),
+    ("iql", True): ((1, 3.759e-4), (8, 4.961e-4), (32, 7.862e-4), (64, 1.2270e-3), (128, 2.2496e-3)),
+}
 LIKE = "td3_bc"  # an algorithm that was not measured there costs a GPU as much more or less than this one as it does a CPU
 # In the execution `onchip` on a GPU likewise; computed, not measured: half of the bound that benchmarks/speed/onchip.py counts.
 ONCHIP_FIXED, ONCHIP_KEPT = 0.02, 6.7
@@ -85,6 +93,25 @@ def costs(trial: Trial, updates: int, kinds: Mapping[str, Kind], rates: Mapping[
             each /= kind.share * kind.part
         found[name] = Cost(START[kind.device] + updates * fixed, updates * each, kind.most)
     return found
+
+
+def gpu_curve(algorithm: str, kind: Kind, rate: float, *, tf32: bool = False) -> Curve:
+    """Seconds that an update of a stack takes on a whole GPU of a kind, by its members, as far as is known before any was trained there.
+    Of a slice of one, what each member adds takes longer. `rate` as in `costs`, of the algorithm."""
+    points = GPU_CURVE.get((algorithm, tf32))
+    if points is None:
+        ratio = UPDATES_PER_SECOND["cpu", LIKE] / rate
+        points = tuple((members, ratio * seconds) for members, seconds in GPU_CURVE[LIKE, tf32])
+    alone = points[0][1]
+    return Curve(tuple((members, alone + (seconds - alone) / kind.part) for members, seconds in points))
+
+
+def curve_of(trial: Trial, kind: Kind, rate: float, execution: str, *, tf32: bool = False) -> Curve:
+    """The same of trials like one, in an execution."""
+    if execution != "onchip":
+        return gpu_curve(trial.algorithm, kind, rate, tf32=tf32)
+    cost = costs(trial, 1, {kind.name: replace(kind, share=1.0)}, {trial.algorithm: rate}, execution)[kind.name]
+    return Curve(tuple((members, cost.seconds(members) - START[kind.device]) for members in (1, MULTIPROCESSORS)))
 
 
 def _like_another(rate: float) -> tuple[float, float]:

@@ -57,6 +57,15 @@ class Corrections:
                 known.append(math.log(ratio))
                 self._medians[kind, family] = median(known)
 
+    def scale(self, kind: str, ratio: float) -> None:
+        """Stacks on a kind will take so much longer from now on than they did."""
+        for (of, family), known in self._ratios.items():
+            if of == kind:
+                self._ratios[of, family] = deque((log + math.log(ratio) for log in known), maxlen=KEPT)
+        self._medians |= {key: median(known) for key, known in self._ratios.items() if key[0] == kind}
+        if (kind, "") not in self._ratios:
+            self.learn(kind, (), ratio)
+
     def factor(self, kind: str, families: Sequence[str]) -> float:
         """What to multiply an estimate by; a family that was never measured there takes what the wider one was found to take."""
         found = self._medians.get((kind, ""), 0.0)

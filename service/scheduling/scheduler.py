@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.scheduling.costs import Corrections, Cost, Job
@@ -59,9 +59,15 @@ class _Class:
 class Scheduler:
     """Decides on counts alone: who has the trials takes as many of each job as `take` says."""
 
-    def __init__(self, mixing: Collection[str] = (), corrections: Corrections | None = None) -> None:
-        """`mixing`: the kinds on which jobs that are mates share stacks."""
-        self._mixing, self.corrections = frozenset(mixing), corrections or Corrections()
+    def __init__(
+        self,
+        mixing: Collection[str] = (),
+        corrections: Corrections | None = None,
+        largest: Callable[[Job, str], float] = lambda job, kind: math.inf,
+    ) -> None:
+        """`mixing`: the kinds on which jobs that are mates share stacks. `largest`: how many trials of a job a stack on a kind may have by
+        what is known now, at most as many as its cost says."""
+        self._mixing, self.corrections, self._largest = frozenset(mixing), corrections or Corrections(), largest
         self.places: dict[str, int] = {}
         self._left: dict[Job, int] = {}
         self._classes: dict[Hashable, _Class] = {}
@@ -223,7 +229,8 @@ class Scheduler:
         fixed, each = known.fixed[kind], known.each[kind]
         one, two = (rest - fixed) / each, (rest / ROUNDS - fixed) / each
         share = known.left / (each * known.speed)  # alone in the world, the class would be done by one such stack on each place
-        return max(1, int(min(known.costs[kind].most, max(share, two if ROUNDS * two >= WORTH * one else one))))
+        most = min(known.costs[kind].most, self._largest(self._fullest(known), kind))
+        return max(1, int(min(most, max(share, two if ROUNDS * two >= WORTH * one else one))))
 
     def _stackable(self, job: Job, kind: str) -> int:
         if job.mates is None or kind not in self._mixing:

@@ -15,7 +15,7 @@ from service.spool import lines
 from service.storage import paths
 
 from ..conftest import Fresh, Record, arguments
-from ..support.harness import Jobs, Process, RayNode, descendants, driver, kill, node, raylet, title, wait_for, workers
+from ..support.harness import PATIENT, Jobs, Process, RayNode, descendants, driver, kill, node, raylet, title, wait_for, workers
 from ..support.invariants import SWEEP, Twin, attempts, check, redone, twin_of
 from ..support.nursery import Nursery
 
@@ -134,3 +134,58 @@ def test_a_new_head_with_tokens_and_a_job_that_is_stopped_and_submitted_again(
     told = [path for path in place.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
     assert told == []
     assert token not in said
+
+
+ON_EVERY_DEVICE = """
+import sys
+from service.__main__ import main
+from service.driving.session import Session
+from service.planning import update_cost
+from trainables.training import memory
+
+memory.free_bytes = lambda: 10**9
+update_cost.START.update(cpu=0.0, cuda=0.0)
+started = Session.train
+
+def work(stack, storage, *, device, **options):
+    from trainables.run import run_stack
+    yield from run_stack(stack, storage, device="cpu", **options)
+
+Session.train = lambda self, listen: started(self, listen, work)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_only_node_with_a_gpu_dies_and_another_comes(
+    environment: dict[str, str], fresh: Fresh, nursery: Nursery, started: list[Process], record: Record, tmp_path: Path
+) -> None:
+    """A GPU is a number to Ray here: what is placed on it trains on the CPU, as slowly as ever."""
+    storage, alone, off = fresh(), fresh(), {"RAY_AUTH_MODE": "disabled"}
+    words = arguments(storage, EVERY, 1, pruners="dense,snip", seeds="0-2", updates="1000", sparsities="0.95", algorithms="bc")
+    assert nursery.run(*[word.replace(str(storage), str(alone)) for word in words], faults=["no_table", "no_mlflow"]).code == 0
+    noted = environment | off | {"FAULTS": f"no_table slow=20 work={tmp_path / 'work'}"}
+    head = node(noted, tmp_path / "head.log", started, cpus=1)
+    gpu = node(noted, tmp_path / "gpu.log", started, number=1, address=head.address, cpus=2, gpus=1)
+    words = [word.replace("--device=cpu", "--device=all") for word in words]
+    command = [sys.executable, "-c", ON_EVERY_DEVICE, *words, "--gpu-fraction=1"]
+    run = Process(command, environment, tmp_path / "log", FAULTS="no_table no_mlflow", RAY_ADDRESS=head.address, **(PATIENT | off))
+    started.append(run)
+
+    def on_gpu() -> list[str]:
+        return [key for key, entry in manifest.read(storage, SWEEP).entries.items() if entry.detail.get("on") == "gpu"]
+
+    def begun(since: int) -> bool:
+        there = {key for each in attempts(tmp_path / "work")[since:] if each.last > 1.5 * EVERY for key in each.keys}
+        return bool(there & {*on_gpu()})
+
+    wait_for(lambda: begun(0), run)
+    before = len(attempts(tmp_path / "work"))
+    gpu.kill()
+    wait_for(lambda: "gpu is not here any more" in run.out, run)
+    node(noted, tmp_path / "gpu2.log", started, number=2, address=head.address, cpus=2, gpus=1)
+    wait_for(lambda: begun(before), run)
+    assert run.wait() == 0, run.out
+    assert check(storage, twin_of(alone), tracking=None) == []
+    most = redone(tmp_path / "work")
+    assert most <= EVERY
+    record("the only node with a GPU killed; another comes", redone=most)

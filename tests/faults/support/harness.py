@@ -166,7 +166,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class RayNode(Process):
-    """A raylet, with a head's servers where `address` is empty; `--block` keeps its processes below this one.
+    """A raylet, with a head's servers where `address` is empty; `--block` keeps its processes below this one. `gpus` are numbers to Ray.
 
     `host`: its own address and the prefix of a command there, where it is not this host. `patience`: in place of PATIENT's values."""
 
@@ -178,6 +178,7 @@ class RayNode(Process):
         number: int = 0,
         address: str = "",
         cpus: int = 1,
+        gpus: int = 0,
         home: Path = ROOT,
         host: tuple[str, Sequence[str]] | None = None,
         patience: Mapping[str, str] | None = None,
@@ -197,7 +198,7 @@ class RayNode(Process):
                 f"--temp-dir={self.folder}",
             ]
         command = [*prefix, str(Path(sys.executable).with_name("ray")), "start", "--block"]
-        command += [f"--node-ip-address={own}", f"--num-cpus={cpus}"]
+        command += [f"--node-ip-address={own}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
         # Given: a raylet that has to ask its agents for them gives up after 15 seconds, which a busy machine takes to start them.
         agents = ("dashboard-agent-grpc-port", "dashboard-agent-listen-port", "metrics-export-port", "runtime-env-agent-port")
         command += [f"--{name}={port}" for name, port in zip(agents, ports[2:], strict=True)]

@@ -52,23 +52,22 @@ def test_core_hours_are_the_seconds_of_stacks_those_in_training_included(clock: 
     clock.now += 10 * HOUR
     assert limits.reached() == "", "waiting costs nothing"
     for seed in (0, 1):
-        limits.started(stack(seed), "cpu")
+        limits.started(stack(seed), 0.0)
     clock.now += HOUR
     assert limits.reached() == "--max-core-hours=2"
     limits.ended(stack(0), 1800.0)  # it has trained for half of that time
     assert limits.reached() == ""
     limits.ended(stack(1), None)  # its worker has died
-    limits.started(stack(1), "cpu")
+    limits.started(stack(1), 0.0)
     clock.now += 0.5 * HOUR
     assert limits.reached() == "--max-core-hours=2"
 
 
 def test_gpu_hours_are_shares_of_gpus_and_none_on_cpus(clock: Clock) -> None:
-    limits = Limits(TrainingOptions(max_gpu_hours=1, gpu_fraction=0.25))
-    beside = Limits(TrainingOptions(max_gpu_hours=1, gpu_fraction=0.25))
+    limits, beside = Limits(TrainingOptions(max_gpu_hours=1)), Limits(TrainingOptions(max_gpu_hours=1))
     for seed in range(4):
-        limits.started(stack(seed), "cuda")
-        beside.started(stack(seed), "cpu" if seed == 3 else "cuda")
+        limits.started(stack(seed), 0.25)
+        beside.started(stack(seed), 0.0 if seed == 3 else 0.25)
     clock.now += HOUR - 1
     assert limits.reached() == ""
     clock.now += 1

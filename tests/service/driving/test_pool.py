@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from service.driving.driver import Driver
 from service.driving.pool import Pool
 from service.ledger.manifest import Manifest, read_all
 from service.planning import devices
+from service.planning.gpu_stacks import GpuStacks
 from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
-from service.planning.update_cost import Kind
+from service.planning.update_cost import Kind, gpu_curve
 from service.storage import paths
 from service.terminal.display import Display
 from tests.service.conftest import ROOT, Command
@@ -95,7 +97,7 @@ def test_what_began_on_cores_alone_stays_there_where_every_device_is_used_later(
     manifest = Manifest(tmp_path, "smoke")
     driver = Driver(make_plan("smoke", settings, storage=tmp_path), manifest, tmp_path, Display())
     driver.prepare()
-    driver.begin("cpu", 2, None, "cpu")
+    driver.begin("cpu", 2, None, {"on": "cpu"})
     stack = driver.next()
     assert stack is not None
     checkpointed(tmp_path, stack)
@@ -155,6 +157,32 @@ def test_a_kind_that_goes_away_on_the_way_is_waited_for_by_what_began_on_it_alon
     manifest.close()
 
 
+def test_what_stacks_take_on_a_gpu_divides_it_anew(tmp_path: Path, hopper: str) -> None:
+    """One stack at first; then two, by what was measured elsewhere; then one again, since two take three times as long here."""
+    options, clock = TrainingOptions(device="all"), 0.0
+    gpus = GpuStacks(options)
+    gpus.memory = lambda kind, trial, stacks: 128
+    grid = (f"datasets={hopper}", "algorithms=td3_bc", "pruners=dense", "seeds=0-1999", "updates=50000")
+    plan = make_plan("smoke", RunSettings(overrides=grid, options=options), storage=tmp_path)
+    kinds = {"cpu": KINDS["cpu"], "gpu": replace(KINDS["gpu"], share=1.0)}
+    pool = Pool(kinds, lambda: {"cpu": 2, "gpu": gpus.stacks("gpu")}, options, plan.rates, gpus, lambda: {"cpu": 8.0, "gpu": 1.0})
+    pool.add(plan.trials, {}, {}, {})
+    shares, seconds = [], gpu_curve("td3_bc", KINDS["gpu"], 130.0).seconds
+    for _ in range(10):
+        stacks: list[Stack] = []
+        while (not stacks or len(stacks) < gpus.stacks("gpu")) and (stack := pool.take("gpu", clock)) is not None:
+            stacks.append(stack)
+        shares.append([pool.place_of(stack)["share"] for stack in stacks])
+        for stack in stacks:
+            pool.started(stack, 0, clock)
+        clock += (1 if len(stacks) == 1 else 3) * max(10 + 50_000 * seconds(len(stack)) for stack in stacks)
+        for stack in stacks:
+            pool.ended(stack, True, clock)
+    assert shares[0] == [1.0]
+    assert [0.5, 0.5] in shares
+    assert shares[-1] == [1.0]
+
+
 def test_what_is_compared_can_be_pinned_to_one_kind(tmp_path: Path, hopper: str) -> None:
     driver, manifest = begin(tmp_path, hopper, {"cpu": 16, "gpu": 2}, pin=True)
     taken = {kind: driver.next(kind) for kind in ("cpu", "gpu")}
@@ -187,15 +215,16 @@ devices.gpus_here, devices.torch_uses_gpus = lambda: 1, lambda: True
 # Trials as short as these are estimated as if they were long: else the sweep would be over while Ray starts its second worker.
 update_cost.START.update(cpu=0.0, cuda=50.0)
 update_cost.UPDATES_PER_SECOND["cpu", "bc"] = 0.45
-os.sched_getaffinity = lambda pid: {0, 1, 2, 3}  # two stacks on the GPU, and two cores
+os.sched_getaffinity = lambda pid: {0, 1, 2, 3}  # a stack on the GPU, and three cores
 started = Session.train
 
 def work(stack, storage, *, device, **options):
     from trainables.run import run_stack
     time.sleep(0.3)
     (storage / "ran").mkdir(exist_ok=True)
+    share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
     for trial in stack.trials:
-        (storage / "ran" / trial.key).write_text(device)
+        (storage / "ran" / trial.key).write_text(f"{device} {share:g}")
     yield from run_stack(stack, storage, device="cpu", **options)
 
 Session.train = lambda self, listen: started(self, listen, work)
@@ -215,6 +244,8 @@ def test_a_sweep_on_every_device_through_ray(service: Command, tmp_path: Path) -
     on = {entry.trial.key: (entry.detail["on"], entry.detail["device"]) for entry in entries}
     assert set(on.values()) == {("cpu", "cpu"), ("gpu", "cuda")}
     for key, (_, device) in on.items():
-        assert (tmp_path / "ran" / key).read_text() == device, "the worker was told the device of its place"
+        share = 1 if device == "cuda" else 0
+        assert (tmp_path / "ran" / key).read_text() == f"{device} {share}", "the worker was told the device of its place, and has its share"
+        assert next(entry.detail.get("share", 0) for entry in entries if entry.trial.key == key) == share
     dense = Counter(on[entry.trial.key][0] for entry in entries if entry.trial.pruner == "dense")
     assert dense == {"gpu": 4}

@@ -54,7 +54,9 @@ def test_every_device_of_this_machine_is_counted_with_all(plan: Any, monkeypatch
     monkeypatch.setattr(devices, "gpus_here", lambda: 1)
     found = plan("--device=all")
     assert found["device"] == "all"
-    assert found["forecast"] == plan("--device=all", "--places=cpu=6,gpu=1")["forecast"], "a stack on the GPU takes a core, too"
+    assert found["forecast"] == plan("--device=all", "--places=cpu=7,gpu=1")["forecast"], "a stack on the GPU takes a core, too"
+    two = ("--device=all", "--gpu-fraction=0.5")
+    assert plan(*two)["forecast"] == plan(*two, "--places=cpu=6,gpu=1")["forecast"]
 
 
 def test_hours_of_cores_and_gpus_have_prices_of_the_command_or_of_the_project(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
