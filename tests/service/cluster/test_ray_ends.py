@@ -34,7 +34,11 @@ class Ending:
         other.join()
 
 with cluster.connect(TrainingOptions(device="cpu")):
-    import ray
+    import os, ray
+    from pathlib import Path
+    from service.cluster import embedded
+    below = [Path(f"/proc/{pid}/cmdline").read_text() for pid in embedded.descendants(os.getpid())]
+    print("of a cluster's head:", [each for each in below if "dashboard.py" in each or "monitor.py" in each])
     kept = [Cycle()]
     kept[0].itself, kept[0].reference = kept[0], ray.put(1)
     place = ray._private.worker.global_worker
@@ -49,4 +53,5 @@ def test_nothing_is_collected_while_ray_ends(how: str, well: bool, service: Comm
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, how], cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300
     )
+    assert "of a cluster's head: []\n" in ran.stdout
     assert ("left well True" in ran.stdout) == (ran.returncode == 0) == well, ran.stdout + ran.stderr
