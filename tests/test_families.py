@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the program writes for each family, with episodes of three time steps; in a process of its own, which chooses a renderer."""
+    """What the program writes for each family, of three time steps and ten updates; in a process of its own, which chooses a renderer."""
     page = tmp_path_factory.mktemp("families") / "page.md"
     page.write_text("<!-- families -->\n<!-- end -->\n")
-    command = [sys.executable, "-m", "benchmarks.learning.families", "table", "--page", str(page), "--steps", "3"]
+    command = [sys.executable, "-m", "benchmarks.learning.families", "table", "--page", str(page), "--steps", "3", "--updates", "10"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = page.read_text().splitlines()[3:-1]

@@ -239,6 +239,7 @@ def main() -> None:
     recorder.add_argument("--to", type=Path, required=True)
     table = commands.add_parser("table")
     table.add_argument("--page", type=Path, default=PAGE, help="the page that has a place for the table")
+    table.add_argument("--updates", type=int, default=UPDATES, help="of the policy that is played, scored, exported and filmed")
     for command in (recorder, table):
         command.add_argument("--steps", type=int, default=STEPS, help="time steps of an episode")
     given = parser.parse_args()
@@ -256,7 +257,7 @@ def main() -> None:
         os.environ.setdefault("WINNOW_CACHE", f"{folder}/cache")
         rows = []
         for name in FAMILIES:
-            rows.append(row(name, Path(folder) / "storage", getattr(given, "steps", STEPS), UPDATES))
+            rows.append(row(name, Path(folder) / "storage", getattr(given, "steps", STEPS), getattr(given, "updates", UPDATES)))
             print(" | ".join(rows[-1]), flush=True)
     page: Path = getattr(given, "page", PAGE)
     fill(page, "families", markdown([list(HEAD), *rows]))
