@@ -227,18 +227,19 @@ class Cluster:
 
 
 def gpus_by_model() -> dict[str, float]:
-    """GPUs of the nodes that are there; `gpu` where Ray does not know the model."""
+    """GPUs of the nodes that are there, MIG slices by their names; `gpu` where Ray does not know the model."""
     found: dict[str, float] = {}
     for node in ray.nodes():
         if node["Alive"] and (count := node["Resources"].get("GPU", 0)):
-            model = next((name.removeprefix(MODEL) for name in node["Resources"] if name.startswith(MODEL)), "gpu")
+            names = [name for prefix in (devices.SLICE, MODEL) for name in node["Resources"] if name.startswith(prefix)]
+            model = names[0].removeprefix(devices.SLICE).removeprefix(MODEL) if names else "gpu"
             found[model] = found.get(model, 0.0) + count
     return found
 
 
 def of_model(kind: str) -> dict[str, float]:
     """The resource that only nodes with GPUs of that model have."""
-    return {} if kind == "gpu" else {MODEL + kind: 0.001}
+    return {} if kind == "gpu" else {(devices.SLICE if " MIG " in kind else MODEL) + kind: 0.001}
 
 
 @contextlib.contextmanager

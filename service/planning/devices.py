@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import json
 import os
-from collections.abc import Callable
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trainables.errors import UserError
@@ -13,6 +18,9 @@ DEVICES = Path("/dev")
 GPU_FILES = ("nvidia[0-9]*", "dxg")  # Linux's and, without them, the Windows Subsystem for Linux's
 WITH_GPUS = ("cuda", "all")
 MADE_FOR = {"sparse": "cpu", "onchip": "cuda"}  # executions that compute on one device, or are fast on one alone
+SLICE = "gpu:"  # before the name of a MIG slice, in the names of a Ray node's resources
+SLICES = {"A30": 4, "RTX PRO 6000": 4, "RTX PRO 5000": 2}  # into which MIG can divide a GPU; others into 7
+LONGEST_ANSWER = 20.0  # seconds
 INSTEAD = "take --device cpu, or auto"
 
 
@@ -53,8 +61,60 @@ def stacks_per_gpu(fraction: float) -> int:
 
 
 def gpus_here() -> int:
-    """How many GPUs this machine shows."""
-    return sum(len(list(DEVICES.glob(pattern))) for pattern in GPU_FILES)
+    """How many GPUs this machine shows, or slices of GPUs where it has any."""
+    if not (found := sum(len(list(DEVICES.glob(pattern))) for pattern in GPU_FILES)):
+        return 0
+    return len(chosen(slices_here())[1]) or found
+
+
+def slices_here() -> dict[str, list[str]]:
+    """The MIG slices that this process may use, as `slices`; none on a machine without GPUs."""
+    if not any(next(DEVICES.glob(pattern), None) for pattern in GPU_FILES):
+        return {}
+    return slices(_listed(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def slices(listing: str, visible: str | None = None) -> dict[str, list[str]]:
+    """MIG slices by the name that torch gives them, `NVIDIA A100-SXM4-40GB MIG 1g.5gb`, with their UUIDs, from what `nvidia-smi -L` prints.
+
+    `visible`: $CUDA_VISIBLE_DEVICES, which leaves the others out; None: all."""
+    found: dict[str, list[str]] = {}
+    gpu, wanted = "", None if visible is None else [each.strip() for each in visible.split(",")]
+    for line in listing.splitlines():
+        if whole := re.match(r"GPU \d+: (.+?) \(UUID: ", line):
+            gpu = whole[1]
+        part = re.match(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line)
+        if part and (wanted is None or part[2] in wanted):
+            found.setdefault(f"{gpu} MIG {part[1]}", []).append(part[2])
+    return found
+
+
+def chosen(found: Mapping[str, Sequence[str]]) -> tuple[str, Sequence[str]]:
+    """The name and the slices that a Ray of this process uses: those of one kind, which add up to most. A node of Ray numbers its GPUs, so
+    that nothing tells slices of two kinds apart."""
+    return max(found.items(), key=lambda item: (part_of(item[0]) * len(item[1]), item[0]), default=("", ()))
+
+
+def part_of(name: str) -> float:
+    """How much of a whole GPU one of this name is: 3/7 of `NVIDIA H100 80GB HBM3 MIG 3g.40gb`, and of a third of it, `1c.3g.40gb`, 1/7."""
+    if not (found := re.search(r"\bMIG (?:(\d)c\.)?(\d)g\.", name)):
+        return 1.0
+    return int(found[1] or found[2]) / next((slices for model, slices in SLICES.items() if model in name), 7)
+
+
+def ray_words(name: str, ids: Sequence[str]) -> str:
+    """The command that starts a node of Ray with slices of one kind, apart from the address of the head."""
+    resources = shlex.quote(json.dumps({SLICE + name: len(ids)}))
+    return f"CUDA_VISIBLE_DEVICES={','.join(ids)} ray start --num-gpus={len(ids)} --resources={resources}"
+
+
+@functools.cache
+def _listed() -> str:
+    """What `nvidia-smi -L` prints; nothing where it is not there or fails."""
+    try:
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=LONGEST_ANSWER).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def torch_uses_gpus() -> bool:

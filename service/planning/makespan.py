@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.planning import devices
@@ -19,7 +20,8 @@ from service.terminal.words import duration
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial, shape_of, stack_mates
 
-DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # what --places counts
+COUNTED = ("cpu", "gpu")  # what --places counts, besides MIG slices by their profiles
+PROFILE = re.compile(r"(\dc\.)?\dg\.\d+gb")
 UNITS = {"cpu": "core-hours", "gpu": "GPU-hours"}
 
 
@@ -42,7 +44,7 @@ class Forecast:
             f"{self.trials.get(kind, 0)} trials in {self.stacks.get(kind, 0)} stacks on {count} {kind}"
             for kind, count in self.places.items()
         )
-        spent = ", ".join(f"{hours:,.2f} {UNITS[kind]}" for kind, hours in self.hours.items())
+        spent = ", ".join(f"{hours:,.2f} {UNITS.get(kind, f'hours of {kind}')}" for kind, hours in self.hours.items())
         return [
             f"  {'places':<12}{on}",
             f"  {'makespan':<12}about {duration(self.seconds)} once started, on idle places; "
@@ -55,12 +57,12 @@ class Forecast:
 
 
 def amounts(text: str, flag: str, whole: bool) -> dict[str, float]:
-    """`cpu=64,gpu=8` as numbers by kind; raises UserError that shows what is wrong with it."""
+    """`cpu=64,gpu=8,1g.5gb=7` as numbers by kind; raises UserError that shows what is wrong with it."""
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = (piece.strip() for piece in part.partition("="))
-        if name not in DEVICES:
-            raise unknown(f"kind of place in {flag}", name, tuple(DEVICES))
+        if name not in COUNTED and not PROFILE.fullmatch(name):
+            raise unknown(f"kind of place in {flag}", name, (*COUNTED, "MIG slices such as 1g.5gb"))
         try:
             found[name] = int(number) if whole else float(number)
         except ValueError:
@@ -75,7 +77,8 @@ def amounts(text: str, flag: str, whole: bool) -> dict[str, float]:
 def forecast(plan: Plan, places: Mapping[str, int] | None, prices: Mapping[str, float], progress: Mapping[str, int]) -> Forecast | None:
     """Simulate what is left of a plan on `places`, by default those of this machine that the plan would use; None where nothing is left.
 
-    `prices`: of an hour of a core or a GPU. Raises UserError for a search, which learns what to train only on the way."""
+    `prices`: of an hour of a core or a GPU, of which a slice costs its part. Raises UserError for a search, which learns what to train
+    only on the way."""
     if plan.sweep.search:
         if places:
             raise UserError(f"sweep {plan.name!r} is a search: what it trains depends on scores, so --places cannot be simulated")
@@ -85,31 +88,39 @@ def forecast(plan: Plan, places: Mapping[str, int] | None, prices: Mapping[str, 
     options = plan.settings.options
     stacks = GpuStacks(options)
     here = {"all": devices.gpus_here(), "cuda": max(1, round(plan.max_concurrent * (options.gpu_fraction or 1)))}
-    gpus = places.get("gpu", 0) if places else here.get(plan.device, 0)
-    cores = places.get("cpu", 0) + MOST_STACKS * gpus if places else plan.max_concurrent
-    stacks.divide(Kind(name="gpu", device="cuda", most=UNKNOWN), groups(plan.todo, progress), {"cpu": cores, "gpu": gpus}, untried=True)
-    share = stacks.share("gpu")
+    gpus = {kind: count for kind, count in places.items() if kind != "cpu"} if places else {"gpu": here.get(plan.device, 0)}
+    cores = places.get("cpu", 0) + MOST_STACKS * sum(gpus.values()) if places else plan.max_concurrent
+    for kind in gpus:
+        stacks.divide(_kind(kind, UNKNOWN), groups(plan.todo, progress), {"cpu": cores, **gpus}, untried=True)
     if places is None:
-        cores = {"all": max(0, plan.max_concurrent - gpus * stacks.stacks("gpu")), "cpu": plan.max_concurrent}.get(plan.device, 0)
-        places = {kind: count for kind, count in (("cpu", cores), ("gpu", gpus)) if count}
-    slots = {kind: count * stacks.stacks("gpu") if kind == "gpu" else count for kind, count in places.items()}
+        on_gpus = sum(count * stacks.stacks(kind) for kind, count in gpus.items())
+        places = {"cpu": 0 if plan.device == "cuda" else max(0, plan.max_concurrent - on_gpus), **gpus}
+    places = {kind: count for kind, count in places.items() if count}
+    slots = {kind: count if kind == "cpu" else count * stacks.stacks(kind) for kind, count in places.items()}
     kinds = {
-        kind: Kind(
-            name=kind, device=DEVICES[kind], most=options.stack_size or STACK_SIZE[DEVICES[kind]], share=share if kind == "gpu" else 1
+        kind: replace(
+            _kind(kind, options.stack_size or STACK_SIZE["cpu" if kind == "cpu" else "cuda"]),
+            share=1.0 if kind == "cpu" else stacks.share(kind),
         )
-        for kind, count in slots.items()
-        if count
+        for kind in slots
     }
     on_cores = plan.rates if plan.device != "cuda" else {}
     rates = {trial.algorithm: on_cores.get(trial.algorithm) or prior("cpu", trial.algorithm) for trial in plan.todo}
     work = jobs(plan.todo, progress, kinds, rates, options.execution)
-    course = simulate(Scheduler(("gpu",)), work, slots)
+    course = simulate(Scheduler([*gpus]), work, slots)
     hours = {kind: course.busy[kind] * kinds[kind].share / 3600 for kind in kinds}
-    price = sum(hours[kind] * prices.get(kind, 0.0) for kind in kinds) if prices else None
+    each = {kind: prices.get("cpu" if kind == "cpu" else "gpu", 0.0) * known.part for kind, known in kinds.items()}
+    each |= {kind: price for kind, price in prices.items() if kind in each}
+    price = sum(hours[kind] * each[kind] for kind in kinds) if prices else None
     return Forecast(
         places={kind: int(places[kind]) for kind in kinds}, seconds=course.makespan, at_least=bound(work, slots), hours=hours,
         trials=dict(course.trials), stacks=dict(course.stacks), price=price,
     )  # fmt: skip
+
+
+def _kind(name: str, most: int) -> Kind:
+    """A kind of place as --places names it, by the name that Ray would have for it."""
+    return Kind(name=f"MIG {name}" if PROFILE.fullmatch(name) else name, device="cpu" if name == "cpu" else "cuda", most=most)
 
 
 def jobs(

@@ -4,10 +4,10 @@ for results. No torch."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from service.planning.devices import part_of
 from service.scheduling.costs import Cost
 from service.scheduling.sizes import Curve
 from trainables import plugins
@@ -34,7 +34,6 @@ LIKE = "td3_bc"  # an algorithm that was not measured there costs a GPU as much 
 ONCHIP_FIXED, ONCHIP_KEPT = 0.02, 6.7
 MULTIPROCESSORS = 132  # of an H100: members that it trains at once in that execution
 START = {"cpu": 3.0, "cuda": 10.0}  # seconds of a stack besides updates: a worker's start, data, recording, the final episodes
-SLICES = 7  # of a GPU that MIG divides; 3g is three of them
 
 
 def price(trial: Trial, device: str, execution: str = "auto") -> float:
@@ -73,9 +72,8 @@ class Kind:
 
     @property
     def part(self) -> float:
-        """How much of a whole GPU it is, by its name: 3/7 of `H100 80GB HBM3 MIG 3g.40gb`."""
-        found = re.search(r"\bMIG (\d)g\.", self.name)
-        return int(found[1]) / SLICES if found else 1.0
+        """How much of a whole GPU it is, by its name."""
+        return part_of(self.name)
 
 
 def costs(trial: Trial, updates: int, kinds: Mapping[str, Kind], rates: Mapping[str, float], execution: str) -> dict[str, Cost]:

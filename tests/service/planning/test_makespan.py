@@ -72,10 +72,19 @@ def test_hours_of_cores_and_gpus_have_prices_of_the_command_or_of_the_project(pl
     assert f"GPU-hours: {priced['forecast']['price']:,.2f}" in priced["text"]
 
 
+def test_slices_of_gpus_are_places_by_their_profiles(plan: Any) -> None:
+    found = plan("--places=cpu=4,1g.5gb=7", "--prices=gpu=7,cpu=0")
+    hours = found["forecast"]["hours"]
+    assert hours.keys() == {"cpu", "1g.5gb"}
+    assert found["forecast"]["price"] == pytest.approx(hours["1g.5gb"]), "a seventh of a GPU costs a seventh"
+    assert f"{hours['1g.5gb']:,.2f} hours of 1g.5gb" in found["text"]
+    assert plan("--places=1g.5gb=1")["forecast"]["seconds"] > plan("--places=gpu=1")["forecast"]["seconds"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--places=tpu=1", "no kind of place in --places 'tpu'; there are: cpu, gpu"),
+        ("--places=tpu=1", "no kind of place in --places 'tpu'; there are: cpu, gpu, MIG slices such as 1g.5gb"),
         ("--places=cpu=x", "--places 'cpu=x' is no whole number, as in cpu=8"),
         ("--places=cpu=1.5", "--places 'cpu=1.5' is no whole number, as in cpu=8"),
         ("--places=cpu=0", "--places 'cpu=0' names no place at all"),
