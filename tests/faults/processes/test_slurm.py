@@ -121,6 +121,23 @@ def test_two_tasks_share_a_sweep_and_a_node_fails_under_one(cluster: Cluster, nu
     record("two tasks of SLURM's, SIGKILL for one", redone=redone(storage / "work"))
 
 
+def test_the_tasks_of_a_script_run_here_to_debug_it(cluster: Cluster, nursery: Nursery, fresh: Fresh) -> None:
+    """Without SLURM, whose programs are not asked; what is wrong with the script is on the screen, and in the exit code."""
+    storage, undisturbed = fresh(), fresh()
+    settings = {"updates": "60", "seeds": "0-3"}
+    assert nursery.run(*arguments(undisturbed, **settings), faults=QUICK).code == 0
+    words = ["submit", *arguments(storage, **settings)[1:], "--slurm", "--local", "--tasks=2", "--time=60", "--logs=slurm-logs"]
+    wrong = cluster.winnow(*words, "--setup=echo to the screen; no-such-program || exit 3")
+    assert wrong.returncode == 3
+    assert wrong.stdout.count("to the screen") == 2, "once for each task"
+    assert "no-such-program" in wrong.stderr
+    cluster.environment |= {"FAULTS": " ".join((*QUICK, "no_ray"))}
+    done = cluster.winnow(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert check(storage, twin_of(undisturbed), tracking=None) == []
+    assert slurm.tasks(cluster.home) == []
+
+
 def test_scancel_ends_a_task_for_good_and_its_trials_are_kept(cluster: Cluster, fresh: Fresh) -> None:
     storage = fresh()
     (task,) = cluster.submit(storage, faults=(*QUICK, "no_ray", "slow=20", f"work={storage / 'work'}"), updates="2000")
