@@ -42,6 +42,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.tune.execution import class_cache  # noqa: E402
 
 from service.cluster import workers  # noqa: E402
+from service.planning import devices  # noqa: E402
 from service.terminal import signals  # noqa: E402
 from service.terminal.redaction import redact, secret_name  # noqa: E402
 from service.terminal.waiting import waiting  # noqa: E402
@@ -159,6 +160,18 @@ def _few_servers() -> Iterator[None]:
             setattr(Node, name, start)
 
 
+def _slices() -> dict[str, Any]:
+    """MIG slices of this machine as Ray's GPUs: it would count the GPUs that are divided. Workers inherit which they are."""
+    found = devices.slices_here()
+    name, ids = devices.chosen(found)
+    if not name:
+        return {}
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
+    if others := sorted(found.keys() - {name}):
+        print(f"note: one kind of slice for a run: {name}; CUDA_VISIBLE_DEVICES chooses others ({', '.join(others)})", file=sys.stderr)
+    return {"num_gpus": len(ids), "resources": {devices.SLICE + name: float(len(ids))}}
+
+
 def _start(folder: Path) -> None:
     """Start an embedded Ray; a busy machine may not manage within Ray's own 30 seconds, so it is tried again."""
     for tries_left in reversed(range(STARTS)):
@@ -166,7 +179,7 @@ def _start(folder: Path) -> None:
             with _token(), _few_servers():
                 # Workers inherit an embedded Ray's environment; a runtime_env would have each of them started twice.
                 cpus = len(os.sched_getaffinity(0))
-                where = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
+                where = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder), **_slices()}
                 ray.init("local", job_config=workers.OursFirst(), **where, **QUIET)
             return
         except Exception as error:  # Ray raises nothing more special

@@ -22,6 +22,7 @@ from urllib.request import Request, urlopen
 from packaging.requirements import Requirement
 
 from service.cluster import address, embedded
+from service.planning import devices
 from service.storage import guarantees, paths, s3
 from service.terminal.redaction import redact
 from service.tracking.connection import DeletedError
@@ -105,6 +106,8 @@ def kernels(storage: Path) -> Iterator[CheckResult]:
 def gpu(storage: Path) -> Iterator[CheckResult]:
     import torch
 
+    for name, ids in devices.slices_here().items():
+        yield CheckResult("GPU", "ok", f"{len(ids)} x {name}; as a node of a cluster: {devices.ray_words(name, ids)} --address=HEAD:6379")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         yield CheckResult("GPU", "ok", f"{', '.join(names)} (CUDA {torch.version.cuda})")
