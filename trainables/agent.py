@@ -173,6 +173,11 @@ class Agent:
         """What `every` answers in this update for each number it has been asked: updates of one pattern do the same."""
         return tuple((self._update + 1) % updates == 0 for updates in sorted(self.periods))
 
+    def patterns(self) -> list[tuple[bool, ...]]:
+        """The patterns of the updates 0, 1, ... until they come again."""
+        numbers = sorted(self.periods)
+        return [tuple((update + 1) % number == 0 for number in numbers) for update in range(math.lcm(*numbers))]
+
     def cosine(self) -> Tensor:
         """Factor of a cosine schedule from 1 at the first update to 0 after the last."""
         if self.clock is not None:

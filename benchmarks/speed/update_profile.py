@@ -1,7 +1,8 @@
 """Where the time of a TD3+BC update goes, and what it costs made anew: `python -m benchmarks.speed.update_profile [--sparsity 0.95]`.
 
-A sparse update is a list of calls (trainables/tensors/tape.py), so each call is timed by itself, which costs a microsecond for each; what a
-tape saves is seen by making the same updates without it, in turn.
+A sparse update is a list of calls (trainables/tensors/tape.py), so each is timed by itself, in processor time less the clock's own.
+What is left of an update that is repeated as in training is Python's, once for as many updates as their draws are there. What a tape saves
+is seen by making the same updates without it, in turn.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from benchmarks.speed.updates import Ours
 from trainables.datasets.table import load_table
 from trainables.tensors import calls
+from trainables.tensors.tape import Tape
 from trainables.training.process import set_up_torch
 
 PARTS = {
@@ -32,7 +34,7 @@ PARTS = {
     "winnow_replayed_gather": "minibatch (C)",
     "winnow_replayed_track": "target networks (C)",
     "winnow_adam": "Adam (C)",
-    "winnow_move": "draws",
+    "winnow_row": "draws",
 }
 ROUNDS = 10
 
@@ -42,13 +44,34 @@ def part_of(call: Any) -> str:
     return named[call.function] if isinstance(call, calls.Call) else "losses and their gradients (torch)"
 
 
-def timed(call: Callable[[], object], part: str, spent: Counter[str]) -> Callable[[], None]:
+def timed(call: Callable[[], object], found: list[int]) -> Callable[[], None]:
     def run() -> None:
-        begun = time.perf_counter()
+        begun = time.thread_time_ns()
         call()
-        spent[part] += time.perf_counter() - begun
+        found.append(time.thread_time_ns() - begun)
 
     return run
+
+
+def microseconds_of(ours: Ours, updates: int) -> float:
+    """Processor time of an update."""
+    begun = time.thread_time_ns()
+    ours.seconds(updates)
+    return (time.thread_time_ns() - begun) / 1e3 / updates
+
+
+class Draws:
+    """The time in which blocks of draws are made."""
+
+    def __init__(self, ours: Ours) -> None:
+        self.spent, self.plain = 0, ours.agent.streams._block
+        ours.agent.streams._block = self  # type: ignore[assignment,method-assign]
+
+    def __call__(self, *asked: Any) -> Any:
+        begun = time.thread_time_ns()
+        made = self.plain(*asked)
+        self.spent += time.thread_time_ns() - begun
+        return made
 
 
 def main() -> None:
@@ -65,29 +88,34 @@ def main() -> None:
     for ours in (repeated, anew, profiled):
         ours.seconds(50)
     anew.make.record = None
-    spent: Counter[str] = Counter()
-    for repeat, _ in profiled.make.recordings.values():
-        tape = repeat.__self__  # type: ignore[union-attr]
-        steps = [timed(prepare, "draws", spent) for prepare in tape.before]
+    parts: list[tuple[str, int, list[int]]] = []  # of each call: its part, how many patterns there are, its times
+    for tape in (made := [repeat for repeat, _ in profiled.make.recordings.values() if isinstance(repeat, Tape)]):
+        tape.steps = []
         for call in tape.made:
-            run = calls.together([call]) if isinstance(call, calls.Call) else call
-            steps.append(timed(run, part_of(call), spent))
-        tape.steps = steps
-    times: dict[str, list[float]] = {"repeated": [], "made anew": [], "profiled": []}
+            parts.append((part_of(call), len(made), []))
+            tape.steps.append(timed(calls.together([call]) if isinstance(call, calls.Call) else call, parts[-1][2]))
+        tape.before = [lambda: None]  # so that these steps are made
+    nothing: list[int] = []
+    draws, times = Draws(repeated), defaultdict[str, list[float]](list)
     for _ in range(ROUNDS):
-        for name, ours in zip(times, (repeated, anew, profiled), strict=True):
-            times[name].append(1e6 * ours.seconds(given.updates) / given.updates)
-    microseconds = {part: 1e6 * seconds / ROUNDS / given.updates for part, seconds in spent.most_common()}
-    microseconds["Python between the calls"] = statistics.fmean(times["profiled"]) - sum(microseconds.values())
+        for name, ours in (("repeated", repeated), ("made anew", anew), ("profiled", profiled)):
+            times[name].append(microseconds_of(ours, given.updates))
+        for _ in range(given.updates):
+            timed(lambda: None, nothing)()
+    microseconds: Counter[str] = Counter()
+    for part, patterns, found in parts:
+        microseconds[part] += max(0, statistics.median(found) - statistics.median(nothing)) / 1e3 / patterns
+    microseconds["draws"] += draws.spent / 1e3 / given.updates / ROUNDS
+    microseconds["Python between the calls"] = max(0, statistics.median(times["repeated"]) - microseconds.total())
     median = {name: statistics.median(found) for name, found in times.items()}
     print(
         f"td3_bc, {given.pruner} at {100 * given.sparsity:g} %: {median['repeated']:.0f} us an update, {median['made anew']:.0f} made anew"
     )
     total = sum(microseconds.values())
-    for part, found in microseconds.items():
-        print(f"  {100 * found / total:5.1f} %  {found:6.0f} us  {part}")
+    for part, spent in microseconds.most_common():
+        print(f"  {100 * spent / total:5.1f} %  {spent:6.0f} us  {part}")
     if given.to:
-        shares = {part: found / total for part, found in microseconds.items()}
+        shares = {part: spent / total for part, spent in microseconds.most_common()}
         given.to.write_text(json.dumps({"microseconds": median, "shares": shares}, indent=1) + "\n")
 
 

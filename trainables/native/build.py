@@ -80,7 +80,8 @@ class AdamStruct(ctypes.Structure):
     """As in update.c."""
 
     _fields_ = (
-        [(name, ctypes.c_int64) for name in ("members", "size", "update")]
+        [(name, ctypes.c_int64) for name in ("members", "size")]
+        + [("updates", ctypes.POINTER(ctypes.c_int64))]
         + [(name, ctypes.c_void_p) for name in ("value", "gradient", "first", "second", "rate")]
         + [(name, ctypes.c_double) for name in ("factor", "beta1", "beta2", "epsilon")]
     )
@@ -114,6 +115,7 @@ def library() -> ctypes.CDLL:
         "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
         "adam": [ctypes.POINTER(AdamStruct)],
         "replay": [long, pointer],
+        "repeat": [pointer, long, long, pointer, pointer],
         "track": [integer, long, pointer, pointer, pointer],
         "onchip": [pointer, integer, long, integer, *[pointer] * 3],
         "simulate": [pointer, pointer, pointer, integer, *[pointer] * 10],

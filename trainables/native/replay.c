@@ -16,6 +16,21 @@ void winnow_replay(int64_t count, const Call *calls) {
     for (const Call *call = calls; call < calls + count; call++) call->function(call->arguments);
 }
 
+typedef struct { /* what makes one update */
+    int64_t count;
+    const Call *calls;
+} Recorded;
+
+/* The updates [*update, stop): `recorded` holds what makes those whose numbers are 0, 1, ... modulo `period`. Stops early, but not before
+   the first, once another thread has set `leave`. */
+void winnow_repeat(int64_t *update, int64_t stop, int64_t period, const Recorded *recorded, const volatile int64_t *leave) {
+    do {
+        const Recorded *made = recorded + *update % period;
+        winnow_replay(made->count, made->calls);
+        ++*update;
+    } while (*update < stop && !*leave);
+}
+
 typedef struct { /* as in trainables/tensors/operations.py */
     int64_t operation;
     int64_t size[3];
@@ -147,15 +162,21 @@ void winnow_sum(const void *arguments) {
 
 /* ---- the draws of the update ---- */
 
-typedef struct { /* as in trainables/tensors/calls.py */
-    void *to;
-    const void *from;
-    int64_t bytes;
-} Move;
+typedef struct { /* as in trainables/tensors/calls.py: row 0 is that of the update `first` */
+    const char *rows;
+    int64_t first;
+} Block;
 
-void winnow_move(const void *arguments) {
-    const Move *move = arguments;
-    memcpy(move->to, move->from, (size_t)move->bytes);
+typedef struct {
+    void *to;
+    const Block *block;
+    const int64_t *update;
+    int64_t bytes;
+} Row;
+
+void winnow_row(const void *arguments) {
+    const Row *row = arguments;
+    memcpy(row->to, row->block->rows + (*row->update - row->block->first) * row->bytes, (size_t)row->bytes);
 }
 
 /* ---- the other functions, by their arguments in a row of 64-bit integers ---- */

@@ -62,7 +62,8 @@ void winnow_gather(int64_t count, const int64_t *index, int64_t width, const flo
 /* ---- optimizer and target tracking, rows [members, size] ---- */
 
 typedef struct { /* as in build.py */
-    int64_t members, size, update;
+    int64_t members, size;
+    int64_t *updates; /* that were made so far */
     float *value;
     const float *gradient;
     float *first, *second;
@@ -74,12 +75,13 @@ typedef struct { /* as in build.py */
    rate = `rate` [members] x `factor`. */
 void winnow_adam(const Adam *adam) {
     const int64_t size = adam->size;
+    const double update = (double)++*adam->updates;
     float *restrict value = adam->value, *restrict first = adam->first, *restrict second = adam->second;
     const float *restrict gradient = adam->gradient;
-    const double root = sqrt(1 - pow(adam->beta2, (double)adam->update));
+    const double root = sqrt(1 - pow(adam->beta2, update));
     const float b1 = (float)(1 - adam->beta1), b2 = (float)adam->beta2, c2 = (float)(1 - adam->beta2), small = (float)(adam->epsilon * root);
     for (int64_t k = 0; k < adam->members; k++, value += size, gradient += size, first += size, second += size) {
-        const float step = (float)(adam->rate[k] * (float)adam->factor * root / (1 - pow(adam->beta1, (double)adam->update)));
+        const float step = (float)(adam->rate[k] * (float)adam->factor * root / (1 - pow(adam->beta1, update)));
         for (int64_t i = 0; i < size; i++) {
             const float g = gradient[i];
             first[i] += b1 * (g - first[i]);

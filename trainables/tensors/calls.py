@@ -5,17 +5,36 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from trainables.native import build
 
 
-class Move(ctypes.Structure):
+class Block(ctypes.Structure):
     """As in replay.c."""
 
-    _fields_ = (("to", ctypes.c_void_p), ("from_", ctypes.c_void_p), ("bytes", ctypes.c_int64))
+    _fields_ = (("rows", ctypes.c_void_p), ("first", ctypes.c_int64))
+
+
+class Row(ctypes.Structure):
+    """As in replay.c."""
+
+    _fields_ = (("to", ctypes.c_void_p), ("block", ctypes.c_void_p), ("update", ctypes.c_void_p), ("bytes", ctypes.c_int64))
+
+
+class Draws(Protocol):
+    """A block of rows, one for each of some updates in a row."""
+
+    block: Block
+    update: ctypes.c_int64  # the number of the update that is made next
+
+    def hold(self) -> int:
+        """Make the block hold this update's row; for how many updates from this one on it does."""
+
+    def now(self) -> Tensor:
+        """This update's row, in the block's memory."""
 
 
 class Call:
@@ -31,9 +50,13 @@ class _Entry(ctypes.Structure):
     _fields_ = (("function", ctypes.c_void_p), ("arguments", ctypes.c_void_p))
 
 
+def _entries(calls: Sequence[Call]) -> ctypes.Array[_Entry]:
+    return (_Entry * len(calls))(*(_Entry(call.function, ctypes.addressof(call.arguments)) for call in calls))
+
+
 def together(calls: Sequence[Call]) -> Callable[[], object]:
     """The function that makes `calls`, in their order."""
-    entries = (_Entry * len(calls))(*(_Entry(call.function, ctypes.addressof(call.arguments)) for call in calls))
+    entries = _entries(calls)
     replay = build.library().winnow_replay
 
     def made() -> None:
@@ -43,16 +66,28 @@ def together(calls: Sequence[Call]) -> Callable[[], object]:
     return made
 
 
-def move(to: Tensor, source: Callable[[], tuple[Tensor, int]]) -> tuple[Call, Callable[[], None]]:
-    """The call that copies row `i` of `block` to `to`, for `source` giving (block, i), and what sets it for the next time."""
-    bytes_of_row = to.numel() * to.element_size()
-    made = Move(to.data_ptr(), None, bytes_of_row)
+class _Recorded(ctypes.Structure):
+    _fields_ = (("count", ctypes.c_int64), ("calls", ctypes.c_void_p))
 
-    def prepare() -> None:
-        block, row = source()
-        made.from_ = block.data_ptr() + row * bytes_of_row
 
-    return Call(address("winnow_move"), made, (to, source, prepare)), prepare
+def in_a_row(by_number: Sequence[Sequence[Call]], update: ctypes.c_int64, leave: ctypes.c_int64) -> Callable[[int], None]:
+    """The function (stop) that makes the updates from `update` on, until before `stop` or until another thread sets `leave`, and counts
+    `update` up. `by_number`: the calls of an update by its number modulo how many there are."""
+    made = [_entries(each) for each in by_number]
+    recorded = (_Recorded * len(made))(*(_Recorded(len(each), ctypes.addressof(each)) for each in made))
+    repeat, addresses = build.library().winnow_repeat, (ctypes.addressof(update), ctypes.addressof(leave))
+
+    def run(stop: int) -> None:
+        repeat(addresses[0], stop, len(recorded), recorded, addresses[1])
+
+    run.kept = made, by_number, update, leave  # type: ignore[attr-defined]  # stay alive
+    return run
+
+
+def row(to: Tensor, draws: Draws) -> Call:
+    """The call that copies the row of the update that `draws` is at."""
+    made = Row(to.data_ptr(), ctypes.addressof(draws.block), ctypes.addressof(draws.update), to.numel() * to.element_size())
+    return Call(address("winnow_row"), made, (to, draws))
 
 
 def packed(function: Any, arguments: Sequence[Any]) -> Call | None:

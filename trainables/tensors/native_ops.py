@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 from collections.abc import Callable
@@ -88,26 +89,35 @@ def gather(rows: Tensor, shift: Tensor, scale: Tensor) -> Callable[[Tensor], Ten
 
 
 def adam(
-    parameters: Tensor, first: Tensor, second: Tensor, rate: Tensor, betas: tuple[float, float], epsilon: float
-) -> Callable[[Tensor, Callable[[], tuple[float, int]]], None]:
-    """The function (gradient, now) that makes one Adam update of `parameters` [K, V] in place; `now` gives its factor and count.
+    parameters: Tensor,
+    first: Tensor,
+    second: Tensor,
+    rate: Tensor,
+    betas: tuple[float, float],
+    epsilon: float,
+    made: ctypes.c_int64,
+) -> Callable[[Tensor, float | Tensor], None]:
+    """The function (gradient, factor) that makes one Adam update of `parameters` [K, V] in place and adds 1 to `made`.
 
-    All rows are float32 [K, V]; `rate`, the learning rate per member [K] or [K, 1], is multiplied by the factor; the count is 1 at the
-    first update. torch.optim.Adam's formulas in one pass; a member's numbers do not depend on K."""
+    All rows are float32 [K, V]; `rate`, the learning rate per member [K] or [K, 1], is multiplied by the factor. `made` is the number of
+    updates so far. torch.optim.Adam's formulas in one pass; a member's numbers do not depend on K."""
     members, size = parameters.shape
     value, *moments = _pointers(parameters, first, second)
     rates = _per_member(rate, members)
     call, increment = library().winnow_adam, torch.autograd.graph.increment_version
 
-    def update(gradient: Tensor, now: Callable[[], tuple[float, int]]) -> None:
+    def update(gradient: Tensor, factor: float | Tensor) -> None:
         if gradient.shape != (members, size) or gradient.dtype != torch.float32 or not gradient.is_contiguous():
             raise ValueError(f"a float32 gradient {[members, size]} expected, got {gradient.dtype} {list(gradient.shape)}")
-        step = AdamStruct(members, size, 0, value, gradient.data_ptr(), *moments, rates, 1.0, *betas, epsilon)
+        step = AdamStruct(members, size, ctypes.pointer(made), value, gradient.data_ptr(), *moments, rates, 1.0, *betas, epsilon)
 
         def prepare() -> None:
-            step.factor, step.update = now()
+            step.factor = float(factor)
 
-        tape.prepared(prepare)
+        if isinstance(factor, Tensor):
+            tape.prepared(prepare)
+        else:
+            prepare()
         tape.do(call, (step,), (gradient,))
         increment(parameters)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,10 @@ class Adam:
         self.learning_rate = learning_rate
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
-        self._count = 0
+        self._made = ctypes.c_int64()
         self._update = None
         if native_ops.serves(parameters) and not recorded:
-            self._update = native_ops.adam(parameters, self.first, self.second, learning_rate, BETAS, EPSILON)
+            self._update = native_ops.adam(parameters, self.first, self.second, learning_rate, BETAS, EPSILON, self._made)
         self._on_gpu = cuda.serves(parameters)
         self._counts = torch.zeros((), device=parameters.device)
         rates = learning_rate.flatten().tolist()
@@ -36,21 +38,17 @@ class Adam:
     @property
     def count(self) -> int:
         """Updates made."""
-        return self._count if self._update else int(self._counts)
+        return self._made.value if self._update else int(self._counts)
 
     @count.setter
     def count(self, value: int) -> None:
-        self._count = value
+        self._made.value = value
         self._counts.fill_(value)
-
-    def _next(self, factor: float | Tensor) -> tuple[float, int]:
-        self._count += 1
-        return float(factor), self._count
 
     def minimize(self, gradient: Tensor, factor: float | Tensor = 1.0) -> None:
         """One update along `gradient` [K, V]; `factor` scales the learning rate (a schedule)."""
         if self._update:
-            self._update(gradient, lambda: self._next(factor))
+            self._update(gradient, factor)
             return
         self._counts += 1
         if self._on_gpu:

@@ -7,19 +7,20 @@ stack-mates nor on what was drawn before, and trials with the same seed see the 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from trainables.tensors import native_ops, tape
+from trainables.tensors import calls, native_ops, tape
 
 WORD = 0xFFFFFFFF
 BLOCK = 64  # updates drawn at once: one update's draw is too small to be worth twenty torch calls
 BLOCK_WORDS = 2**18  # but at most this many words per member: an initialization is needed once, not for 64 updates
+Asked = tuple[str, str, int, int]  # purpose, kind, count, and below what for integers
 
 
 def key_of(seed: int, purpose: str) -> tuple[int, int]:
@@ -67,6 +68,34 @@ def to_integers(drawn: Tensor, below: int) -> Tensor:
     return (drawn * below) >> 32
 
 
+class Draws:
+    """Fulfils calls.Draws for one purpose of `streams`."""
+
+    def __init__(self, streams: Streams, update: ctypes.c_int64, asked: Asked) -> None:
+        self.streams, self.update, self.asked = streams, update, asked
+        self.block = calls.Block()
+        self.length = max(1, min(BLOCK, BLOCK_WORDS // asked[2]))
+        self.rows = torch.empty(0)
+
+    def hold(self) -> int:
+        at = self.update.value
+        left = (self.block.first or 0) + len(self.rows) - at
+        if 0 < left <= len(self.rows):
+            return left
+        start = at // self.length * self.length
+        purpose, kind, count, below = self.asked
+        rows = self.streams._block(self.streams.phase + purpose, kind, start, self.length, count, below)
+        if len(self.rows) and self.streams.clock is not None:
+            self.rows.copy_(rows)  # a CUDA graph reads this memory
+        else:
+            self.rows = rows
+        self.block.rows, self.block.first = self.rows.data_ptr(), start
+        return start + self.length - at
+
+    def now(self) -> Tensor:
+        return self.rows[self.update.value - self.block.first]
+
+
 class Streams:
     """The draws of K members at the current update; algorithms name a purpose and a shape."""
 
@@ -77,19 +106,25 @@ class Streams:
         self.phase = phase
         self.device = device
         self.clock = clock
-        self.update = 0
+        self.number = ctypes.c_int64()  # of the update whose draws are made next; recorded updates read it, and count it up
         self._native = clock is None and native_ops.serves(torch.empty(0, device=device))
-        self._blocks: dict[tuple[str, str, int, int], tuple[int, Tensor]] = {}
+        self._draws: dict[Asked, Draws] = {}
+
+    @property
+    def update(self) -> int:
+        """The update whose draws are made next."""
+        return self.number.value
+
+    @update.setter
+    def update(self, update: int) -> None:
+        self.number.value = update
 
     def at(self, update: int) -> None:
         """Set the update whose draws are made next."""
         self.update = update
         if self.clock is not None:
-            for (purpose, kind, count, below), (start, block) in self._blocks.items():
-                if not start <= update < start + len(block):  # the recording reads this memory, so it is filled again
-                    start = update // len(block) * len(block)
-                    block.copy_(self._block(self.phase + purpose, kind, start, len(block), count, below))
-                    self._blocks[purpose, kind, count, below] = start, block
+            for draws in self._draws.values():
+                draws.hold()
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
         """float32 [K, *shape] in (0, 1)."""
@@ -105,24 +140,13 @@ class Streams:
 
     def _draw(self, purpose: str, kind: str, count: int, below: int = 0) -> Tensor:
         asked = purpose, kind, count, below
+        draws = self._draws.get(asked)
+        if draws is None:
+            draws = self._draws[asked] = Draws(self, self.number, asked)
         if self.clock is None:
-            return tape.row(partial(self._row, *asked))
-        block = self._holding(*asked)[1]
-        return block.index_select(0, self.clock % len(block)).squeeze(0)
-
-    def _row(self, purpose: str, kind: str, count: int, below: int) -> tuple[Tensor, int]:
-        start, block = self._holding(purpose, kind, count, below)
-        return block, self.update - start
-
-    def _holding(self, purpose: str, kind: str, count: int, below: int) -> tuple[int, Tensor]:
-        """The block that holds the draws of this update, and the update it starts with."""
-        start, block = self._blocks.get((purpose, kind, count, below), (0, None))
-        if block is None or not start <= self.update < start + len(block):
-            length = max(1, min(BLOCK, BLOCK_WORDS // count))
-            start = self.update // length * length
-            block = self._block(self.phase + purpose, kind, start, length, count, below)
-            self._blocks[purpose, kind, count, below] = (start, block)
-        return start, block
+            return tape.row(draws)
+        draws.hold()
+        return draws.rows.index_select(0, self.clock % len(draws.rows)).squeeze(0)
 
     def _block(self, purpose: str, kind: str, first: int, updates: int, count: int, below: int) -> Tensor:
         """[updates, K, count] for the updates from `first` on; the same numbers whether C or torch computes them."""

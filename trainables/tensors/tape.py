@@ -56,12 +56,12 @@ def number(make: Callable[[], float]) -> Tensor:
     return _entered.tape.number(make) if _entered.tape else torch.tensor(make(), dtype=torch.float64)
 
 
-def row(source: Callable[[], tuple[Tensor, int]]) -> Tensor:
-    """Row `i` of the contiguous `block`, for `source` giving (block, i); every repetition asks again and copies to the same memory."""
+def row(draws: calls.Draws) -> Tensor:
+    """This update's row of `draws`; every repetition copies that of its own update to the same memory."""
     if _entered.tape:
-        return _entered.tape.row(source)
-    block, i = source()
-    return block[i]
+        return _entered.tape.row(draws)
+    draws.hold()
+    return draws.now()
 
 
 def freeze(what: str) -> None:
@@ -75,10 +75,11 @@ class Tape(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.before: list[Call] = []  # what depends on the number of the update: draws, schedules
+        self.draws: list[calls.Draws] = []  # hold rows for some updates
+        self.before: list[Call] = []  # what else depends on the number of the update: schedules
         self.calls: list[Call | calls.Call | Operation] = []
         self.made: list[Call | calls.Call] = []  # the calls as C or torch makes them
-        self.steps: list[Call] = []  # what to do before and what is made, the project's C without Python between
+        self.steps: list[Call] = []  # the same, the project's C without Python between
         self.memory: list[Tensor] = []  # what is worked on by address stays where it is
         self.reuse = Reuse()
         self.frozen: list[str] = []  # why it must not be repeated
@@ -97,7 +98,6 @@ class Tape(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         _entered.tape = None
-        self.steps = [*self.before]
         self.calls = self.reuse.placed(self.calls, self.memory)
         self.made = [each for call in self.calls for each in _calls(call)]
         self.reuse = Reuse()  # with the memory that results had while they were recorded
@@ -106,9 +106,28 @@ class Tape(TorchDispatchMode):
             self.steps += [calls.together(group)] if in_c else group
 
     def repeat(self) -> None:
+        self.hold()
+        self.compute()
+
+    __call__ = repeat
+
+    def hold(self) -> int:
+        """Draw what the update reads; how many updates from this one on may be computed then."""
+        return min((draws.hold() for draws in self.draws), default=1)
+
+    def compute(self) -> None:
+        """The update again, whose draws are there."""
         with torch.no_grad():
+            for prepare in self.before:
+                prepare()
             for step in self.steps:
                 step()
+
+    @property
+    def in_c(self) -> Sequence[calls.Call] | None:
+        """The calls of an update that needs no Python; None where one does."""
+        made = [call for call in self.made if isinstance(call, calls.Call)]
+        return made if len(made) == len(self.made) and not self.before else None
 
     def do(self, function: Callable[..., object], arguments: Sequence[Any], memory: Sequence[Any]) -> None:
         self._silently(partial(function, *arguments))
@@ -123,13 +142,12 @@ class Tape(TorchDispatchMode):
             self.before.append(lambda: view.fill(make()))
         return memory
 
-    def row(self, source: Callable[[], tuple[Tensor, int]]) -> Tensor:
-        block, i = source()
-        memory = self._silently(lambda: block[i].clone())
+    def row(self, draws: calls.Draws) -> Tensor:
+        self._silently(draws.hold)
+        memory: Tensor = self._silently(lambda: draws.now().clone())
         if not self.silent:
-            call, prepare = calls.move(memory, source)
-            self.before.append(prepare)
-            self.calls.append(call)
+            self.draws.append(draws)
+            self.calls.append(calls.row(memory, draws))
         return memory
 
     def prepared(self, prepare: Call) -> None:

@@ -130,11 +130,12 @@ class Launches:
             for prepare in program.before:
                 prepare()
             for ordinal, step in enumerate(program.steps):
+                step.updates[0] += 1
                 rows[i, 2 * ordinal : 2 * ordinal + 2] = corrected(step)
         return numbers
 
 
 def corrected(step: AdamStruct) -> tuple[float, float]:
     """What update.c's winnow_adam computes from the count of updates: value -= rate x factor x first / (root of second + small)."""
-    root = math.sqrt(1 - step.beta2**step.update)
-    return step.factor * root / (1 - step.beta1**step.update), step.epsilon * root
+    root = math.sqrt(1 - step.beta2 ** step.updates[0])
+    return step.factor * root / (1 - step.beta1 ** step.updates[0]), step.epsilon * root

@@ -83,13 +83,11 @@ class Compiler:
         self.end = FIXED
         self.instructions: list[onchip.Instruction] = []
         self.steps: list[AdamStruct] = []
-        draws = []
         for call in tape.calls:
             if isinstance(call, Operation):
                 self._operation(call)
-            elif isinstance(call, calls.Call) and isinstance(call.arguments, calls.Move):
-                draws.append(call.kept[2])
-                self._draw(call.kept[0], call.kept[1])
+            elif isinstance(call, calls.Call) and isinstance(call.arguments, calls.Row):
+                self._draw(*call.kept)
             elif isinstance(call, calls.Call):
                 self._of_c(call)
             elif isinstance(call, partial) and id(getattr(call.func, "__self__", None)) in self.numbers:
@@ -100,8 +98,7 @@ class Compiler:
         for name, loss in losses.items():
             at = self.read(loss)
             self.add("elementwise", onchip.Elementwise(0, (1, 1, 1), at=(places[name], at, onchip.NONE, onchip.NONE)))
-        before = [each for each in tape.before if each not in draws]
-        self.program = Program(self.instructions, before, self.steps, places, self.end)
+        self.program = Program(self.instructions, tape.before, self.steps, places, self.end)
 
     def add(self, code: str, operands: Any) -> None:
         self.instructions.append(onchip.instruction(code, operands))
@@ -138,10 +135,10 @@ class Compiler:
             self.end += -(-count // ALIGNMENT) * ALIGNMENT
         return self.read(tensor)
 
-    def _draw(self, to: Tensor, source: Any) -> None:
-        if getattr(source.func, "__self__", None) is not self.agent.streams:
+    def _draw(self, to: Tensor, draws: Any) -> None:
+        if getattr(draws, "streams", None) is not self.agent.streams:
             raise RefusedError("numbers that are not of the agent's streams")
-        purpose, kind, count, below = source.args
+        purpose, kind, count, below = draws.asked
         key = self.fixed.place("key", self.agent.streams.phase + purpose, 2)
         self.add("draw", onchip.Draw(onchip.DRAWS.index(kind), count, below, key, self.write(to)))
 

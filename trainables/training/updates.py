@@ -4,7 +4,8 @@ A 256-wide network leaves a GPU waiting for Python; a graph of the update's some
 of a small sparse network's update is Python's and autograd's, and a quarter of a dense one's, which a tape (trainables/tensors/tape.py)
 leaves out. Either repeats the same operations on the same memory. What changes from update to update must not come from Python: on a GPU
 the number of the update, the draws and the optimizers' counts lie in tensors (`agent.recorded`), on a CPU they are calls of the tape.
-What an algorithm does differently every few updates it asks `agent.every`, and each pattern of answers has a recording of its own.
+What an algorithm does differently every few updates it asks `agent.every`, and each pattern of answers has a recording of its own. On a CPU
+updates whose tapes are trusted are made in a row, without Python between where they are the project's C alone (cycle.py).
 
 In the execution `onchip` an update is a program, and many of them are one launch (onchip.py).
 
@@ -14,6 +15,7 @@ follow, or that changes Python state of its own (a counter), is run anew each ti
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from trainables.datasets.minibatches import Minibatches
 from trainables.errors import UserError
 from trainables.tensors import native_ops
 from trainables.tensors.tape import Tape
+from trainables.training.cycle import LONGEST, Cycle, Losses
 from trainables.training.leave import Leave
 from trainables.training.onchip import AT_ONCE, Launches
 from trainables.training.program import RefusedError
@@ -35,7 +38,6 @@ from trainables.training.python_state import python_state
 WARM_UP = 3  # updates of a pattern that run unrecorded first: libraries choose their kernels in them
 COMPARE_EVERY = 400  # updates at least between two comparisons of a tape, each of which costs the time of up to five
 
-Losses = dict[str, Tensor]
 Pattern = tuple[bool, ...]
 Work = Callable[[], Losses]
 Repeat = Callable[[], None]
@@ -51,6 +53,7 @@ class Updates:
         self.since = 0  # updates since tapes were compared
         self.reached = 0
         self.launches: Launches | None = None
+        self.cycle: Cycle | None = None
         self._forget()
 
     def run(self, first: int, stop: int, least: int = 0) -> Losses:
@@ -68,16 +71,22 @@ class Updates:
         period = max(self.agent.periods, default=1)
         compare_from = max(first, stop - period) if self.since >= COMPARE_EVERY else stop
         update, leaving = first, False
+        self.cycle = None  # of this run's first update on
         while update < stop:
             if self.leave.asked and not leaving and update >= first + least:
                 leaving, compare_from = True, update
                 # What tapes have computed since they were compared is not committed before they are.
                 stop = min(stop, update + (period if self.record is taped and (before or update > first) else 0))
                 continue
-            self.agent.at(update)
             if update == compare_from:
                 self.since = 0
                 self.trusted.clear()
+                self.cycle = None
+            if cycle := self._cycle(update):
+                update, losses = cycle.run(update, compare_from if update < compare_from else stop)
+                logged |= losses
+                continue
+            self.agent.at(update)
             logged |= self._repeated(self.record) if self.record else self._made()
             update += 1
         self.reached = update
@@ -140,6 +149,18 @@ class Updates:
         repeat()
         return losses
 
+    def _cycle(self, update: int) -> Cycle | None:
+        """The tapes of all patterns, from `update` on; None where one of them is missing or not to be trusted."""
+        if self.record is taped and self.cycle is None and self.trusted and math.lcm(*self.agent.periods) <= LONGEST:
+            tapes = []
+            for pattern in self.agent.patterns():
+                repeat, losses = self.recordings.get(pattern, (None, {}))
+                if pattern not in self.trusted or not isinstance(repeat, Tape):
+                    return None
+                tapes.append((repeat, losses))
+            self.cycle = Cycle(self.agent, tapes, self.leave, held=update)
+        return self.cycle
+
     def _recorded(self, pattern: Pattern, record: Record) -> Losses:
         before = python_state(self.agent)
         repeat, losses = record(self._made)
@@ -196,4 +217,4 @@ def taped(work: Work) -> tuple[Repeat | None, Losses]:
     tape = Tape()
     with tape:
         losses = {name: loss.detach() for name, loss in work().items()}
-    return None if tape.frozen else tape.repeat, losses
+    return None if tape.frozen else tape, losses

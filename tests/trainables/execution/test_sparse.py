@@ -461,13 +461,15 @@ def test_adam_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizers = [torch.optim.Adam([row], lr=rate.item(), betas=(0.9, 0.99), eps=1e-7) for row, rate in zip(theirs, rates, strict=True)]
     alone = start[1:2].clone(), torch.zeros(1, 48), torch.zeros(1, 48)
     settings = ((0.9, 0.99), 1e-7)
-    adam = native_ops.adam(mine, mean, square, rates, *settings)
-    adam_alone = native_ops.adam(*alone, rates[1:2], *settings)
+    counts = ctypes.c_int64(), ctypes.c_int64()
+    adam = native_ops.adam(mine, mean, square, rates, *settings, counts[0])
+    adam_alone = native_ops.adam(*alone, rates[1:2], *settings, counts[1])
     for update in range(1, 30):
         gradient = torch.randn(3, 48) * 10.0 ** -(update % 5)
         gradient[:, :5] = 0  # pruned or idle: must not move
-        adam(gradient, lambda now=(1.0, update): now)
-        adam_alone(gradient[1:2], lambda now=(1.0, update): now)
+        adam(gradient, 1.0)
+        adam_alone(gradient[1:2], 1.0)
+        assert [count.value for count in counts] == [update, update]
         for row, optimizer, g in zip(theirs, optimizers, gradient, strict=True):
             row.grad = g.double()
             optimizer.step()

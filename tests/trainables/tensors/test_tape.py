@@ -216,6 +216,32 @@ def test_what_an_algorithm_keeps_of_its_own_is_made_anew(factor: Callable[[], Ca
     assert_same(taped.rows(), made.rows())
 
 
+def test_trusted_updates_in_a_row_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, taped = world(), world()
+    made.train(0, BLOCK + 20)
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, 20)
+    asked: list[int] = []
+    at = taped.agent.at
+    monkeypatch.setattr(taped.agent, "at", lambda update: (asked.append(update), at(update))[1])
+    losses = updates.run(20, BLOCK + 20)
+    assert asked == [20, BLOCK - 1, BLOCK, BLOCK + 19], "Python sets the first and the last update of those whose draws are there"
+    assert losses.keys() == {"critic_loss", "actor_loss"}
+    assert_same(taped.rows(), made.rows())
+    assert taped.counts() == made.counts()
+
+
+def test_updates_in_a_row_end_after_the_one_in_which_leaving_is_asked() -> None:
+    taped = world()
+    updates = Updates(taped.agent, taped.data)
+    updates.run(0, 21)
+    assert updates.cycle
+    updates.leave.asked = True
+    assert updates.cycle.run(21, 40)[0] == 22
+    updates.leave.asked = False
+    assert updates.cycle.run(22, 40)[0] == 40
+
+
 def test_two_threads_record_each_their_own() -> None:
     made, taped, other = world(), world(), world("iql")
     made.train(0, 20)
