@@ -140,6 +140,7 @@ class Agent:
                 target = executions.build(execution, spec, weights, mask)
                 setattr(self.target, name, target)
                 self.trackers[name] = Polyak(target.parameters, self.networks[name].parameters, self.hyper.tau)
+        executions.together([*self.networks.values(), *(getattr(self.target, name) for name in self.trackers)])
         # `dense+sparse` if `auto` chose differently for different networks.
         self.execution = "+".join(sorted({type(network).__module__.rsplit(".", 1)[-1] for network in self.networks.values()}))
 

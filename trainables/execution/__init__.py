@@ -77,6 +77,13 @@ def build(execution: str, spec: MLP, flat: Tensor, mask: Tensor) -> Network:
     return network
 
 
+def together(networks: Iterable[Network]) -> None:
+    """Let networks that are computed in turn, by one thread, use the same memory for activations, where their execution has some."""
+    arenas = [network for network in networks if hasattr(network, "arena")]
+    for network in arenas[1:]:
+        network.arena = arenas[0].arena
+
+
 def cannot(execution: str, spec: MLP, device: str = "cpu") -> str:
     """Why an execution cannot compute a network on a kind of device, in a few words; empty where it can."""
     module = importlib.import_module(f"trainables.execution.{execution}")

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.execution._arena import Arena
 from trainables.execution._groups import Groups
 from trainables.execution._kept import Kept
 from trainables.native import build
@@ -45,7 +46,7 @@ class Network(Kept):
         self.spans = list(itertools.pairwise(ends))
         self.extra = {name: self.parameters[:, a:b].detach().requires_grad_() for name, (a, b) in zip(spec.extra, self.spans, strict=True)}
         self.leaves = [self.core, *self.extra.values()]
-        self.pool: dict[int, list[Tensor]] = {}
+        self.arena = Arena()
 
     def _index(self, groups: list[Groups]) -> None:
         spec, depth = self.spec, len(self.spec.layers)
@@ -65,7 +66,7 @@ class Network(Kept):
             layer.start, layer.visit, layer.tstart = (arrays[name].ctypes.data for name in ("start", "visit", "tstart"))
         self.tile = int(offset[-1])
         widest = max(heights)
-        self.scratch = torch.empty((1 + spec.sizes[0] + 3 * widest) * TILE + 2 * values + 8)
+        self.scratch = (1 + spec.sizes[0] + 3 * widest) * TILE + 2 * values + 8  # floats
         self.network = build.NetworkStruct(
             self.members, spec.copies, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
             NORM_EPSILON if spec.norm else 0, spec.norm, spec.residual, self.tile,
@@ -110,53 +111,68 @@ class Network(Kept):
         if copy is not None and not 0 <= copy < copies:
             raise ValueError(f"copy {copy} is not one of {copies}")
         out = torch.empty((members, batch, last) if copy is not None or copies == 1 else (members, copies, batch, last))
-        room = self.borrow(1) if tiles is None else tiles
+        room = self.arena.borrow(self.tile) if tiles is None else tiles
+        scratch = self.arena.borrow(self.scratch)
         arguments = (
             self.address, self.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch, -1 if copy is None else copy,
-            tiles is not None, room.data_ptr(), out.data_ptr(), self.scratch.data_ptr(),
+            tiles is not None, room.data_ptr(), out.data_ptr(), scratch.data_ptr(),
         )  # fmt: skip
-        tape.do(self.library.winnow_forward, arguments, (inputs, room, out))
+        tape.do(self.library.winnow_forward, arguments, (inputs, room, scratch, out))
+        self.arena.give_back(scratch)
         if tiles is None:
-            self.pool[1].append(room)
+            self.arena.give_back(room)
         return out
-
-    def borrow(self, tiles: int) -> Tensor:
-        """Memory for the activations of `tiles` tiles; the caller puts it back into the pool after use."""
-        pool = self.pool.setdefault(tiles, [])
-        return pool.pop() if pool else torch.empty(tiles * self.tile)
 
 
 class _Call:
-    """What backward needs of one call. The memory of its activations goes back to the pool when the graph that holds it is freed
-    (not after backward, which may run twice)."""
+    """What backward needs of one call. Its activations' memory is given back after backward: the next networks find it in the cache. If
+    backward runs once more, they are computed again. With `adjoints` it is given back when the graph that holds this is freed."""
 
-    __slots__ = ("copy", "need", "network", "rooms", "shapes", "tiles", "version")
+    __slots__ = ("adjoints", "copy", "inputs", "need", "network", "rooms", "shapes", "version")
 
     def __init__(self, network: Network, copy: int | None, need: Sequence[bool], inputs: Sequence[Tensor], adjoints: bool = False) -> None:
         self.network, self.copy, self.need, self.shapes = network, copy, need, [x.shape for x in inputs]
+        self.inputs, self.adjoints = [(x.detach(), x._version) for x in inputs], adjoints
         self.version = network.parameters._version
-        self.tiles = network.members * -(-self.shapes[0][1] // TILE)
-        self.rooms = [network.borrow(self.tiles) for _ in range(1 + adjoints)]
+        self.rooms: list[Tensor] = []
+        self.borrow()
+
+    def borrow(self) -> None:
+        tiles = self.network.members * -(-self.shapes[0][1] // TILE)
+        self.rooms = [self.network.arena.borrow(tiles * self.network.tile) for _ in range(1 + self.adjoints)]
+
+    def give_back(self) -> None:
+        while self.rooms:
+            self.network.arena.give_back(self.rooms.pop())
 
     def __del__(self) -> None:
-        self.network.pool[self.tiles] += self.rooms
+        self.give_back()
 
     def backward(self, gradient: Tensor) -> tuple[Any, ...]:
         """The gradients of the values and of each input, where they are needed."""
         network, need, batch = self.network, self.need, self.shapes[0][1]
         self.check()
+        if not self.rooms:
+            if any(x._version != version for x, version in self.inputs):
+                raise RuntimeError("the network's inputs were changed between its call and the second backward")
+            self.borrow()
+            network.forward([x for x, _ in self.inputs], self.copy, self.rooms[0])
         gradient = gradient.contiguous()
         core = torch.empty(network.parameters.shape) if need[0] else None
         inputs = [torch.empty(shape) if wanted else None for shape, wanted in zip(self.shapes, need[1:], strict=True)]
         parts: list[int] = []
         for x, (_, _, size) in zip(inputs, self.shapes, strict=True):
             parts += 0 if x is None else x.data_ptr(), batch * size, size, size
+        scratch = network.arena.borrow(network.scratch)
         arguments = (
             network.address, network.parameters.data_ptr(), len(inputs), PARTS[len(inputs)](*parts), batch,
             -1 if self.copy is None else self.copy, self.rooms[0].data_ptr(), gradient.data_ptr(),
-            core if core is None else core.data_ptr(), network.scratch.data_ptr(),
+            core if core is None else core.data_ptr(), scratch.data_ptr(),
         )  # fmt: skip
-        tape.do(network.library.winnow_backward, arguments, (inputs, self.rooms, gradient, core))
+        tape.do(network.library.winnow_backward, arguments, (inputs, self.rooms, scratch, gradient, core))
+        network.arena.give_back(scratch)
+        if not self.adjoints:
+            self.give_back()
         return (None, None, core, *inputs)
 
     def check(self) -> None:
@@ -192,11 +208,13 @@ class _GradientNode(torch.autograd.Function):
         start = sum(x.shape[-1] for x in inputs[:by])
         ctx.columns = start, start + inputs[by].shape[-1]
         gradient = torch.empty(*value.shape[:-1], inputs[by].shape[-1])
+        scratch = network.arena.borrow(network.scratch)
         arguments = (
             network.address, network.parameters.data_ptr(), *ctx.columns, value.shape[-2], *(room.data_ptr() for room in call.rooms),
-            gradient.data_ptr(), network.scratch.data_ptr(),
+            gradient.data_ptr(), scratch.data_ptr(),
         )  # fmt: skip
-        tape.do(network.library.winnow_input_gradient, arguments, (call.rooms, gradient))
+        tape.do(network.library.winnow_input_gradient, arguments, (call.rooms, scratch, gradient))
+        network.arena.give_back(scratch)
         return value, gradient
 
     @staticmethod
@@ -204,12 +222,13 @@ class _GradientNode(torch.autograd.Function):
         call, network = ctx.call, ctx.call.network
         call.check()
         value, gradient = (cotangent.contiguous() for cotangent in given)
-        core = torch.empty(network.parameters.shape)
+        core, scratch = torch.empty(network.parameters.shape), network.arena.borrow(network.scratch)
         arguments = (
             network.address, network.parameters.data_ptr(), *ctx.columns, value.shape[-2], *(room.data_ptr() for room in call.rooms),
-            value.data_ptr(), gradient.data_ptr(), core.data_ptr(), network.scratch.data_ptr(),
+            value.data_ptr(), gradient.data_ptr(), core.data_ptr(), scratch.data_ptr(),
         )  # fmt: skip
-        tape.do(network.library.winnow_input_gradient_backward, arguments, (call.rooms, value, gradient, core))
+        tape.do(network.library.winnow_input_gradient_backward, arguments, (call.rooms, scratch, value, gradient, core))
+        network.arena.give_back(scratch)
         inputs = call.backward(value)[3:] if any(call.need) else [None] * len(call.shapes)
         return (None, None, core, *inputs)
 

@@ -74,7 +74,7 @@ def program(net: sparse.Network, x: Tensor, dout: Tensor, keys: Tensor) -> str:
     fields[8] = f"{net.network.norm!r}f"
     sizes = {
         "@out": dout.numel(), "@tiles": net.members * 2 * net.tile, "@values": net.parameters.numel(), "@input": x.numel(),
-        "@scratch": net.scratch.numel(), "@network": ", ".join(map(str, fields)), "@member": BATCH * spec.sizes[0], "@row": spec.sizes[0],
+        "@scratch": net.scratch, "@network": ", ".join(map(str, fields)), "@member": BATCH * spec.sizes[0], "@row": spec.sizes[0],
         "@batch": BATCH,
     }  # fmt: skip
     for name, size in sizes.items():

@@ -20,6 +20,7 @@ from torch import Tensor
 from trainables import execution as executions
 from trainables.errors import UserError
 from trainables.execution import dense, sparse
+from trainables.execution._arena import CHUNK, Arena
 from trainables.native import build
 from trainables.tensors import native_ops
 from trainables.tensors.mlp import MLP
@@ -227,7 +228,7 @@ def test_gradients_by_an_input_whose_graph_is_used_twice_or_not_at_all() -> None
     with pytest.raises(RuntimeError, match="parameters were changed"):
         torch.autograd.grad(gradient.square().sum(), net.leaves)
     del value, gradient, again
-    assert len(net.pool[4]) == 4, "two calls' activations and adjoints went back to the pool"
+    assert not net.arena.lent, "all activations and adjoints were given back"
     for spec in (NORMALIZED, ACTOR, MLP((4, 8, 2))):
         with pytest.raises(ValueError, match="one linear output"):
             sparse.Network(spec, *network(spec, 1, 0.5)).input_gradient(*batch(spec, 1, 5, 2), by=1)
@@ -327,11 +328,48 @@ def test_called_twice_before_backward_and_backward_twice() -> None:
     assert torch.equal(gradient(p, keep=True), a)
     assert torch.equal(gradient(q), b)
     del q
-    net(second)  # takes the room that q gave back, not p's
+    net(second)  # its activations lie where p's were
     assert torch.equal(gradient(p), a)
     del p
     torch.testing.assert_close(gradient(net(first), net(second)), a + b)
-    assert len(net.pool[4]) == 2, "each call's activations went back to the pool"
+    assert not net.arena.lent, "all activations were given back"
+
+
+def test_the_next_networks_activations_lie_where_the_last_ones_did() -> None:
+    actor, critic = (sparse.Network(spec, *network(spec, 1, 0.2)) for spec in (ACTOR, TWIN))
+    executions.together([actor, critic])
+    loss = critic(torch.randn(1, 256, 23)).square().sum()
+    (lent,) = critic.arena.lent
+    torch.autograd.grad(loss, critic.leaves, retain_graph=True)
+    assert not critic.arena.lent
+    action = actor(*batch(ACTOR, 1, 256, 1))
+    assert list(actor.arena.lent) == [lent]
+    del action
+    assert not actor.arena.lent
+
+
+def test_an_arena_gives_the_first_place_that_is_large_enough() -> None:
+    arena = Arena()
+    rooms = [arena.borrow(size) for size in (100, 40, 16)]
+    places = [room.data_ptr() for room in rooms]
+    assert [len(room) for room in rooms] == [112, 48, 16]
+    assert [place % 64 for place in places] == [0, 0, 0]
+    arena.give_back(rooms[0])
+    arena.give_back(rooms[1])
+    assert arena.borrow(160).data_ptr() == places[0], "two places side by side are one"
+    large = arena.borrow(CHUNK)
+    assert len(arena.chunks) == 2
+    arena.give_back(large)
+    assert arena.borrow(CHUNK).data_ptr() == large.data_ptr()
+
+
+def test_a_second_backward_of_changed_inputs_is_refused() -> None:
+    net, x = sparse.Network(TWIN, *network(TWIN, 1, 0.2)), torch.randn(1, 5, 23)
+    loss = net(x).sum()
+    torch.autograd.grad(loss, net.leaves, retain_graph=True)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="inputs were changed"):
+        torch.autograd.grad(loss, net.leaves)
 
 
 def test_misuse_is_refused() -> None:
