@@ -94,7 +94,7 @@ def _told_of(engine: Any, tables: Mapping[str, Any], ids: Sequence[str], light: 
             table = tables[name]
             columns = [table.c.run_uuid, table.c.key, table.c.value, *([table.c.is_nan] if "is_nan" in table.c else [])]
             rows = table.select().with_only_columns(*columns).where(table.c.run_uuid.in_(ids), *([table.c.key.in_(light)] if light else []))
-            for id, key, value, *nan in connection.execute(rows):
+            for id, key, value, *nan in connection.execute(rows).all():
                 told[name].setdefault(id, {})[names.setdefault(key, key)] = float("nan") if nan and nan[0] else value
     return told
 
