@@ -55,19 +55,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep: its driver, `""` if none runs, and its trials in the order of the plan."""
+    """A sweep: its driver, `""` if none runs, how many trials are in which state, and its trials in the order of the plan."""
 
     sweep: str
     driver: str
     since: str
+    counts: Mapping[str, int]
     rows: tuple[Row, ...]
     resume: str  # the command that finishes it
     limit: str = ""  # that ended its newest run, e.g. `--max-hours=2`
     share: Mapping[str, Any] | None = None  # of a cluster that other sweeps use, too, as the driver has written it
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return dict(Counter(row.state for row in self.rows))
 
     def to_json(self) -> dict[str, Any]:
         rows = [asdict(row) | {"state": word(row.state, bool(self.driver))} for row in self.rows]
@@ -88,21 +85,23 @@ def ledger_of(name: str, storage: Path) -> Ledger:
     return ledger
 
 
-def read(name: str, storage: Path, *, runs: bool = True) -> Status:
-    """The current state of a sweep. Raises UserError if it has never been run. Without `runs`, ids of runs are read as far as `describe`
-    names them, and not from a file for each trial."""
+def read(name: str, storage: Path, *, whole: bool = True) -> Status:
+    """The current state of a sweep. Raises UserError if it has never been run. What is not `whole` has only the rows that `describe` shows,
+    and ids of runs as far as it names them."""
     ledger = ledger_of(name, storage)
     about = lease.holder(storage, name) if lease.alive(storage, name) else {}
     silent = _silent(name, storage) if about else {}
     begun = {folder.name for folder in paths.trials(storage).glob("*")}
-    named = set(ledger.entries) if runs else _named(ledger)
+    named = set(ledger.entries) if whole else _named(ledger)
     rows = tuple(
         _row(key, entry, storage, key in begun, silent.get(key), run_id_of(storage, key) if key in named else "")
         for key, entry in ledger.entries.items()
+        if whole or entry.state != "done" or entry.reused
     )
+    counts = Counter(entry.state for entry in ledger.entries.values())
     resume = command("resume", name, storage=storage)
     share = _share(name, storage) if about else None
-    return Status(name, about.get("owner", ""), about.get("since", ""), rows, resume, "" if about else ledger.limit, share)
+    return Status(name, about.get("owner", ""), about.get("since", ""), counts, rows, resume, "" if about else ledger.limit, share)
 
 
 def _named(ledger: Ledger) -> set[str]:
@@ -143,7 +142,7 @@ def word(state: str, driven: bool) -> str:
 def watch(name: str, storage: Path) -> None:
     """Print the status repeatedly, in place on a terminal, until no trial is left to train."""
     while True:
-        status = read(name, storage, runs=False)
+        status = read(name, storage, whole=False)
         print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + printable(describe(status)), flush=True)
         if not status.counts.keys() & {"planned", "leased"} and not (load_sweep(name).search and status.driver):
             return  # a running search may still suggest trials

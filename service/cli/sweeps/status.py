@@ -23,6 +23,6 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     if arguments.watch:
         status.watch(arguments.sweep, storage)
     else:
-        found = status.read(arguments.sweep, storage, runs=arguments.json)
+        found = status.read(arguments.sweep, storage, whole=arguments.json)
         shared.show(arguments, status.describe(found), found.to_json() if arguments.json else {})
     return 0

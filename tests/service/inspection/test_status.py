@@ -48,7 +48,9 @@ def test_for_people_no_file_is_read_for_a_trial_that_is_done(tmp_path: Path, mon
     manifest.close()
     asked: list[str] = []
     monkeypatch.setattr(status, "run_id_of", lambda storage, key: asked.append(key) or f"run-of-{key}")
-    text = status.describe(status.read("smoke", tmp_path, runs=False))
+    found = status.read("smoke", tmp_path, whole=False)
+    text = status.describe(found)
+    assert [row.key for row in found.rows] == [trial.key for trial in trials[10:]], "nor is anything found out about it"
     assert "20 done" in text
     assert asked == [trial.key for trial in trials[10 : 10 + status.RUNS_SHOWN]]
     assert all(f"run-of-{key}" in text for key in asked)
