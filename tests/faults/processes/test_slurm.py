@@ -131,7 +131,7 @@ def test_the_tasks_of_a_script_run_here_to_debug_it(cluster: Cluster, nursery: N
     assert wrong.returncode == 3
     assert wrong.stdout.count("to the screen") == 2, "once for each task"
     assert "no-such-program" in wrong.stderr
-    cluster.environment |= {"FAULTS": " ".join((*QUICK, "no_ray"))}
+    cluster.environment |= {"FAULTS": " ".join((*QUICK, "no_ray")), "PYTHONPATH": f"{HERE / 'inject'}{os.pathsep}{ROOT}"}
     done = cluster.winnow(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert check(storage, twin_of(undisturbed), tracking=None) == []
