@@ -16,15 +16,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two threads bes
 
 import pytest
 
-from service.storage import sharing
 from service.tracking.sql import database
+from tests import tables
 from tests.costs import Costs
+from tests.warm import Warm
 from trainables.errors import UserError
 from trainables.native import build
 from trainables.storage import cache
 
 HOPPER = "test/hopper/random-v0"
-MAKE_TABLES = database._new
 LONG = (
     "test_run.py",
     "test_search_run.py",
@@ -116,28 +116,40 @@ def share_kernels(folder: Path) -> None:
     os.close(lock)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def tables_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MLflow's empty tables, which it makes in 400 steps and seconds, are made once and copied from then on."""
-    made = tmp_path_factory.mktemp("mlflow") / "made.db"
+@pytest.fixture(scope="session")
+def of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
-    def copied(file: Path, client: Any) -> Path:
-        if not made.exists():
-            MAKE_TABLES(made, client).rename(made)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        shutil.copyfile(made, temporary)
-        sharing.open_to_group(temporary)
-        return temporary
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_of_mlflow(of_the_run: Path) -> Iterator[None]:
+    """MLflow's tables are copied."""
+
+    def new(file: Path, client: Any) -> Path:
+        tables.read_migrations_once()
+        return tables.copied(of_the_run, file, client)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "_new", copied)
+        patch.setattr(database, "_new", new)
         yield
+
+
+@pytest.fixture(scope="session")
+def warm(hopper_folder: Path, table_cache: Path, of_the_run: Path) -> Iterator[Warm]:
+    """`warm([sys.executable, "-m", "service", ...], cwd=..., env=...)`: as subprocess.run, by a fork that needs to import nothing."""
+    made = Warm(os.environ | {"MINARI_DATASETS_PATH": str(hopper_folder), "WINNOW_CACHE": str(table_cache)}, of_the_run)
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of the making: MLflow makes its tables each time."""
-    monkeypatch.setattr(database, "_new", MAKE_TABLES)
+    monkeypatch.setattr(database, "_new", tables.MAKE)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from search_spaces.sweep import sweep_names
 from service.cli.parser import parser
+from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -21,17 +22,19 @@ COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.spl
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> dict[str, str]:
     """A recorded dataset of few transitions, and the storage, in temporary folders."""
     folder = tmp_path_factory.mktemp("readme")
     folders = {"MINARI_DATASETS_PATH": str(folder / "minari"), "WINNOW_STORAGE": str(folder / "storage")}
     variables = os.environ | folders
-    run([sys.executable, "-m", "trainables.datasets.collect", "record", "winnow/halfcheetah/expert-v0", "--transitions", "2000"], variables)
+    run(warm, ["-m", "trainables.datasets.collect", "record", "winnow/halfcheetah/expert-v0", "--transitions", "2000"], variables)
     return variables
 
 
-def run(command: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+def run(warm: Warm, words: list[str], environment: dict[str, str]) -> str:
+    """What `python` says to `words`."""
+    command = [sys.executable, *words]
+    done = warm(command, cwd=ROOT, env=environment, timeout=300)
     assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
     return done.stdout
 
@@ -52,10 +55,10 @@ def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
 MODULES = ("trainables", "service")
 
 
-def test_the_one_trial_command(environment: dict[str, str]) -> None:
+def test_the_one_trial_command(environment: dict[str, str], warm: Warm) -> None:
     (command,) = of_module("trainables")
     short = ["--updates", "6", "--evaluations", "1", "--episodes", "1"]
-    out = run([sys.executable, *shlex.split(command)[1:], *short], environment)
+    out = run(warm, [*shlex.split(command)[1:], *short], environment)
     assert "td3_bc/halfcheetah-expert/snip@95/s0" in out
     assert "after 6 updates: return" in out
 
@@ -65,8 +68,8 @@ DATASETS = [command for command in of_module("service") if " datasets " in comma
 
 
 @pytest.mark.parametrize("command", [c for c in of_module("service") if PLANNED.search(c)])
-def test_what_the_sweep_commands_would_run(command: str, environment: dict[str, str]) -> None:
-    out = run([sys.executable, *shlex.split(PLANNED.sub(" plan ", command))[1:]], environment)
+def test_what_the_sweep_commands_would_run(command: str, environment: dict[str, str], warm: Warm) -> None:
+    out = run(warm, shlex.split(PLANNED.sub(" plan ", command))[1:], environment)
     assert "winnow/halfcheetah/" in out
 
 
@@ -76,13 +79,13 @@ def test_the_other_service_commands_know_their_options_and_the_sweep(command: st
     assert (getattr(arguments, "sweep", None) or "quickstart") in sweep_names()
 
 
-def test_the_dataset_commands(environment: dict[str, str]) -> None:
+def test_the_dataset_commands(environment: dict[str, str], warm: Warm) -> None:
     assert any(" collect " in command for command in DATASETS)
     for command in DATASETS:
         few = ["--transitions", "1000"] if " collect " in command else []
-        run([sys.executable, *shlex.split(command)[1:], *few], environment)
+        run(warm, [*shlex.split(command)[1:], *few], environment)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_the_make_targets_exist(command: str) -> None:
-    run([*shlex.split(command), "--dry-run"], dict(os.environ))
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, check=True, timeout=300)

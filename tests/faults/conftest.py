@@ -12,6 +12,7 @@ import pytest
 
 from service.tracking.connection import client_class
 from service.tracking.sql import database
+from tests.warm import Warm
 
 from .support.harness import Process
 from .support.invariants import Twin, check, twin_of
@@ -68,10 +69,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nursery(environment: dict[str, str], tables: Path) -> Iterator[Nursery]:
-    made = Nursery(environment, tables)
-    yield made
-    made.close()
+def nursery(environment: dict[str, str], warm: Warm) -> Nursery:
+    return Nursery(environment, warm)
 
 
 @pytest.fixture(scope="session")

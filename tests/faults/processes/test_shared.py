@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,13 +28,6 @@ def given(storage: Path, name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def nurseries(nursery: Nursery, environment: dict[str, str], tables: Path) -> Iterator[tuple[Nursery, Nursery]]:
-    other = Nursery(environment, tables)
-    yield nursery, other
-    other.close()
-
-
-@pytest.fixture(scope="module")
 def twin(nursery: Nursery, fresh: Fresh) -> dict[str, Twin]:
     """Each sweep alone."""
     twins = {}
@@ -46,12 +38,12 @@ def twin(nursery: Nursery, fresh: Fresh) -> dict[str, Twin]:
     return twins
 
 
-def both(nurseries: tuple[Nursery, Nursery], storage: Path, *more: str, first: str = "smoke") -> list[Ended]:
+def both(nursery: Nursery, storage: Path, *more: str, first: str = "smoke") -> list[Ended]:
     """Both at once, each in a process of its own."""
     names = (first, *(name for name in SEEDS if name != first))
     faults = [*QUICK, "slow=3", f"work={storage / 'work'}", *more]
     with ThreadPoolExecutor(2) as threads:
-        runs = [threads.submit(one.run, *given(storage, name), faults=faults) for one, name in zip(nurseries, names, strict=True)]
+        runs = [threads.submit(nursery.run, *given(storage, name), faults=faults) for name in names]
         return [run.result() for run in runs]
 
 
@@ -65,10 +57,10 @@ def trained_by(storage: Path) -> dict[str, list[int]]:
 
 
 def test_each_shared_trial_is_trained_once_and_both_sweeps_end_well(
-    nurseries: tuple[Nursery, Nursery], fresh: Fresh, twin: dict[str, Twin], record: Record
+    nursery: Nursery, fresh: Fresh, twin: dict[str, Twin], record: Record
 ) -> None:
     storage = fresh()
-    ended = both(nurseries, storage)
+    ended = both(nursery, storage)
     assert [each.code for each in ended] == [0, 0], [each.out for each in ended]
     by = trained_by(storage)
     assert len(by) == 4
@@ -79,25 +71,21 @@ def test_each_shared_trial_is_trained_once_and_both_sweeps_end_well(
     record("two sweeps that share two of four trials, at once", kills="", redone=0)
 
 
-def test_without_a_look_at_other_sweeps_they_take_trials_from_each_other(
-    nurseries: tuple[Nursery, Nursery], fresh: Fresh, twin: dict[str, Twin]
-) -> None:
+def test_without_a_look_at_other_sweeps_they_take_trials_from_each_other(nursery: Nursery, fresh: Fresh, twin: dict[str, Twin]) -> None:
     storage = fresh()
-    both(nurseries, storage, "no_look_elsewhere")
+    both(nursery, storage, "no_look_elsewhere")
     assert max(len(pids) for pids in trained_by(storage).values()) > 1
 
 
-def test_what_a_sweep_that_dies_has_trained_is_taken_over(
-    nurseries: tuple[Nursery, Nursery], fresh: Fresh, twin: dict[str, Twin], record: Record
-) -> None:
+def test_what_a_sweep_that_dies_has_trained_is_taken_over(nursery: Nursery, fresh: Fresh, twin: dict[str, Twin], record: Record) -> None:
     storage = fresh()
     faults = [*QUICK, "slow=3", f"work={storage / 'work'}"]
     shared = manifest_keys(twin)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(nurseries[0].run, *given(storage, OTHER), faults=faults)
+        first = threads.submit(nursery.run, *given(storage, OTHER), faults=faults)
         attempt, *_ = wait_for(lambda: [each for each in attempts(storage / "work") if each.last > 50])
         assert attempt.keys[0] in shared
-        second = threads.submit(nurseries[1].run, *given(storage, "smoke"), faults=faults)
+        second = threads.submit(nursery.run, *given(storage, "smoke"), faults=faults)
         wait_for(lambda: manifest.read(storage, "smoke").epoch)
         time.sleep(0.2)
         os.kill(attempt.pid, signal.SIGKILL)

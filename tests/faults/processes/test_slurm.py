@@ -17,7 +17,7 @@ from ..conftest import EVERY, QUICK, Fresh, Record, arguments
 from ..support import slurm
 from ..support.harness import PATIENT, wait_for
 from ..support.invariants import attempts, check, redone, twin_of
-from ..support.nursery import HERE, ROOT, Nursery
+from ..support.nursery import INJECT, ROOT, Nursery
 from ..support.slurm import Task
 
 PLANTED = "hunter2hunter2"
@@ -61,7 +61,7 @@ class Cluster:
 def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Cluster]:
     made = Cluster(tmp_path, environment | SECRETS)
     # A login shell that names somebody else's Ray, which no task may join.
-    slurm.install(tmp_path / "bin", made.home, PATIENT | {"PYTHONPATH": str(HERE / "inject"), "RAY_ADDRESS": "127.0.0.1:1"})
+    slurm.install(tmp_path / "bin", made.home, PATIENT | {"PYTHONPATH": str(INJECT), "RAY_ADDRESS": "127.0.0.1:1"})
     made.environment |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     yield made
     for task in slurm.tasks(made.home):
@@ -131,7 +131,7 @@ def test_the_tasks_of_a_script_run_here_to_debug_it(cluster: Cluster, nursery: N
     assert wrong.returncode == 3
     assert wrong.stdout.count("to the screen") == 2, "once for each task"
     assert "no-such-program" in wrong.stderr
-    cluster.environment |= {"FAULTS": " ".join((*QUICK, "no_ray")), "PYTHONPATH": f"{HERE / 'inject'}{os.pathsep}{ROOT}"}
+    cluster.environment |= {"FAULTS": " ".join((*QUICK, "no_ray")), "PYTHONPATH": f"{INJECT}{os.pathsep}{ROOT}"}
     done = cluster.winnow(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert check(storage, twin_of(undisturbed), tracking=None) == []

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .nursery import HERE, ROOT
+from .nursery import INJECT, ROOT
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 PORTS = range(7200 + 100 * WORKER, 7300 + 100 * WORKER)  # outside those that Ray gives to workers
@@ -42,9 +42,7 @@ class Process:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, folder: Path = ROOT, **more: str) -> None:
         self.log = log
-        given = (
-            environment | {"PYTHONPATH": f"{ROOT}:{HERE / 'inject'}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | more
-        )
+        given = environment | {"PYTHONPATH": f"{ROOT}:{INJECT}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | more
         with log.open("w") as file:
             self._process = subprocess.Popen(
                 command, cwd=folder, env=given, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
