@@ -1,6 +1,6 @@
 """Where the time of a TD3+BC update goes, and what it costs made anew: `python -m benchmarks.speed.update_profile [--sparsity 0.95]`.
 
-A sparse update is a list of calls (trainables/tensors/tape.py), so each is timed by itself, in processor time less the clock's own.
+A sparse update is a list of calls (trainables/tensors/tape.py), so each is timed by itself, less the time of a call of nothing.
 What is left of an update that is repeated as in training is Python's, once for as many updates as their draws are there. What a tape saves
 is seen by making the same updates without it, in turn.
 """
@@ -96,12 +96,13 @@ def main() -> None:
             tape.steps.append(timed(calls.together([call]) if isinstance(call, calls.Call) else call, parts[-1][2]))
         tape.before = [lambda: None]  # so that these steps are made
     nothing: list[int] = []
+    no_call = calls.together([])
     draws, times = Draws(repeated), defaultdict[str, list[float]](list)
     for _ in range(ROUNDS):
         for name, ours in (("repeated", repeated), ("made anew", anew), ("profiled", profiled)):
             times[name].append(microseconds_of(ours, given.updates))
         for _ in range(given.updates):
-            timed(lambda: None, nothing)()
+            timed(no_call, nothing)()
     microseconds: Counter[str] = Counter()
     for part, patterns, found in parts:
         microseconds[part] += max(0, statistics.median(found) - statistics.median(nothing)) / 1e3 / patterns
