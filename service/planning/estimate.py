@@ -58,7 +58,7 @@ def remember(device: str, start: float, rates: Mapping[str, Sequence[float]], cr
     before = everything.get(device, {})
     everything[device] = before | {name: [*before.get(name, []), *values][-KEPT:] for name, values in measured.items()}
     with contextlib.suppress(OSError, UserError):
-        write(cache.private(cache.root()) / FILE, json.dumps(everything).encode())
+        write(cache.private(cache.root()) / FILE, json.dumps(everything).encode(), mode=0o600)
 
 
 def _read() -> dict[str, dict[str, list[float]]]:

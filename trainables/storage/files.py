@@ -7,15 +7,18 @@ import re
 from pathlib import Path
 
 
-def write(path: Path, content: bytes, *, flushed: bool = True) -> None:
+def write(path: Path, content: bytes, *, flushed: bool = True, mode: int | None = None) -> None:
     """Replace `path` by a file with `content`, on disk when this returns: temporary file, fsync, rename, fsync of the folder.
 
-    Without `flushed` it is whole or absent as long as the machine does not crash, which may leave it empty."""
+    Without `flushed` it is whole or absent as long as the machine does not crash, which may leave it empty. `mode`: of the
+    file, whatever the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             if flushed:

@@ -135,3 +135,15 @@ def test_a_cache_that_cannot_be_written_is_no_error(machine: Machine) -> None:
     cache.root().write_text("a file")
     estimate.remember("cpu", 30.0, {}, 1.0)
     assert estimate.known("cpu").start == estimate.START["cpu"]
+
+
+def test_what_a_run_has_measured_is_its_users_and_used_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0)
+    try:
+        estimate.remember("cpu", 2.0, {"bc": [500.0]}, 1.0)
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert cache.trusted(file)
