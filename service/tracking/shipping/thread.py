@@ -21,12 +21,15 @@ class ShipperThread:
         self._shipper, self._stop = shipper, threading.Event()
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
         self._asked, self._refusal = threading.Event(), ""
+        self._wanted = threading.Event()  # passes: they would slow the start of Ray, and have nothing new to ship until then
         self.trouble, self._unfinished = "", False
 
     def check(self, patience: float) -> None:
-        """Raise UserError if MLflow would never take anything from here; without an answer in so many seconds it may yet."""
+        """Ship from now on. Raise UserError if MLflow would never take anything from here; without an answer in so many seconds it may
+        yet."""
         self.start()
         self._asked.wait(patience)
+        self._wanted.set()
         if self._refusal:
             raise UserError(self._refusal)
 
@@ -35,7 +38,7 @@ class ShipperThread:
         return self._shipper.left_alone()
 
     def start(self) -> None:
-        """Start, if not started. Not done at construction, since importing MLflow would slow the driver's own start by seconds."""
+        """Ask MLflow, if not started. Not done at construction, since importing MLflow would slow the driver's own start by seconds."""
         if not self.begun:
             with blocked():  # signals go to the main thread, and to nobody while Ray starts
                 self._thread.start()
@@ -49,6 +52,7 @@ class ShipperThread:
         that time as long as there is progress. `unfinished`: first of all say on the sweep's run that nobody trains it now."""
         self._unfinished = unfinished
         self._stop.set()
+        self._wanted.set()
         self.start()
         self._thread.join(patience)
         before = -1
@@ -66,6 +70,7 @@ class ShipperThread:
         except Exception as error:
             self._refusal = str(error) if isinstance(error, UserError) else redacted(error)
         self._asked.set()
+        self._wanted.wait()
         wait = PERIOD
         while not self._stop.wait(wait):
             wait = PERIOD if self._pass() else min(LONGEST_WAIT, 2 * wait)

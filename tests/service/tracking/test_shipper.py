@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking import cursor as cursors
 from service.tracking.runs import Tracking
+from service.tracking.shipping import thread as shipper_thread
 from service.tracking.shipping.shipper import Shipper
 from service.tracking.shipping.thread import ShipperThread
 from service.tracking.sql import many
@@ -289,6 +291,20 @@ class Slow(Shipper):
         while self.stored < 10 and not self._over.wait(60 if self._stuck and self.stored == 3 else self._seconds):
             self.stored += 1
         return self.stored
+
+
+def test_nothing_is_shipped_before_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Ray starts: comparing 10,000 trials with MLflow would make that take twice as long."""
+    monkeypatch.setattr(shipper_thread, "PERIOD", 0.01)
+    asked, passes = threading.Event(), threading.Event()
+    eager = SimpleNamespace(ask=asked.set, ship=passes.set, stored=0)
+    thread = ShipperThread(eager)
+    thread.start()
+    assert asked.wait(60)
+    assert not passes.wait(0.3)
+    thread.check(60)
+    assert passes.wait(60)
+    assert thread.finish(60)
 
 
 def test_the_end_waits_as_long_as_mlflow_gets_on_and_no_longer() -> None:
