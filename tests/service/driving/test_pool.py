@@ -47,6 +47,14 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpus_here", lambda: 1)
 
 
+def handed_out(driver: Driver, kind: str) -> set[str]:
+    """The keys of all trials that the driver has for places of a kind now."""
+    keys = set[str]()
+    while (stack := driver.next(kind)) is not None:
+        keys |= {trial.key for trial in stack.trials}
+    return keys
+
+
 def test_a_gpu_gets_the_dense_trials_and_a_core_the_pruned_ones(tmp_path: Path, hopper: str) -> None:
     driver, manifest = begin(tmp_path, hopper, {"cpu": 16, "gpu": 2})
     on_core, on_gpu = driver.next("cpu"), driver.next("gpu")
@@ -78,17 +86,11 @@ def test_a_trial_goes_on_on_the_kind_that_it_began_on_and_says_so(tmp_path: Path
     driver, manifest = begin(tmp_path, hopper, {"cpu": 2})
     began = {trial.key for trial in stack.trials}
     assert f"go on on the kind of device that they began on: {len(began)} on gpu" in capsys.readouterr().out
-    handed_out = set()
-    while (other := driver.next("cpu")) is not None:
-        handed_out |= {trial.key for trial in other.trials}
-    assert handed_out == {trial.key for trial in driver.plan.trials} - began
+    assert handed_out(driver, "cpu") == {trial.key for trial in driver.plan.trials} - began
     driver.leave()
     manifest.close()
     driver, manifest = begin(tmp_path, hopper, {"cpu": 2, "gpu": 2})
-    again = set()
-    while (other := driver.next("gpu")) is not None:
-        again |= {trial.key for trial in other.trials}
-    assert began <= again
+    assert began <= handed_out(driver, "gpu")
     manifest.close()
 
 
@@ -104,10 +106,7 @@ def test_what_began_on_cores_alone_stays_there_where_every_device_is_used_later(
     driver.leave()
     manifest.close()
     driver, manifest = begin(tmp_path, hopper, {"cpu": 0, "gpu": 2})
-    handed_out = set()
-    while (other := driver.next("gpu")) is not None:
-        handed_out |= {trial.key for trial in other.trials}
-    assert handed_out == {trial.key for trial in driver.plan.trials} - {trial.key for trial in stack.trials}
+    assert handed_out(driver, "gpu") == {trial.key for trial in driver.plan.trials} - {trial.key for trial in stack.trials}
     manifest.close()
 
 
@@ -141,11 +140,11 @@ def test_a_kind_that_goes_away_on_the_way_is_waited_for_by_what_began_on_it_alon
     assert [manifest.ledger.state(trial.key) for stack in (began, waits) for trial in stack.trials] == ["planned"] * (
         len(began) + len(waits)
     )
-    handed_out = set()
+    on_cores = set()
     while (other := driver.next("cpu")) is not None:
-        handed_out |= {trial.key for trial in other.trials}
+        on_cores |= {trial.key for trial in other.trials}
         driver._out -= {trial.key for trial in other.trials}
-    assert handed_out == {trial.key for trial in driver.plan.trials} - {trial.key for trial in began.trials}
+    assert on_cores == {trial.key for trial in driver.plan.trials} - {trial.key for trial in began.trials}
     assert driver.busy(), "it may come back"
     driver.idle()
     assert capsys.readouterr().out.count("gpu is not here any more: trials that began on it wait until it is back") == 1
