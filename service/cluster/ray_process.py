@@ -61,7 +61,7 @@ ray._private.utils.get_entrypoint_name = lambda: redact(_command_line())
 
 TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
-# Servers of a cluster's head: its scaling, its workers' output and its page. An embedded Ray has one node, and QUIET, and no page.
+# Servers of a cluster's head: its scaling, its workers' output and its page. An embedded Ray has one node, is QUIET, and has no page.
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 STARTS = 3
 
@@ -149,15 +149,21 @@ def _token() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _few_servers() -> Iterator[None]:
-    """Ray starts inside without UNUSED, which take a third of the CPU time of a start; another version may not have them."""
+    """Ray starts inside without UNUSED, which take a third of the CPU time of a start; another version may not have them.
+
+    Its agent has no web server, as where the page is not installed: every Ray of a host wants one port for it, and the second would wait
+    four seconds for what the first has."""
     servers = {name: getattr(Node, name) for name in UNUSED if hasattr(Node, name)}
+    lacks = ray._private.utils.get_dashboard_dependency_error
     for name in servers:
         setattr(Node, name, lambda *_, **__: None)
+    ray._private.utils.get_dashboard_dependency_error = lambda: ImportError("an embedded Ray has no page")
     try:
         yield
     finally:
         for name, start in servers.items():
             setattr(Node, name, start)
+        ray._private.utils.get_dashboard_dependency_error = lacks
 
 
 def _slices() -> dict[str, Any]:

@@ -85,7 +85,8 @@ with ray_cluster.connect(TrainingOptions(device="cpu")) as cluster:
     mode = oct((folder.parents[1]).stat().st_mode & 0o777)
     found = dict(written=written, actors=actors, titles=any(b"hunter2" in title for title in titles), ran="ran" in asked.stdout,
                  asks=ray_cluster.address.asks_for_token(host, int(port)), mode=mode, folder=str(folder.parents[1]),
-                 environment=[name for name in os.environ if name.startswith("RAY_AUTH")], said=asked.stderr[-300:])
+                 environment=[name for name in os.environ if name.startswith("RAY_AUTH")], said=asked.stderr[-300:],
+                 serves=node.metrics_agent_port > 0)
 found["gone"] = not Path(found["folder"]).exists()
 print(json.dumps(found))
 """
@@ -108,6 +109,7 @@ def test_nobody_else_reads_or_uses_an_embedded_ray(protection: str, environment:
     assert found["asks"] is on
     assert not found["titles"]
     assert found["gone"]
+    assert found["serves"] is not on, "a second Ray on this host waits for its agent's port"
     if on:
         assert found["mode"] == "0o700"
         assert found["environment"] == [], "the token stays with Ray's processes"
