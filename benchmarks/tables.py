@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.study import SWEEP as STUDY
+from search_spaces.studies.study import SWEEP as STUDY
 from service.results.statistics import Scores, mean_interval, ratio
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 

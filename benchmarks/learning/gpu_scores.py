@@ -4,8 +4,7 @@
     python -m benchmarks.learning.gpu_scores --device cpu --seeds 2 --updates 200 --to /tmp/scores.json   # that the program runs
 
 Each cell is one stack of its own, trained as a sweep trains it: evaluation beside training in other processes, on CPUs. Trials are
-those of search_spaces/study.py (its evaluations and final episodes), with more seeds. Seconds are of the whole stack: masks, updates,
-evaluations.
+those of the sweep `study` (its evaluations and final episodes), with more seeds. Seconds are of the whole stack: masks, updates, evaluations.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.tables import said
-from search_spaces.study import SWEEP as STUDY
+from search_spaces.studies.study import SWEEP as STUDY
 from trainables.reports import Evaluated, Finished, Trained
 from trainables.run import run_stack
 from trainables.trial import Stack, Trial

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.tables import fill, markdown
-from search_spaces.study_settings import SWEEP as PRUNED
-from search_spaces.study_settings_dense import SWEEP as DENSE
+from search_spaces.studies.study_settings import SWEEP as PRUNED
+from search_spaces.studies.study_settings_dense import SWEEP as DENSE
 from search_spaces.sweep.ranges import values_of
 from service.results.report.gather import gather
 from service.results.runs import Run

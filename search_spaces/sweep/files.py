@@ -1,4 +1,5 @@
-"""The sweeps that there are: every file of search_spaces/, and of the project's sweeps/, is one, and its name is the sweep's.
+"""The sweeps that there are: every file of search_spaces/ and search_spaces/studies/, and of the project's sweeps/, is one, and its name
+is the sweep's.
 
 So is a file that was given by its path, and one that an installed package brings."""
 
@@ -18,10 +19,16 @@ FOLDER = Path(__file__).parents[1]
 
 def sweep_names() -> tuple[str, ...]:
     """Their names, sorted."""
-    ours, theirs = {path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__"}, _theirs()
-    for name in ours & theirs.keys():
+    ours, theirs = _ours(), _theirs()
+    for name in ours.keys() & theirs.keys():
         raise project.taken(theirs[name], "sweep")
-    return tuple(sorted(ours | theirs.keys()))
+    return tuple(sorted(ours.keys() | theirs.keys()))
+
+
+def _ours() -> dict[str, Path]:
+    """The files of sweeps that ship with Winnow, below search_spaces/."""
+    files = (*FOLDER.glob("*.py"), *(FOLDER / "studies").glob("*.py"))
+    return {file.stem: file.relative_to(FOLDER) for file in files if file.stem != "__init__"}
 
 
 def _theirs() -> dict[str, Path]:
@@ -37,7 +44,7 @@ def load_sweep(name: str) -> Sweep:
     name = project.whole(name)
     if name not in sweep_names():
         raise unknown("sweep", name, sweep_names())
-    file = _theirs().get(name) or f"search_spaces/{name}.py"
+    file = _theirs().get(name) or Path("search_spaces") / _ours()[name]
     try:
         sweep = _module(name).SWEEP
     except (SyntaxError, AttributeError, TypeError, NameError, ImportError) as error:
@@ -52,4 +59,4 @@ def _module(name: str) -> ModuleType:
         return project.load("sweeps", name)
     if name in installed.files("sweeps"):
         return installed.load("sweeps", name)
-    return importlib.import_module(f"search_spaces.{name}")
+    return importlib.import_module(".".join(("search_spaces", *_ours()[name].with_suffix("").parts)))

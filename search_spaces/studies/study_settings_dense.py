@@ -2,6 +2,6 @@
 
 from dataclasses import replace
 
-from search_spaces.study_settings import SWEEP as PRUNED
+from search_spaces.studies.study_settings import SWEEP as PRUNED
 
 SWEEP = replace(PRUNED, pruners=("dense",), sparsities=(0.0,), calibration_batches=1, updates=100_000)

@@ -1,7 +1,0 @@
-"""GraSP beside the masks of search_spaces/study.py, at the sparsity of the paper's claim."""
-
-from dataclasses import replace
-
-from search_spaces.study import SWEEP as STUDY
-
-SWEEP = replace(STUDY, pruners=("grasp",), sparsities=(0.95,))
