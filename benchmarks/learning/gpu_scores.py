@@ -4,7 +4,8 @@
     python -m benchmarks.learning.gpu_scores --device cpu --seeds 2 --updates 200 --to /tmp/scores.json   # that the program runs
 
 Each cell is one stack of its own, trained as a sweep trains it: evaluation beside training in other processes, on CPUs. Trials are
-those of the sweep `study` (its evaluations and final episodes), with more seeds. Seconds are of the whole stack: masks, updates, evaluations.
+those of the sweep `study` (its evaluations and final episodes), with more seeds. Seconds are of the whole stack: masks, updates and
+evaluations.
 """
 
 from __future__ import annotations
