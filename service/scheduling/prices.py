@@ -16,6 +16,7 @@ Class = tuple[float, Mapping[str, float]]  # how many equal trials, and the seco
 SOFT = 0.03  # classes are spread over kinds whose costs differ by less than about so much: with hard choices prices would swing for ever
 WARM = (0.04,) * 2
 FAR = 9.0  # difference of two prices' logarithms beyond which it changes no choice
+FIRST = (0.5, 0.25, 0.12, 0.06, *WARM)  # where the prices of more kinds are known
 COLD = tuple(0.04 + 0.5 * 0.95**n for n in range(120))  # and where nothing is known
 
 
@@ -32,17 +33,16 @@ def settle(
     kinds = list(prices)
     logs = [math.log(prices[kind]) for kind in kinds]
     wanted = [busy.get(kind, 0.0) for kind in kinds]
-    rows = [_row(count, [seconds.get(kind, math.inf) for kind in kinds]) for count, seconds in work]
+    rows = [row for count, seconds in work if (row := _row(count, [seconds.get(kind, math.inf) for kind in kinds]))]
     for step in steps:
         loads, highest = list(wanted), max(logs)
         dear = [math.exp((highest - log) / SOFT) for log in logs]
-        for count, likings, totals in rows:
-            weights = [liking * factor for liking, factor in zip(likings, dear, strict=True)]
-            if whole := sum(weights):
-                share = count / whole
-                for number, weight in enumerate(weights):
-                    if weight:
-                        loads[number] += share * weight * totals[number]
+        for row in rows:
+            whole = 0.0
+            for number, liking, _ in row:
+                whole += liking * dear[number]
+            for number, liking, total in row if whole else ():
+                loads[number] += total * liking * dear[number] / whole
         mean = sum(load * math.exp(log) for load, log in zip(loads, logs, strict=True))
         if mean <= 0:
             break
@@ -54,16 +54,16 @@ def settle(
     return {kind: math.exp(log) for kind, log in zip(kinds, logs, strict=True)}
 
 
-def _row(count: float, seconds: Sequence[float]) -> tuple[float, list[float], Sequence[float]]:
-    """A class with how much it likes each kind at equal prices."""
+def _row(count: float, seconds: Sequence[float]) -> list[tuple[int, float, float]]:
+    """Of a class, the number of each kind that can train it, how much it likes that kind at equal prices, and its seconds there in all."""
     least = min(seconds)
     if not 0 < least < math.inf:
-        return count, [0.0] * len(seconds), seconds
-    return (
-        count,
-        [math.exp(max(-600.0, (math.log(least) - math.log(each)) / SOFT)) if each < math.inf else 0.0 for each in seconds],
-        seconds,
+        return []
+    log = math.log(least)
+    likings = (
+        (number, math.exp(max(-600.0, (log - math.log(each)) / SOFT)), each) for number, each in enumerate(seconds) if each < math.inf
     )
+    return [(number, liking, count * each) for number, liking, each in likings]
 
 
 def least_time(prices: Mapping[str, float], work: Iterable[Class], busy: Mapping[str, float] | None = None) -> float:

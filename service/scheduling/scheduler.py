@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from service.scheduling.costs import Corrections, Cost, Job
-from service.scheduling.prices import COLD, WARM, Class, even, least_time, settle
+from service.scheduling.prices import COLD, FIRST, WARM, even, least_time, settle
 
 ROUNDS = 2  # stacks per place to come at least, where smaller stacks cost little more: the last ones end together
 WORTH = 0.9  # of the trials of one long stack that two short ones must still train, to be preferred
@@ -77,8 +77,10 @@ class Scheduler:
         self._until: dict[str, float] = {}  # sum of those times
         self._prices: dict[str, float] = {}
         self._order: dict[str, list[_Class]] = {}
-        self._without: dict[str, float] = {}  # `rest` if a kind took nothing more, when the prices were last settled and the end was close
+        # Close to the end: how long all that is left would take if a kind took nothing more, and when that was looked at.
+        self._without: dict[str, tuple[float, float]] = {}
         self._prices_without: dict[str, dict[str, float]] = {}
+        self._outdated: set[str] = set()  # kinds of `_without`; one is looked at in a decision, so that each is quick
         self._rest, self._settled, self._changed, self._numbers = math.inf, 0.0, True, 0
 
     @property
@@ -113,6 +115,8 @@ class Scheduler:
             return None
         if self._changed or now - self._settled > DRIFT * self._rest:
             self._settle(now, WARM)
+        elif kind in self._outdated:
+            self._look_without(kind, now)
         if untried := self._untried(kind):
             return self._place(untried, kind, 1, now)
         for known in self._order.get(kind, ()):
@@ -172,19 +176,16 @@ class Scheduler:
 
     def _settle(self, now: float, steps: tuple[float, ...]) -> None:
         """Move the prices to what is left now, and sort the classes for each kind."""
-        busy = {kind: max(0.0, self._until.get(kind, 0.0) - now * len(self._running.get(kind, ()))) for kind in self.places}
-        live = [known for known in self._classes.values() if known.left]
+        busy, live = self._busy(now), self._live()
         for known in live:
             self._estimate(known, now)
         work = [(known.left, {kind: known.per_trial[kind] for kind in known.helping}) for known in live]
-        steps *= max(1, SETTLED // (1 + len(live)))
+        steps *= _times(live)
         self._prices = settle(self._prices, work, self.places, busy, steps)
         self._rest, self._settled, self._changed = least_time(self._prices, work, busy), now, False
         longest = max((known.alone(kind) for known in live for kind in known.each), default=0.0)
-        if CLOSE * longest > self._rest:
-            everywhere = [(known.left, known.per_trial) for known in live]
-            self._without = {kind: self._rest_without(kind, everywhere, busy, steps) for kind in self.places}
-        else:
+        self._outdated = {*self.places} if CLOSE * longest > self._rest else set()
+        if not self._outdated:
             self._without.clear()
         for kind in self.places:
             here = [known for known in live if kind in known.per_trial]
@@ -194,15 +195,27 @@ class Scheduler:
             ranked = [(*self._rank(known, kind, max(ours, default=0.0)), number) for number, known in enumerate(here)]
             self._order[kind] = [here[number] for *_, number in sorted(ranked)]
 
-    def _rest_without(self, kind: str, work: Sequence[Class], busy: Mapping[str, float], steps: tuple[float, ...]) -> float:
+    def _look_without(self, kind: str, now: float) -> None:
         """About how long the other kinds would take for all that is left, if this one took nothing more."""
+        self._outdated.discard(kind)
         others = {other: count for other, count in self.places.items() if other != kind}
         if not others:
-            return math.inf
+            return
+        live, busy = self._live(), self._busy(now)
+        work = [(known.left, known.per_trial) for known in live]
         known = self._prices_without.get(kind, {})
-        start, steps = (known, steps) if known.keys() == others.keys() else (even(others), COLD)
-        prices = self._prices_without[kind] = settle(start, work, others, busy, steps)
-        return least_time(prices, work, {other: busy[other] for other in others})
+        total = sum(self._prices[other] * count for other, count in others.items())
+        ours = {other: self._prices[other] / total for other in others}
+        start, steps = (known, WARM) if known.keys() == others.keys() else (ours, FIRST)
+        prices = self._prices_without[kind] = settle(start, work, others, busy, steps * _times(live))
+        self._without[kind] = least_time(prices, work, {other: busy[other] for other in others}), now
+
+    def _busy(self, now: float) -> dict[str, float]:
+        """For how many seconds the places of each kind are taken, in all."""
+        return {kind: max(0.0, self._until.get(kind, 0.0) - now * len(self._running.get(kind, ()))) for kind in self.places}
+
+    def _live(self) -> list[_Class]:
+        return [known for known in self._classes.values() if known.left]
 
     def _estimate(self, known: _Class, now: float) -> None:
         """What a class costs as far as is known now, in stacks as large as are likely."""
@@ -221,8 +234,8 @@ class Scheduler:
     def _ends_in_time(self, known: _Class, kind: str, now: float) -> bool:
         """Whether one trial begun now on this kind ends before another kind would have done all that is left, and it."""
         elsewhere = min((known.alone(other) for other in known.each if other != kind), default=math.inf)
-        without = max(0.0, self._without.get(kind, math.inf) - (now - self._settled))
-        return known.alone(kind) <= without + elsewhere
+        without, looked = self._without.get(kind, (math.inf, now))
+        return known.alone(kind) <= max(0.0, without - (now - looked)) + elsewhere
 
     def _members(self, known: _Class, kind: str, rest: float) -> int:
         """How many trials of a class are best put together on a kind, where all that is left takes `rest` seconds."""
@@ -282,3 +295,8 @@ class Scheduler:
             elsewhere = (self._prices[other] * seconds for other, seconds in known.per_trial.items() if other != kind)
             if self._prices[kind] * known.each[kind] <= min(elsewhere, default=math.inf):
                 yield mate
+
+
+def _times(live: Sequence[_Class]) -> int:
+    """How often the steps of the prices are made: more where few classes make each cheap."""
+    return max(1, SETTLED // (1 + len(live)))
