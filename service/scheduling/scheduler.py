@@ -200,6 +200,7 @@ class Scheduler:
         self._outdated.discard(kind)
         others = {other: count for other, count in self.places.items() if other != kind}
         if not others:
+            self._without.pop(kind, None)
             return
         live, busy = self._live(), self._busy(now)
         work = [(known.left, known.per_trial) for known in live]
