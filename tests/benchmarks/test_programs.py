@@ -58,6 +58,32 @@ def test_the_settings_page_shows_what_was_trained(program: Any) -> None:
         assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.settings`"
 
 
+def test_the_page_of_the_full_study_shows_what_was_trained(program: Any) -> None:
+    page = (ROOT / "docs" / "full-study.md").read_text()
+    for name, text in program("learning.full").texts().items():
+        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.full`"
+
+
+def test_a_pruned_network_is_compared_after_as_many_updates_as_dense_ones_make(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = program("learning.full")
+    place = (full.PRUNED.datasets[0], "bc", "snip")
+
+    def trial(pruner: str, seed: int, scores: dict[int, float]) -> Any:
+        return full.Trained(*place[:2], pruner, seed, scores, 1.0)
+
+    trials = [trial("dense", seed, {50_000: 40.0, 250_000: 80.0}) for seed in (0, 1)]
+    trials += [trial("snip", seed, {50_000: 10.0 + seed, 250_000: 60.0, 1_000_000: 78.0 + seed}) for seed in (0, 1, 2)]
+    monkeypatch.setattr(full, "read", lambda: trials)
+    shares = [full.share(place, budget) for budget in full.BUDGETS]
+    assert [(round(share.value, 4), share.seeds) for share in shares] == [(0.2625, 2), (0.75, 2), (0.9812, 2)]
+    assert full.share((*place[:2], "random_erk"), 50_000) is None
+    text = full.claim()
+    assert "1,000,000 updates: 1 of 1 cells retain >= 97 % of dense (by their whole interval 1 do, 0 do not, 0 are undecided)" in text
+    assert "\n50,000 updates: 0 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 1 do not, 0 are undecided)" in text
+    row = next(row for row in list(full.cells())[1:] if row[3] != "-")
+    assert row[2:5] == ["80.0 2/3", "80.0", "26 % [25, 28] 2/3"]
+
+
 def settings_trials(settings: Any, scores: dict[tuple[str, int, float], float]) -> list[Any]:
     """Every trial of BC's settings, with a score by pruner, calibration and learning rate; the seeds differ by 2 points."""
     return [
