@@ -50,6 +50,22 @@ def slow(milliseconds: str) -> None:
         module.Agent.at = wait
 
     when_imported("trainables.agent", change)
+    _one_by_one()
+
+
+def _one_by_one() -> None:
+    """No updates are made in a row without Python between."""
+
+    def change(module: Any) -> None:
+        init = module.Cycle.__init__
+
+        def begin(cycle: Any, *arguments: Any, **named: Any) -> None:
+            init(cycle, *arguments, **named)
+            cycle.in_a_row = None
+
+        module.Cycle.__init__ = begin
+
+    when_imported("trainables.training.cycle", change)
 
 
 def slow_while(file: str) -> None:
@@ -65,6 +81,7 @@ def slow_while(file: str) -> None:
         module.Agent.at = wait
 
     when_imported("trainables.agent", change)
+    _one_by_one()
 
 
 def no_table() -> None:
