@@ -64,6 +64,13 @@ def test_the_page_of_the_full_study_shows_what_was_trained(program: Any) -> None
         assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.full`"
 
 
+def test_the_first_page_shows_what_make_claim_has_trained(program: Any) -> None:
+    claim = program("learning.claim")
+    table = program("tables").markdown(claim.table())
+    assert f"<!-- claim -->\n{table}\n<!-- end -->" in (ROOT / "README.md").read_text(), "run `python -m benchmarks.learning.claim`"
+    assert all(len(scores) == len(claim.SWEEP.seeds) for cells in claim.read().values() for scores in cells.values())
+
+
 def test_a_pruned_network_is_compared_after_as_many_updates_as_dense_ones_make(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     full = program("learning.full")
     place = (full.PRUNED.datasets[0], "bc", "snip")
