@@ -153,17 +153,17 @@ def _few_servers() -> Iterator[None]:
 
     Its agent has no web server, as where the page is not installed: every Ray of a host wants one port for it, and the second would wait
     four seconds for what the first has."""
-    servers = {name: getattr(Node, name) for name in UNUSED if hasattr(Node, name)}
-    lacks = ray._private.utils.get_dashboard_dependency_error
-    for name in servers:
-        setattr(Node, name, lambda *_, **__: None)
-    ray._private.utils.get_dashboard_dependency_error = lambda: ImportError("an embedded Ray has no page")
+    changes: list[tuple[Any, str, Any]] = [(Node, name, lambda *_, **__: None) for name in UNUSED]
+    changes.append((ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("an embedded Ray has no page")))
+    changes = [change for change in changes if hasattr(*change[:2])]
+    before = [(where, name, getattr(where, name)) for where, name, _ in changes]
+    for change in changes:
+        setattr(*change)
     try:
         yield
     finally:
-        for name, start in servers.items():
-            setattr(Node, name, start)
-        ray._private.utils.get_dashboard_dependency_error = lacks
+        for change in before:
+            setattr(*change)
 
 
 def _slices() -> dict[str, Any]:
