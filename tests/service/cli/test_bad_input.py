@@ -12,7 +12,7 @@ import pytest
 from service.__main__ import main
 
 CASES = {
-    "sweep": (["quickstar"], "no sweep 'quickstar'; there are: methods, methods_controls, mujoco_sparsity, quickstart"),
+    "sweep": (["quickstar"], "no sweep 'quickstar'; there are: claim, methods, methods_controls, mujoco_sparsity, quickstart"),
     "path for a sweep": (["../secret"], "no sweep '../secret'"),
     "D4RL's name": (
         ["smoke", "--set=datasets=hopper-medium-v2"],
