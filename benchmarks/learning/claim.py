@@ -6,20 +6,17 @@ python -m benchmarks.learning.claim [--storage FOLDER]  # renews claim.json besi
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.tables import fill, markdown
+from benchmarks.learning.pages import fill_all, runs_of, shown, storage_of
+from benchmarks.tables import markdown
 from search_spaces.claim import SWEEP
 from service.results import statistics
-from service.results.report.gather import gather
-from service.storage import paths
 from service.terminal.labels import dataset_name, method_name
-from service.tracking.runs import Tracking
 
 MADE = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[2] / "README.md"
@@ -34,30 +31,24 @@ def read() -> Cells:
 def table() -> Iterator[list[str]]:
     """A row per dataset: the dense score, and the share of it that each mask keeps, with intervals over seeds."""
     pruned = [pruner for pruner in SWEEP.pruners if pruner != "dense"]
+    planned = len(SWEEP.seeds)
     yield ["data", "dense: score", *(f"{method_name(pruner, SWEEP.sparsities[0])} keeps" for pruner in pruned)]
     for dataset, cells in read().items():
         dense = np.array(cells["dense"])
-        score = statistics.mean_interval(dense)
         shares = [statistics.ratio(np.array(cells[pruner]), dense) for pruner in pruned]
-        yield [
-            dataset_name(dataset),
-            f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}]",
-            *(f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]" if share else "-" for share in shares),
-        ]
+        score = shown(statistics.mean_interval(dense), planned)
+        yield [dataset_name(dataset), score, *(shown(share, planned, 100.0, 0, " %") for share in shares)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--storage", help="where the sweep ran (default as for the service)")
-    storage = paths.root(parser.parse_args().storage)
-    runs = sorted((run for run in gather(["claim"], Tracking(storage), storage).runs), key=lambda run: run.trial.seed)
+    runs = sorted(runs_of(["claim"], storage_of(__doc__)), key=lambda run: run.trial.seed)
     if missing := [run.trial.name for run in runs if not run.done]:
         raise SystemExit(f"{len(missing)} trials are not done ({missing[0]}, ...): `make claim` trains them")
     cells: Cells = {dataset: {pruner: [] for pruner in SWEEP.pruners} for dataset in SWEEP.datasets}
     for run in runs:
         cells[run.trial.dataset][run.trial.pruner].append(round(run.final, 2))
     MADE.write_text(json.dumps(cells, indent=1) + "\n")
-    fill(PAGE, "claim", markdown(table()))
+    fill_all(PAGE, {"claim": markdown(table())})
 
 
 if __name__ == "__main__":

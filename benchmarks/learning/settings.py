@@ -6,22 +6,19 @@ python -m benchmarks.learning.settings [--storage FOLDER]     # renews settings.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables import fill, markdown
+from benchmarks.learning.pages import fill_all, runs_of, storage_of, write
+from benchmarks.tables import markdown
 from search_spaces.studies.study_settings import SWEEP as PRUNED
 from search_spaces.studies.study_settings_dense import SWEEP as DENSE
 from search_spaces.sweep.ranges import values_of
-from service.results.report.gather import gather
 from service.results.runs import Run
-from service.storage import paths
 from service.terminal.labels import algorithm_name, dataset_name
-from service.tracking.runs import Tracking
 
 SWEEPS = ("study_settings", "study_settings_dense")
 MADE = Path(__file__).with_suffix(".json")
@@ -168,16 +165,8 @@ def texts() -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--storage", help="where the sweeps ran (default as for the service)")
-    storage = paths.root(parser.parse_args().storage)
-    tracking = Tracking(storage)
-    there = [sweep for sweep in SWEEPS if sweep in tracking.sweeps()]
-    found = sorted(map(trained, gather(there, tracking, storage).runs), key=lambda trial: json.dumps(asdict(trial)))
-    lines = ",\n".join(json.dumps(asdict(trial)) for trial in found)
-    MADE.write_text(f"[\n{lines}\n]\n")
-    for name, text in texts().items():
-        fill(PAGE, name, text)
+    write(MADE, (asdict(trained(run)) for run in runs_of(SWEEPS, storage_of(__doc__))))
+    fill_all(PAGE, texts())
 
 
 if __name__ == "__main__":

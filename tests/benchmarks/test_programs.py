@@ -73,22 +73,28 @@ def test_the_first_page_shows_what_make_claim_has_trained(program: Any) -> None:
 
 def test_a_pruned_network_is_compared_after_as_many_updates_as_dense_ones_make(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     full = program("learning.full")
-    place = (full.PRUNED.datasets[0], "bc", "snip")
+    place = (full.PRUNED.datasets[0], "bc")
 
     def trial(pruner: str, seed: int, scores: dict[int, float]) -> Any:
-        return full.Trained(*place[:2], pruner, seed, scores, 1.0)
+        return full.Trained(*place, pruner, seed, scores, 1.0)
 
-    trials = [trial("dense", seed, {50_000: 40.0, 250_000: 80.0}) for seed in (0, 1)]
+    trials = [trial("dense", seed, {50_000: 40.0, 250_000: 80.0}) for seed in (0, 1, 2)]
     trials += [trial("snip", seed, {50_000: 10.0 + seed, 250_000: 60.0, 1_000_000: 78.0 + seed}) for seed in (0, 1, 2)]
+    trials += [trial("random_erk", 0, {50_000: 40.0, 250_000: 80.0, 1_000_000: 80.0})]
     monkeypatch.setattr(full, "read", lambda: trials)
-    shares = [full.share(place, budget) for budget in full.BUDGETS]
-    assert [(round(share.value, 4), share.seeds) for share in shares] == [(0.2625, 2), (0.75, 2), (0.9812, 2)]
-    assert full.share((*place[:2], "random_erk"), 50_000) is None
-    text = full.claim()
-    assert "1,000,000 updates: 1 of 1 cells retain >= 97 % of dense (by their whole interval 1 do, 0 do not, 0 are undecided)" in text
-    assert "\n50,000 updates: 0 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 1 do not, 0 are undecided)" in text
-    row = next(row for row in list(full.cells())[1:] if row[3] != "-")
-    assert row[2:5] == ["80.0 2/3", "80.0", "26 % [25, 28] 2/3"]
+    tasks = {task.trial.updates: task for task in full.tasks() if task.trial.dataset == place[0]}
+    shares = [tasks[budget].cells["snip", 0.95].retained for budget in full.BUDGETS]
+    assert [(round(share.value, 4), share.seeds) for share in shares] == [(0.275, 3), (0.75, 3), (0.9875, 3)]
+    text = full.counted()
+    sure = (
+        "  SNIP, at 95 %: 1 of 1 cells retain >= 97 % of dense (by their whole interval 1 do, 0 do not, 0 are undecided; 5 more not judged"
+    )
+    assert text.count(sure) == 1, text
+    assert text.count(sure.replace("1 of 1", "0 of 1").replace("1 do, 0 do not", "0 do, 1 do not")) == 2
+    assert text.count("  Random (ERK), at 95 %: 0 of 0 cells") == 3, "a cell without all its seeds is not judged"
+    row = next(row for row in full.cells() if row[3] == "80.0")
+    assert row[2:5] == ["80.0", "80.0", "28 % [25, 30]"]
+    assert row[7] == "100 % 1/3"
 
 
 def settings_trials(settings: Any, scores: dict[tuple[str, int, float], float]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ SPECS = {
     "normalized": MLP((7, 24, 11, 20, 2), copies=2, norm=True, extra={"scale": 3}),
 }
 BATCHES = {"actor": 33, "critic": 1, "shallow": 8, "deep": 65, "wide": 256, "normalized": 70, "residual": 70, "twin residual": 64}
+NARROW = ("shallow", "deep")
 each_execution = pytest.mark.parametrize("execution", EXECUTIONS)
 each_case = pytest.mark.parametrize(
     ("execution", "name"), [(e, name) for e in EXECUTIONS for name, spec in SPECS.items() if not executions.cannot(e, spec)]
@@ -69,12 +71,29 @@ def gradients(network: Network, inputs: Sequence[Tensor], copy: int | None = Non
     return outputs[0].detach(), collected, list(found[len(network.leaves) :])
 
 
-def assert_close(found: Tensor, wanted: Tensor, what: str) -> None:
-    """To 1e-5 of the largest number of the member."""
+@cache
+def narrow_products_round_alike() -> bool:
+    """Whether torch's batched products of narrow layers round as those of one member. MKL promises it nowhere, and on an AMD EPYC with
+    AVX-512 it does otherwise for a few small sizes, such as 3 by 5; not for layers as wide as those that are trained."""
+    left, right = torch.randn(2, MEMBERS, 64, 5, generator=torch.Generator().manual_seed(0))
+    left = left[..., :3].transpose(1, 2)
+    together = torch.bmm(left, right)
+    return all(torch.equal(together[k : k + 1], torch.bmm(left[k : k + 1], right[k : k + 1])) for k in range(MEMBERS))
+
+
+def loosely(execution: str) -> bool:
+    """Whether the products of `fused`, which is for GPUs, and of `dense` round apart on this CPU."""
+    return execution == "fused" and not narrow_products_round_alike()
+
+
+def assert_close(found: Tensor, wanted: Tensor, what: str, loose: bool = False) -> None:
+    """To 4e-6 of the largest number of the member, or 1e-5."""
     assert found.shape == wanted.shape, what
     for k in range(len(found)):
         error, largest = (found[k] - wanted[k]).abs().max(), wanted[k].abs().max()
-        assert error <= 1e-5 * largest, f"{what} of member {k} differs by {float(error):.1e}, its largest number is {float(largest):.1e}"
+        assert error <= (1e-5 if loose else 4e-6) * largest, (
+            f"{what} of member {k} differs by {float(error):.1e}, its largest number is {float(largest):.1e}"
+        )
 
 
 @each_case
@@ -86,11 +105,11 @@ def test_outputs_and_gradients_are_denses(execution: str, name: str) -> None:
         for copy in (None, *range(spec.copies)):
             for passes in (1, 2):
                 found, wanted = gradients(network, inputs, copy, passes), gradients(reference, inputs, copy, passes)
-                assert_close(found[0], wanted[0], "output")
-                assert_close(found[1], wanted[1], "gradient")
+                assert_close(found[0], wanted[0], "output", loosely(execution))
+                assert_close(found[1], wanted[1], "gradient", loosely(execution))
                 assert (found[1][mask == 0] == 0).all()
                 for mine, theirs in zip(found[2], wanted[2], strict=True):
-                    assert_close(mine, theirs, "input gradient")
+                    assert_close(mine, theirs, "input gradient", loosely(execution))
 
 
 @each_case
@@ -106,7 +125,7 @@ def test_frozen_gives_the_same_values_and_moves_only_the_inputs(execution: str, 
     # The leaf's share would be an error here, since frozen's graph does not reach it.
     unused = torch.autograd.grad(output.square().sum(), [*network.leaves, x], allow_unused=True)
     assert all(gradient is None for gradient in unused[:-1])
-    assert_close(unused[-1], torch.autograd.grad(reference(x, copy=0).square().sum(), x)[0], "input gradient")
+    assert_close(unused[-1], torch.autograd.grad(reference(x, copy=0).square().sum(), x)[0], "input gradient", loosely(execution))
 
 
 @each_case
@@ -129,18 +148,6 @@ def test_parameters_changed_in_place_are_what_counts(execution: str, name: str) 
     found, wanted = gradients(network, [x]), gradients(reference, [x])
     assert_close(found[0], wanted[0], "output")
     assert_close(found[1], wanted[1], "gradient")
-
-
-def narrow_products_round_alike() -> bool:
-    """Whether torch's batched products of narrow layers round as those of one member. MKL promises it nowhere, and on an AMD EPYC with
-    AVX-512 it does otherwise for a few small sizes, such as 3 by 5; not for layers as wide as those that are trained."""
-    left, right = torch.randn(2, MEMBERS, 64, 5, generator=torch.Generator().manual_seed(0))
-    left = left[..., :3].transpose(1, 2)
-    together = torch.bmm(left, right)
-    return all(torch.equal(together[k : k + 1], torch.bmm(left[k : k + 1], right[k : k + 1])) for k in range(MEMBERS))
-
-
-NARROW = ("shallow", "deep")
 
 
 @each_case
@@ -218,7 +225,7 @@ def test_the_gradient_by_an_input_is_autograds_and_can_be_differentiated(executi
     for by, part in ((0, slice(0, 4)), (1, slice(4, 7))):
         value, gradient = network.input_gradient(x[..., :4], x[..., 4:], by=by)
         assert_close(value, network(x), "value")
-        assert execution == "fused" or torch.equal(value, network(x))
+        assert loosely(execution) or torch.equal(value, network(x))
         total = torch.zeros(())
         for copy in range(copies):
             given = x.clone().requires_grad_()

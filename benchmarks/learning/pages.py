@@ -1,0 +1,49 @@
+"""What the programs share that turn trained sweeps into a JSON file beside them and the tables of a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import fill
+from service.results.report.gather import gather
+from service.results.runs import Run
+from service.results.statistics import Estimate
+from service.storage import paths
+from service.tracking.runs import Tracking
+
+
+def storage_of(description: str | None) -> Path:
+    """Where the sweeps ran, from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--storage", help="where the sweeps ran (default as for the service)")
+    return paths.root(parser.parse_args().storage)
+
+
+def runs_of(sweeps: Iterable[str], storage: Path) -> list[Run]:
+    """Of those sweeps that there are."""
+    tracking = Tracking(storage)
+    there = tracking.sweeps()
+    return list(gather([sweep for sweep in sweeps if sweep in there], tracking, storage).runs)
+
+
+def write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One row per line, sorted, so that a new trial is a new line."""
+    file.write_text("[\n" + ",\n".join(sorted(map(json.dumps, rows))) + "\n]\n")
+
+
+def fill_all(page: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        fill(page, name, text)
+
+
+def shown(found: Estimate | None, planned: int, times: float = 1.0, digits: int = 1, unit: str = "") -> str:
+    """With its interval; `1/3` where one of three planned seeds is there."""
+    if found is None:
+        return "-"
+    span = "" if found.note else f" [{times * found.low:.{digits}f}, {times * found.high:.{digits}f}]"
+    missing = "" if found.seeds == planned else f" {found.seeds}/{planned}"
+    return f"{times * found.value:.{digits}f}{unit}{span}{missing}"
