@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # not at exit, where it is too late to be quiet
     except KeyboardInterrupt:  # while the command was still being read
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except SystemExit as ended:  # of argparse
         if ended.code or STDOUT not in closed:
             raise
@@ -77,17 +76,24 @@ def _run(argv: Sequence[str] | None) -> int:
         storage = paths.root(given)
         sharing.follow(storage)
         return int(arguments.call(arguments, storage))
-    except UserError as error:
-        print(printable(f"error: {error}", lines=False), file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        print(printable(f"error: {error.filename or paths.root(given)}: {error.strerror}", lines=False), file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
+    except Exception as error:
+        if signals.left():  # a native module that is interrupted while it is imported says that it cannot be imported
+            return _interrupted()
+        if isinstance(error, UserError):
+            text = str(error)
+        elif isinstance(error, OSError) and error.errno in REFUSALS:
+            text = f"{error.filename or paths.root(given)}: {error.strerror}"
+        else:
+            raise
+        print(printable(f"error: {text}", lines=False), file=sys.stderr)
+        return 2
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 if __name__ == "__main__":

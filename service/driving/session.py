@@ -43,7 +43,7 @@ from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
 from service.terminal.display import Display
 from service.terminal.redaction import redact
-from service.terminal.signals import INTERRUPTED, Leaving, blocked, count, ending
+from service.terminal.signals import INTERRUPTED, Leaving, blocked, count, ending, obey
 from service.terminal.waiting import waiting
 from service.tracking.connection import DeletedError, TrackingError
 from service.tracking.runs import Tracking
@@ -80,6 +80,7 @@ def run(plan: Plan, storage: Path) -> int:
         origin |= origins(set(plan.needs) - origin.keys())
     refuse_other_origin(plan, storage)
     print(printable(describe(replace(plan, absent=()))), flush=True)
+    obey()
     session = Session(plan, storage, studies, news)
     try:
         with session:

@@ -222,6 +222,12 @@ def commands() -> None:
     _commands = True
 
 
+def obey() -> None:
+    """Raise KeyboardInterrupt where a signal has come since the command began, and foreign code has dropped its exception."""
+    if _commands and _left:
+        raise KeyboardInterrupt
+
+
 def hurried() -> bool:
     """Whether a second signal has come: then nothing is waited for."""
     return _more > 0

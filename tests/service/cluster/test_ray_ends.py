@@ -38,12 +38,12 @@ with cluster.connect(TrainingOptions(device="cpu")):
     from pathlib import Path
     from service.cluster import embedded
     below = [Path(f"/proc/{pid}/cmdline").read_text() for pid in embedded.descendants(os.getpid())]
-    print("of a cluster's head:", [each for each in below if "dashboard.py" in each or "monitor.py" in each])
+    print("of a cluster's head:", [each for each in below if "dashboard.py" in each or "monitor.py" in each], flush=True)
     kept = [Cycle()]
     kept[0].itself, kept[0].reference = kept[0], ray.put(1)
     place = ray._private.worker.global_worker
     place.core_worker = Ending(place.core_worker)
-print("left well", gc.isenabled())
+print("left well", gc.isenabled(), flush=True)
 """
 
 

@@ -136,6 +136,38 @@ def test_a_command_that_has_just_begun_ends_with_one_line(number: signal.Signals
     assert "Traceback" not in err
 
 
+SWALLOWED = """
+import os, signal, sys
+from service.terminal import signals
+signals.take()
+from service import __main__ as commands
+import gymnasium
+
+make, raised = gymnasium.make, eval(sys.argv[1])
+
+def interrupted(*given, **named):
+    "As pybind11 does with an exception that comes while a module of its is imported."
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt as error:
+        if raised:
+            raise raised("initialization failed") from error
+    return make(*given, **named)
+
+gymnasium.make = interrupted
+sys.exit(commands.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("raised", ["ImportError", "gymnasium.error.DependencyNotInstalled", "ZeroDivisionError", "None"])
+def test_a_signal_that_foreign_code_takes_for_something_else_is_heard(raised: str, hopper: str, tmp_path: Path) -> None:
+    run = ["run", "smoke", "--set", f"datasets={hopper}", f"--storage={tmp_path / 'storage'}"]
+    command = [sys.executable, "-c", SWALLOWED, raised, *run]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.returncode, ran.stderr.splitlines()[-1]) == (130, "interrupted"), ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_one_that_does_not_come_back_is_ended_after_its_last_words(driver, tmp_path: Path) -> None:
     process = driver(STUBBORN)
     process.send_signal(signal.SIGTERM)
