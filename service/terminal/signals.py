@@ -218,8 +218,8 @@ def take() -> None:
 
 def commands() -> None:
     """A command begins: after `take`, a signal now raises KeyboardInterrupt, so that what is half done is undone."""
-    global _commands
-    _commands = True
+    global _commands, _left
+    _commands, _left = True, False
 
 
 def obey() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.execution._linear import linear
 from trainables.native.build import NORM_EPSILON
 from trainables.tensors import tape
 from trainables.tensors.mlp import MLP
+from trainables.tensors.native_ops import serves
 
 # A member's arithmetic must not depend on its stack-mates, to the last bit. BLAS rounds by where a matrix starts in memory: with this many
 # rows (batches are filled up with zeros), and hidden widths that are multiples of 4, every member's matrices start at a cache line.
@@ -143,7 +144,7 @@ def forward(
     where a layer's outputs are normalized. K and C are one batch axis of
     the matrix products. `hidden` takes up the activations [K C, B, H] (B filled up) of each hidden layer, before normalization."""
     x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
-    batch = x.shape[1]
+    batch, plain = x.shape[1], not spec.norm and all(weight.is_leaf for weight in weights)
     if batch % BATCH_ALIGNMENT:
         x = torch.nn.functional.pad(x, (0, 0, 0, -batch % BATCH_ALIGNMENT))
     if copy is not None:
@@ -160,11 +161,11 @@ def forward(
             bias = bias + (weight * shift).sum(-1)
             weight = weight * (1 + gain)
         w, b = weight.flatten(0, 1), bias.flatten(0, 1).unsqueeze(1)
-        if copies == w.shape[1] == 1:
+        if copies == w.shape[1] == 1 and not (plain and serves(x)):
             # BLAS rounds one matrix times one vector otherwise than several of them, so it is given two columns.
             x = torch.baddbmm(b, x, w.expand(-1, 2, -1).transpose(1, 2))[..., :1]
         else:
-            x = linear(b, x, w) if weight.is_leaf and not spec.norm else torch.baddbmm(b, x, w.transpose(1, 2))
+            x = linear(b, x, w) if plain else torch.baddbmm(b, x, w.transpose(1, 2))
         if index < len(weights) - 1:
             if spec.residual and index in norms:
                 x = stream = x if stream is None else stream + x
@@ -179,29 +180,6 @@ def forward(
     if batch % BATCH_ALIGNMENT:
         x = x[:, :batch]
     return x.unflatten(0, (members, copies)) if copies > 1 else x
-
-
-class _Linear(torch.autograd.Function):
-    """b + x w^T for b [N, 1, out], x [N, B, in], w [N, out, in]. Torch's own gives the gradient of w transposed, to be copied later.
-    That is kept where more is summed up from it, whose last bits depend on the layout: gain and shift, the mask of a score."""
-
-    @staticmethod
-    def forward(ctx: Any, b: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w)
-        return torch.baddbmm(b, x, w.transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
-        by_b, by_x, by_w = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # to be differentiated by a score
-            weight = torch.bmm(x.transpose(1, 2), gradient).transpose(1, 2) if by_w else None
-        else:
-            weight = torch.bmm(gradient.transpose(1, 2), x) if by_w else None
-        return gradient.sum(1, keepdim=True) if by_b else None, torch.bmm(gradient, w) if by_x else None, weight
-
-
-linear: Any = _Linear.apply
 
 
 def value_and_gradient(

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from trainables.tensors import calls, operations
+from trainables.tensors.fusing import fused
 from trainables.tensors.reuse import Operation, Reuse, tensors
 
 Call = Callable[[], object]
@@ -99,7 +100,7 @@ class Tape(TorchDispatchMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         _entered.tape = None
         self.calls = self.reuse.placed(self.calls, self.memory)
-        self.made = [each for call in self.calls for each in _calls(call)]
+        self.made = fused([each for call in self.calls for each in _calls(call)])
         self.reuse = Reuse()  # with the memory that results had while they were recorded
         for in_c, some in itertools.groupby(self.made, lambda call: isinstance(call, calls.Call)):
             group: list[Any] = list(some)

@@ -1,0 +1,46 @@
+"""A dense layer and its gradients: by the project's C on a CPU, by torch elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainables.tensors.native_ops import serves
+from trainables.tensors.product import product
+
+_ONE = torch.ones(1, 1, 1)
+
+
+class _Linear(torch.autograd.Function):
+    """b + x w^T for b [N, 1, out], x [N, B, in], w [N, out, in]. Torch's own gives the gradient of w transposed, to be copied later, and
+    leaves all products to its BLAS. That is kept where more is summed up from it, whose last bits would change: gain and shift, the mask
+    of a score."""
+
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        w = w.transpose(1, 2)
+        return product(x, w, b) if serves(x) else torch.baddbmm(b, x, w)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        by_b, by_x, by_w = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # to be differentiated by a score
+            weight = torch.bmm(x.transpose(1, 2), gradient).transpose(1, 2) if by_w else None
+            return gradient.sum(1, keepdim=True) if by_b else None, torch.bmm(gradient, w) if by_x else None, weight
+        times = product if serves(gradient) else torch.bmm
+        bias, weight = _summed(gradient) if by_b else None, times(gradient.transpose(1, 2), x) if by_w else None
+        return bias, times(gradient, w) if by_x else None, weight  # that of x last: the gate of the layer below goes together with it
+
+
+def _summed(gradient: Tensor) -> Tensor:
+    """The sum [N, 1, out] over the batch of [N, B, out]; torch is slow at sums across memory."""
+    if not serves(gradient):
+        return gradient.sum(1, keepdim=True)
+    return product(_ONE.expand(len(gradient), 1, gradient.shape[1]), gradient)
+
+
+linear: Any = _Linear.apply
