@@ -13,10 +13,19 @@ DEAREST = 10
 SHOWN_FROM = 30.0  # seconds
 
 
+_forks = 0.0
+
+
+def of_forks(seconds: float) -> None:
+    """CPU seconds of a command that the process of tests/warm.py has waited for: they are counted with the test that ran it."""
+    global _forks
+    _forks += seconds
+
+
 def spent() -> float:
-    """CPU seconds of this process and of those that it has waited for."""
+    """CPU seconds of this process and of those that it, or the process that commands are forked from, has waited for."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return times.user + times.system + times.children_user + times.children_system + _forks
 
 
 class Costs:

@@ -16,6 +16,7 @@ import runpy
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -29,13 +30,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests import tables
+from tests import costs, tables
 
 ROOT = Path(__file__).parents[1]
 INJECT = ROOT / "tests" / "faults" / "support" / "inject"
 # Python and C read these as they start; where one differs, so must the process. Ray's client reads its address when it is imported.
 AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "TZ", "LD_", "MALLOC_")
 NOT_HERE = {"PYTHONPATH"}
+ANSWER = struct.Struct(">qd")  # a process or its exit code, and the CPU seconds of one that has ended
 
 
 def needs_python(environment: Mapping[str, str]) -> bool:
@@ -52,6 +54,7 @@ class Warm:
         self._environment, self._folder = environment, folder
         self._server: subprocess.Popen[bytes] | None = None
         self._one = threading.Lock()
+        self._spent = 0.0
 
     def __call__(
         self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 600.0
@@ -89,9 +92,12 @@ class Warm:
             content = json.dumps(what).encode()
             socket.send_fds(self._here, [len(content).to_bytes(8, "big")], files)
             self._here.sendall(content)
-            if not (answer := self._here.recv(8, socket.MSG_WAITALL)):
+            if not (answer := self._here.recv(ANSWER.size, socket.MSG_WAITALL)):
                 raise AssertionError("the process that commands are forked from has ended")
-            return int.from_bytes(answer, "big", signed=True)
+            code, cost = ANSWER.unpack(answer)
+            costs.of_forks(cost)
+            self._spent += cost
+            return int(code)
 
     def _start(self) -> None:
         self._here, there = socket.socketpair()
@@ -105,6 +111,7 @@ class Warm:
         if self._server is not None:
             self._here.close()
             self._server.wait()
+            costs.of_forks(-self._spent)  # from here on they are counted as the server's
 
 
 def _is_dead(pid: int) -> bool:
@@ -119,6 +126,7 @@ def serve(place: socket.socket) -> dict[str, Any] | None:
         if not head:
             return None
         asked: dict[str, Any] = json.loads(place.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
+        cost = 0.0
         if files:
             answer = os.fork()
             if answer == 0:
@@ -128,10 +136,11 @@ def serve(place: socket.socket) -> dict[str, Any] | None:
                     os.close(file)
                 return asked
         else:
-            answer = os.waitstatus_to_exitcode(os.waitpid(asked["ended"], 0)[1])
+            _, status, used = os.wait4(asked["ended"], 0)
+            answer, cost = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
         for file in files:
             os.close(file)
-        place.sendall(answer.to_bytes(8, "big", signed=True))
+        place.sendall(ANSWER.pack(answer, cost))
 
 
 def run(asked: dict[str, Any], path: list[str]) -> int:
