@@ -13,6 +13,7 @@ from trainables.pruners import Scored
 from trainables.pruning.mask_changes import change, changes_of
 from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
+from trainables.pruning.rounds import schedule_of
 from trainables.tensors.mask import Mask, on_path, to_row
 from trainables.trial import Trial, options_of
 from trainables.trial.pruner_traits import traits_of
@@ -23,6 +24,7 @@ PRUNERS = tuple(name for name in ALL if traits_of(name).at_initialization)
 MOVING = tuple(name for name in ALL if traits_of(name).starts_sparse and traits_of(name).during_training)
 GRADUAL = tuple(name for name in ALL if traits_of(name).during_training and name not in MOVING)
 SMALLER = tuple(name for name in ALL if traits_of(name).shrinks)
+FEW = 4  # rounds
 ALGORITHMS = plugins.names("algorithms")
 each_pruner = pytest.mark.parametrize("pruner", PRUNERS)
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -37,11 +39,31 @@ def masks_of(*trials: Trial) -> dict[str, Mask]:
     return prune(world.agent, world.stack, world.data.draw)
 
 
+ALONE: dict[tuple[str, int], dict[str, Mask]] = {}
+
+
+def alone(trial: Trial) -> dict[str, Mask]:
+    """The masks of a stack of one, which many tests ask for; only read."""
+    key = trial.key, len(schedule_of(trial.pruner, trial.density))
+    if key not in ALONE:
+        ALONE[key] = masks_of(trial)
+    return ALONE[key]
+
+
+@pytest.fixture
+def few_rounds(monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
+    """What holds after one round holds after the next, so only with one algorithm all 20 to 100 rounds of a pruner are made."""
+    for name in PRUNERS if algorithm != "td3_bc" else ():
+        if traits_of(name).in_rounds:
+            monkeypatch.setattr(plugins.load("pruners", name), "schedule", lambda density: [density ** ((t + 1) / FEW) for t in range(FEW)])
+
+
 def member(masks: dict[str, Mask], index: int) -> torch.Tensor:
     """All masks of a member, flat."""
     return torch.cat([layer[index].flatten() for name in sorted(masks) for layer in masks[name]])
 
 
+@pytest.mark.usefixtures("few_rounds")
 @each_pruner
 @each_algorithm
 def test_exactly_the_asked_number_of_weights_is_kept_in_every_network(pruner: str, algorithm: str) -> None:
@@ -61,11 +83,12 @@ def test_exactly_the_asked_number_of_weights_is_kept_in_every_network(pruner: st
 @each_pruner
 def test_the_same_seed_gives_the_same_mask_and_another_seed_another(pruner: str) -> None:
     first = masks_of(trial_of("td3_bc", pruner, 0.6))
-    assert torch.equal(member(first, 0), member(masks_of(trial_of("td3_bc", pruner, 0.6)), 0))
+    assert torch.equal(member(first, 0), member(alone(trial_of("td3_bc", pruner, 0.6)), 0))
     other = masks_of(trial_of("td3_bc", pruner, 0.6, seed=1))
     assert torch.equal(member(first, 0), member(other, 0)) == (pruner == "dense")
 
 
+@pytest.mark.usefixtures("few_rounds")
 @each_pruner
 @each_algorithm
 def test_a_members_mask_does_not_depend_on_its_stack_mates(pruner: str, algorithm: str) -> None:
@@ -73,10 +96,9 @@ def test_a_members_mask_does_not_depend_on_its_stack_mates(pruner: str, algorith
     mates = [trial_of(algorithm, "snip", 0.5, 1), trial_of(algorithm, "dense", 0, 2), trial_of(algorithm, "random_erk", 0.7, 3)]
     if pruner != "dense":
         mates.append(trial_of(algorithm, pruner, 0.4, 4))
-    alone = member(masks_of(own), 0)
     together = masks_of(*mates[:2], own, *mates[2:])
-    assert torch.equal(member(together, 2), alone)
-    assert torch.equal(member(together, 0), member(masks_of(mates[0]), 0))
+    assert torch.equal(member(together, 2), member(alone(own), 0))
+    assert torch.equal(member(together, 0), member(alone(mates[0]), 0))
 
 
 @each_pruner
@@ -107,7 +129,7 @@ def test_sparser_is_a_different_ranking_only_where_rounds_or_budgets_say_so(prun
 def test_more_calibration_batches_are_used_where_data_is_used(pruner: str) -> None:
     """A pruner whose file asks for losses gives another mask for other data; one that does not, the same."""
     one = trial_of("td3_bc", pruner, 0.6)
-    same = torch.equal(member(masks_of(one), 0), member(masks_of(replace(one, calibration_batches=3)), 0))
+    same = torch.equal(member(alone(one), 0), member(alone(replace(one, calibration_batches=3)), 0))
     assert same == (not traits_of(pruner).uses_losses)
 
 
@@ -116,7 +138,7 @@ def test_stack_mates_with_other_calibration_data_are_scored_on_their_own(pruner:
     trials = [replace(trial_of("td3_bc", pruner, 0.6), calibration_batches=batches) for batches in (1, 3)]
     together = masks_of(*trials)
     for k, trial in enumerate(trials):
-        assert torch.equal(member(together, k), member(masks_of(trial), 0))
+        assert torch.equal(member(together, k), member(alone(trial), 0))
 
 
 @each_pruner
@@ -156,7 +178,7 @@ def test_networks_may_have_sparsities_of_their_own(pruner: str) -> None:
     assert all((layer == 1).all() for layer in masks["critic"])
     assert sum(int(layer.sum()) for layer in masks["actor"]) == kept(0.4, sum(layer[0].numel() for layer in masks["actor"]))
     if not traits_of(pruner).in_rounds:  # in rounds, the actor's loss sees the critic as pruned so far
-        both = masks_of(trial_of("td3_bc", pruner, 0.6))
+        both = alone(trial_of("td3_bc", pruner, 0.6))
         assert torch.equal(member({"actor": masks["actor"]}, 0), member({"actor": both["actor"]}, 0))
 
 
@@ -168,7 +190,7 @@ def test_one_scoring_serves_all_sparsities_of_a_seed(pruner: str, algorithm: str
     if pruner == "dense" or traits_of(pruner).in_rounds:
         return
     trials = [trial_of(algorithm, pruner, sparsity, seed) for seed in (0, 1) for sparsity in (0.3, 0.5, 0.6)]
-    alone = [member(masks_of(trial), 0) for trial in trials]
+    apart = [member(alone(trial), 0) for trial in trials]
     sizes: list[int] = []
     original = module.saliency
 
@@ -179,7 +201,7 @@ def test_one_scoring_serves_all_sparsities_of_a_seed(pruner: str, algorithm: str
     monkeypatch.setattr(module, "saliency", count)
     together = masks_of(*trials)
     assert sizes == [2] * len(together), "two seeds, so two members are scored for each network"
-    for k, wanted in enumerate(alone):
+    for k, wanted in enumerate(apart):
         assert torch.equal(member(together, k), wanted)
 
 
@@ -187,7 +209,7 @@ def test_one_scoring_serves_all_sparsities_of_a_seed(pruner: str, algorithm: str
 @each_algorithm
 @pytest.mark.parametrize("execution", ["dense", "sparse", "auto"])
 def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner: str, algorithm: str, execution: str) -> None:
-    trials = [small_trial(algorithm, pruner, 0.75), small_trial(algorithm, pruner, 0.5, seed=1)]
+    trials = [small_trial(algorithm, pruner, 0.75, updates=16), small_trial(algorithm, pruner, 0.5, seed=1, updates=16)]
     world = World(trials, execution).start()
     changes = changes_of(world.stack)
     assert changes
@@ -213,10 +235,13 @@ def test_a_gradual_mask_ends_at_its_density_and_holds_in_all_that_is_kept(pruner
                 assert (rows[~removed] != 0).any()
 
 
-def moving(algorithm: str, pruner: str, sparsity: float, seed: int = 0, delta: int = 7) -> Trial:
+MOVES, DELTA = 14, 3  # updates, and those between two changes
+
+
+def moving(algorithm: str, pruner: str, sparsity: float, seed: int = 0) -> Trial:
     """The last changes of a schedule that ends with training would replace less than one of so few weights."""
     ends = {"end": 0.8} if "end" in plugins.pruner_settings(pruner) else {}
-    return small_trial(algorithm, pruner, sparsity, seed, pruning={"delta": delta} | ends, updates=30)
+    return small_trial(algorithm, pruner, sparsity, seed, pruning={"delta": DELTA} | ends, updates=MOVES)
 
 
 @pytest.mark.parametrize("pruner", MOVING)
@@ -226,8 +251,8 @@ def test_a_mask_that_moves_keeps_its_number_of_weights_and_holds_in_all_that_is_
     trials = [moving(algorithm, pruner, 0.75), moving(algorithm, pruner, 0.5, seed=1)]
     world = World(trials, execution).start()
     changes = changes_of(world.stack)
-    assert set(changes) == set(range(7, 24 if traits_of(pruner).grows else 30, 7))
-    for update in range(30):
+    assert set(changes) == set(range(DELTA, 11 if traits_of(pruner).grows else MOVES, DELTA))
+    for update in range(MOVES):
         if update in changes:
             before, old = world.rows(), world.masks
             world.masks = change(world.agent, world.stack, world.masks, changes[update], execution, update, world.data.draw)
@@ -266,16 +291,16 @@ def test_a_mask_moves_as_it_would_without_its_stack_mates(pruner: str, algorithm
         replace(moving(algorithm, pruner, 0.4, 1), calibration_size=32),
         moving(algorithm, pruner, 0.5, 2),
     )
-    alone, together = World([own]).start(), World([mate, own, sick]).start()
+    single, together = World([own]).start(), World([mate, own, sick]).start()
     together.agent.networks[next(iter(together.agent.specs))].parameters[2] = torch.nan
-    for world in (alone, together):
+    for world in (single, together):
         changes = changes_of(world.stack)
-        for update in range(30):
+        for update in range(MOVES):
             if update in changes:
                 world.masks = change(world.agent, world.stack, world.masks, changes[update], "dense", update, world.data.draw)
             world.train(update, update + 1)
-    assert torch.equal(member(together.masks, 1), member(alone.masks, 0))
-    for name, row in alone.rows().items():
+    assert torch.equal(member(together.masks, 1), member(single.masks, 0))
+    for name, row in single.rows().items():
         assert torch.equal(together.rows()[name][1], row[0]), name
 
 

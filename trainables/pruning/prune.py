@@ -69,7 +69,7 @@ def prune_alike(agent: Agent, stack: Stack, batches: Batches) -> tuple[Masks, Sa
 
     def look(masks: Masks, turn: int) -> Iterator[tuple[str, Scored]]:
         scorer.build("dense", initial, masks)
-        yield from ((name, scored(scorer, name, masks[name], scored_stack, batches, turn)) for name in names)
+        yield from ((name, scored(scorer, name, masks[name], scored_stack, batches, turn, first=initial[name])) for name in names)
 
     def cut(saliency: Saliencies, densities: dict[str, list[float]], last: bool) -> Masks:
         own = {name: [layer[index] for layer in saliency[name]] for name in names}

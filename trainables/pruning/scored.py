@@ -64,9 +64,11 @@ class Scored:
         self.place([*self.weights, *self.biases])
 
 
-def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, turn: int = 0, phase: str = "") -> Scored:
+def scored(
+    agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, turn: int = 0, phase: str = "", first: Tensor | None = None
+) -> Scored:
     """A network of `agent`, which is in the reference execution, as a pruner sees it in round `turn`; `phase` sets its draws apart from
-    those before training."""
+    those before training. `first`: its initial rows, where they were drawn before."""
     lead, seeds = stack.lead, agent.streams.seeds
     network = cast(Reference, agent.networks[name])
     loss_of: Mapping[str, Callable[[Agent, Batch], Tensor]] = agent.algorithm.LOSSES
@@ -88,7 +90,7 @@ def scored(agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, 
     def place(parameters: list[Tensor]) -> None:
         network.weights, network.biases = parameters[: len(mask)], parameters[len(mask) :]
 
-    views = agent.specs[name].views(agent.initial(name))
+    views = agent.specs[name].views(agent.initial(name) if first is None else first)
     initial = [views[f"weight.{index}"] for index in range(len(mask))]
     streams = Streams(seeds, agent.device, phase=f"{phase}mask/{name}/")
     streams.update = turn
