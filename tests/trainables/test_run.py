@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -229,12 +230,29 @@ def test_n_step_targets_that_begin_during_training_reach_the_tapes(tmp_path: Pat
     assert policy != result(tmp_path / "taped", never)["policy.safetensors"]
 
 
+Changing = tuple[Trial, list[Any], dict[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Changing]:
+    """Of a pruner whose masks change: a trial, and its reports and result when nothing disturbs it."""
+
+    @functools.cache
+    def whole(pruner: str) -> Changing:
+        settings = {} if pruner == "gmp" else {"pruning": {"delta": 10}}
+        own, folder = trial(0, pruner, 0.8, **settings), tmp_path_factory.mktemp("whole")
+        reports = [plain(r) for r in run([own], folder) if not isinstance(r, Checkpointed)]
+        return own, reports, result(folder, own)
+
+    return whole
+
+
 @pytest.mark.parametrize("pruner", ["rigl", "rlx2", "sparse_reg", "gmp"])
 @pytest.mark.parametrize("asked", [8, 9, "in the change", 10])  # masks change ahead of update 10
-def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had_not(pruner: str, asked: int | str, tmp_path: Path) -> None:
-    settings = {} if pruner == "gmp" else {"pruning": {"delta": 10}}
-    own = trial(0, pruner, 0.8, **settings)
-    whole = [plain(r) for r in run([own], tmp_path / "whole") if not isinstance(r, Checkpointed)]
+def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had_not(
+    pruner: str, asked: int | str, tmp_path: Path, changing: Callable[[str], Changing]
+) -> None:
+    own, whole, wanted = changing(pruner)
     leave = Leave()
     with pytest.MonkeyPatch.context() as patch:
         at, change = Agent.at, trainables.run.change
@@ -255,7 +273,7 @@ def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had
     assert 6 < leave.kept == leave.update <= 11
     rest = list(run([own], tmp_path / "left"))
     assert [plain(r) for r in reports + rest if not isinstance(r, Checkpointed)] == whole
-    assert result(tmp_path / "left", own) == result(tmp_path / "whole", own)
+    assert result(tmp_path / "left", own) == wanted
 
 
 @pytest.mark.parametrize("pruner", ["gmp", "imp"])
