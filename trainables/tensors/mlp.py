@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -79,12 +80,12 @@ class MLP:
         """Residual blocks."""
         return (len(self.sizes) - 3) // 2 if self.residual else 0
 
-    @property
+    @cached_property
     def normalized(self) -> tuple[int, ...]:
         """The layers whose outputs are normalized before the next layer sees them: all hidden ones, or those that write to the stream."""
         return tuple(range(0, len(self.sizes) - 2, 2 if self.residual else 1)) if self.norm else ()
 
-    @property
+    @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) per layer."""
         return tuple(zip(self.sizes[:-1], self.sizes[1:], strict=True))
@@ -94,8 +95,8 @@ class MLP:
         """Prunable weights per layer, all copies together."""
         return tuple(self.copies * n_in * n_out for n_in, n_out in self.layers)
 
-    @property
-    def segments(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+    @cached_property
+    def segments(self) -> Mapping[str, tuple[int, tuple[int, ...]]]:
         """Name -> (offset in the row, shape): `weight.0`, `bias.0`, ... layer by layer, then the extras."""
         segments: dict[str, tuple[int, tuple[int, ...]]] = {}
         offset = 0
@@ -111,7 +112,7 @@ class MLP:
             offset += size
         return segments
 
-    @property
+    @cached_property
     def used(self) -> int:
         """Length of a row without the padding."""
         offset, shape = list(self.segments.values())[-1]
