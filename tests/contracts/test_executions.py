@@ -69,19 +69,12 @@ def gradients(network: Network, inputs: Sequence[Tensor], copy: int | None = Non
     return outputs[0].detach(), collected, list(found[len(network.leaves) :])
 
 
-def loosely(execution: str) -> bool:
-    """Whether its products are those of torch's BLAS, which rounds otherwise than the project's C: of `fused`, which is for GPUs."""
-    return execution == "fused"
-
-
-def assert_close(found: Tensor, wanted: Tensor, what: str, loose: bool = False) -> None:
-    """To 4e-6 of the largest number of the member, or 1e-5."""
+def assert_close(found: Tensor, wanted: Tensor, what: str) -> None:
+    """To 4e-6 of the largest number of the member."""
     assert found.shape == wanted.shape, what
     for k in range(len(found)):
         error, largest = (found[k] - wanted[k]).abs().max(), wanted[k].abs().max()
-        assert error <= (1e-5 if loose else 4e-6) * largest, (
-            f"{what} of member {k} differs by {float(error):.1e}, its largest number is {float(largest):.1e}"
-        )
+        assert error <= 4e-6 * largest, f"{what} of member {k} differs by {float(error):.1e}, its largest number is {float(largest):.1e}"
 
 
 @each_case
@@ -93,11 +86,11 @@ def test_outputs_and_gradients_are_denses(execution: str, name: str) -> None:
         for copy in (None, *range(spec.copies)):
             for passes in (1, 2):
                 found, wanted = gradients(network, inputs, copy, passes), gradients(reference, inputs, copy, passes)
-                assert_close(found[0], wanted[0], "output", loosely(execution))
-                assert_close(found[1], wanted[1], "gradient", loosely(execution))
+                assert_close(found[0], wanted[0], "output")
+                assert_close(found[1], wanted[1], "gradient")
                 assert (found[1][mask == 0] == 0).all()
                 for mine, theirs in zip(found[2], wanted[2], strict=True):
-                    assert_close(mine, theirs, "input gradient", loosely(execution))
+                    assert_close(mine, theirs, "input gradient")
 
 
 @each_case
@@ -113,7 +106,7 @@ def test_frozen_gives_the_same_values_and_moves_only_the_inputs(execution: str, 
     # The leaf's share would be an error here, since frozen's graph does not reach it.
     unused = torch.autograd.grad(output.square().sum(), [*network.leaves, x], allow_unused=True)
     assert all(gradient is None for gradient in unused[:-1])
-    assert_close(unused[-1], torch.autograd.grad(reference(x, copy=0).square().sum(), x)[0], "input gradient", loosely(execution))
+    assert_close(unused[-1], torch.autograd.grad(reference(x, copy=0).square().sum(), x)[0], "input gradient")
 
 
 @each_case
@@ -212,7 +205,7 @@ def test_the_gradient_by_an_input_is_autograds_and_can_be_differentiated(executi
     for by, part in ((0, slice(0, 4)), (1, slice(4, 7))):
         value, gradient = network.input_gradient(x[..., :4], x[..., 4:], by=by)
         assert_close(value, network(x), "value")
-        assert loosely(execution) or torch.equal(value, network(x))
+        assert execution == "fused" or torch.equal(value, network(x))
         total = torch.zeros(())
         for copy in range(copies):
             given = x.clone().requires_grad_()

@@ -13,7 +13,6 @@ from trainables.pruners import Scored
 from trainables.pruning.mask_changes import change, changes_of
 from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
-from trainables.pruning.rounds import schedule_of
 from trainables.tensors.mask import Mask, on_path, to_row
 from trainables.trial import Trial, options_of
 from trainables.trial.pruner_traits import traits_of
@@ -24,7 +23,6 @@ PRUNERS = tuple(name for name in ALL if traits_of(name).at_initialization)
 MOVING = tuple(name for name in ALL if traits_of(name).starts_sparse and traits_of(name).during_training)
 GRADUAL = tuple(name for name in ALL if traits_of(name).during_training and name not in MOVING)
 SMALLER = tuple(name for name in ALL if traits_of(name).shrinks)
-FEW = 4  # rounds
 ALGORITHMS = plugins.names("algorithms")
 each_pruner = pytest.mark.parametrize("pruner", PRUNERS)
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -39,23 +37,14 @@ def masks_of(*trials: Trial) -> dict[str, Mask]:
     return prune(world.agent, world.stack, world.data.draw)
 
 
-ALONE: dict[tuple[str, int], dict[str, Mask]] = {}
+ALONE: dict[str, dict[str, Mask]] = {}  # by the trial's key
 
 
 def alone(trial: Trial) -> dict[str, Mask]:
     """The masks of a stack of one, which many tests ask for; only read."""
-    key = trial.key, len(schedule_of(trial.pruner, trial.density))
-    if key not in ALONE:
-        ALONE[key] = masks_of(trial)
-    return ALONE[key]
-
-
-@pytest.fixture
-def few_rounds(monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
-    """What holds after one round holds after the next, so only with one algorithm all 20 to 100 rounds of a pruner are made."""
-    for name in PRUNERS if algorithm != "td3_bc" else ():
-        if traits_of(name).in_rounds:
-            monkeypatch.setattr(plugins.load("pruners", name), "schedule", lambda density: [density ** ((t + 1) / FEW) for t in range(FEW)])
+    if trial.key not in ALONE:
+        ALONE[trial.key] = masks_of(trial)
+    return ALONE[trial.key]
 
 
 def member(masks: dict[str, Mask], index: int) -> torch.Tensor:
@@ -63,7 +52,6 @@ def member(masks: dict[str, Mask], index: int) -> torch.Tensor:
     return torch.cat([layer[index].flatten() for name in sorted(masks) for layer in masks[name]])
 
 
-@pytest.mark.usefixtures("few_rounds")
 @each_pruner
 @each_algorithm
 def test_exactly_the_asked_number_of_weights_is_kept_in_every_network(pruner: str, algorithm: str) -> None:
@@ -88,7 +76,6 @@ def test_the_same_seed_gives_the_same_mask_and_another_seed_another(pruner: str)
     assert torch.equal(member(first, 0), member(other, 0)) == (pruner == "dense")
 
 
-@pytest.mark.usefixtures("few_rounds")
 @each_pruner
 @each_algorithm
 def test_a_members_mask_does_not_depend_on_its_stack_mates(pruner: str, algorithm: str) -> None:

@@ -2,7 +2,7 @@
 
 Torch leaves products to its BLAS, whose last bits depend on the processor, and which is slow where a network is narrow. Those of
 `native/product.c` have the same bits on every processor that multiplies and adds at once. They are not differentiable by
-themselves: see trainables/execution/dense.py.
+themselves: see trainables/execution/_linear.py.
 """
 
 from __future__ import annotations
