@@ -7,6 +7,7 @@ python -m benchmarks.learning.full [--storage FOLDER]     # renews full.json bes
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,8 +20,8 @@ from search_spaces.studies.study_full_dense import SWEEP as DENSE
 from search_spaces.sweep import expand
 from service.results.cells import Task, tasks_of
 from service.results.outcomes import MISSING
-from service.results.report.over_tasks import choice, claim
-from service.results.runs import Run
+from service.results.report.over_tasks import Count, aggregates, choice, count
+from service.results.runs import Point, Run
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import Trial
 
@@ -45,6 +46,11 @@ class Trained:
     def is_of(self, trial: Trial) -> bool:
         return (self.dataset, self.algorithm, self.pruner, self.seed) == (trial.dataset, trial.algorithm, trial.pruner, trial.seed)
 
+    def points(self) -> Iterator[Point]:
+        """The evaluations. Updates take the same time from the first to the last, so that of all is divided by them."""
+        for update, score in sorted(self.scores.items()):
+            yield Point(update, score, math.nan, self.seconds * update / max(self.scores))
+
 
 def trained(run: Run) -> Trained:
     scores = {point.update: round(point.score, 2) for point in run.points} | {run.trial.updates: round(run.final, 2)}
@@ -56,19 +62,51 @@ def read() -> list[Trained]:
 
 
 def tasks() -> list[Task]:
-    """The study as the report knows it, once for each budget. Dense networks take part with what they had then, or at their end."""
+    """The study as the report knows it, once for each budget. Dense networks take part with what they had then, or at their end, and at
+    equal time with all that they have."""
     runs, known = [], read()
     for trial in (*expand(PRUNED), *expand(DENSE)):
         found = next((one for one in known if one.is_of(trial)), None)
-        scores = {budget: found.scores[min(budget, trial.updates)] if found else MISSING for budget in BUDGETS}
-        runs += [Run(replace(trial, updates=budget), score) for budget, score in scores.items()]
+        for budget in BUDGETS:
+            until = trial.updates if trial.pruner == "dense" else budget
+            points = tuple(point for point in found.points() if point.update <= until) if found else ()
+            score = found.scores[min(budget, trial.updates)] if found else MISSING
+            runs.append(Run(replace(trial, updates=budget), score, points))
     return tasks_of(runs)
 
 
-def counted() -> str:
-    """The claim, and whether it matters which weights are kept, as the report says both first."""
+def verdict() -> Iterator[list[str]]:
+    """A row per algorithm and pruner: how many datasets keep 97 % of dense at each budget, and at the last one's time on a core."""
+    yield ["algorithm", "network", *(f"{budget:,} updates" for budget in BUDGETS), f"{BUDGETS[-1]:,} updates, dense for as long"]
     found = tasks()
-    return "\n".join(["```", *claim(found), *choice(found), "```"])
+    for algorithm, pruner in ((algorithm, pruner) for algorithm in PRUNED.algorithms for pruner in PRUNED.pruners):
+        own = [task for task in found if task.trial.algorithm == algorithm]
+        at = {budget: [task.cells[pruner, SPARSITY] for task in own if task.trial.updates == budget] for budget in BUDGETS}
+        counts = [*(count(at[budget]) for budget in BUDGETS), count(at[BUDGETS[-1]], in_time=True)]
+        yield [algorithm_name(algorithm), method_name(pruner, SPARSITY), *map(in_short, counts)]
+
+
+def in_short(found: Count) -> str:
+    if not found.judged:
+        return "-"
+    text = f"{found.kept} of {found.judged} ({found.sure} yes, {found.lost} no, {found.undecided} open)"
+    return f"{text}, {found.rest} to come" if found.rest else text
+
+
+def over_tasks() -> Iterator[list[str]]:
+    """A row per budget and network: means over the tasks that all of them have finished."""
+    yield ["updates", "network", "tasks", "mean", "IQM", "better than dense"]
+    for row in aggregates(tasks()):
+        if row.tasks:
+            numbers = [shown(found, found.seeds if found else 0) for found in (row.mean, row.iqm)]
+            better = shown(row.improvement, row.improvement.seeds, 100.0, 0, " %") if row.improvement else "-"
+            name = "dense" if row.method == "dense" else method_name(row.method, row.sparsity)
+            yield [row.suite.removesuffix(" updates"), name, str(len(row.tasks)), *numbers, better]
+
+
+def chosen() -> str:
+    """Whether it matters which weights are kept, as the report says it."""
+    return "\n".join(["```", *choice(tasks()), "```"])
 
 
 def cells() -> Iterator[list[str]]:
@@ -104,7 +142,10 @@ def progress() -> str:
 
 def texts() -> dict[str, str]:
     """What stands between the marks of docs/full-study.md."""
-    return {"progress": progress(), "claim": counted(), "cells": markdown(cells())}
+    return {
+        "progress": progress(), "verdict": markdown(verdict()), "over tasks": markdown(over_tasks()), "choice": chosen(),
+        "cells": markdown(cells()),
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -109,20 +109,41 @@ def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
     return [*lines, *in_time] or [f"at {100 * sparsity:g} %: no cell"]
 
 
-def _count(name: str, cells: Sequence[Cell], sparsity: float, in_time: bool = False) -> str:
-    """How many cells retain CLAIM of the dense score after as many updates, or `in_time`: after as much time on a core."""
-    diverged = [cell for cell in cells if not cell.unpaired and any("divergence" in what for what in cell.absent)]
+@dataclass(frozen=True)
+class Count:
+    """How many cells retain CLAIM of the dense score: `kept` of `judged` do by their mean. By their whole interval `sure` do, `lost` do not
+    and `undecided` may or may not. Of the judged, `diverged` have no score; `rest` are not judged."""
+
+    kept: int
+    judged: int
+    sure: int
+    lost: int
+    undecided: int
+    diverged: int
+    rest: int
+
+
+def count(cells: Sequence[Cell], in_time: bool = False) -> Count:
+    """After as many updates as dense, or `in_time`: after as much time on a core."""
+    diverged = sum(not cell.unpaired and any("divergence" in what for what in cell.absent) for cell in cells)
     shares = [(cell, cell.retained_in_time if in_time else cell.retained) for cell in cells if cell.whole]
-    judged = [(share, len(cell.done) > 1) for cell, share in shares if share]
-    kept = sum(share.value >= CLAIM for share, _ in judged)
-    sure = sum(share.low >= CLAIM for share, several in judged if several)
-    lost = sum(share.high < CLAIM for share, several in judged if several)
-    rest = len(cells) - len(judged) - len(diverged)
+    found = [(share, len(cell.done) > 1) for cell, share in shares if share]
+    kept = sum(share.value >= CLAIM for share, _ in found)
+    sure = sum(share.low >= CLAIM for share, several in found if several)
+    lost = sum(share.high < CLAIM for share, several in found if several)
+    judged = len(found) + diverged
+    return Count(kept, judged, sure, lost, len(found) - sure - lost, diverged, len(cells) - judged)
+
+
+def _count(name: str, cells: Sequence[Cell], sparsity: float, in_time: bool = False) -> str:
+    found = count(cells, in_time)
     where, when = f"{name}, " if name else "", ", at equal time on a core" if in_time else ""
-    text = f"{where}at {100 * sparsity:g} %{when}: {kept} of {len(judged) + len(diverged)} cells retain >= {100 * CLAIM:g} % of dense"
-    notes = [f"by their whole interval {sure} do, {lost} do not, {len(judged) - sure - lost} are undecided"] if judged else []
-    notes += [f"{len(diverged)} diverged"] if diverged else []
-    notes += [f"{rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if rest else []
+    text = f"{where}at {100 * sparsity:g} %{when}: {found.kept} of {found.judged} cells retain >= {100 * CLAIM:g} % of dense"
+    notes = []
+    if found.judged > found.diverged:
+        notes = [f"by their whole interval {found.sure} do, {found.lost} do not, {found.undecided} are undecided"]
+    notes += [f"{found.diverged} diverged"] if found.diverged else []
+    notes += [f"{found.rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if found.rest else []
     return f"{text} ({'; '.join(notes)})" if notes else text
 
 
