@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from trainables.pruning.mask_changes import change, changes_of
 from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
 from trainables.tensors.mask import Mask, on_path, to_row
+from trainables.tensors.mlp import MLP
 from trainables.trial import Trial, options_of
 from trainables.trial.pruner_traits import traits_of
 
@@ -52,18 +54,27 @@ def member(masks: dict[str, Mask], index: int) -> torch.Tensor:
     return torch.cat([layer[index].flatten() for name in sorted(masks) for layer in masks[name]])
 
 
+@functools.cache
+def mixed(pruner: str, algorithm: str) -> tuple[list[Trial], dict[str, MLP], dict[str, Mask]]:
+    """A stack of several pruners, its networks and its masks; only read. Dense is the second, and the pruner's first trial the third."""
+    trials = [trial_of(algorithm, "snip", 0.5, 1), trial_of(algorithm, "dense", 0, 2)]
+    trials += [trial_of(algorithm, pruner, 0.6), trial_of(algorithm, "random_erk", 0.7, 3)]
+    if pruner != "dense":
+        trials += [trial_of(algorithm, pruner, 0.37, 4), trial_of(algorithm, pruner, 0.75, 2)]
+    world = World(trials)
+    return trials, world.agent.specs, prune(world.agent, world.stack, world.data.draw)
+
+
 @each_pruner
 @each_algorithm
 def test_exactly_the_asked_number_of_weights_is_kept_in_every_network(pruner: str, algorithm: str) -> None:
-    trials = [trial_of(algorithm, pruner, sparsity, seed) for seed, sparsity in enumerate((0.37, 0.6, 0.75))]
-    world = World(trials)
-    masks = prune(world.agent, world.stack, world.data.draw)
-    assert masks.keys() == world.agent.specs.keys()
+    trials, specs, masks = mixed(pruner, algorithm)
+    assert masks.keys() == specs.keys()
     for name, mask in masks.items():
-        spec = world.agent.specs[name]
-        assert [tuple(layer.shape) for layer in mask] == [(3, spec.copies, n_out, n_in) for n_in, n_out in spec.layers]
+        spec = specs[name]
+        assert [tuple(layer.shape) for layer in mask] == [(len(trials), spec.copies, n_out, n_in) for n_in, n_out in spec.layers]
         assert all(((layer == 0) | (layer == 1)).all() for layer in mask)
-        counts = [sum(int(layer[k].sum()) for layer in mask) for k in range(3)]
+        counts = [sum(int(layer[k].sum()) for layer in mask) for k in range(len(trials))]
         assert counts == [kept(trial.density, sum(spec.weights_per_layer)) for trial in trials]
         assert all(layer.flatten(1).sum(1).min() > 0 for layer in on_path(mask))
 
@@ -79,13 +90,9 @@ def test_the_same_seed_gives_the_same_mask_and_another_seed_another(pruner: str)
 @each_pruner
 @each_algorithm
 def test_a_members_mask_does_not_depend_on_its_stack_mates(pruner: str, algorithm: str) -> None:
-    own = trial_of(algorithm, pruner, 0.6)
-    mates = [trial_of(algorithm, "snip", 0.5, 1), trial_of(algorithm, "dense", 0, 2), trial_of(algorithm, "random_erk", 0.7, 3)]
-    if pruner != "dense":
-        mates.append(trial_of(algorithm, pruner, 0.4, 4))
-    together = masks_of(*mates[:2], own, *mates[2:])
-    assert torch.equal(member(together, 2), member(alone(own), 0))
-    assert torch.equal(member(together, 0), member(alone(mates[0]), 0))
+    trials, _, together = mixed(pruner, algorithm)
+    for k in (2, 0):
+        assert torch.equal(member(together, k), member(alone(trials[k]), 0))
 
 
 @each_pruner

@@ -27,12 +27,16 @@ def threshold(saliency: Sequence[Tensor], keep: Sequence[int]) -> Mask:
     row, column), so the same saliency always gives the same mask. Raises UserError for a NaN.
     """
     flat = torch.cat([layer.flatten(1) for layer in saliency], dim=1)
-    for member, row in enumerate(flat):
-        if torch.isnan(row).any():
-            raise UserError(f"the saliency of member {member} is NaN for {int(torch.isnan(row).sum())} weights; nothing is pruned")
-    order = torch.sort(flat, dim=1, descending=True, stable=True).indices
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
-    chosen = (rank < torch.tensor(list(keep), device=flat.device).unsqueeze(1)).float()
+    for member, missing in enumerate(torch.isnan(flat).sum(1).tolist()):
+        if missing:
+            raise UserError(f"the saliency of member {member} is NaN for {missing} weights; nothing is pruned")
+    total = flat.shape[1]
+    # The lowest score that is kept, found without sorting; of the weights that share it, the first ones fill what is left.
+    lowest = [row.kthvalue(total - count + 1).values if count else row.new_tensor(math.inf) for row, count in zip(flat, keep, strict=True)]
+    bar = torch.stack(lowest).unsqueeze(1)
+    above, equal = flat > bar, flat == bar
+    left = torch.tensor(list(keep), device=flat.device).unsqueeze(1) - above.sum(1, keepdim=True)
+    chosen = (above | (equal & (equal.cumsum(1) <= left))).float()
     split = chosen.split([layer[0].numel() for layer in saliency], dim=1)
     return [part.reshape(layer.shape) for part, layer in zip(split, saliency, strict=True)]
 
