@@ -30,6 +30,7 @@ ENVIRONMENT = {
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 EMBEDDED = {
     "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on the machine starve the training
+    "RAY_prestart_worker_first_driver": "0",  # one per core, which nothing uses: a trainable's worker has an environment of its own
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever its name: the one switch that keeps all of Ray's servers on loopback
 }
 # Ray reads some of these when it is imported.
