@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, median
@@ -20,7 +21,9 @@ from search_spaces.studies.study_full_dense import SWEEP as DENSE
 from search_spaces.sweep import expand
 from service.results.cells import Task, tasks_of
 from service.results.outcomes import MISSING
+from service.results.report import costs
 from service.results.report.over_tasks import Count, aggregates, choice, count
+from service.results.report.style import png, sheets
 from service.results.runs import Point, Run
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import Trial
@@ -28,6 +31,7 @@ from trainables.trial import Trial
 SWEEPS = {"study_full": PRUNED, "study_full_dense": DENSE}
 MADE = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[2] / "docs" / "full-study.md"
+FOLDER = PAGE.with_suffix("")  # of its pictures
 BUDGETS = (50_000, 250_000, PRUNED.updates)
 (SPARSITY,) = PRUNED.sparsities
 
@@ -61,13 +65,13 @@ def read() -> list[Trained]:
     return [Trained(**row | {"scores": {int(n): score for n, score in row["scores"].items()}}) for row in json.loads(MADE.read_text())]
 
 
-def tasks() -> list[Task]:
+def tasks(budgets: Sequence[int] = BUDGETS) -> list[Task]:
     """The study as the report knows it, once for each budget. Dense networks take part with what they had then, or at their end, and at
     equal time with all that they have."""
     runs, known = [], read()
     for trial in (*expand(PRUNED), *expand(DENSE)):
         found = next((one for one in known if one.is_of(trial)), None)
-        for budget in BUDGETS:
+        for budget in budgets:
             until = trial.updates if trial.pruner == "dense" else budget
             points = tuple(point for point in found.points() if point.update <= until) if found else ()
             score = found.scores[min(budget, trial.updates)] if found else MISSING
@@ -126,6 +130,20 @@ def cells() -> Iterator[list[str]]:
         yield [*row, f"{mean(best):.1f}" if best else "-", *(shown(share, planned, 100.0, 0, " %") for share in shares)]
 
 
+def draw() -> None:
+    """Learning curves of the datasets whose seeds are all done."""
+    whole = [task for task in tasks(BUDGETS[-1:]) if not any(cell.absent for cell in task.cells.values())]
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    for number, panels in enumerate(sheets(costs.curves(whole, "seconds")), 1):
+        (FOLDER / f"curves-{number}.png").write_bytes(png(panels))
+
+
+def pictures() -> str:
+    files = sorted(FOLDER.glob("curves-*.png"))
+    return "\n\n".join(f"![scores against seconds of training]({FOLDER.name}/{file.name})" for file in files)
+
+
 def progress() -> str:
     dense, pruned = ([one for one in read() if (one.pruner == "dense") is kind] for kind in (True, False))
     planned = {name: len(list(expand(sweep))) for name, sweep in SWEEPS.items()}
@@ -144,12 +162,13 @@ def texts() -> dict[str, str]:
     """What stands between the marks of docs/full-study.md."""
     return {
         "progress": progress(), "verdict": markdown(verdict()), "over tasks": markdown(over_tasks()), "choice": chosen(),
-        "cells": markdown(cells()),
+        "cells": markdown(cells()), "pictures": pictures(),
     }  # fmt: skip
 
 
 def main() -> None:
     write(MADE, (asdict(trained(run)) for run in runs_of(SWEEPS, storage_of(__doc__)) if run.done))
+    draw()
     fill_all(PAGE, texts())
 
 
