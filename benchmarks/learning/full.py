@@ -51,7 +51,7 @@ class Trained:
         return (self.dataset, self.algorithm, self.pruner, self.seed) == (trial.dataset, trial.algorithm, trial.pruner, trial.seed)
 
     def points(self) -> Iterator[Point]:
-        """The evaluations. Updates take the same time from the first to the last, so that of all is divided by them."""
+        """The evaluations, at times as if all updates had taken equally long."""
         for update, score in sorted(self.scores.items()):
             yield Point(update, score, math.nan, self.seconds * update / max(self.scores))
 
@@ -104,8 +104,7 @@ def over_tasks() -> Iterator[list[str]]:
         if row.tasks:
             numbers = [shown(found, found.seeds if found else 0) for found in (row.mean, row.iqm)]
             better = shown(row.improvement, row.improvement.seeds, 100.0, 0, " %") if row.improvement else "-"
-            name = "dense" if row.method == "dense" else method_name(row.method, row.sparsity)
-            yield [row.suite.removesuffix(" updates"), name, str(len(row.tasks)), *numbers, better]
+            yield [row.suite.removesuffix(" updates"), method_name(row.method, row.sparsity), str(len(row.tasks)), *numbers, better]
 
 
 def chosen() -> str:

@@ -32,8 +32,10 @@ def threshold(saliency: Sequence[Tensor], keep: Sequence[int]) -> Mask:
             raise UserError(f"the saliency of member {member} is NaN for {missing} weights; nothing is pruned")
     total = flat.shape[1]
     # The lowest score that is kept, found without sorting; of the weights that share it, the first ones fill what is left.
-    lowest = [row.kthvalue(total - count + 1).values if count else row.new_tensor(math.inf) for row, count in zip(flat, keep, strict=True)]
-    bar = torch.stack(lowest).unsqueeze(1)
+    bar = flat.new_full((len(flat), 1), math.inf)
+    for count in set(keep) - {0}:
+        same = [member for member, own in enumerate(keep) if own == count]
+        bar[same] = flat[same].kthvalue(total - count + 1, dim=1, keepdim=True).values
     above, equal = flat > bar, flat == bar
     left = torch.tensor(list(keep), device=flat.device).unsqueeze(1) - above.sum(1, keepdim=True)
     chosen = (above | (equal & (equal.cumsum(1) <= left))).float()

@@ -27,9 +27,11 @@ def test_kept_is_the_rounded_product(density: float, prunable: int, count: int) 
     assert ranking.kept(density, prunable) == count
 
 
-def test_threshold_keeps_exactly_the_highest_of_all_layers_and_copies() -> None:
-    saliency = random_saliency()
-    for keep in ([0, 1, 72], [5, 36, 71]):
+@pytest.mark.parametrize("ties", [False, True])
+def test_threshold_keeps_exactly_the_highest_of_all_layers_and_copies(ties: bool) -> None:
+    saliency = [layer.round() if ties else layer for layer in random_saliency()]
+    saliency[1][:, 0, 0, 0] = torch.inf
+    for keep in ([0, 1, 72], [5, 36, 71], [36, 5, 36]):
         mask = ranking.threshold(saliency, keep)
         assert [layer.shape for layer in mask] == [layer.shape for layer in saliency]
         for member, count in enumerate(keep):
