@@ -1,4 +1,4 @@
-"""What helps where pruned networks lose most, expert data: rescaled weights, a higher learning rate, layer normalization. Hours on a laptop's CPU."""
+"""What helps where pruned networks lose most, expert data: rescaling, a higher learning rate, layer normalization? Hours on a laptop."""
 
 from search_spaces.sweep import Sweep
 
