@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.learning.pages import fill_all, runs_of, shown, storage_of, write
+from benchmarks.learning.pages import fill_all, measured, runs_of, shown, storage_of, write
 from benchmarks.tables import markdown
 from search_spaces.studies.study_full import SWEEP as PRUNED
 from search_spaces.studies.study_full_dense import SWEEP as DENSE
@@ -34,11 +34,17 @@ PAGE = Path(__file__).parents[2] / "docs" / "full-study.md"
 FOLDER = PAGE.with_suffix("")  # of its pictures
 BUDGETS = (50_000, 250_000, PRUNED.updates)
 (SPARSITY,) = PRUNED.sparsities
+OF_THE_ACTOR = {
+    "signal": "mask/signal/actor", "loss": "train/actor_loss",
+    "dormant units": "train/dormant_units/actor", "feature rank": "train/feature_rank/actor",
+}  # fmt: skip
+AT_THE_END = {"loss": 3, "dormant units": 2, "feature rank": 0}  # with the digits that are shown
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished trial. `scores`: of each evaluation, by its update, the last one of the final episodes. `seconds`: of all its updates."""
+    """A finished trial. `scores`: of each evaluation, by its update, the last one of the final episodes. `seconds`: of all its updates.
+    `actor`: OF_THE_ACTOR, before training and after the last update."""
 
     dataset: str
     algorithm: str
@@ -46,6 +52,7 @@ class Trained:
     seed: int
     scores: dict[int, float]
     seconds: float
+    actor: dict[str, float]
 
     def is_of(self, trial: Trial) -> bool:
         return (self.dataset, self.algorithm, self.pruner, self.seed) == (trial.dataset, trial.algorithm, trial.pruner, trial.seed)
@@ -56,9 +63,12 @@ class Trained:
             yield Point(update, score, math.nan, self.seconds * update / max(self.scores))
 
 
-def trained(run: Run) -> Trained:
+def trained(run: Run, metrics: Mapping[str, float]) -> Trained:
+    actor = {name: float(f"{metrics[metric]:.4g}") for name, metric in OF_THE_ACTOR.items() if metric in metrics}
     scores = {point.update: round(point.score, 2) for point in run.points} | {run.trial.updates: round(run.final, 2)}
-    return Trained(run.trial.dataset, run.trial.algorithm, run.trial.pruner, run.trial.seed, scores, round(run.points[-1].seconds, 1))
+    return Trained(
+        run.trial.dataset, run.trial.algorithm, run.trial.pruner, run.trial.seed, scores, round(run.points[-1].seconds, 1), actor
+    )
 
 
 def read() -> list[Trained]:
@@ -67,7 +77,7 @@ def read() -> list[Trained]:
 
 def tasks(budgets: Sequence[int] = BUDGETS) -> list[Task]:
     """The study as the report knows it, once for each budget. Dense networks take part with what they had then, or at their end, and at
-    equal time with all that they have."""
+    equal time with all that they have. Each kind of network has the learning rates that docs/settings.md takes for it."""
     runs, known = [], read()
     for trial in (*expand(PRUNED), *expand(DENSE)):
         found = next((one for one in known if one.is_of(trial)), None)
@@ -75,7 +85,7 @@ def tasks(budgets: Sequence[int] = BUDGETS) -> list[Task]:
             until = trial.updates if trial.pruner == "dense" else budget
             points = tuple(point for point in found.points() if point.update <= until) if found else ()
             score = found.scores[min(budget, trial.updates)] if found else MISSING
-            runs.append(Run(replace(trial, updates=budget), score, points))
+            runs.append(Run(replace(trial, updates=budget, hyper={}), score, points))
     return tasks_of(runs)
 
 
@@ -129,6 +139,27 @@ def cells() -> Iterator[list[str]]:
         yield [*row, f"{mean(best):.1f}" if best else "-", *(shown(share, planned, 100.0, 0, " %") for share in shares)]
 
 
+def inside() -> Iterator[list[str]]:
+    """A row per dataset, algorithm and pruner, least kept first: the share of the dense score, and pruned actors beside dense ones."""
+    yield ["data", "algorithm", "network", "kept", "signal at first", *(f"{name}, dense and pruned" for name in AT_THE_END)]
+    found = []
+    for task in tasks(BUDGETS[-1:]):
+        for pruner in PRUNED.pruners:
+            cell, place = task.cells[pruner, SPARSITY], (task.trial.dataset, task.trial.algorithm)
+            if cell.retained and not cell.absent:
+                pruned, dense = (actors(*place, which) for which in (pruner, "dense"))
+                names = [dataset_name(place[0]), algorithm_name(place[1]), method_name(pruner), f"{100 * cell.retained.value:.0f} %"]
+                ends = (f"{dense[name]:.{digits}f}, {pruned[name]:.{digits}f}" for name, digits in AT_THE_END.items())
+                found.append((cell.retained.value, [*names, f"{pruned['signal']:.2f}", *ends]))
+    yield from (row for _, row in sorted(found))
+
+
+def actors(dataset: str, algorithm: str, pruner: str) -> dict[str, float]:
+    """Means over seeds."""
+    own = [one.actor for one in read() if (one.dataset, one.algorithm, one.pruner) == (dataset, algorithm, pruner)]
+    return {name: mean(actor[name] for actor in own if name in actor) for name in OF_THE_ACTOR if any(name in actor for actor in own)}
+
+
 def draw() -> None:
     """Learning curves of the datasets whose seeds are all done."""
     whole = [task for task in tasks(BUDGETS[-1:]) if not any(cell.absent for cell in task.cells.values())]
@@ -161,12 +192,15 @@ def texts() -> dict[str, str]:
     """What stands between the marks of docs/full-study.md."""
     return {
         "progress": progress(), "verdict": markdown(verdict()), "over tasks": markdown(over_tasks()), "choice": chosen(),
-        "cells": markdown(cells()), "pictures": pictures(),
+        "cells": markdown(cells()), "inside": markdown(inside()), "pictures": pictures(),
     }  # fmt: skip
 
 
 def main() -> None:
-    write(MADE, (asdict(trained(run)) for run in runs_of(SWEEPS, storage_of(__doc__)) if run.done))
+    storage = storage_of(__doc__)
+    done = [run for run in runs_of(SWEEPS, storage) if run.done]
+    metrics = measured(done, storage)
+    write(MADE, (asdict(trained(run, metrics[run.trial.key])) for run in done))
     draw()
     fill_all(PAGE, texts())
 

@@ -30,6 +30,11 @@ def runs_of(sweeps: Iterable[str], storage: Path) -> list[Run]:
     return list(gather([sweep for sweep in sweeps if sweep in there], tracking, storage).runs)
 
 
+def measured(runs: Iterable[Run], storage: Path) -> dict[str, Mapping[str, float]]:
+    """The last value of each metric, by trial key."""
+    return {key: row.metrics for key, row in Tracking(storage).trial_rows(run.trial.key for run in runs).items()}
+
+
 def write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One row per line, sorted, so that a new trial is a new line."""
     file.write_text("[\n" + ",\n".join(sorted(map(json.dumps, rows))) + "\n]\n")

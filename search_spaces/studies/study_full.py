@@ -1,6 +1,6 @@
 """The paper's claim at its own budget: 95 % removed, then a million updates (docs/decisions/036-full-study.md). Hours on a laptop's CPU.
 
-Learning rates and calibration are the defaults, which docs/settings.md takes for BC and TD3+BC. IQL joins when it has taken its own.
+Learning rates and calibration are the defaults, which docs/settings.md takes for all pruned networks.
 """
 
 from search_spaces.sweep import Sweep
@@ -11,7 +11,7 @@ SWEEP = Sweep(
         "winnow/hopper/medium-v0",
         "winnow/hopper/expert-v0",
     ),
-    algorithms=("bc", "td3_bc"),
+    algorithms=("bc", "td3_bc", "iql"),
     pruners=("snip", "random_erk"),
     sparsities=(0.95,),
     seeds=(0, 1, 2),

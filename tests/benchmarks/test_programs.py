@@ -40,28 +40,20 @@ def test_the_page_shows_what_was_measured(program: Any) -> None:
     assert f"<!-- speed -->\n{tables.speed()}\n<!-- end -->" in first_page, "speed: run `python -m benchmarks.tables`"
 
 
-def test_the_methods_page_shows_what_was_trained(program: Any) -> None:
-    page = (ROOT / "docs" / "methods.md").read_text()
-    for name, text in program("learning.methods").texts().items():
-        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.methods`"
-
-
-def test_the_results_page_shows_what_was_trained(program: Any) -> None:
-    page = (ROOT / "docs" / "results.md").read_text()
-    for name, text in program("learning.results").texts().items():
-        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.results`"
-
-
-def test_the_settings_page_shows_what_was_trained(program: Any) -> None:
-    page = (ROOT / "docs" / "settings.md").read_text()
-    for name, text in program("learning.settings").texts().items():
-        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.settings`"
-
-
-def test_the_page_of_the_full_study_shows_what_was_trained(program: Any) -> None:
-    page = (ROOT / "docs" / "full-study.md").read_text()
-    for name, text in program("learning.full").texts().items():
-        assert f"<!-- {name} -->\n{text}\n<!-- end -->" in page, f"{name}: run `python -m benchmarks.learning.full`"
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("methods", "methods.md"),
+        ("results", "results.md"),
+        ("settings", "settings.md"),
+        ("full", "full-study.md"),
+        ("side_by_side", "side-by-side.md"),
+    ],
+)
+def test_a_page_shows_what_was_trained(program: Any, name: str, page: str) -> None:
+    content = (ROOT / "docs" / page).read_text()
+    for mark, text in program(f"learning.{name}").texts().items():
+        assert f"<!-- {mark} -->\n{text}\n<!-- end -->" in content, f"{mark}: run `python -m benchmarks.learning.{name}`"
 
 
 def test_the_first_page_shows_what_make_claim_has_trained(program: Any) -> None:
@@ -76,7 +68,9 @@ def test_a_pruned_network_is_compared_after_as_many_updates_as_dense_ones_make(p
     place = (full.PRUNED.datasets[0], "bc")
 
     def trial(pruner: str, seed: int, scores: dict[int, float]) -> Any:
-        return full.Trained(*place, pruner, seed, scores, 10.0 if pruner == "dense" else 5.0)
+        ends = {"loss": 0.1, "dormant units": 0.2, "feature rank": 100.0}
+        pruned = {"signal": 0.5, "loss": 0.1 * (2 + seed), "dormant units": 0.3, "feature rank": 90.0}
+        return full.Trained(*place, pruner, seed, scores, *((10.0, ends) if pruner == "dense" else (5.0, pruned)))
 
     trials = [trial("dense", seed, {50_000: 40.0, 125_000: 50.0, 250_000: 80.0}) for seed in (0, 1, 2)]
     trials += [trial("snip", seed, {50_000: 10.0 + seed, 250_000: 60.0, 1_000_000: 78.0 + seed}) for seed in (0, 1, 2)]
@@ -92,6 +86,37 @@ def test_a_pruned_network_is_compared_after_as_many_updates_as_dense_ones_make(p
     row = next(row for row in full.cells() if row[3] == "80.0")
     assert row[2:5] == ["80.0", "80.0", "28 % [25, 30]"]
     assert row[7] == "100 % 1/3"
+    (row,) = list(full.inside())[1:]
+    assert row[2:] == ["SNIP", "99 %", "0.50", "0.100, 0.300", "0.20, 0.30", "100, 90"], "a cell without all its seeds is not in it"
+
+
+def test_methods_are_compared_where_all_their_seeds_are_there(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = program("learning.side_by_side")
+    dataset, other = beside.SWEEP.datasets
+
+    def trials(method: str, scores: dict[float, list[float]], flops: float, dataset: str = dataset) -> list[Any]:
+        return [
+            beside.Trained(dataset, "bc", method, rate, seed, score, 10.0 + seed, flops)
+            for rate, found in scores.items()
+            for seed, score in enumerate(found)
+        ]
+
+    snip, half = beside.methods()[1], beside.methods()[-1]
+    assert (snip, half) == ("SNIP 95 %", "SNIP 50 %, 2:4")
+    found = [
+        *trials("dense", {3e-4: [50.0, 50.0, 50.0], 1e-3: [80.0, 80.0, 80.0]}, 100.0),
+        *trials(snip, {3e-4: [60.0, 60.0, 60.0], 1e-3: [40.0, 40.0, 40.0]}, 5.0),
+        *trials(half, {3e-4: [60.0, 60.0, 60.0], 1e-3: [40.0, 40.0]}, 50.0),
+        *trials("dense", {3e-4: [1.0]}, 100.0, other),
+    ]
+    monkeypatch.setattr(beside, "read", lambda: found)
+    rows = {row[0]: row[1:] for row in beside.scores("bc")}
+    assert rows["dense"] == ["50.0", "80.0", "1.0 1/3", "-", "11", "100 %"]
+    assert rows[half] == ["60.0", "40.0 2/3", "-", "-", "11", "50 %"]
+    rates = {row[0]: row[1:] for row in beside.rates()}
+    assert rates["dense"] == ["1", "62 %", "100 %", "100 %", "0", "1"]
+    assert rates[snip] == ["1", "75 %", "50 %", "75 %", "1", "0"]
+    assert rates[half] == ["0", "-", "-", "-", "-", "-"]
 
 
 def settings_trials(settings: Any, scores: dict[tuple[str, int, float], float]) -> list[Any]:
