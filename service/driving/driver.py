@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from service.driving.elsewhere import Elsewhere
 from service.driving.keep import Keep
 from service.driving.limits import LimitReachedError, Limits
-from service.driving.live_line import Progress
 from service.driving.pool import Pool
 from service.driving.queue import Queue, Waiting
+from service.driving.searching import Searching
 from service.driving.shared import Shared
 from service.driving.silence import Silence
-from service.ledger import stop_requests
 from service.ledger.ledger import LIMIT, TERMINAL
 from service.ledger.manifest import Manifest
 from service.planning import estimate
@@ -27,8 +26,9 @@ from service.planning.packing import retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
 from service.planning.update_cost import price
 from service.scheduling.shares import Share
-from service.spool import lines, scores
+from service.spool import lines
 from service.storage import paths
+from service.terminal.live_line import Progress
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
@@ -64,15 +64,15 @@ class Driver:
         """`refresh` brings the files of trials, by key, from where their workers left them; `adaptive` suggests more trials; `tell` takes
         news of workers that stand still."""
         self.plan, self._manifest, self._storage, self._screen, self._refresh = plan, manifest, storage, screen, refresh
-        self._adaptive, self._options = adaptive, plan.settings.options
+        self._options = plan.settings.options
         self._trials = {trial.key: trial for trial in plan.trials}
         self._todo = {trial.key: trial for trial in plan.todo}
         self._progress, self._silence = Progress({}), Silence(storage, plan.name, screen, self._options.stalled_after, tell)
         self._again: list[tuple[float, Trial]] = []  # when, and which: trials that wait for another try
-        self._unheard: dict[str, int] = {}  # by the first member's key: the evaluation of a stack that the search has not heard of yet
         self._keep = Keep(storage, self._options.keep)
         self._limits, self._limit = Limits(self._options), ""
         self._elsewhere = Elsewhere(storage, plan.name)
+        self._search = Searching(adaptive, plan, manifest, storage, self._elsewhere, refresh)
         self._shared = Shared(storage, plan.name, screen, self._options)
         self.waits_for: dict[str, str] = {}  # trials that another sweep trains now, by key, and that sweep
         self._look = 0.0  # when to look after them next
@@ -102,14 +102,13 @@ class Driver:
         self._todo |= {key: self._trials[key] for key in undone if key not in there}
         reused = {key: there[key] for key in undone if key in there}
         self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in reused.items()})
-        if self._adaptive:
-            self._todo |= {trial.key: trial for trial in self._adaptive.restore()}
-            self._trials |= self._todo
+        self._todo |= self._search.restore()
+        self._trials |= self._todo
         self._expect(self._todo)
 
     def has_work(self) -> bool:
         """Whether there is anything to train."""
-        return bool(self._todo or (self._adaptive and self._adaptive.left))
+        return bool(self._todo or self._search.left)
 
     def begin(
         self, device: str, max_concurrent: int, fit: Callable[[Trial], int] | None = None, place: Mapping[str, Any] | None = None
@@ -118,7 +117,7 @@ class Driver:
 
         `fit` returns how many trials like the given one a stack is best made of. `place`: what the journal says of each stack's."""
         # A search on CPUs asks for one suggestion at a time and learns from each, however many trials there are already.
-        size = self._options.stack_size or stack_size(device, 0 if self._adaptive else len(self._todo), max_concurrent)
+        size = self._options.stack_size or stack_size(device, 0 if self._search.learns else len(self._todo), max_concurrent)
         self.device, self._queue = device, (queue := Queue(device, self._options, size, fit, place))
         self._at_once = size
         self._silence.forget()
@@ -175,7 +174,7 @@ class Driver:
             if theirs := self._elsewhere.training(trial.key for trial in stack.trials):
                 self._leave_to_others(stack, theirs)
                 continue
-            if asked := self._asked_to_stop(stack):
+            if asked := self._search.asked_to_stop(stack):
                 self._stop(asked)
                 self._pack(trial for trial in stack.trials if trial.key not in asked)
                 continue
@@ -215,25 +214,21 @@ class Driver:
             score = news.get("scores", {}).get(trial.key)
             if score is not None and score == score:  # not NaN
                 self._progress.score(trial.key, trial.cell, score)
-        if "evaluated" in news:
-            self._unheard[stack.lead.key] = news["evaluated"]
-        if stack.lead.key in self._unheard:
-            self._hear(stack)
+        self._search.reported(stack, news)
         self.idle()
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:
         """Record each member's end: what its spool says, else the failure that ended the stack; one fsync for all."""
         self._limits.ended(stack, news.get("seconds"))
         failure = self._silence.ended(stack) or news.get("failure") or {"reason": "error", "message": "the stack ended without a reason"}
-        self._hear(stack)
-        self._unheard.pop(stack.lead.key, None)
-        asked = self._asked_to_stop(stack)
+        self._search.over(stack)
+        asked = self._search.asked_to_stop(stack)
         events: list[tuple[str, str, Mapping[str, Any]]] = []
         self._refresh([trial.key for trial in stack.trials])
         for trial in stack.trials:
             end = lines.end_line(lines.read(paths.spool(self._storage, trial.key)))
             if trial.key in asked:
-                events.append((trial.key, "stopped", self._stopped(trial.key, asked[trial.key])))
+                events.append((trial.key, "stopped", asked[trial.key]))
             elif end is None and failure["reason"] in ("stopped", "withdrawn"):
                 shrinks = {"reason": "stack shrinks", "message": "others of it were stopped"}
                 why = self._shared.why_left(stack) or (failure if failure["reason"] == "withdrawn" else shrinks)
@@ -254,13 +249,12 @@ class Driver:
         self._shared.ended(stack)
         self._tell(stack, events)
         self._out -= {trial.key for trial in stack.trials}
-        if self._adaptive:
-            self._adaptive.settle()
+        self._search.settle()
         self.idle()
 
     def wanted(self, kind: str) -> int:
         """How many more stacks could train now on places of a kind, or on any."""
-        return self._queue.waiting(kind) + (self._adaptive.left if self._adaptive else 0)
+        return self._queue.waiting(kind) + self._search.left
 
     def interruptible(self, stacks: Sequence[Stack]) -> list[Stack]:
         """Those that have made updates since they began here, so that each leaves with something done; first those with most left to do."""
@@ -286,7 +280,7 @@ class Driver:
 
     def has_more(self) -> bool:
         """Whether anything is left to train, now or later."""
-        return self.busy() or bool(self._adaptive and self._adaptive.left)
+        return self.busy() or bool(self._search.left)
 
     def end(self) -> None:
         """Raise LimitReachedError."""
@@ -334,8 +328,7 @@ class Driver:
         self._manifest.record("done", {key: {"sweep": name} for key, name in done.items() if self._manifest.ledger.state(key)})
         for key in done:
             self._progress.end(key, "done")
-        if self._adaptive:
-            self._adaptive.settle()
+        self._search.settle()
 
     def _reached(self, key: str) -> dict[str, int]:
         """How far a trial is and how much of that is kept, by its worker or else by the newest reports; nothing where none has come."""
@@ -372,60 +365,34 @@ class Driver:
     def exit_code(self) -> int:
         """0 where every trial of the plan is done, else 1; of a part, every trial that it has trained.
 
-        To a search, a stopped, diverged or infeasible trial is an answer, too, unless all are infeasible."""
-        well = ("done", "stopped", "diverged") if self._adaptive else ("done",)
+        To a search, an infeasible trial is an answer, too, unless all are infeasible."""
         ledger = self._manifest.ledger
         mine = ledger.entries.keys() - self.waits_for.keys() if self.plan.part else self._trials.keys()
         entries = [ledger.entries[key] for key in self._trials if key in mine]
-        if self._adaptive and not all(entry.infeasible for entry in entries):
+        if self._search.learns and not all(entry.infeasible for entry in entries):
             entries = [entry for entry in entries if not entry.infeasible]
-        return 0 if all(entry.state in well for entry in entries) else 1
+        return 0 if all(entry.state in self._search.answers for entry in entries) else 1
 
     def _suggest(self) -> None:
         """Make stacks of suggestions, as far as there are any, of which one round fills a stack."""
-        while self._adaptive and not len(self._queue) and self._adaptive.left:
-            made = self._adaptive.ask(math.ceil(self._at_once / len(self.plan.sweep.seeds)))
-            ledger = self._manifest.ledger
-            new = {trial.key: (trial, each) for each in made for trial in each.trials if trial.key not in ledger.entries}
-            self._manifest.record("planned", {key: {"trial": trial.to_json(), **each.detail()} for key, (trial, each) in new.items()})
-            if known := self._elsewhere.done(key for key in new if key in self.plan.others):  # as in `prepare`
-                self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in known.items()})
-            self._adaptive.add(made)
-            self._adaptive.settle()
-            todo = {t.key: t for each in made for t in each.trials if t.key not in self._trials and ledger.state(t.key) not in TERMINAL}
-            self._trials |= {trial.key: trial for each in made for trial in each.trials}
+        while not len(self._queue) and self._search.left:
+            made = self._search.suggest(self._at_once)
+            state = self._manifest.ledger.state
+            todo = {key: trial for key, trial in made.items() if key not in self._trials and state(key) not in TERMINAL}
+            self._trials |= made
             self._todo |= todo
             self._expect(todo)
             self._pack(todo.values())
 
-    def _hear(self, stack: Stack) -> None:
-        """Ask the search which members the newest scores of a stack stop, and which others with the same settings.
-
-        Scores are read from the spools, which on S3 come with the next checkpoint; until then this is called again."""
-        if self._adaptive:
-            self._refresh([trial.key for trial in stack.trials])
-            if self._unheard.get(stack.lead.key, 0) in scores.curve(self._storage, [stack.lead]):
-                self._unheard.pop(stack.lead.key, None)
-            stop_requests.request(self._storage, self.plan.name, self._adaptive.trials_to_stop(trial.key for trial in stack.trials))
-
-    def _asked_to_stop(self, stack: Stack) -> dict[str, dict[str, str]]:
-        """The members that the search wants stopped, with reason and message, without those that have ended meanwhile."""
-        asked = stop_requests.requested(self._storage, self.plan.name, [trial.key for trial in stack.trials]) if self._adaptive else {}
-        return {key: why for key, why in asked.items() if lines.end_line(lines.read(paths.spool(self._storage, key))) is None}
-
-    def _stop(self, asked: Mapping[str, Mapping[str, str]]) -> None:
+    def _stop(self, asked: Mapping[str, Mapping[str, Any]]) -> None:
         """Stop trials that nobody trains now."""
-        self._manifest.record("stopped", {key: self._stopped(key, why) for key, why in asked.items()})
+        self._manifest.record("stopped", asked)
         for key in asked:
             self._progress.end(key, "stopped")
-        if self._adaptive:
-            self._adaptive.settle()
-
-    def _stopped(self, key: str, why: Mapping[str, str]) -> Mapping[str, Any]:
-        return {**why, "stopped_at": max(0, lines.committed_update(lines.read(paths.spool(self._storage, key))))}
+        self._search.settle()
 
     def _expect(self, trials: Mapping[str, Trial]) -> None:
-        later = self._adaptive.left * len(self.plan.sweep.seeds) if self._adaptive else 0
+        later = self._search.left * len(self.plan.sweep.seeds)
         goal = {trial.key: trial.updates for trial in trials.values()}
         costs = {
             trial.key: cost(trial, self.plan.rates, "cpu" if self.device == "all" else self.device, self._options.execution)

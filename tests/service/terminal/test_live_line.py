@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.driving.live_line import Progress
+from service.terminal.live_line import Progress
 
 
 def test_time_left_is_updates_left_over_the_speed_of_all_trials() -> None:
