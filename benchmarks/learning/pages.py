@@ -14,6 +14,7 @@ from service.results.runs import Run
 from service.results.statistics import Estimate
 from service.storage import paths
 from service.tracking.runs import Tracking
+from trainables.trial import Trial
 
 
 def storage_of(description: str | None) -> Path:
@@ -33,6 +34,12 @@ def runs_of(sweeps: Iterable[str], storage: Path) -> list[Run]:
 def measured(runs: Iterable[Run], storage: Path) -> dict[str, Mapping[str, float]]:
     """The last value of each metric, by trial key."""
     return {key: row.metrics for key, row in Tracking(storage).trial_rows(run.trial.key for run in runs).items()}
+
+
+def rate_of(trial: Trial) -> float:
+    """The learning rate of a trial of a sweep that sets all networks to one."""
+    (rate,) = {value for name, value in trial.hyper_values().items() if name.endswith("learning_rate")}
+    return float(rate)
 
 
 def write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

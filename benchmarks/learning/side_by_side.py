@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.learning.pages import fill_all, runs_of, shown, storage_of, write
+from benchmarks.learning.pages import fill_all, rate_of, runs_of, shown, storage_of, write
 from benchmarks.tables import markdown
 from search_spaces.studies.study_methods import SWEEP
 from search_spaces.studies.study_methods_half import SWEEP as HALF
@@ -42,12 +42,6 @@ class Trained:
     score: float
     seconds: float
     flops: float
-
-
-def rate_of(trial: Trial) -> float:
-    """Of all networks: the sweeps set them to one."""
-    (rate,) = {value for name, value in trial.hyper_values().items() if name.endswith("learning_rate")}
-    return float(rate)
 
 
 def name_of(trial: Trial) -> str:

@@ -47,6 +47,7 @@ def test_the_page_shows_what_was_measured(program: Any) -> None:
         ("results", "results.md"),
         ("settings", "settings.md"),
         ("full", "full-study.md"),
+        ("recipe", "full-study.md"),
         ("side_by_side", "side-by-side.md"),
     ],
 )
@@ -117,6 +118,19 @@ def test_methods_are_compared_where_all_their_seeds_are_there(program: Any, monk
     assert rates["dense"] == ["1", "62 %", "100 %", "100 %", "0", "1"]
     assert rates[snip] == ["1", "75 %", "50 %", "75 %", "1", "0"]
     assert rates[half] == ["0", "-", "-", "-", "-", "-"]
+
+
+def test_what_helps_is_shown_beside_dense_networks(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = program("learning.recipe")
+    found = [recipe.Trained("bc", "snip", "layer_norm", "layer", 1e-3, seed, 50.0) for seed in (0, 1, 2)]
+    found += [recipe.Trained("bc", "dense", "layer_norm", "none", 3e-4, 0, 90.0)]
+    monkeypatch.setattr(recipe, "read", lambda: found)
+    head, *rows = recipe.recipe()
+    assert len(rows) == 6, "nothing of TD3+BC is trained"
+    cells = {(row[1], row[2]): dict(zip(head[3:], row[3:], strict=True)) for row in rows}
+    assert cells["layer norm", "layer"]["SNIP, 0.001"] == "50.0"
+    assert cells["layer norm", "none"]["dense, 0.0003"] == "90.0 1/3"
+    assert sum(value != "-" for row in cells.values() for value in row.values()) == 2
 
 
 def settings_trials(settings: Any, scores: dict[tuple[str, int, float], float]) -> list[Any]:
