@@ -47,7 +47,7 @@ def run_stack(
     device: str = "cpu",
     execution: str = "auto",
     checkpoint_every: int = CHECKPOINT_EVERY,
-    before_write: Callable[[], None] = lambda: None,
+    before_write: Callable[[], None] | None = None,
     beside: Beside | None = None,
     tf32: bool = False,
     dataset_hash: str = "",
@@ -56,11 +56,11 @@ def run_stack(
     """Prune and train the trials of `stack` as one batched model, yielding reports (trainables/reports.py).
 
     With a `storage` folder, training resumes from the newest checkpoint that all members have, and leaves checkpoints, masks and policies
-    there. A checkpoint is written only after the reports up to it were taken; `before_write` may forbid any write by raising. `beside`
-    evaluates in another process while training goes on. `tf32` lets a GPU round the factors of matrix products to 10 bits. Raises
-    UserError for bad input, for data whose hash is not `dataset_hash` (where given) or that of the checkpoint, and for a mask that
-    disconnects a network, before anything is written. Once `leave` is asked for, training commits what it has, at any update, and raises
-    StoppedError.
+    there. A checkpoint is written only after the reports up to it were taken. `before_write` may forbid any write by raising; with it, a
+    storage that is gone is not made again, which raises FileNotFoundError. `beside` evaluates in another process while training goes on.
+    `tf32` lets a GPU round the factors of matrix products to 10 bits. Raises UserError for bad input, for data whose hash is not
+    `dataset_hash` (where given) or that of the checkpoint, and for a mask that disconnects a network, before anything is written. Once
+    `leave` is asked for, training commits what it has, at any update, and raises StoppedError.
     """
     started = time.monotonic()
     set_up_torch(tf32)

@@ -58,7 +58,7 @@ class Permit:
         token = f"{self.name} {self.epoch} {lease.owner()} {uuid4().hex}".encode()
         files = tuple(paths.attempt(self.storage, key) for key in keys)
         for file in files:
-            write(file, token)
+            write(file, token, below=self.storage)
         return FolderClaim(self.storage, paths.leases(self.storage, self.name), self.epoch, files, token, self.token)
 
 

@@ -54,8 +54,8 @@ class TrialSpool:
     def _open(self, update: int) -> None:
         """Open for appending; cuts off a torn line and the uncommitted lines from `update` on, which will be written again."""
         path = paths.spool(self._storage, self._trial.key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(paths.trial_json(self._storage, self._trial.key), json.dumps(self._trial.to_json(), indent=1).encode())
+        about = json.dumps(self._trial.to_json(), indent=1).encode()
+        write(paths.trial_json(self._storage, self._trial.key), about, below=self._storage)
         lines = read(path)
         self._committed = committed_update(lines)
         self._diverged, self._finished = (any(placed.line["kind"] == kind for placed in lines) for kind in ("diverged", "finished"))

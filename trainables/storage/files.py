@@ -7,12 +7,23 @@ import re
 from pathlib import Path
 
 
-def write(path: Path, content: bytes, *, flushed: bool = True, mode: int | None = None) -> None:
+def make(folder: Path, below: Path | None = None) -> None:
+    """Make a folder and what is missing above it; with `below`, nothing but what is below that.
+
+    Raises FileNotFoundError where `below` is not there, so that nobody who is late makes a removed storage again."""
+    if below is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    for path in reversed([folder, *folder.parents][: len(folder.relative_to(below).parts)]):
+        path.mkdir(exist_ok=True)
+
+
+def write(path: Path, content: bytes, *, flushed: bool = True, mode: int | None = None, below: Path | None = None) -> None:
     """Replace `path` by a file with `content`, on disk when this returns: temporary file, fsync, rename, fsync of the folder.
 
     Without `flushed` it is whole or absent as long as the machine does not crash, which may leave it empty. `mode`: of the
-    file, whatever the umask."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    file, whatever the umask. `below` as for `make`."""
+    make(path.parent, below)
     _tidy(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

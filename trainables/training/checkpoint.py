@@ -90,8 +90,8 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
         head |= {"data": state.data[member]} if state.data else {}
         head |= {"unreported": state.unreported[member]} if state.unreported and state.unreported[member] else {}
         head["sha256"] = _hash(head, content)
-        write(folder / f"{state.update:09d}.safetensors", content)
-        write(folder / f"{state.update:09d}.json", json.dumps(head).encode())
+        write(folder / f"{state.update:09d}.safetensors", content, below=storage)
+        write(folder / f"{state.update:09d}.json", json.dumps(head).encode(), below=storage)
         _tidy(storage, trial, state.update)
 
 

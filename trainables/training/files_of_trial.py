@@ -33,7 +33,7 @@ def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details:
         files[trial_files.masks_json(storage, trial.key)] = json.dumps(about, indent=1).encode()
         for path, content in files.items():
             if not path.exists() or path.read_bytes() != content:
-                write(path, content)
+                write(path, content, below=storage)
 
 
 def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:
@@ -54,8 +54,8 @@ def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, 
             "action_shift": torch.from_numpy(scaling.action_shift),
             "action_scale": torch.from_numpy(scaling.action_scale),
         }
-        write(trial_files.policy(storage, trial.key), dump_tensors(tensors))
+        write(trial_files.policy(storage, trial.key), dump_tensors(tensors), below=storage)
         actor = agent.specs["actor"]
         head = {"trial": trial.to_json(), "key": trial.key, "sizes": actor.sizes, "output": actor.output, **about}
         head |= {"others": {other: agent.specs[other].sizes for other in others}} if others else {}
-        write(trial_files.policy_json(storage, trial.key), json.dumps(head, indent=1).encode())
+        write(trial_files.policy_json(storage, trial.key), json.dumps(head, indent=1).encode(), below=storage)

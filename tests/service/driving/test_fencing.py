@@ -9,6 +9,7 @@ import pytest
 from service.driving.listener import Fenced
 from service.ledger.claims import Permit
 from service.ledger.lease import Lease
+from service.spool.writer import StackSpool
 from service.storage import paths
 from trainables.errors import SupersededError
 from trainables.reports import Evaluated, Report, Trained
@@ -47,3 +48,38 @@ def test_a_superseded_worker_writes_nothing_more(how: str, last: type[Report], t
         list(map(listener, reports))
     listener.close()
     assert written(tmp_path) == before
+
+
+@pytest.mark.parametrize("write", ["masks", "checkpoint", "policy"])
+def test_a_storage_that_is_removed_just_before_a_write_is_not_made_again(write: str, tmp_path: Path, hopper: str) -> None:
+    """Between the question whether a worker may write and what it writes."""
+    stack = Stack((Trial(dataset=hopper, algorithm="bc", updates=20, evaluations=1, episodes=1),))
+    asked: list[bool] = []
+
+    def train(storage: Path, removed_at: int) -> None:
+        def before_write() -> None:
+            asked.append(True)
+            if len(asked) == removed_at:
+                storage.rename(tmp_path / "elsewhere")
+
+        storage.mkdir()
+        list(run_stack(stack, storage, checkpoint_every=10, before_write=before_write))
+
+    train(tmp_path / "whole", 0)
+    at = {"masks": 1, "checkpoint": 2, "policy": len(asked)}[write]
+    assert (tmp_path / "whole" / "trials").is_dir()
+    asked.clear()
+    with pytest.raises(FileNotFoundError):
+        train(tmp_path / "storage", at)
+    assert not (tmp_path / "storage").exists()
+
+
+def test_nor_by_a_spool_that_is_opened_then(tmp_path: Path, hopper: str) -> None:
+    storage, stack = tmp_path / "storage", Stack((Trial(dataset=hopper, algorithm="bc"),))
+    spool = StackSpool(stack, storage, {hopper: {}}, 10)
+    with pytest.raises(FileNotFoundError):
+        spool(Trained(1, [{}], 1.0))
+    storage.mkdir()
+    spool(Trained(1, [{}], 1.0))
+    spool.close()
+    assert paths.spool(storage, stack.lead.key).exists()

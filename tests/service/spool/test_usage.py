@@ -52,6 +52,7 @@ def test_a_gpus_memory_is_told_where_torch_uses_one(monkeypatch: pytest.MonkeyPa
 
 def test_the_trainers_lines_have_it_and_two_runs_need_not_agree(tmp_path: Path) -> None:
     for place in ("one", "two"):
+        (tmp_path / place).mkdir()
         listen(tmp_path / place, reports())
     lines = [spool.read(paths.spool(tmp_path / place, KEY)) for place in ("one", "two")]
     for own in lines:

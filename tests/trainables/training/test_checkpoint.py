@@ -186,7 +186,7 @@ def test_data_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.
 def test_tensors_come_before_the_head_that_vouches_for_them(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     write = checkpoint.write
-    monkeypatch.setattr(checkpoint, "write", lambda path, content: (written.append(path.suffix), write(path, content))[1])
+    monkeypatch.setattr(checkpoint, "write", lambda path, *how, **more: (written.append(path.suffix), write(path, *how, **more))[1])
     save(world, tmp_path, 3)
     assert written == [".safetensors", ".json"] * 2
 
