@@ -1,6 +1,6 @@
 """What helps where pruned networks lose most, a table of docs/full-study.md: rescaling, learning rate, layer normalization.
 
-winnow adopt benchmarks/study_recipe.zip     # then `winnow run study_recipe`, `winnow run study_recipe_dense`, as often as needed
+winnow adopt benchmarks/study_recipe.zip     # and study_full.zip; then `winnow run` of SWEEPS, as often as needed
 python -m benchmarks.learning.recipe [--storage FOLDER]     # renews recipe.json beside this file and the table of the page
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 from benchmarks.learning.pages import fill_all, rate_of, runs_of, shown, storage_of, write
@@ -22,6 +23,7 @@ from service.terminal.labels import algorithm_name, method_name
 
 MADE = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[2] / "docs" / "full-study.md"
+SWEEPS = ("study_recipe", "study_recipe_dense", "study_recipe_long", "study_full")
 RATES = values_of(SWEEP.hyper["learning_rates"], 0.0)
 
 
@@ -33,14 +35,15 @@ class Trained:
     pruner: str
     network: str
     rescale: str
+    updates: int
     rate: float
     seed: int
     score: float
 
 
 def trained(run: Run) -> Trained:
-    trial = run.trial
-    return Trained(trial.algorithm, trial.pruner, trial.network, trial.rescale, rate_of(trial), trial.seed, round(run.final, 2))
+    trial, score = run.trial, round(run.final, 2)
+    return Trained(trial.algorithm, trial.pruner, trial.network, trial.rescale, trial.updates, rate_of(trial), trial.seed, score)
 
 
 def read() -> list[Trained]:
@@ -48,17 +51,19 @@ def read() -> list[Trained]:
 
 
 def recipe() -> Iterator[list[str]]:
-    """A row per algorithm of which anything is trained, kind of network and rescaling; a column per pruner and learning rate."""
+    """A row per algorithm, kind of network, rescaling and number of updates of which anything is trained, a column per pruner and rate."""
     dense = [("dense", rate) for rate in values_of(DENSE.hyper["learning_rates"], 0.0)]
     columns = [*dense, *((pruner, rate) for pruner in SWEEP.pruners for rate in RATES)]
-    yield ["algorithm", "network", "rescale", *(f"{method_name(pruner)}, {rate:g}" for pruner, rate in columns)]
+    yield ["algorithm", "network", "rescale", "updates", *(f"{method_name(pruner)}, {rate:g}" for pruner, rate in columns)]
     found = read()
-    for algorithm in (name for name in SWEEP.algorithms if any(one.algorithm == name for one in found)):
-        for network, rescale in ((network, rescale) for network in SWEEP.values("network") for rescale in SWEEP.values("rescale")):
-            own = [one for one in found if (one.algorithm, one.network, one.rescale) == (algorithm, network, rescale)]
-            cells = [[one.score for one in own if (one.pruner, one.rate) == column] for column in columns]
+    budgets = sorted({one.updates for one in found})
+    for row in product(SWEEP.algorithms, budgets, SWEEP.values("network"), SWEEP.values("rescale")):
+        own = [one for one in found if (one.algorithm, one.updates, one.network, one.rescale) == row]
+        cells = [[one.score for one in own if (one.pruner, one.rate) == column] for column in columns]
+        if any(cells):
+            algorithm, updates, network, rescale = row
             scores = (shown(mean_interval(cell) if cell else None, len(SWEEP.seeds)) for cell in cells)
-            yield [algorithm_name(algorithm), network.replace("_", " "), rescale, *scores]
+            yield [algorithm_name(algorithm), network.replace("_", " "), rescale, f"{updates:,}", *scores]
 
 
 def texts() -> dict[str, str]:
@@ -67,7 +72,8 @@ def texts() -> dict[str, str]:
 
 
 def main() -> None:
-    write(MADE, (asdict(trained(run)) for run in runs_of(["study_recipe", "study_recipe_dense"], storage_of(__doc__)) if run.done))
+    runs = runs_of(SWEEPS, storage_of(__doc__))
+    write(MADE, (asdict(trained(run)) for run in runs if run.done and run.trial.dataset in SWEEP.datasets))
     fill_all(PAGE, texts())
 
 

@@ -122,15 +122,17 @@ def test_methods_are_compared_where_all_their_seeds_are_there(program: Any, monk
 
 def test_what_helps_is_shown_beside_dense_networks(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = program("learning.recipe")
-    found = [recipe.Trained("bc", "snip", "layer_norm", "layer", 1e-3, seed, 50.0) for seed in (0, 1, 2)]
-    found += [recipe.Trained("bc", "dense", "layer_norm", "none", 3e-4, 0, 90.0)]
+    found = [recipe.Trained("bc", "snip", "layer_norm", "layer", 250_000, 1e-3, seed, 50.0) for seed in (0, 1, 2)]
+    found += [recipe.Trained("bc", "dense", "layer_norm", "none", 250_000, 3e-4, 0, 90.0)]
+    found += [recipe.Trained("bc", "snip", "mlp", "none", 1_000_000, 3e-4, seed, 40.0) for seed in (0, 1)]
     monkeypatch.setattr(recipe, "read", lambda: found)
     head, *rows = recipe.recipe()
-    assert len(rows) == 6, "nothing of TD3+BC is trained"
-    cells = {(row[1], row[2]): dict(zip(head[3:], row[3:], strict=True)) for row in rows}
-    assert cells["layer norm", "layer"]["SNIP, 0.001"] == "50.0"
-    assert cells["layer norm", "none"]["dense, 0.0003"] == "90.0 1/3"
-    assert sum(value != "-" for row in cells.values() for value in row.values()) == 2
+    cells = {tuple(row[:4]): {name: cell for name, cell in zip(head[4:], row[4:], strict=True) if cell != "-"} for row in rows}
+    assert cells == {
+        ("BC", "layer norm", "none", "250,000"): {"dense, 0.0003": "90.0 1/3"},
+        ("BC", "layer norm", "layer", "250,000"): {"SNIP, 0.001": "50.0"},
+        ("BC", "mlp", "none", "1,000,000"): {"SNIP, 0.0003": "40.0 2/3"},
+    }
 
 
 def settings_trials(settings: Any, scores: dict[tuple[str, int, float], float]) -> list[Any]:
