@@ -79,6 +79,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Trial, Eva
     hyper = {"hidden": (32, 32), "batch_size": 64}
     trial = Trial(dataset="test/beacon/sought-v0", algorithm="bc", updates=200, evaluations=1, episodes=4, final_episodes=6, hyper=hyper)
     stack, storage = Stack((trial,)), tmp_path / "storage"
+    storage.mkdir()
     writer = StackSpool(stack, storage, {trial.dataset: {}}, 200)
     reports = []
     for report in run_stack(stack, storage, execution="dense"):
