@@ -233,6 +233,7 @@ def _drain(work: Callable[[Iterable[Trial]], None], queue: Any) -> None:
 def _bare_noop(folder: Path, seconds: float, trials: Iterable[Trial]) -> None:
     from service.spool.writer import StackSpool
 
+    folder.mkdir(parents=True, exist_ok=True)
     for trial in trials:
         listener = StackSpool(Stack((trial,)), folder, {trial.dataset: {}}, trial.updates)
         for report in noop_stack(seconds, Stack((trial,)), folder):
@@ -244,6 +245,7 @@ def _bare_training(folder: Path, trials: Iterable[Trial]) -> None:
     from service.spool.writer import StackSpool
     from trainables.run import run_stack
 
+    folder.mkdir(parents=True, exist_ok=True)
     for trial in trials:
         listener = StackSpool(Stack((trial,)), folder, {trial.dataset: {}}, 5000)
         for report in run_stack(Stack((trial,)), folder):

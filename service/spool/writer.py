@@ -73,7 +73,7 @@ class TrialSpool:
 
 
 class StackSpool:
-    """Writes the reports of a stack to its members' spools.
+    """Writes the reports of a stack to its members' spools, below a storage that is there.
 
     `origin`, by dataset id, is the provenance of the numbers as text: the dataset's hash, the code's revision and so on. The hashes of the
     plug-ins that do not ship with Winnow are added to it.
