@@ -25,6 +25,7 @@ import time
 import traceback
 import types
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -178,6 +179,8 @@ def run(asked: dict[str, Any], path: list[str]) -> int:
 def _end(code: int) -> None:
     """As Python ends, without taking thousands of modules apart."""
     threading._shutdown()  # type: ignore[attr-defined]
+    if (ray := sys.modules.get("ray._private.worker")) and not ray.is_initialized():
+        atexit.unregister(ray.shutdown)  # of what was never started: half of what a short command costs
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -246,6 +249,7 @@ if __name__ == "__main__":
     gc.enable()
     gc.collect()
     gc.freeze()  # a fork's own garbage is looked for among what the fork has made
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # and at its end it cleans up nothing but that
     with socket.socket(fileno=int(sys.argv[1])) as place:
         found = serve(place)
     if found is not None:
