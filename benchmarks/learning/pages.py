@@ -27,8 +27,12 @@ def storage_of(description: str | None) -> Path:
 def runs_of(sweeps: Iterable[str], storage: Path) -> list[Run]:
     """Of those sweeps that there are."""
     tracking = Tracking(storage)
-    there = tracking.sweeps()
-    return list(gather([sweep for sweep in sweeps if sweep in there], tracking, storage).runs)
+    wanted, known = list(sweeps), tracking.sweeps()
+    if not (there := [sweep for sweep in wanted if sweep in known]):
+        raise SystemExit(
+            f"MLflow has none of {', '.join(wanted)} ({storage}): `winnow adopt` and `winnow sync`, or `winnow run` them first"
+        )
+    return list(gather(there, tracking, storage).runs)
 
 
 def measured(runs: Iterable[Run], storage: Path) -> dict[str, Mapping[str, float]]:
