@@ -23,7 +23,7 @@ from service.terminal.labels import algorithm_name, method_name
 
 MADE = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[2] / "docs" / "full-study.md"
-SWEEPS = ("study_recipe", "study_recipe_dense", "study_recipe_long", "study_full")
+SWEEPS = ("study_recipe", "study_recipe_dense", "study_recipe_long", "study_full", "study_full_dense")
 RATES = values_of(SWEEP.hyper["learning_rates"], 0.0)
 
 
