@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
 from search_spaces.sweep.sweep import AXES, VARIED, Sweep
+from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import MAPPINGS, PLURALS
 from trainables.trial.numbers import integer, integers, with_units
+
+KNOWN: dict[str, tuple[str, Callable[[str], Iterable[str]]]] = {
+    "hyper": ("algorithms", plugins.hyper_defaults),
+    "pruning": ("pruners", plugins.pruner_settings),
+}
 
 
 def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
@@ -20,7 +26,7 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
     """
     changes: dict[str, Any] = {}
     search: dict[str, Any] = {}
-    mappings = {name: dict(getattr(sweep, name)) for name in MAPPINGS}
+    given: dict[str, dict[str, Any]] = {name: {} for name in MAPPINGS}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = PLURALS.get(name.strip(), name.strip())
@@ -28,7 +34,7 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
             raise UserError(f"--set {setting!r} is not of the form name=value, e.g. seeds=0,1,2")
         mapping, dot, key = name.partition(".")
         if dot and mapping in MAPPINGS:
-            mappings[mapping][key] = _literal(name, text)
+            given[mapping][key] = _literal(name, text)
         elif name in VARIED and "," in text:
             changes[name] = _several(name, text, _kind(sweep, name))
         elif name in AXES:
@@ -39,7 +45,19 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
             search[name.removeprefix("search.")] = _parse(name, text.strip(), type(getattr(sweep.search, name.removeprefix("search."))))
         else:
             raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
-    return replace(sweep, **(changes | mappings), search=replace(sweep.search, **search) if sweep.search else None)
+    changed = replace(sweep, **changes, search=replace(sweep.search, **search) if sweep.search else None)
+    mappings: dict[str, Any] = {name: _still_meant(name, sweep, changed) | given[name] for name in MAPPINGS}
+    return replace(changed, **mappings)
+
+
+def _still_meant(mapping: str, sweep: Sweep, changed: Sweep) -> dict[str, Any]:
+    """What the sweep says in a mapping, without what it says for algorithms or pruners that `changed` leaves out."""
+    said = dict(getattr(sweep, mapping))
+    if mapping in KNOWN:
+        axis, known = KNOWN[mapping]
+        before, now = ({name for plug in getattr(of, axis) for name in known(plug)} for of in (sweep, changed))
+        return {name: value for name, value in said.items() if name in now or name not in before}
+    return said
 
 
 def _several(name: str, text: str, kind: type) -> tuple[Any, ...]:

@@ -22,6 +22,21 @@ def test_overrides_of_hyperparameters_join_the_sweeps_own() -> None:
     assert changed.hyper == {"alpha": 2.0, "tau": 0.01, "hidden": ((64, 64), (32,))}
 
 
+def test_what_a_sweep_says_for_what_is_left_out_is_left_out_too() -> None:
+    said = small(
+        algorithms=("td3_bc", "iql"),
+        pruners=("snip", "rigl"),
+        hyper={"expectile": 0.8, "alpha": 4.0, "learning_rates": 1e-3, "expectil": 1},
+        pruning={"delta": 500},
+    )
+    td3_bc = override(said, ["algorithms=td3_bc"])
+    assert td3_bc.hyper == {"alpha": 4.0, "learning_rates": 1e-3, "expectil": 1}, "a name that nobody knows stays, to be refused"
+    assert td3_bc.pruning == {"delta": 500}
+    assert override(said, ["pruners=snip"]).pruning == {}
+    assert override(said, ["algorithms=td3_bc", "hyper.expectile=0.8"]).hyper["expectile"] == 0.8, "the command line means what it says"
+    assert override(said, ["algorithms=bc,iql"]).hyper["expectile"] == 0.8
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
