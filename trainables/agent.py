@@ -80,6 +80,7 @@ class Agent:
         self.recorded = device != "cpu" if recorded is None else recorded
         self.clock = torch.zeros(1, dtype=torch.int64, device=device) if self.recorded else None
         self.streams = Streams([trial.seed for trial in stack.trials], device, clock=self.clock)
+        self._phases: dict[str, Streams] = {}
         self.periods: set[int] = set()
         self.builds = 0  # recordings are of the networks of one build
         self.hyper = hyper_of(stack, device)
@@ -143,6 +144,12 @@ class Agent:
         executions.together([*self.networks.values(), *(getattr(self.target, name) for name in self.trackers)])
         # `dense+sparse` if `auto` chose differently for different networks.
         self.execution = "+".join(sorted({type(network).__module__.rsplit(".", 1)[-1] for network in self.networks.values()}))
+
+    def draws_of(self, phase: str) -> Streams:
+        """The members' draws in another phase than training, the same object whenever it is asked for."""
+        if phase not in self._phases:
+            self._phases[phase] = Streams(self.streams.seeds, self.device, phase=phase)
+        return self._phases[phase]
 
     def noise(self, purpose: str, *shape: int) -> Tensor:
         """Standard normals [K, *shape] of this update."""

@@ -41,16 +41,22 @@ class Network:
 
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
         self.spec = spec
-        self.mask = mask
-        self.parameters = flat.masked_fill(mask == 0, 0)
+        self.parameters = torch.empty_like(flat, memory_format=torch.contiguous_format)
+        self.hold(flat, mask)
         self.gradient = torch.zeros_like(self.parameters)
         self.collected = list(spec.views(self.gradient).values())
-        self.masked = not mask.is_cpu or bool((mask[:, : spec.used] == 0).any())  # a GPU would have to be waited for
         views = {name: view.detach().requires_grad_() for name, view in spec.views(self.parameters).items()}
         self.leaves = list(views.values())
         self.extra = {name: views[name] for name in spec.extra}
         self.weights, self.biases, self.norms = parts(spec, views)
         self.small = Small(spec, self.weights, self.biases) if flat.is_cpu and not spec.norm else None
+
+    def hold(self, flat: Tensor, mask: Tensor) -> None:
+        """Take other parameters and another mask, in the same memory."""
+        self.mask = mask
+        self.masked = not mask.is_cpu or bool((mask[:, : self.spec.used] == 0).any())  # a GPU would have to be waited for
+        with torch.no_grad():
+            self.parameters.copy_(flat.masked_fill(mask == 0, 0))
 
     def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
         if few_rows.entered and self.small and inputs[0].shape[1] % BATCH_ALIGNMENT:

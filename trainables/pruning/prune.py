@@ -15,7 +15,7 @@ from trainables.pruning import mask_statistics
 from trainables.pruning.mask_statistics import Quantiles
 from trainables.pruning.ranking import check_connected, choose, shuffled
 from trainables.pruning.rounds import Masks, Saliencies, in_rounds
-from trainables.pruning.scored import Batches, Scored, scored
+from trainables.pruning.scored import Batches, Scored, mask_again, scored
 from trainables.pruning.structures import structured
 from trainables.tensors.mask import ones
 from trainables.tensors.streams import Streams
@@ -68,7 +68,7 @@ def prune_alike(agent: Agent, stack: Stack, batches: Batches) -> tuple[Masks, Sa
     initial = {name: scorer.initial(name) for name in names}
 
     def look(masks: Masks, turn: int) -> Iterator[tuple[str, Scored]]:
-        scorer.build("dense", initial, masks)
+        mask_again(scorer, initial, masks)
         yield from ((name, scored(scorer, name, masks[name], scored_stack, batches, turn, first=initial[name])) for name in names)
 
     def cut(saliency: Saliencies, densities: dict[str, list[float]], last: bool) -> Masks:
@@ -78,6 +78,7 @@ def prune_alike(agent: Agent, stack: Stack, batches: Batches) -> tuple[Masks, Sa
         target = lead.target if last else "nominal"
         return choose(scorer.specs, own, densities, lead.scope, target, pruner.budgets if traits.has_budgets else None)
 
+    scorer.build("dense", initial)
     start = {name: ones(scorer.specs[name], len(scored_stack), agent.device) for name in names}
     densities = {name: [1 - trial.sparsity_in(name) for trial in stack.trials] for name in names}
     masks, saliency = in_rounds(lead.pruner, start, densities, look, cut)

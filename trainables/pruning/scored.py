@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainables.agent import Agent, Batch
 from trainables.execution.dense import Network as Reference
-from trainables.tensors.mask import Mask
+from trainables.tensors.mask import Mask, to_row
 from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import Streams
 from trainables.trial import Stack
@@ -64,6 +64,13 @@ class Scored:
         self.place([*self.weights, *self.biases])
 
 
+def mask_again(agent: Agent, rows: Mapping[str, Tensor], masks: Mapping[str, Mask]) -> None:
+    """Networks and targets as `agent.build("dense", rows, masks)` makes them, in the memory of those that it made before."""
+    for name, spec in agent.specs.items():
+        for network in (agent.networks[name], *([getattr(agent.target, name)] if name in agent.trackers else [])):
+            cast(Reference, network).hold(rows[name], to_row(spec, masks[name]))
+
+
 def scored(
     agent: Agent, name: str, mask: Mask, stack: Stack, batches: Batches, turn: int = 0, phase: str = "", first: Tensor | None = None
 ) -> Scored:
@@ -76,7 +83,7 @@ def scored(
         loss_of = {**loss_of, **agent.algorithm.LEAKY_LOSSES}
 
     def losses(more: int = 0) -> Iterator[Tensor]:
-        training, agent.streams = agent.streams, Streams(seeds, agent.device, phase=f"{phase}calibration/")
+        training, agent.streams = agent.streams, agent.draws_of(f"{phase}calibration/")
         try:
             for index in range(lead.calibration_batches + more):
                 agent.streams.update = turn * lead.calibration_batches + index

@@ -19,7 +19,8 @@ from trainables.tensors import calls, native_ops, tape
 
 WORD = 0xFFFFFFFF
 BLOCK = 64  # updates drawn at once: one update's draw is too small to be worth twenty torch calls
-BLOCK_WORDS = 2**18  # but at most this many words per member: an initialization is needed once, not for 64 updates
+BLOCK_WORDS = 2**18  # but at most this many words per member
+GROWTH = 8  # the first draw is for its update alone, because an initialization and most calibrations need no more, the next for 8, ...
 Asked = tuple[str, str, int, int]  # purpose, kind, count, and below what for integers
 
 
@@ -74,7 +75,8 @@ class Draws:
     def __init__(self, streams: Streams, update: ctypes.c_int64, asked: Asked) -> None:
         self.streams, self.update, self.asked = streams, update, asked
         self.block = calls.Block()
-        self.length = max(1, min(BLOCK, BLOCK_WORDS // asked[2]))
+        self.most = max(1, min(BLOCK, BLOCK_WORDS // asked[2]))
+        self.length = 1 if streams.clock is None else self.most  # a CUDA graph reads this memory, which stays as it is
         self.rows = torch.empty(0)
 
     def hold(self) -> int:
@@ -82,11 +84,13 @@ class Draws:
         left = (self.block.first or 0) + len(self.rows) - at
         if 0 < left <= len(self.rows):
             return left
+        if len(self.rows):
+            self.length = min(self.most, GROWTH * self.length)
         start = at // self.length * self.length
         purpose, kind, count, below = self.asked
         rows = self.streams._block(self.streams.phase + purpose, kind, start, self.length, count, below)
         if len(self.rows) and self.streams.clock is not None:
-            self.rows.copy_(rows)  # a CUDA graph reads this memory
+            self.rows.copy_(rows)
         else:
             self.rows = rows
         self.block.rows, self.block.first = self.rows.data_ptr(), start
