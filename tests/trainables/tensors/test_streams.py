@@ -63,19 +63,18 @@ def test_an_updates_draw_does_not_depend_on_history(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_long_draw_is_not_made_for_many_updates_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "BLOCK_WORDS", 30)  # blocks of two updates, then of one
+def test_a_first_draw_is_made_for_one_update_and_a_long_one_for_few(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     short = {}
     for words_at_most in (30, 15, 10**6):
         monkeypatch.setattr(streams, "BLOCK_WORDS", words_at_most)
         made: list[int] = []
         where = Streams([3, 4])
         monkeypatch.setattr(where, "_block", lambda *given, own=where._block, made=made: made.append(given[3]) or own(*given))
-        for update in range(5):
+        for update in range(12):
             where.update = update
             found = draw(kind, where)
             assert torch.equal(short.setdefault(update, found), found)
-        assert made == {30: [2, 2, 2], 15: [1] * 5, 10**6: [64]}[words_at_most]
+        assert made == {30: [1, *[2] * 6], 15: [1] * 12, 10**6: [1, 8, 64]}[words_at_most]
 
 
 @pytest.mark.parametrize("kind", KINDS)
