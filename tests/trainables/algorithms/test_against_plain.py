@@ -587,3 +587,15 @@ def test_iqls_schedule_ends_at_zero() -> None:
     assert world.agent.cosine() == 1.0
     world.agent.at(9)
     assert world.agent.cosine() == pytest.approx(0.5 * (1 + math.cos(0.9 * math.pi)))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_schedule_begins_again_with_each_training_of_imp(recorded: bool) -> None:
+    """Else the last training, whose policy is the trial's, would hardly move."""
+    world = World([small_trial("iql", "imp", 0.5, updates=40, pruning={"rounds": 3})], recorded=recorded)
+    found = []
+    for update in range(40):
+        world.agent.at(update)
+        found.append(float(world.agent.cosine()))
+    one = [0.5 * (1 + math.cos(math.pi * update / 10)) for update in range(10)]
+    assert found == pytest.approx(one * 4)
