@@ -13,6 +13,7 @@ agent.td_target(batch, next_q)       rewards + discount x next_q, over as many s
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,9 +76,11 @@ class Agent:
         self.algorithm, self.stack = algorithm, stack
         self.size = len(stack)
         self.device = device
+        self.updates = stack.lead.updates
         self.trainings = trainings_of(stack.lead)
         self.initialization = stack.lead.initialization
-        self._bounds = torch.tensor(self.trainings, device=device)
+        self._begins = torch.tensor(self.trainings, device=device)
+        self._lengths = torch.tensor([end - first for first, end in itertools.pairwise([*self.trainings, self.updates])], device=device)
         self._update = 0
         self.recorded = device != "cpu" if recorded is None else recorded
         self.clock = torch.zeros(1, dtype=torch.int64, device=device) if self.recorded else None
@@ -191,16 +194,18 @@ class Agent:
     def cosine(self) -> Tensor:
         """Factor of a cosine schedule from 1 at the first update of a training to 0 after its last. A trial is one training, unless its
         pruner begins again."""
-        if self.clock is not None:
-            begun = torch.searchsorted(self._bounds, self.clock, right=True) - 1
-            first, end = (self._bounds.index_select(0, at) for at in (begun, begun + 1))
-            return 0.5 * (1 + torch.cos(math.pi * (self.clock - first).double() / (end - first)))
-        return tape.number(lambda: 0.5 * (1 + math.cos(math.pi * self._progress())))
+        if self.clock is None:
+            return tape.number(lambda: 0.5 * (1 + math.cos(math.pi * self._progress())))
+        if len(self.trainings) == 1:
+            return 0.5 * (1 + torch.cos(math.pi * self.clock.double() / self.updates))
+        begun = torch.searchsorted(self._begins, self.clock, right=True) - 1
+        made, whole = self.clock - self._begins.index_select(0, begun), self._lengths.index_select(0, begun)
+        return 0.5 * (1 + torch.cos(math.pi * made.double() / whole))
 
     def _progress(self) -> float:
         """The share of the present training that is over before this update."""
         begun = bisect.bisect_right(self.trainings, self._update) - 1
-        first, end = self.trainings[begun : begun + 2]
+        first, end = (*self.trainings, self.updates)[begun : begun + 2]
         return (self._update - first) / (end - first)
 
     def td_target(self, batch: Batch, value: Tensor) -> Tensor:
@@ -298,11 +303,11 @@ def specs_of(algorithm: ModuleType, trial: Trial, observation_size: int, action_
 
 
 def trainings_of(trial: Trial) -> list[int]:
-    """The first update of each training of a trial, and its number of updates: a pruner that rewinds begins again after each change."""
+    """The first update of each training of a trial: a pruner that rewinds begins again with each change."""
     schedule: Iterable[int] = ()
     if traits_of(trial.pruner).rewinds:
         schedule = plugins.load("pruners", trial.pruner).mask_schedule(trial.updates, **trial.pruning_values())
-    return sorted({0, *schedule, trial.updates})
+    return sorted({0, *schedule})
 
 
 def hyper_of(stack: Stack, device: str) -> SimpleNamespace:

@@ -176,7 +176,8 @@ def _compiled(level: str) -> Path:
     except FileNotFoundError:
         raise UserError(f"no C compiler {compiler!r} to build the sparse kernels; install one, set CC, or use execution 'dense'") from None
     except subprocess.CalledProcessError as error:
-        first = (error.stderr or "no message").strip().splitlines()[0]
+        lines = (error.stderr or "no message").strip().splitlines()
+        first = next((line for line in lines if "error:" in line), lines[0])  # what comes before says where a file is included
         raise UserError(f"{compiler!r} failed on the sparse kernels ({first}); set CC, or use execution 'dense'") from None
     except OSError as error:
         raise UserError(f"cannot write the sparse kernels to {str(folder)!r} ({error.strerror}); set WINNOW_CACHE") from None

@@ -102,7 +102,8 @@ INLINE vec8 fold(const summed s[8]) {
     for (int j = 0; j < 2; j++) u[j] = FIRST(t[2 * j], t[2 * j + 1]) + SECOND(t[2 * j], t[2 * j + 1]);
     const summed v = LOW(u[0], u[1]) + HIGH(u[0], u[1]);
 #ifdef __AVX512F__
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(v, v, 4, 5, 6, 7, 12, 13, 14, 15);
+    const summed w = __builtin_shuffle(v, v, (order){0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15}); /* gcc 11 cannot take a part */
+    return ((const vec8 *)&w)[0] + ((const vec8 *)&w)[1];
 #else
     return v;
 #endif

@@ -230,6 +230,7 @@ def moved(now: Mapping[str, Mask], before: Mapping[str, Mask], first: Mapping[st
 
 
 def _shared(now: Mask, other: Mask, member: int) -> float:
-    """The share of a member's kept weights that another mask keeps, too."""
+    """The share of a member's kept weights that another mask keeps, too; 1 where none is kept."""
     both = sum(float((a[member] * b[member]).sum()) for a, b in zip(now, other, strict=True))
-    return both / sum(float(layer[member].sum()) for layer in now)
+    kept = sum(float(layer[member].sum()) for layer in now)
+    return both / kept if kept else 1.0

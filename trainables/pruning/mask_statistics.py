@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables.errors import UserError
-from trainables.tensors.mask import Mask, on_path, unpacked
+from trainables.tensors.mask import Mask, live_units, on_path, unpacked
 from trainables.tensors.mlp import MLP
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -34,18 +34,17 @@ def describe(spec: MLP, mask: Mask, inputs: Sequence[str] = ()) -> list[dict[str
     """The statistics of a network's mask, per member; `inputs` are the names of its inputs.
 
     Copies are counted together: an input is live if any copy sees it. A unit is live if it lies on a path."""
-    path = on_path(mask, spec.residual)
+    path, alive = on_path(mask, spec.residual), live_units(mask, spec.residual)
     names = list(inputs) or [str(i) for i in range(spec.sizes[0])]
-    return [_describe(spec, [m[k] for m in mask], [p[k] for p in path], names) for k in range(len(mask[0]))]
+    members = range(len(mask[0]))
+    return [_describe(spec, [m[k] for m in mask], [p[k] for p in path], [a[k] for a in alive], names) for k in members]
 
 
-def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, Any]:
-    """One member; layers [C, out, in]."""
+def _describe(spec: MLP, mask: Mask, path: Mask, alive: list[Tensor], names: list[str]) -> dict[str, Any]:
+    """One member; layers [C, out, in], and live units [C, units] of the inputs and of each layer."""
     kept, live = [int(layer.sum()) for layer in mask], [int(layer.sum()) for layer in path]
-    sees = path[0].sum((0, 1)) > 0
-    into = [(layer.sum(-2) > 0) for layer in path]  # [C, in]: the unit below, or the input, is live
-    out_of = path[-1].sum(-1) > 0  # [C, outputs]
-    units = [[int(copy.sum()) for copy in layer] for layer in (*into, out_of)]
+    sees, out_of = alive[0].any(0), alive[-1]
+    units = [[int(copy.sum()) for copy in layer] for layer in alive]
     compact = sum(a * b for copies in itertools.pairwise(units) for a, b in zip(*copies, strict=True))
     beside, live_beside = _beside_weights(spec, [spec.copies * n for n in spec.sizes[1:]]), _beside_weights(spec, list(map(sum, units[1:])))
     weights = {"dense": sum(spec.weights_per_layer), "nominal": sum(kept), "effective": sum(live), "compact": compact}
@@ -67,6 +66,7 @@ def _describe(spec: MLP, mask: Mask, path: Mask, names: list[str]) -> dict[str, 
         "live_units": sum(sum(layer) for layer in units[1:-1]),
         "outputs_without_a_path": [index for index, alive in enumerate(out_of.all(0).tolist()) if not alive],
         "fewest_live_units": min((n for layer in units[1:-1] for n in layer), default=None),
+        "fewest_units": min(spec.sizes[1:-1], default=None),
         "parameters": parameters,
         "bytes": {
             n: WORD * c + (bits if n in ("nominal", "effective") else 0) for n, c in parameters.items()
@@ -97,7 +97,7 @@ def warnings(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if about["outputs_without_a_path"]:
             sentences.append(f"{network}: no path leads to outputs {about['outputs_without_a_path']}, which are constants")
         fewest = about["fewest_live_units"]
-        if fewest is not None and fewest < FRAGILE <= min(layer["units"] for layer in about["layers"][:-1]):
+        if fewest is not None and fewest < FRAGILE <= about["fewest_units"]:
             sentences.append(f"{network}: a hidden layer has {fewest} live units left")
         if about["effective_density"] < 0.5 * about["density"]:
             sentences.append(
@@ -127,15 +127,16 @@ def read_masks(path: Path) -> dict[str, Mask]:
     try:
         with safe_open(path, framework="pt") as file:
             shapes = json.loads(file.metadata()["shapes"])
-            bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            return {name: _from_bits(file.get_tensor(name), layers) for name, layers in shapes.items()}
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} is not a trial's masks.safetensors: {error}") from None
-    masks = {}
-    for name, layers in shapes.items():
-        sizes = [c * n_out * n_in for c, n_out, n_in in layers]
-        flat = unpacked(bits[name], sum(sizes)).float()
-        masks[name] = [part.reshape(1, *shape) for part, shape in zip(flat.split(sizes), layers, strict=True)]
-    return masks
+
+
+def _from_bits(bits: Tensor, layers: Sequence[Sequence[int]]) -> Mask:
+    """A network's mask from its bits and the shape (C, out, in) of each layer."""
+    sizes = [c * n_out * n_in for c, n_out, n_in in layers]
+    flat = unpacked(bits, sum(sizes)).float()
+    return [part.reshape(1, *shape) for part, shape in zip(flat.split(sizes), layers, strict=True)]
 
 
 def main(arguments: Sequence[str]) -> int:

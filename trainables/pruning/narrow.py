@@ -1,6 +1,7 @@
 """Narrower hidden layers that have as many weights as pruning leaves.
 
-Widths are multiples of 4, because only then do stacked members compute bit for bit what they compute alone; so the count is approximate.
+Widths are multiples of 4, or the layer's own, because only then do stacked members compute bit for bit what they compute alone; so the
+count is approximate.
 """
 
 import itertools
@@ -26,7 +27,7 @@ def shrink(spec: MLP, density: float) -> MLP:
         low, high = (middle, high) if _weights(spec, [middle * width for width in spec.sizes[1:-1]]) < wanted else (low, middle)
     near = [round(low * width / STEP) * STEP for width in spec.sizes[1:-1]]
     moves = itertools.product((-STEP, 0, STEP), repeat=len(near))
-    candidates = [[max(STEP, width + by) for width, by in zip(near, move, strict=True)] for move in moves]
+    candidates = [[min(own, max(STEP, width + by)) for own, width, by in zip(spec.sizes[1:-1], near, move, strict=True)] for move in moves]
     best = min(candidates, key=lambda widths: (abs(_weights(spec, widths) - wanted), widths))
     return replace(spec, sizes=(spec.sizes[0], *best, spec.sizes[-1]))
 

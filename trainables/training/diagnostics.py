@@ -13,7 +13,7 @@ from torch import Tensor
 from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.execution import dense
-from trainables.tensors.mask import Mask, on_path, to_row
+from trainables.tensors.mask import Mask, live_units, to_row
 from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import Streams
 
@@ -58,7 +58,7 @@ class Diagnostics:
             hidden = dense.activations(spec, network.unpack(network.parameters), x)[1]
             if not hidden:
                 continue
-            live = [layer.sum(-1) > 0 for layer in on_path(masks[name], spec.residual)[:-1]]
+            live = live_units(masks[name], spec.residual)[1:-1]
             for about, share, rank in zip(found, dormant(hidden, live), ranks(hidden[-1]), strict=True):
                 about |= {f"train/dormant_units/{name}": share, f"train/feature_rank/{name}": rank}
         return found

@@ -452,6 +452,13 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("CC", "false")
     with pytest.raises(UserError, match="'false' failed on the sparse kernels"):
         build.library()
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho 'In file included from kernels.c:27:' >&2\necho 'tile.h:105: error: no such thing' >&2\nexit 1\n")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(UserError, match=r"\(tile\.h:105: error: no such thing\)"):
+        build.library()
+    compiler.unlink()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("CC")
     assert build.available()

@@ -165,6 +165,8 @@ def test_imp_has_as_many_trainings_as_rounds_and_one() -> None:
 def test_how_far_a_mask_has_moved() -> None:
     first, before, now = ({"actor": [torch.tensor([[[[1.0 * (i in kept) for i in range(6)]]]])]} for kept in ({0, 1}, {1, 2}, {2, 3}))
     assert moved(now, before, first) == [{"mask/replaced/actor": 0.5, "mask/first_overlap/actor": 0.0}]
+    nothing = {"actor": [0 * now["actor"][0]]}
+    assert moved(nothing, nothing, first) == [{"mask/replaced/actor": 0.0, "mask/first_overlap/actor": 1.0}]
 
 
 @pytest.mark.parametrize(

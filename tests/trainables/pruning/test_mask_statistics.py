@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from service.storage import paths
 from tests.stacks import World, small_trial
 from tests.trainables.tensors.test_mask import hand_made
 from trainables import plugins
+from trainables.errors import UserError
 from trainables.pruning.mask_statistics import describe, jaccard, main, metrics, quantiles, read_masks, warnings
-from trainables.tensors.mask import Mask
+from trainables.tensors.mask import Mask, ones
 from trainables.tensors.mlp import MLP
 from trainables.training import files_of_trial
 
@@ -95,6 +99,23 @@ def test_a_fragile_network_is_warned_about(mask: Mask, says: list[str]) -> None:
     assert warnings({"actor": about}) == says
 
 
+def test_narrow_layers_are_not_fragile_for_being_narrow() -> None:
+    spec = MLP((3, 4, 4, 1), copies=2)
+    (about,) = describe(spec, ones(spec, 1))
+    assert warnings({"critic": about}) == []
+
+
+def test_a_unit_of_a_residual_stream_lives_without_a_weight_of_the_next_block() -> None:
+    spec = MLP((2, 4, 4, 1)).built_as("simba")
+    mask = ones(spec, 1)
+    mask[1].zero_()
+    mask[2].zero_()
+    (about,) = describe(spec, mask)
+    assert [layer["live_units"] for layer in about["layers"]] == [4, 0, 4, 1]
+    for what in ("parameters", "flops"):
+        assert about[what]["compact"] >= about[what]["effective"]
+
+
 def test_weights_that_lie_on_no_path_are_warned_about() -> None:
     mask = wide(8)
     mask[0][:, :, 8:] = 1
@@ -132,6 +153,21 @@ def test_the_command_prints_the_overlap_of_trials(tmp_path: Path, capsys: pytest
     own = [[layer[k : k + 1] for layer in world.masks["critic"]] for k in range(3)]
     assert lines[0].endswith(f"critic {jaccard(own[0], own[1]):.3f}")
     assert lines[1].endswith(f"critic {jaccard(own[0], own[2]):.3f}")
+
+
+def saved(file: Path, shapes: Any) -> Path:
+    """A mask of eight weights, which are said to have `shapes`."""
+    save_file({"actor": torch.tensor([255], dtype=torch.uint8)}, file, {"shapes": json.dumps(shapes)})
+    return file
+
+
+@pytest.mark.parametrize("shapes", [{"other": [[1, 2, 4]]}, [[1, 2, 4]], {"actor": [[2, 4]]}, {"actor": [[1, 9, 9]]}])
+def test_masks_are_refused_where_their_shapes_are_not_theirs(shapes: Any, tmp_path: Path) -> None:
+    (read,) = read_masks(saved(tmp_path / "masks", {"actor": [[1, 2, 4]]}))["actor"]
+    assert read.shape == (1, 1, 2, 4)
+    saved(tmp_path / "masks", shapes)
+    with pytest.raises(UserError, match=r"is not a trial's masks\.safetensors"):
+        read_masks(tmp_path / "masks")
 
 
 def test_the_command_refuses_what_it_cannot_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,12 @@ def test_whole_units_are_those_of_the_smaller_dense_network() -> None:
             assert set(summed.topk(sizes[1]).indices.tolist()) == set(torch.nonzero(alive[0].sum(1)).flatten().tolist())
 
 
+@pytest.mark.parametrize(("hidden", "density"), [((1,), 0.5), ((3, 64), 0.9), ((64, 3), 0.99)])
+def test_no_layer_of_a_smaller_network_is_wider(hidden: tuple[int, ...], density: float) -> None:
+    spec = MLP((4, *hidden, 2))
+    assert all(small <= own for small, own in zip(shrink(spec, density).sizes, spec.sizes, strict=True))
+
+
 def masks_of(**options: object) -> Mask:
     world = World([small_trial("td3_bc", **options)])  # type: ignore[arg-type]
     return prune(world.agent, world.stack, world.data.draw)["critic"]
