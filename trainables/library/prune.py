@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,6 +92,8 @@ def prune_at_init(
         for name, slots in networks.items():
             own = {key: part for key, part in pieces.items() if part.network == name}
             layers = [layer for key, part in own.items() for layer in part.in_shape(saliency[key])]
+            if name in losses and name not in chosen and not any(layer.isnan().any() or layer.any() for layer in layers):
+                raise UserError(f"every score of {name!r} by {pruner} is 0: its loss does not depend on its weights")
             chosen[name] = _cut(name, layers, now[next(iter(own))][0], budgets)
             _write(slots.values(), chosen[name], initial)
             masks |= {key: part.laid_out(chosen[name][part.first : part.first + len(part.slots)]) for key, part in own.items()}
@@ -161,19 +164,27 @@ def _check_networks(
 ) -> None:
     _check_names(networks, "density", densities, needed=True)
     _check_names(networks, "target", copies)
+    owners: dict[int, str] = {}
     for name, slots in networks.items():
+        for layer, slot in slots.items():
+            if (other := owners.setdefault(id(slot.parameter), name)) != name:
+                raise UserError(
+                    f"{other!r} and {name!r} share the weight of layer {layer!r}: prune them as one network, a sequence of both"
+                )
+            if any(copy.parameter is slot.parameter for copy in copies.get(name, {}).values()):
+                raise UserError(f"the target of {name!r} is the network itself, or shares the weight of layer {layer!r} with it")
         if not slots:
             kinds = ", ".join(kind.__name__ for kind in LAYERS)
             raise UserError(
                 f"network {name!r} has no prunable weights, only {left_out[name] or 'none of two or more axes'}; prunable are those of "
                 f"{kinds}, MultiheadAttention and recurrent layers, unless frozen or parametrized"
             )
-        if not 0 < densities[name] <= 1:
+        if not isinstance(densities[name], numbers.Real) or not 0 < densities[name] <= 1:
             raise UserError(f"density {densities[name]!r} of {name!r} is outside (0, 1]: it is the fraction of weights kept, e.g. 0.05")
         shapes = [tuple(slot.parameter.shape) for slot in slots.values()]
-        other = [tuple(slot.parameter.shape) for layer, slot in copies.get(name, slots).items() if layer in slots]
-        if other != shapes:
-            raise UserError(f"the target of {name!r} has weights of shapes {other}, the network of {shapes}")
+        theirs = [tuple(slot.parameter.shape) for layer, slot in copies.get(name, slots).items() if layer in slots]
+        if theirs != shapes:
+            raise UserError(f"the target of {name!r} has weights of shapes {theirs}, the network of {shapes}")
 
 
 def _check_data(
@@ -182,6 +193,8 @@ def _check_data(
     uses_losses = traits_of(pruner).uses_losses
     if uses_losses and not losses:
         raise UserError(f"{pruner} scores weights by a loss: give loss and batches; without them there are: {', '.join(WITHOUT_LOSS)}")
+    if uses_losses and not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__")):
+        raise UserError(f"batches is a {type(batches).__name__}, not a sequence: give a list of batches, e.g. [next(iter(loader))]")
     if uses_losses and not len(batches):
         raise UserError("batches is empty; SNIP's authors use one of 100 or more samples")
     _check_names(networks, "loss", losses, needed=uses_losses)

@@ -101,7 +101,11 @@ def by_loss(part: Part, mask: Mask, initial: Mapping[int, Tensor], loss: Loss, b
 
     def losses(more: int = 0) -> Iterator[Tensor]:
         for index in range(len(batches) + more):
-            yield loss(batches[index % len(batches)])
+            value = loss(batches[index % len(batches)])
+            if not isinstance(value, Tensor) or not value.requires_grad:
+                kind = "a tensor without a gradient" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise UserError(f"the loss of {part.network!r} cannot be differentiated: it is {kind}")
+            yield value
 
     def place(parameters: list[Tensor]) -> None:
         for slot, weight in zip(part.slots, parameters, strict=True):

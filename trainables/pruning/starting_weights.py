@@ -21,15 +21,21 @@ def starting_rows(agent: Agent, stack: Stack, masks: Mapping[str, Mask]) -> dict
     """Canonical rows [K, D] of every network at update 0."""
     starting = {}
     for name, spec in agent.specs.items():
-        rows = agent.initial(name)
-        again = [k for k, trial in enumerate(stack.trials) if trial.control == "reinit"]
-        if again:
-            rows[again] = agent.initial(name, "reinit")[again]
+        rows = drawn_rows(agent, stack, name)
         views = spec.views(rows)
         for index, mask in enumerate(masks[name]):
             views[f"weight.{index}"].mul_(factors(mask, [trial.rescale for trial in stack.trials]))
         starting[name] = rows
     return starting
+
+
+def drawn_rows(agent: Agent, stack: Stack, name: str) -> Tensor:
+    """A network's rows as drawn: those of members whose control is "reinit", again."""
+    rows = agent.initial(name)
+    again = [k for k, trial in enumerate(stack.trials) if trial.control == "reinit"]
+    if again:
+        rows[again] = agent.initial(name, "reinit")[again]
+    return rows
 
 
 def factors(mask: Tensor, how: list[str]) -> Tensor:

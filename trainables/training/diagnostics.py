@@ -13,6 +13,7 @@ from torch import Tensor
 from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.execution import dense
+from trainables.pruning.starting_weights import drawn_rows
 from trainables.tensors.mask import Mask, live_units, to_row
 from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import Streams
@@ -42,7 +43,7 @@ class Diagnostics:
         found: Numbers = [{} for _ in range(self.agent.size)]
         for name, x in self.inputs.items():
             spec = self.agent.specs[name]
-            share = spread(spec, rows[name] * to_row(spec, masks[name]), x) / spread(spec, self.agent.initial(name), x)
+            share = spread(spec, rows[name] * to_row(spec, masks[name]), x) / spread(spec, drawn_rows(self.agent, self.agent.stack, name), x)
             for about, number in zip(found, share.tolist(), strict=True):
                 about[f"mask/signal/{name}"] = number
         return found

@@ -138,7 +138,12 @@ def test_kept_weights_are_untouched_and_several_modules_are_ranked_together() ->
         ({"density": None}, "network 'network' has no density"),
         ({"modules": {"a/b": nn.Linear(2, 2)}}, "the name of a network, 'a/b', contains '/'"),
         ({"density": 0}, r"density 0 of 'network' is outside \(0, 1\]"),
+        ({"density": "0.5"}, "density '0.5' of 'network' is outside"),
         ({"batches": []}, "batches is empty"),
+        ({"batches": iter([1])}, "batches is a list_iterator, not a sequence: give a list of batches"),
+        ({"loss": lambda batch: 0.5}, "the loss of 'network' cannot be differentiated: it is a float"),
+        ({"loss": lambda batch: torch.ones(())}, "the loss of 'network' cannot be differentiated: it is a tensor without a gradient"),
+        ({"loss": loss_of(network())}, "every score of 'network' by snip is 0: its loss does not depend on its weights"),
         ({"loss": {"actor": None}}, "named by a loss.*'actor'; there are: network"),
         ({"modules": nn.ReLU()}, "no prunable weights"),
         ({"targets": {"network": nn.Linear(2, 2)}}, "the target of 'network' has weights of shapes"),
@@ -252,6 +257,16 @@ def test_a_module_list_is_a_sequence_of_modules(pruner: str) -> None:
     listed, wanted = masks(nn.ModuleList), masks(list)
     assert list(listed) == list(wanted) == ["0.1.weight", "0.3.weight", "1.1.weight", "1.3.weight"]
     assert all(torch.equal(listed[name], wanted[name]) for name in wanted)
+
+
+def test_networks_that_share_a_weight_are_refused() -> None:
+    """The second mask would take the place of the first, and either network would keep what both masks keep."""
+    shared = nn.Linear(4, 16)
+    actor, critic = nn.Sequential(shared, nn.ReLU(), nn.Linear(16, 2)), nn.Sequential(shared, nn.ReLU(), nn.Linear(16, 1))
+    with pytest.raises(UserError, match=r"'actor' and 'critic' share the weight of layer '0\.weight'"):
+        prune_at_init({"actor": actor, "critic": critic}, density=0.5, pruner="random_uniform")
+    with pytest.raises(UserError, match="the target of 'actor' is the network itself"):
+        prune_at_init({"actor": actor}, density=0.5, pruner="random_uniform", targets={"actor": actor})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.stacks import World, small_trial
+from trainables.pruning.starting_weights import starting_rows
 from trainables.tensors.mask import ones
 from trainables.training.diagnostics import ROWS, Diagnostics, dormant, ranks
 
@@ -45,6 +46,14 @@ def test_a_network_with_every_weight_has_the_signal_1_and_a_weaker_one_less() ->
         assert about == {"mask/signal/actor": 1, "mask/signal/critic": 1}
     few, fewer = (about["mask/signal/critic"] for about in diagnostics.before_training(rows, trained.masks))
     assert fewer < few < 1
+
+
+def test_the_signal_of_weights_that_were_drawn_again_is_beside_their_own() -> None:
+    trial = small_trial("td3_bc", "random_erk", 0.5, control="reinit")
+    again = World([trial])
+    whole = {name: ones(spec, 1, "cpu") for name, spec in again.agent.specs.items()}
+    (about,) = Diagnostics(again.agent, again.data).before_training(starting_rows(again.agent, again.stack, whole), whole)
+    assert about == {"mask/signal/actor": 1, "mask/signal/critic": 1}
 
 
 @pytest.mark.parametrize("execution", ["dense", "sparse"])
