@@ -43,7 +43,8 @@ class Diagnostics:
         found: Numbers = [{} for _ in range(self.agent.size)]
         for name, x in self.inputs.items():
             spec = self.agent.specs[name]
-            share = spread(spec, rows[name] * to_row(spec, masks[name]), x) / spread(spec, drawn_rows(self.agent, self.agent.stack, name), x)
+            drawn = drawn_rows(self.agent, self.agent.stack, name)
+            share = spread(spec, rows[name] * to_row(spec, masks[name]), x) / spread(spec, drawn, x)
             for about, number in zip(found, share.tolist(), strict=True):
                 about[f"mask/signal/{name}"] = number
         return found
