@@ -1,4 +1,5 @@
-"""Valid ranges of hyperparameters, as mathematical intervals: `(0, 1]` excludes 0; a bound may be another hyperparameter's name.
+"""Valid ranges of hyperparameters, as mathematical intervals: `(0, 1]` excludes 0; a bound may be another
+hyperparameter's name, or a product of some (`end * updates`).
 
 COMMON applies to every algorithm that has a hyperparameter of that name. A file of algorithms/ or pruners/ may add
 `RANGES = {"expectile": "(0, 1)"}`, which takes precedence; like Hyper, it is read from the source, because planning must not import torch.
@@ -8,6 +9,7 @@ A hyperparameter without an entry only needs its default's type. A range says wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
@@ -41,7 +43,7 @@ def check(folder: str, plugin: str, values: Mapping[str, Any], given: Collection
 
     With `given`, only those settings are checked, and those whose range names one of them: the others are defaults, which nobody chose."""
     for name, interval in ranges_of(folder, plugin).items():
-        if given is not None and name not in given and not any(end in given for end in _ends(interval)):
+        if given is not None and name not in given and not any(part in given for part in _parts(interval)):
             continue
         if name in values and not inside(values[name], interval, values):
             raise UserError(f"{plugin}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
@@ -58,11 +60,17 @@ def _ends(interval: str) -> tuple[str, ...]:
     return tuple(end.strip() for end in interval[1:-1].split(","))
 
 
+@cache
+def _parts(interval: str) -> tuple[str, ...]:
+    """The names and numbers of an interval's ends."""
+    return tuple(part.strip() for end in _ends(interval) for part in end.split("*"))
+
+
 def _end(end: str, values: Mapping[str, Any]) -> float:
-    return float(values.get(end, end))
+    return math.prod(float(values.get(part.strip(), part)) for part in end.split("*"))
 
 
 def _with(interval: str, values: Mapping[str, Any]) -> str:
     """The hyperparameters that an interval names, with their values, for an error."""
-    named = [f"{end} {values[end]!r}" for end in _ends(interval) if end in values]
+    named = [f"{part} {values[part]!r}" for part in _parts(interval) if part in values]
     return f" with {', '.join(named)}" if named else ""

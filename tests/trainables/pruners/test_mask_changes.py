@@ -174,8 +174,9 @@ def test_how_far_a_mask_has_moved() -> None:
     [
         ("rigl", {"zeta": 1.5}, r"rigl's zeta 1.5 is outside \(0, 1\]"),
         ("rigl", {"end": 0.0}, r"rigl's end 0.0 is outside \(0, 1\]"),
-        ("set", {"delta": 0}, r"set's delta 0 is outside \[1, updates\) with updates 1000000"),
-        ("rigl", {"delta": 1_000_000}, r"rigl's delta 1000000 is outside \[1, updates\) with updates 1000000"),
+        ("set", {"delta": 0}, r"set's delta 0 is outside \[1, end \* updates\) with end 0.8, updates 1000000"),
+        ("rigl", {"delta": 800_000}, r"rigl's delta 800000 is outside \[1, end \* updates\) with end 0.8, updates 1000000"),
+        ("rlx2", {"end": 0.01}, r"rlx2's delta 10000 is outside \[1, end \* updates\) with end 0.01, updates 1000000"),
         ("rigl", {"delta": 10.5}, "rigl's delta 10.5 is not of the same type as its default 1000"),
         ("sparse_reg", {"until": 1000}, r"sparse_reg's until 1000 is outside \(delta, inf\) with delta 1000"),
         ("imp", {"rounds": 0}, r"imp's rounds 0 is outside \[1, updates\) with updates 1000000"),
@@ -198,7 +199,7 @@ def test_a_setting_that_nobody_chose_is_not_in_the_way() -> None:
     short = {"dataset": "test/made-up-v0", "updates": 500, "sparsity": 0.5}
     assert Trial(**short, pruner="rigl", pruning={"zeta": 0.3}).pruning == {"zeta": 0.3}
     assert Trial(**short, pruner="sparse_reg", pruning={"until": 5000}).pruning == {"until": 5000}
-    with pytest.raises(UserError, match=r"rigl's delta 900 is outside \[1, updates\) with updates 500"):
+    with pytest.raises(UserError, match=r"rigl's delta 900 is outside \[1, end \* updates\) with end 0.8, updates 500"):
         Trial(**short, pruner="rigl", pruning={"zeta": 0.3, "delta": 900})
     with pytest.raises(UserError, match=r"sparse_reg's until 200000 is outside \(delta, inf\) with delta 300000"):  # a default, but of it
         Trial(dataset="test/made-up-v0", pruner="sparse_reg", sparsity=0.5, pruning={"delta": 300_000})

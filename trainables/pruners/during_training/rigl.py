@@ -13,7 +13,7 @@ from trainables.pruners import Scored, random_erk
 
 TITLE = "RigL"
 SETTINGS = {"delta": 1000, "zeta": 0.5, "end": 0.8}  # updates between changes, the first share replaced, the part of training with changes
-RANGES = {"delta": "[1, updates)", "zeta": "(0, 1]", "end": "(0, 1]"}
+RANGES = {"end": "(0, 1]", "zeta": "(0, 1]", "delta": "[1, end * updates)"}
 
 saliency = random_erk.saliency
 budgets = random_erk.budgets

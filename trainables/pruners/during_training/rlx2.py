@@ -16,7 +16,7 @@ TITLE = "RLx2"
 # Updates between changes, the first share replaced, the part of training with changes, the steps of TD targets, and the part of training
 # before they are taken: in the authors' code up to update 300,000, of 3,000,000 by default.
 SETTINGS = {"delta": 10_000, "zeta": 0.5, "end": 1.0, "n_step": 3, "n_step_from": 0.1}
-RANGES = {"delta": "[1, updates)", "zeta": "(0, 1]", "end": "(0, 1]", "n_step": "[1, inf)", "n_step_from": "[0, 1]"}
+RANGES = {"end": "(0, 1]", "zeta": "(0, 1]", "delta": "[1, end * updates)", "n_step": "[1, inf)", "n_step_from": "[0, 1]"}
 
 saliency = random_erk.saliency
 budgets = random_erk.budgets

@@ -11,7 +11,7 @@ from trainables.pruners.during_training import rigl
 TITLE = "SET"
 WITHOUT_LOSS = True
 SETTINGS = {"delta": 1000, "zeta": 0.5, "end": 0.8}
-RANGES = {"delta": "[1, updates)", "zeta": "(0, 1]", "end": "(0, 1]"}
+RANGES = {"end": "(0, 1]", "zeta": "(0, 1]", "delta": "[1, end * updates)"}
 
 saliency = random_erk.saliency
 budgets = random_erk.budgets
