@@ -41,7 +41,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # the time of every part, so that the same tri
 
 @dataclass
 class Adopted:
-    """The trials of an archive, by key: imported, already done here, or begun here and so skipped."""
+    """The trials of an archive, by key: imported, already done here (by any sweep), or begun here and so skipped."""
 
     imported: dict[str, str] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
@@ -81,7 +81,11 @@ def adopt(file: Path, storage: Path) -> dict[str, Adopted]:
     sweeps = _read(file)
     with contextlib.ExitStack() as leases:  # of all sweeps before anything is written
         manifests = {name: leases.enter_context(contextlib.closing(Manifest(storage, name))) for name in sweeps}
-        return {name: _import(trials, manifests[name], storage) for name, trials in sweeps.items()}
+        here = read_all(storage)
+        return {
+            name: _import(trials, manifests[name], {other: ledger for other, ledger in here.items() if other != name}, storage)
+            for name, trials in sweeps.items()
+        }
 
 
 def describe(adopted: Mapping[str, Adopted], storage: Path) -> str:
@@ -112,21 +116,26 @@ class _Part:
     files: Mapping[str, bytes]
 
 
-def _import(trials: Mapping[str, _Part], manifest: Manifest, storage: Path) -> Adopted:
+def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str, Ledger], storage: Path) -> Adopted:
+    """The files of a trial belong to whoever trains it: what any sweep here has begun stays as it is."""
     adopted = Adopted()
     events: list[tuple[str, str, Mapping[str, Any]]] = []
     for key, part in trials.items():
+        trainer = next((name for name, ledger in others.items() if ledger.state(key) == "done"), "")
+        planned = [(key, "planned", {"trial": part.trial.to_json()})] * (not manifest.ledger.state(key))
         if manifest.ledger.state(key) == "done":
             adopted.done.append(key)
-        elif spool.read(paths.spool(storage, key)) and manifest.ledger.state(key):
+        elif trainer:
+            trainer = str(others[trainer].entries[key].detail.get("sweep", trainer))
+            events += [*planned, (key, "done", {"sweep": trainer})]
+            adopted.done.append(key)
+        elif spool.read(paths.spool(storage, key)) and any(ledger.state(key) for ledger in (manifest.ledger, *others.values())):
             adopted.begun.append(key)
         else:
             for path_of in reversed(FILES):  # trial.json last, so that a kill leaves no trial, only files that are written again
                 if (path := path_of(storage, key)).name in part.files:
                     write(path, part.files[path.name])
-            if not manifest.ledger.state(key):
-                events.append((key, "planned", {"trial": part.trial.to_json()}))
-            events.append((key, "done", part.end))
+            events += [*planned, (key, "done", part.end)]
             adopted.imported[key] = part.trial.name
     manifest.record_all(events)
     return adopted

@@ -76,7 +76,8 @@ def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[Finis
     ledgers = manifest.read_all(storage)
     if sweep is not None and sweep not in ledgers:
         raise unknown("sweep", sweep, ledgers, f" in {paths.shown(storage)}")
-    entries = {key: entry for name, ledger in ledgers.items() if sweep in (None, name) for key, entry in ledger.entries.items()}
+    asked = [entry for name, ledger in ledgers.items() if sweep in (None, name) for entry in ledger.entries.items()]
+    entries = dict(sorted(asked, key=lambda item: item[1].state == "done"))  # done for one sweep is done
     names = {key: entry.trial.name for key, entry in entries.items()}
     key = _choose(wanted, names, {key for key, entry in entries.items() if entry.state == "done"})
     elsewhere = run_id_of(storage, key) if key and entries[key].state == "done" and not paths.policy(storage, key).exists() else ""

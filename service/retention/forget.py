@@ -77,7 +77,7 @@ def choose(storage: Path, names: Collection[str], older_than: float | None, fail
         if name not in ledgers:
             raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
     found = []
-    for name in names or list(ledgers):
+    for name in dict.fromkeys(names) or list(ledgers):
         keys = _keys(ledgers[name], now - older_than if older_than is not None else now, failed)
         if keys is None:
             continue

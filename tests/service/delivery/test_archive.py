@@ -108,6 +108,25 @@ def test_a_trial_that_has_begun_here_goes_on_here(trained: Path, tmp_path: Path,
     assert (ledger.state(first.key), ledger.state(other.key)) == ("leased", "done")
 
 
+def test_what_another_sweep_has_begun_or_done_is_left_alone(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = tmp_path / "second"
+    first, other = trials(trained)[:2]
+    manifest = Manifest(second, "another")
+    manifest.plan([first, other])
+    manifest.record("done", {first.key: {"seconds": 1.0}})
+    manifest.record("leased", {other.key: {}})
+    manifest.close()
+    spools = [paths.spool(second, trial.key) for trial in (first, other)]
+    for spool in spools:
+        spool.parent.mkdir(parents=True)
+        spool.write_text('{"kind": "attempt"}\n')
+    assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 0
+    assert "0 trials adopted, 1 were already done here, 1 have begun here and were skipped" in capsys.readouterr().out
+    assert [spool.read_text() for spool in spools] == ['{"kind": "attempt"}\n'] * 2
+    ledger = read(second, "smoke")
+    assert (ledger.entries[first.key].detail, ledger.state(other.key)) == ({"sweep": "another"}, "")
+
+
 def test_a_driver_at_work_is_not_disturbed(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     second = tmp_path / "second"
     working = Manifest(second, "smoke")

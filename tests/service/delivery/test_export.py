@@ -55,6 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Pa
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         train(storage, "smoke", [PRUNED, DENSE, STOCHASTIC, NORMED, *NETWORKS], planned=[WAITING])
         train(storage, "quickstart", [TWIN])
+        train(storage, "td3bc_sparsity", [], planned=[PRUNED])  # where it waits for nobody: it is done
         ship(storage, "smoke")
     return storage
 
@@ -191,7 +192,7 @@ def test_what_cannot_be_exported_is_said_and_nothing_written(tmp_path: Path, cap
     assert f"trial {WAITING.key} ({WAITING.name}) is planned; a trial has a policy once it is done" in refused(capsys, WAITING.name, *to)
     assert "bcq's policy is more than a network" in refused(capsys, NORMED.name, *to)
     assert "no sweep 'smok' in " in (said := refused(capsys, PRUNED.name, "--sweep", "smok", *to))
-    assert said.endswith("there are: quickstart, smoke; did you mean 'smoke'?")
+    assert said.endswith("there are: quickstart, smoke, td3bc_sparsity; did you mean 'smoke'?")
     assert list(tmp_path.iterdir()) == []
 
 

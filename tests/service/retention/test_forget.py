@@ -117,6 +117,12 @@ def test_what_no_other_sweep_uses_is_gone_for_good_and_the_rest_is_whole(storage
     assert main(["status", "smoke", f"--storage={storage}"]) == 2
 
 
+def test_a_sweep_that_is_named_twice_goes_once(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget(storage, OTHER, OTHER, "--yes")
+    assert not paths.manifest(storage, OTHER).exists()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_sweep_that_is_forgotten_and_run_again_starts_afresh(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forget(storage, "smoke", OTHER, "--yes")
     train(storage, "smoke", trials(storage)[:1])
