@@ -105,7 +105,8 @@ class Run:
 
 def runs_of(trials: Iterable[Trial], rows: Mapping[str, RunRow]) -> list[Run]:
     """A run per trial, in the order of the trials, whether or not `rows` (by trial key) has it. Comparable runs share one metric and one
-    version of their dataset; of a trial that was trained on another version, too, only the run on that one is left."""
+    version of their dataset; of a trial that was trained on another version, too, only the run on that one is left, and of one that was
+    trained afresh only the fresh copy."""
     trials, comparable = list(trials), dict[str, list[Trial]]()
     groups = [comparison(trial) for trial in trials]
     for group, trial in zip(groups, trials, strict=True):
@@ -113,10 +114,20 @@ def runs_of(trials: Iterable[Trial], rows: Mapping[str, RunRow]) -> list[Run]:
     metrics = {group: metric_of(rows[trial.key] for trial in own) for group, own in comparable.items()}
     versions = {group: _version(own, rows) for group, own in comparable.items()}
     runs = [_run(trial, rows.get(trial.key), metrics[group], versions[group]) for group, trial in zip(groups, trials, strict=True)]
-    if not any(run.apart for run in runs):
-        return runs
-    there = {replace(run.trial, data="").key for run in runs if not run.apart}
-    return [run for run in runs if not (run.apart and replace(run.trial, data="").key in there)]
+    if any(run.apart for run in runs):
+        there = {replace(run.trial, data="").key for run in runs if not run.apart}
+        runs = [run for run in runs if not (run.apart and replace(run.trial, data="").key in there)]
+    return _one_copy(runs) if any(run.trial.fresh for run in runs) else runs
+
+
+def _one_copy(runs: Sequence[Run]) -> list[Run]:
+    """Of the copies of a trial, which have one seed and so are no further evidence, the last fresh one that is done."""
+    best: dict[str, tuple[bool, bool, int]] = {}
+    ranks = [(run.done, bool(run.trial.fresh), place) for place, run in enumerate(runs)]
+    plain = [replace(run.trial, fresh="").key for run in runs]
+    for key, rank in zip(plain, ranks, strict=True):
+        best[key] = max(rank, best.get(key, rank))
+    return [run for run, key, rank in zip(runs, plain, ranks, strict=True) if best[key] == rank]
 
 
 def version_notes(runs: Sequence[Run]) -> list[str]:

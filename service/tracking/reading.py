@@ -159,10 +159,12 @@ class Reading(Experiment):
         return {artifact.path for artifact in self._connected().list_artifacts(run_id)}
 
     def sweep_rows(self, sweep: str, parent: str) -> list[RunRow]:
-        """The runs of a sweep's trials: those under its parent run, and those that it reuses from other sweeps of the same storage."""
-        below, reused = map(self._search, ({PARENT: parent, "winnow.kind": "trial"}, {f"winnow.sweep.{sweep}": "reused"}))
+        """The runs of a sweep's trials: those under its parent run, and those below other sweeps of the same storage, which it reuses or
+        has trained to the end."""
+        below = self._search({PARENT: parent, "winnow.kind": "trial"})
+        others = self._search({f"winnow.sweep.{sweep}": ("reused", "trained")})
         storage = self._opened().get_run(parent).data.tags.get(STORAGE)
-        same = [run for run in reused if storage is None or run.data.tags.get(STORAGE, storage) == storage]
+        same = [run for run in others if storage is None or run.data.tags.get(STORAGE, storage) == storage]
         runs = {run.info.run_id: run for run in [*below, *same]}
         return [RunRow(key, run.info.status, run.data.metrics, run.data.tags, run.data.params) for key, run in runs.items()]
 
@@ -212,17 +214,25 @@ class Reading(Experiment):
         self._identity = self._identity or existing_identity(self._storage)
         return self._identity
 
-    def _search(self, tags: Mapping[str, str], view: str = "ACTIVE_ONLY") -> list[Any]:
-        """The runs with these tags, the newest first; `view`, a name of MLflow's ViewType, for those that are deleted."""
+    def _search(self, tags: Mapping[str, str | tuple[str, ...]], view: str = "ACTIVE_ONLY") -> list[Any]:
+        """The runs with these tags, the newest first; of several values, any. `view`, a name of MLflow's ViewType, for those that are
+        deleted."""
         client = self._reading()
         if client and (engine := client.engine()):
             with mlflow_errors():
-                return list(many.runs(engine, self._experiment, {name: [value] for name, value in tags.items()}, STAGES[view], ()))
+                return list(
+                    many.runs(
+                        engine, self._experiment, {n: [v] if isinstance(v, str) else list(v) for n, v in tags.items()}, STAGES[view], ()
+                    )
+                )
         if not client:
             return []
         from mlflow.entities import ViewType
 
-        text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        # MLflow knows no "one of these" for tags; a tag of several values has no others.
+        text = " and ".join(
+            f"tags.`{name}` = '{value}'" if isinstance(value, str) else f"tags.`{name}` LIKE '%'" for name, value in tags.items()
+        )
         return list(pages(partial(client.search_runs, [self._experiment], text, ViewType.from_string(view.lower()))))
 
 
