@@ -220,11 +220,8 @@ class Reading(Experiment):
         client = self._reading()
         if client and (engine := client.engine()):
             with mlflow_errors():
-                return list(
-                    many.runs(
-                        engine, self._experiment, {n: [v] if isinstance(v, str) else list(v) for n, v in tags.items()}, STAGES[view], ()
-                    )
-                )
+                wanted = {name: [value] if isinstance(value, str) else list(value) for name, value in tags.items()}
+                return list(many.runs(engine, self._experiment, wanted, STAGES[view], ()))
         if not client:
             return []
         from mlflow.entities import ViewType
