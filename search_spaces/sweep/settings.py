@@ -53,10 +53,12 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
 def _still_meant(mapping: str, sweep: Sweep, changed: Sweep) -> dict[str, Any]:
     """What the sweep says in a mapping, without what it says for algorithms or pruners that `changed` leaves out."""
     said = dict(getattr(sweep, mapping))
-    if mapping in KNOWN:
+    if said and mapping in KNOWN:  # only then is a plug-in's file read, which may make no sense
         axis, known = KNOWN[mapping]
-        before, now = ({name for plug in getattr(of, axis) for name in known(plug)} for of in (sweep, changed))
-        return {name: value for name, value in said.items() if name in now or name not in before}
+        now = {name for plug in getattr(changed, axis) for name in known(plug)}
+        if said.keys() - now:
+            before = {name for plug in getattr(sweep, axis) for name in known(plug)}
+            return {name: value for name, value in said.items() if name in now or name not in before}
     return said
 
 
