@@ -56,7 +56,7 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path) -> int:
     trial_objects.pull(storage)
     ledgers = read_all(storage)
     parts: dict[str, bytes] = {}
-    count = 0
+    keys: set[str] = set()
     for name in sweeps:
         if name not in ledgers:
             raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
@@ -66,9 +66,9 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path) -> int:
         parts[f"sweeps/{name}.json"] = _json({key: _end(ledgers, ledgers[name].entries[key]) for key in done})
         for key in done:
             parts |= {f"trials/{key}/{path.name}": path.read_bytes() for path_of in FILES if (path := path_of(storage, key)).exists()}
-        count += len(done)
+        keys |= set(done)
     write(to.expanduser().absolute(), _zipped(parts))
-    return count
+    return len(keys)
 
 
 def adopt(file: Path, storage: Path) -> dict[str, Adopted]:
@@ -129,7 +129,9 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
             trainer = str(others[trainer].entries[key].detail.get("sweep", trainer))
             events += [*planned, (key, "done", {"sweep": trainer})]
             adopted.done.append(key)
-        elif spool.read(paths.spool(storage, key)) and any(ledger.state(key) for ledger in (manifest.ledger, *others.values())):
+        elif any(ledger.state(key) == "leased" for ledger in others.values()) or (
+            spool.read(paths.spool(storage, key)) and any(ledger.state(key) for ledger in (manifest.ledger, *others.values()))
+        ):
             adopted.begun.append(key)
         else:
             for path_of in reversed(FILES):  # trial.json last, so that a kill leaves no trial, only files that are written again

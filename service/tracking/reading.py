@@ -24,6 +24,7 @@ from service.tracking.sql import many
 VIEWS = "mlflow.sharedViewState."  # tags of an experiment: views of its runs that a link can name
 STORAGE = "winnow.storage"  # tag: the identity of the storage that fills the run
 PARENT = "mlflow.parentRunId"
+ANY = "%"  # a tag's value in a search: whichever
 LIGHT = ("winnow.trial_key", STORAGE, PARENT)  # tags that say whose run it is
 STAGES = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}  # of a run's life, by MLflow's ViewType
 
@@ -162,7 +163,7 @@ class Reading(Experiment):
         """The runs of a sweep's trials: those under its parent run, and those below other sweeps of the same storage, which it reuses or
         has trained to the end."""
         below = self._search({PARENT: parent, "winnow.kind": "trial"})
-        others = self._search({f"winnow.sweep.{sweep}": ("reused", "trained")})
+        others = self._search({f"winnow.sweep.{sweep}": ANY}, without={PARENT: parent})
         storage = self._opened().get_run(parent).data.tags.get(STORAGE)
         same = [run for run in others if storage is None or run.data.tags.get(STORAGE, storage) == storage]
         runs = {run.info.run_id: run for run in [*below, *same]}
@@ -214,28 +215,28 @@ class Reading(Experiment):
         self._identity = self._identity or existing_identity(self._storage)
         return self._identity
 
-    def _search(self, tags: Mapping[str, str | tuple[str, ...]], view: str = "ACTIVE_ONLY") -> list[Any]:
-        """The runs with these tags, the newest first; of several values, any. `view`, a name of MLflow's ViewType, for those that are
-        deleted."""
-        client = self._reading()
+    def _search(self, tags: Mapping[str, str], view: str = "ACTIVE_ONLY", without: Mapping[str, str] | None = None) -> list[Any]:
+        """The runs with these tags, of which ANY is any value, and not with those, the newest first; `view`, a name of MLflow's ViewType,
+        for those that are deleted."""
+        client, without = self._reading(), without or {}
         if client and (engine := client.engine()):
+            wanted = {name: [] if value == ANY else [value] for name, value in tags.items()}
             with mlflow_errors():
-                wanted = {name: [value] if isinstance(value, str) else list(value) for name, value in tags.items()}
-                return list(many.runs(engine, self._experiment, wanted, STAGES[view], ()))
+                return list(many.runs(engine, self._experiment, wanted, STAGES[view], (), without))
         if not client:
             return []
         from mlflow.entities import ViewType
 
-        # MLflow knows no "one of these" for tags; a tag of several values has no others.
         text = " and ".join(
-            f"tags.`{name}` = '{value}'" if isinstance(value, str) else f"tags.`{name}` LIKE '%'" for name, value in tags.items()
+            [f"tags.`{name}` {'LIKE' if value == ANY else '='} '{value}'" for name, value in tags.items()]
+            + [f"tags.`{name}` != '{value}'" for name, value in without.items()]
         )
         return list(pages(partial(client.search_runs, [self._experiment], text, ViewType.from_string(view.lower()))))
 
 
 def filter_of(sweep: str) -> str:
     """What finds the runs of a sweep's trials, those that it reuses included."""
-    return f"tags.`winnow.sweep.{sweep}` LIKE '%'"
+    return f"tags.`winnow.sweep.{sweep}` LIKE '{ANY}'"
 
 
 def view_of(sweep: str) -> str:

@@ -166,12 +166,13 @@ def _check_networks(
     _check_names(networks, "target", copies)
     owners: dict[int, str] = {}
     for name, slots in networks.items():
+        targets = {id(slot.parameter) for slot in copies.get(name, {}).values()}
         for layer, slot in slots.items():
             if (other := owners.setdefault(id(slot.parameter), name)) != name:
                 raise UserError(
                     f"{other!r} and {name!r} share the weight of layer {layer!r}: prune them as one network, a sequence of both"
                 )
-            if any(copy.parameter is slot.parameter for copy in copies.get(name, {}).values()):
+            if id(slot.parameter) in targets:
                 raise UserError(f"the target of {name!r} is the network itself, or shares the weight of layer {layer!r} with it")
         if not slots:
             kinds = ", ".join(kind.__name__ for kind in LAYERS)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables.errors import UserError
-from trainables.tensors.mask import Mask, live_units, on_path, unpacked
+from trainables.tensors.mask import Mask, between, live_units, unpacked
 from trainables.tensors.mlp import MLP
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -34,7 +34,8 @@ def describe(spec: MLP, mask: Mask, inputs: Sequence[str] = ()) -> list[dict[str
     """The statistics of a network's mask, per member; `inputs` are the names of its inputs.
 
     Copies are counted together: an input is live if any copy sees it. A unit is live if it lies on a path."""
-    path, alive = on_path(mask, spec.residual), live_units(mask, spec.residual)
+    alive = live_units(mask, spec.residual)
+    path = between(mask, alive)
     names = list(inputs) or [str(i) for i in range(spec.sizes[0])]
     members = range(len(mask[0]))
     return [_describe(spec, [m[k] for m in mask], [p[k] for p in path], [a[k] for a in alive], names) for k in members]

@@ -58,25 +58,23 @@ def unpacked(bits: Tensor, count: int) -> Tensor:
 def on_path(mask: Mask, residual: bool = False) -> Mask:
     """The part of a mask that lies on some input-to-output path, counted per copy (copies share no unit). In a `residual` network, a path
     may go past a block."""
-    reached, useful = reached_units(mask, residual), useful_units(mask, residual)
-    return [layer * reached[i].unsqueeze(-2) * useful[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
+    return between(mask, live_units(mask, residual))
+
+
+def between(mask: Mask, live: Sequence[Tensor]) -> Mask:
+    """The part of a mask between the units that `live_units` gives: that on a path."""
+    return [layer * live[i].unsqueeze(-2) * live[i + 1].unsqueeze(-1) for i, layer in enumerate(mask)]
 
 
 def live_units(mask: Mask, residual: bool = False) -> list[Tensor]:
     """Inputs, then per layer bool [K, C, units]: whether the unit, or the input, lies on a path. In a `residual` network a unit of the
     stream may do so without a weight of the next block."""
-    reached, useful = reached_units(mask, residual), useful_units(mask, residual)
-    seen = (mask[0] * useful[1].unsqueeze(-1)).sum(-2) > 0
-    return [seen, *((r > 0) & u for r, u in zip(reached[1:], useful[1:], strict=True))]
-
-
-def reached_units(mask: Mask, residual: bool = False) -> list[Tensor]:
-    """Inputs, then per layer {0, 1} [K, C, units]: whether some input reaches the unit."""
-    reached = [torch.ones_like(mask[0][..., 0, :])]
+    reached, useful = [torch.ones_like(mask[0][..., 0, :])], useful_units(mask, residual)  # reached: some input reaches the unit
     for index, layer in enumerate(mask):
         units = ((layer * reached[-1].unsqueeze(-2)).sum(-1) > 0).float()
         reached.append(torch.maximum(units, reached[index - 1]) if residual and index and index % 2 == 0 else units)
-    return reached
+    seen = (mask[0] * useful[1].unsqueeze(-1)).sum(-2) > 0
+    return [seen, *((r > 0) & u for r, u in zip(reached[1:], useful[1:], strict=True))]
 
 
 def useful_units(mask: Mask, residual: bool = False) -> list[Tensor]:

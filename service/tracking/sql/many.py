@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -61,9 +62,15 @@ class New:
 
 
 def runs(
-    engine: Any, experiment: str, tags: Mapping[str, Collection[str]], stages: Collection[str], light: Collection[str]
+    engine: Any,
+    experiment: str,
+    tags: Mapping[str, Collection[str]],
+    stages: Collection[str],
+    light: Collection[str],
+    without: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Run]:
-    """The runs of an experiment that have one of the values of each tag, the newest first. `stages` of their life: `active`, `deleted`.
+    """The runs of an experiment that have one of the values of each tag (of none, any), and not those of `without`, the newest first.
+    `stages` of their life: `active`, `deleted`.
 
     `light`: the tags to read, and no params and metrics; all where it is empty. No connection is held between two blocks of runs."""
     from mlflow.store.tracking.dbmodels.models import SqlRun
@@ -71,9 +78,11 @@ def runs(
     table, tagged = SqlRun.__table__, SqlRun.metadata.tables["tags"]
     columns = [table.c[name] for name in ("run_uuid", "name", "status", "lifecycle_stage", "start_time", "artifact_uri", "experiment_id")]
     wanted = table.select().with_only_columns(*columns).where(table.c.experiment_id == int(experiment), table.c.lifecycle_stage.in_(stages))
+    having = tagged.select().with_only_columns(tagged.c.run_uuid)
     for name, values in tags.items():
-        having = tagged.select().with_only_columns(tagged.c.run_uuid).where(tagged.c.key == name, tagged.c.value.in_(values))
-        wanted = wanted.where(table.c.run_uuid.in_(having))
+        wanted = wanted.where(table.c.run_uuid.in_(having.where(tagged.c.key == name, *[tagged.c.value.in_(values)] * bool(values))))
+    for name, value in without.items():
+        wanted = wanted.where(table.c.run_uuid.not_in(having.where(tagged.c.key == name, tagged.c.value == value)))
     with engine.connect() as connection:
         found = connection.execute(wanted.order_by(table.c.start_time.desc(), table.c.run_uuid)).all()
     for start in range(0, len(found), AT_ONCE):

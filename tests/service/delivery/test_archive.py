@@ -91,6 +91,14 @@ def test_twice_is_once_and_an_archive_of_adopted_trials_is_the_same_file(trained
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
 
 
+def test_a_trial_of_two_sweeps_is_one_in_the_count(trained: Path, tmp_path: Path) -> None:
+    manifest = Manifest(trained, "quickstart")
+    manifest.plan(trials(trained)[:1])
+    manifest.record("done", {trials(trained)[0].key: {"sweep": "smoke"}})
+    manifest.close()
+    assert archive(["smoke", "quickstart"], tmp_path / "both.zip", trained) == archive(["smoke"], tmp_path / "one.zip", trained) == 2
+
+
 def test_a_trial_that_has_begun_here_goes_on_here(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     second = tmp_path / "second"
     first, other = trials(trained)[:2]
@@ -108,7 +116,11 @@ def test_a_trial_that_has_begun_here_goes_on_here(trained: Path, tmp_path: Path,
     assert (ledger.state(first.key), ledger.state(other.key)) == ("leased", "done")
 
 
-def test_what_another_sweep_has_begun_or_done_is_left_alone(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("written", [True, False])
+def test_what_another_sweep_has_begun_or_done_is_left_alone(
+    written: bool, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where its worker has not written anything yet."""
     second = tmp_path / "second"
     first, other = trials(trained)[:2]
     manifest = Manifest(second, "another")
@@ -116,13 +128,14 @@ def test_what_another_sweep_has_begun_or_done_is_left_alone(trained: Path, tmp_p
     manifest.record("done", {first.key: {"seconds": 1.0}})
     manifest.record("leased", {other.key: {}})
     manifest.close()
-    spools = [paths.spool(second, trial.key) for trial in (first, other)]
+    spools = [paths.spool(second, trial.key) for trial in (first, other)[: 1 + written]]
     for spool in spools:
         spool.parent.mkdir(parents=True)
         spool.write_text('{"kind": "attempt"}\n')
     assert main(["adopt", str(tmp_path / "smoke.zip"), "--storage", str(second)]) == 0
     assert "0 trials adopted, 1 were already done here, 1 have begun here and were skipped" in capsys.readouterr().out
-    assert [spool.read_text() for spool in spools] == ['{"kind": "attempt"}\n'] * 2
+    assert [spool.read_text() for spool in spools] == ['{"kind": "attempt"}\n'] * (1 + written)
+    assert paths.spool(second, other.key).exists() == written
     ledger = read(second, "smoke")
     assert (ledger.entries[first.key].detail, ledger.state(other.key)) == ({"sweep": "another"}, "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from service.ledger.manifest import Manifest
 from service.results.report.gather import gather
 from service.results.runs import runs_of
-from service.tracking.reading import RunRow
+from service.tracking.reading import ANY, PARENT, RunRow
 from tests.service.trained import ship, train
 from trainables.trial import Trial
 
@@ -52,3 +53,5 @@ def test_a_trial_that_another_sweep_began_is_the_sweeps_that_finished_it(
         monkeypatch.setattr("service.tracking.connection.OneLineErrors.engine", lambda client: None)
     (run,) = gather(["smoke"], tracking, storage).runs
     assert run.done
+    asked = partial(tracking._search, {"winnow.sweep.quickstart": ANY})
+    assert (len(asked()), asked(without={PARENT: tracking.sweeps()["quickstart"]})) == (1, []), "what is below its run is read once"
