@@ -25,6 +25,7 @@ from service.spool import scores
 from service.storage import paths
 from service.tracking.runs import Tracking
 from tests.service.conftest import ROOT, Command
+from tests.warm import INJECT
 from trainables.reports import Checkpointed
 from trainables.run import run_stack
 from trainables.trial import Stack
@@ -38,12 +39,16 @@ SETTINGS = (
 )  # fmt: skip
 SET = [f"--set={setting}" for setting in SETTINGS]
 ARGUMENTS = [*SET, "--device", "cpu", "--stack-size", "3", "--max-concurrent", "1", "--checkpoint-every", "50"]
+INJECTED = {"PYTHONPATH": f"{ROOT}:{INJECT}"}
+DIES = INJECTED | {"FAULTS": "die_after=Evaluated@500"}  # the worker, between its first score and the checkpoint that commits it
+# A worker waits after each report until the driver asks for more: else a fast one ends within its second, before it can be stopped.
+AT_ONCE = INJECTED | {"FAULTS": "news_at_once"}
 
 
 @pytest.fixture(scope="module")
 def first(service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
-    """The sweep, its driver killed when the first score is there, and resumed to the end with nothing typed again."""
-    environment = service.environment  # type: ignore[attr-defined]
+    """The sweep, its worker and its driver killed when the first score is there, and resumed to the end with nothing typed again."""
+    environment = service.environment | DIES  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         storage.mkdir()
@@ -54,7 +59,7 @@ def first(service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
         time.sleep(0.02)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    return service("resume", NAME)
+    return service("resume", NAME, **AT_ONCE)
 
 
 @pytest.fixture(scope="module")
