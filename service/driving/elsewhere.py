@@ -10,7 +10,7 @@ from pathlib import Path
 from service.ledger import journal, lease, manifest
 from service.ledger.ledger import Ledger
 from service.ledger.manifest import Followed
-from service.planning.plan import done_elsewhere
+from service.ledger.others import done_elsewhere
 from trainables import project
 from trainables.errors import UserError
 

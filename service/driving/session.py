@@ -328,7 +328,7 @@ class Session:
         data = DataHere(self._storage, ledger)
 
         def as_own(trial: Trial) -> Trial:
-            return data.as_trained(as_trained(trial, name, ledger, settings.fresh), apart=True)
+            return data.as_trained(as_trained(trial, name, ledger, settings.fresh, self._plan.others), apart=True)
 
         return Adaptive(name, self._plan.sweep, self._storage, ledger, studies, as_own, again)
 

@@ -14,6 +14,7 @@ from typing import Any
 from search_spaces.sweep import load_sweep
 from service.ledger import lease, manifest
 from service.ledger.ledger import Entry, Ledger
+from service.ledger.others import settle
 from service.spool import lines as spool
 from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
@@ -74,15 +75,13 @@ class Status:
 
 
 def ledger_of(name: str, storage: Path) -> Ledger:
-    """The ledger of a sweep. Raises UserError if it has never been run."""
+    """The ledger of a sweep, with what other sweeps have done of its trials. Raises UserError if it has never been run."""
     load_sweep(name)
     trial_objects.pull(storage)
-    ledger = manifest.read(storage, name)
-    if not ledger.epoch:
-        raise UserError(
-            f"sweep {name!r} has not been run in {paths.shown(storage)}; there are: {', '.join(manifest.read_all(storage)) or 'none'}"
-        )
-    return ledger
+    ledgers = manifest.read_all(storage, required=name)
+    if name not in ledgers or not ledgers[name].epoch:
+        raise UserError(f"sweep {name!r} has not been run in {paths.shown(storage)}; there are: {', '.join(ledgers) or 'none'}")
+    return settle(ledgers, name)
 
 
 def read(name: str, storage: Path, *, whole: bool = True) -> Status:

@@ -56,6 +56,11 @@ class Entry:
         return self.events[-1].detail if self.events else {}
 
     @property
+    def begun(self) -> bool:
+        """Whether this sweep has done more than plan the trial. Until then its run, if there is one, is another sweep's to describe."""
+        return len(self.events) > 1
+
+    @property
     def reused(self) -> bool:
         """Whether another sweep trained the trial."""
         return self.state == "done" and "sweep" in self.detail

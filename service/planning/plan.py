@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -14,6 +14,7 @@ from search_spaces.sweep.space import spaces
 from service.ledger import manifest
 from service.ledger.ledger import TERMINAL, Ledger
 from service.ledger.manifest import Followed
+from service.ledger.others import done_elsewhere
 from service.planning import devices, estimate
 from service.planning.data_here import DataHere, other_data
 from service.planning.gpu_stacks import UNKNOWN, Report, reports
@@ -94,7 +95,9 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     ledgers = manifest.read_all(storage, required=name, followed=(followed := Followed(storage, name)))
     ledger, left = ledgers.get(name, Ledger()), 0
     data = DataHere(storage, ledger)
-    trials = tuple(data.as_trained(as_trained(trial, name, ledger, settings.fresh), settings.new_data) for trial in expand(sweep))
+    others = done_elsewhere(ledgers, name)
+    own = (as_trained(trial, name, ledger, settings.fresh, others) for trial in expand(sweep))
+    trials = tuple(data.as_trained(trial, settings.new_data) for trial in own)
     if sweep.search:
         trials, left = suggested(sweep, name, ledger)
     return _planned(name, sweep, settings, trials, left, absent, ledgers, storage, data, followed)
@@ -204,15 +207,16 @@ def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...
     return tuple(ledger.entries[key].trial for key in keys), left
 
 
-def as_trained(trial: Trial, name: str, ledger: Ledger, fresh: bool = False) -> Trial:
-    """The trial as the sweep trains it: a copy of its own where `--fresh` asked for one, now or before, unless this sweep has done it."""
+def as_trained(trial: Trial, name: str, ledger: Ledger, fresh: bool = False, others: Collection[str] = ()) -> Trial:
+    """The trial as the sweep trains it: a copy of its own where `--fresh` asked for one, now or before, unless this sweep trains it itself;
+    `others` are the keys that other sweeps have done and this one has not."""
     if not fresh and not ledger.copies:
         return trial
     variant = replace(trial, fresh=name)
     if variant.key in ledger.entries:
         return variant
     known = ledger.entries.get(trial.key)
-    return variant if fresh and (known is None or known.reused) else trial
+    return variant if fresh and (known is None or known.reused or trial.key in others) else trial
 
 
 def limits(ledger: Ledger, trials: Sequence[Trial]) -> dict[str, int]:
@@ -257,21 +261,6 @@ def _state(here: str, elsewhere: bool, retry: bool) -> str:
     if retry and here == "failed":  # a diverged trial would diverge again, bit for bit
         return "planned"
     return here or "planned"
-
-
-def done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
-    """Trials that another sweep has done and this one has not: trial key -> the other sweep."""
-    here = set(ledgers[name].keys_in("done")) if name in ledgers else set()
-    others = (
-        (key, _trainer(ledger, key, other, name)) for other, ledger in ledgers.items() if other != name for key in ledger.keys_in("done")
-    )
-    return {key: other for key, other in others if key not in here}
-
-
-def _trainer(ledger: Ledger, key: str, other: str, name: str) -> str:
-    """The sweep that has trained what `other` has done; `other` itself where that was this one, whose own record has been forgotten."""
-    trainer = str(ledger.entries[key].detail.get("sweep", other))
-    return other if trainer == name else trainer
 
 
 def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str, pace: estimate.Pace) -> float:

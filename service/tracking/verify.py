@@ -43,7 +43,7 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
             entry, own = ledger.entries[key], runs.get(key, [])
             try:
                 lines = spool.committed(spool.read(paths.spool(storage, key)))
-                if len(own) == 1 and not is_deleted(own[0]):
+                if entry.begun and len(own) == 1 and not is_deleted(own[0]):
                     held = last_values(finite(spool.points(lines)))
                     rows[key] = row_of(own[0].info.run_id, entry.events[-1], [placed.line for placed in lines], held)
                 found += _of_trial(name, key, ledger, lines, own, points, tracking, storage)
@@ -51,7 +51,7 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
                 raise
             except Exception as error:  # a spool that makes no sense hides no other trial's differences
                 found.append(f"{key} {entry.trial.name}: cannot be compared ({redacted(error)})")
-    if any(len(entry.events) > 1 for entry in ledger.entries.values()):
+    if any(entry.begun for entry in ledger.entries.values()):
         parent = tracking.parent(name, above)
         found = [*_of_sweep(name, parent, above, ledger, tracking, storage), *found]
         if summary and parent is not None and not is_deleted(parent):
@@ -166,7 +166,7 @@ def _of_trial(
     )
     yield from (f"{label}: {text}" for text in _pairs("tag", _tags(name, ledger, entry, lines), run.data.tags))
     status = STATUS[entry.state]
-    if run.info.status != status:
+    if entry.begun and run.info.status != status:
         yield f"{label}: status {run.info.status}, not {status}"
     yield from (f"{label}: {text}" for text in _files(key, lines, run, tracking, storage))
 
@@ -189,6 +189,8 @@ def _tags(name: str, ledger: Ledger, entry: Entry, lines: Sequence[Placed]) -> d
             wanted |= {f"winnow.{tag}": str(line[tag]) for tag in TAGS if tag in line}
         if line["kind"] == "finished":
             wanted["winnow.execution"] = line["execution"]
+    if not entry.begun:  # another sweep's state
+        return {tag: value[:TAG_LENGTH] for tag, value in wanted.items()}
     if entry.reused:
         wanted[f"winnow.sweep.{name}"] = "reused"
     else:

@@ -135,7 +135,7 @@ class Shipper:
 
     def close(self, ended: Collection[str] = ("done",)) -> None:
         """Set the state of the sweep's run, where no driver is there to do so; `ended` are the states that count as an answer."""
-        if "" in self.deleted or all(len(entry.events) < 2 for entry in self._ledger.entries.values()):
+        if "" in self.deleted or not any(entry.begun for entry in self._ledger.entries.values()):
             return
         states = [entry.state for entry in self._ledger.entries.values()]
         absent = sum(state not in ended for state in states)
@@ -239,13 +239,15 @@ class Shipper:
     def _ship_new(self, key: str, entry: Entry, event: Event) -> int:
         cursor = self._cursor(key)
         lines, state = self._lines(key, cursor.offset), self._state(event)
+        if cursor.run_id and not entry.begun:
+            state = cursor.state  # another sweep trains it, and says how that goes
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
         self._check()
         parent = self._parent()
         run_id = self.tracking.trial_run(entry.trial, parent, cursor.run_id)
         if run_id != cursor.run_id:  # another MLflow, or a deleted run: ship everything again
-            cursor, lines = Cursor(self._mlflow, run_id), self._lines(key)
+            cursor, lines, state = Cursor(self._mlflow, run_id), self._lines(key), self._state(event)
         chunks, points, tags, shipped = chunks_of(lines), list[Point](), dict[str, str](), 0
         for number, chunk in enumerate(chunks, 1):
             points, tags = finite(spool.points(chunk)), tags_in(chunk)
@@ -286,15 +288,15 @@ class Shipper:
         return {f"winnow.sweep.{self._sweep}": how} | source_of(self._ledger.asked_by(entry))
 
     def _hold(self, key: str, run_id: str, event: Event, lines: Sequence[Placed], held: Mapping[str, str]) -> None:
-        """Tell the summary what MLflow holds of a trial now."""
-        if self._summary:
+        """Tell the summary what MLflow holds of a trial now that this sweep has begun."""
+        if self._summary and self._ledger.entries[key].begun:
             news = [placed.line for placed in lines] or [spool.origin(paths.spool(self._storage, key))]  # another sweep has shipped it
             self._summary.hold(key, row_of(run_id, event, news, held))
 
     def _ship_plan(self) -> None:
         """Log the plan on the sweep's run, once a trial has begun and again whenever it has grown."""
         entries = list(self._ledger.entries.values())
-        if len(entries) > self._planned and any(len(entry.events) > 1 for entry in entries):
+        if len(entries) > self._planned and any(entry.begun for entry in entries):
             self.tracking.log_bytes(self._parent(), *plan_artifact.to_file(entry.trial for entry in entries))
             self._planned = len(entries)
 

@@ -146,6 +146,16 @@ def test_a_trial_that_is_asked_for_afresh_is_the_sweeps_own_from_then_on(tmp_pat
     assert (other.trials[0].fresh, other.elsewhere) == ("", {}), "another sweep has nothing to do with it"
 
 
+def test_a_trial_that_was_planned_and_then_done_by_another_sweep_is_copied_too(tmp_path: Path, hopper: str) -> None:
+    trials = list(planned(tmp_path).trials)
+    journal = Manifest(tmp_path, "smoke")
+    journal.plan(trials)
+    journal.close()
+    enter(tmp_path, "done", trials[:1], {}, name="quickstart")
+    assert [trial.fresh for trial in planned(tmp_path, fresh=True).trials] == ["smoke", "", "", ""]
+    assert planned(tmp_path).elsewhere == {trials[0].key: "quickstart"}
+
+
 def test_a_reused_trial_names_the_sweep_that_did_it(tmp_path: Path, hopper: str) -> None:
     trials = list(planned(tmp_path).trials)
     enter(tmp_path, "done", trials, {}, name="quickstart")

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from service.ledger.ledger import Event, Ledger
+from service.ledger.others import settle
 from service.spool import lines as spool
 from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking import cursor as cursors
+from service.tracking import verify
 from service.tracking.runs import Tracking
 from service.tracking.shipping import thread as shipper_thread
 from service.tracking.shipping.shipper import Shipper
@@ -508,3 +510,34 @@ def test_shipping_waits_for_no_disk_of_its_own(tmp_path: Path, trial: Trial, tra
     paths.shipped(tmp_path, trial.key).write_bytes(b"")
     ship(tmp_path, trial, tracking, "leased", "done")
     assert shipped(tracking, trial) == before == spooled(tmp_path, trial)
+
+
+@pytest.mark.parametrize("state", ["leased", "done", "failed"])
+def test_a_sweep_that_has_only_planned_a_trial_does_not_say_how_it_stands(state: str, trial: Trial, tracking: Tracking) -> None:
+    """Another sweep trains it; what both have shipped of it is right for both."""
+    storage = tracking._storage
+    write(storage, trial, last=40 if state == "done" else 20)
+    states = ("leased",) if state == "leased" else ("leased", state)
+    ship(storage, trial, tracking, *states)
+    (before,) = runs(tracking, trial)
+    twin = ledger_of(trial)
+    Shipper(storage, "twin", twin, tracking).ship()
+    Shipper(storage, "twin", twin, tracking, again=True).ship()
+    (after,) = runs(tracking, trial)
+    assert (after.info.status, after.data.tags["winnow.state"]) == (before.info.status, state)
+    assert verify.differences("twin", twin, storage) == []
+    assert verify.differences("smoke", ledger_of(trial, *states), storage) == []
+
+
+@pytest.mark.parametrize("before", [(), ("leased", "failed"), ("leased", "planned")])
+def test_what_another_sweep_has_done_is_done_for_mlflow_too(before: tuple[str, ...], trial: Trial, tracking: Tracking) -> None:
+    storage = tracking._storage
+    write(storage, trial)
+    ship(storage, trial, tracking, "leased", "done")
+    twin = settle({"twin": ledger_of(trial, *before), "smoke": ledger_of(trial, "leased", "done")}, "twin")
+    assert twin.entries[trial.key].reused
+    Shipper(storage, "twin", twin, tracking).ship()
+    (run,) = runs(tracking, trial)
+    assert (run.info.status, run.data.tags["winnow.state"], run.data.tags["winnow.sweep.twin"]) == ("FINISHED", "done", "reused")
+    assert verify.differences("twin", twin, storage) == []
+    assert verify.differences("smoke", ledger_of(trial, "leased", "done"), storage) == []

@@ -1,0 +1,36 @@
+"""What other sweeps of a storage have made of a sweep's trials: what is done for one is done for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from service.ledger.ledger import TERMINAL, Event, Ledger
+
+
+def done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
+    """Trials that another sweep has done and this one has not: trial key -> the other sweep."""
+    here = set(ledgers[name].keys_in("done")) if name in ledgers else set()
+    others = (
+        (key, _trainer(ledger, key, other, name)) for other, ledger in ledgers.items() if other != name for key in ledger.keys_in("done")
+    )
+    return {key: other for key, other in others if key not in here}
+
+
+def settle(ledgers: Mapping[str, Ledger], name: str) -> Ledger:
+    """The ledger of the sweep, in which what another sweep has done since is done, too, as its next driver will write it down.
+
+    For readers: the events that this adds are in no journal. What a worker of this sweep has stays with it."""
+    ledger, now = ledgers.get(name, Ledger()), time.time()
+    for key, other in done_elsewhere(ledgers, name).items():
+        if (state := ledger.state(key)) and state != "leased":
+            again = ["planned"] if state in TERMINAL else []
+            for state, detail in [*((state, {}) for state in again), ("done", {"sweep": other})]:
+                ledger.apply(Event(key=key, state=state, epoch=ledger.epoch, time=now, detail=detail))
+    return ledger
+
+
+def _trainer(ledger: Ledger, key: str, other: str, name: str) -> str:
+    """The sweep that has trained what `other` has done; `other` itself where that was this one, whose own record has been forgotten."""
+    trainer = str(ledger.entries[key].detail.get("sweep", other))
+    return other if trainer == name else trainer
