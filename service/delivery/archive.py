@@ -4,7 +4,7 @@ With the file others can report on a study, verify it or continue it without tra
 populated from, but no checkpoints and policies: about 10 kB a trial. A file may come from anybody, so all of it is checked before anything
 is written.
 
-sweeps/<name>.json                                 key -> the details of the trial's last event
+sweeps/<name>.json                                 key -> the details of the trial's last event; SUGGESTION: of an adaptive sweep's study
 trials/<key>/{trial.json,spool.jsonl,masks.json}   as in a storage
 """
 
@@ -23,17 +23,19 @@ from typing import Any
 from service.delivery.archive_file import read_parts
 from service.ledger.ledger import Entry, Ledger
 from service.ledger.manifest import Manifest, read_all
+from service.ledger.others import settle
 from service.planning.data_here import DataHere, versions
 from service.spool import complete
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.storage.commands import command
-from trainables import plugins
+from trainables import plugins, project
 from trainables.errors import UserError, one_line, unknown
 from trainables.storage.files import write
 from trainables.trial import Trial
 
 DETAILS = {"device": str, "execution": str, "seconds": float, "updates_per_second": float}  # of the event `done`
+SUGGESTION = ("study", "params", "keys")  # of the event `planned` of an adaptive sweep's trial: from it `run` makes the study again
 FILES = (paths.trial_json, paths.spool, paths.masks_json)
 NAMES = r"sweeps/[A-Za-z0-9][A-Za-z0-9_]*\.json|trials/[0-9a-f]{16}/(trial\.json|spool\.jsonl|masks\.json)"  # of the parts
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the time of every part, so that the same trials give the same bytes
@@ -49,21 +51,19 @@ class Adopted:
 
 
 def archive(sweeps: Sequence[str], to: Path, storage: Path) -> int:
-    """Write the finished trials of `sweeps` to the zip file `to`, replacing it; returns their number.
+    """Write the finished trials of `sweeps`, with those of their parts, to the zip file `to`, replacing it; returns their number.
 
-    Raises UserError if a sweep is not in the storage or has no finished trial.
+    Raises UserError if a sweep is not in the storage or has no finished trial, and for a part of one.
     """
     trial_objects.pull(storage)
     ledgers = read_all(storage)
     parts: dict[str, bytes] = {}
     keys: set[str] = set()
     for name in sweeps:
-        if name not in ledgers:
-            raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
-        done = ledgers[name].keys_in("done")
+        done = _done(ledgers, name, storage)
         if not done:
             raise UserError(f"sweep {name!r} has no finished trial yet")
-        parts[f"sweeps/{name}.json"] = _json({key: _end(ledgers, ledgers[name].entries[key]) for key in done})
+        parts[f"sweeps/{name}.json"] = _json({key: _end(ledgers, entry) | _suggestion(entry, done) for key, entry in done.items()})
         for key in done:
             parts |= {f"trials/{key}/{path.name}": path.read_bytes() for path_of in FILES if (path := path_of(storage, key)).exists()}
         keys |= set(done)
@@ -103,17 +103,18 @@ def describe(adopted: Mapping[str, Adopted], storage: Path) -> str:
 def version_notes(sweeps: Iterable[str], storage: Path) -> list[str]:
     """A line for each dataset of which finished trials of `sweeps` have seen several versions, or another than the one on this machine."""
     ledgers = read_all(storage)
-    trials = {key: ledgers[name].entries[key].trial for name in sweeps for key in ledgers[name].keys_in("done")}
+    trials = {key: entry.trial for name in sweeps for key, entry in _done(ledgers, name, storage).items()}
     return versions(list(trials.values()), DataHere(storage, Ledger()))
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A trial of an archive: the details of its end, and its files by name."""
+    """A trial of an archive: its files by name, the details of its end, and the suggestion that it is of, if of one."""
 
     trial: Trial
-    end: Mapping[str, Any]
     files: Mapping[str, bytes]
+    end: Mapping[str, Any] = field(default_factory=dict)
+    suggestion: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str, Ledger], storage: Path) -> Adopted:
@@ -122,7 +123,7 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
     events: list[tuple[str, str, Mapping[str, Any]]] = []
     for key, part in trials.items():
         trainer = next((name for name, ledger in others.items() if ledger.state(key) == "done"), "")
-        planned = [(key, "planned", {"trial": part.trial.to_json()})] * (not manifest.ledger.state(key))
+        planned = [(key, "planned", {"trial": part.trial.to_json(), **part.suggestion})] * (not manifest.ledger.state(key))
         if manifest.ledger.state(key) == "done":
             adopted.done.append(key)
         elif trainer:
@@ -153,7 +154,10 @@ def _read(file: Path) -> dict[str, dict[str, _Part]]:
                 raise ValueError(f"it holds {name!r}")
         ends = {Path(name).stem: dict(json.loads(content[name])) for name in content if name.startswith("sweeps/")}
         parts = {key: _part(content, key) for key in sorted({key for trials in ends.values() for key in trials})}
-        sweeps = {name: {key: replace(parts[key], end=_details(end)) for key, end in trials.items()} for name, trials in ends.items()}
+        sweeps = {
+            name: {key: replace(parts[key], end=_details(end), suggestion=_suggested(end, key, trials)) for key, end in trials.items()}
+            for name, trials in ends.items()
+        }
         if not sweeps or not all(sweeps.values()):
             raise ValueError("it holds no sweep, or one without trials")
         if extra := {name.split("/")[1] for name in content if name.startswith("trials/")} - parts.keys():
@@ -178,7 +182,7 @@ def _part(content: Mapping[str, bytes], key: str) -> _Part:
             _check_masks(json.loads(files["masks.json"]), trial)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"trial {key}: {error}") from error
-    return _Part(trial, {}, {name: data for name, data in files.items() if data is not None})
+    return _Part(trial, {name: data for name, data in files.items() if data is not None})
 
 
 def _check_masks(about: Any, trial: Trial) -> None:
@@ -204,6 +208,43 @@ def _details(end: Any) -> dict[str, Any]:
         elif not isinstance(value, str):
             raise ValueError(f"{name} {value!r} of a trial's end")
     return details
+
+
+def _suggested(end: Any, key: str, trials: Mapping[str, Any]) -> dict[str, Any]:
+    """The suggestion that a trial's end names, empty where it names none; raises ValueError for one that makes no sense."""
+    about = {name: dict(end)[name] for name in SUGGESTION if name in dict(end)}
+    if about and not (
+        len(about) == len(SUGGESTION)
+        and isinstance(about["study"], str)
+        and all(isinstance(value, str | int | float | None) for value in dict(about["params"]).values())
+        and key in about["keys"]
+        and trials.keys() >= set(about["keys"])
+    ):
+        raise ValueError(f"trial {key} is of a suggestion that makes no sense")
+    return about
+
+
+def _done(ledgers: Mapping[str, Ledger], name: str, storage: Path) -> dict[str, Entry]:
+    """The finished trials of a sweep by key, also those that one of its parts or another sweep has done for it."""
+    if project.part(name):
+        whole = project.typed(project.whole(name))
+        raise UserError(
+            f"{name} is a part of a sweep, whose trials the sweep's own archive holds: `{command('archive', whole, storage=storage)}`"
+        )
+    own = [other for other in ledgers if project.whole(other) == name]
+    if not own:
+        raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
+    settle(ledgers, name)
+    found: dict[str, Entry] = {}
+    for ledger in (ledgers[other] for other in sorted(own, key=lambda other: other != name)):
+        found = {key: ledger.entries[key] for key in ledger.keys_in("done")} | found
+    return found
+
+
+def _suggestion(entry: Entry, done: Mapping[str, Entry]) -> dict[str, Any]:
+    """What the study of an adaptive sweep is made of again, where every seed of the suggestion is done."""
+    detail = entry.events[0].detail
+    return {name: detail[name] for name in SUGGESTION} if "study" in detail and done.keys() >= set(detail["keys"]) else {}
 
 
 def _end(ledgers: Mapping[str, Ledger], entry: Entry) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def story(wanted: str, storage: Path) -> dict[str, Any]:
 
 def describe(story: dict[str, Any]) -> str:
     """The story as text: events by time, the spool in brief, the traceback of the last failure."""
-    lines = [printable(f"{story['key']}  {story['name']}", lines=False), "", "manifest"]
+    lines = [printable(f"{story['key']}  {story['name']}", lines=False), "", "manifest (times in UTC)"]
     for event in story["manifest"]:
         about = ", ".join(printable(f"{name} {event[name]}", lines=False) for name in event if name not in ("state", "time", "traceback"))
         lines.append(f"  {_when(event['time'])}  {event['state']:<9}{about}")

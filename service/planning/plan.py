@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -169,12 +169,14 @@ def _planned(
     shown, device = device, "cpu" if device == "all" else device  # stacks and time are those of the cores alone
     max_concurrent = options.max_concurrent or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     size = options.stack_size or stack_size(device, 0 if sweep.search else len(todo), max_concurrent)
-    stacks = pack(todo, size, progress_of(storage, todo), limits(ledger, todo), (device, options.execution))
+    progress = progress_of(storage, todo)
+    stacks = pack(todo, size, progress, limits(ledger, todo), (device, options.execution))
     algorithms = dict.fromkeys([*sweep.algorithms, *(trial.algorithm for trial in trials)])
     pace = estimate.known(device)
     rates = {algorithm: _rate(ledgers, device, algorithm, pace) for algorithm in algorithms}
     unknown = left * len(sweep.seeds) * sweep.updates / (max_concurrent * min(rates.values()))
-    training = _seconds(stacks, lambda t: cost(t, rates, device, options.execution), max_concurrent) + unknown
+    left_of = {t.key: (t.updates - progress.get(t.key, 0)) * cost(t, rates, device, options.execution) for t in todo}
+    training = _seconds([sum(left_of[t.key] for t in stack.trials) for stack in stacks], max_concurrent) + unknown
     crowding = estimate.crowding(min(max_concurrent, len(stacks) + left))
     start = pace.start * crowding if training else 0.0
     return Plan(
@@ -282,10 +284,10 @@ def cost(trial: Trial, rates: Mapping[str, float], device: str, execution: str) 
     return price(trial, device, execution) / rates[trial.algorithm]
 
 
-def _seconds(stacks: Sequence[Stack], costs: Callable[[Trial], float], workers: int) -> float:
-    """The time that `workers` need when each takes the next stack as soon as it is free."""
+def _seconds(stacks: Iterable[float], workers: int) -> float:
+    """The time that `workers` need for stacks of so many seconds when each takes the next one as soon as it is free."""
     free = [0.0] * max(1, workers)
-    for stack in stacks:
+    for seconds in stacks:
         free.sort()
-        free[0] += sum(map(costs, stack.trials)) * stack.lead.updates
+        free[0] += seconds
     return max(free)

@@ -107,7 +107,9 @@ class Adaptive:
 
     def restore(self) -> list[Trial]:
         """Update the studies from the manifest after a crash, a loss or `resume`; returns the unfinished trials."""
-        planned = {tuple(d["keys"]): d for e in self._ledger.entries.values() if (d := e.events[0].detail).get("study") in self._spaces}
+        details = [e.events[0].detail for e in self._ledger.entries.values()]
+        ours = [d for d in details if d.get("study") in self._spaces and _fits(self._spaces[d["study"]], d["params"])]
+        planned = {tuple(d["keys"]): d for d in ours}
         for keys, detail in planned.items():
             states = [trial.state for trial in self._of(detail["study"]) if _keys(trial) == [*keys]]
             if not states or (TrialState.RUNNING not in states and self._under_way(keys)):
@@ -322,20 +324,20 @@ def _first(error: BaseException) -> Exception:
 
 
 def _finding(study: optuna.Study, objective: str) -> Finding:
-    ours = _newest([trial for trial in study.get_trials(deepcopy=False) if KEY in trial.user_attrs])
+    ours = _distinct([trial for trial in study.get_trials(deepcopy=False) if KEY in trial.user_attrs])
     best = {trial.number for trial in study.best_trials if KEY in trial.user_attrs} if objective == "pareto" else set()
     return Finding(study.study_name, objective, tuple(_try(trial, trial.number in best) for trial in ours))
 
 
-def _newest(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Without failures of a suggestion that was tried again: those are one suggestion, which counts once."""
-    later: set[str] = set()
-    kept = []
-    for trial in reversed(trials):
-        if trial.state != TrialState.FAIL or not trial.user_attrs[KEY] or trial.user_attrs[KEY] not in later:
-            kept.append(trial)
-        later.add(trial.user_attrs[KEY])
-    return kept[::-1]
+def _distinct(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Each suggestion once, though it was made or tried again: as it ended with a score, else the newest."""
+    kept: dict[str, FrozenTrial] = {}
+    for trial in trials:
+        key = trial.user_attrs[KEY] or f"infeasible {trial.number}"
+        if key not in kept or kept[key].state != TrialState.COMPLETE:
+            kept.pop(key, None)
+            kept[key] = trial
+    return list(kept.values())
 
 
 def _try(trial: FrozenTrial, on_front: bool) -> Try:
@@ -380,6 +382,15 @@ def _distribution(values: Range | Mapping[Label, Any]) -> BaseDistribution:
     if isinstance(values, Range):
         return FloatDistribution(values.low, values.high, log=values.log)
     return CategoricalDistribution(tuple(values))
+
+
+def _fits(space: Space, params: Mapping[str, Any]) -> bool:
+    """Whether these are parameters of the space, which an adopted file need not say rightly."""
+    for name, value in params.items():
+        values = space.dimensions.get(name, {})
+        if not (isinstance(value, int | float) and values.low <= value <= values.high if isinstance(values, Range) else value in values):
+            return False
+    return True
 
 
 def _keys(trial: FrozenTrial) -> list[str]:

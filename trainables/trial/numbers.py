@@ -38,11 +38,12 @@ def integers(name: str, text: str) -> tuple[int, ...]:
 
 
 def with_units(text: str) -> str:
-    """A text of numbers for Python to read: `20k` as `20000`; one with quotes stays."""
+    """A text of numbers for Python to read: `20k` and `2e4` as `20000`; one with quotes stays."""
     if "'" in text or '"' in text:
         return text
-    return re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)([kM])(?!\w)", lambda found: str(_scaled(float(found[1]) * UNITS[found[2]])), text)
+    return re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)(?:([kM])|[eE]\+?(\d{1,2}))(?!\w)", _scaled, text)
 
 
-def _scaled(value: float) -> int | float:
-    return int(value) if value.is_integer() else value
+def _scaled(found: re.Match[str]) -> str:
+    value = float(f"{found[1]}e{found[3] or 0}") * UNITS[found[2] or ""]
+    return str(int(value) if value.is_integer() else value)

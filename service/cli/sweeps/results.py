@@ -7,7 +7,9 @@ from pathlib import Path
 
 from search_spaces.sweep import Sweep, expand, load_sweep, override
 from service.cli import arguments as shared
+from service.ledger.ledger import Ledger
 from service.storage import paths
+from service.storage.commands import command
 from service.terminal.waiting import waiting
 
 HELP = "table and figure from what MLflow holds"
@@ -45,7 +47,20 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
             shared.show(arguments, "", scores.to_json(scores.find(trials, tracking)))
         else:
             scores.tell(arguments.sweep, trials, tracking, storage)
+    outside = ledger.entries.keys() - {trial.key for trial in trials}
+    if not arguments.json and (begun := sum(ledger.entries[key].begun for key in outside)):
+        print(f"{begun} trials that this sweep has begun are outside this grid; {_rest(arguments, ledger, storage)}")
     return 0
+
+
+def _rest(arguments: argparse.Namespace, ledger: Ledger, storage: Path) -> str:
+    """Where the trials outside the grid are shown."""
+    report = f"`{command('report', arguments.sweep, storage=storage)}` shows all"
+    newest = tuple(ledger.settings.get("overrides", ()))
+    if not newest or newest == tuple(arguments.overrides):
+        return report
+    words = [f"--set={setting}" for setting in newest]
+    return f"{report}, `{command('results', arguments.sweep, *words, storage=storage)}` those of its newest run"
 
 
 def _of_search(arguments: argparse.Namespace, sweep: Sweep, storage: Path, known: str | None) -> int:

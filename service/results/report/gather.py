@@ -108,11 +108,13 @@ def with_curves(run: Run, row: RunRow, tracking: Tracking, shipped: curve_table.
         return run
     if shipped and _current(shipped, row):
         masks, curves = shipped["masks"], {name: dict(curve) for name, curve in shipped["curves"].items()}
+        if masks is None:  # kept in MLflow alone
+            masks = _masks(tracking, row)
 
         def history(name: str) -> dict[int, float]:
             return curves.get(name, {})
     else:
-        masks = (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
+        masks = _masks(tracking, row)
 
         def history(name: str) -> dict[int, float]:
             return tracking.history(row.run_id, name)
@@ -123,6 +125,10 @@ def with_curves(run: Run, row: RunRow, tracking: Tracking, shipped: curve_table.
     points = tuple(Point(update, score, spent[update], time[update]) for update, score in scores.items())
     pace, size = speed(rates, stacks)
     return replace(run, points=points, masks=masks, alone=bool(rates.keys() - stacks.keys()), speed=pace, stack=size)
+
+
+def _masks(tracking: Tracking, row: RunRow) -> Mapping[str, Any] | None:
+    return (tracking.read_json(row.run_id, "masks.json") or {}).get("networks")
 
 
 def _current(shipped: curve_table.Row, row: RunRow) -> bool:

@@ -71,6 +71,8 @@ def test_a_wrong_override_is_told_with_its_value(setting: str, says: str) -> Non
         ("updates=1.5M", "updates", 1_500_000),
         ("transitions=10k,1e3", "transitions", (10_000, 1_000)),
         ("hyper.batch_size=1k", "hyper", {"batch_size": 1_000}),
+        ("hyper.batch_size=1e2,2.5e+2", "hyper", {"batch_size": (100, 250)}),
+        ("hyper.actor_learning_rate=1e-3", "hyper", {"actor_learning_rate": 1e-3}),
         ("hyper.alpha=1e-3,2k", "hyper", {"alpha": (1e-3, 2_000)}),
         ("hyper.mode='4k'", "hyper", {"mode": "4k"}),
     ],

@@ -120,6 +120,9 @@ def test_results_and_report_hold_the_numbers_of_the_text(both: Both) -> None:
     text, value = both("results", "smoke", *SET)
     dense = next(cell for cell in value[0]["cells"] if cell["pruner"] == "dense")
     assert f"{dense['scores'][0]:.1f}" in text
+    assert "outside this grid" not in text
+    beyond, _ = both("results", "smoke", "--set", "seeds=5")
+    assert "1 trials that this sweep has begun are outside this grid; `winnow report smoke" in beyond
     text, value = both("report", "smoke")
     assert all(line in text for line in [*value["verdict"], *value["warnings"]])
     (cell,) = [cell for cell in value["cells"] if cell["method"] == "dense"]
@@ -135,6 +138,7 @@ def test_logs_sync_verify_and_stop(both: Both, trained: Path) -> None:
     text, value = both("logs", key)
     assert f"({value['committed_update']:,} updates committed)" in text
     assert text.startswith(f"{key}  {value['name']}")
+    assert "manifest (times in UTC)" in text
     text, value = both("sync", "smoke")
     assert text.startswith(f"{value['points']} points shipped")
     text, value = both("verify", "smoke")

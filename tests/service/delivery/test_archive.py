@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.__main__ import main
 from service.delivery.archive import archive
-from service.ledger.manifest import Manifest, read
+from service.ledger.manifest import Manifest, read, read_all
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
+from service.search.studies import Adaptive
 from service.storage import paths
 from tests.service.trained import put_back, ship, train
 from trainables.trial import Trial
@@ -97,6 +100,51 @@ def test_a_trial_of_two_sweeps_is_one_in_the_count(trained: Path, tmp_path: Path
     manifest.record("done", {trials(trained)[0].key: {"sweep": "smoke"}})
     manifest.close()
     assert archive(["smoke", "quickstart"], tmp_path / "both.zip", trained) == archive(["smoke"], tmp_path / "one.zip", trained) == 2
+
+
+def test_what_a_part_and_another_sweep_have_done_for_a_sweep_is_in_its_archive(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sweep, trial in zip(("smoke.part2", "another"), trials(trained)[2:], strict=True):
+        train(trained, sweep, [trial])
+    assert archive(["smoke"], tmp_path / "whole.zip", trained) == 4
+    second = tmp_path / "second"
+    assert main(["adopt", str(tmp_path / "whole.zip"), "--storage", str(second)]) == 0
+    assert list(read_all(second)) == ["smoke"]
+    plan = make_plan("smoke", RunSettings(overrides=SETTINGS), storage=second)
+    assert (set(plan.state.values()), plan.elsewhere) == ({"done"}, {})
+    assert main(["archive", "smoke.part2", "--to", str(tmp_path / "part.zip"), "--storage", str(trained)]) == 2
+    assert (
+        "smoke.part2 is a part of a sweep, whose trials the sweep's own archive holds: `winnow archive smoke --storage="
+        in capsys.readouterr().err
+    )
+
+
+def test_the_study_of_an_adaptive_sweep_goes_on_where_its_archive_is_adopted(hopper: str, tmp_path: Path) -> None:
+    name, first, second, file = "td3bc_adaptive", tmp_path / "first", tmp_path / "second", tmp_path / "adaptive.zip"
+    axes = ("pruners=snip,magnitude", "sparsities=0.5,0.6", "seeds=0", "hyper.alpha=1.0,2.0", "search.suggestions=3")
+    settings = RunSettings(overrides=(*(each for each in SETTINGS if not each.startswith(("pruners", "spars", "seeds", "hyper"))), *axes))
+    sweep = make_plan(name, settings, storage=first).sweep
+
+    def studied(storage: Path) -> list[tuple[Any, ...]]:
+        with contextlib.closing(Manifest(storage, name)) as manifest:
+            adaptive = Adaptive(name, sweep, storage, manifest.ledger)
+            assert adaptive.restore() == []
+            return [(each.state, each.values, each.params, each.keys) for finding in adaptive.findings() for each in finding.tries]
+
+    with contextlib.closing(Manifest(first, name)) as manifest:
+        suggestions = Adaptive(name, sweep, first, manifest.ledger).ask(2)
+        trials = [trial for each in suggestions for trial in each.trials]
+        about = [each.detail() for each in suggestions for _ in each.trials]
+        manifest.record("planned", {t.key: {"trial": t.to_json(), **detail} for t, detail in zip(trials, about, strict=True)})
+    train(first, name, trials)
+    assert archive([name], file, first) == 2
+    assert main(["adopt", str(file), "--storage", str(second)]) == 0
+    assert make_plan(name, settings, storage=second).left == 1
+    assert studied(second) == studied(first)
+    assert {state for state, *_ in studied(second)} == {"done"}
+    archive([name], tmp_path / "again.zip", second)
+    assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
 
 
 def test_a_trial_that_has_begun_here_goes_on_here(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +234,15 @@ def empty(parts: dict[str, bytes]) -> None:
     parts.clear()
 
 
-@pytest.mark.parametrize("change", [escape, swap, tear, rename, empty])
+def pretend(parts: dict[str, bytes]) -> None:
+    """Of a suggestion with a trial that the archive does not hold."""
+    ends = json.loads(parts["sweeps/smoke.json"])
+    one = next(iter(ends))
+    ends[one] |= {"study": "smoke", "params": {"sparsity": 0.5}, "keys": [one, "0" * 16]}
+    parts["sweeps/smoke.json"] = json.dumps(ends).encode()
+
+
+@pytest.mark.parametrize("change", [escape, swap, tear, rename, empty, pretend])
 def test_a_file_that_is_not_what_it_should_be_is_refused_and_nothing_is_written(
     trained: Path, tmp_path: Path, change: Callable[[dict[str, bytes]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

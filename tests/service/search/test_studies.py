@@ -383,6 +383,15 @@ def test_a_suggestion_that_training_refuses_is_an_answer_and_counts_once(tmp_pat
     assert {each.state for each in found.tries} == {"done"}
 
 
+def test_a_suggestion_that_was_made_again_is_shown_once(tmp_path: Path) -> None:
+    run = Run(tmp_path, *CHOICES, "search.suggestions=5", size=1)
+    assert len(run.finish()) == 2
+    assert len(study_of(tmp_path, run.plan).trials) > 2
+    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
+    assert sorted(each.params["pruner"] for each in found.best()) == ["magnitude", "snip"]
+    assert table(found).splitlines()[0].endswith("; 2 done")
+
+
 def test_where_training_refuses_all_it_is_no_answer(tmp_path: Path) -> None:
     run = Run(tmp_path, *CHOICES, size=1)
     while (stack := run.driver.next()) is not None:
