@@ -11,6 +11,8 @@ from trainables import project
 from trainables.errors import UserError
 from trainables.trial.numbers import integer
 
+ASKED = {"retry_failed": "bool", "fresh": "bool", "new_data": "bool", "same_code": "bool", "study_storage": "str", "notify": "str"}
+
 
 def renew() -> None:
     """Take the project as it is now: its settings, and its files where they have changed since the last call."""
@@ -49,14 +51,14 @@ def storage(value: object) -> Path:
 
 
 def options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run, by name; `imports` are names of modules, with those in $WINNOW_IMPORT."""
+    """Options of a run and what else may be ASKED of it, by name; `imports` are names of modules, with those in $WINNOW_IMPORT."""
     from service.planning.options import checked
     from trainables.environments import named_modules
 
     imports = values.get("imports", ())
     if isinstance(imports, str) or not isinstance(imports, Iterable) or not all(isinstance(each, str) for each in imports):
         raise UserError(f'imports = {imports!r} is no list of modules, such as ["my_envs"]')
-    found = checked({name: value for name, value in values.items() if name != "imports"}, "")
+    found = checked({name: value for name, value in values.items() if name != "imports"}, "", ASKED)
     modules = named_modules(imports)
     return found | ({"imports": modules} if modules else {})
 

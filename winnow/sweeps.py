@@ -24,7 +24,7 @@ def plan(sweep: Name, settings: Mapping[str, Any] | None = None, *, storage: Sto
     """What a run of the sweep would do: `.trials`, `.state` of each by its key, `.todo`. Starts nothing.
 
     `sweep` is a name or the path of a file. `settings` replace fields of the sweep, as `--set` does (`{"seeds": (0, 1)}`); `options` are
-    those of the command `run`, such as `device="cpu"` or `stack_size=2`. Raises UserError for bad input.
+    those of the command `run`, such as `device="cpu"`, `stack_size=2` or `fresh=True`. Raises UserError for bad input.
     """
     from service.planning.plan import make_plan
 
@@ -105,5 +105,6 @@ def _settings(settings: Mapping[str, Any] | None, options: Mapping[str, Any]) ->
     from service.planning.run_settings import RunSettings
 
     given.renew()
-    typed = TrainingOptions(**project_options() | given.options(options))
-    return RunSettings(overrides=given.overrides(settings or {}), options=typed)
+    taken = given.options(options)
+    asked = {name: taken.pop(name) for name in given.ASKED if name in taken}
+    return RunSettings(overrides=given.overrides(settings or {}), options=TrainingOptions(**project_options() | taken), **asked)

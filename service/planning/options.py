@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from service.terminal import clock
@@ -84,9 +85,10 @@ class TrainingOptions:
         return cls(**known | {"imports": tuple(known.get("imports", ()))})
 
 
-def checked(given: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Options from a file or from Python, by name; raises UserError, which names their `source`, for another one or a wrong kind."""
-    kinds = {field.name: str(field.type).partition(" |")[0] for field in fields(TrainingOptions) if field.name != "imports"}
+def checked(given: Mapping[str, Any], source: str, more: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Options from a file or from Python, by name; raises UserError, which names their `source`, for another one or a wrong kind. `more`
+    may be given, too: the kind by name."""
+    kinds = {field.name: str(field.type).partition(" |")[0] for field in fields(TrainingOptions) if field.name != "imports"} | dict(more)
     for name, value in given.items():
         if name not in kinds:
             raise unknown(f"option{source}", name, sorted(kinds))

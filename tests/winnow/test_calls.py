@@ -28,6 +28,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "an option's text": (lambda: winnow.plan("smoke", stack_size="3"), "stack_size = '3' is no int"),
     "an option's truth": (lambda: winnow.plan("smoke", stack_size=True), "stack_size = True is no int"),
     "an option's range": (lambda: winnow.plan("smoke", stack_size=0), "--stack-size 0 is less than 1"),
+    "a flag's number": (lambda: winnow.plan("smoke", fresh=1), "fresh = 1 is no bool"),
+    "a near flag": (lambda: winnow.plan("smoke", retry_fail=True), "did you mean 'retry_failed'?"),
     "a near option": (lambda: winnow.plan("smoke", stacksize=1), "did you mean 'stack_size'?"),
     "one module": (lambda: winnow.plan("smoke", imports="my_envs"), "imports = 'my_envs' is no list of modules, such as"),
     "a module's name": (lambda: winnow.plan("smoke", imports=["my-envs"]), "--import 'my-envs' is not the name of a module"),
@@ -67,6 +69,15 @@ def test_values_may_come_as_python_has_them(seeds: object, tmp_path: Path) -> No
     plan = winnow.plan("smoke", {"seeds": seeds, "updates": 2e3, "pruners": "dense"}, storage=tmp_path / "storage")
     assert sorted(trial.seed for trial in plan.trials) == [0, 1, 2]
     assert {trial.updates for trial in plan.trials} == {2000}
+
+
+def test_what_else_a_run_can_be_asked_is_what_the_command_takes(tmp_path: Path) -> None:
+    asked = {"retry_failed": True, "fresh": True, "new_data": True, "same_code": True}
+    plan = winnow.plan("smoke", storage=tmp_path / "storage", stack_size=2, study_storage="sqlite:///studies.db", **asked)
+    assert plan.settings.words() == [
+        "--stack-size=2", "--retry-failed", "--fresh", "--new-data", "--same-code", "--study-storage=sqlite:///studies.db"
+    ]  # fmt: skip
+    assert {trial.fresh for trial in plan.trials} == {"smoke"}
 
 
 def test_a_sweeps_path_may_be_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
