@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.ledger.others import settle
 from service.results.report.gather import gather
 from service.storage import paths
 from service.tracking import curve_table
@@ -80,6 +81,19 @@ def test_it_says_what_the_runs_say(tracking: Tracking, tmp_path: Path, monkeypat
         assert one.masks
         assert other.masks
         assert one.masks["actor"]["parameters"] == other.masks["actor"]["parameters"]
+
+
+def test_masks_that_are_kept_in_mlflow_alone_are_read_there(tracking: Tracking, tmp_path: Path) -> None:
+    """Another sweep has trained the trial and kept only its curves here."""
+    storage, own = tmp_path / "storage", trial("snip", 0.95, 0)
+    ledger = ship(storage, "first", [(own, spool(storage, own, scores(50.0)))], tracking)
+    (before,) = gather(["first"], tracking, storage).runs
+    paths.masks_json(storage, own.key).unlink()
+    twin = settle({"first": ledger, "twin": ship(storage, "nothing", [(own, "planned")], tracking)}, "twin")
+    Shipper(storage, "twin", twin, tracking).ship()
+    (after,) = gather(["twin"], tracking, storage).runs
+    assert after.masks
+    assert repr(after.points) == repr(before.points)
 
 
 def test_a_row_that_is_older_than_its_run_is_read_from_the_run(tracking: Tracking, tmp_path: Path) -> None:
