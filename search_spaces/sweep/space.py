@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from search_spaces.sweep.ranges import Range, values_of
 from search_spaces.sweep.sweep import Sweep
 from trainables import plugins
+from trainables.errors import UserError
 from trainables.trial import Trial
 
 Label = bool | int | float | str
 SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else hyperparameters are
+COUNTED = 1_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,18 @@ class Space:
         given |= self.sweep.plain() | next(self.sweep.options(pruner, self.algorithm, self.dataset))
         pruning = next(self.sweep.settings(pruner, self.algorithm))
         return tuple(Trial(**given, pruning=pruning, seed=seed) for seed in self.sweep.seeds)
+
+    @cached_property
+    def size(self) -> float:
+        """How many different suggestions there are; infinity with a range, and where there are more combinations of values than COUNTED."""
+        axes = [list(values) for values in self.dimensions.values() if not isinstance(values, Range)]
+        if len(axes) < len(self.dimensions) or math.prod(map(len, axes)) > COUNTED:
+            return math.inf
+        found = set()
+        for labels in product(*axes):
+            with suppress(UserError):
+                found.add(tuple(trial.key for trial in self.trials(dict(zip(self.dimensions, labels, strict=True)))))
+        return len(found)
 
     def study(self, sweep: str) -> str:
         """The study's name in sweep `sweep`. Everything that makes scores incomparable is hashed into it, so another budget starts another

@@ -198,15 +198,16 @@ def stack_size(device: str, trials: int, max_concurrent: int) -> int:
 def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...], int]:
     """The trials suggested so far to an adaptive sweep, and how many suggestions are left; from the manifest, without Optuna."""
     assert sweep.search is not None
-    studies: dict[str, set[str]] = {space.study(name): set() for space in spaces(sweep)}
+    sizes = {space.study(name): space.size for space in spaces(sweep)}
+    studies: dict[str, set[str]] = {study: set() for study in sizes}
     keys: dict[str, None] = {}
     for entry in ledger.entries.values():
         detail = entry.events[0].detail
         if detail.get("study") in studies:
             studies[detail["study"]].add(" ".join(detail["keys"]))
             keys |= dict.fromkeys(detail["keys"])
-    left = sum(max(0, sweep.search.suggestions - len(made)) for made in studies.values())
-    return tuple(ledger.entries[key].trial for key in keys), left
+    left = sum(max(0, min(sweep.search.suggestions, sizes[study]) - len(made)) for study, made in studies.items())
+    return tuple(ledger.entries[key].trial for key in keys), int(left)
 
 
 def as_trained(trial: Trial, name: str, ledger: Ledger, fresh: bool = False, others: Collection[str] = ()) -> Trial:

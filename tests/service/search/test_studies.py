@@ -390,6 +390,8 @@ def test_a_suggestion_that_was_made_again_is_shown_once(tmp_path: Path) -> None:
     (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
     assert sorted(each.params["pruner"] for each in found.best()) == ["magnitude", "snip"]
     assert table(found).splitlines()[0].endswith("; 2 done")
+    run.leave()
+    assert resume_plan(NAME, tmp_path).left == 0, "there are no other suggestions"
 
 
 def test_where_training_refuses_all_it_is_no_answer(tmp_path: Path) -> None:
