@@ -60,6 +60,9 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path) -> int:
     parts: dict[str, bytes] = {}
     keys: set[str] = set()
     for name in sweeps:
+        if project.part(name):
+            again = command("archive", project.typed(project.whole(name)), "--to", str(to), storage=storage)
+            raise UserError(f"{name} is a part of a sweep, whose trials the sweep's own archive holds: `{again}`")
         done = _done(ledgers, name, storage)
         if not done:
             raise UserError(f"sweep {name!r} has no finished trial yet")
@@ -226,11 +229,6 @@ def _suggested(end: Any, key: str, trials: Mapping[str, Any]) -> dict[str, Any]:
 
 def _done(ledgers: Mapping[str, Ledger], name: str, storage: Path) -> dict[str, Entry]:
     """The finished trials of a sweep by key, also those that one of its parts or another sweep has done for it."""
-    if project.part(name):
-        whole = project.typed(project.whole(name))
-        raise UserError(
-            f"{name} is a part of a sweep, whose trials the sweep's own archive holds: `{command('archive', whole, storage=storage)}`"
-        )
     own = [other for other in ledgers if project.whole(other) == name]
     if not own:
         raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")

@@ -166,7 +166,7 @@ class Driver:
         if self.waits_for and now >= self._look:
             self._look_elsewhere(now)
         while (stack := self._take(kind)) is not None:
-            if done := self._elsewhere.done_by_parts(trial.key for trial in stack.trials):
+            if done := self._elsewhere.done(trial.key for trial in stack.trials):
                 self._queue.ended(stack, False, time.monotonic())
                 self._take_over(done)
                 self._pack(trial for trial in stack.trials if trial.key not in done)
@@ -291,8 +291,8 @@ class Driver:
         self._left |= {trial.key: {"update": update, "kept": kept} for trial in stack.trials if update}
 
     def leave(self) -> None:
-        """Give back what is leased and not ended, so that the manifest names no worker that is gone. Idempotent."""
-        leased = [key for key in self._manifest.ledger.keys_in("leased") if key in self._trials]
+        """Give back what is leased and not ended, also by a driver before, so that the manifest names none that is gone. Idempotent."""
+        leased = self._manifest.ledger.keys_in("leased")
         why = {"reason": LIMIT, "message": self._limit} if self._limit else {"reason": "interrupted"}
         self._manifest.record("planned", {key: {**why, **self._reached(key)} for key in leased})
         if self._limit:

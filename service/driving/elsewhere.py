@@ -7,55 +7,51 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.ledger import journal, lease, manifest
+from service.ledger import journal, lease
 from service.ledger.ledger import Ledger
 from service.ledger.manifest import Followed
 from service.ledger.others import done_elsewhere
-from trainables import project
 from trainables.errors import UserError
 
 
 class Elsewhere:
-    """The other sweeps of a storage that a driver runs now. Reads only their leases where nobody runs one."""
+    """The other sweeps of a storage. Reads a journal again only where it has changed, and a lease only where something may be running."""
 
     def __init__(self, storage: Path, name: str) -> None:
         self._storage, self._name = storage, name
-        self._followed: dict[str, Followed] = {}  # the sweeps whose journals have been read
+        self._followed: dict[str, Followed] = {}
+        self._read: dict[str, tuple[object, Ledger]] = {}  # by sweep: the version of its journal that was read last, and what it says
         self._beats: dict[str, tuple[bytes, float]] = {}  # of drivers on other hosts: what their lease was, and when it was first seen so
 
     def training(self, keys: Iterable[str]) -> dict[str, str]:
         """Those of the trials that the driver of another sweep has handed out to a worker, and that sweep."""
-        ledgers = self._running()
-        return {key: name for key in keys for name, ledger in ledgers.items() if ledger.state(key) == "leased"}
+        wanted, found = list(keys), dict[str, str]()
+        for name, ledger in self._ledgers().items():
+            # What a driver that was killed had handed out stays so until the next one of its sweep plans it again.
+            leased = [key for key in wanted if ledger.state(key) == "leased" and ledger.entries[key].events[-1].epoch == ledger.epoch]
+            if leased and self._runs(name):
+                found |= dict.fromkeys(leased, name)
+        return found
 
     def done(self, keys: Iterable[str]) -> dict[str, str]:
         """Those of the trials that another sweep has done, running or not, and that sweep."""
-        if not (wanted := list(keys)):
-            return {}
-        done = done_elsewhere(manifest.read_all(self._storage), self._name)
+        wanted = list(keys)
+        done = done_elsewhere(self._ledgers(), self._name) if wanted else {}
         return {key: done[key] for key in wanted if key in done}
 
-    def done_by_parts(self, keys: Iterable[str]) -> dict[str, str]:
-        """Those of the trials that another driver of the same sweep has done, and its part; reads nothing where there is no other."""
-        ledgers = {}
-        for name in journal.sweep_names(self._storage):
-            if name != self._name and project.whole(name) == project.whole(self._name):
-                with contextlib.suppress(UserError):  # damaged, which its own driver says
-                    ledgers[name] = self._ledger(name)
-        done = done_elsewhere(ledgers, self._name)
-        return {key: done[key] for key in keys if key in done}
-
-    def _running(self) -> dict[str, Ledger]:
-        ledgers = {}
-        for name in journal.sweep_names(self._storage):
-            with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's
-                if name != self._name and self._runs(name):
-                    ledgers[name] = self._ledger(name)
-        return ledgers
-
-    def _ledger(self, name: str) -> Ledger:
-        """Before each stack it is asked for twice, of a sweep that may have ten thousand trials."""
-        return self._followed.setdefault(name, Followed(self._storage, name)).read()
+    def _ledgers(self) -> dict[str, Ledger]:
+        """The ledgers of all other sweeps, by name."""
+        found = {}
+        for name, version in journal.versions(self._storage).items():
+            if name == self._name:
+                continue
+            before = self._read.get(name)
+            if before is None or before[0] != version:
+                with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's
+                    self._read[name] = version, self._followed.setdefault(name, Followed(self._storage, name)).read()
+            if name in self._read:
+                found[name] = self._read[name][1]
+        return found
 
     def _runs(self, name: str) -> bool:
         """Whether a driver holds the sweep's lease. One on another host is believed until its lease has not changed for some time."""

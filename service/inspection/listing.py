@@ -12,6 +12,7 @@ from typing import Any
 from search_spaces.sweep import sweep_names
 from service.ledger import lease, manifest
 from service.ledger.ledger import TERMINAL, Ledger
+from service.ledger.others import settle
 from service.storage import trial_objects
 from service.terminal.columns import aligned
 from service.terminal.words import duration
@@ -49,6 +50,8 @@ def read(storage: Path) -> tuple[list[Listed], str]:
         trouble = str(error)
     now = time.time()
     names = dict.fromkeys([*ledgers, *there, *sweep_names()])
+    for name in ledgers:
+        settle(ledgers, name)
     found = [_listed(name, ledgers.get(name), there.get(name), storage, now) for name in names]
     return sorted(found, key=lambda each: (each.age is None, each.state == NEVER, each.age or each.mlflow_age or 0.0, each.sweep)), trouble
 

@@ -10,6 +10,7 @@ from typing import Any
 from search_spaces.sweep import expand, load_sweep
 from service.inspection.status import word
 from service.ledger import lease, manifest
+from service.ledger.others import settle
 from service.storage import trial_objects
 from service.terminal.columns import aligned
 from service.terminal.labels import dataset_name, rank
@@ -28,8 +29,8 @@ def read(name: str, storage: Path) -> tuple[Found, bool]:
 
     Raises UserError for a sweep that is neither here nor a file's."""
     trial_objects.pull(storage)
-    ledger = manifest.read_all(storage, required=name).get(name)
-    if ledger is not None and ledger.entries:
+    ledger = settle(manifest.read_all(storage, required=name), name)
+    if ledger.entries:
         return [(entry.trial, entry.state) for entry in ledger.entries.values()], lease.alive(storage, name)
     return [(trial, "planned") for trial in expand(load_sweep(name))], False
 

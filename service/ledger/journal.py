@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -65,7 +66,7 @@ class FileJournal:
 
 
 class ObjectJournal:
-    """Parts never change, so this host keeps a copy of each."""
+    """Parts never change, so this host keeps a copy of each; named with its version, as after `forget` others come under the same names."""
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         self._bucket, self._folder, self.where = bucket, folder, f"{bucket.url}/{paths.remote(folder)[1]}"
@@ -73,26 +74,32 @@ class ObjectJournal:
 
     def content(self) -> bytes:
         """The content of all parts; fetches those that are not on this host yet."""
-        keys = sorted(key for key in self._bucket.list(f"{paths.remote(self._folder)[1]}/") if key.endswith(".jsonl"))
-        for key in keys:
-            if not (path := self._folder / Path(key).name).exists():
-                write(path, (self._bucket.get(key) or (b"", ""))[0])
-        self.length = len(keys)
-        return b"".join((self._folder / Path(key).name).read_bytes() for key in keys)
+        listed = self._bucket.list(f"{paths.remote(self._folder)[1]}/")
+        copies = {key: self._copy(key, listed[key]) for key in sorted(listed) if key.endswith(".jsonl")}
+        for key, copy in copies.items():
+            if not copy.exists():
+                content, version = self._bucket.get(key) or (b"", listed[key])
+                copies[key] = self._copy(key, version)
+                write(copies[key], content)
+        self.length = len(copies)
+        return b"".join(copy.read_bytes() for copy in copies.values())
+
+    def _copy(self, key: str, version: str) -> Path:
+        return self._folder / f"{Path(key).stem}.{re.sub(r'[^0-9A-Za-z]', '', version)}.jsonl"
 
     def begin(self, valid: int) -> None:
         """Nothing to cut off: a part exists whole or not at all."""
 
     def append(self, content: bytes) -> None:
-        path = self._folder / f"{self.length + 1:08d}.jsonl"
+        key = paths.remote(self._folder / f"{self.length + 1:08d}.jsonl")[1]
         try:
-            self._bucket.create(paths.remote(path)[1], content)
+            version = self._bucket.create(key, content)
         except FileExistsError:
             raise SupersededError(f"another driver has written part {self.length + 1} of {self.where}") from None
         except OSError as error:
             raise _unwritable(self.where, error) from error
         self.length += 1
-        write(path, content)
+        write(self._copy(key, version), content)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -107,10 +114,24 @@ def of(storage: Path, name: str) -> Journal:
 
 def sweep_names(storage: Path) -> list[str]:
     """The names of the sweeps that have a journal."""
+    return list(versions(storage))
+
+
+def versions(storage: Path) -> dict[str, object]:
+    """The sweeps that have a journal, by name, each with something that is another once the journal has changed."""
     if bucket := s3.bucket_of(storage):
-        keys = (key.split("/") for key in bucket.list("sweeps/"))
-        return sorted({parts[1] for parts in keys if len(parts) == 4 and parts[2] == "manifest"})
-    return sorted(path.parent.name for path in paths.sweeps(storage).glob("*/manifest.jsonl"))
+        found: dict[str, dict[str, str]] = {}
+        for key, version in sorted(bucket.list("sweeps/").items()):
+            parts = key.split("/")
+            if len(parts) == 4 and parts[2] == "manifest":
+                found.setdefault(parts[1], {})[parts[3]] = version
+        return dict(found)
+    of_files: dict[str, object] = {}
+    for path in sorted(paths.sweeps(storage).glob("*/manifest.jsonl")):
+        with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
+            about = path.stat()
+            of_files[path.parent.name] = about.st_ino, about.st_size, about.st_mtime_ns
+    return of_files
 
 
 def _unwritable(where: str, error: OSError) -> UserError:

@@ -57,7 +57,7 @@ class Entry:
 
     @property
     def begun(self) -> bool:
-        """Whether this sweep has done more than plan the trial. Until then its run, if there is one, is another sweep's to describe."""
+        """Whether more than planning has happened to the trial. Until then its run, if there is one, is another sweep's to keep up."""
         return len(self.events) > 1
 
     @property

@@ -205,7 +205,7 @@ def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...
         detail = entry.events[0].detail
         if detail.get("study") in studies:
             studies[detail["study"]].add(" ".join(detail["keys"]))
-            keys |= dict.fromkeys(detail["keys"])
+            keys |= {key: None for key in detail["keys"] if key in ledger.entries}  # `forget --failed` takes some seeds
     left = sum(max(0, min(sweep.search.suggestions, sizes[study]) - len(made)) for study, made in studies.items())
     return tuple(ledger.entries[key].trial for key in keys), int(left)
 

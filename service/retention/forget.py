@@ -86,6 +86,9 @@ def choose(storage: Path, names: Collection[str], older_than: float | None, fail
         chosen.keys = [key for key in keys if key not in chosen.kept]
         if not failed:
             del ledgers[name]  # what only this one and a later one of them share goes with that one
+        else:
+            for key in keys:  # the same
+                ledgers[name].entries.pop(key, None)
         found.append(chosen)
     _measure(found, tracking, storage)
     return found, tracking

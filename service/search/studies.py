@@ -40,6 +40,7 @@ from trainables.trial import Trial
 
 KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed, separated by blanks; empty if they cannot be made
 WHY = "infeasible"  # attribute of a suggestion that cannot be trained, whoever tries: why
+AGAIN = "again"  # attribute of a suggestion that was not drawn but comes from the manifest
 REPEAT_LIMIT = 50  # repeated or infeasible suggestions in a row after which the space counts as exhausted
 STATES = {TrialState.RUNNING: "under way", TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 PATIENCE = 120.0  # seconds that a database server may be away
@@ -109,11 +110,12 @@ class Adaptive:
         """Update the studies from the manifest after a crash, a loss or `resume`; returns the unfinished trials."""
         details = [e.events[0].detail for e in self._ledger.entries.values()]
         ours = [d for d in details if d.get("study") in self._spaces and _fits(self._spaces[d["study"]], d["params"])]
-        planned = {tuple(d["keys"]): d for d in ours}
+        planned = {tuple(d["keys"]): d for d in ours if self._known(d["keys"])}
         for keys, detail in planned.items():
             states = [trial.state for trial in self._of(detail["study"]) if _keys(trial) == [*keys]]
             if not states or (TrialState.RUNNING not in states and self._under_way(keys)):
-                self.add([Suggestion(detail["study"], detail["params"], tuple(self._ledger.entries[key].trial for key in keys))])
+                again = Suggestion(detail["study"], detail["params"], tuple(self._ledger.entries[key].trial for key in keys))
+                self.add([again], AGAIN)
         self.settle()
         open_keys = dict.fromkeys(key for study in self._studies for trial in self._of(study, TrialState.RUNNING) for key in _keys(trial))
         return [self._ledger.entries[key].trial for key in open_keys if self._ledger.state(key) not in TERMINAL]
@@ -147,11 +149,16 @@ class Adaptive:
             seen.add(suggestions[-1].key)
         return suggestions
 
-    def add(self, suggestions: Iterable[Suggestion]) -> None:
-        """Store suggestions that the manifest has recorded, and those that cannot be made, as failed."""
+    def add(self, suggestions: Iterable[Suggestion], mark: str = "") -> None:
+        """Store suggestions that the manifest has recorded, and those that cannot be made, as failed. They get the attribute `mark`."""
         for each in suggestions:
             axes = {name: _distribution(self._spaces[each.study].dimensions[name]) for name in each.params}
-            about = {KEY: each.key, "trial": each.trials[0].name if each.trials else "", **({WHY: each.why} if each.why else {})}
+            about = {
+                KEY: each.key,
+                "trial": each.trials[0].name if each.trials else "",
+                **({WHY: each.why} if each.why else {}),
+                **({mark: True} if mark else {}),
+            }
             state = TrialState.RUNNING if each.trials else TrialState.FAIL
             trial = optuna.trial.create_trial(state=state, params=dict(each.params), distributions=axes, user_attrs=about)
             self._studies[each.study].add_trial(trial)
@@ -176,6 +183,9 @@ class Adaptive:
         """Tell the studies about suggestions that have ended. Idempotent."""
         for name, study in self._studies.items():
             for trial in self._of(name, TrialState.RUNNING):
+                if not self._known(_keys(trial)):  # `forget` has taken some of them
+                    study.tell(trial.number, state=TrialState.FAIL)
+                    continue
                 if self._under_way(_keys(trial)):
                     continue
                 if self._search.objective == "score":
@@ -223,6 +233,9 @@ class Adaptive:
     def _under_way(self, keys: Iterable[str]) -> bool:
         return any(self._ledger.state(key) not in TERMINAL for key in keys)
 
+    def _known(self, keys: Iterable[str]) -> bool:
+        return all(self._ledger.state(key) for key in keys)
+
     def _trials(self, trial: FrozenTrial) -> tuple[Trial, ...]:
         return tuple(self._ledger.entries[key].trial for key in _keys(trial))
 
@@ -235,10 +248,10 @@ class Adaptive:
         return 0 if self._repeats(study) >= REPEAT_LIMIT else max(0, self._search.suggestions - made)
 
     def _repeats(self, study: str) -> int:
-        """How many of the newest suggestions in a row are repeats or infeasible."""
+        """How many of the newest suggestions in a row are repeats or infeasible. What `restore` has added was not drawn again."""
         seen: set[str] = {""}
         count = 0
-        for trial in self._of(study):
+        for trial in (trial for trial in self._of(study) if AGAIN not in trial.user_attrs):
             count = count + 1 if trial.user_attrs[KEY] in seen else 0
             seen.add(trial.user_attrs[KEY])
         return count

@@ -166,7 +166,7 @@ def figure(storage: Path, name: str) -> Path:
 
 def report(storage: Path, name: str) -> Path:
     """The folder of a report on one or more sweeps."""
-    return storage / "reports" / checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+]*")
+    return storage / "reports" / checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+.]*")
 
 
 def mlflow_db(storage: Path) -> Path:

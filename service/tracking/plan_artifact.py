@@ -1,7 +1,7 @@
 """The plan of a sweep as an artifact of its parent run, so that a report on any host knows which trials should exist.
 
-planned.json      {"trials": {key: the fields of the trial that differ from their default}}
-planned.json.gz   the same, if it is large
+planned.json.gz   {"trials": {key: the fields of the trial that differ from their default}}
+planned.json      the same, as older code wrote small ones
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from service.tracking.runs import Tracking
 from trainables.errors import UserError
 from trainables.trial import MAPPINGS, Trial
 
-NAMES = ("planned.json.gz", "planned.json")  # plans only grow, so the compressed one is newer
-LARGE = 100_000  # bytes
+NAMES = ("planned.json.gz", "planned.json")  # in the order in which they are looked for
 
 
 def to_file(trials: Iterable[Trial]) -> tuple[str, bytes]:
     """Name and content of the artifact; deterministic."""
     content = json.dumps({"trials": {trial.key: _compact(trial) for trial in trials}}, separators=(",", ":")).encode()
-    return (NAMES[0], gzip.compress(content, mtime=0)) if len(content) > LARGE else (NAMES[1], content)
+    return NAMES[0], gzip.compress(content, mtime=0)
 
 
 def from_file(name: str, content: bytes) -> tuple[dict[str, Trial], list[str]]:

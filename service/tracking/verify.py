@@ -34,8 +34,9 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
     """What MLflow lacks, has in excess or has different, for all trials of the ledger; `summary` compares what the sweep's run says of
     them. Raises UserError if MLflow does not answer."""
     tracking, rows, found = Reader(storage), dict[str, RunRow](), list[str]()
+    begun = [key for key, entry in ledger.entries.items() if entry.begun]
     above: dict[str, list[str]] = {}  # by trial key: the runs above those of its runs that nobody has deleted
-    for keys, runs in tracking.blocks(ledger.entries, storage):
+    for keys, runs in tracking.blocks(begun, storage):
         alive = {key: [run for run in runs.get(key, []) if not is_deleted(run)] for key in keys}
         above |= {key: [run.data.tags.get(PARENT, "") for run in own] for key, own in alive.items()}
         points = tracking.points([run for own in alive.values() for run in own])
@@ -43,7 +44,7 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
             entry, own = ledger.entries[key], runs.get(key, [])
             try:
                 lines = spool.committed(spool.read(paths.spool(storage, key)))
-                if entry.begun and len(own) == 1 and not is_deleted(own[0]):
+                if len(own) == 1 and not is_deleted(own[0]):
                     held = last_values(finite(spool.points(lines)))
                     rows[key] = row_of(own[0].info.run_id, entry.events[-1], [placed.line for placed in lines], held)
                 found += _of_trial(name, key, ledger, lines, own, points, tracking, storage)
@@ -51,7 +52,7 @@ def differences(name: str, ledger: Ledger, storage: Path, summary: Summary | Non
                 raise
             except Exception as error:  # a spool that makes no sense hides no other trial's differences
                 found.append(f"{key} {entry.trial.name}: cannot be compared ({redacted(error)})")
-    if any(entry.begun for entry in ledger.entries.values()):
+    if begun:
         parent = tracking.parent(name, above)
         found = [*_of_sweep(name, parent, above, ledger, tracking, storage), *found]
         if summary and parent is not None and not is_deleted(parent):
@@ -133,7 +134,7 @@ def _of_sweep(name: str, parent: Any, above: Mapping[str, Sequence[str]], ledger
         yield f"sweep {name}: it has no run" if parent is None else f"sweep {name}: its run {parent.info.run_id} {DELETED}"
         return
     alive = tracking.sweep_ids()
-    yield from (f"sweep {name}: {text}" for text in curve_table.differences(tracking, parent.info.run_id, storage, ledger.entries))
+    yield from (f"sweep {name}: {text}" for text in curve_table.differences(tracking, parent.info.run_id, storage, above))
     for key, ids in above.items():
         if not ledger.entries[key].reused and not alive.issuperset(ids):
             yield f"{key} {ledger.entries[key].trial.name}: the run above its run is gone"
@@ -151,7 +152,7 @@ def _of_trial(
 ) -> Iterator[str]:
     entry = ledger.entries[key]
     label = f"{key} {entry.trial.name}"
-    if not runs and not lines and entry.state == "planned":
+    if not runs and not lines and entry.state == "planned":  # given back before it has committed anything
         return
     if len(runs) != 1:
         yield f"{label}: {len(runs)} runs, not one"
@@ -166,7 +167,7 @@ def _of_trial(
     )
     yield from (f"{label}: {text}" for text in _pairs("tag", _tags(name, ledger, entry, lines), run.data.tags))
     status = STATUS[entry.state]
-    if entry.begun and run.info.status != status:
+    if run.info.status != status:
         yield f"{label}: status {run.info.status}, not {status}"
     yield from (f"{label}: {text}" for text in _files(key, lines, run, tracking, storage))
 
@@ -189,8 +190,6 @@ def _tags(name: str, ledger: Ledger, entry: Entry, lines: Sequence[Placed]) -> d
             wanted |= {f"winnow.{tag}": str(line[tag]) for tag in TAGS if tag in line}
         if line["kind"] == "finished":
             wanted["winnow.execution"] = line["execution"]
-    if not entry.begun:  # another sweep's state
-        return {tag: value[:TAG_LENGTH] for tag, value in wanted.items()}
     if entry.reused:
         wanted[f"winnow.sweep.{name}"] = "reused"
     else:

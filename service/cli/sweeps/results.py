@@ -49,7 +49,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
             scores.tell(arguments.sweep, trials, tracking, storage)
     outside = ledger.entries.keys() - {trial.key for trial in trials}
     if not arguments.json and (begun := sum(ledger.entries[key].begun for key in outside)):
-        print(f"{begun} trials that this sweep has begun are outside this grid; {_rest(arguments, ledger, storage)}")
+        print(f"{begun} trials of this sweep that have begun are outside this grid; {_rest(arguments, ledger, storage)}")
     return 0
 
 

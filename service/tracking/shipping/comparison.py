@@ -44,7 +44,7 @@ def compare(
     hold: Callable[[str, RunRow], None],
 ) -> Compared:  # fmt: skip
     """Compare the cursors `known`, by trial key. Marks this storage's runs, and brings back deleted ones if `tracking` restores. `hold`
-    takes what MLflow holds of each trial that the sweep has begun, of which no more is kept here.
+    takes what MLflow holds of each trial, of which no more is kept here.
 
     Raises TrackingError, and DeletedError for a deleted experiment.
     """
@@ -70,8 +70,7 @@ def compare(
                 told.cursors[key] = cursor
             if run is not None and told.cursors[key].run_id:
                 told.above[key] = run.data.tags.get(PARENT, "")
-                if entry.begun:
-                    hold(key, RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags))
+                hold(key, RunRow(run.info.run_id, run.info.status, run.data.metrics, run.data.tags))
     _compare_parent(tracking, sweep, set(told.above.values()), told)
     if not told.deleted.get("") and told.above:
         _move(tracking, sweep, ledger, told)

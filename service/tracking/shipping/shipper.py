@@ -94,7 +94,7 @@ class Shipper:
             if key not in ended and self._ended_has_no_run(key, entry):
                 continue  # it has ended meanwhile: one by one this pass would never catch up with a sweep of short trials
             try:
-                shipped += self._ship_trial(key, entry) if entry.events else 0
+                shipped += self._ship_trial(key, entry) if entry.begun else 0
             except DeletedError as error:
                 self.deleted[key] = str(error)
             except Exception as error:
@@ -155,7 +155,7 @@ class Shipper:
             self._summary.forget()
         self.deleted.clear()
         self.tracking.forget()
-        known = {key: self._stored(key) for key, entry in list(self._ledger.entries.items()) if entry.events}
+        known = {key: self._stored(key) for key, entry in list(self._ledger.entries.items()) if entry.begun}
         if self._again:
             known = {key: Cursor(self._mlflow, cursor.run_id) for key, cursor in known.items()}
         hold = self._summary.hold if self._summary else lambda key, row: None
@@ -239,15 +239,13 @@ class Shipper:
     def _ship_new(self, key: str, entry: Entry, event: Event) -> int:
         cursor = self._cursor(key)
         lines, state = self._lines(key, cursor.offset), self._state(event)
-        if cursor.run_id and not entry.begun:
-            state = cursor.state  # another sweep trains it, and says how that goes
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
         self._check()
         parent = self._parent()
         run_id = self.tracking.trial_run(entry.trial, parent, cursor.run_id)
         if run_id != cursor.run_id:  # another MLflow, or a deleted run: ship everything again
-            cursor, lines, state = Cursor(self._mlflow, run_id), self._lines(key), self._state(event)
+            cursor, lines = Cursor(self._mlflow, run_id), self._lines(key)
         chunks, points, tags, shipped = chunks_of(lines), list[Point](), dict[str, str](), 0
         for number, chunk in enumerate(chunks, 1):
             points, tags = finite(spool.points(chunk)), tags_in(chunk)
@@ -288,8 +286,8 @@ class Shipper:
         return {f"winnow.sweep.{self._sweep}": how} | source_of(self._ledger.asked_by(entry))
 
     def _hold(self, key: str, run_id: str, event: Event, lines: Sequence[Placed], held: Mapping[str, str]) -> None:
-        """Tell the summary what MLflow holds of a trial now that this sweep has begun."""
-        if self._summary and self._ledger.entries[key].begun:
+        """Tell the summary what MLflow holds of a trial now."""
+        if self._summary:
             news = [placed.line for placed in lines] or [spool.origin(paths.spool(self._storage, key))]  # another sweep has shipped it
             self._summary.hold(key, row_of(run_id, event, news, held))
 

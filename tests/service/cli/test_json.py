@@ -122,7 +122,7 @@ def test_results_and_report_hold_the_numbers_of_the_text(both: Both) -> None:
     assert f"{dense['scores'][0]:.1f}" in text
     assert "outside this grid" not in text
     beyond, _ = both("results", "smoke", "--set", "seeds=5")
-    assert "1 trials that this sweep has begun are outside this grid; `winnow report smoke" in beyond
+    assert "1 trials of this sweep that have begun are outside this grid; `winnow report smoke" in beyond
     text, value = both("report", "smoke")
     assert all(line in text for line in [*value["verdict"], *value["warnings"]])
     (cell,) = [cell for cell in value["cells"] if cell["method"] == "dense"]

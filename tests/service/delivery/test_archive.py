@@ -114,10 +114,8 @@ def test_what_a_part_and_another_sweep_have_done_for_a_sweep_is_in_its_archive(
     plan = make_plan("smoke", RunSettings(overrides=SETTINGS), storage=second)
     assert (set(plan.state.values()), plan.elsewhere) == ({"done"}, {})
     assert main(["archive", "smoke.part2", "--to", str(tmp_path / "part.zip"), "--storage", str(trained)]) == 2
-    assert (
-        "smoke.part2 is a part of a sweep, whose trials the sweep's own archive holds: `winnow archive smoke --storage="
-        in capsys.readouterr().err
-    )
+    whole = f"`winnow archive smoke --to {tmp_path / 'part.zip'} --storage={trained}`"
+    assert f"smoke.part2 is a part of a sweep, whose trials the sweep's own archive holds: {whole}" in capsys.readouterr().err
 
 
 def test_the_study_of_an_adaptive_sweep_goes_on_where_its_archive_is_adopted(hopper: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from service.storage import paths
 from service.terminal.display import Display
 from trainables import project
 from trainables.errors import UserError
-from trainables.trial import Stack
+from trainables.trial import Stack, Trial
 
 SETTINGS = ("datasets=test/hopper/random-v0", "pruners=snip", "seeds=0-9")
 
@@ -86,6 +87,48 @@ def test_a_part_leaves_what_others_train_and_the_sweep_waits_for_it(tmp_path: Pa
     assert of_late.ledger.entries.keys() == set(keys(last))
     of_late.close()
     of_whole.close()
+
+
+def test_what_another_sweep_has_done_since_the_plan_was_made_is_not_trained_again(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path, "smoke")
+    theirs = list(driver.plan.trials[:2])
+    with contextlib.closing(Manifest(tmp_path, "another")) as other:  # it begins and ends meanwhile
+        other.plan(theirs)
+        other.record("leased", {trial.key: {} for trial in theirs})
+        other.record("done", {trial.key: {} for trial in theirs})
+    taken: list[str] = []
+    while (stack := driver.next()) is not None:
+        taken += keys(stack)
+        finish(driver, journal, stack)
+    assert sorted(taken) == sorted(trial.key for trial in driver.plan.trials[2:])
+    assert all(journal.ledger.entries[trial.key].reused for trial in theirs)
+    assert driver.exit_code() == 0
+    journal.close()
+
+
+def test_what_a_killed_driver_has_left_leased_holds_nobody_up(tmp_path: Path) -> None:
+    """Neither another sweep's driver nor, in the end, its own sweep's, whose plan may leave the trial out by now."""
+    driver, journal = begin(tmp_path, "smoke")
+    first, second = driver.plan.trials[:2]
+    killed = Manifest(tmp_path, "another")
+    killed.plan([first, second])
+    killed.record("leased", {first.key: {}})
+    killed.close()
+    runs_now = Manifest(tmp_path, "another")
+    runs_now.record("leased", {second.key: {}})
+    taken: list[str] = []
+    while (stack := driver.next()) is not None:
+        taken += keys(stack)
+        finish(driver, journal, stack)
+    assert driver.waits_for == {second.key: "another"}
+    assert first.key in taken
+    runs_now.close()
+    stray = Trial(dataset="test/hopper/random-v0", algorithm="iql")
+    journal.plan([stray])
+    journal.record("leased", {stray.key: {}})
+    driver.leave()
+    assert journal.ledger.state(stray.key) == "planned"
+    journal.close()
 
 
 def test_a_part_is_named_wherever_a_sweep_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,18 @@ def test_sweeps_are_listed_here_and_in_mlflow(storage: Path, monkeypatch: pytest
         other.close()
 
 
+def test_what_another_sweep_has_done_is_done(storage: Path) -> None:
+    manifest = Manifest(storage, "another")
+    manifest.plan(TRIALS[2:])
+    manifest.record("leased", {TRIALS[3].key: {}})
+    manifest.record("done", {trial.key: {} for trial in TRIALS[2:]})
+    manifest.close()
+    found, driven = picture.read("smoke", storage)
+    assert picture.to_json("smoke", found, driven)["counts"] == {"done": 3, "interrupted": 1}
+    listed = {each.sweep: each for each in listing.read(storage)[0]}
+    assert [(listed[name].done, listed[name].failed) for name in ("smoke", "another")] == [(3, 0), (2, 0)]
+
+
 def test_without_mlflow_the_storage_is_listed_and_the_reason_said(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     found, trouble = listing.read(storage)

@@ -153,6 +153,24 @@ def test_failed_trials_go_and_their_sweep_stays(storage: Path, capsys: pytest.Ca
     assert len(manifest.read(storage, "smoke").entries) == 3
 
 
+def test_what_several_sweeps_share_goes_with_the_last_of_them_as_was_said(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fifth = Trial.from_json(trials(storage)[0].to_json() | {"seed": 7})
+    for sweep in ("smoke", OTHER):
+        journal = Manifest(storage, sweep)
+        journal.plan([fifth])
+        journal.record("leased", {fifth.key: {"size": 1}})
+        journal.record("failed", {fifth.key: {"reason": "error", "message": "as said"}})
+        journal.close()
+    paths.trial(storage, fifth.key).mkdir()
+    forget(storage, "smoke", OTHER, "--failed")
+    said = capsys.readouterr().out
+    forget(storage, "smoke", OTHER, "--failed", "--yes")
+    assert fifth.key not in keys(storage)
+    assert "smoke: 0 trials that failed" in said
+    assert f"  1 stays: sweep {OTHER} uses it\n" in said
+    assert f"{OTHER}: 1 trials that failed" in said
+
+
 def test_the_params_of_the_sweeps_run_stay_what_the_first_run_planned(tmp_path: Path, hopper: str) -> None:
     """MLflow's cannot change, so `verify` has to expect them, also where all of one pruner's trials have failed and are forgotten."""
     journal = Manifest(tmp_path, "smoke")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -102,10 +103,11 @@ def write(storage: Path, trial: Trial, until: int, score: Callable[[Trial, int],
     file.write_text("".join(json.dumps({"time": 0, **line}) + "\n" for line in lines))
 
 
-def study_of(storage: Path, plan: Plan) -> optuna.Study:
+def study_of(storage: Path, plan: Plan, place: Any = None) -> optuna.Study:
     """The study as anybody may load it: these are the README's words."""
     (space,) = spaces(plan.sweep)
-    return optuna.load_study(study_name=space.study(NAME), storage=JournalStorage(JournalFileBackend(str(paths.study(storage, NAME)))))
+    place = place or JournalStorage(JournalFileBackend(str(paths.study(storage, NAME))))
+    return optuna.load_study(study_name=space.study(NAME), storage=place)
 
 
 def told(study: optuna.Study) -> list[tuple[Any, ...]]:
@@ -392,6 +394,42 @@ def test_a_suggestion_that_was_made_again_is_shown_once(tmp_path: Path) -> None:
     assert table(found).splitlines()[0].endswith("; 2 done")
     run.leave()
     assert resume_plan(NAME, tmp_path).left == 0, "there are no other suggestions"
+
+
+@pytest.mark.parametrize("database", [False, True])
+def test_what_is_forgotten_takes_its_suggestion_along(tmp_path: Path, database: bool) -> None:
+    """A seed of a suggestion that has ended, and all of one that was under way; studies in a database stay when a sweep is forgotten."""
+    place = open_database(f"sqlite:///{tmp_path}/studies.db") if database else None
+    run = Run(tmp_path, size=2, place=place)
+    ended = run.next()
+    run.train(ended)
+    run.driver.ended(ended, {})
+    under_way = run.next()
+    run.leave()
+    gone = [ended.trials[0].key, *(trial.key for trial in under_way.trials)]
+    with contextlib.closing(Manifest(tmp_path, NAME, run.plan.settings.to_json())) as manifest:
+        manifest.forget(gone, everything=False)
+    for plan in (resume_plan(NAME, tmp_path), None):
+        run = Run(tmp_path, size=2, place=place, plan=plan)
+        assert not {trial.key for trial in run.plan.trials} & set(gone)
+        run.leave()
+    run = Run(tmp_path, size=2, place=place)
+    run.finish()
+    assert run.adaptive.left == 0
+    assert run.driver.exit_code() == 0
+    assert not [trial for trial in study_of(tmp_path, run.plan, place).trials if trial.state == TrialState.RUNNING]
+
+
+def test_suggestions_that_are_tried_again_do_not_exhaust_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.search.studies.REPEAT_LIMIT", 2)
+    run = Run(tmp_path, "seeds=0", size=1)
+    for _ in range(3):
+        run.driver.ended(run.next(), {"failure": {"reason": "error", "message": "no luck"}})
+    left = run.adaptive.left
+    run.leave()
+    run = Run(tmp_path, "seeds=0", size=1, retry_failed=True)
+    assert run.adaptive.left == left == 3
+    assert len(run.finish()) == 6
 
 
 def test_where_training_refuses_all_it_is_no_answer(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from service.ledger.claims import BucketClaim, Permit
 from service.ledger.lease import Lease
 from service.ledger.manifest import Manifest
 from service.search.database import open_studies
-from service.storage import paths, s3, trial_objects
+from service.storage import paths, removal, s3, trial_objects
 from tests.s3 import SECRET, Server
 from trainables.errors import SupersededError, UserError
 from trainables.trial import Trial
@@ -214,6 +215,21 @@ def test_a_head_cannot_name_files_elsewhere(name: str, on_host: Callable[[str], 
     bucket.put(f"heads/{KEY}.json", json.dumps({"attempt": "x", "files": {name: [f"trials/{KEY}/x", digest]}}).encode())
     with pytest.raises(OSError, match="not a file of a trial"):
         trial_objects.pull(on_host("a"))
+
+
+def test_a_host_that_knew_a_sweep_before_it_was_forgotten_reads_the_new_one(on_host: Callable[[str], Path], bucket: s3.Bucket) -> None:
+    def written(storage: Path, end: str) -> None:
+        with contextlib.closing(Manifest(storage, "smoke")) as journal:
+            journal.plan([TRIAL])
+            journal.record("leased", {KEY: {}})
+            journal.record(end, {KEY: {"reason": "error"}})
+
+    written(on_host("a"), "done")
+    assert manifest.read(on_host("b"), "smoke").state(KEY) == "done"
+    removal.remove_sweep(on_host("a"), "smoke")
+    written(on_host("a"), "failed")
+    for host in ("a", "b", "c"):
+        assert manifest.read(on_host(host), "smoke").state(KEY) == "failed"
 
 
 def test_of_two_drivers_one_is_refused_and_a_superseded_one_can_write_nothing(

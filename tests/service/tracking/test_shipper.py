@@ -514,13 +514,16 @@ def test_shipping_waits_for_no_disk_of_its_own(tmp_path: Path, trial: Trial, tra
 
 @pytest.mark.parametrize("state", ["leased", "done", "failed"])
 def test_a_sweep_that_has_only_planned_a_trial_does_not_say_how_it_stands(state: str, trial: Trial, tracking: Tracking) -> None:
-    """Another sweep trains it; what both have shipped of it is right for both."""
+    """Another sweep trains it; what both have shipped of it is right for both, whoever comes first."""
     storage = tracking._storage
+    early = Shipper(storage, "early", ledger_of(trial), tracking)
+    early.ship()
     write(storage, trial, last=40 if state == "done" else 20)
     states = ("leased",) if state == "leased" else ("leased", state)
     ship(storage, trial, tracking, *states)
     (before,) = runs(tracking, trial)
     twin = ledger_of(trial)
+    early.ship()
     Shipper(storage, "twin", twin, tracking).ship()
     Shipper(storage, "twin", twin, tracking, again=True).ship()
     (after,) = runs(tracking, trial)

@@ -94,19 +94,16 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(tracking: Tracking, tmp_
 def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
     trials = [Trial(dataset="a/b/c-v0", algorithm="iql", hyper={"hidden": (8, 8)}, fresh="smoke", seed=s) for s in range(3)]
     trials.append(Trial(dataset="a/b/c-v0", pruner="snip", sparsity=0.9, sparsity_of={"critic": 0.5}, control="shuffle"))
-    name, content = plan_artifact.to_file(trials)
-    assert name == "planned.json"
-    assert plan_artifact.from_file(name, content) == ({each.key: each for each in trials}, [])
+    assert plan_artifact.from_file(*plan_artifact.to_file(trials)) == ({each.key: each for each in trials}, [])
     many = [trials[0].using(seed=seed) for seed in range(2000)]
     name, content = plan_artifact.to_file(many)
-    assert name == "planned.json.gz"
     assert len(content) < 60_000
     assert list(plan_artifact.from_file(name, content)[0].values()) == many
     odd = json.dumps({"trials": {"k": {"dataset": "a/b/c-v0", "pruner": "removed", "sparsity": 0.5}}}).encode()
     assert plan_artifact.from_file("planned.json", odd)[1][0].startswith("k: no pruner 'removed'")
 
 
-def test_the_plan_is_told_again_when_it_has_grown(tracking: Tracking) -> None:
+def test_the_plan_is_told_again_when_it_has_changed(tracking: Tracking) -> None:
     from service.ledger.ledger import Event
     from service.tracking.shipping.shipper import Shipper
     from tests.service.tracking.test_shipper import ledger_of
@@ -123,3 +120,6 @@ def test_the_plan_is_told_again_when_it_has_grown(tracking: Tracking) -> None:
     ledger.apply(Event(key=second.key, state="planned", detail={"trial": second.to_json()}))
     shipper.ship()
     assert plan_artifact.read(tracking, parent) == ({first.key: first, second.key: second}, [])
+    tracking.log_bytes(parent, *plan_artifact.to_file(first.using(seed=seed) for seed in range(2000)))
+    Shipper(tracking._storage, "grown", ledger, tracking).ship()
+    assert len(plan_artifact.read(tracking, parent)[0]) == 2, "what was forgotten is in no plan any more"
