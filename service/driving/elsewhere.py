@@ -36,8 +36,7 @@ class Elsewhere:
     def done(self, keys: Iterable[str]) -> dict[str, str]:
         """Those of the trials that another sweep has done, running or not, and that sweep."""
         wanted = list(keys)
-        done = done_elsewhere(self._ledgers(), self._name) if wanted else {}
-        return {key: done[key] for key in wanted if key in done}
+        return done_elsewhere(self._ledgers(), self._name, wanted) if wanted else {}
 
     def _ledgers(self) -> dict[str, Ledger]:
         """The ledgers of all other sweeps, by name."""

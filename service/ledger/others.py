@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from service.ledger.ledger import TERMINAL, Event, Ledger
 
 
-def done_elsewhere(ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
-    """Trials that another sweep has done and this one has not: trial key -> the other sweep."""
-    here = set(ledgers[name].keys_in("done")) if name in ledgers else set()
-    others = (
-        (key, _trainer(ledger, key, other, name)) for other, ledger in ledgers.items() if other != name for key in ledger.keys_in("done")
-    )
-    return {key: other for key, other in others if key not in here}
+def done_elsewhere(ledgers: Mapping[str, Ledger], name: str, keys: Collection[str] | None = None) -> dict[str, str]:
+    """Trials, of `keys` where given, that another sweep has done and this one has not: trial key -> the other sweep."""
+    here, found = set(ledgers[name].keys_in("done")) if name in ledgers else set(), dict[str, str]()
+    for other, ledger in ledgers.items():
+        if other != name:
+            done = ledger.keys_in("done") if keys is None else [key for key in keys if ledger.state(key) == "done"]
+            found |= {key: _trainer(ledger, key, other, name) for key in done if key not in here}
+    return found
 
 
 def settle(ledgers: Mapping[str, Ledger], name: str) -> Ledger:
