@@ -23,7 +23,7 @@ from trainables.errors import UserError, unknown
 from trainables.output import is_notebook, open_streams, print_any_text
 from trainables.trial import CHOICES, MAPPINGS, PLURALS, TRAINING_CHOICES, Stack, Trial, options_of
 from trainables.trial.numbers import integer, integers, with_units
-from trainables.trial.protocols import PROTOCOLS, protocol
+from trainables.trial.protocols import PROTOCOLS, SET, protocol
 from trainables.trial.published import published, reward_shift
 from trainables.version import version
 
@@ -142,7 +142,10 @@ def parser() -> argparse.ArgumentParser:
                 "authors": "score with the leaky critic gradient of the authors' code, for comparison only (docs/pruning.md)",
                 "allow_disconnected": "train even if a mask leaves no path from input to output",
             }
-            made.add_argument(option, action="store_true", help=notes[field.name])
+            how: dict[str, Any] = {"action": "store_true"}
+            if field.name in SET:
+                how = {"action": argparse.BooleanOptionalAction, "default": None}
+            made.add_argument(option, **how, help=notes[field.name])
         else:
             kind = {"float": float}.get(str(field.type), str)
             note = "required" if required else f"default {field.default}" if field.default != "" else NOTES[field.name]
@@ -150,8 +153,10 @@ def parser() -> argparse.ArgumentParser:
             choices = (CHOICES | TRAINING_CHOICES | named).get(field.name, ())
             note += f"; one of {', '.join(choices)}" if choices else ""
             default = "" if required else field.default
+            if field.name in SET:  # to know whether it was given
+                default = None
             if field.name == "reward_shift":
-                default, note = None, "default: the paper's for the dataset (iql on sparse mazes: -1), else 0"
+                default, note = None, "default: the paper's for the dataset (iql and xql on sparse mazes: -1), else 0"
             made.add_argument(option, type=kind, default=default, metavar=METAVARS.get(str(field.type), "NAME"), help=note)
         if field.name in PLURALS:  # the word of a sweep
             several = {"nargs": "+"} if field.name == "seed" else {"type": float} if field.name == "sparsity" else {}
@@ -184,10 +189,11 @@ def show(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_protocol(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a trial, with a protocol's settings in place of those that have their defaults and make a difference."""
-    defaults = {f.name: f.default for f in fields(Trial)}
+    """The fields of a trial, with a protocol's settings where none is given and they make a difference, else the defaults."""
     taken = {*options_of(given["pruner"], given["algorithm"]), *TRAINING_CHOICES}
-    put = {name: value for name, value in settings.items() if name in taken and given[name] == defaults[name]}
+    usual = {f.name: f.default for f in fields(Trial) if f.name in SET}
+    meant = usual | {name: value for name, value in settings.items() if name in taken}
+    put = {name: value for name, value in meant.items() if given.get(name) is None}
     return given | put | {"hyper": {**settings["hyper"], **given["hyper"]}}
 
 

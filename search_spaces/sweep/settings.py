@@ -70,8 +70,9 @@ def _several(name: str, text: str, kind: type) -> tuple[Any, ...]:
 
 def _kind(sweep: Sweep, name: str) -> type:
     """The type of a field's values."""
-    value = getattr(sweep, name)
-    return float if value is None else type(value[0] if isinstance(value, tuple) else value)
+    if name in VARIED:
+        return type(sweep.values(name)[0])
+    return type(getattr(sweep, name))
 
 
 def _parse(name: str, text: str, kind: type) -> Any:

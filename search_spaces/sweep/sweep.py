@@ -19,6 +19,7 @@ AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float,
 TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}, **REWARDS}  # with their defaults
 ALL_RATES = "learning_rates"  # in `hyper`: one value for every learning rate of an algorithm
 VARIED = (*TRAINING, *CALIBRATION, *CHOICES)  # fields that may have a tuple of values: one more axis
+DEFAULTS = {**TRAINING, **{option: choices[0] for option, choices in CHOICES.items()}}  # of fields that may be None, among others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,13 @@ class Sweep:
     """A grid: every combination of the tuples, each trained with the plain fields (those of `Trial`).
 
     `dense` is one cell whatever the sparsities are. A value in `hyper` goes to the algorithms that have that hyperparameter, one in
-    `pruning` to the pruners that have that setting, an option of pruning to the pruners that use it. A tuple of values is one more axis,
-    there, in `sparsity_of` and in the fields of VARIED. `hyper={"learning_rates": ...}` sets all learning rates of an algorithm to one
-    value. `controls` adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or 1) puts
-    the papers' settings for each dataset under `hyper` (trainables/trial/published.py), and `protocol` the settings of a code base
-    (trainables/trial/protocols.py) in place of defaults; without a `reward_shift` it is the papers', too. With `search` the sweep is
-    adaptive: `sparsities` and numbers in `hyper` may be ranges, and what to try next is learned from the scores so far. Raises UserError
-    where an axis is empty or not a tuple.
+    `pruning` to the pruners that have that setting, an option of pruning to the pruners that use it. A tuple of values is one more
+    axis, there, in `sparsity_of` and in the fields of VARIED. `hyper={"learning_rates": ...}` sets all learning rates of an algorithm
+    to one value. `controls` adds to each pruned trial those that show whether its mask did anything (Trial.controls). `published` (0 or
+    1) puts the papers' settings for each dataset under `hyper` (trainables/trial/published.py), and `protocol` the settings of a code
+    base (trainables/trial/protocols.py) where the sweep does not set them; without a `reward_shift` it is the papers', too. With
+    `search` the sweep is adaptive: `sparsities` and numbers in `hyper` may be ranges, and what to try next is learned from the scores
+    so far. Raises UserError where an axis is empty or not a tuple.
     """
 
     datasets: tuple[str, ...]
@@ -45,8 +46,8 @@ class Sweep:
     episodes: int = 10
     final_episodes: int = 0
     transitions: int | tuple[int, ...] = 0
-    initialization: str | tuple[str, ...] = "torch"
-    timeouts: str | tuple[str, ...] = "bootstrap"
+    initialization: str | tuple[str, ...] | None = None
+    timeouts: str | tuple[str, ...] | None = None
     network: str | tuple[str, ...] = "mlp"
     reward_shift: float | tuple[float, ...] | None = None
     reward_scale: float | tuple[float, ...] = 1.0
@@ -58,7 +59,7 @@ class Sweep:
     scope: str | tuple[str, ...] = "network"
     structure: str | tuple[str, ...] = "none"
     target: str | tuple[str, ...] = "nominal"
-    authors: bool | tuple[bool, ...] = False
+    authors: bool | tuple[bool, ...] | None = None
     rescale: str | tuple[str, ...] = "none"
     control: str | tuple[str, ...] = "none"
     allow_disconnected: bool | tuple[bool, ...] = False
@@ -122,14 +123,13 @@ class Sweep:
         return (dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values()))
 
     def values(self, name: str) -> tuple[Any, ...]:
-        """The values of a field of VARIED."""
-        value = getattr(self, name)
+        """The values of a field of VARIED; of one that is None, its default."""
+        value = DEFAULTS[name] if getattr(self, name) is None else getattr(self, name)
         return tuple(value) if isinstance(value, tuple | list) else (value,)
 
-    def _or(self, given: Mapping[str, Any], name: str, default: Any) -> tuple[Any, ...]:
-        """The values of a field, or the protocol's where the field has its default."""
-        values = self.values(name)
-        return (given[name],) if values == (default,) and name in given else values
+    def _or(self, given: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+        """The values of a field, or the protocol's where the sweep does not set it."""
+        return (given[name],) if getattr(self, name) is None and name in given else self.values(name)
 
     def hyper_of(self, algorithm: str, dataset: str) -> dict[str, Any]:
         """The hyperparameters that a protocol and the papers put in place of the algorithm's defaults."""
@@ -141,10 +141,10 @@ class Sweep:
         papers = {"reward_shift": (reward_shift(algorithm, dataset),)} if self.reward_shift is None else {}
         given = protocol(self.protocol, algorithm)
         taken = options_of(pruner, algorithm)
-        axes = {option: self._or(given, option, choices[0]) for option, choices in CHOICES.items() if option in taken}
+        axes = {option: self._or(given, option) for option in CHOICES if option in taken}
         # Left out at its default, since the names of studies that are older than this option hash the others.
         axes = {option: values for option, values in axes.items() if option != "structure" or values != ("none",)}
-        training = {name: papers.get(name, self._or(given, name, default)) for name, default in TRAINING.items()}
+        training = {name: papers.get(name, self._or(given, name)) for name in TRAINING}
         axes |= {name: values for name, values in training.items() if values != (TRAINING[name],)}
         if traits_of(pruner).uses_losses:
             axes |= {name: self.values(name) for name in CALIBRATION if len(self.values(name)) > 1}

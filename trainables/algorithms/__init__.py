@@ -5,7 +5,8 @@ Hyper                    its numbers, each with its source; floats reach the cod
                          with `n_step`, minibatches look as many steps ahead; `agent.td_target` computes the targets
 RANGES                   optional: name -> interval of valid values, beside those in trainables/trial/hyper_ranges.py
 NORMALIZE                whether observations are normalized with the dataset's mean and standard deviation
-REWARD_SPAN              optional: rewards are multiplied so that the returns of the dataset's episodes span so much
+REWARD_SPAN              optional: rewards are multiplied so that the returns of the dataset's episodes span so much: one number for all
+                         datasets, or one for those whose ids contain a name, by name
 NETWORKS                 optional: the values of a trial's `network` that it can be trained with; by default all
 NEXT_ACTIONS             optional: True if minibatches carry the dataset's next actions too
 RETURNS                  optional: True if minibatches carry the discounted return from each transition on too

@@ -38,7 +38,7 @@ class Hyper:
 
 RANGES = {"temperature": "(0, inf)", "max_clip": "(0, inf)", "huber": "(0, inf)", "beta": "[0, inf)"}
 NORMALIZE = False  # Div99/XQL
-REWARD_SPAN = 1000  # Div99/XQL, MuJoCo: temperature, huber and beta are for such rewards
+REWARD_SPAN = dict.fromkeys(("halfcheetah", "hopper", "walker2d"), 1000.0)  # Div99/XQL: temperature, huber and beta are for such rewards
 
 
 def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:

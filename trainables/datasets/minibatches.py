@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -26,7 +26,7 @@ def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: st
     """Minibatches as the algorithm asks for them."""
     following, returns = (getattr(algorithm, name, False) for name in ("NEXT_ACTIONS", "RETURNS"))
     discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
-    factor = span_factor(table, getattr(algorithm, "REWARD_SPAN", 0))
+    factor = span_factor(table, reward_span(algorithm, stack.lead.dataset))
     rewards = stack.lead.reward_shift, stack.lead.reward_scale * factor
     made = Minibatches(table, normalizes(algorithm, stack.lead.network), device, following, stack.lead.timeouts, discounts, rewards)
     made.look_ahead(stack.lead.n_step_at(0))
@@ -116,6 +116,14 @@ class Minibatches:
 
     def _gather(self, index: Tensor) -> Tensor:
         return torch.addcmul(self.shift, self.rows.index_select(0, index.flatten()), self.scale).unflatten(0, index.shape)
+
+
+def reward_span(algorithm: ModuleType, dataset: str) -> float:
+    """What the returns of the dataset's episodes are to span; 0 where rewards stay as they are."""
+    span: float | Mapping[str, float] = getattr(algorithm, "REWARD_SPAN", 0.0)
+    if not isinstance(span, Mapping):
+        return span
+    return next((number for name, number in span.items() if name in dataset.lower()), 0.0)
 
 
 def span_factor(table: Table, span: float) -> float:

@@ -110,6 +110,6 @@ def evaluate_rows(trials: str, final: bool, update: int, rows: Mapping[str, Arra
 def _evaluation(trials: str) -> Evaluation:
     """Making environments takes longer than a short evaluation, so the last few parts keep theirs."""
     stack = Stack(tuple(Trial.from_json(value) for value in json.loads(trials)))
-    table = load_table(stack.lead.dataset)
+    table = load_table(stack.lead.dataset).cut(stack.lead.transitions, stack.lead.seed)
     agent = Agent(plugins.load("algorithms", stack.lead.algorithm), stack, table.observation_size, table.action_size)
     return Evaluation(agent, table, stack)

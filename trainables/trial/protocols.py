@@ -28,6 +28,9 @@ PROTOCOLS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+SET = sorted({name for algorithms in PROTOCOLS.values() for fields in algorithms.values() for name in fields if name != "hyper"})
+
+
 def check_protocol(name: str) -> str:
     """Return `name` if there is such a protocol; raise UserError, listing those there are, otherwise."""
     if name not in PROTOCOLS:

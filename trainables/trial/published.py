@@ -59,7 +59,7 @@ _SUPPORT: _Table = {
     "hopper": ((), (0.1,), (0.1,), (0.2,), ()),
     "walker2d": ((), (0.2,), (0.2,), (0.5,), ()),
 }
-REWARD_SHIFTS = {"iql": -1.0}
+REWARD_SHIFTS = {"iql": -1.0, "xql": -1.0}  # XQL: Div99/XQL, on AntMaze
 # Not the dense mazes, whose rewards are distances, nor OGBench's, which are -1 and 0 already and have other names (`medium-navigate`).
 SPARSE_MAZE = re.compile(r"(.*/)?(antmaze|pointmaze)/(open|umaze|medium|large)(-play|-diverse)?-v\d+")
 PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {

@@ -124,7 +124,7 @@ def test_the_command_line_says_what_it_applies(capsys: pytest.CaptureFixture[str
     ],
 )  # fmt: skip
 def test_iql_learns_sparse_mazes_from_rewards_minus_one(dataset: str, shift: float) -> None:
-    assert reward_shift("iql", dataset) == shift
+    assert reward_shift("iql", dataset) == reward_shift("xql", dataset) == shift
     assert reward_shift("td3_bc", dataset) == 0
     sweep = Sweep(datasets=(dataset,), algorithms=("iql", "td3_bc"), updates=10)
     assert [trial.reward_shift for trial in expand(sweep)] == [shift, 0]

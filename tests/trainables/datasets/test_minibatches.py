@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from tests.stacks import World, assert_same, made_up_table, member_of, small_trial
 from trainables import plugins
-from trainables.datasets.minibatches import Minibatches, followed, minibatches_of, span_factor
+from trainables.datasets.minibatches import Minibatches, followed, minibatches_of, reward_span, span_factor
 from trainables.datasets.table import Table
 from trainables.errors import UserError
 from trainables.tensors.streams import Streams
@@ -136,11 +137,17 @@ def test_rewards_are_scaled_so_that_returns_span_as_much_as_is_asked_for() -> No
     table = replace(table, episode_returns=np.array(returns, np.float32))
     factor = 1000 / (max(returns) - min(returns))
     for n in (1, 3):
-        scaled, plain = (World([small_trial(name, hyper={"n_step": n})], table=table) for name in ("xql", "iql"))
+        trials = (replace(small_trial(name, hyper={"n_step": n}), dataset="test/hopper/made-up-v0") for name in ("xql", "iql"))
+        scaled, plain = (World([trial], table=table) for trial in trials)
         found, wanted = (world.data.draw(world.agent.streams, 64) for world in (scaled, plain))
         torch.testing.assert_close(found.rewards, factor * wanted.rewards)
         if n > 1:
             torch.testing.assert_close(found.rewards_ahead, factor * wanted.rewards_ahead)
+    spans = [
+        reward_span(plugins.load("algorithms", "xql"), f"D4RL/{name}-v2") for name in ("halfcheetah/medium", "antmaze/umaze", "pen/human")
+    ]
+    assert spans == [1000, 0, 0], "as in the authors' code"
+    assert reward_span(SimpleNamespace(REWARD_SPAN=10), "mine/maze-v0") == 10
     alike = replace(table, episode_returns=np.ones(3, np.float32))
     assert span_factor(alike, 1000) == 1
 

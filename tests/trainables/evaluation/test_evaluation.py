@@ -42,3 +42,15 @@ def test_beside_training_gives_the_same_reports(
         assert torch.tensor([own["returns"] for own in evaluated[-1].episodes]).shape == (3, 3)
         assert all(torch.isfinite(torch.tensor(list(r.metrics[0].values()))).all() for r in reports if isinstance(r, Trained))
     assert found["beside"] == found["at once"]
+
+
+def test_beside_training_observations_are_normalized_as_in_training(hopper: str, beside: Any, tmp_path: Path) -> None:
+    """By the transitions that the trial trains on, not by all of the dataset's."""
+    trial = Trial(
+        dataset=hopper, algorithm="bc", updates=10, evaluations=1, episodes=2, transitions=100, seed=3, hyper={"hidden": (16, 16)}
+    )
+    found = [
+        [r.episodes for r in run_stack(Stack((trial,)), tmp_path / name, beside=where) if isinstance(r, Evaluated)]
+        for name, where in (("at once", None), ("beside", beside))
+    ]
+    assert found[0] == found[1]

@@ -39,6 +39,20 @@ def test_what_the_sweep_sets_takes_precedence() -> None:
     assert {trial.hyper_values()["learning_rate"] for trial in trials} == {3e-4}
 
 
+def test_so_does_what_it_sets_to_what_is_usual_elsewhere() -> None:
+    """How else could one leave out one setting of a protocol? TD3+BC's has two of the three."""
+    usual = {"initialization": "torch", "timeouts": "bootstrap", "authors": False}
+    as_they_are = expand(Sweep(datasets=(DATA,), pruners=("snip",), sparsities=(0.95,), hyper={"learning_rate": 1e-3}))
+    assert [*swept(pruners=("snip",), algorithms=("td3_bc",), **usual).values()] == [*as_they_are]
+    sweep = Sweep(datasets=(DATA,), pruners=("snip",), sparsities=(0.95,), protocol="authors")
+    typed = override(sweep, ["initialization=torch", "timeouts=bootstrap", "authors=false"])
+    assert expand(typed) == as_they_are
+    for name, value in usual.items():
+        (without,) = expand(override(sweep, [f"{name}={str(value).lower()}"]))
+        assert getattr(without, name) == value
+        assert sum(getattr(without, other) != usual[other] for other in usual) == (2 if name == "initialization" else 1)
+
+
 def test_fields_of_training_and_pruning_are_axes_when_they_have_several_values() -> None:
     sweep = Sweep(datasets=(DATA,), algorithms=("bc",), pruners=("dense", "snip"), sparsities=(0.9,))
     cells = expand(override(sweep, ["calibration_batches=1,16", "rescale=none,unit", "timeouts=bootstrap,terminal"]))
@@ -62,6 +76,11 @@ def test_a_trial_takes_a_protocol_from_the_command_line() -> None:
     filled = with_protocol(given, protocol("authors", "td3_bc"))
     assert (filled["timeouts"], filled["authors"], filled["hyper"]) == ("terminal", True, {"learning_rate": 1e-3, "tau": 0.01})
     assert not with_protocol(given | {"pruner": "magnitude"}, protocol("authors", "td3_bc"))["authors"]
+    words = ["--dataset", DATA, "--algorithm", "td3_bc", "--pruner", "snip", "--timeouts", "bootstrap", "--no-authors"]
+    filled = with_protocol(vars(parser().parse_args(words)) | {"hyper": {}}, protocol("authors", "td3_bc"))
+    assert (filled["timeouts"], filled["authors"], filled["initialization"]) == ("bootstrap", False, "torch")
+    plain = with_protocol(given, protocol("", "td3_bc"))
+    assert (plain["timeouts"], plain["authors"], plain["initialization"]) == ("bootstrap", False, "torch")
 
 
 def test_other_names_are_answered_with_those_there_are() -> None:
