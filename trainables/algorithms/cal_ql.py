@@ -1,4 +1,7 @@
-"""Cal-QL, its offline part: CQL that pushes no value of the policy below the data's return (Nakamoto et al. 2023, arXiv 2303.05479)."""
+"""Cal-QL, its offline part: CQL that pushes no value of the policy below the data's return (Nakamoto et al. 2023, arXiv 2303.05479).
+
+Initial weights are torch's and not those of the authors' code (docs/methods.md).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""CQL: SAC whose critics are pushed down on sampled actions and up on the data's (Kumar et al. 2020, arXiv 2006.04779)."""
+"""CQL: SAC whose critics are pushed down on sampled actions and up on the data's (Kumar et al. 2020, arXiv 2006.04779).
+
+Initial weights are torch's and not CORL's (docs/methods.md).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""EDAC: SAC with many critics, whose action gradients are kept diverse (An et al. 2021, arXiv 2110.01548); SAC-N is without."""
+"""EDAC: SAC with many critics, whose action gradients are kept diverse (An et al. 2021, arXiv 2110.01548); SAC-N is without.
+
+Initial weights are torch's and not those of the authors' code (docs/methods.md). Policy and entropy weight step together and before the
+critic, whose target sees the new ones; in the authors' code it sees the old ones, and in CORL the entropy weight steps first.
+"""
 
 from __future__ import annotations
 

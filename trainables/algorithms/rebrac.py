@@ -1,4 +1,7 @@
-"""ReBRAC: TD3+BC with a cloning penalty in both actor and critic, each with its weight (Tarasov et al. 2023, arXiv 2305.09836)."""
+"""ReBRAC: TD3+BC with a cloning penalty in both actor and critic, each with its weight (Tarasov et al. 2023, arXiv 2305.09836).
+
+Initial weights are torch's and not those of the authors' code (docs/methods.md).
+"""
 
 from __future__ import annotations
 

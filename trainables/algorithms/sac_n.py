@@ -1,4 +1,7 @@
-"""SAC-N: SAC whose target and policy see the minimum of many critics (An et al. 2021, arXiv 2110.01548); EDAC without diversity."""
+"""SAC-N: SAC whose target and policy see the minimum of many critics (An et al. 2021, arXiv 2110.01548); EDAC without diversity.
+
+What EDAC's file says of initial weights and of the order of steps holds here, too.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
 The changes are RigL's, with the schedule of the authors' code (tyq1024/RLx2). From `n_step_from` on, a share of the updates,
 algorithms that have an `n_step` look at least `n_step` steps ahead; for the others (BC, EDAC, SAC-N), this is RigL with that schedule.
-Two things differ from that code. It starts from each layer's largest initial weights; here, as in RigL, the first mask is random. And it
+Four things differ from that code. It starts from each layer's largest initial weights; here, as in RigL, the first mask is random. It
 shrinks its replay buffer where the policy has moved away from the oldest data: a fixed dataset has no oldest data, so there is nothing
-to shrink.
+to shrink. It counts `delta` in a network's own updates, so that a delayed actor's mask changes half as often; here all masks change
+together. And Adam's moments of weights that grow begin at zero here, while that code keeps them.
 """
 
 from __future__ import annotations
