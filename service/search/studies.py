@@ -1,4 +1,4 @@
-"""Adaptive search: Optuna suggests what to train next, from the scores so far. The only file that imports optuna.
+"""Adaptive search: Optuna suggests what to train next, from the scores so far. With places.py the only file that imports optuna.
 
 The studies follow the manifest: a suggestion is planned there first, with everything needed to rebuild it, and Optuna is told its result
 once the manifest has recorded the end. So a lost study, or one in a new database, is rebuilt from the manifest.
@@ -6,22 +6,16 @@ once the manifest has recorded the end. So a lost study, or one in a new databas
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import re
-import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -31,10 +25,9 @@ from search_spaces.sweep.ranges import Range, Search
 from search_spaces.sweep.space import Label, Space, spaces
 from service.ledger.ledger import TERMINAL, Ledger
 from service.search.findings import Finding, Try
+from service.search.places import Guarded, open_file
 from service.spool import scores
 from service.storage import paths
-from service.terminal.waiting import waiting
-from service.tracking.connection import redacted
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
 
@@ -43,11 +36,7 @@ WHY = "infeasible"  # attribute of a suggestion that cannot be trained, whoever 
 AGAIN = "again"  # attribute of a suggestion that was not drawn but comes from the manifest
 REPEAT_LIMIT = 50  # repeated or infeasible suggestions in a row after which the space counts as exhausted
 STATES = {TrialState.RUNNING: "under way", TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
-PATIENCE = 120.0  # seconds that a database server may be away
-TRY_EVERY = 1.0  # seconds
-AWAY = r"connection|connect to|gone away|starting up|shutting down|recovery mode"  # in what drivers raise meanwhile
 REDUCTION = 3  # ASHA: one in three passes each rung
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing database gives many lines of warnings; we report it in one
 
 
 @dataclass(frozen=True)
@@ -103,7 +92,7 @@ class Adaptive:
         self._search, self._storage, self._ledger, self._as_trained = sweep.search, storage, ledger, as_trained
         self._spaces = {space.study(name): space for space in spaces(sweep)}
         where = "the study database" if database else str(paths.study(storage, name))
-        self._database = cast(BaseStorage, _Guarded(database or open_file(paths.study(storage, name)), where, again))
+        self._database = cast(BaseStorage, Guarded(database or open_file(paths.study(storage, name)), where, again))
         self._studies = {study: self._open(study, space) for study, space in self._spaces.items()}
 
     def restore(self) -> list[Trial]:
@@ -263,77 +252,6 @@ class Adaptive:
             storage=self._database, study_name=name, directions=_directions(self._search), pruner=_pruner(self._search.stop, first),
             load_if_exists=True,
         )  # fmt: skip
-
-
-def open_file(file: Path) -> BaseStorage:
-    """The studies in a file; removes the lock and the half line that a killed driver may have left. Only for the holder of the lease.
-
-    Raises UserError for a damaged file.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{file}.lock")
-    if file.exists() and not (content := file.read_bytes()).endswith(b"\n"):
-        os.truncate(file, content.rfind(b"\n") + 1)
-    try:
-        return JournalStorage(JournalFileBackend(str(file)))
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({error}); remove it and run again: it is rebuilt from the manifest") from error
-
-
-def open_database(url: str) -> BaseStorage:
-    """The studies in a database. Raises UserError, which shows no password of the address, if it cannot be opened."""
-    try:
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # reconnects after a restart of the server
-    except Exception as error:  # whatever SQLAlchemy and the database's driver raise
-        raise UserError(f"the study storage cannot be opened ({redacted(error)})") from None
-
-
-class _Guarded:
-    """Wraps Optuna's storage: a server that is away is waited for, and calls that fail raise UserError in one line, as a database may be
-    lost or locked at any time."""
-
-    def __init__(self, database: BaseStorage, where: str, again: str) -> None:
-        self._database, self._where, self._again = get_storage(database), where, again
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._database, name)
-        return partial(self._call, attribute) if callable(attribute) else attribute
-
-    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        try:
-            return self._patiently(method, *arguments, **named)
-        except DuplicatedStudyError:
-            raise  # `load_if_exists` handles it
-        except Exception as error:  # whatever SQLAlchemy, a database's driver, the journal and the disk raise
-            remedy = f"`{self._again}` continues and rebuilds the study from the manifest if it is gone"
-            raise UserError(f"{self._where} fails ({redacted(_first(error))}); nothing is lost: {remedy}") from error
-
-    def _patiently(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """The call, made again while the database's server is away. What is stored twice counts as a repeated suggestion."""
-        try:
-            return method(*arguments, **named)
-        except Exception as error:
-            if not re.search(AWAY, str(_first(error))):
-                raise
-        until = time.monotonic() + PATIENCE
-        with waiting(f"{self._where} does not answer; waiting for it"):
-            while True:
-                time.sleep(TRY_EVERY)
-                try:
-                    return method(*arguments, **named)
-                except UpdateFinishedTrialError:  # an earlier call came through, and its answer did not
-                    return True
-                except Exception as error:
-                    if time.monotonic() > until or not re.search(AWAY, str(_first(error))):
-                        raise
-
-
-def _first(error: BaseException) -> Exception:
-    """The first error of a chain of causes."""
-    while isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return cast(Exception, error)
 
 
 def _finding(study: optuna.Study, objective: str) -> Finding:

@@ -27,7 +27,8 @@ from service.planning.run_settings import RunSettings
 from service.search import studies as adaptive
 from service.search.database import open_studies
 from service.search.findings import table
-from service.search.studies import Adaptive, findings, open_database
+from service.search.places import open_database
+from service.search.studies import Adaptive, findings
 from service.spool import scores
 from service.storage import paths
 from service.terminal.display import Display
