@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.learning.pages import fill_all, measured, runs_of, shown, storage_of, write
+from benchmarks.learning.pages import diverges, fill_all, measured, runs_of, shown, storage_of, write
 from benchmarks.tables import markdown
 from search_spaces.studies.study_full import SWEEP as PRUNED
 from search_spaces.studies.study_full_dense import SWEEP as DENSE
@@ -43,8 +43,8 @@ AT_THE_END = {"loss": 3, "dormant units": 2, "feature rank": 0}  # with the digi
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished trial. `scores`: of each evaluation, by its update, the last one of the final episodes. `seconds`: of all its updates.
-    `actor`: OF_THE_ACTOR, before training and after the last update."""
+    """A trial that has ended. `scores`: of each evaluation, by its update, the last one of the final episodes. `seconds`: of all its
+    updates. `actor`: OF_THE_ACTOR, before training and after the last update. `outcome`: of one that has diverged, and has no scores."""
 
     dataset: str
     algorithm: str
@@ -53,17 +53,21 @@ class Trained:
     scores: dict[int, float]
     seconds: float
     actor: dict[str, float]
+    outcome: str = ""
 
     def is_of(self, trial: Trial) -> bool:
         return (self.dataset, self.algorithm, self.pruner, self.seed) == (trial.dataset, trial.algorithm, trial.pruner, trial.seed)
 
-    def points(self) -> Iterator[Point]:
-        """The evaluations, at times as if all updates had taken equally long."""
+    def points(self, pace: float) -> Iterator[Point]:
+        """The evaluations, as if each update had taken `pace` seconds."""
         for update, score in sorted(self.scores.items()):
-            yield Point(update, score, math.nan, self.seconds * update / max(self.scores))
+            yield Point(update, score, math.nan, pace * update)
 
 
 def trained(run: Run, metrics: Mapping[str, float]) -> Trained:
+    trial = run.trial
+    if not run.done:
+        return Trained(trial.dataset, trial.algorithm, trial.pruner, trial.seed, {}, 0.0, {}, run.state)
     actor = {name: float(f"{metrics[metric]:.4g}") for name, metric in OF_THE_ACTOR.items() if metric in metrics}
     scores = {point.update: round(point.score, 2) for point in run.points} | {run.trial.updates: round(run.final, 2)}
     return Trained(
@@ -79,14 +83,24 @@ def tasks(budgets: Sequence[int] = BUDGETS) -> list[Task]:
     """The study as the report knows it, once for each budget. Dense networks take part with what they had then, or at their end, and at
     equal time with all that they have. Each kind of network has the learning rates that docs/settings.md takes for it."""
     runs, known = [], read()
+    pace = paces(known)
     for trial in (*expand(PRUNED), *expand(DENSE)):
         found = next((one for one in known if one.is_of(trial)), None)
         for budget in budgets:
             until = trial.updates if trial.pruner == "dense" else budget
-            points = tuple(point for point in found.points() if point.update <= until) if found else ()
-            score = found.scores[min(budget, trial.updates)] if found else MISSING
+            each = found.points(pace[trial.algorithm, trial.pruner]) if found and found.scores else ()
+            points = tuple(point for point in each if point.update <= until)
+            score = MISSING if not found else found.outcome or found.scores[min(budget, trial.updates)]
             runs.append(Run(replace(trial, updates=budget, hyper={}), score, points))
     return tasks_of(runs)
+
+
+def paces(known: Sequence[Trained]) -> dict[tuple[str, str], float]:
+    """Seconds of an update by algorithm and pruner, the median of the trials: what else the machine did varies more than they do."""
+    kinds = {(one.algorithm, one.pruner) for one in known if one.scores}
+    return {
+        kind: median(one.seconds / max(one.scores) for one in known if one.scores and (one.algorithm, one.pruner) == kind) for kind in kinds
+    }
 
 
 def verdict() -> Iterator[list[str]]:
@@ -133,7 +147,8 @@ def cells() -> Iterator[list[str]]:
     planned = len(PRUNED.seeds)
     for dataset, algorithm in ((dataset, algorithm) for dataset in PRUNED.datasets for algorithm in PRUNED.algorithms):
         dense = at[dataset, algorithm, PRUNED.updates].dense
-        best = [max(one.scores.values()) for one in read() if (one.dataset, one.algorithm, one.pruner) == (dataset, algorithm, "dense")]
+        own = [one for one in read() if (one.dataset, one.algorithm, one.pruner) == (dataset, algorithm, "dense")]
+        best = [max(one.scores.values()) for one in own if one.scores]
         shares = [at[dataset, algorithm, budget].cells[pruner, SPARSITY].retained for pruner, budget in columns]
         row = [dataset_name(dataset), algorithm_name(algorithm), shown(dense.mean if dense else None, planned)]
         yield [*row, f"{mean(best):.1f}" if best else "-", *(shown(share, planned, 100.0, 0, " %") for share in shares)]
@@ -175,7 +190,8 @@ def pictures() -> str:
 
 
 def progress() -> str:
-    dense, pruned = ([one for one in read() if (one.pruner == "dense") is kind] for kind in (True, False))
+    done = [one for one in read() if one.scores]
+    dense, pruned = ([one for one in done if (one.pruner == "dense") is kind] for kind in (True, False))
     planned = {name: len(list(expand(sweep))) for name, sweep in SWEEPS.items()}
     text = f"{len(pruned)} of {planned['study_full']} pruned trials and {len(dense)} of {planned['study_full_dense']} dense ones are done."
     for algorithm in PRUNED.algorithms:
@@ -198,9 +214,9 @@ def texts() -> dict[str, str]:
 
 def main() -> None:
     storage = storage_of(__doc__)
-    done = [run for run in runs_of(SWEEPS, storage) if run.done]
-    metrics = measured(done, storage)
-    write(MADE, (asdict(trained(run, metrics[run.trial.key])) for run in done))
+    ended = [run for run in runs_of(SWEEPS, storage) if run.done or diverges(run)]
+    metrics = measured(ended, storage)
+    write(MADE, (asdict(trained(run, metrics[run.trial.key])) for run in ended))
     draw()
     fill_all(PAGE, texts())
 

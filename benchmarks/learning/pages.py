@@ -35,6 +35,18 @@ def runs_of(sweeps: Iterable[str], storage: Path) -> list[Run]:
     return list(gather(there, tracking, storage).runs)
 
 
+def finished(runs: Iterable[Run]) -> list[Run]:
+    """Those that are done. Exits where one has diverged: left out, it would make the mean of the other seeds too good."""
+    runs = list(runs)
+    if diverged := [run.trial.name for run in runs if diverges(run)]:
+        raise SystemExit(f"{len(diverged)} trials have diverged, which this page cannot show: {', '.join(diverged)}")
+    return [run for run in runs if run.done]
+
+
+def diverges(run: Run) -> bool:
+    return "divergence" in run.state
+
+
 def measured(runs: Iterable[Run], storage: Path) -> dict[str, Mapping[str, float]]:
     """The last value of each metric, by trial key."""
     return {key: row.metrics for key, row in Tracking(storage).trial_rows(run.trial.key for run in runs).items()}

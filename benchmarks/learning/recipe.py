@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
-from benchmarks.learning.pages import fill_all, rate_of, runs_of, shown, storage_of, write
+from benchmarks.learning.pages import fill_all, finished, rate_of, runs_of, shown, storage_of, write
 from benchmarks.tables import markdown
 from search_spaces.studies.study_recipe import SWEEP
 from search_spaces.studies.study_recipe_dense import SWEEP as DENSE
@@ -72,8 +72,8 @@ def texts() -> dict[str, str]:
 
 
 def main() -> None:
-    runs = runs_of(SWEEPS, storage_of(__doc__))
-    write(MADE, (asdict(trained(run)) for run in runs if run.done and run.trial.dataset in SWEEP.datasets))
+    runs = [run for run in runs_of(SWEEPS, storage_of(__doc__)) if run.trial.dataset in SWEEP.datasets]
+    write(MADE, (asdict(trained(run)) for run in finished(runs)))
     fill_all(PAGE, texts())
 
 

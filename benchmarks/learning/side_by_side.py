@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.learning.pages import fill_all, rate_of, runs_of, shown, storage_of, write
+from benchmarks.learning.pages import fill_all, finished, rate_of, runs_of, shown, storage_of, write
 from benchmarks.tables import markdown
 from search_spaces.studies.study_methods import SWEEP
 from search_spaces.studies.study_methods_half import SWEEP as HALF
@@ -136,7 +136,7 @@ def texts() -> dict[str, str]:
 
 
 def main() -> None:
-    write(MADE, (asdict(trained(run)) for run in runs_of(SWEEPS, storage_of(__doc__)) if run.done))
+    write(MADE, (asdict(trained(run)) for run in finished(runs_of(SWEEPS, storage_of(__doc__)))))
     fill_all(PAGE, texts())
 
 

@@ -16,18 +16,9 @@ from dataclasses import dataclass, fields, replace
 from service.results.cells import details
 from service.results.outcomes import Outcome
 from service.results.runs import Run
-from service.results.statistics import EQUAL
+from service.results.statistics import EQUAL, student
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, Trial, comparison, with_seed
-
-# 97.5 % quantiles of Student's t with 1, 2, ... 60 degrees of freedom; the normal distribution's beyond.
-T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-    2.040, 2.037, 2.035, 2.032, 2.030, 2.028, 2.026, 2.024, 2.023, 2.021, 2.020, 2.018, 2.017, 2.015, 2.014,
-    2.013, 2.012, 2.011, 2.010, 2.009, 2.008, 2.007, 2.006, 2.005, 2.004, 2.003, 2.002, 2.002, 2.001, 2.000,
-)  # fmt: skip
-NORMAL = 1.96
 
 WORDS = {
     "shuffle": "its mask shuffled within layers",
@@ -64,8 +55,7 @@ def paired(differences: Sequence[float]) -> Difference:
         return Difference(mean, None, 1)
     if min(differences) == max(differences):
         return Difference(mean, (mean, mean), count)
-    factor = T[count - 2] if count - 2 < len(T) else NORMAL
-    half = factor * statistics.stdev(differences) / math.sqrt(count)
+    half = student(count) * statistics.stdev(differences) / math.sqrt(count)
     return Difference(mean, (mean - half, mean + half), count)
 
 

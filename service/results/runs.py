@@ -90,11 +90,11 @@ class Run:
         return max(point.score for point in self.points)
 
     def after(self, seconds: float) -> float:
-        """The score of the first evaluation that comes no earlier than after `seconds` of training, of the last one where none does; nan
-        where times are not known."""
-        if math.isnan(seconds) or not self.points or any(math.isnan(point.seconds) for point in self.points):
+        """The score of the first evaluation that comes no earlier than after `seconds` of training; nan where none does, and where times
+        are not known."""
+        if math.isnan(seconds) or any(math.isnan(point.seconds) for point in self.points):
             return math.nan
-        return next((point.score for point in self.points if point.seconds >= seconds), self.points[-1].score)
+        return next((point.score for point in self.points if point.seconds >= seconds), math.nan)
 
     @property
     def tail(self) -> float:

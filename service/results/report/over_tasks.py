@@ -143,7 +143,8 @@ def _count(name: str, cells: Sequence[Cell], sparsity: float, in_time: bool = Fa
     if found.judged > found.diverged:
         notes = [f"by their whole interval {found.sure} do, {found.lost} do not, {found.undecided} are undecided"]
     notes += [f"{found.diverged} diverged"] if found.diverged else []
-    notes += [f"{found.rest} more not judged: seeds missing, dense seeds missing, or dense not above 0"] if found.rest else []
+    why = "dense not trained as long, " if in_time else ""
+    notes += [f"{found.rest} more not judged: {why}seeds missing, dense seeds missing, or dense not above 0"] if found.rest else []
     return f"{text} ({'; '.join(notes)})" if notes else text
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from service.results.cells import tasks_of
-from service.results.controls import T, compare, paired, text_of
+from service.results.controls import compare, paired, text_of
 from service.results.runs import Run, runs_of
+from service.results.statistics import T
 from service.tracking.reading import RunRow
 from tests.service.results.test_quick_table import row
 from trainables.trial import Trial

@@ -42,7 +42,9 @@ def test_cells_hold_last_best_tail_and_final_apart(made: Path) -> None:
     assert "final: 20 other episodes of the last policy" in (made / "table.txt").read_text()
     snip = cells(made)["hopper", "snip", "0.95"]
     assert float(snip["retained"]) == pytest.approx(89 / 90)
-    assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((79 / 80, 99 / 100))
+    rest = 79 - 89 / 90 * 80  # and as much the other way
+    half = 12.706 * abs(rest) / 90  # of Student's t
+    assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((89 / 90 - half, 89 / 90 + half))
     assert float(snip["improvement"]) == 0.25
     assert [float(snip[name]) for name in ("return", "return_low", "return_high")] == pytest.approx([30 * 89, 30 * 79, 30 * 99])
     assert (snip["pairs"], snip["unpaired"]) == ("2", "")
@@ -58,7 +60,7 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
     assert re.search(r"Random \(ERK\) 95 %  0  +hopper-expert BC \(1 failed: divergence\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 99 %  +0  +hopper-expert BC \(1 missing\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 95 %  +2  +57\.0  ", over)  # of 89 and 25
-    assert "n = 1 and 2 seeds are few: one has no interval, that of 2 is their range" in text
+    assert "n = 1 and 2 seeds are few: one has no interval, that of a mean of 2 is their range" in text
 
 
 def test_the_papers_claim_is_counted(made: Path) -> None:
