@@ -6,6 +6,7 @@ returns to the driver is only news for the manifest and the progress line.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
@@ -173,13 +174,19 @@ def yields(run: str, stack: Stack) -> bytes:
     return f"{run}/yields/{stack.lead.key}".encode()
 
 
+@functools.cache
+def _remote(function: Callable[..., Any]) -> Any:
+    """One for each function: Ray's head keeps every one that is made."""
+    return ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")(function)
+
+
 class RayFuture:
     """A function that runs in another process, on this node or another; a future as in trainables/evaluation/futures.py.
 
     It asks Ray for no CPU: on a full cluster, a trainer waiting for it would hold the CPU that it needs."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.reference = ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")(function).remote(*arguments)
+        self.reference = _remote(function).remote(*arguments)
 
     def done(self) -> bool:
         return bool(ray.wait([self.reference], timeout=0)[0])

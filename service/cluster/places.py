@@ -96,9 +96,12 @@ class Sharing:
                 self._actor.leave.remote(self._id)
 
     def most(self, kinds: Sequence[str]) -> float:
-        """How many stacks this run may have on these kinds together."""
+        """How many stacks this run may have on these kinds together; one where there is no place yet, so that a cluster that grows by what
+        waits begins to."""
         if self._share is None or not self._share.others:
             return math.inf
+        if not any(self._share.whole.get(kind, 0) for kind in kinds):
+            return 1
         return sum(self._share.places.get(kind, 0) for kind in kinds)
 
     def step(self, stacks: Mapping[str, Stack], running: Mapping[str, Any], kinds: Mapping[str, str], here: Sequence[str]) -> list[str]:

@@ -213,9 +213,9 @@ def job_name(name: str) -> str:
 
 
 def _running(job: str) -> list[str]:
-    """The ids of this user's jobs of that name that wait or run; none where squeue does not say."""
+    """The ids, of arrays as a whole, of this user's jobs of that name that wait or run; none where squeue does not say."""
     try:
-        done = subprocess.run(["squeue", "--me", "--noheader", f"--name={job}", "--format=%A"], capture_output=True, text=True, check=True)
+        done = subprocess.run(["squeue", "--me", "--noheader", f"--name={job}", "--format=%F"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
     return list(dict.fromkeys(done.stdout.split()))

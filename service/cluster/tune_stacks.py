@@ -152,7 +152,8 @@ class News(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker or its node died; an error of the training itself comes as a result."""
-        self._end(trial, {"failure": death(_error_text(trial))})
+        stack = self._source.stacks.get(trial.trial_id)
+        self._end(trial, {"failure": death(_error_text(trial), len(stack) if stack else 1)})
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._scheduler.forget(trials)
@@ -213,11 +214,11 @@ def let_commit(run: str, source: Source, patience: float) -> None:
     internal_kv._internal_kv_del(leaves(run), del_by_prefix=True, namespace=NAMESPACE)
 
 
-def death(text: str) -> dict[str, str]:
-    """The class of a failure, from Ray's message about a dead worker."""
-    why = (
-        "out_of_memory" if "running low on memory" in text else "error" if "error raised in its creation task" in text else "infrastructure"
-    )
+def death(text: str, size: int) -> dict[str, str]:
+    """The class of a failure, from Ray's message about a dead worker with a stack of `size`. Where the node was low on memory, a larger
+    stack may have been the reason; one trial alone is tried again, as its neighbours may be gone by then."""
+    memory = "out_of_memory" if size > 1 else "infrastructure"
+    why = memory if "running low on memory" in text else "error" if "error raised in its creation task" in text else "infrastructure"
     last = (text.strip().splitlines() or ["no message"])[-1].strip()
     return {"reason": why, "message": f"the worker died: {last[:300]}"}
 

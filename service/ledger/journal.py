@@ -34,13 +34,17 @@ class Journal(Protocol):
 class FileJournal:
     def __init__(self, path: Path) -> None:
         self._path, self._file, self.length, self.where = path, -1, 0, str(path)
+        self._read = 0  # bytes that were there when it was read last
 
     def content(self) -> bytes:
-        return self._path.read_bytes() if self._path.exists() else b""
+        content = self._path.read_bytes() if self._path.exists() else b""
+        self._read = len(content)
+        return content
 
     def begin(self, valid: int) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        os.ftruncate(self._file, valid)
+        if valid < self._read:  # only where something torn was read: what has come since may be a later driver's
+            os.ftruncate(self._file, valid)
         self.length = valid
 
     def check_there(self) -> None:

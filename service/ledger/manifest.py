@@ -37,9 +37,17 @@ class Manifest:
         self.lease = Lease(storage, name)
         self._journal, self.closed = journal.of(storage, name), False
         self._writing = threading.Lock()
+        try:
+            self._begin(settings, by, followed)
+        except BaseException:  # e.g. of a full disk: the next try is not to meet this one's lease
+            self.lease.release()
+            raise
+
+    def _begin(self, settings: Mapping[str, Any] | None, by: Mapping[str, str] | None, followed: Followed | None) -> None:
         while True:
             self.ledger, length = followed.hand_over(self._journal) if followed else _replay(self._journal)
             followed = None
+            self.lease.check()
             self._journal.begin(length)
             try:
                 about = {"owner": self.lease.owner, **({"settings": settings} if settings else {}), **({"by": by} if by else {})}

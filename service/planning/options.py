@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from service.terminal import clock
-from trainables import plugins
+from trainables import plugins, project
 from trainables.errors import UserError, unknown
 
 DEVICES = ("auto", "all", "cpu", "cuda")
@@ -69,10 +69,13 @@ class TrainingOptions:
             raise UserError(f"{flag('gpu_fraction')} {self.gpu_fraction} is outside (0, 1]")
 
     def words(self) -> list[str]:
-        """As they are typed: `--device=cpu`; defaults are left out."""
-        changed = {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) != field.default}
+        """As they are typed: `--device=cpu`; defaults are left out, but for those of which the project has another."""
+        ours = project.settings().get("defaults", {})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        usual = {field.name: field.default for field in fields(self)}
+        changed = {name: value for name, value in values.items() if value != usual[name] or (name in ours and value is not None)}
         modules = changed.pop("imports", ())
-        words = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in changed.items()]
+        words = [_word(name, value) for name, value in changed.items()]
         return words + [f"--import={module}" for module in modules]
 
     def to_json(self) -> dict[str, Any]:
@@ -100,6 +103,12 @@ def checked(given: Mapping[str, Any], source: str, more: Mapping[str, str] = Map
 
 def executions() -> tuple[str, ...]:
     return ("auto", *plugins.names("execution"))
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag(name) if value else f"--no-{flag(name).removeprefix('--')}"
+    return f"{flag(name)}={value}"
 
 
 def flag(name: str) -> str:

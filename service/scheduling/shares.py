@@ -201,6 +201,7 @@ class Patience:
     def over(self, uses: Mapping[str, int], share: Share, now: float) -> dict[str, int]:
         """How many stacks are to leave their places of each kind: at once for a higher priority; for an equal one, which would get the
         places of stacks that end by themselves, after a while."""
-        excess = {kind: uses.get(kind, 0) - places for kind, places in share.places.items() if uses.get(kind, 0) > places and share.others}
+        most = {kind: max(places, share.whole[kind] == 0) for kind, places in share.places.items()}  # one may wait for the first place
+        excess = {kind: uses.get(kind, 0) - places for kind, places in most.items() if uses.get(kind, 0) > places and share.others}
         self._since = {kind: self._since.get(kind, now) for kind in excess}
         return {kind: count for kind, count in excess.items() if kind in share.urgent or now - self._since[kind] >= WAIT}

@@ -60,6 +60,8 @@ def _check_order(line: Line, before: list[Line], trial: Trial) -> None:
 
 def _check_whole(lines: list[Line], trial: Trial) -> None:
     """Raise ValueError where lines are missing or repeated."""
+    if not lines:
+        raise ValueError("its spool has no reports")
     (kind, update), count = Counter((line["kind"], line["update"]) for line in lines).most_common(1)[0]
     if count > 1:
         raise ValueError(f"its spool has {count} lines {kind!r} for update {update}")

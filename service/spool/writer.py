@@ -56,6 +56,7 @@ class TrialSpool:
         path = paths.spool(self._storage, self._trial.key)
         about = json.dumps(self._trial.to_json(), indent=1).encode()
         write(paths.trial_json(self._storage, self._trial.key), about, below=self._storage)
+        there = path.stat().st_size if path.exists() else 0
         lines = read(path)
         self._committed = committed_update(lines)
         self._diverged, self._finished = (any(placed.line["kind"] == kind for placed in lines) for kind in ("diverged", "finished"))
@@ -63,7 +64,8 @@ class TrialSpool:
         while kept < len(lines) and lines[kept].update < update:
             kept += 1
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        os.ftruncate(self._file, lines[kept - 1].end if kept else 0)
+        if (valid := lines[kept - 1].end if kept else 0) < there:  # only where there was something to cut: what came since is another's
+            os.ftruncate(self._file, valid)
         sync_folder(path.parent)
         machine = {"host": platform.node(), "kernels": build.simd()}
         self._append({"kind": "attempt", "time": _now(), "pid": os.getpid(), **machine, **self._origin})

@@ -82,6 +82,7 @@ DEEP = b"[" * 100_000
 CHANGES: dict[str, tuple[Callable[[Parts], Any], str]] = {
     "an empty spool": (replaced(SPOOL, b""), "empty or torn"),
     "a blank spool": (replaced(SPOOL, b"\n"), "line 1"),
+    "a spool without reports": (lines(lambda spool: spool[:1]), "no reports"),
     "a torn spool": (lambda content: content.update({SPOOL: content[SPOOL][:-10]}), "empty or torn"),
     "a spool without its end": (lines(lambda spool: spool[:-1]), "does not end"),
     "a spool that ends early": (lines(lambda spool: spool[-1].update(update=1)), "update 1 is not an integer"),

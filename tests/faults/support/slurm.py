@@ -111,7 +111,7 @@ def squeue(home: Path, arguments: list[str]) -> int:
     names = [word.removeprefix("--name=") for word in arguments if word.startswith("--name=")]
     for task in tasks(home):
         if task.state in ("PENDING", "RUNNING") and options((task.folder / "script").read_text())["job-name"] in names:
-            print(task.job)
+            print(task.job if "--format=%F" in arguments else 1000 * task.job + task.number)  # %A: each task has an id of its own
     return 0
 
 

@@ -48,5 +48,6 @@ def test_a_message_is_one_line() -> None:
 def test_rays_words_about_a_dead_worker_have_a_class(text: str, why: str) -> None:
     from service.cluster.tune_stacks import death
 
-    assert death(text)["reason"] == why
-    assert death(text)["message"] == f"the worker died: {text.splitlines()[-1] if text else 'no message'}"
+    assert death(text, 4)["reason"] == why
+    assert death(text, 1)["reason"] == ("infrastructure" if why == "out_of_memory" else why)
+    assert death(text, 4)["message"] == f"the worker died: {text.splitlines()[-1] if text else 'no message'}"

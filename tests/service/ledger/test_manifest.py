@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from service.ledger import journal
+from service.ledger.journal import FileJournal
 from service.ledger.ledger import Event, Ledger
 from service.ledger.manifest import Followed, Manifest, read, read_all
 from service.storage import paths
@@ -40,6 +42,26 @@ def test_each_opening_is_a_higher_epoch_and_only_new_trials_are_planned(tmp_path
     ledger = read(tmp_path, "smoke")
     assert ledger.epoch == 3, "the release of the first was epoch 2"
     assert [event.epoch for key in (A, B) for event in ledger.entries[key].events] == [1, 3]
+
+
+def test_a_driver_that_cannot_write_keeps_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match="No space left on device"):
+            Manifest(tmp_path, "smoke")
+    Manifest(tmp_path, "smoke").close()
+
+
+def test_a_driver_that_stood_still_while_it_opened_cuts_off_nothing_of_another_one(tmp_path: Path) -> None:
+    Manifest(tmp_path, "smoke").close()
+    path = paths.manifest(tmp_path, "smoke")
+    slow = FileJournal(path)
+    before = slow.content()
+    with path.open("ab") as file:  # another host has taken the lease meanwhile
+        file.write(b"what it writes\n")
+    slow.begin(len(before))
+    slow.close()
+    assert path.read_bytes() == before + b"what it writes\n"
 
 
 def test_a_torn_last_line_is_forgotten_and_cut_off_before_the_next_is_written(tmp_path: Path) -> None:

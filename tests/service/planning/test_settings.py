@@ -16,6 +16,7 @@ from service.planning.options import TrainingOptions
 from service.planning.run_settings import RunSettings
 from service.storage import paths
 from service.terminal.redaction import hides_secret, redact
+from trainables import project
 from trainables.errors import UserError
 
 OTHER = {
@@ -33,6 +34,18 @@ SETTINGS = RunSettings(
     new_data=True,
     same_code=True,
 )
+
+
+def test_what_a_project_has_otherwise_is_said_though_it_is_usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job reads the project's defaults, too."""
+    (tmp_path / "winnow.toml").write_text('[defaults]\nkeep = "final"\npin = true\nmax_hours = 2\n')
+    monkeypatch.chdir(tmp_path)
+    project.renew()
+    assert TrainingOptions(keep="all", pin=False).words() == ["--keep=all", "--no-pin"]
+    assert TrainingOptions(keep="final", pin=True, max_hours=3.0).words() == ["--max-hours=3.0", "--keep=final", "--pin"]
+    monkeypatch.undo()
+    project.renew()
+    assert TrainingOptions(keep="all").words() == []
 
 
 def typed(words: list[str]) -> RunSettings:

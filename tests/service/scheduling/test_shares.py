@@ -108,6 +108,8 @@ def test_stacks_leave_at_once_for_a_higher_priority_and_for_an_equal_one_after_a
     assert patience.over({"cpu": 1}, share, WAIT + 1) == {}
     assert patience.over({"cpu": 4}, share, WAIT + 2) == {}, "the time is counted anew"
     assert patience.over({"cpu": 4}, Share(places={"cpu": 1}, whole={"cpu": 4}, urgent=("cpu",), others=("b",)), 0.0) == {"cpu": 3}
+    nothing_yet = Share(places={"cpu": 0}, whole={"cpu": 0}, urgent=(), others=("b",))
+    assert [waits.over({"cpu": 3}, nothing_yet, now) for waits in [Patience()] for now in (0.0, WAIT)] == [{}, {"cpu": 2}], "one may wait"
     assert Patience().over({"cpu": 9}, Share(places={"cpu": 4}, whole={"cpu": 4}, urgent=(), others=()), 1e6) == {}
 
 
