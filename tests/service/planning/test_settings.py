@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -36,16 +37,20 @@ SETTINGS = RunSettings(
 )
 
 
-def test_what_a_project_has_otherwise_is_said_though_it_is_usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job reads the project's defaults, too."""
+@pytest.fixture
+def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "winnow.toml").write_text('[defaults]\nkeep = "final"\npin = true\nmax_hours = 2\n')
-    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        project.renew()
+        yield
     project.renew()
-    assert TrainingOptions(keep="all", pin=False).words() == ["--keep=all", "--no-pin"]
-    assert TrainingOptions(keep="final", pin=True, max_hours=3.0).words() == ["--max-hours=3.0", "--keep=final", "--pin"]
-    monkeypatch.undo()
-    project.renew()
-    assert TrainingOptions(keep="all").words() == []
+
+
+def test_what_a_project_has_otherwise_is_said_though_it_is_usual(in_project: None) -> None:
+    """A job reads the project's defaults, too."""
+    assert TrainingOptions(keep="all", pin=False).words() == ["--no-pin", "--keep=all"]
+    assert TrainingOptions(keep="final", pin=True, max_hours=3.0).words() == ["--max-hours=3.0", "--pin", "--keep=final"]
 
 
 def typed(words: list[str]) -> RunSettings:
