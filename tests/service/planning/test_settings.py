@@ -50,7 +50,7 @@ def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def test_what_a_project_has_otherwise_is_said_though_it_is_usual(in_project: None) -> None:
     """A job reads the project's defaults, too."""
     assert TrainingOptions(keep="all", pin=False).words() == ["--no-pin", "--keep=all"]
-    assert TrainingOptions(keep="final", pin=True, max_hours=3.0).words() == ["--max-hours=3.0", "--pin", "--keep=final"]
+    assert TrainingOptions(keep="final", pin=True, max_hours=3.0).words() == ["--pin", "--max-hours=3.0", "--keep=final"]
 
 
 def typed(words: list[str]) -> RunSettings:
