@@ -48,7 +48,8 @@ sweep={sweep}
 limit=
 trap 'limit=near; kill -TERM "$driver" 2>/dev/null' USR1
 # scancel, a preemption: the driver leaves just so, and whether the task runs again is SLURM's decision.
-trap 'kill -TERM "$driver" 2>/dev/null' TERM INT
+trap 'kill -TERM "$driver" 2>/dev/null' TERM
+trap : INT # Ctrl-C with --local: the terminal sends it to the driver, too, and two signals would make it hurry
 {command} &
 driver=$!
 while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
