@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from trainables.policy.policy import Policy
     from trainables.reports import Report
     from trainables.trial import Trial
+
+
+CURVE = "curve.json"  # in a trial's folder: the evaluations so far, for a call that finds it finished or goes on with it
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def trial(
     """Train one trial here, without a cluster, a server or a sweep. `fields` are those of Trial, e.g. `seed=1, updates=50_000`. Without a
     `reward_shift`, it is the paper's for the dataset (IQL on sparse mazes: -1). A dataset that ships as a policy is recorded first.
 
-    With a `storage` (a folder) it resumes from its checkpoints there, and leaves its masks and its policy. `progress` is as in `run`.
+    With a `storage` (a folder) it resumes from its checkpoints there, and leaves masks, policy and curve. `progress` is as in `run`.
     Raises UserError for bad input.
     """
     from service.planning.provenance import record
@@ -73,6 +77,7 @@ def trial(
     from trainables.datasets import local
     from trainables.evaluation.metrics import known, metrics_of
     from trainables.storage import trial_files
+    from trainables.storage.files import write
     from trainables.trial import Stack, Trial
     from trainables.trial.published import reward_shift
 
@@ -89,14 +94,18 @@ def trial(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from trainables.run import run_stack  # imports torch
 
-    rows: list[dict[str, float]] = []
+    folder = trial_files.trial(where, stack.lead.key) if where else None
+    rows = _kept(folder)
     reasons: list[str] = []
 
     def heard(reports: Iterator[Report]) -> Iterator[Report]:
         for report in reports:
             if isinstance(report, kinds.Evaluated) and not report.final:
                 found = metrics_of(known(report.episodes[0]))
+                rows[:] = [row for row in rows if row["update"] < report.update]
                 rows.append({"update": report.update, "return": found["return"], "score": found.get("normalized_score", float("nan"))})
+                if folder is not None:
+                    write(folder / CURVE, json.dumps(rows).encode())
             elif isinstance(report, kinds.Diverged):
                 reasons.append(report.reason)
             yield report
@@ -110,5 +119,12 @@ def trial(
                 pass
     import pandas as pd
 
-    folder = trial_files.trial(where, stack.lead.key) if where else None
     return Trained(stack.lead, pd.DataFrame(rows, columns=["update", "return", "score"]), "".join(reasons), folder)
+
+
+def _kept(folder: Path | None) -> list[dict[str, float]]:
+    """The evaluations of the calls before; none without a folder, and where the file makes no sense."""
+    try:
+        return list(json.loads((folder / CURVE).read_bytes())) if folder is not None else []
+    except (OSError, ValueError, TypeError):
+        return []

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.planning import devices
 from service.storage.locks import flock
 from trainables.errors import UserError
 
@@ -31,7 +32,7 @@ def check_possible() -> None:
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if most == resource.RLIM_INFINITY or not os.geteuid():  # root is not limited
         return
-    needed, running = THREADS + THREADS_PER_WORKER * len(os.sched_getaffinity(0)), _threads_of_user()
+    needed, running = THREADS + THREADS_PER_WORKER * devices.cores(), _threads_of_user()
     if most - running < needed:
         raise UserError(
             f"Ray needs some {needed} threads on this machine, and `ulimit -u` {most} leaves {max(0, most - running)}; raise it, "

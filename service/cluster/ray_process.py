@@ -185,7 +185,7 @@ def _start(folder: Path) -> None:
         try:
             with _token(), _few_servers():
                 # Workers inherit an embedded Ray's environment; a runtime_env would have each of them started twice.
-                cpus = len(os.sched_getaffinity(0))
+                cpus = devices.cores()
                 where = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder), **_slices()}
                 ray.init("local", job_config=workers.OursFirst(), **where, **QUIET)
             return

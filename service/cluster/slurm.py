@@ -15,6 +15,7 @@ from pathlib import Path
 
 from search_spaces.sweep import expand, load_sweep, override
 from service.cluster.job import environment, refuse_secrets
+from service.planning import devices
 from service.planning.provenance import ROOT
 from service.planning.run_settings import RunSettings
 from service.terminal import clock
@@ -182,7 +183,7 @@ def submit(name: str, settings: RunSettings, slurm: Slurm, storage: str | None =
 def run_here(name: str, settings: RunSettings, slurm: Slurm, storage: str | None = None) -> int:
     """Run the script's tasks on this host at once, without SLURM and its limits; returns the first exit code that is not 0."""
     file = _written(name, script(name, settings, slurm, storage), slurm.folder)
-    cpus = str(max(1, len(os.sched_getaffinity(0)) // slurm.tasks))
+    cpus = str(max(1, devices.cores() // slurm.tasks))
     given = {"SLURM_JOB_ID": "local", "SLURM_ARRAY_JOB_ID": "local", "SLURM_CPUS_ON_NODE": slurm.cpus_per_task or cpus}
     tasks = [
         subprocess.Popen(["bash", str(file)], env={**os.environ, **given, "SLURM_ARRAY_TASK_ID": str(task)}) for task in range(slurm.tasks)

@@ -33,7 +33,8 @@ SHOWN = 8  # choices named in an error
 class FinishedTrial:
     """A trial that is done. `folder` holds its FILES; `run_id` is that of its MLflow run, empty if it was never shipped.
 
-    origin        dataset_hash, dataset_score, reference, revision, host, as text, from the worker's last attempt
+    origin        dataset_hash, dataset_score, reference, revision, host, as text, from the worker's last attempt; of the code all revisions
+                  that have trained it, in order, as far as they are known here
     evaluations   each with `update`, `returns` and `scores` of all episodes, ascending; the final one, if any, last and `final`
     """
 
@@ -106,6 +107,8 @@ def _in_storage(key: str, entry: Entry, storage: Path) -> FinishedTrial:
     lines = spool.read(paths.spool(storage, key))
     attempts = [placed.line for placed in lines if placed.line["kind"] == "attempt"]
     origin = {name: str(attempts[-1][name]) for name in TAGS if name in attempts[-1]} if attempts else {}
+    if "revision" in origin:
+        origin["revision"] = ", ".join(dict.fromkeys(str(attempt["revision"]) for attempt in attempts if "revision" in attempt))
     return FinishedTrial(entry.trial, paths.trial(storage, key), run_id_of(storage, key), origin, spool.evaluations(lines))
 
 

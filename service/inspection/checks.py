@@ -116,7 +116,7 @@ def gpu(storage: Path) -> Iterator[CheckResult]:
     elif Path("/dev/nvidiactl").exists():
         yield CheckResult("GPU", "warn", f"torch cannot use it (CUDA {torch.version.cuda})", "check nvidia-smi: the driver may be too old")
     else:
-        yield CheckResult("GPU", "ok", f"none; {len(os.sched_getaffinity(0))} cores train one trial each")
+        yield CheckResult("GPU", "ok", f"none; {devices.cores()} cores train one trial each")
 
 
 def storage(storage: Path) -> Iterator[CheckResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from trainables.errors import UserError
 
 DEVICES = Path("/dev")
+GROUP = Path("/sys/fs/cgroup")
 GPU_FILES = ("nvidia[0-9]*", "dxg")  # Linux's and, without them, the Windows Subsystem for Linux's
 WITH_GPUS = ("cuda", "all")
 MADE_FOR = {"sparse": "cpu", "onchip": "cuda"}  # executions that compute on one device, or are fast on one alone
@@ -22,6 +24,21 @@ SLICE = "gpu:"  # before the name of a MIG slice, in the names of a Ray node's r
 SLICES = {"A30": 4, "RTX PRO 6000": 4, "RTX PRO 5000": 2}  # into which MIG can divide a GPU; others into 7
 LONGEST_ANSWER = 20.0  # seconds
 INSTEAD = "take --device cpu, or auto"
+
+
+def cores() -> int:
+    """How many cores this process may use: its affinity, or less where a container's quota (`docker run --cpus`) allows less."""
+    allowed = len(os.sched_getaffinity(0))
+    return min(allowed, max(1, int(quota))) if (quota := _quota()) else allowed
+
+
+def _quota() -> float:
+    """CPUs of the control group's quota, of version 2 or 1; 0 where it has none."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = " ".join((GROUP / file).read_text().strip() for file in files).split()
+            return max(0.0, float(quota) / float(period))  # `max` of version 2 is no number, -1 of version 1 no quota
+    return 0.0
 
 
 def choose(device: str, gpus: float, *, search: bool = False, execution: str = "auto", usable: Callable[[], bool] | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -167,7 +166,7 @@ def _planned(
     if device == "all" and sweep.search:
         raise UserError(f"sweep {name!r} is a search, which compares what it trains: it takes --device cpu or cuda, not all")
     shown, device = device, "cpu" if device == "all" else device  # stacks and time are those of the cores alone
-    max_concurrent = options.max_concurrent or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
+    max_concurrent = options.max_concurrent or (devices.cores() if device == "cpu" else 1)
     size = options.stack_size or stack_size(device, 0 if sweep.search else len(todo), max_concurrent)
     progress = progress_of(storage, todo)
     stacks = pack(todo, size, progress, limits(ledger, todo), (device, options.execution))

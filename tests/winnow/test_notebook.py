@@ -50,6 +50,8 @@ def test_one_trial_is_a_curve_and_a_policy(tmp_path: Path, hopper: str, capsys: 
     assert made.trial.seed == 3
     assert "<table" in made._repr_html_()
     assert made.policy()(made.policy().scaling["observation_shift"]).shape == (3,)
+    at_once = winnow.trial(hopper, "bc", "snip", 0.5, storage=tmp_path, progress=False, **settings)
+    assert at_once.curve.equals(made.curve), "a trial that is finished has the curve that it had"
     lines: list[str] = []
     again = winnow.trial(hopper, "bc", "snip", 0.5, progress=lines.append, **settings)
     assert capsys.readouterr().out == ""

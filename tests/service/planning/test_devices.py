@@ -80,6 +80,28 @@ print(json.dumps([there.device, slots, fit(stacks[0].lead), Conductor.ends]))
 """
 
 
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu.max": "6400000 100000\n"}, 64),
+        ({"cpu.max": "800000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({}, 64),
+    ],
+)
+def test_a_containers_quota_counts_as_its_cores(files: dict[str, str], count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "GROUP", tmp_path)
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(64)))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert devices.cores() == count
+
+
 @pytest.mark.parametrize(("fraction", "stacks"), [(1.0, 1), (0.6, 1), (0.5, 2), (0.4, 2), (1 / 3, 3), (0.3, 3), (0.1, 10), (0.03, 33)])
 def test_a_stack_is_on_one_gpu_alone(fraction: float, stacks: int) -> None:
     assert devices.stacks_per_gpu(fraction) == stacks
