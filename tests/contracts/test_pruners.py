@@ -268,7 +268,7 @@ def test_a_mask_that_moves_keeps_its_number_of_weights_and_holds_in_all_that_is_
                     assert torch.equal(row[now & was], before[f"{kind}/{name}"][now & was]), kind
                     if kind.startswith("adam") or traits_of(pruner).grows:
                         assert (row[now & ~was] == 0).all(), kind
-                    elif kind == "online":
+                    elif kind in ("online", "target"):
                         assert torch.equal(row[now & ~was], before[f"latent/{name}"][now & ~was])
         world.train(update, update + 1)
     for name, mask in world.masks.items():

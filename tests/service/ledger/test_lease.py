@@ -174,6 +174,23 @@ def test_two_drivers_that_take_over_at_once_get_different_epochs(tmp_path: Path)
     assert lease.holder(tmp_path, "smoke")["owner"] == "a:1"
 
 
+def test_a_driver_that_another_host_was_faster_than_takes_the_next_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, lost = lease._create, list[int]()
+
+    def faster(folder: Path, epoch: int, about: dict[str, str]) -> None:
+        if not lost:
+            lost.append(epoch)
+            create(folder, epoch, {"state": "held", "owner": "b:1", "kernel": "another", "since": "now"})
+        create(folder, epoch, about)
+
+    monkeypatch.setattr(lease, "_create", faster)
+    taken = Lease(tmp_path, "smoke", bound=0.1)
+    assert (lost, taken.epoch) == ([1], 2)
+    assert lease.holder(tmp_path, "smoke")["owner"] == taken.owner
+    taken.check()
+    taken.release()
+
+
 def test_a_heart_does_not_take_its_own_release_for_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT", 0.01)
     held, told = Lease(tmp_path, "smoke"), []

@@ -33,6 +33,23 @@ def test_every_family_builds_all_its_ids_and_has_a_reference_or_says_that_there_
         assert environments.family_of(name) == family
 
 
+@pytest.mark.parametrize(
+    ("name", "random", "expert"),
+    [
+        ("HalfCheetah-v5", -280.178953, 12135.0),  # these three: D4RL's infos.py
+        ("Hopper-v5", -20.272305, 3234.3),
+        ("Walker2d-v5", 1.629008, 4592.3),
+        ("Ant-v5", -325.6, 3879.7),
+        ("Pendulum-v1", -1224.2, -138.0),
+    ],
+)
+def test_reference_returns_are_those_that_were_published_or_measured(name: str, random: float, expert: float) -> None:
+    """Written down a second time, as a wrong one would look like a better or worse score."""
+    reference = environments.reference(name)
+    assert reference is not None
+    assert (reference.random, reference.expert) == (random, expert)
+
+
 def test_normalized_score_is_d4rls() -> None:
     reference = environments.reference("Hopper-v5")
     assert reference is not None

@@ -98,6 +98,24 @@ def test_imp_begins_again_with_the_first_values_of_the_largest_weights() -> None
     assert world.counts() == {"actor": 0}
 
 
+def test_imp_begins_again_with_targets_and_moments_of_the_beginning() -> None:
+    world = World([small_trial("td3_bc", "imp", 0.6, SEED, calibration_size=ROWS)]).start()
+    world.train(0, UPDATE)
+    before = world.rows()
+    masks = change(world.agent, world.stack, world.masks, {0: 0.5}, "dense", UPDATE, world.data.draw)
+    rows = world.rows()
+    targets = [name for name in world.agent.specs if f"target/{name}" in rows]
+    assert targets
+    for name, spec in world.agent.specs.items():
+        first = world.agent.initial(name) * to_row(spec, masks[name])
+        for kind in ("online", *(["target"] if name in targets else [])):
+            assert not torch.equal(before[f"{kind}/{name}"], first), f"{kind}/{name} had moved"
+            assert torch.equal(rows[f"{kind}/{name}"], first), f"{kind}/{name}"
+        for kind in ("adam.first", "adam.second"):
+            assert before[f"{kind}/{name}"].any()
+            assert not rows[f"{kind}/{name}"].any(), f"{kind}/{name}"
+
+
 def world_masks(layers: list[Tensor]) -> list[Tensor]:
     return [layer[None, None] for layer in layers]
 
