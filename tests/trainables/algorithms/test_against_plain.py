@@ -58,6 +58,11 @@ class Net(nn.Module):
 Trained = tuple[dict[str, Net], Losses]
 
 
+def bounds(hyper: dict[str, Any]) -> tuple[float, float]:
+    """Of the logarithm of a policy's standard deviation."""
+    return hyper["log_std_min"], hyper["log_std_max"]
+
+
 def learn(optimizer: torch.optim.Adam, loss: Tensor, *nets: Net) -> float:
     """One update; returns the loss before it."""
     optimizer.zero_grad()
@@ -82,7 +87,7 @@ def plain_bc(world: World, data: list[Batch], hyper: dict[str, Any], updates: in
     losses: Losses = []
     for s, a, *_ in data:
         if hyper["gaussian"]:
-            loss = -Normal(actor(s), actor.extras["log_std"].clamp(-5, 2).exp()).log_prob(a).sum(1).mean()
+            loss = -Normal(actor(s), actor.extras["log_std"].clamp(*bounds(hyper)).exp()).log_prob(a).sum(1).mean()
         else:
             loss = functional.mse_loss(actor(s), a)
         losses.append({"actor_loss": learn(optimizer, loss, actor)})
@@ -106,7 +111,7 @@ def plain_td3_bc(world: World, data: list[Batch], hyper: dict[str, Any], updates
             target = r + (1 - done) * hyper["discount"] * torch.min(q1_target(s2, a2), q2_target(s2, a2))
         critic_loss = functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)
         losses.append({"critic_loss": learn(critic_optimizer, critic_loss, q1, q2)})
-        if (update + 1) % 2 == 0:
+        if (update + 1) % hyper["policy_delay"] == 0:
             pi = actor(s)
             q = q1(s, pi)
             actor_loss = -hyper["alpha"] / q.abs().mean().detach() * q.mean() + functional.mse_loss(pi, a)
@@ -137,7 +142,7 @@ def plain_iql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
         target = r + (1 - done) * hyper["discount"] * next_v
         error = (functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)) / 2
         critic_loss = learn(critic_optimizer, error, q1, q2)
-        policy = Normal(actor(s), actor.extras["log_std"].clamp(-20, 2).exp())
+        policy = Normal(actor(s), actor.extras["log_std"].clamp(*bounds(hyper)).exp())
         cap = (hyper["beta"] * advantage.detach()).exp().clamp(max=hyper["weight_cap"])
         actor_loss = learn(actor_optimizer, -(cap.squeeze(1) * policy.log_prob(a).sum(1)).mean(), actor)
         losses.append({"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss})
@@ -179,7 +184,7 @@ def plain_cql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
     n, t, (b, a_dim) = hyper["samples"], hyper["temperature"], data[0][1].shape
 
     def policy(s: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        return tanh_policy(actor, s, noise, -20, 2, hyper["log_std_offset"])
+        return tanh_policy(actor, s, noise, *bounds(hyper), hyper["log_std_offset"])
 
     losses: Losses = []
     for update, (s, a, r, s2, done, *returns) in enumerate(data):
@@ -224,7 +229,7 @@ def plain_awac(world: World, data: list[Batch], hyper: dict[str, Any], updates: 
     critic_optimizer = torch.optim.Adam([*q1.parameters(), *q2.parameters()], lr=hyper["learning_rate"])
 
     def policy(s: Tensor) -> Normal:
-        return Normal(actor(s), actor.extras["log_std"].clamp(-20, 2).exp())
+        return Normal(actor(s), actor.extras["log_std"].clamp(*bounds(hyper)).exp())
 
     losses: Losses = []
     for update, (s, a, r, s2, done) in enumerate(data):
@@ -264,7 +269,7 @@ def plain_rebrac(world: World, data: list[Batch], hyper: dict[str, Any], updates
             target = r + (1 - done) * hyper["discount"] * next_q
         critic_loss = functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)
         losses.append({"critic_loss": learn(critic_optimizer, critic_loss, q1, q2)})
-        if (update + 1) % 2 == 0:
+        if (update + 1) % hyper["policy_delay"] == 0:
             pi = actor(s)
             q = torch.min(q1(s, pi), q2(s, pi))
             cloning = ((pi - a) ** 2).sum(1, keepdim=True)
@@ -288,13 +293,13 @@ def plain_edac(world: World, data: list[Batch], hyper: dict[str, Any], updates: 
     log_alpha = actor.extras["log_entropy_weight"]
     losses: Losses = []
     for update, (s, a, r, s2, done) in enumerate(data):
-        own, log_pi = tanh_policy(actor, s, drawn(update, "policy", *a.shape), -5, 2)
+        own, log_pi = tanh_policy(actor, s, drawn(update, "policy", *a.shape), *bounds(hyper))
         lowest = torch.stack([q(s, own) for q in critics]).amin(0)
         policy_loss = (log_alpha.exp().detach() * log_pi - lowest).mean()
         entropy_loss = -(log_alpha * (log_pi - a.shape[1]).detach()).mean()
         learn(optimizer, policy_loss + entropy_loss, actor)
         with torch.no_grad():
-            a2, log_pi2 = tanh_policy(actor, s2, drawn(update, "target policy", *a.shape), -5, 2)
+            a2, log_pi2 = tanh_policy(actor, s2, drawn(update, "target policy", *a.shape), *bounds(hyper))
             lowest = torch.stack([q(s2, a2) for q in targets]).amin(0)
             target = r + (1 - done) * hyper["discount"] * (lowest - log_alpha.exp() * log_pi2)
         gradients = []
@@ -332,7 +337,7 @@ def plain_bcq(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
     for update, (s, a, r, s2, done) in enumerate(data):
         b, latent = len(s), 2 * a.shape[1]
         mean, log_std = encoder(s, a).chunk(2, 1)
-        std = log_std.clamp(-4, 15).exp()
+        std = log_std.clamp(*bounds(hyper)).exp()
         z = mean + std * drawn(update, "latents", b, latent)
         divergence = -0.5 * (1 + torch.log(std.pow(2)) - mean.pow(2) - std.pow(2)).mean()
         model_loss = functional.mse_loss(decoder(s, z), a) + hyper["kl_weight"] * divergence
@@ -408,7 +413,7 @@ def plain_xql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
         z = ((q - value(s)).double() / hyper["temperature"]).clamp(max=hyper["max_clip"])
         scale = max(float(z.detach().max()), -1.0)
         value_loss = learn(value_optimizer, ((torch.exp(z) - z - 1) / math.exp(scale)).mean(), value)
-        policy = Normal(actor(s), actor.extras["log_std"].clamp(-5, 2).exp())
+        policy = Normal(actor(s), actor.extras["log_std"].clamp(*bounds(hyper)).exp())
         weight = (hyper["beta"] * (q - value(s)).detach()).exp().clamp(max=hyper["weight_cap"])
         actor_loss = learn(actor_optimizer, -(weight.squeeze(1) * policy.log_prob(a).sum(1)).mean(), actor)
         schedule.step()
@@ -439,7 +444,7 @@ def plain_spot(world: World, data: list[Batch], hyper: dict[str, Any], updates: 
 
     def negative_elbo(s: Tensor, a: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = encoder(s, a).chunk(2, 1)
-        latent = Normal(mean.double(), log_std.double().clamp(-4, 15).exp())
+        latent = Normal(mean.double(), log_std.double().clamp(*bounds(hyper)).exp())
         z = latent.mean + latent.stddev * noise
         u = decoder(s, z.float()).double()
         constant = math.log(2 * math.pi * beta / 4) / 2
@@ -457,7 +462,7 @@ def plain_spot(world: World, data: list[Batch], hyper: dict[str, Any], updates: 
             target = r + (1 - done) * hyper["discount"] * torch.min(q1_target(s2, a2), q2_target(s2, a2))
         critic_loss = functional.mse_loss(q1(s, a), target) + functional.mse_loss(q2(s, a), target)
         losses[-1]["critic_loss"] = learn(critic_optimizer, critic_loss, q1, q2)
-        if (update + 1) % 2 == 0:
+        if (update + 1) % hyper["policy_delay"] == 0:
             pi = actor(s)
             q = q1(s, pi)
             rare = negative_elbo(s, pi, drawn(update, "own latents", len(s), 2 * a.shape[1]))
@@ -478,7 +483,8 @@ PLAIN: dict[str, Plain] = {
 # A large learning rate and an uncommon value for everything else, so that a wrong or unused number shows.
 HYPER: dict[str, dict[str, Any]] = {
     "bc": {"learning_rate": 1e-3},
-    "td3_bc": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "alpha": 1.3, "policy_noise": 0.5, "noise_clip": 0.3},
+    "td3_bc": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "alpha": 1.3, "policy_noise": 0.5, "noise_clip": 0.3,
+               "policy_delay": 3},
     "iql": {
         "actor_learning_rate": 2e-3, "critic_learning_rate": 1e-3, "discount": 0.9, "tau": 0.1,
         "expectile": 0.8, "beta": 5.0, "weight_cap": 2.0,
@@ -490,7 +496,7 @@ HYPER: dict[str, dict[str, Any]] = {
     "awac": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "advantage_scale": 0.1, "weight_cap": 1.5},
     "rebrac": {
         "learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "actor_penalty": 0.3, "critic_penalty": 0.7, "policy_noise": 0.5,
-        "noise_clip": 0.3,
+        "noise_clip": 0.3, "policy_delay": 3,
     },
     "edac": {"learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "critics": 4, "eta": 2.0},
     "xql": {
@@ -499,7 +505,7 @@ HYPER: dict[str, dict[str, Any]] = {
     },
     "spot": {
         "learning_rate": 1e-3, "model_learning_rate": 2e-3, "discount": 0.9, "tau": 0.1, "support_weight": 0.7, "kl_weight": 0.3,
-        "policy_noise": 0.5, "noise_clip": 0.3,
+        "policy_noise": 0.5, "noise_clip": 0.3, "policy_delay": 3,
     },
     "bcq": {
         "learning_rate": 1e-3, "discount": 0.9, "tau": 0.1, "minimum_weight": 0.6, "perturbation": 0.3, "kl_weight": 0.3,
@@ -519,12 +525,18 @@ HYPER: dict[str, dict[str, Any]] = {
     ("algorithm", "variant"),
     [
         *((name, "") for name in PLAIN),
+        *((name, "narrow") for name in PLAIN if "log_std_min" in plugins.hyper_defaults(name)),
         *(("bc", "gaussian"), ("iql", "squash"), ("awac", "cosine"), ("fql", "normalize_q"), ("fql", "minimum")),
     ],
 )
 def test_five_updates_equal_a_plain_implementation(algorithm: str, variant: str, pruner: str) -> None:
-    """`variant` is a switch of the algorithm that is not at its default."""
-    hyper = HYPER[algorithm] | ({variant: not plugins.hyper_defaults(algorithm)[variant]} if variant else {})
+    """`variant` is a switch of the algorithm that is not at its default; `narrow`: the bounds of the standard deviation bind."""
+    hyper = HYPER[algorithm]
+    if variant == "narrow":
+        middle, width = hyper.get("log_std_offset", 0.0), 5e-4 if algorithm in ("bc", "iql", "awac", "xql") else 0.05
+        hyper = hyper | {"log_std_min": middle - width, "log_std_max": middle + width} | ({"gaussian": True} if algorithm == "bc" else {})
+    elif variant:
+        hyper = hyper | {variant: not plugins.hyper_defaults(algorithm)[variant]}
     trial = small_trial(algorithm, pruner, 0.0 if pruner == "dense" else 0.5, SEED, hyper=hyper, updates=8)
     counts = {name: value for name, value in hyper.items() if isinstance(value, int)}
     world = World([trial, small_trial(algorithm, seed=SEED + 1, updates=8, hyper=counts)]).start()  # in a stack
@@ -566,6 +578,31 @@ def test_five_updates_equal_a_plain_implementation(algorithm: str, variant: str,
             if place == "online":
                 assert (views[extra][0] - value.detach()).abs().max() < 2e-6
                 assert value.detach().abs().min() > 1e-4
+
+
+def test_bcqs_policy_takes_the_best_by_the_first_critic_of_its_perturbed_actions() -> None:
+    hyper = HYPER["bcq"] | {"act_samples": 6}
+    world = World([small_trial("bcq", "snip", 0.5, SEED, hyper=hyper)]).start()
+    world.agent.at(7)
+    sizes, names = world.agent.sizes, ("actor", "decoder", "critic")
+    seen = torch.randn(1, 5, sizes[0])
+    actor, decoder, q1 = (Net(world, name) for name in names)
+    latents = drawn(7, "evaluation", 5, 6, 2 * sizes[1]).clamp(-hyper["latent_clip"], hyper["latent_clip"])
+    wanted = []
+    for s, z in zip(seen[0], latents, strict=True):
+        s = s.expand(6, -1)
+        generated = decoder(s, z)
+        actions = (generated + hyper["perturbation"] * actor(s, generated)).clamp(-1, 1)
+        wanted.append(actions[q1(s, actions).argmax()])
+    torch.testing.assert_close(world.agent.algorithm.act(world.agent, seen)[0], torch.stack(wanted))
+
+
+def test_fqls_policy_is_its_actor_at_the_noise_of_the_episode() -> None:
+    world = World([small_trial("fql", "snip", 0.5, SEED, hyper=HYPER["fql"])]).start()
+    world.agent.at(7)
+    seen = torch.randn(1, 5, world.agent.sizes[0])
+    wanted = Net(world, "actor")(seen[0], drawn(7, "evaluation", 5, world.agent.sizes[1])).clamp(-1, 1)
+    torch.testing.assert_close(world.agent.algorithm.act(world.agent, seen)[0], wanted)
 
 
 def test_terminal_transitions_are_not_bootstrapped_and_others_are() -> None:
