@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.results.statistics import difference, improvement, interval, iqm, iqm_of, mean_of, profile, ratio
+from service.results.statistics import curve_band, difference, improvement, interval, iqm, iqm_of, mean_interval, mean_of, profile, ratio
 
 # Three tasks, five seeds each.
 ONE = [np.array(x) for x in ([104.5, 73.2, 55.8, 119.9, 76.6], [49.3, 74.6, 77.2, 82.7, 72.0], [85.0, 77.4, 69.6, 75.8, 67.3])]
@@ -78,6 +78,25 @@ def test_counting_draws_gives_what_comparing_every_drawn_pair_gives() -> None:
     pairs = zip(drawn[: len(ONE)], drawn[len(ONE) :], strict=True)
     shares = (np.mean([np.sign(a[:, :, None] - b[:, None, :]).mean(axis=(1, 2)) for a, b in pairs], axis=0) + 1) / 2
     assert (found.low, found.high) == tuple(np.percentile(shares, (2.5, 97.5)))
+
+
+def test_a_curves_band_is_at_each_point_the_means_interval() -> None:
+    table = np.random.default_rng(3).normal(50, 10, (5, 3))
+    middle, low, high = curve_band(table)
+    for point, scores in enumerate(table.T):
+        whole = mean_interval(scores)
+        width = whole.high - whole.low
+        assert middle[point] == pytest.approx(whole.mean)
+        assert (low[point], high[point]) == pytest.approx((whole.low, whole.high), abs=0.06 * width)
+
+
+def test_a_profiles_limits_are_those_of_its_draws() -> None:
+    levels, random = np.array([60.0, 70.0, 80.0]), np.random.default_rng(0)
+    _, low, high = profile(ONE, levels)
+    drawn = [task[random.integers(len(task), size=(1_000, len(task)))] for task in ONE]
+    shares = np.mean([[(task[:, :, None] > levels).sum(axis=1)] for task in drawn], axis=0)[0] * len(drawn) / sum(map(len, ONE))
+    wanted = np.percentile(shares, (2.5, 97.5), axis=0)
+    np.testing.assert_allclose((low, high), wanted)
 
 
 def test_networks_that_differ_by_the_margin_are_called_equal_in_one_case_of_twenty() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +78,9 @@ def test_both_ways_to_ask_find_the_same(tracking: Tracking, tmp_path: Path, monk
     client = tracking._connected()
     client.log_metric(changed, "eval/normalized_score", float("nan"), step=7)
     client.set_tag(changed, "winnow.state", "leased")
+    client.set_tag(changed, "mlflow.parentRunId", "0" * 32)
+    with contextlib.closing(sqlite3.connect(paths.mlflow_db(storage))) as database, database:
+        database.execute("UPDATE params SET value = 'edac' WHERE run_uuid = ? AND key = 'algorithm'", (lost,))
     client.delete_run(deleted)
     (paths.mlflow_artifacts(storage) / lost / "artifacts" / "evaluations.json").unlink()
     found = verify.differences("study", ledger, storage)
@@ -87,7 +92,14 @@ def test_both_ways_to_ask_find_the_same(tracking: Tracking, tmp_path: Path, monk
     both.append((told.all_trials(), told.trial_rows(ledger.entries), told.sweeps(), told.deleted(told.sweeps()["study"])))
     assert repr(both[0]) == repr(both[1])
     assert len(found) >= 4
-    for what in ("evaluations.json is missing", "has too much: 1 points", "tag winnow.state is 'leased'", "was deleted in MLflow"):
+    for what in (
+        "param algorithm is 'edac', not 'bc'",
+        "the run above its run is gone",
+        "evaluations.json is missing",
+        "has too much: 1 points",
+        "tag winnow.state is 'leased'",
+        "was deleted in MLflow",
+    ):
         assert any(what in line for line in found), what
 
 
