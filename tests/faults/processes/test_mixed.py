@@ -35,14 +35,14 @@ def test_good_trials_end_as_ever_beside_bad_ones(nursery: Nursery, fresh: Fresh,
 
 
 def test_more_trials_and_fewer_before_going_on(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
-    """A changed grid adds what is new; what it no longer names stays as it is, for the grid that names it again."""
+    """A changed grid adds what is new; what it no longer names is given back, for the grid that names it again."""
     storage = fresh()
     faults = [*QUICK, f"work={storage / 'work'}"]
     assert nursery.run(*arguments(storage), faults=[*faults, "die_after=Trained@30"]).code == 137
     other = arguments(storage, seeds="1")
     assert nursery.run(*other, faults=faults).code == 0
     ledger = manifest.read(storage, "smoke")
-    assert sorted((e.trial.seed, e.state) for e in ledger.entries.values()) == [(0, "leased"), (0, "leased"), (1, "done"), (1, "done")]
+    assert sorted((e.trial.seed, e.state) for e in ledger.entries.values()) == [(0, "planned"), (0, "planned"), (1, "done"), (1, "done")]
     assert nursery.run(*arguments(storage, seeds="0,1"), faults=faults).code == 0
     assert whole(nursery, storage, twin) == []
     assert redone(storage / "work") <= EVERY

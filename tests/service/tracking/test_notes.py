@@ -15,8 +15,9 @@ from service.tracking import notes
 from service.tracking.experiment import EXPERIMENT
 from service.tracking.runs import NOTE, Tracking
 from service.tracking.shipping.shipper import Shipper
-from trainables.__main__ import parser, values
+from trainables.__main__ import parser, values, with_protocol
 from trainables.trial import MAPPINGS, Trial
+from trainables.trial.protocols import protocol
 
 from .test_shipper import DATASET, ledger_of, runs, ship, shipped, write
 
@@ -45,7 +46,7 @@ def test_the_command_of_a_note_is_the_trials_own(trial: Trial) -> None:
     words = shlex.split(notes.command_of(trial))
     assert words[:3] == ["python", "-m", "trainables"]
     given = vars(parser().parse_args(words[3:]))
-    given |= values(given)
+    given = with_protocol(given | values(given), protocol("", trial.algorithm))
     (seed,) = given["seed"]
     named = {name: given[name] for name in trial.to_json() if name in given} | {"seed": seed, "fresh": given["fresh"]}
     assert Trial(**named | {name: given[name] for name in MAPPINGS}) == trial
