@@ -25,9 +25,9 @@ def settle(ledgers: Mapping[str, Ledger], name: str) -> Ledger:
     ledger, now = ledgers.get(name, Ledger()), time.time()
     for key, other in done_elsewhere(ledgers, name).items():
         if (state := ledger.state(key)) and state != "leased":
-            again = ["planned"] if state in TERMINAL else []
-            for state, detail in [*((state, {}) for state in again), ("done", {"sweep": other})]:
-                ledger.apply(Event(key=key, state=state, epoch=ledger.epoch, time=now, detail=detail))
+            if state in TERMINAL:
+                ledger.apply(Event(key=key, state="planned", epoch=ledger.epoch, time=now))
+            ledger.apply(Event(key=key, state="done", epoch=ledger.epoch, time=now, detail={"sweep": other}))
     return ledger
 
 
