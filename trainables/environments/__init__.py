@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables import plugins, project
 from trainables.environments import _wrappers
+from trainables.environments._glfw import its_own_library
 from trainables.environments._modules import environment_variables, import_for, name_modules, named_modules
 from trainables.errors import UserError, one_line
 
@@ -226,7 +227,7 @@ def make(environment: str, *, drawn: bool = False) -> gymnasium.Env[Any, Any]:
     if module == SCRIPT and bare in gymnasium.registry:  # recorded by the script that has registered it here, as the file of a sweep
         environment = bare
     try:
-        with warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
+        with its_own_library(), warnings.catch_warnings():  # v4 ids announce that v5 exists; datasets recorded in v4 are evaluated in v4
             warnings.simplefilter("ignore")
             known = gymnasium.registry.get(environment.rpartition(":")[2])
             # Not every class takes a render_mode; one that is registered with a window is made without it.
