@@ -65,10 +65,8 @@ class Cluster:
         return {kind.name: kind for kind in (Kind(name=CORE, device="cpu", most=STACK_SIZE["cpu"]), *gpus)}
 
     def slots_by_kind(self) -> Mapping[str, int]:
-        """How many stacks fit on the places of each kind now; one on a GPU needs a core, too."""
-        devices = self.devices()
-        gpus = {name: int(count) * self.gpu_stacks.stacks(name) for name, count in devices.items() if name != CORE}
-        return {CORE: max(0, int(devices[CORE]) - sum(gpus.values())), **gpus}
+        """How many stacks fit on the places of each kind now."""
+        return self.gpu_stacks.slots(self.devices())
 
     def divide_by(self, gpu_stacks: GpuStacks, trials: Sequence[Trial]) -> None:
         """From here on stacks have the shares of GPUs that `gpu_stacks` says. On GPUs alone `trials` decide them now; a pool of several

@@ -9,6 +9,7 @@ from service.ledger.ledger import Ledger
 from service.planning.devices import stacks_per_gpu as of_fraction
 from service.planning.options import TrainingOptions
 from service.planning.update_cost import START, Kind, curve_of, prior
+from service.scheduling.shares import CORE
 from service.scheduling.sizes import MOST_STACKS, Load, Reports, stacks_per_gpu, wall, worthwhile
 from trainables.trial import Trial, shape_of
 
@@ -46,6 +47,19 @@ class GpuStacks:
     def share(self, kind: str) -> float:
         """Of a GPU, for each stack."""
         return self._options.gpu_fraction or 1 / self.stacks(kind)
+
+    def slots(self, devices: Mapping[str, float]) -> dict[str, int]:
+        """How many stacks fit on the cores and GPUs of each kind; one on a GPU needs a core, too.
+
+        No more than the run may train at a time, the GPUs' first; but each kind that is there keeps one, for trials go on where they began.
+        """
+        gpus = {kind: int(count) * self.stacks(kind) for kind, count in devices.items() if kind != CORE}
+        found = {**gpus, CORE: max(0, int(devices[CORE]) - sum(gpus.values()))}
+        left = self._options.max_concurrent or sum(found.values())
+        for kind, count in found.items():
+            found[kind] = min(count, max(1, left))
+            left -= found[kind]
+        return found
 
     def members(self, kind: Kind, trial: Trial) -> int:
         """How many trials like one a stack has at most."""

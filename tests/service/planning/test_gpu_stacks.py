@@ -41,6 +41,22 @@ def test_what_was_typed_wins() -> None:
     assert not found.divide(KIND, MANY, HERE)
 
 
+@pytest.mark.parametrize(
+    ("most", "slots"),
+    [
+        (None, {"H100": 6, "A100": 3, "cpu": 7}),
+        (12, {"H100": 6, "A100": 3, "cpu": 3}),
+        (8, {"H100": 6, "A100": 2, "cpu": 1}),
+        (1, {"H100": 1, "A100": 1, "cpu": 1}),
+    ],
+)
+def test_places_are_as_many_as_may_train_at_a_time_the_gpus_first(most: int | None, slots: dict[str, int]) -> None:
+    """A pool that believed in more would leave work to cores that never get it."""
+    found = GpuStacks(TrainingOptions(gpu_fraction=0.3, max_concurrent=most))
+    assert found.slots({"cpu": 16.0, "H100": 2.0, "A100": 1.0}) == slots
+    assert found.slots({"cpu": 6.0, "H100": 2.0})["cpu"] == 0, "a stack on a GPU needs a core"
+
+
 def test_two_stacks_share_a_gpu_once_it_is_known_what_one_takes() -> None:
     found = GpuStacks(TrainingOptions())
     assert not found.divide(KIND, MANY, HERE)
