@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.ledger import journal, lease
@@ -14,13 +15,21 @@ from service.ledger.others import done_elsewhere
 from trainables.errors import UserError
 
 
+@dataclass
+class _Other:
+    """Another sweep's journal: the version that was read last, and what it says; None before it could be read."""
+
+    followed: Followed
+    version: object = None
+    ledger: Ledger | None = None
+
+
 class Elsewhere:
     """The other sweeps of a storage. Reads a journal again only where it has changed, and a lease only where something may be running."""
 
     def __init__(self, storage: Path, name: str) -> None:
         self._storage, self._name = storage, name
-        self._followed: dict[str, Followed] = {}
-        self._read: dict[str, tuple[object, Ledger]] = {}  # by sweep: the version of its journal that was read last, and what it says
+        self._others: dict[str, _Other] = {}
         self._beats: dict[str, tuple[bytes, float]] = {}  # of drivers on other hosts: what their lease was, and when it was first seen so
 
     def training(self, keys: Iterable[str]) -> dict[str, str]:
@@ -44,12 +53,12 @@ class Elsewhere:
         for name, version in journal.versions(self._storage).items():
             if name == self._name:
                 continue
-            before = self._read.get(name)
-            if before is None or before[0] != version:
+            other = self._others.setdefault(name, _Other(Followed(self._storage, name)))
+            if other.version != version:
                 with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's
-                    self._read[name] = version, self._followed.setdefault(name, Followed(self._storage, name)).read()
-            if name in self._read:
-                found[name] = self._read[name][1]
+                    other.ledger, other.version = other.followed.read(), version
+            if other.ledger is not None:
+                found[name] = other.ledger
         return found
 
     def _runs(self, name: str) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from service.spool.writer import StackSpool
 from service.storage import paths
 from trainables.errors import UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
+from trainables.run import run_stack
 from trainables.trial import Stack, Trial
 
 STACK = Stack(tuple(Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=seed, updates=40, evaluations=2) for seed in (0, 1)))
@@ -162,3 +164,25 @@ def test_a_diverged_member_gets_nothing_more_and_its_mate_goes_on(tmp_path: Path
 def test_nothing_is_written_before_the_first_report(tmp_path: Path) -> None:
     StackSpool(STACK, tmp_path, ORIGIN, 20).close()
     assert not list(tmp_path.iterdir())
+
+
+def test_when_a_checkpoint_is_there_the_lines_before_it_are_on_disk(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut a trial goes on from its checkpoint, and writes nothing again of what came before."""
+    trial = Trial(dataset=hopper, algorithm="bc", updates=20, evaluations=3, episodes=1, hyper={"hidden": (8,), "batch_size": 16})
+    on_disk: dict[Path, int] = {}
+
+    def synced(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        on_disk[path] = path.stat().st_size
+
+    monkeypatch.setattr("service.spool.writer.os.fsync", synced)
+    spooled = paths.spool(tmp_path, trial.key)
+    listener, lengths = StackSpool(Stack((trial,)), tmp_path, {hopper: {}}, 7), []
+    for report in run_stack(Stack((trial,)), tmp_path, checkpoint_every=7):
+        if isinstance(report, Checkpointed):
+            lengths.append((spooled.stat().st_size, on_disk[spooled]))
+        listener(report)
+    listener.close()
+    assert len(lengths) == 4, "at updates 0, 7, 14 and 20"
+    assert all(written == there for written, there in lengths), lengths
+    assert len(set(lengths)) == 4
