@@ -458,7 +458,7 @@ def test_a_resumed_run_builds_each_network_once_and_prunes_nothing(tmp_path: Pat
 
 
 def test_training_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behaviour cloning at 50 % sparsity loses less than a tenth of what constant actions would. The data's own actions are noise: these here
+    """Behaviour cloning at 50 % sparsity loses less than a tenth of what constant actions would. The data's own actions are noise: these
     follow from the observations."""
     table = load_table(HOPPER)
     rows, size = table.rows.copy(), table.observation_size
