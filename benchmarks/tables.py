@@ -263,7 +263,7 @@ def on_cpus(cell: dict[str, Any]) -> list[float]:
 
 
 def said(scores: Scores) -> str:
-    """The mean [its 95 % interval], by the bootstrap over seeds."""
+    """The mean [its 95 % t interval over seeds]."""
     found = mean_interval(scores)
     return f"{found.value:.1f} [{found.note or f'{found.low:.1f}, {found.high:.1f}'}]"
 

@@ -101,7 +101,7 @@ class Cell:
 
     @cached_property
     def iqm(self) -> Estimate | None:
-        return statistics.interval([self.scores()], statistics.iqm_of) if self.done else None
+        return statistics.iqm_over([self.scores()]) if self.done else None
 
     @cached_property
     def improvement(self) -> Estimate | None:

@@ -55,7 +55,7 @@ def paired(differences: Sequence[float]) -> Difference:
         return Difference(mean, None, 1)
     if min(differences) == max(differences):
         return Difference(mean, (mean, mean), count)
-    half = student(count) * statistics.stdev(differences) / math.sqrt(count)
+    half = student(count - 1) * statistics.stdev(differences) / math.sqrt(count)
     return Difference(mean, (mean - half, mean + half), count)
 
 

@@ -22,7 +22,7 @@ from service.tracking.runs import Tracking
 from trainables.output import printable
 from trainables.trial import Trial
 
-LEGEND = "score: mean of the last scores [95 % bootstrap interval over seeds], n seeds, share of the dense score over the seeds with both"
+LEGEND = "score: mean of the last scores [95 % t interval over seeds], n seeds, share of the dense score over the seeds with both"
 
 
 def find(trials: Sequence[Trial], tracking: Tracking) -> list[Task]:

@@ -74,8 +74,8 @@ def _aggregate(suite: str, level: float, place: Place, used: Sequence[Task], tas
     scores = [task.cells[place].scores() for task in used]
     dense = [task.dense.scores() for task in used if task.dense and task.dense.done]
     better = statistics.improvement(scores, dense) if len(dense) == len(used) and place != DENSE else None
-    mean, middle = (statistics.interval(scores, statistic) for statistic in (statistics.mean_of, statistics.iqm_of))
-    return Aggregate(suite, level, *place, tuple(task.name for task in used), left_out, mean, middle, better)
+    means = statistics.mean_over(scores), statistics.iqm_over(scores)
+    return Aggregate(suite, level, *place, tuple(task.name for task in used), left_out, *means, better)
 
 
 def _seeded(task: Task, place: Place) -> bool:
@@ -166,18 +166,20 @@ def _beside_chance(suite: str, tasks: Sequence[Task], place: Place, chance: Plac
     common = [task for task in tasks if _seeded(task, place) and _seeded(task, chance)]
     if not common:
         return ""
-    found = statistics.difference(*([task.cells[each].scores() for task in common] for each in (place, chance)))
+    scores, other = ([task.cells[each].scores() for task in common] for each in (place, chance))
+    found, margins = statistics.difference(scores, other), statistics.difference(scores, other, 0.9)
     where = f"{suite}, " if suite else ""
     text = f"{where}{method_name(*place)} against {method_name(*chance)}, over {len(common)} task{'s' if len(common) > 1 else ''}"
     text += f": {found.value:+.1f} points of normalized score"
     if found.note:
         return f"{text} ({found.note})"
-    within = found.low >= -MARGIN and found.high <= MARGIN
+    within = margins.low >= -MARGIN and margins.high <= MARGIN
     apart = found.low > 0 or found.high < 0
     said = (
         f"equal within {MARGIN:g} points" if within else "different" if apart else f"neither different nor equal within {MARGIN:g} points"
     )
-    return f"{text} (90 % interval {found.low:+.1f} to {found.high:+.1f}): {said}"
+    limits = f"95 % interval {found.low:+.1f} to {found.high:+.1f}, 90 % interval {margins.low:+.1f} to {margins.high:+.1f}"
+    return f"{text} ({limits}): {said}"
 
 
 def budget_note(tasks: Sequence[Task]) -> list[str]:

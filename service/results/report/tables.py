@@ -49,8 +49,8 @@ def warnings(tasks: Sequence[Task]) -> list[str]:
     counts, found = sorted({len(cell.done) for cell in cells if cell.done}), []
     if counts and counts[0] < FEW:
         found.append(
-            f"n = {_listed(counts)} seeds are few: one has no interval, that of a mean of 2 is their range, of 3 or 4 too narrow (of what "
-            "is retained it is right, and wide); the IQM of fewer than 4 numbers is their mean."
+            f"n = {_listed(counts)} seeds are few: one has no interval, and that of 2 is so wide that it says next to nothing. The IQM of "
+            "fewer than 4 numbers is their mean."
         )
     if any(cell.absent for cell in cells):
         found.append("a cell without some seeds shows the mean of the others, which may flatter it, and is left out of means over tasks.")
@@ -66,14 +66,15 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         "best: the highest of all evaluations, biased upwards. "
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
         + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
-        "intervals: 95 % percentile bootstrap over seeds, within tasks; of what is retained, Student's t. retained: over dense, paired by "
-        "seed; *: some seed has no pair, and the cell is not judged. In place of an interval without width: one seed, seeds equal, or "
-        "all above, all tied, all below, where every seed compares to every dense one alike.",
+        "intervals: 95 %, Student's t over seeds, for the IQM a bootstrap as wide; that of P(> dense) is a plain bootstrap, too narrow for "
+        "few seeds. All take a cell's scores for normally distributed: where some seeds fall and others do not, they are too sure. "
+        "retained: over dense, paired by seed; *: some seed has no pair, and the cell is not judged. In place of an interval without "
+        "width: one seed, seeds equal, or all above, all tied, all below, where every seed compares to every dense one alike.",
     ]
     if choice(tasks):
         found.append(
             f"against masks made by chance: the mean difference over tasks. Equal within {MARGIN:g} points where the 90 % interval lies "
-            "within them on both sides of 0: two one-sided tests at 5 %."
+            "within them on both sides of 0 (two one-sided tests at 5 %), different where the 95 % interval leaves 0 out."
         )
     if len(tasks) > 1:
         found.append(

@@ -8,7 +8,6 @@ import pytest
 from service.results.cells import tasks_of
 from service.results.controls import compare, paired, text_of
 from service.results.runs import Run, runs_of
-from service.results.statistics import T
 from service.tracking.reading import RunRow
 from tests.service.results.test_quick_table import row
 from trainables.trial import Trial
@@ -24,12 +23,7 @@ def test_the_interval_is_students_t() -> None:
     found = paired([1.0, 2.0, 6.0])
     half = 4.303 * math.sqrt(7 / 3)
     assert (found.mean, found.seeds) == (3.0, 3)
-    assert found.interval == pytest.approx((3 - half, 3 + half))
-    assert list(T) == sorted(T, reverse=True)
-    assert (len(T), T[29], T[59]) == (60, 2.042, 2.000)
-    factors = {count: paired([1.0] + [0.0] * (count - 1)).interval for count in (31, 61, 62)}
-    for count, factor in {31: 2.042, 61: 2.0, 62: 1.96}.items():
-        assert factors[count][1] == pytest.approx(1 / count + factor / count), count  # here the standard error is 1 / count
+    assert found.interval == pytest.approx((3 - half, 3 + half), abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,67 @@
-"""The statistics against rliable 1.2.0 (with arch 7.2.0) on the same scores, and against values worked out by hand."""
+"""The statistics against rliable 1.2.0 (with arch 7.2.0), against values worked out by hand, and by how often an interval holds what is
+true."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from service.results.statistics import curve_band, difference, improvement, interval, iqm, iqm_of, mean_interval, mean_of, profile, ratio
+from service.results.statistics import (
+    Estimate,
+    Scores,
+    Tasks,
+    curve_band,
+    difference,
+    improvement,
+    iqm,
+    iqm_of,
+    iqm_over,
+    mean_interval,
+    mean_of,
+    mean_over,
+    profile,
+    ratio,
+    student,
+)
 
 # Three tasks, five seeds each.
 ONE = [np.array(x) for x in ([104.5, 73.2, 55.8, 119.9, 76.6], [49.3, 74.6, 77.2, 82.7, 72.0], [85.0, 77.4, 69.6, 75.8, 67.3])]
 TWO = [np.array(x) for x in ([68.1, 88.4, 97.2, 71.3, 70.0], [81.2, 71.0, 82.2, 82.1, 70.3], [70.4, 74.4, 66.4, 103.0, 89.0])]
 
 
-def test_mean_and_iqm_and_their_intervals_are_rliables() -> None:
-    mean, middle = interval(ONE, mean_of), interval(ONE, iqm_of)
-    assert (mean.value, middle.value) == pytest.approx((77.39333333, 75.45555556))
-    assert (mean.low, mean.high) == pytest.approx((69.74, 85.187), abs=0.5)  # two bootstraps differ by their draws
-    assert (middle.low, middle.high) == pytest.approx((69.756, 81.678), abs=0.5)
+def test_mean_and_iqm_are_rliables() -> None:
+    assert (mean_over(ONE).value, iqm_over(ONE).value) == pytest.approx((77.39333333, 75.45555556))
+
+
+@pytest.mark.parametrize(
+    ("freedom", "level", "quantile"),
+    [(1, 0.975, 12.706), (2, 0.975, 4.303), (3.5, 0.975, 2.940), (10, 0.975, 2.228), (60, 0.975, 2.000), (1e9, 0.975, 1.960),
+     (1, 0.95, 6.314), (5, 0.95, 2.015), (1e9, 0.95, 1.645)],
+)  # fmt: skip
+def test_students_quantiles_are_those_of_the_tables(freedom: float, level: float, quantile: float) -> None:
+    assert student(freedom, level) == pytest.approx(quantile, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "spreads", "seeds"),
+    [(mean_over, [5], 2), (mean_over, [5], 3), (mean_over, [0.5, 1, 12, 1, 8, 3], 3), (iqm_over, [5], 8), (iqm_over, [5, 5, 5], 3)],
+)
+def test_an_interval_holds_what_is_true_in_95_cases_of_100(
+    statistic: Callable[[Tasks], Estimate], spreads: list[float], seeds: int
+) -> None:
+    """Of three seeds the bootstrap would in 75, of two in 50."""
+    random, repeats = np.random.default_rng(0), 600
+    levels = 50.0 + 10 * np.arange(len(spreads))
+
+    def drawn(count: int) -> list[Scores]:
+        return [random.normal(level, spread, count) for level, spread in zip(levels, spreads, strict=True)]
+
+    of = iqm_of if statistic is iqm_over else mean_of
+    true = np.mean([of(drawn(seeds)) for _ in range(20_000)])
+    held = [found.low <= true <= found.high for found in (statistic(drawn(seeds)) for _ in range(repeats))]
+    assert 0.925 < np.mean(held) < 0.98
 
 
 def test_probability_of_improvement_is_rliables() -> None:
@@ -35,21 +80,27 @@ def test_the_performance_profile_is_rliables() -> None:
 def test_by_hand() -> None:
     assert iqm(np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -100.0])) == pytest.approx((2 + 3 + 4 + 5) / 4)
     assert iqm(np.array([1.0, 2.0, 9.0])) == pytest.approx(4.0)
-    two = interval([np.array([10.0, 30.0])], mean_of)
-    assert (two.value, two.low, two.high) == (20.0, 10.0, 30.0)  # of two seeds the interval is their range
+    two = mean_interval([10.0, 30.0])
+    assert (two.value, two.low, two.high) == pytest.approx((20.0, 20 - 127.06, 20 + 127.06), abs=0.01)  # 12.706 standard errors of 10
+    assert iqm_over([np.array([1.0, 2.0, 9.0])]) == mean_interval([1.0, 2.0, 9.0]), "of three nothing is cut off"
     assert improvement([np.array([1.0, 2.0])], [np.array([1.0, 0.0])]).value == (0.5 + 1 + 1 + 1) / 4
 
 
-def test_seeds_are_drawn_within_tasks() -> None:
-    apart = interval([np.array([10.0, 10.0]), np.array([90.0, 90.0])], mean_of)
-    assert (apart.low, apart.value, apart.high) == (50.0, 50.0, 50.0)
+def test_tasks_that_differ_do_not_widen_the_interval_of_their_mean() -> None:
+    apart = mean_over([np.array([10.0, 10.0]), np.array([90.0, 90.0])])
+    assert (apart.low, apart.value, apart.high, apart.note) == (50.0, 50.0, 50.0, "seeds equal")
+    spread = mean_over([np.array([9.0, 10.0, 11.0]), np.array([80.0, 90.0, 100.0])])
+    error, freedom = np.sqrt(1 / 3 + 100 / 3) / 2, (101 / 3) ** 2 / ((1 / 9 + 10_000 / 9) / 2)  # Welch and Satterthwaite
+    assert (spread.low, spread.high) == pytest.approx((50 - student(freedom) * error, 50 + student(freedom) * error))
 
 
 def test_retained_is_paired_by_seed() -> None:
     exact = ratio(np.array([45.0, 90.0]), np.array([50.0, 100.0]))
     assert exact is not None
     assert (exact.value, exact.low, exact.high) == pytest.approx((0.9, 0.9, 0.9))  # unpaired draws would spread from 0.45 to 1.8
-    assert ratio(np.array([1.0, 1.0]), np.array([-1.0, 5.0])) is None  # a resampled dense mean is below 0
+    assert ratio(np.array([1.0, 1.0]), np.array([-1.0, 5.0])) is None  # the dense mean may well be below 0
+    of_five = {str(ratio(np.ones(5), np.roll([-1.0, 50.0, 51.0, 49.0, 50.0], turn))) for turn in range(5)}
+    assert len(of_five) == 1, "whether there is a share does not depend on the seeds' order"
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -62,13 +113,15 @@ def test_the_interval_of_what_is_retained_holds_the_true_share_in_95_cases_of_10
     assert 0.93 < np.mean(held) < 0.97
 
 
-def test_a_difference_has_the_interval_that_two_one_sided_tests_ask_for() -> None:
+def test_a_difference_has_the_interval_of_a_t_test_and_that_of_two_one_sided_ones() -> None:
     random = np.random.default_rng(1)
     one, other = ([random.normal(level, 10, 200) for level in levels] for levels in ((21.0, 61.0), (20.0, 60.0)))
     found = difference(one, other)
     assert found.value == pytest.approx(np.mean([a.mean() - b.mean() for a, b in zip(one, other, strict=True)]))
     error = np.sqrt(sum(a.var() / 200 + b.var() / 200 for a, b in zip(one, other, strict=True))) / 2
-    assert (found.high - found.low) / 2 == pytest.approx(1.645 * error, rel=0.05)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.01)
+    narrow = difference(one, other, 0.9)
+    assert (narrow.high - narrow.low) / 2 == pytest.approx(1.645 * error, rel=0.01)
     assert found.seeds == 400
 
 
@@ -82,12 +135,9 @@ def test_counting_draws_gives_what_comparing_every_drawn_pair_gives() -> None:
 
 def test_a_curves_band_is_at_each_point_the_means_interval() -> None:
     table = np.random.default_rng(3).normal(50, 10, (5, 3))
-    middle, low, high = curve_band(table)
-    for point, scores in enumerate(table.T):
+    for middle, low, high, scores in zip(*curve_band(table), table.T, strict=True):
         whole = mean_interval(scores)
-        width = whole.high - whole.low
-        assert middle[point] == pytest.approx(whole.mean)
-        assert (low[point], high[point]) == pytest.approx((whole.low, whole.high), abs=0.06 * width)
+        assert (low, middle, high) == pytest.approx((whole.low, whole.mean, whole.high))
 
 
 def test_a_profiles_limits_are_those_of_its_draws() -> None:
@@ -100,11 +150,11 @@ def test_a_profiles_limits_are_those_of_its_draws() -> None:
 
 
 def test_networks_that_differ_by_the_margin_are_called_equal_in_one_case_of_twenty() -> None:
-    """Of three seeds the plain bootstrap would call them so twice as often."""
+    """Of three seeds a bootstrap would call them so twice as often."""
     random, repeats, margin, tasks = np.random.default_rng(0), 600, 5.0, 6
     equal = 0
     for _ in range(repeats):
         one, other = ([random.normal(mean, 5.0, 3) for _ in range(tasks)] for mean in (margin, 0.0))
-        found = difference(one, other)
+        found = difference(one, other, 0.9)
         equal += -margin <= found.low and found.high <= margin
     assert 0.03 < equal / repeats < 0.07

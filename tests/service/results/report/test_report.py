@@ -37,16 +37,18 @@ def cells(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
 
 def test_cells_hold_last_best_tail_and_final_apart(made: Path) -> None:
     dense = cells(made)["hopper", "dense", "0.0"]
-    assert [float(dense[name]) for name in ("n", "mean", "mean_low", "mean_high", "best", "tail", "final")] == [2, 90, 80, 100, 110, 95, 92]
+    assert [float(dense[name]) for name in ("n", "mean", "best", "tail", "final")] == [2, 90, 110, 95, 92]
+    assert (float(dense["mean_low"]), float(dense["mean_high"])) == pytest.approx((90 - 127.06, 90 + 127.06), abs=0.01), "80 and 100"
     assert cells(made)["walker2d", "dense", "0.0"]["final"] == "", "none were asked for"
     assert "final: 20 other episodes of the last policy" in (made / "table.txt").read_text()
     snip = cells(made)["hopper", "snip", "0.95"]
     assert float(snip["retained"]) == pytest.approx(89 / 90)
     rest = 79 - 89 / 90 * 80  # and as much the other way
     half = 12.706 * abs(rest) / 90  # of Student's t
-    assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((89 / 90 - half, 89 / 90 + half))
+    assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((89 / 90 - half, 89 / 90 + half), rel=1e-4)
     assert float(snip["improvement"]) == 0.25
-    assert [float(snip[name]) for name in ("return", "return_low", "return_high")] == pytest.approx([30 * 89, 30 * 79, 30 * 99])
+    assert float(snip["return"]) == pytest.approx(30 * 89)
+    assert float(snip["return_high"]) == pytest.approx(30 * (89 + 127.062), abs=0.1)
     assert (snip["pairs"], snip["unpaired"]) == ("2", "")
 
 
@@ -60,7 +62,7 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
     assert re.search(r"Random \(ERK\) 95 %  0  +hopper-expert BC \(1 failed: divergence\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 99 %  +0  +hopper-expert BC \(1 missing\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 95 %  +2  +57\.0  ", over)  # of 89 and 25
-    assert "n = 1 and 2 seeds are few: one has no interval, that of a mean of 2 is their range" in text
+    assert "n = 1 and 2 seeds are few: one has no interval, and that of 2 is so wide" in text
 
 
 def test_the_papers_claim_is_counted(made: Path) -> None:
