@@ -25,7 +25,7 @@ from torch import Tensor
 
 from trainables import execution as executions
 from trainables import plugins
-from trainables.errors import TooLargeError
+from trainables.errors import CannotComputeError
 from trainables.execution import Network
 from trainables.tensors import tape
 from trainables.tensors.mask import Mask, to_row
@@ -125,12 +125,12 @@ class Agent:
 
     def build(self, execution: str = "dense", rows: Mapping[str, Tensor] | None = None, masks: Mapping[str, Mask] | None = None) -> None:
         """Make networks, targets and fresh optimizers, in place of any there were, from canonical rows [K, D] (by default the initial
-        weights) and masks (by default nothing is masked). Where a network is too large for the execution, another computes them all, and
-        `instead` says so."""
+        weights) and masks (by default nothing is masked). Where the execution cannot compute a network after all, another computes them
+        all, and `instead` says why."""
         try:
             self._build(execution, rows, masks)
             self.instead = ""
-        except TooLargeError as error:
+        except CannotComputeError as error:
             self._build(executions.otherwise(execution), rows, masks)
             self.instead = str(error)
         self.builds += 1

@@ -10,8 +10,8 @@ class UserError(ValueError):
     """Bad input. The message is one line that shows the value and the choices."""
 
 
-class TooLargeError(UserError):
-    """A network that an execution has no room for."""
+class CannotComputeError(UserError):
+    """A network that an execution has no room for, or no kernel on this device."""
 
 
 class SupersededError(RuntimeError):

@@ -99,6 +99,14 @@ def test_compose_starts_with_nobodys_secrets() -> None:
     assert {name for name in GIVEN if not names[name]} == set(GIVEN) - {"AWS_ACCESS_KEY_ID"}
 
 
+def test_the_images_cuda_is_that_of_the_compiler_that_tests_use() -> None:
+    """torch asks for one version of it: another in the constraints, and nobody could install torch's CUDA builds."""
+    torch = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]["worker-gpu"]["build"]["args"]["TORCH"]
+    pinned = re.search(r"^nvidia-cuda-nvrtc==(\d+)\.(\d+)\.", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert torch == f"cu{pinned[1]}{pinned[2]}"
+
+
 def test_compose_services_wait_for_what_they_need_and_are_watched() -> None:
     services = read(GIVEN)["services"]
     for name, service in services.items():

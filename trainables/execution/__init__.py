@@ -1,7 +1,8 @@
 """How a masked network is computed. A contract test checks that every execution equals `dense`, the reference.
 
 One file = one execution, a module with `class Network` that fulfils the protocol below, and optionally `cannot(spec)`: why it cannot
-compute a network, empty where it can; `DEVICES`, if it does not run on all; and `OTHERWISE`, who computes what it raises TooLargeError for.
+compute a network, empty where it can; `DEVICES`, if it does not run on all; and `OTHERWISE`, who computes what it
+raises CannotComputeError for.
 Algorithms, the optimizer and target tracking use the protocol only; `build` chooses.
 """
 

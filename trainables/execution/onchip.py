@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainables.errors import TooLargeError
+from trainables.errors import CannotComputeError
 from trainables.execution import dense
 from trainables.execution._kept import Kept
 from trainables.execution._onchip_layout import Layout
@@ -41,13 +41,15 @@ class Network(Kept):
     """Fulfils execution.Network for float32; can be differentiated once."""
 
     def __init__(self, spec: MLP, flat: Tensor, mask: Tensor) -> None:
-        """Raises TooLargeError where a member does not fit on the chip."""
+        """Raises CannotComputeError where a member does not fit on the chip, or a GPU's kernel cannot be compiled."""
         self.spec, self.members, self.device = spec, len(flat), flat.device
+        if why := onchip.missing(self.device):
+            raise CannotComputeError(f"execution 'onchip' has no kernel for this GPU ({why}); {OTHERWISE!r} computes the stack")
         self.mask = mask.bool().cpu()
         layouts = [Layout(spec, row) for row in self.mask]
         self.shared = max(layout.shared for layout in layouts)
         if self.shared > (room := onchip.room(self.device)):
-            raise TooLargeError(
+            raise CannotComputeError(
                 f"execution 'onchip' cannot compute {spec.sizes} with {int(self.mask[:, : spec.used].sum(1).max()):,} weights: "
                 f"{self.shared / 1024:.0f} kB on the chip, where a block has {room / 1024:.0f}; {OTHERWISE!r} can"
             )

@@ -82,7 +82,20 @@ def _launch(name: str, on: Tensor, grid: tuple[int, int], block: tuple[int, int]
 @cache
 def _kernel(name: str, device: int) -> Any:
     """A kernel for the current device, whose number is `device`."""
-    return torch.cuda._compile_kernel(Path(__file__).with_name("kernels.cu").read_text(), name)
+    return compiled(Path(__file__).with_name("kernels.cu").read_text(), name)
+
+
+def compiled(source: str, name: str) -> Any:
+    """A kernel for the current device, from a source that includes nothing. Raises whatever keeps a compiler from working."""
+    from torch.utils import cpp_extension
+
+    # torch asks where CUDA's headers are, which only a toolkit has, and raises where there is none: the folder need not have them.
+    home = cpp_extension.CUDA_HOME
+    cpp_extension.CUDA_HOME = home or str(Path(torch.__file__).parent)
+    try:
+        return torch.cuda._compile_kernel(source, name)
+    finally:
+        cpp_extension.CUDA_HOME = home
 
 
 @cache

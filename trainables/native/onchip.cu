@@ -23,7 +23,7 @@ INLINE float cosine(float turns) { return cospif(2 * turns); }
 
 #include "onchip_update.h"
 
-extern "C" __global__ void __launch_bounds__(THREADS) winnow_onchip(
+extern "C" __global__ void __launch_bounds__(THREADS, 1) winnow_onchip(
     const Machine* machine, const long long* first, int updates, const int* program, const float* numbers
 ) {
     extern __shared__ __align__(16) char shared[];

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.native import build
+from trainables.errors import one_line
+from trainables.native import build, cuda
 
 TILE, DEPTH, PARTS, NONE = 32, 8, 4, -1  # as in onchip.h
 THREADS = 512  # of a block
@@ -180,4 +181,19 @@ def source(name: str = "onchip.cu") -> str:
 @cache
 def _kernel(device: int, threads: int) -> Any:
     """The kernel for the current device, whose number is `device`."""
-    return torch.cuda._compile_kernel(f"#define THREADS {threads}\n{source()}", "winnow_onchip")
+    return cuda.compiled(f"#define THREADS {threads}\n{source()}", "winnow_onchip")
+
+
+def missing(device: torch.device) -> str:
+    """Why there is no kernel for a device, in a line; empty where there is."""
+    return "" if device.type == "cpu" else _missing(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@cache
+def _missing(device: int) -> str:
+    try:
+        with torch.cuda.device(device):
+            _kernel(device, THREADS)
+    except Exception as error:  # whatever keeps a compiler from working
+        return one_line(error)
+    return ""

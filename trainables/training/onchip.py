@@ -33,7 +33,7 @@ class Launches:
 
     def __init__(self, agent: Agent, data: Minibatches) -> None:
         if not native_ops.serves(torch.empty(0)):
-            raise RefusedError("no C compiler, which recording needs")
+            raise RefusedError("the recording of an update without a C compiler")
         self.agent, self.data, self.fixed = agent, data, Fixed()
         self.networks: list[tuple[str, Network]] = networks_of(agent)
         self.shadow = shadow = Agent(agent.algorithm, Stack(agent.stack.trials[:1]), *agent.sizes, recorded=False)

@@ -199,7 +199,8 @@ def same(one: Tensor, other: Tensor) -> bool:
 def recorder(agent: Agent) -> Record | None:
     """A graph on a GPU, a tape on a CPU where the project's C runs."""
     if agent.recorded:
-        return cuda_graph
+        # Each call of a network on the chip uploads its program, which a graph must not; it has launches instead, where it can.
+        return None if agent.execution == "onchip" else cuda_graph
     return taped if native_ops.serves(agent.ones) else None
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import cpp_extension
 
 from tests.stacks import World, small_trial
 from trainables.execution import onchip as execution
 from trainables.execution._onchip_layout import Layout
-from trainables.native import build, onchip
+from trainables.native import build, cuda, onchip
 from trainables.pruning.mask_report import report_on
 from trainables.tensors.mask import to_row
 from trainables.tensors.mlp import MLP
@@ -91,7 +92,9 @@ def test_what_it_cannot_compute_has_a_name() -> None:
 @cache
 def compiler() -> ctypes.CDLL:
     files = importlib.metadata.files(COMPILER) or []  # of the extra [dev]
-    return ctypes.CDLL(str(next(file.locate() for file in files if re.fullmatch(r"libnvrtc\.so\.\d+", file.name))))
+    # The compiler asks for its builtins by their name alone: they are found where they are loaded.
+    names = (r"libnvrtc-builtins\.so\.[\d.]+", r"libnvrtc\.so\.\d+")
+    return [ctypes.CDLL(str(next(file.locate() for file in files if re.fullmatch(name, file.name)))) for name in names][-1]
 
 
 def compiled(capability: int) -> str:
@@ -118,6 +121,24 @@ def test_it_compiles_for_gpus_and_keeps_to_registers(capability: int) -> None:
     assert registers * onchip.THREADS <= 65536, said
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in said, said
     assert "bytes smem" not in said, f"all shared memory is asked for at the launch: {said}"
+
+
+def test_a_gpu_whose_kernel_cannot_be_compiled_has_another_execution_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onchip, "missing", lambda device: "NVRTC is not there")
+    made = World([small_trial("td3_bc", "snip", 0.5)], "onchip").start()
+    assert made.agent.execution == "fused"
+    report = report_on(made.masks, made.agent, 0, (), {}, "onchip")
+    assert report.warnings[0][-1] == "execution 'onchip' has no kernel for this GPU (NVRTC is not there); 'fused' computes the stack"
+
+
+def test_a_kernel_is_compiled_where_no_toolkit_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch asks for the toolkit's headers before it compiles anything."""
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    monkeypatch.setattr(torch.cuda, "_compile_kernel", lambda source, name: (source, name, cpp_extension.include_paths("cuda")))
+    source, name, folders = cuda.compiled("source", "name")
+    assert (source, name) == ("source", "name")
+    assert folders
+    assert cpp_extension.CUDA_HOME is None, "others that build with torch are to be told that there is no toolkit"
 
 
 def test_a_stack_that_does_not_fit_is_computed_by_another_execution_which_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

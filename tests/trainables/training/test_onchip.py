@@ -14,7 +14,7 @@ from trainables import plugins
 from trainables.training.leave import Leave
 from trainables.training.onchip import Launches
 from trainables.training.program import RefusedError
-from trainables.training.updates import Updates
+from trainables.training.updates import Updates, cuda_graph, recorder
 from trainables.trial import Trial
 
 MUST = {"bc": {}, "bc, a Gaussian": {"gaussian": True}, "td3_bc": {}, "iql": {}, "iql, not squashed": {"squash": False}}
@@ -133,6 +133,15 @@ def test_what_it_cannot_do_is_named_and_done_one_by_one() -> None:
     reference = World([made.stack.lead]).start()
     reference.train(0, 4)
     assert_near(made.rows(), {name: row for name, row in reference.rows().items() if name.startswith("online/")}, 1e-5, "")
+
+
+def test_a_gpu_makes_what_is_no_program_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network on the chip uploads its program at each call, which a CUDA graph must not record."""
+    made = world([replace(trials("td3_bc")[0], timeouts="terminal")])
+    monkeypatch.setattr(made.agent, "recorded", True)
+    assert recorder(made.agent) is None
+    monkeypatch.setattr(made.agent, "execution", "fused")
+    assert recorder(made.agent) is cuda_graph
 
 
 def covered(algorithm: str) -> str:
