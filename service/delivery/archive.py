@@ -64,6 +64,8 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path) -> int:
             again = command("archive", project.typed(project.whole(name)), "--to", str(to), storage=storage)
             raise UserError(f"{name} is a part of a sweep, whose trials the sweep's own archive holds: `{again}`")
         done = _done(ledgers, name, storage)
+        if left_out := ledgers[name].left_out():
+            raise UserError(f"sweep {name!r}: {left_out}: an archive would lack them; restore what they need first")
         if not done:
             raise UserError(f"sweep {name!r} has no finished trial yet")
         parts[f"sweeps/{name}.json"] = _json({key: _end(ledgers, entry) | _suggestion(entry, done) for key, entry in done.items()})

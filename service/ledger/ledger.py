@@ -98,6 +98,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.unreadable: dict[str, str] = {}  # trials that cannot be constructed here, by key, and why: e.g. of a plug-in that is gone
         self.epoch = 0
         self.owner = ""
         self.first: dict[str, Trial] = {}  # what the first run planned, by key, also where it was forgotten since
@@ -110,7 +111,8 @@ class Ledger:
         self.by: dict[int, Mapping[str, str]] = {}  # epoch -> who has asked for that run; older code did not say
 
     def apply(self, event: Event, trial_of: Callable[[Mapping[str, Any]], Trial] = Trial.from_json) -> None:
-        """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing."""
+        """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing. A trial that cannot be constructed is
+        set aside, with all that happens to it."""
         if event.epoch < self.epoch:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
         if event.state == "opened":
@@ -121,12 +123,21 @@ class Ledger:
             if "by" in event.detail:
                 self.by[event.epoch] = event.detail["by"]
             return
+        if event.key in self.unreadable:
+            self._passed += 1
+            return
         entry = self.entries.get(event.key)
         now = entry.state if entry else ""
         if event.state not in TRANSITIONS[now]:
             raise IllegalTransitionError(f"{event.key} cannot become {event.state!r}: {_history(entry)}")
         if entry is None:
-            entry = self.entries[event.key] = Entry(trial_of(event.detail["trial"]))
+            try:
+                entry = Entry(trial_of(event.detail["trial"]))
+            except UserError as error:
+                self.unreadable[event.key] = str(error)
+                self._passed += 1
+                return
+            self.entries[event.key] = entry
             self.forgotten.discard(event.key)
             self.copies = self.copies or bool(entry.trial.fresh)
             if not self.first:
@@ -138,6 +149,7 @@ class Ledger:
     def _forget(self, keys: Iterable[str]) -> None:
         self._passed += 1
         for key in keys:
+            self.unreadable.pop(key, None)
             if entry := self.entries.pop(key, None):
                 self._passed += len(entry.events)
             self.forgotten.add(key)
@@ -173,6 +185,11 @@ class Ledger:
         epochs = [event.epoch for event in entry.events if event.state == "leased"]
         return self.by.get(epochs[-1], {}) if epochs and not entry.reused else {}
 
+    def left_out(self) -> str:
+        """How many trials are unreadable, and why the first of them is; empty where none is."""
+        why = next(iter(self.unreadable.values()), "").partition(";")[0]
+        return f"{len(self.unreadable)} trials cannot be read here and are left out ({why})" if why else ""
+
     def keys_in(self, *states: str) -> list[str]:
         return [key for key, entry in self.entries.items() if entry.state in states]
 
@@ -203,8 +220,6 @@ def extend(ledger: Ledger, content: bytes, where: str, length: int) -> tuple[Led
                 ledger.apply(
                     Event(**json.loads(raw.decode(errors="surrogatepass"))), trial_of
                 )  # given bytes, it would look for their encoding
-        except UserError as error:  # a valid line, but of a trial that this code cannot construct
-            raise UserError(f"{where} line {number}: {error}; restore what the trial needs, or remove its lines") from error
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
             raise UserError(f"{where} line {number} is damaged ({error}); repair or remove that line") from error
         length += len(raw)

@@ -147,13 +147,16 @@ def read_all(storage: Path, required: str | None = None, *, without: str = "", f
     """The ledgers of all sweeps of a storage, by name, but for the sweep `without`; `followed` reads that of `required`.
 
     A journal that cannot be read is reported on stderr and skipped, unless it is that of the sweep `required`: then UserError is raised.
+    Trials that cannot be read are reported, too; where a sweep is required, its own.
     """
     ledgers = {}
     for name in journal.sweep_names(storage):
         if name == without:
             continue
         try:
-            ledgers[name] = followed.read() if followed and name == required else read(storage, name)
+            ledger = ledgers[name] = followed.read() if followed and name == required else read(storage, name)
+            if (left_out := ledger.left_out()) and name in (required, *([] if required or without else [name])):
+                print(printable(f"sweep {name!r}: {left_out}", lines=False), file=sys.stderr)
         except UserError as error:
             if name == required:
                 raise

@@ -101,7 +101,9 @@ def forget(chosen: Chosen, tracking: Removal, storage: Path) -> None:
     journal = Manifest(storage, name, settings or None)
     try:
         with Heartbeat(journal.lease, paths.stop_request(storage, name), lambda why, code=1: lost.append(why)):
-            keys = sorted({*chosen.keys, *chosen.kept, *(journal.ledger.entries if chosen.whole else ()), *_leftovers(journal.ledger)})
+            ledger = journal.ledger
+            whole = (*ledger.entries, *ledger.unreadable) if chosen.whole else ()
+            keys = sorted({*chosen.keys, *chosen.kept, *whole, *_leftovers(ledger)})
             journal.forget(keys, everything=chosen.whole)
             runs, registered = tracking.runs(keys), tracking.registered()
             kept = dict[str, str]()
@@ -155,7 +157,7 @@ def _keys(ledger: Ledger, before: float, failed: bool) -> list[str] | None:
         return [*keys, *left] or None
     if any(entry.events and entry.events[-1].time >= before for entry in ledger.entries.values()):
         return None
-    return [*ledger.entries, *left]
+    return [*ledger.entries, *ledger.unreadable, *left]
 
 
 def _leftovers(ledger: Ledger) -> list[str]:
@@ -165,7 +167,7 @@ def _leftovers(ledger: Ledger) -> list[str]:
 
 def _users(keys: Iterable[str], ledgers: Mapping[str, Ledger], name: str) -> dict[str, str]:
     """Those of the trials that other sweeps have planned, whatever became of them there, and one such sweep."""
-    others = [(other, ledger.entries) for other, ledger in ledgers.items() if other != name]
+    others = [(other, ledger.entries.keys() | ledger.unreadable.keys()) for other, ledger in ledgers.items() if other != name]
     return {key: other for key in keys for other, entries in others if key in entries}
 
 

@@ -58,7 +58,7 @@ def read(storage: Path) -> Usage:
     trial_objects.pull(storage)
     users: dict[str, list[str]] = {}
     for name, ledger in sorted(manifest.read_all(storage).items()):
-        for key in ledger.entries:
+        for key in (*ledger.entries, *ledger.unreadable):
             users.setdefault(key, []).append(name)
     rows: dict[tuple[str, ...], Row] = {}
     for key, sizes in room.of_trials(storage).items():

@@ -139,19 +139,29 @@ def test_an_event_that_could_not_be_written_has_not_happened(tmp_path: Path, mon
     assert [ledger.state(key) for key in (A, B, C)] == ["planned", "leased", ""]
 
 
-def test_a_sweep_whose_trials_need_a_plug_in_that_is_gone_holds_up_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trials_whose_plug_in_is_gone_are_set_aside_and_hold_up_no_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("smoke", "quickstart"):
         manifest = Manifest(tmp_path, name)
-        manifest.plan(TRIALS[:1])
+        manifest.plan(TRIALS[:2])
+        manifest.record("leased", {A: {"size": 1}, B: {"size": 1}})
         manifest.close()
     path = paths.manifest(tmp_path, "quickstart")
-    path.write_text(path.read_text().replace('"dense"', '"mine"'))
-    assert list(read_all(tmp_path, required="smoke")) == ["smoke"]
-    said = capsys.readouterr().err
-    assert "sweep 'quickstart' is skipped" in said
-    assert "no pruner 'mine'" in said
-    with pytest.raises(UserError, match=r"line 2: no pruner 'mine'.*restore what the trial needs"):
-        read_all(tmp_path, required="quickstart")
+    gone, rest = path.read_text().replace('"dense"', '"mine"', 1), "1 trials cannot be read here and are left out (no pruner 'mine')\n"
+    path.write_text(gone)
+    assert list(read_all(tmp_path, required="smoke")) == ["quickstart", "smoke"]
+    assert capsys.readouterr().err == "", "what others have lost is theirs"
+    ledger = read_all(tmp_path, required="quickstart")["quickstart"]
+    assert (ledger.state(A), ledger.state(B), list(ledger.unreadable)) == ("", "leased", [A])
+    assert capsys.readouterr().err == f"sweep 'quickstart': {rest}"
+    read_all(tmp_path)
+    assert capsys.readouterr().err == f"sweep 'quickstart': {rest}"
+    assert Followed(tmp_path, "quickstart").read().length == Followed(tmp_path, "smoke").read().length
+    manifest = Manifest(tmp_path, "quickstart")
+    manifest.record("done", {B: {}})
+    manifest.close()
+    assert path.read_text().startswith(gone), "what is set aside stays where it is"
+    path.write_text(path.read_text().replace('"mine"', '"dense"'))
+    assert read(tmp_path, "quickstart").keys_in("leased", "done") == [A, B]
 
 
 def test_who_follows_a_journal_replays_each_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,27 @@ def test_what_no_other_sweep_uses_is_gone_for_good_and_the_rest_is_whole(storage
     assert main(["status", "smoke", f"--storage={storage}"]) == 2
 
 
+def test_trials_whose_plug_in_is_gone_go_with_their_sweep(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pruner's file is renamed, and nobody wants its trials any more."""
+    first, second, third, fourth = trials(storage)
+    assert [trial.pruner for trial in (first, second, third, fourth)] == ["dense", "snip", "dense", "snip"]
+    for sweep in ("smoke", OTHER):
+        path = paths.manifest(storage, sweep)
+        path.write_text(path.read_text().replace('"pruner": "snip"', '"pruner": "mine"'))
+    assert main(["status", "smoke", f"--storage={storage}"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "sweep 'smoke': 1 trials cannot be read here and are left out (no pruner 'mine')\n"
+    assert "2 done" in said.out
+    assert main(["archive", "smoke", "--to", str(storage / "archive.zip"), f"--storage={storage}"]) == 2
+    assert "an archive would lack them; restore what they need first" in capsys.readouterr().err
+    forget(storage, "smoke", "--yes")
+    assert "smoke: 2 trials and the sweep" in capsys.readouterr().out
+    assert keys(storage) == {third.key, fourth.key}
+    forget(storage, OTHER, "--yes")
+    assert keys(storage) == set()
+    assert rows(storage) == dict.fromkeys(OF_RUNS, 0)
+
+
 def test_a_sweep_that_is_named_twice_goes_once(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forget(storage, OTHER, OTHER, "--yes")
     assert not paths.manifest(storage, OTHER).exists()
