@@ -25,8 +25,9 @@ from torch import Tensor
 
 from trainables import execution as executions
 from trainables import plugins
-from trainables.errors import CannotComputeError
+from trainables.errors import CannotComputeError, UserError
 from trainables.execution import Network
+from trainables.plugins import contract
 from trainables.tensors import tape
 from trainables.tensors.mask import Mask, to_row
 from trainables.tensors.mlp import MLP
@@ -91,6 +92,7 @@ class Agent:
         self.hyper = hyper_of(stack, device)
         self.sizes = observation_size, action_size
         self.specs = specs_of(algorithm, stack.lead, *self.sizes, self.hyper)
+        contract.algorithm(algorithm, self.specs, vars(self.hyper))
         self.networks: dict[str, Network] = {}
         self.target = SimpleNamespace()
         self.optimizers: dict[str, Adam] = {}
@@ -225,6 +227,9 @@ class Agent:
 
         Members share no parameters, so the gradient of the sum over K gives each member its own. All gradients are computed before
         the first update; networks that share one loss are differentiated in one pass."""
+        if unknown := losses.keys() - self.networks.keys():
+            raise UserError(f"agent.minimize got a loss for {min(unknown)!r}; there are networks: {', '.join(self.networks)}")
+        contract.losses(self.algorithm, losses, self.size, "agent.minimize got")
         computed: dict[str, Sequence[Tensor]] = {}
         for loss in {id(loss): loss for loss in losses.values()}.values():
             names = [name for name in losses if losses[name] is loss]

@@ -18,6 +18,7 @@ from trainables.datasets.table import Table, load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.evaluation.futures import Beside, Done, Future, Joined
 from trainables.execution.dense import few_rows
+from trainables.plugins import contract
 from trainables.simulation.evaluator import Quantities
 from trainables.tensors.mask import Mask, ones
 from trainables.tensors.streams import key_of
@@ -90,7 +91,9 @@ class Evaluation:
 
     def _act(self, observations: Array) -> Array:
         seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)
-        return self.scaling.action(self.agent.algorithm.act(self.agent, seen).cpu().numpy())
+        actions = self.agent.algorithm.act(self.agent, seen)
+        contract.actions(self.agent.algorithm, actions, (*seen.shape[:2], self.agent.sizes[1]))
+        return self.scaling.action(actions.cpu().numpy())
 
 
 def evaluate_rows(trials: str, final: bool, update: int, rows: Mapping[str, Array], kept: Mapping[str, list[Array]]) -> Quantities:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables import plugins
+from trainables.plugins import contract
 from trainables.pruning.scored import Scored
 from trainables.tensors.mask import Mask
 from trainables.trial.pruner_traits import traits_of
@@ -29,7 +30,7 @@ def in_rounds(pruner: str, masks: Masks, densities: Mapping[str, Sequence[float]
     saliency: Saliencies = {}
     for turn in range(rounds):
         for name, network in look(masks, turn):
-            scores = [layer.detach() for layer in method.saliency(network)]
+            scores = [layer.detach() for layer in contract.scores(pruner, method.saliency(network), [w.shape for w in network.weights])]
             network.restore()
             if not traits.regrows:
                 scores = [layer.masked_fill(mask == 0, -torch.inf) for layer, mask in zip(scores, masks[name], strict=True)]

@@ -27,6 +27,7 @@ from torch import Tensor
 from trainables.agent import Agent
 from trainables.datasets.minibatches import Minibatches
 from trainables.errors import UserError
+from trainables.plugins import contract
 from trainables.tensors import native_ops
 from trainables.tensors.tape import Tape
 from trainables.training.cycle import LONGEST, Cycle, Losses
@@ -130,6 +131,7 @@ class Updates:
     def _made(self) -> Losses:
         agent = self.agent
         losses: Losses = agent.algorithm.update(agent, self.data.draw(agent.streams, agent.hyper.batch_size))
+        contract.losses(agent.algorithm, losses, agent.size)
         # Without the graph they came from: its nodes would remember the stream on which they were made, and a CUDA graph be refused.
         return {name: loss.detach() for name, loss in losses.items()}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainables import plugins
 from trainables.errors import UserError, unknown
+from trainables.plugins import contract
 from trainables.trial import hyper_ranges, network_kinds
 from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, check_settings, neutral, options_of, settings_of
@@ -85,6 +86,7 @@ class Trial:
     def __post_init__(self) -> None:
         plugins.check("algorithms", self.algorithm)
         plugins.check("pruners", self.pruner)
+        contract.pruner(self.pruner)
         if not self.dataset:
             raise UserError("dataset is empty; give a Minari id such as winnow/halfcheetah/expert-v0")
         self._check_pruning()
