@@ -48,7 +48,8 @@ def load_sweep(name: str) -> Sweep:
     try:
         sweep = _module(name).SWEEP
     except (SyntaxError, AttributeError, TypeError, NameError, ImportError) as error:
-        raise UserError(f"{file} declares no sweep: {error}") from error
+        takes = f"; a Sweep takes: {', '.join(Sweep.__dataclass_fields__)}" if "Sweep.__init__()" in str(error) else ""
+        raise UserError(f"{file} declares no sweep: {error}{takes}") from error
     if not isinstance(sweep, Sweep):
         raise UserError(f"{file}: SWEEP is a {type(sweep).__name__}, not a Sweep")
     return sweep

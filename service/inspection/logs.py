@@ -34,7 +34,7 @@ def story(wanted: str, storage: Path) -> dict[str, Any]:
         "trial": entries[key].trial.to_json(),
         "name": entries[key].trial.name,
         "manifest": sorted(events, key=lambda event: float(event["time"])),
-        "committed_update": spool.committed_update(lines),
+        "committed_update": committed if (committed := spool.committed_update(lines)) >= 0 else None,
         "spool": [placed.line for placed in lines],
         "files": [str(path_of(storage, key)) for path_of in FILES if path_of(storage, key).exists()],
     }
@@ -46,7 +46,8 @@ def describe(story: dict[str, Any]) -> str:
     for event in story["manifest"]:
         about = ", ".join(printable(f"{name} {event[name]}", lines=False) for name in event if name not in ("state", "time", "traceback"))
         lines.append(f"  {_when(event['time'])}  {event['state']:<9}{about}")
-    lines += ["", f"spool ({story['committed_update']:,} updates committed)"]
+    committed = story["committed_update"]
+    lines += ["", f"spool ({'nothing' if committed is None else f'{committed:,} updates'} committed)"]
     lines += [f"  {_when(line['time'] / 1000)}  {line['kind']:<13}{_brief(line)}" for line in story["spool"]]
     tracebacks = [event["traceback"] for event in story["manifest"] if "traceback" in event]
     if tracebacks:

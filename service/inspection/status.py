@@ -206,7 +206,8 @@ def _cells(row: Row, driven: bool) -> tuple[str, ...]:
     rate = f"{row.rate:,.0f}" if row.rate is not None else ""
     age = f"{duration(row.age)} ago" if row.age is not None else ""
     silent = [f"its worker has been silent for {duration(row.silent)}"] if row.silent is not None else []
-    notes = "  ".join([*silent, *([f"{row.reason}: {row.message}"] if row.reason else []), *row.warnings])
+    why = ": ".join(filter(None, [row.reason, row.message]))
+    notes = "  ".join([*silent, *filter(None, [why]), *row.warnings])
     return (
         word(row.state, driven),
         str(row.stack or ""),

@@ -40,10 +40,7 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """For people, as `describe` has them."""
-        on = ", ".join(
-            f"{self.trials.get(kind, 0)} trials in {self.stacks.get(kind, 0)} stacks on {count} {kind}"
-            for kind, count in self.places.items()
-        )
+        on = ", ".join(f"{self.trials.get(kind, 0)} trials on {count} {kind}" for kind, count in self.places.items())
         spent = ", ".join(f"{hours:,.2f} {UNITS.get(kind, f'hours of {kind}')}" for kind, hours in self.hours.items())
         return [
             f"  {'places':<12}{on}",

@@ -162,6 +162,8 @@ def _check_networks(
     densities: Mapping[str, Any],
     copies: Mapping[str, Mapping[str, Slot]],
 ) -> None:
+    if not densities:
+        raise UserError("density is None: give the fraction of weights kept, e.g. density=0.05, or one for each network")
     _check_names(networks, "density", densities, needed=True)
     _check_names(networks, "target", copies)
     owners: dict[int, str] = {}
@@ -180,8 +182,10 @@ def _check_networks(
                 f"network {name!r} has no prunable weights, only {left_out[name] or 'none of two or more axes'}; prunable are those of "
                 f"{kinds}, MultiheadAttention and recurrent layers, unless frozen or parametrized"
             )
-        if not isinstance(densities[name], numbers.Real) or not 0 < densities[name] <= 1:
-            raise UserError(f"density {densities[name]!r} of {name!r} is outside (0, 1]: it is the fraction of weights kept, e.g. 0.05")
+        density: Any = densities[name]
+        if not isinstance(density, numbers.Real) or not 0 < float(density) <= 1:
+            what = "is outside (0, 1]" if isinstance(density, numbers.Real) else "is no number"
+            raise UserError(f"density {density!r} of {name!r} {what}: it is the fraction of weights kept, e.g. 0.05")
         shapes = [tuple(slot.parameter.shape) for slot in slots.values()]
         theirs = [tuple(slot.parameter.shape) for layer, slot in copies.get(name, slots).items() if layer in slots]
         if theirs != shapes:
@@ -194,7 +198,7 @@ def _check_data(
     uses_losses = traits_of(pruner).uses_losses
     if uses_losses and not losses:
         raise UserError(f"{pruner} scores weights by a loss: give loss and batches; without them there are: {', '.join(WITHOUT_LOSS)}")
-    if uses_losses and not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__")):
+    if uses_losses and (isinstance(batches, Mapping) or not (hasattr(batches, "__len__") and hasattr(batches, "__getitem__"))):
         raise UserError(f"batches is a {type(batches).__name__}, not a sequence: give a list of batches, e.g. [next(iter(loader))]")
     if uses_losses and not len(batches):
         raise UserError("batches is empty; SNIP's authors use one of 100 or more samples")

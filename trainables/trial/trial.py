@@ -18,6 +18,7 @@ from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, check_settings, neutral, options_of, settings_of
 from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
 
+MOST_UPDATES = 10**9  # a thousand times the papers' budget; more is a slip of the keyboard
 MAPPINGS = ("hyper", "sparsity_of", "pruning")  # the fields of a trial that are dictionaries
 PLURALS = {  # of the fields that are axes of a sweep
     "dataset": "datasets",
@@ -94,6 +95,8 @@ class Trial:
             value, least = getattr(self, name), 0 if name in ("seed", "final_episodes", "transitions") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name} {value!r} is not an integer >= {least}")
+        if self.updates > MOST_UPDATES:
+            raise UserError(f"updates {self.updates} are more than {MOST_UPDATES:,}")
         if self.evaluations > self.updates:
             raise UserError(f"evaluations {self.evaluations} > updates {self.updates}")
         for option, choices in TRAINING_CHOICES.items():
@@ -117,7 +120,8 @@ class Trial:
                 raise unknown(f"network of {self.algorithm}", name, networks)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 where = f"sparsity of the {name}" if name else "sparsity"
-                raise UserError(f"{where} {value!r} is outside [0, 1): it is the fraction of weights removed, e.g. 0.95")
+                what = "is outside [0, 1)" if isinstance(value, int | float) else "is no number"
+                raise UserError(f"{where} {value!r} {what}: it is the fraction of weights removed, e.g. 0.95")
         object.__setattr__(self, "sparsity", float(self.sparsity))
         overrides = {name: float(value) for name, value in sorted(self.sparsity_of.items()) if value != self.sparsity}
         object.__setattr__(self, "sparsity_of", overrides)
@@ -279,7 +283,8 @@ def _overrides(folder: str, plugin: str, given: Mapping[str, Any], defaults: Map
         if name not in defaults:
             raise unknown(f"{'hyperparameter' if folder == 'algorithms' else 'setting'} of {plugin}", name, defaults)
         if not (name in ranges and type(value) is type(defaults[name]) is int) and not _fits(value, defaults[name]):
-            raise UserError(f"{plugin}'s {name} {value!r} is not of the same type as its default {defaults[name]!r}")
+            several = f"; several numbers are written as {name}=64,64" if isinstance(defaults[name], tuple) else ""
+            raise UserError(f"{plugin}'s {name} {value!r} is not of the same type as its default {defaults[name]!r}{several}")
     typed = {n: _like(v, defaults[n]) for n, v in sorted(given.items())}
     return {n: v for n, v in typed.items() if v != defaults[n]}
 
