@@ -50,6 +50,7 @@ def _curves(title: str, measure: str, lines: Sequence[tuple[Cell, Curve]], cost:
             axis.plot(x, middle, color=look.colour, linestyle=":" if cell.absent else look.dash)
             marks.band(axis, x, low, high, look.colour, 0.13 if len(lines) <= FEW else 0.05)
         marks.cost_axis(axis, cost)
+        marks.focus(axis)
 
     keys = marks.method_keys((cell.method for cell, _ in lines), marks=False)
     keys += [marks.BAND_KEY] if any(len(cell.done) > 1 for cell, _ in lines) else []
@@ -114,6 +115,7 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
             key = OVERTAKES if ahead else OVERTAKEN
             axis.plot(turn, score, marker=key.marker, color=key.tone, fillstyle=key.fill, markersize=marks.sized(key.size), zorder=6)
         marks.cost_axis(axis, cost)
+        marks.focus(axis)
 
     keys = [marks.DENSE_KEY] if dense else []
     keys += marks.method_keys((line.cell.method for line in pruned), marks=False)

@@ -46,6 +46,7 @@ def by_sparsity(tasks: Sequence[Task]) -> list[Panel]:
                         axis.plot(_log(cell.sparsity) + aside, 0.02, marker="x", color=look.colour, transform=foot, clip_on=False)
             marks.bars(axis, bars)
             axis.margins(x=0.08)
+            marks.focus(axis)
             marks.ticks(axis, [_log(tick) for tick in task.sparsities], [f"{100 * tick:g} %" for tick in task.sparsities])
 
         cells = [cell for cell in task.cells.values() if cell.method != labels.DENSE]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from service.results.cells import Task
 from service.results.report.palette import PLAIN, colour, style_of
 from service.results.report.style import LINE_WIDTH, Key
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 COSTS = {"update": "updates", "flops": "training FLOPs (kept weights)", "seconds": "training seconds (share of the stack)"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h")  # of sparsities, ascending
+ROOM = 0.75  # beside what is shown, of the greatest number there, for intervals
 APART = 0.17  # of the axis's length, between the middles of two ticks' labels
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -104,6 +107,18 @@ def squares(axis: Axes, shapes: Iterable[tuple[float, float, float, float, float
 def band(axis: Axes, x: Scores, low: Scores, high: Scores, tone: str, opacity: float = 0.13) -> None:
     """An interval around a curve, where there is one."""
     axis.fill_between(x, low, high, color=tone, alpha=opacity, linewidth=0)
+
+
+def focus(axis: Axes) -> None:
+    """Show all that is drawn as points and lines, and intervals as far as they reach beside them: that of two seeds, which may be a dozen
+    times as long as what it is about, leaves the panel. Called when everything is drawn."""
+    own = [line for line in axis.lines if line.get_transform().contains_branch_seperately(axis.transData)[1]]
+    values = [value for line in own for value in np.asarray(line.get_ydata(), np.float64) if math.isfinite(value)]
+    if values:
+        least, most = min(values), max(values)
+        room = max(most - least, ROOM * max(abs(least), abs(most)))
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, least - room), min(high, most + room))
 
 
 def method_keys(methods: Iterable[str], *, lines: bool = True, marks: bool = True) -> list[Key]:

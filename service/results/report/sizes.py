@@ -43,6 +43,7 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
                 marker = "o" if cell.method == DENSE else shapes[cell.sparsity]
                 marks.point(axis, x, mean, style_of(cell.method).colour, marker, fill)
             marks.bars(axis, [(x, mean, style_of(cell.method).colour) for x, mean, cell in points])
+            marks.focus(axis)
             corners = envelope([(cell.name, np.array([x]), np.array([mean.value])) for x, mean, cell in points if not cell.absent])
             axis.step(
                 [x for x, *_ in corners],

@@ -238,6 +238,14 @@ def test_an_interval_of_a_single_point_is_drawn() -> None:
     assert (low, high) == pytest.approx((50 - 127.06, 50 + 127.06), abs=0.01)
 
 
+def test_a_panel_shows_its_means_and_not_all_of_an_interval_that_says_nothing() -> None:
+    """Of two seeds, 20 and 80, it is 762 points long; three that are near each other are shown with all of theirs."""
+    far, near = (runs("dense", 0.0, [60.0, 60.0, 60.0]), runs("snip", 0.95, [20.0, 80.0])), (runs("snip", 0.95, [48.0, 50.0, 52.0]),)
+    for given, limits in ((far, (50 - 45, 60 + 45)), (near, (50 - 2.3 * 2.303, 50 + 2.3 * 2.303))):
+        (panel,) = figures.by_sparsity(of(*given))
+        assert drawn(panel).get_ylim() == pytest.approx(limits, abs=1.5)
+
+
 def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
     assert seconds({10: 5.0, 20: 10.0}, {10: 4.0, 20: 1.0}, [10, 20]) == {10: 0.5, 20: 1.5}
     assert seconds({10: 5.0}, {}, [10]) == {10: 2.0}
