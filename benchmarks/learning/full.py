@@ -1,6 +1,6 @@
 """The study at the paper's budget, docs/full-study.md: what a million updates of pruned networks reach beside dense ones.
 
-winnow adopt benchmarks/study_full.zip     # then `winnow run study_full`, `winnow run study_full_dense`, as often as needed
+winnow adopt benchmarks/study_full.zip     # then `winnow run` of SWEEPS, as often as needed
 python -m benchmarks.learning.full [--storage FOLDER]     # renews full.json beside this file and the tables of the page
 """
 
@@ -18,6 +18,7 @@ from benchmarks.learning.pages import diverges, fill_all, measured, runs_of, sho
 from benchmarks.tables import markdown
 from search_spaces.studies.study_full import SWEEP as PRUNED
 from search_spaces.studies.study_full_dense import SWEEP as DENSE
+from search_spaces.studies.study_full_others import SWEEP as OTHERS
 from search_spaces.sweep import expand
 from service.results.cells import Task, tasks_of
 from service.results.outcomes import MISSING
@@ -28,12 +29,13 @@ from service.results.runs import Point, Run
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import Trial
 
-SWEEPS = {"study_full": PRUNED, "study_full_dense": DENSE}
+SWEEPS = {"study_full": PRUNED, "study_full_others": OTHERS, "study_full_dense": DENSE}
 MADE = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[2] / "docs" / "full-study.md"
 FOLDER = PAGE.with_suffix("")  # of its pictures
 BUDGETS = (50_000, 250_000, PRUNED.updates)
 (SPARSITY,) = PRUNED.sparsities
+PRUNERS = (*PRUNED.pruners, *OTHERS.pruners)
 OF_THE_ACTOR = {
     "signal": "mask/signal/actor", "loss": "train/actor_loss",
     "dormant units": "train/dormant_units/actor", "feature rank": "train/feature_rank/actor",
@@ -79,12 +81,12 @@ def read() -> list[Trained]:
     return [Trained(**row | {"scores": {int(n): score for n, score in row["scores"].items()}}) for row in json.loads(MADE.read_text())]
 
 
-def tasks(budgets: Sequence[int] = BUDGETS) -> list[Task]:
+def tasks(budgets: Sequence[int] = BUDGETS, pruners: Sequence[str] = PRUNERS) -> list[Task]:
     """The study as the report knows it, once for each budget. Dense networks take part with what they had then, or at their end, and at
     equal time with all that they have. Each kind of network has the learning rates that docs/settings.md takes for it."""
     runs, known = [], read()
     pace = paces(known)
-    for trial in (*expand(PRUNED), *expand(DENSE)):
+    for trial in (trial for sweep in SWEEPS.values() for trial in expand(sweep) if trial.pruner in ("dense", *pruners)):
         found = next((one for one in known if one.is_of(trial)), None)
         for budget in budgets:
             until = trial.updates if trial.pruner == "dense" else budget
@@ -107,7 +109,7 @@ def verdict() -> Iterator[list[str]]:
     """A row per algorithm and pruner: how many datasets keep 97 % of dense at each budget, and at the last one's time on a core."""
     yield ["algorithm", "network", *(f"{budget:,} updates" for budget in BUDGETS), f"{BUDGETS[-1]:,} updates, dense for as long"]
     found = tasks()
-    for algorithm, pruner in ((algorithm, pruner) for algorithm in PRUNED.algorithms for pruner in PRUNED.pruners):
+    for algorithm, pruner in ((algorithm, pruner) for algorithm in PRUNED.algorithms for pruner in PRUNERS):
         own = [task for task in found if task.trial.algorithm == algorithm]
         at = {budget: [task.cells[pruner, SPARSITY] for task in own if task.trial.updates == budget] for budget in BUDGETS}
         counts = [*(count(at[budget]) for budget in BUDGETS), count(at[BUDGETS[-1]], in_time=True)]
@@ -122,9 +124,12 @@ def in_short(found: Count) -> str:
 
 
 def over_tasks() -> Iterator[list[str]]:
-    """A row per budget and network: means over the tasks that all of them have finished."""
+    """A row per budget and network: means over the tasks that all of them have finished. Other masks
+    take part once they have all of these."""
     yield ["updates", "network", "tasks", "mean", "IQM", "better than dense"]
-    for row in aggregates(tasks()):
+    (last,) = BUDGETS[-1:]
+    whole = {pruner: {task.name for task in tasks([last]) if not task.cells[pruner, SPARSITY].absent} for pruner in PRUNERS}
+    for row in aggregates(tasks(pruners=[pruner for pruner in PRUNERS if whole[pruner] >= whole[PRUNED.pruners[0]]])):
         if row.tasks:
             numbers = [shown(found, found.seeds if found else 0) for found in (row.mean, row.iqm)]
             better = shown(row.improvement, row.improvement.seeds, 100.0, 0, " %") if row.improvement else "-"
@@ -154,6 +159,17 @@ def cells() -> Iterator[list[str]]:
         yield [*row, f"{mean(best):.1f}" if best else "-", *(shown(share, planned, 100.0, 0, " %") for share in shares)]
 
 
+def others() -> Iterator[list[str]]:
+    """A row per dataset and algorithm of which other masks are trained: the share of the dense score that each pruner keeps at the end."""
+    yield ["data", "algorithm", "dense", *map(method_name, PRUNERS)]
+    planned = len(PRUNED.seeds)
+    for task in tasks(BUDGETS[-1:]):
+        if any(task.cells[pruner, SPARSITY].done for pruner in OTHERS.pruners):
+            shares = [shown(task.cells[pruner, SPARSITY].retained, planned, 100.0, 0, " %") for pruner in PRUNERS]
+            dense = shown(task.dense.mean if task.dense else None, planned)
+            yield [dataset_name(task.trial.dataset), algorithm_name(task.trial.algorithm), dense, *shares]
+
+
 def inside() -> Iterator[list[str]]:
     """A row per dataset, algorithm and pruner, least kept first: the share of the dense score, and pruned actors beside dense ones."""
     yield ["data", "algorithm", "network", "kept", "signal at first", *(f"{name}, dense and pruned" for name in AT_THE_END)]
@@ -177,7 +193,7 @@ def actors(dataset: str, algorithm: str, pruner: str) -> dict[str, float]:
 
 def draw() -> None:
     """Learning curves of the datasets whose seeds are all done."""
-    whole = [task for task in tasks(BUDGETS[-1:]) if not any(cell.absent for cell in task.cells.values())]
+    whole = [task for task in tasks(BUDGETS[-1:], PRUNED.pruners) if not any(cell.absent for cell in task.cells.values())]
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     for number, panels in enumerate(sheets(costs.curves(whole, "seconds")), 1):
@@ -193,7 +209,12 @@ def progress() -> str:
     done = [one for one in read() if one.scores]
     dense, pruned = ([one for one in done if (one.pruner == "dense") is kind] for kind in (True, False))
     planned = {name: len(list(expand(sweep))) for name, sweep in SWEEPS.items()}
-    text = f"{len(pruned)} of {planned['study_full']} pruned trials and {len(dense)} of {planned['study_full_dense']} dense ones are done."
+    more = sum(one.pruner in OTHERS.pruners for one in pruned)
+    pruned = [one for one in pruned if one.pruner in PRUNED.pruners]
+    text = (
+        f"{len(pruned)} of {planned['study_full']} trials with SNIP's and random masks, {more} of {planned['study_full_others']} with "
+        f"other masks and {len(dense)} of {planned['study_full_dense']} dense ones are done."
+    )
     for algorithm in PRUNED.algorithms:
         spent = [[one.seconds for one in kind if one.algorithm == algorithm] for kind in (pruned, dense)]
         if all(spent):
@@ -208,7 +229,7 @@ def texts() -> dict[str, str]:
     """What stands between the marks of docs/full-study.md."""
     return {
         "progress": progress(), "verdict": markdown(verdict()), "over tasks": markdown(over_tasks()), "choice": chosen(),
-        "cells": markdown(cells()), "inside": markdown(inside()), "pictures": pictures(),
+        "cells": markdown(cells()), "others": markdown(others()), "inside": markdown(inside()), "pictures": pictures(),
     }  # fmt: skip
 
 

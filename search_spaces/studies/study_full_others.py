@@ -1,4 +1,4 @@
-"""Other ways to choose 95 % of the weights beside study_full.py: by gradient flow, while training, again and again. Days on a laptop's CPU."""
+"""Other masks beside those of study_full.py: by gradient flow, moved during training, scored again and again. Days on a laptop's CPU."""
 
 from dataclasses import replace
 
