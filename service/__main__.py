@@ -20,7 +20,7 @@ from service.storage import paths, sharing
 from service.terminal.signals import INTERRUPTED, UNREAD, unread
 from trainables import project
 from trainables.errors import UserError
-from trainables.output import open_streams, print_any_text, printable
+from trainables.output import OUTPUT, name_output, open_streams, print_any_text, printable
 
 STDOUT = 1  # file descriptor
 # What users can fix: a storage that is full, read-only, foreign or out of reach, and a path that is none.
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 something is wrong, 2 bad input (one line on stderr), 130 interrupted, 141 unread."""
     closed = open_streams()
     print_any_text()
+    name_output()
     signals.commands()
     try:
         try:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in REFUSALS:
             raise
         _drop_output()
-        print(f"error: stdout: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
 
 
@@ -83,7 +84,7 @@ def _run(argv: Sequence[str] | None) -> int:
             return _interrupted()
         if isinstance(error, UserError):
             text = str(error)
-        elif isinstance(error, OSError) and error.errno in REFUSALS:
+        elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename != OUTPUT:
             text = f"{error.filename or paths.root(given)}: {error.strerror}"
         else:
             raise

@@ -3,16 +3,18 @@ and must not command the terminal: names, messages and logs may come from anybod
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+OUTPUT = "stdout"  # as an error names it
 # What moves the cursor, colours, rings or turns the direction of writing: control and format characters, C0, C1 and Unicode's.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
@@ -20,6 +22,25 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u206
 def is_notebook(stream: object) -> bool:
     """Whether what is written to the stream appears in a notebook: no terminal, but a line can be overwritten."""
     return type(stream).__module__ == "ipykernel.iostream"
+
+
+def name_output() -> None:
+    """Let an OSError of writing to stdout have `stdout` for its file: a full disk there is not the storage's."""
+
+    def named(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(*given: Any) -> Any:
+            try:
+                return method(*given)
+            except OSError as error:
+                error.filename = error.filename or OUTPUT
+                raise
+
+        return call
+
+    given = getattr(sys.stdout, "__dict__", {"write": None})
+    if "write" not in given:  # a program may call a command again and again
+        given |= {name: named(getattr(sys.stdout, name)) for name in ("write", "flush")}
 
 
 def print_any_text() -> None:

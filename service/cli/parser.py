@@ -20,6 +20,9 @@ EXAMPLES = f"""examples:
 """
 
 
+NARROWEST = 40  # columns, for what is wrapped
+
+
 class Parser(command_line.Parser):
     """Its help ends with `details(width)`, which is made only when it is asked for, and with `example`."""
 
@@ -27,7 +30,7 @@ class Parser(command_line.Parser):
     example = ""
 
     def format_help(self) -> str:
-        parts = [self.epilog, self.details and self.details(shutil.get_terminal_size().columns - 2), self.example]
+        parts = [self.epilog, self.details and self.details(max(NARROWEST, shutil.get_terminal_size().columns - 2)), self.example]
         formatter = self.formatter_class(prog=self.prog)
         for part in filter(None, parts):
             formatter.add_text(part)

@@ -22,6 +22,7 @@ import numpy as np
 from service.delivery import standalone
 from service.delivery.export import compact_file
 from service.delivery.finished import FinishedTrial, find, means
+from service.storage import paths
 from service.terminal import markdown
 from service.terminal.redaction import redact
 from service.terminal.waiting import waiting
@@ -87,6 +88,9 @@ class Registry(Tracking):
     """Tracking, and MLflow's model registry."""
 
     def register(self, model: str, alias: str, finished: FinishedTrial, policy: Policy) -> Version:
+        self._connected()
+        if self._copy is not None:
+            raise UserError(f"{paths.mlflow_db(self._storage)} may only be read here, so that nothing can be promoted in it")
         version = self._version(model, finished, policy)
         known = self._connected().get_registered_model(model).aliases.get(alias, "")
         was = "" if str(known) == version.number else str(known)

@@ -19,6 +19,7 @@ from service.spool import lines as spool
 from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
 from service.terminal.columns import aligned
+from service.terminal.display import is_screen
 from service.terminal.words import duration
 from service.tracking.cursor import run_id_of
 from trainables.errors import UserError
@@ -142,7 +143,7 @@ def watch(name: str, storage: Path) -> None:
     """Print the status repeatedly, in place on a terminal, until no trial is left to train."""
     while True:
         status = read(name, storage, whole=False)
-        print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + printable(describe(status)), flush=True)
+        print(("\x1b[H\x1b[2J" if is_screen(sys.stdout) else "") + printable(describe(status)), flush=True)
         if not status.counts.keys() & {"planned", "leased"} and not (load_sweep(name).search and status.driver):
             return  # a running search may still suggest trials
         time.sleep(EVERY)

@@ -41,6 +41,8 @@ def root(given: str | Path | None = None) -> Path:
         chosen = Path.home() / "winnow-storage" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "storage"
     if str(chosen).startswith("s3:"):
         return _folder_of(str(chosen))
+    if re.match(r"[A-Za-z][\w+.-]*://", str(chosen)):
+        raise UserError(f"storage {redact(str(chosen))!r} is of no kind that Winnow knows: a folder, or s3://bucket/prefix")
     return Path(chosen).expanduser().absolute()
 
 

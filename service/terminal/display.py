@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -11,6 +12,12 @@ from trainables.output import is_notebook, printable
 
 LINE_EVERY = 10.0  # seconds between lines where nobody watches, e.g. in `ray job logs`
 REFRESH = 0.5  # the same on a terminal
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Whether what is written there can be written over."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 class Display:
@@ -18,7 +25,7 @@ class Display:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        self._terminal = self._stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")  # those cannot write over a line
+        self._terminal = is_screen(self._stream)
         self._notebook = is_notebook(self._stream)
         self._live: Any = None  # rich's, while it is shown
         self._shown = 0.0
@@ -32,11 +39,10 @@ class Display:
         if self._terminal:
             self._refresh(line, last)
         elif self._notebook:
-            self._stream.write("\r" + line.ljust(self._width) + ("\n" if last else ""))
+            self._write("\r" + line.ljust(self._width) + ("\n" if last else ""))
             self._width = 0 if last else len(line)
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._write(line + "\n")
 
     def note(self, line: str) -> None:
         """A line that stays."""
@@ -46,8 +52,16 @@ class Display:
 
             self._live.console.print(Text(line))
         else:
-            self._stream.write(("\r" + " " * self._width + "\r" if self._width else "") + line + "\n")
-        self._stream.flush()
+            self._write(("\r" + " " * self._width + "\r" if self._width else "") + line + "\n")
+
+    def _write(self, text: str) -> None:
+        """Where a log's disk is full the line is lost, and not the night."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
     def _refresh(self, line: str, last: bool) -> None:
         from rich.console import Console

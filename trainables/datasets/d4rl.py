@@ -121,7 +121,8 @@ def checked(file: Path, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
     flag = name in FLAGS
     if value.dtype.kind not in "biuf":
         raise UserError(f"{file}: {name} is of type {value.dtype}; numbers are wanted")
-    bad = ~np.isin(value, (0, 1)) if flag else ~np.isfinite(value.astype(np.float32, copy=False))
+    with np.errstate(over="ignore"):  # to infinity, which is told
+        bad = ~np.isin(value, (0, 1)) if flag else ~np.isfinite(value.astype(np.float32, copy=False))
     if bad.any():
         what = "neither 0 nor 1" if flag else "not finite (NaN or infinity)"
         first = int(np.argwhere(bad)[0][0])

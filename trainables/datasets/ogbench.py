@@ -68,6 +68,10 @@ def read(file: Path, env: Any, environment: str) -> Fields:
     if "next_observations" not in fields:
         fields["next_observations"] = np.roll(fields["observations"], -1, axis=0)
         kept = fields.pop("valids")
+        if kept[-1]:
+            raise UserError(f"{file}: valids is 1 in the last row, which no next observation follows")
+        if not kept.any():
+            raise UserError(f"{file} holds no transition: valids is 0 in all of its {len(kept)} rows")
         fields = {name: value[kept] for name, value in fields.items()}
     inside = ~fields["terminals"][:-1]
     apart = inside & ~np.isclose(fields["next_observations"][:-1], fields["observations"][1:], rtol=1e-5, atol=1e-6).all(axis=1)

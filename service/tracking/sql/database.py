@@ -26,7 +26,7 @@ SEEN = 400  # rows of each index that `analyze` reads, which takes 20 ms
 
 def address(file: Path) -> str:
     """The address of an sqlite file; in SQLAlchemy's plain form a `?` would begin the options."""
-    return f"sqlite+pysqlite:///file:{quote(str(file))}?uri=true" if "?" in str(file) else f"sqlite:///{file}"
+    return f"sqlite+pysqlite:///file:{quote(bytes(file))}?uri=true" if "?" in str(file) else f"sqlite:///{file}"
 
 
 def is_database(uri: str) -> bool:
@@ -45,7 +45,7 @@ def sqlite_file(uri: str) -> Path | None:
 def has_tables(file: Path) -> bool:
     """Whether an sqlite file is MLflow's; True also if it cannot be read, as MLflow then reports why."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(bytes(file))}?mode=ro", uri=True)) as database:
             return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchall())
     except sqlite3.Error:
         return True

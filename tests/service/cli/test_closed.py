@@ -36,9 +36,11 @@ def planned(storage: Path) -> Path:
     return storage
 
 
-def run(words: str, redirection: str, service: Command) -> subprocess.CompletedProcess[bytes]:
+def run(words: str, redirection: str, service: Command, *, at_once: bool = False) -> subprocess.CompletedProcess[bytes]:
+    """`at_once`: each write reaches the stream by itself."""
     command = f"exec {sys.executable} -m service {words} {redirection}"
     environment = {name: value for name, value in service.environment.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {"PYTHONUNBUFFERED": "1"} if at_once else {}
     return subprocess.run(["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=300)
 
 
@@ -59,8 +61,9 @@ def test_what_nobody_can_read_ends_as_for_a_closed_pipe(words: str, service: Com
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
-def test_a_full_disk_behind_stdout_is_one_line(service: Command, planned: Path) -> None:
-    ended = run("status smoke", "> /dev/full", service)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_full_disk_behind_stdout_is_one_line(at_once: bool, service: Command, planned: Path) -> None:
+    ended = run("status smoke", "> /dev/full", service, at_once=at_once)
     assert (ended.returncode, ended.stderr) == (2, b"error: stdout: No space left on device\n")
 
 

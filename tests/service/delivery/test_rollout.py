@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import math
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from service.__main__ import main
 from service.delivery.video import PROBE
 from service.inspection.status import ledger_of
 from service.tracking.runs import Tracking
+from service.tracking.sql import relocation
 from service.tracking.verify import differences
 from tests.conftest import HOPPER
 from tests.service.trained import ship, train
@@ -212,6 +215,22 @@ def test_an_alias_names_what_was_promoted_last(trained: Path, capsys: pytest.Cap
         assert client.get_model_version_by_alias("hopper", "champion").version == int(number)
     assert main(["promote", TRIALS["dense"].key, "--name", "hopper"]) == 0
     assert client.get_registered_model("hopper").aliases == {"champion": 1, "newest": 2}
+
+
+def test_a_copy_that_may_only_be_read_promotes_nothing(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database names the artifacts of the first storage: readers mend a copy of it, which is thrown away."""
+
+    def readonly(*given: object) -> None:
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(relocation, "_rename", readonly)
+    there = shutil.copytree(trained, tmp_path / "copy")
+    assert main(["promote", PRUNED.key, "--name", "copied", f"--storage={there}"]) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == f"error: {there / 'mlflow.db'} may only be read here, so that nothing can be promoted in it"
+    assert "version" not in said.out
 
 
 def test_what_cannot_be_promoted_is_said(trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

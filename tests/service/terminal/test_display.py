@@ -1,6 +1,8 @@
 """The line that changes: on a terminal, in a notebook, in a pipe."""
 
+import contextlib
 import io
+import os
 import re
 
 import pytest
@@ -76,3 +78,18 @@ def test_the_cursor_is_never_left_hidden() -> None:
     stream = Terminal()
     Display(stream).show("a run that is killed now")
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+
+
+def test_a_log_on_a_full_disk_loses_its_lines_and_not_the_run() -> None:
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # closing it tries once more
+        display = Display(full)
+        display.show("1/4 done", last=True)
+        display.note("a trial failed")
+        display.show("4/4 done", last=True)
+
+
+def test_a_log_that_nobody_reads_any_more_ends_the_run() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as pipe, pytest.raises(BrokenPipeError):
+        Display(pipe).show("1/4 done", last=True)

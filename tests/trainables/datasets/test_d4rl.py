@@ -154,6 +154,10 @@ def test_a_field_that_is_a_group_is_named(write: Write, capsys: pytest.CaptureFi
         ({"next_observations": np.zeros((14, 5))}, r"next_observations has the shape \(14, 5\), observations \(14, 11\)"),
         ({"rewards": broken("rewards", 3, np.nan)}, "rewards holds 1 of 14 values that are not finite .*in row 3"),
         ({"observations": broken("observations", 2, np.inf)}, "observations holds 11 of 154 values that are not finite .*row 2"),
+        (
+            {"observations": content()["observations"].astype(np.float64) + 1e300},
+            "observations holds 154 of 154 values that are not finite .*row 0",
+        ),
         ({"terminals": broken("terminals", 6, 0.5)}, "terminals holds 1 of 14 values that are neither 0 nor 1, the first in row 6"),
         ({"rewards": np.array(["x"] * 14, dtype="S1")}, "rewards is of type"),
         ({"actions": np.zeros((14, 2))}, r"actions are of 2 numbers, those of Hopper-v4 of \(3,\)"),

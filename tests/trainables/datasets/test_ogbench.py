@@ -79,6 +79,18 @@ def test_a_compact_file_has_the_last_observation_in_a_row_of_its_own(write: Writ
 
 
 @pytest.mark.parametrize(
+    ("valids", "said"),
+    [(np.ones(12), "valids is 1 in the last row, which no next observation follows"), (np.zeros(12), "holds no transition: valids is 0")],
+)
+def test_a_compact_file_without_what_follows(write: Write, valids: Any, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(valids=valids, next_observations=None)
+    assert take(file) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"rewards": None, "masks": None}, "it is for reaching any goal, and Pendulum-v1 has no single task"),
