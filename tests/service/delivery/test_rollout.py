@@ -217,16 +217,20 @@ def test_an_alias_names_what_was_promoted_last(trained: Path, capsys: pytest.Cap
     assert client.get_registered_model("hopper").aliases == {"champion": 1, "newest": 2}
 
 
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # the mended copy goes with its reader
 def test_a_copy_that_may_only_be_read_promotes_nothing(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its database names the artifacts of the first storage: readers mend a copy of it, which is thrown away."""
 
-    def readonly(*given: object) -> None:
-        raise sqlite3.OperationalError("attempt to write a readonly database")
+    there, rename = shutil.copytree(trained, tmp_path / "copy"), relocation._rename
+
+    def readonly(file: Path, *given: Any) -> None:
+        if file.parent == there:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        rename(file, *given)
 
     monkeypatch.setattr(relocation, "_rename", readonly)
-    there = shutil.copytree(trained, tmp_path / "copy")
     assert main(["promote", PRUNED.key, "--name", "copied", f"--storage={there}"]) == 2
     said = capsys.readouterr()
     assert said.err.splitlines()[-1] == f"error: {there / 'mlflow.db'} may only be read here, so that nothing can be promoted in it"
