@@ -124,8 +124,8 @@ def in_short(found: Count) -> str:
 
 
 def over_tasks() -> Iterator[list[str]]:
-    """A row per budget and network: means over the tasks that all of them have finished. Other masks
-    take part once they have all of these."""
+    """A row per budget and network: means over the tasks that all of them have finished. Other masks take part once they have all of
+    these."""
     yield ["updates", "network", "tasks", "mean", "IQM", "better than dense"]
     (last,) = BUDGETS[-1:]
     whole = {pruner: {task.name for task in tasks([last]) if not task.cells[pruner, SPARSITY].absent} for pruner in PRUNERS}
