@@ -53,12 +53,13 @@ class Elsewhere:
         for name, version in journal.versions(self._storage).items():
             if name == self._name:
                 continue
-            other = self._others.setdefault(name, _Other(Followed(self._storage, name)))
-            if other.version != version:
-                with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's
+            with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's
+                if name not in self._others:
+                    self._others[name] = _Other(Followed(self._storage, name))
+                if (other := self._others[name]).version != version:
                     other.ledger, other.version = other.followed.read(), version
-            if other.ledger is not None:
-                found[name] = other.ledger
+            if name in self._others and (ledger := self._others[name].ledger) is not None:
+                found[name] = ledger
         return found
 
     def _runs(self, name: str) -> bool:
