@@ -123,7 +123,7 @@ def test_the_report_has_a_column_only_where_it_exists() -> None:
     assert "success" not in table()[0]
     with_success = table(**{"eval/success_rate": 0.75})
     at = with_success[0].index("success")
-    assert with_success[1][at : at + 2] == ("80 %", "[75, 85]")
+    assert with_success[1][at : at + 2] == ("80 %", "[16, 144]")
     assert len(table()[0]) == len(table()[1]) == len(with_success[0]) - 2
 
 
