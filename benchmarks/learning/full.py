@@ -71,7 +71,7 @@ def trained(run: Run, metrics: Mapping[str, float]) -> Trained:
     if not run.done:
         return Trained(trial.dataset, trial.algorithm, trial.pruner, trial.seed, {}, 0.0, {}, run.state)
     actor = {name: float(f"{metrics[metric]:.4g}") for name, metric in OF_THE_ACTOR.items() if metric in metrics}
-    scores = {point.update: round(point.score, 2) for point in run.points} | {run.trial.updates: round(run.final, 2)}
+    scores = {point.update: round(point.score, 4) for point in run.points} | {run.trial.updates: round(run.final, 4)}
     return Trained(
         run.trial.dataset, run.trial.algorithm, run.trial.pruner, run.trial.seed, scores, round(run.points[-1].seconds, 1), actor
     )
