@@ -112,7 +112,7 @@ class Ledger:
 
     def apply(self, event: Event, trial_of: Callable[[Mapping[str, Any]], Trial] = Trial.from_json) -> None:
         """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing. A trial that cannot be constructed is
-        set aside, with all that happens to it."""
+        set aside, with all that happens to it, until it is planned again as one that can."""
         if event.epoch < self.epoch:
             raise StaleEpochError(f"{event.state} of {event.key} comes from epoch {event.epoch}; {self.owner} took over with {self.epoch}")
         if event.state == "opened":
@@ -123,7 +123,7 @@ class Ledger:
             if "by" in event.detail:
                 self.by[event.epoch] = event.detail["by"]
             return
-        if event.key in self.unreadable:
+        if event.key in self.unreadable and "trial" not in event.detail:
             self._passed += 1
             return
         entry = self.entries.get(event.key)
@@ -138,6 +138,7 @@ class Ledger:
                 self._passed += 1
                 return
             self.entries[event.key] = entry
+            self.unreadable.pop(event.key, None)
             self.forgotten.discard(event.key)
             self.copies = self.copies or bool(entry.trial.fresh)
             if not self.first:
@@ -188,7 +189,8 @@ class Ledger:
     def left_out(self) -> str:
         """How many trials are unreadable, and why the first of them is; empty where none is."""
         why = next(iter(self.unreadable.values()), "").partition(";")[0]
-        return f"{len(self.unreadable)} trials cannot be read here and are left out ({why})" if why else ""
+        which = "1 trial" if len(self.unreadable) == 1 else f"{len(self.unreadable)} trials"
+        return f"{which} cannot be read here and left out ({why})" if why else ""
 
     def keys_in(self, *states: str) -> list[str]:
         return [key for key, entry in self.entries.items() if entry.state in states]

@@ -109,7 +109,7 @@ class Updates:
         return logged
 
     def _refused(self, error: RefusedError) -> None:
-        name = self.agent.algorithm.__name__.rpartition(".")[2]
+        name = contract.short(self.agent.algorithm)
         warnings.warn(f"slow updates: execution 'onchip' makes those of {name!r} one by one, because it cannot do {error}", stacklevel=2)
         self.launches = None
 
@@ -184,7 +184,7 @@ class Updates:
         if not all(map(same, state, repeated)):
             if self.seen[pattern] > WARM_UP + 1:
                 raise UserError(
-                    f"algorithm {agent.algorithm.__name__.rpartition('.')[2]!r} does something else in update {agent.update} than when "
+                    f"algorithm {contract.short(agent.algorithm)!r} does something else in update {agent.update} than when "
                     "it was recorded, because Python state has changed; ask agent.every(n) or agent.update for what should change"
                 )
             self.recordings[pattern] = None, losses

@@ -126,7 +126,7 @@ def test_trials_whose_plug_in_is_gone_go_with_their_sweep(storage: Path, capsys:
         path.write_text(path.read_text().replace('"pruner": "snip"', '"pruner": "mine"'))
     assert main(["status", "smoke", f"--storage={storage}"]) == 0
     said = capsys.readouterr()
-    assert said.err == "sweep 'smoke': 1 trials cannot be read here and are left out (no pruner 'mine')\n"
+    assert said.err == "sweep 'smoke': 1 trial cannot be read here and left out (no pruner 'mine')\n"
     assert "2 done" in said.out
     assert main(["archive", "smoke", "--to", str(storage / "archive.zip"), f"--storage={storage}"]) == 2
     assert "an archive would lack them; restore what they need first" in capsys.readouterr().err
