@@ -73,29 +73,33 @@ def ended(cluster: Cluster) -> None:
     wait_for(lambda: all(task.state in FINAL for task in slurm.tasks(cluster.home)))
 
 
-def at_work(storage: Path, since: int) -> bool:
-    """Whether an attempt that came after the first `since` has made some updates."""
-    return any(each.last - each.first >= 5 for each in attempts(storage / "work")[since:] if each.first >= 0)
+def at_work(storage: Path, since: int = 0) -> bool:
+    """Whether an attempt that began after `since` (ns) has made some updates."""
+    return any(each.last - each.first >= 5 for each in attempts(storage / "work") if each.first >= 0 and each.began > since)
 
 
-def requeue(task: Task, storage: Path, name: str = "smoke") -> None:
+def requeue(cluster: Cluster, task: Task, storage: Path, name: str = "smoke") -> None:
     """Its time is nearly up as soon as its newest start has trained something."""
-    begun = wait_for(lambda: task.starts)
-    before = len(attempts(storage / "work")) if begun > 1 else 0
-    wait_for(lambda: manifest.read(storage, name).keys_in("leased"))  # an earlier start has given back what it had
-    wait_for(lambda: at_work(storage, before))
+    starts: list[int] = wait_for(lambda: task.starts)
+    # An earlier start has given back what it had.
+    wait_for(lambda: task.state in FINAL or (manifest.read(storage, name).keys_in("leased") and at_work(storage, starts[-1])))
     task.near_limit()
-    wait_for(lambda: task.starts > begun)
+    wait_for(lambda: task.state in FINAL or len(task.starts) > len(starts))
+    assert task.state not in FINAL, cluster.log(task)
 
 
-def test_trials_survive_three_requeues_and_equal_the_twin(cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record) -> None:
-    storage, undisturbed = fresh(), fresh()
+def test_trials_survive_three_requeues_and_equal_the_twin(
+    cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record, tmp_path: Path
+) -> None:
+    storage, undisturbed, until = fresh(), fresh(), tmp_path / "wait"
     assert nursery.run(*arguments(undisturbed, updates="300"), faults=QUICK).code == 0
-    (task,) = cluster.submit(storage, faults=(*QUICK, "no_ray", "slow=20", f"work={storage / 'work'}"), updates="300")
+    until.touch()
+    (task,) = cluster.submit(storage, faults=(*QUICK, "no_ray", f"slow_while={until}", f"work={storage / 'work'}"), updates="300")
     for _ in range(3):
-        requeue(task, storage)
+        requeue(cluster, task, storage)
+    until.unlink()
     ended(cluster)
-    assert (task.state, task.code, task.starts) == ("COMPLETED", 0, 4), cluster.log(task)
+    assert (task.state, task.code, len(task.starts)) == ("COMPLETED", 0, 4), cluster.log(task)
     assert check(storage, twin_of(undisturbed), tracking=None) == []
     assert redone(storage / "work") <= EVERY, "each start goes on from the last one's checkpoint"
     assert cluster.log(task).count("this task is requeued and goes on from its checkpoints") == 3
@@ -112,10 +116,11 @@ def test_two_tasks_share_a_sweep_and_a_node_fails_under_one(cluster: Cluster, nu
     faults = (*QUICK, "no_ray", "slow=20", f"work={storage / 'work'}")
     whole, part = cluster.submit(storage, "--tasks=2", faults=faults, **settings)
     wait_for(lambda: all(manifest.read(storage, name).keys_in("leased") for name in ("smoke", "smoke.part1")))
-    wait_for(lambda: at_work(storage, 0))
+    wait_for(lambda: at_work(storage))
     part.node_fails()
     ended(cluster)
-    assert [(task.state, task.code, task.starts) for task in (whole, part)] == [("COMPLETED", 0, 1), ("COMPLETED", 0, 2)], cluster.log(part)
+    ends = [(task.state, task.code, len(task.starts)) for task in (whole, part)]
+    assert ends == [("COMPLETED", 0, 1), ("COMPLETED", 0, 2)], cluster.log(part)
     assert check(storage, twin_of(undisturbed), tracking=None) == []
     assert manifest.read(storage, "smoke.part1").entries, "the part has trained some of it"
     record("two tasks of SLURM's, SIGKILL for one", redone=redone(storage / "work"))
@@ -141,14 +146,14 @@ def test_the_tasks_of_a_script_run_here_to_debug_it(cluster: Cluster, nursery: N
 def test_scancel_ends_a_task_for_good_and_its_trials_are_kept(cluster: Cluster, fresh: Fresh) -> None:
     storage = fresh()
     (task,) = cluster.submit(storage, faults=(*QUICK, "no_ray", "slow=20", f"work={storage / 'work'}"), updates="2000")
-    wait_for(lambda: at_work(storage, 0))
+    wait_for(lambda: at_work(storage))
     second = cluster.winnow("submit", "smoke", f"--storage={storage}", "--slurm")
     assert (second.returncode, second.stderr) == (
         2, f"error: SLURM has job {task.job} of sweep 'smoke' already, and one trains it; `scancel {task.job}` ends it\n"
     )  # fmt: skip
     cluster.program("scancel", str(task.job))
     ended(cluster)
-    assert (task.state, task.starts) == ("CANCELLED", 1)
+    assert (task.state, len(task.starts)) == ("CANCELLED", 1)
     assert "interrupted (SIGTERM)" in cluster.log(task)
     assert "requeued" not in cluster.log(task)
     assert manifest.read(storage, "smoke").keys_in("leased") == []
@@ -164,9 +169,9 @@ def test_a_hundred_trials(ray: bool, cluster: Cluster, nursery: Nursery, fresh: 
     both = cluster.submit(storage, "--tasks=2", "--stack-size=10", faults=faults, **settings)
     for _ in range(3):
         for task, name in zip(both, ("smoke", "smoke.part1"), strict=True):
-            requeue(task, storage, name)
+            requeue(cluster, task, storage, name)
     ended(cluster)
-    assert [(task.state, task.code, task.starts) for task in both] == [("COMPLETED", 0, 4)] * 2, cluster.log(both[0])
+    assert [(task.state, task.code, len(task.starts)) for task in both] == [("COMPLETED", 0, 4)] * 2, cluster.log(both[0])
     twin = twin_of(undisturbed)
     assert len(twin.states) == 100
     assert check(storage, twin, tracking=None) == []

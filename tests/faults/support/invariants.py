@@ -106,8 +106,9 @@ def redone(*folders: Path) -> int:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a process did of a stack: `first` to `last` update, -1 where it came to none."""
+    """What a process did of a stack since `began` (ns): `first` to `last` update, -1 where it came to none."""
 
+    began: int
     pid: int
     keys: tuple[str, ...]
     first: int
@@ -120,7 +121,8 @@ def attempts(*folders: Path) -> list[Attempt]:
     for path in sorted((path for folder in folders if folder.exists() for path in folder.iterdir()), key=lambda path: path.name):
         content = path.read_bytes()
         if content[16:]:
-            found.append(Attempt(int(path.name.split("-")[1]), tuple(json.loads(content[16:])), *struct.unpack("qq", content[:16])))
+            began, pid = map(int, path.name.split("-"))
+            found.append(Attempt(began, pid, tuple(json.loads(content[16:])), *struct.unpack("qq", content[:16])))
     return found
 
 

@@ -43,8 +43,9 @@ class Task:
         return (self.folder / "state").read_text()
 
     @property
-    def starts(self) -> int:
-        return len((self.folder / "starts").read_text().splitlines())
+    def starts(self) -> list[int]:
+        """When it has started, each time (monotonic ns)."""
+        return [int(line) for line in (self.folder / "starts").read_text().splitlines()]
 
     @property
     def code(self) -> int:
@@ -154,9 +155,9 @@ def slurmd(home: Path, arguments: list[str]) -> int:
 
 def _attempt(task: Task) -> bool:
     """One start of the script; returns whether it goes back to the queue."""
-    said, restarts = options((task.folder / "script").read_text()), task.starts
+    said, restarts = options((task.folder / "script").read_text()), len(task.starts)
     with (task.folder / "starts").open("a") as file:
-        file.write("start\n")
+        file.write(f"{time.monotonic_ns()}\n")
     log = said["output"].replace("%x", said["job-name"]).replace("%A", str(task.job)).replace("%a", str(task.number))
     given = {
         "SLURM_JOB_ID": str(1000 * task.job + task.number), "SLURM_ARRAY_JOB_ID": str(task.job), "SLURM_ARRAY_TASK_ID": str(task.number),

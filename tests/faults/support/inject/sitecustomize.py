@@ -8,4 +8,10 @@ import os
 if os.environ.get("FAULTS"):
     import switches
 
-    switches.install(os.environ["FAULTS"].split())
+    try:
+        switches.install(os.environ["FAULTS"].split())
+    except BaseException:  # Python would only say so and go on, without any fault
+        import traceback
+
+        traceback.print_exc()
+        os._exit(70)
