@@ -196,8 +196,8 @@ def noop_stack(seconds: float, stack: Stack, storage: Path, **options: Any) -> A
 
 def _noop(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The service's own session over no-op trials; only the work of a trial is exchanged."""
-    from service.driving.listener import Fenced
     from service.driving.session import Session
+    from service.driving.workers.listener import Fenced
 
     settings = on_cpu(DATASET, f"seeds={','.join(map(str, range(arguments.trials)))}", "pruners=dense", "updates=50")
     session = Session(make_plan("smoke", settings, storage=folder), folder)

@@ -39,8 +39,8 @@ from pathlib import Path
 from typing import Any
 
 from service.__main__ import main as winnow
-from service.driving.listener import Fenced
 from service.driving.session import Session
+from service.driving.workers.listener import Fenced
 from service.ledger import manifest
 from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan

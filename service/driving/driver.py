@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.driving.elsewhere import Elsewhere
+from service.driving.endings import Endings, Event, Why
 from service.driving.keep import Keep
 from service.driving.limits import LimitReachedError, Limits
 from service.driving.pool import Pool
 from service.driving.queue import Queue, Waiting
 from service.driving.searching import Searching
 from service.driving.shared import Shared
-from service.driving.silence import Silence
+from service.driving.workers.silence import Silence
 from service.ledger.ledger import LIMIT, TERMINAL
 from service.ledger.manifest import Manifest
-from service.planning import estimate
-from service.planning.packing import retry
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
-from service.planning.update_cost import price
 from service.scheduling.shares import Share
 from service.spool import lines
 from service.storage import paths
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 2.0  # seconds, up to twice as many, between two looks at the sweeps that train what we wait for
 GOLDEN = 0.618  # multiples of it, modulo 1, are spread evenly, however many there are
-LONGEST_PAUSE = 60.0  # seconds before a trial is tried again whose worker, node or storage keeps failing
 
 
 class Screen(Protocol):
@@ -79,7 +76,7 @@ class Driver:
         self._out: set[str] = set()  # keys of the trials that were handed out and have not ended
         self._from: dict[str, int] = {}
         self.first_update = math.inf  # when any trial had first got further than it was before, by time.monotonic
-        self.measured: dict[str, list[float]] = {}  # dense updates per second of the stacks that are done, by algorithm
+        self._endings = Endings(storage, manifest, self._from)
         self._left: dict[str, dict[str, int]] = {}  # of the trials whose workers have left: `update` they reached, and the one `kept`
         self.device, self._at_once = plan.device, plan.stack_size  # how many trials a search suggests at once
         self._queue: Waiting = Queue(plan.device, self._options, plan.stack_size)
@@ -105,6 +102,11 @@ class Driver:
         self._todo |= self._search.restore()
         self._trials |= self._todo
         self._expect(self._todo)
+
+    @property
+    def measured(self) -> Mapping[str, Sequence[float]]:
+        """Dense updates per second of the stacks that are done, by algorithm."""
+        return self._endings.measured
 
     def has_work(self) -> bool:
         """Whether there is anything to train."""
@@ -218,31 +220,17 @@ class Driver:
         self.idle()
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:
-        """Record each member's end: what its spool says, else the failure that ended the stack; one fsync for all."""
+        """Record each member's end; one fsync for all."""
         self._limits.ended(stack, news.get("seconds"))
         failure = self._silence.ended(stack) or news.get("failure") or {"reason": "error", "message": "the stack ended without a reason"}
         self._search.over(stack)
-        asked = self._search.asked_to_stop(stack)
-        events: list[tuple[str, str, Mapping[str, Any]]] = []
+        why = Why(failure, self._search.asked_to_stop(stack), self._shared.why_left(stack))
         self._refresh([trial.key for trial in stack.trials])
-        for trial in stack.trials:
-            end = lines.end_line(lines.read(paths.spool(self._storage, trial.key)))
-            if trial.key in asked:
-                events.append((trial.key, "stopped", asked[trial.key]))
-            elif end is None and failure["reason"] in ("stopped", "withdrawn"):
-                shrinks = {"reason": "stack shrinks", "message": "others of it were stopped"}
-                why = self._shared.why_left(stack) or (failure if failure["reason"] == "withdrawn" else shrinks)
-                events.append((trial.key, "planned", why))
-                self._again.append((time.monotonic(), trial))
-            elif end is None and failure["reason"] == "superseded":
-                events.append((trial.key, "planned", {"reason": "superseded", "message": failure["message"]}))
-                self.waits_for[trial.key] = "another sweep"
-            elif end is None:
-                events += self._failed(trial, len(stack), failure)
-            elif end["kind"] == "diverged":
-                events.append((trial.key, "diverged", {"reason": "divergence", "message": end["reason"]}))
-            else:
-                events.append((trial.key, "done", self._done(trial, stack, end)))
+        place = {"device": self._queue.device_of(stack), **self._queue.place_of(stack)}
+        endings, now = self._endings.of(stack, why, place, self.device), time.monotonic()
+        self._again += [(now + ending.again, ending.trial) for ending in endings if ending.again is not None]
+        self.waits_for |= {ending.trial.key: "another sweep" for ending in endings if ending.elsewhere}
+        events = [event for ending in endings for event in ending.events]
         self._manifest.record_all(events)
         self._keep.done([key for key, state, _ in events if state == "done"])
         self._queue.ended(stack, all(state == "done" for _, state, _ in events), time.monotonic())
@@ -406,33 +394,7 @@ class Driver:
         self._from |= progress
         self._queue.add(todo, progress, limits(self._manifest.ledger, todo), self._began_on([trial.key for trial in todo]))
 
-    def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-        """The failure, and with it, so that no crash comes between, the next try where there is one."""
-        reached = lines.committed_update(lines.read(paths.spool(self._storage, trial.key)))
-        failure = {**failure, "update": max(0, reached)}
-        failures = self._manifest.ledger.entries[trial.key].failures_without_progress(failure["reason"], reached)
-        events: list[tuple[str, str, Mapping[str, Any]]] = [(trial.key, "failed", failure)]
-        again = retry(size, failure["reason"], failures)
-        if again:
-            pause = min(LONGEST_PAUSE, 2.0**failures) if failure["reason"] == "infrastructure" and failures > 1 else 0.0
-            self._again.append((time.monotonic() + pause, trial))
-            limit = {} if failure["reason"] == "infrastructure" else {"size": again}
-            why = {name: failure[name] for name in ("reason", "message")}
-            events.append((trial.key, "planned", {**why, "retry": True, **limit}))
-        return events
-
-    def _done(self, trial: Trial, stack: Stack, end: Mapping[str, Any]) -> Mapping[str, Any]:
-        trained = (trial.updates - self._from.get(trial.key, 0)) * len(stack)
-        device = {"device": self._queue.device_of(stack), **self._queue.place_of(stack)}
-        rate = {"updates_per_second": round(trained / end["seconds"], 1)} if trained and end["seconds"] > 0 else {}
-        if rate:
-            rate["crowding"] = round(estimate.crowding(), 2)
-            if end["seconds"] >= estimate.LONG and not trial.hyper and self.device != "all":
-                dense = rate["updates_per_second"] * price(trial, self.device, end["execution"])
-                self.measured.setdefault(trial.algorithm, []).append(dense)
-        return {**device, "execution": end["execution"], "seconds": end["seconds"], **rate}
-
-    def _tell(self, stack: Stack, events: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+    def _tell(self, stack: Stack, events: Iterable[Event]) -> None:
         last = {key: (state, detail) for key, state, detail in events}
         for trial in stack.trials:
             state, detail = last[trial.key]

@@ -19,10 +19,10 @@ from typing import Any
 from service.cluster import address, own_job
 from service.driving.driver import Driver
 from service.driving.limits import LimitReachedError
-from service.driving.listener import Fenced
 from service.driving.news import News
 from service.driving.news import address as address_of_news
 from service.driving.pool import Pool
+from service.driving.workers.listener import Fenced
 from service.ledger.claims import Permit
 from service.ledger.errors import GoneError
 from service.ledger.heartbeat import Heartbeat

@@ -14,7 +14,7 @@ PROGRAM = """
 import gc, json, sys
 from functools import partial
 from pathlib import Path
-from service.driving.listener import Fenced
+from service.driving.workers.listener import Fenced
 from service.driving.session import Session
 from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.driving import driver as module
+from service.driving import endings
 from service.driving.driver import Driver
 from service.ledger.manifest import Manifest
 from service.planning.options import TrainingOptions
@@ -52,7 +53,7 @@ def drain(driver: Driver) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def no_pause(hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(endings, "LONGEST_PAUSE", 0.0)
 
 
 def test_out_of_memory_is_tried_in_halves_and_alone_no_more(tmp_path: Path) -> None:
@@ -176,8 +177,8 @@ def test_resume_tries_again_what_failed_but_not_what_diverged_or_was_stopped(tmp
 
 def test_failures_that_keep_coming_are_tried_again_later_and_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(endings, "LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     driver, journal = begin(tmp_path)
     pauses = []
     for _ in range(RETRIES):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.driving.listener import Fenced
+from service.driving.workers.listener import Fenced
 from service.ledger.claims import Permit
 from service.ledger.lease import Lease
 from service.spool.writer import StackSpool

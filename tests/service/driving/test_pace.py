@@ -10,7 +10,7 @@ import pytest
 from service.__main__ import main
 from service.driving import driver as module
 from service.driving.driver import Driver
-from service.driving.pace import FIRST, LEAST, TIMES, Pace
+from service.driving.workers.pace import FIRST, LEAST, TIMES, Pace
 from service.ledger.manifest import Manifest
 from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan

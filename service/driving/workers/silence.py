@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.driving.pace import Pace
+from service.driving.workers.pace import Pace
 from service.storage import paths, shared_files
 from service.terminal.words import duration
 from trainables.errors import UserError

@@ -1,0 +1,1 @@
+"""What workers say of their stacks, and for how long they say nothing."""
