@@ -29,7 +29,7 @@ class Server:
             "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nowhere",
             "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
         }  # fmt: skip
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while True:
             try:
                 socket.create_connection((host, port)).close()

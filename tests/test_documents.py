@@ -16,6 +16,7 @@ import pytest
 
 from tests import documents
 from tests.documents import BLOCK, FILE, ROOT, anchors, commands, fault, problems
+from tests.faults.support.harness import LONG
 from trainables import plugins
 
 YOUR_OWN = ROOT / "docs" / "your-own.md"
@@ -148,7 +149,7 @@ def test_the_page_on_your_own_plug_ins_runs(copy: Path) -> None:
             continue
         program, *words = shlex.split(command)
         words = [sys.executable, *(["-m", "winnow"] if program == "winnow" else []), *words]
-        done = subprocess.run(words, cwd=copy, env=os.environ | folders, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(words, cwd=copy, env=os.environ | folders, capture_output=True, text=True, check=False, timeout=LONG)
         assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
         output += done.stdout
     assert "6000 transitions in 30 episodes of Pendulum-v1" in output

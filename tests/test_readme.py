@@ -13,6 +13,7 @@ import pytest
 
 from search_spaces.sweep import sweep_names
 from service.cli.parser import parser
+from tests.faults.support.harness import LONG
 from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +35,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> dict[st
 def run(warm: Warm, words: list[str], environment: dict[str, str]) -> str:
     """What `python` says to `words`."""
     command = [sys.executable, *words]
-    done = warm(command, cwd=ROOT, env=environment, timeout=300)
+    done = warm(command, cwd=ROOT, env=environment, timeout=LONG)
     assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
     return done.stdout
 
@@ -88,4 +89,4 @@ def test_the_dataset_commands(environment: dict[str, str], warm: Warm) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_the_make_targets_exist(command: str) -> None:
-    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, check=True, timeout=300)
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, check=True, timeout=LONG)

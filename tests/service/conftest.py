@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.support.harness import LONG
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +30,7 @@ def service(storage: Path, hopper_folder: Path, table_cache: Path) -> Command:
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "service", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment | more, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(command, cwd=ROOT, env=environment | more, capture_output=True, text=True, check=False, timeout=LONG)
 
     run.environment = environment  # type: ignore[attr-defined]
     return run

@@ -53,7 +53,7 @@ def fill_at(numbers: Iterable[int], nursery: Nursery, fresh: Fresh, twin: Twin, 
         full = nursery.run(*arguments(storage), faults=[*QUICK, *switches, f"full_from={number}"])
         again = nursery.run(*arguments(storage), "--retry-failed", faults=[*QUICK, *switches])
         found = whole(nursery, storage, twin) + ([again.out[-500:]] if again.code else [])
-        if found or full.code == 0:
+        if found or (full.code == 0 and full.boundaries >= number):
             problems[number] = found
     return problems
 

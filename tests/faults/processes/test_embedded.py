@@ -17,7 +17,7 @@ from service.cluster import embedded
 from service.ledger import manifest
 
 from ..conftest import Fresh, Record, arguments
-from ..support.harness import PATIENT, Process, descendants, driver, handles, kill, raylet, title, wait_for
+from ..support.harness import LONG, PATIENT, Process, descendants, driver, handles, kill, raylet, title, wait_for
 from ..support.invariants import SWEEP
 from ..support.nursery import ROOT
 
@@ -80,7 +80,7 @@ with ray_cluster.connect(TrainingOptions(device="cpu")) as cluster:
     intruder = "import ray; ray.init(sys.argv[1], logging_level=50); print(ray.get(ray.remote(lambda: 'ran').remote(), timeout=20))"
     command = [sys.executable, "-c", "import sys; " + intruder, node.gcs_address]
     untold = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    asked = subprocess.run(command, env=untold, capture_output=True, text=True, timeout=120)
+    asked = subprocess.run(command, env=untold, capture_output=True, text=True, timeout=LONG)
     host, port = node.gcs_address.split(":")
     mode = oct((folder.parents[1]).stat().st_mode & 0o777)
     found = dict(written=written, actors=actors, titles=any(b"hunter2" in title for title in titles), ran="ran" in asked.stdout,
@@ -97,7 +97,7 @@ def test_nobody_else_reads_or_uses_an_embedded_ray(protection: str, environment:
     """With the protection off, both are done: so it is this that helps."""
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, protection, str(tmp_path)],
-        cwd=ROOT, env=environment | PLANTED, capture_output=True, text=True, check=False, timeout=300,
+        cwd=ROOT, env=environment | PLANTED, capture_output=True, text=True, check=False, timeout=LONG,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     ended, found = map(json.loads, ran.stdout.splitlines())
@@ -149,7 +149,7 @@ def halt_agents(pids: list[int]) -> None:
 
 
 def nothing_is_left(place: Path, below: list[int], rooms: list[Path]) -> None:
-    wait_for(lambda: not any(title(pid) for pid in below), seconds=10)
+    wait_for(lambda: not any(title(pid) for pid in below))
     assert not [room for room in rooms if room.exists()]
     if (place / "sweeps").exists():
         assert not manifest.read(place, SWEEP).keys_in("leased")
@@ -172,7 +172,7 @@ def test_an_embedded_ray_whose_head_or_raylet_dies_is_one_line(
     assert run.out.count("\n") - run.out[: run.out.index(f"Ray's {what} has died")].count("\n") == 1, run.out
     assert f"Ray's {what} has died by signal 9; `winnow run smoke" in run.out or "left at once" in run.out
     nothing_is_left(place, below, rooms)
-    assert took < 10
+    assert took < 60, "Ray itself waits for minutes"
     record(f"embedded Ray's {what} SIGKILL: one line, nothing left, after {took:.1f} s")
 
 
@@ -271,7 +271,7 @@ def test_a_terminal_that_is_closed_ends_the_run(environment: dict[str, str], pla
                 screen.read(100_000)
         below, rooms = descendants(run.pid), folders(run.pid)
         os.close(main)
-        run.wait(60)
+        run.wait()
         nothing_is_left(place, below, rooms)
     finally:
         for pid in [*descendants(run.pid), run.pid]:

@@ -90,9 +90,10 @@ def test_the_driver_killed_at_random_moments(
     environment: dict[str, str], place: Path, big: Twin, started: list[Process], record: Record, tmp_path: Path
 ) -> None:
     """With it goes its Ray. In between, a second driver is refused, and Tune's own state is replaced by rubbish and traps."""
-    draw, keys, mark = random.Random(1), list(big.states), tmp_path / "mark"
+    draw, keys, mark, slow = random.Random(1), list(big.states), tmp_path / "mark", tmp_path / "slow"
+    slow.touch()
     for number in range(3):
-        run = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
+        run = driver(given(place, 2), environment, place / "log", FAULTS=f"{faults(place)} slow_while={slow}")
         started.append(run)
         before = progress(place, keys)
         wait_for(lambda now=before: progress(place, keys) > now, run)
@@ -110,6 +111,7 @@ def test_the_driver_killed_at_random_moments(
         wait_for(lambda below=below: not any("ray" in title(pid) for pid in below))
         assert check(place, big, tracking=None)  # it was not over
         damage_tune(place, mark, everything=number > 0)
+    slow.unlink()
     last = driver(given(place, 2), environment, place / "log", FAULTS=faults(place))
     started.append(last)
     assert last.wait() == 0, last.out

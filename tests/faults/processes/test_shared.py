@@ -95,10 +95,12 @@ def test_what_a_sweep_that_dies_has_trained_is_taken_over(
     shared = manifest_keys(twin)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(nursery.run, *given(storage, OTHER), faults=faults)
-        attempt, *_ = wait_for(lambda: [each for each in attempts(storage / "work") if each.last > 21])
+        wait_for(lambda: first.done() or any(each.last > 21 for each in attempts(storage / "work")))
+        assert not first.done(), first.result().out
+        attempt = next(each for each in attempts(storage / "work") if each.last > 21)
         assert attempt.keys[0] in shared
         second = threads.submit(nursery.run, *given(storage, "smoke"), faults=faults)
-        wait_for(lambda: manifest.read(storage, "smoke").epoch)
+        wait_for(lambda: second.done() or manifest.read(storage, "smoke").epoch)
         time.sleep(0.2)
         os.kill(attempt.pid, signal.SIGKILL)
         until.unlink()

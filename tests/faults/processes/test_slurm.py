@@ -15,7 +15,7 @@ from service.ledger import manifest
 
 from ..conftest import EVERY, QUICK, Fresh, Record, arguments
 from ..support import slurm
-from ..support.harness import PATIENT, wait_for
+from ..support.harness import LONG, PATIENT, wait_for
 from ..support.invariants import attempts, check, redone, twin_of
 from ..support.nursery import INJECT, ROOT, Nursery
 from ..support.slurm import Task
@@ -38,7 +38,7 @@ class Cluster:
 
     def winnow(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "service", *words]
-        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=LONG)
 
     def program(self, *words: str) -> str:
         return subprocess.run(words, env=self.environment, capture_output=True, text=True, check=True).stdout
@@ -109,15 +109,20 @@ def test_trials_survive_three_requeues_and_equal_the_twin(
 
 
 @pytest.mark.slow_faults
-def test_two_tasks_share_a_sweep_and_a_node_fails_under_one(cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record) -> None:
-    storage, undisturbed = fresh(), fresh()
+def test_two_tasks_share_a_sweep_and_a_node_fails_under_one(
+    cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record, tmp_path: Path
+) -> None:
+    storage, undisturbed, until = fresh(), fresh(), tmp_path / "wait"
+    until.touch()
     settings = {"updates": "120", "seeds": "0-3"}
     assert nursery.run(*arguments(undisturbed, **settings), faults=QUICK).code == 0
-    faults = (*QUICK, "no_ray", "slow=20", f"work={storage / 'work'}")
+    faults = (*QUICK, "no_ray", f"slow_while={until}", f"work={storage / 'work'}")
     whole, part = cluster.submit(storage, "--tasks=2", faults=faults, **settings)
-    wait_for(lambda: all(manifest.read(storage, name).keys_in("leased") for name in ("smoke", "smoke.part1")))
-    wait_for(lambda: at_work(storage))
+    names = ("smoke", "smoke.part1")
+    wait_for(lambda: part.state in FINAL or all(manifest.read(storage, name).keys_in("leased") for name in names))
+    wait_for(lambda: part.state in FINAL or at_work(storage))
     part.node_fails()
+    until.unlink()
     ended(cluster)
     ends = [(task.state, task.code, len(task.starts)) for task in (whole, part)]
     assert ends == [("COMPLETED", 0, 1), ("COMPLETED", 0, 2)], cluster.log(part)
@@ -143,10 +148,11 @@ def test_the_tasks_of_a_script_run_here_to_debug_it(cluster: Cluster, nursery: N
     assert slurm.tasks(cluster.home) == []
 
 
-def test_scancel_ends_a_task_for_good_and_its_trials_are_kept(cluster: Cluster, fresh: Fresh) -> None:
-    storage = fresh()
-    (task,) = cluster.submit(storage, faults=(*QUICK, "no_ray", "slow=20", f"work={storage / 'work'}"), updates="2000")
-    wait_for(lambda: at_work(storage))
+def test_scancel_ends_a_task_for_good_and_its_trials_are_kept(cluster: Cluster, fresh: Fresh, tmp_path: Path) -> None:
+    storage, until = fresh(), tmp_path / "wait"
+    until.touch()
+    (task,) = cluster.submit(storage, faults=(*QUICK, "no_ray", f"slow_while={until}", f"work={storage / 'work'}"), updates="2000")
+    wait_for(lambda: task.state in FINAL or at_work(storage))
     second = cluster.winnow("submit", "smoke", f"--storage={storage}", "--slurm")
     assert (second.returncode, second.stderr) == (
         2, f"error: SLURM has job {task.job} of sweep 'smoke' already, and one trains it; `scancel {task.job}` ends it\n"
@@ -161,15 +167,17 @@ def test_scancel_ends_a_task_for_good_and_its_trials_are_kept(cluster: Cluster, 
 
 @pytest.mark.slow_faults
 @pytest.mark.parametrize("ray", [False, True], ids=["in the driver", "a Ray per task"])
-def test_a_hundred_trials(ray: bool, cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record) -> None:
-    storage, undisturbed = fresh(), fresh()
+def test_a_hundred_trials(ray: bool, cluster: Cluster, nursery: Nursery, fresh: Fresh, record: Record, tmp_path: Path) -> None:
+    storage, undisturbed, until = fresh(), fresh(), tmp_path / "wait"
+    until.touch()
     settings = {"updates": "300", "seeds": "0-49"}
     assert nursery.run(*arguments(undisturbed, EVERY, 10, **settings), faults=QUICK).code == 0
-    faults = (*QUICK, *(() if ray else ("no_ray",)), "slow=20", f"work={storage / 'work'}")
+    faults = (*QUICK, *(() if ray else ("no_ray",)), f"slow_while={until}", f"work={storage / 'work'}")
     both = cluster.submit(storage, "--tasks=2", "--stack-size=10", faults=faults, **settings)
     for _ in range(3):
         for task, name in zip(both, ("smoke", "smoke.part1"), strict=True):
             requeue(cluster, task, storage, name)
+    until.unlink()
     ended(cluster)
     assert [(task.state, task.code, len(task.starts)) for task in both] == [("COMPLETED", 0, 4)] * 2, cluster.log(both[0])
     twin = twin_of(undisturbed)

@@ -169,7 +169,7 @@ def test_with_ray_it_ends_within_a_heartbeat(environment: dict[str, str], tmp_pa
         begun = time.monotonic()
         storage.rename(tmp_path / "elsewhere")
         assert run.wait() == 1, run.out
-        assert time.monotonic() - begun < 30, "a busy machine"
+        assert time.monotonic() - begun < 120, "a busy machine"
     finally:
         run.end()
     assert "is gone: the storage was removed under this run" in run.out

@@ -133,19 +133,19 @@ def test_the_server_is_away_for_a_while(
             keys = [item["Key"] for item in bucket.list_objects_v2(Bucket=name).get("Contents", [])]
             if any("/checkpoints/000000020.json" in key for key in keys):
                 server.stop()
-                time.sleep(3)
+                time.sleep(6)
                 server.go_on()
                 over.set()
 
     thread = threading.Thread(target=disturb)
     thread.start()
-    ended = host("a")("run", faults=("no_table", "no_mlflow", "s3_reads_within=1", "slow=20"))
+    ended = host("a")("run", faults=("no_table", "no_mlflow", "s3_reads_within=2", "slow=20"))
     over.set()
     thread.join()
     assert ended.code == 0, ended.out
     assert "it is tried again" not in ended.out  # a call was, not the trial
     assert check(folder_of(), twin, tracking=None) == []
-    record("S3 server SIGSTOP for 3 s")
+    record("S3 server SIGSTOP for 6 s")
 
 
 @pytest.mark.slow_faults
@@ -156,7 +156,9 @@ def test_real_workers_a_second_driver_and_a_kill(
     """With Ray: the second driver is refused while the first one lives, and goes on on another host when it is dead."""
     for name in ("a", "b"):
         shutil.copytree(table_cache, tmp_path / name, ignore=shutil.ignore_patterns("s3"))
-    faults = f"no_table no_mlflow slow=300 watches=8 work={tmp_path / 'work'}"
+    until = tmp_path / "wait"
+    until.touch()
+    faults = f"no_table no_mlflow slow_while={until}:2 watches=8 work={tmp_path / 'work'}"
     hosts = [environment | server.environment | {"WINNOW_CACHE": str(tmp_path / name), "FAULTS": faults} for name in ("a", "b")]
     first = driver(arguments(url), hosts[0], tmp_path / "first")
     try:
@@ -168,6 +170,7 @@ def test_real_workers_a_second_driver_and_a_kill(
         assert not any(attempt.last >= 49 for attempt in attempts(tmp_path / "work"))
     finally:
         first.end()
+    until.unlink()
     third = driver(arguments(url), hosts[1], tmp_path / "third")
     try:
         assert third.wait() == 0, third.out

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger.manifest import Manifest
+from tests.faults.support.harness import LONG
 from tests.service.conftest import ROOT, Command
 from trainables.trial import Trial
 
@@ -41,7 +42,7 @@ def run(words: str, redirection: str, service: Command, *, at_once: bool = False
     command = f"exec {sys.executable} -m service {words} {redirection}"
     environment = {name: value for name, value in service.environment.items() if name != "PYTHONUNBUFFERED"}
     environment |= {"PYTHONUNBUFFERED": "1"} if at_once else {}
-    return subprocess.run(["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=300)
+    return subprocess.run(["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=LONG)
 
 
 @pytest.mark.parametrize("which", CLOSED)
@@ -70,7 +71,7 @@ def test_a_full_disk_behind_stdout_is_one_line(at_once: bool, service: Command, 
 def test_no_file_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     file = tmp_path / "file"
     command = f'exec {sys.executable} -c "$PROGRAM" {file} <&- >&- 2>{tmp_path / "errors"}'
-    subprocess.run(["sh", "-c", command], cwd=ROOT, env=os.environ | {"PROGRAM": OPENED}, check=True, timeout=300)
+    subprocess.run(["sh", "-c", command], cwd=ROOT, env=os.environ | {"PROGRAM": OPENED}, check=True, timeout=LONG)
     assert file.read_bytes() == b""
     errors = (tmp_path / "errors").read_text()
     assert errors.startswith("to stderr\n[0, 1] ")

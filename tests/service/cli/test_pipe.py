@@ -11,6 +11,7 @@ import pytest
 
 from service.ledger.manifest import Manifest
 from service.spool.writer import StackSpool
+from tests.faults.support.harness import LONG
 from tests.service.conftest import ROOT, Command
 from trainables.reports import Checkpointed, Trained
 from trainables.trial import Stack, Trial
@@ -36,7 +37,7 @@ def test_the_reader_goes_in_the_middle_of_a_long_story(service: Command, storage
     assert process.stdout
     assert process.stdout.readline() == f"{trial.key}  {trial.name}\n".encode()
     process.stdout.close()
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=LONG)
     assert (process.returncode, errors) == (141, b"")
 
 
@@ -47,7 +48,7 @@ def test_the_reader_has_gone_before_a_short_answer(arguments: list[str], service
     os.close(reading)
     process = told(arguments, service, writing)
     os.close(writing)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=LONG)
     assert (process.returncode, errors) == (141, b"")
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+from tests.faults.support.harness import LONG
 from tests.service.conftest import ROOT, Command
 
 PROGRAM = """
@@ -31,7 +32,7 @@ print(json.dumps(found))
 
 def test_ray_tasks_give_the_same_returns_in_the_same_order(service: Command) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=LONG
     )
     assert ran.returncode == 0, ran.stderr
     here, there = json.loads(ran.stdout.splitlines()[-1])

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.faults.support.harness import LONG
 from tests.service.conftest import ROOT, Command
 
 PROGRAM = """
@@ -51,7 +52,7 @@ print("left well", gc.isenabled(), flush=True)
 def test_nothing_is_collected_while_ray_ends(how: str, well: bool, service: Command) -> None:
     """With collections on it fails, so it is this that helps."""
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", PROGRAM, how], cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=LONG
     )
     assert "of a cluster's head: []\n" in ran.stdout
     assert ("left well True" in ran.stdout) == (ran.returncode == 0) == well, ran.stdout + ran.stderr

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from service.cluster.job import OF_PROJECT, environment, next_id, submit
 from service.cluster.sent import describe
 from service.ledger import manifest
 from service.planning.run_settings import RunSettings
+from tests.faults.support.harness import LONG, PATIENT, wait_for
 from tests.service.cli.test_bad_input import refused as refused
 from tests.service.conftest import ROOT, Command
 from trainables.errors import UserError
@@ -52,36 +56,36 @@ def head(service: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text(TOKEN)
     service.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}  # type: ignore[attr-defined]
-    gcs, dashboard, agent, client, metrics = free_ports(5)
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2",
-               "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
-               f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}",
-               f"--temp-dir={FOLDER}"]  # fmt: skip
     # A job's `python` is the first in the head's PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with subprocess.Popen(
-        command,
-        env=service.environment | SECRETS | {"PATH": path},  # type: ignore[attr-defined]
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        address = f"http://127.0.0.1:{dashboard}"
+    environment = service.environment | PATIENT | SECRETS | {"PATH": path}  # type: ignore[attr-defined]
+    for _ in range(8):  # `ray start` gives up after 30 seconds, which no setting changes
+        gcs, dashboard, agent, client, metrics = free_ports(5)
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2",
+                   "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
+                   f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}",
+                   f"--temp-dir={FOLDER}"]  # fmt: skip
+        log, address = token.with_name("log"), f"http://127.0.0.1:{dashboard}"
+        with log.open("w") as out:
+            process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=out, stderr=subprocess.STDOUT)
         try:
-            until = time.monotonic() + 120
-            while True:
-                try:
-                    ask(f"{address}/api/version", 2)
-                    break
-                except OSError:
-                    assert process.poll() is None, process.communicate()[0]
-                    assert time.monotonic() < until, "the head did not start"
-                    time.sleep(0.2)
-            yield address
+            wait_for(lambda process=process, address=address: process.poll() is not None or answers(address), every=0.2)
+            if process.poll() is None:
+                yield address
+                return
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            subprocess.run(["rm", "-rf", str(FOLDER)], check=False)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            shutil.rmtree(FOLDER, ignore_errors=True)
+    raise AssertionError(log.read_text())
+
+
+def answers(address: str) -> bool:
+    try:
+        return bool(ask(f"{address}/api/version", 2))
+    except OSError:
+        return False
 
 
 def ask(url: str, patience: float = 30) -> bytes:
@@ -127,11 +131,13 @@ def test_a_sweep_is_submitted_followed_and_submitted_again(head: str, service: C
 
 def test_a_limit_is_no_failure_of_rays_job(head: str, service: Command, tmp_path: Path) -> None:
     long = ("--set=datasets=test/hopper/random-v0", "--set=pruners=dense", "--set=seeds=8", "--set=updates=1000000", "--device=cpu")
-    submitted = service("submit", "smoke", *long, "--max-core-hours=1e-9", "--until=23:59", "--address", head, WINNOW_STORAGE=str(tmp_path))
+    later = f"{datetime.now() + timedelta(hours=12):%H:%M}"
+    given = ("--max-core-hours=1e-9", f"--until={later}", "--address", head)
+    submitted = service("submit", "smoke", *long, *given, WINNOW_STORAGE=str(tmp_path))
     assert submitted.returncode == 0, submitted.stderr
     (limits,) = [line for line in submitted.stdout.splitlines() if line.startswith("limits: ")]
-    assert re.fullmatch(r"limits: until 23:59[+-]\d\d:\d\d to(day|morrow), in .*; 1e-09 core-hours", limits)
-    id, until = submitted.stdout.splitlines()[-2].split()[0], time.monotonic() + 400
+    assert re.fullmatch(rf"limits: until {later}[+-]\d\d:\d\d to(day|morrow), in .*; 1e-09 core-hours", limits)
+    id, until = submitted.stdout.splitlines()[-2].split()[0], time.monotonic() + LONG
     while (job := dict(json.loads(ask(f"{head}/api/jobs/{id}"))))["status"] in ("PENDING", "RUNNING"):
         assert time.monotonic() < until, job
         time.sleep(0.2)
@@ -150,7 +156,7 @@ def test_a_deliberate_stop_is_no_failure_of_rays_job(head: str, service: Command
     def job() -> dict[str, Any]:
         return dict(json.loads(ask(f"{head}/api/jobs/{id}")))
 
-    until = time.monotonic() + 300
+    until = time.monotonic() + LONG
     while not any(entry.state == "leased" and entry.trial.seed == 7 for entry in manifest.read(storage, "smoke").entries.values()):
         assert job()["status"] in ("PENDING", "RUNNING"), job()
         assert time.monotonic() < until
@@ -158,12 +164,14 @@ def test_a_deliberate_stop_is_no_failure_of_rays_job(head: str, service: Command
     stopped = service("stop", "smoke", WINNOW_STORAGE=str(storage))
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert "has left; " in stopped.stdout
+    until = time.monotonic() + LONG
     while job()["status"] in ("PENDING", "RUNNING"):
         assert time.monotonic() < until, job()
         time.sleep(0.2)
     assert job()["status"] == "STOPPED", job()
     log = json.loads(ask(f"{head}/api/jobs/{id}/logs"))["logs"]
-    assert "` continues from the checkpoints" in log.splitlines()[-1]
+    last = log.splitlines()[-1]
+    assert "` continues from the checkpoints" in last or last.startswith("left at once")  # where this machine is too busy for more
 
 
 @pytest.fixture
@@ -182,14 +190,14 @@ SAY = "from service.cluster import job, sent; from trainables import project; pr
 def sends(project: Path, environment: dict[str, str]) -> str:
     """What `submit` says that it sends, as soon as the job server has answered."""
     command = [sys.executable, "-c", SAY]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=LONG).stdout
 
 
 def submitted(project: Path, environment: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
     small = ("--set=datasets=test/hopper/random-v0", "--set=algorithms=rewarded_bc", "--set=pruners=steepest", "--set=seeds=0",
              "--set=updates=20", "--set=episodes=1", "--device=cpu")  # fmt: skip
     command = [sys.executable, "-m", "winnow", "submit", "first", *small, *more]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=LONG)
 
 
 def test_a_project_is_sent_with_its_plug_ins(head: str, service: Command, storage: Path, project: Path) -> None:
@@ -200,7 +208,7 @@ def test_a_project_is_sent_with_its_plug_ins(head: str, service: Command, storag
     assert done.stdout.startswith(f"{sent}\nwinnow-first-a1 submitted; its output: ray job logs ")
     assert list(FOLDER.rglob("py_modules_files/*/service/__main__.py")), "the code came along"
     command = [sys.executable, "-m", "winnow", "status", "first", "--json"]
-    status = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    status = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=LONG)
     assert json.loads(status.stdout)["counts"] == {"done": 1}
     assert "steepest" in (storage / "sweeps" / "first" / "results.txt").read_text()
 

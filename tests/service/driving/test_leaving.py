@@ -18,7 +18,8 @@ from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.storage import paths
-from tests.faults.support.harness import handles
+from service.terminal import signals
+from tests.faults.support.harness import LONG, handles
 from tests.service.conftest import ROOT
 
 SETTINGS = ("datasets=test/hopper/random-v0",)
@@ -45,6 +46,8 @@ try:
 except KeyboardInterrupt:
     print("left:", session.leaving.why)
 """
+IDLE = "print('ready', flush=True); time.sleep(600)"
+SLOWLY = "from service.terminal import signals\nsignals.SPEAK, signals.LEAVE = 50.0, 55.0\n"  # the watchdog's time is not what is tested
 STUBBORN = """
         while True:
             try:
@@ -60,8 +63,8 @@ def driver(tmp_path: Path, hopper: str) -> Iterator[Callable[..., subprocess.Pop
     """`driver(work, before="")`: a driver that has started the first trial and then does `work`; `before` is run first."""
     started = []
 
-    def start(work: str = "print('ready', flush=True); time.sleep(60)", before: str = "") -> subprocess.Popen[str]:
-        program = before + PROGRAM.format(settings=SETTINGS, work=work)
+    def start(work: str = IDLE, before: str = "") -> subprocess.Popen[str]:
+        program = before + (SLOWLY if work is IDLE else "") + PROGRAM.format(settings=SETTINGS, work=work)
         command = [sys.executable, "-c", program, str(tmp_path)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
@@ -80,8 +83,8 @@ def states(storage: Path) -> list[str]:
     return [entry.state for entry in manifest.read(storage, "smoke").entries.values()]
 
 
-def end(process: subprocess.Popen[str], seconds: float = 3) -> tuple[int, str, str]:
-    """Exit code and output of a driver that has the three seconds that `ray job stop` gives; then it is killed: -9."""
+def end(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
+    """Exit code and output of a driver; -9 where it did not leave."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -163,13 +166,17 @@ sys.exit(commands.main(sys.argv[2:]))
 def test_a_signal_that_foreign_code_takes_for_something_else_is_heard(raised: str, hopper: str, tmp_path: Path) -> None:
     run = ["run", "smoke", "--set", f"datasets={hopper}", f"--storage={tmp_path / 'storage'}"]
     command = [sys.executable, "-c", SWALLOWED, raised, *run]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LONG)
     assert (ran.returncode, ran.stderr.splitlines()[-1]) == (130, "interrupted"), ran.stderr
     assert "Traceback" not in ran.stderr
 
 
+def test_there_is_time_to_leave_before_ray_kills() -> None:
+    assert signals.SPEAK < signals.LEAVE < 3, "seconds that `ray job stop` gives"
+
+
 def test_one_that_does_not_come_back_is_ended_after_its_last_words(driver, tmp_path: Path) -> None:
-    process = driver(STUBBORN)
+    process = driver(STUBBORN, before="from service.terminal import signals\nsignals.LEAVE = 8.0\n")
     process.send_signal(signal.SIGTERM)
     code, _, err = end(process)
     assert code == 130

@@ -23,6 +23,7 @@ from service.planning.run_settings import RunSettings
 from service.planning.update_cost import Kind, gpu_curve
 from service.storage import paths
 from service.terminal.display import Display
+from tests.faults.support.harness import LONG
 from tests.service.conftest import ROOT, Command
 from trainables.errors import UserError
 from trainables.trial import Stack
@@ -236,7 +237,7 @@ def test_a_sweep_on_every_device_through_ray(service: Command, tmp_path: Path) -
     arguments = ["run", "smoke", "--set=datasets=test/hopper/random-v0", "--set=pruners=dense,snip", "--set=seeds=0-3"]
     arguments += ["--set=sparsities=0.95", "--set=updates=60", f"--storage={tmp_path}"]
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300)
+    ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=LONG)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     entries = read_all(tmp_path)["smoke"].entries.values()
     assert {entry.state for entry in entries} == {"done"}

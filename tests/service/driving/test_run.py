@@ -25,6 +25,8 @@ from service.spool.lines import Placed
 from service.storage import paths
 from service.tracking.experiment import EXPERIMENT
 from service.tracking.runs import Tracking
+from tests.faults.support.harness import LONG
+from tests.faults.support.nursery import INJECT
 from tests.service.conftest import ROOT, Command
 from trainables.native import build
 from trainables.trial import Trial
@@ -40,44 +42,57 @@ SETTINGS = (
     "final_episodes=3",
     "hyper.learning_rate=0.0003,1e30",
 )
-ARGUMENTS = ["--device", "cpu", "--stack-size", "2", "--checkpoint-every", "50", *(f"--set={setting}" for setting in SETTINGS)]
+EVERY = 50  # updates between two checkpoints
+ARGUMENTS = ["--device", "cpu", "--stack-size", "2", "--checkpoint-every", str(EVERY), *(f"--set={setting}" for setting in SETTINGS)]
 
 
 @pytest.fixture(scope="module")
-def interrupted(service: Command, storage: Path) -> tuple[int, str, dict[str, list[Placed]]]:
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trials are slow while this file is there."""
+    file = tmp_path_factory.mktemp("run") / "slow"
+    file.touch()
+    return file
+
+
+@pytest.fixture(scope="module")
+def slowly(service: Command, slow: Path) -> dict[str, str]:
+    """The environment of a command whose trials are slow, and which has all the time it wants to leave."""
+    faults = {"PYTHONPATH": f"{ROOT}:{INJECT}", "FAULTS": f"slow_while={slow} leaves_within={LONG}"}
+    return service.environment | faults  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.fixture(scope="module")
+def interrupted(service: Command, slowly: dict[str, str], storage: Path) -> tuple[int, str, dict[str, list[Placed]]]:
     """The sweep, ended by SIGTERM when a trial has begun: exit code, output, and what is committed of each trial by then."""
-    environment = service.environment  # type: ignore[attr-defined]
     command = [sys.executable, "-m", "service", "run", "smoke", *ARGUMENTS]
-    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    driver = subprocess.Popen(command, cwd=ROOT, env=slowly, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     keys = [trial.key for trial in trials().values()]
-    while max(spool.committed_update(spool.read(paths.spool(storage, key))) for key in keys) < 100:
+    while max(spool.committed_update(spool.read(paths.spool(storage, key))) for key in keys) < EVERY:
         assert driver.poll() is None, driver.communicate()[0]
         time.sleep(0.02)
     workers = {placed.line["pid"] for key in keys for placed in spool.read(paths.spool(storage, key)) if placed.line["kind"] == "attempt"}
-    driver.send_signal(signal.SIGTERM)  # what `ray job stop` sends, three seconds before it kills
-    try:
-        out, _ = driver.communicate(timeout=3)
-    except subprocess.TimeoutExpired:
-        driver.kill()
-        out, _ = driver.communicate()
+    driver.send_signal(signal.SIGTERM)  # what `ray job stop` sends
+    out, _ = driver.communicate(timeout=LONG)
     assert not [pid for pid in workers if is_running(pid)]
     return driver.returncode, out, {key: spool.committed(spool.read(paths.spool(storage, key))) for key in keys}
 
 
 @pytest.fixture(scope="module")
-def first(interrupted: tuple[int, str, dict[str, list[Placed]]], service: Command, storage: Path) -> subprocess.CompletedProcess[str]:
+def first(
+    interrupted: tuple[int, str, dict[str, list[Placed]]], slowly: dict[str, str], slow: Path, storage: Path
+) -> subprocess.CompletedProcess[str]:
     """The command that the interrupted one has printed, to the end; on the way the worker of a good trial is killed."""
-    environment = service.environment  # type: ignore[attr-defined]
     (printed,) = re.findall(r"`winnow (.*)` continues from the checkpoints\n", interrupted[1])
     command = [sys.executable, "-m", "winnow", *shlex.split(printed)]
-    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(command, cwd=ROOT, env=slowly, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     file = paths.spool(storage, trials()["good dense"].key)
     begun = len(attempts(spool.read(file)))
     while len(found := attempts(spool.read(file))) == begun:
         assert driver.poll() is None, driver.communicate()[0]
         time.sleep(0.02)
     os.kill(found[-1], signal.SIGKILL)
-    out, err = driver.communicate(timeout=300)
+    slow.unlink()
+    out, err = driver.communicate(timeout=LONG)
     return subprocess.CompletedProcess(command, driver.returncode, out, err)
 
 
@@ -138,7 +153,7 @@ def test_a_signal_leaves_a_sweep_that_goes_on_where_it_was(
     assert re.search(line + "--set=seeds=0 ", out)
     assert "Traceback" not in out
     begun = [key for key, lines in before.items() if lines and spool.end_line(lines) is None]
-    assert any(spool.committed_update(before[key]) >= 100 for key in begun)
+    assert any(spool.committed_update(before[key]) >= EVERY for key in begun)
     for key, lines in before.items():
         after = spool.read(paths.spool(storage, key))
         assert after[: len(lines)] == lines  # what was committed was not done again

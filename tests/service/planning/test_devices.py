@@ -17,6 +17,7 @@ from service.__main__ import main
 from service.cluster import ray_cluster, ray_process
 from service.planning import devices
 from service.planning.options import TrainingOptions
+from tests.faults.support.harness import LONG
 from tests.service.conftest import ROOT, Command
 from trainables import plugins
 from trainables.errors import UserError
@@ -50,7 +51,7 @@ class Listener:
 def work(stack, storage, before_write, device, **options):
     import ray, time
     (storage / str(stack.lead.seed)).write_text(json.dumps([device, ray.get_runtime_context().get_assigned_resources()["GPU"]]))
-    for _ in range(600):  # until both are there at the same time
+    for _ in range(6000):  # until both are there at the same time
         if all((storage / str(seed)).exists() for seed in (0, 1)):
             break
         time.sleep(0.1)
@@ -109,7 +110,7 @@ def test_a_stack_is_on_one_gpu_alone(fraction: float, stacks: int) -> None:
 
 def test_two_stacks_share_one_of_rays_gpus(service: Command, tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=300)
+    ran = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True, check=False, timeout=LONG)
     assert ran.returncode == 0, ran.stderr
     device, slots, fit, ends = json.loads(ran.stdout.splitlines()[-1])
     assert (device, slots, ends) == ("cuda", 2, [None, None])

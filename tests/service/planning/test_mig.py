@@ -15,6 +15,7 @@ from service.planning import devices
 from service.planning.gpu_stacks import GpuStacks
 from service.planning.options import TrainingOptions
 from service.planning.update_cost import Kind
+from tests.faults.support.harness import LONG
 from tests.service.conftest import ROOT, Command
 from trainables.trial import Trial
 
@@ -112,7 +113,7 @@ def test_a_slice_is_a_kind_of_its_own_to_ray(service: Command, machine: Path) ->
     """The smaller ones alone, as where SLURM or a container hands them out."""
     environment = {**service.environment, "PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": ",".join(SMALL_ONES)}
     command = [sys.executable, "-c", PROGRAM, str(machine)]
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=LONG)
     assert ran.returncode == 0, ran.stderr
     device, slots, kind, seen, requested = json.loads(ran.stdout.splitlines()[-1])
     assert (device, kind) == ("all", SMALL)

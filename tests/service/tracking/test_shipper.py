@@ -310,10 +310,10 @@ def test_nothing_is_shipped_before_it_is_wanted(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_end_waits_as_long_as_mlflow_gets_on_and_no_longer() -> None:
-    slow = Slow(0.2)
-    assert ShipperThread(slow).finish(1.5, while_it_gets_on=True)
+    slow = Slow(0.5)
+    assert ShipperThread(slow).finish(4.0, while_it_gets_on=True)
     assert slow.stored == 10
-    for shipper, on in ((Slow(0.2), False), (Slow(0.2, stuck=True), True)):
+    for shipper, on in ((Slow(6.0), False), (Slow(0.2, stuck=True), True)):
         thread = ShipperThread(shipper)
         assert not thread.finish(1.5, while_it_gets_on=on)
         assert thread.trouble == "MLflow does not answer"

@@ -13,6 +13,7 @@ import minari
 import numpy as np
 import pytest
 
+from tests.faults.support.harness import LONG
 from trainables import environments
 from trainables.datasets import local
 from trainables.datasets.collect import policy, tiers
@@ -192,8 +193,10 @@ def test_a_killed_recording_is_never_found(place: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    until = time.monotonic() + 60
-    while not list(place.glob(".writing-*/new/data/main_data.hdf5")) and time.monotonic() < until:
+    until = time.monotonic() + LONG
+    while not list(place.glob(".writing-*/new/data/main_data.hdf5")):
+        assert child.poll() is None, "it has ended"
+        assert time.monotonic() < until
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL

@@ -68,20 +68,31 @@ def _one_by_one() -> None:
     when_imported("trainables.training.cycle", change)
 
 
-def slow_while(file: str) -> None:
-    """Every update takes a fifth of a second longer while that file is there: a test that needs others beside a trial sets the pace."""
+def slow_while(file_and_seconds: str) -> None:
+    """Every update takes so many seconds longer, a fifth where none are given, while that file is there: a test that needs others beside a
+    trial sets the pace."""
+    file, _, seconds = file_and_seconds.partition(":")
 
     def change(module: Any) -> None:
         at = module.Agent.at
 
         def wait(agent: Any, update: int) -> None:
-            time.sleep(0.2 * os.path.exists(file))
+            time.sleep(float(seconds or 0.2) * os.path.exists(file))
             at(agent, update)
 
         module.Agent.at = wait
 
     when_imported("trainables.agent", change)
     _one_by_one()
+
+
+def leaves_within(seconds: str) -> None:
+    """A driver has that much time to leave, where Ray gives three seconds."""
+
+    def change(module: Any) -> None:
+        module.SPEAK, module.LEAVE = float(seconds) / 2, float(seconds)
+
+    when_imported("service.terminal.signals", change)
 
 
 def no_table() -> None:
