@@ -58,7 +58,8 @@ def head(service: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     service.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}  # type: ignore[attr-defined]
     # A job's `python` is the first in the head's PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = service.environment | PATIENT | SECRETS | {"PATH": path}  # type: ignore[attr-defined]
+    given = PATIENT | SECRETS | {"PATH": path, "RAY_worker_niceness": "0"}  # 15: beside other work, its workers would hardly begin
+    environment = service.environment | given  # type: ignore[attr-defined]
     for _ in range(8):  # `ray start` gives up after 30 seconds, which no setting changes
         gcs, dashboard, agent, client, metrics = free_ports(5)
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2",
