@@ -80,7 +80,7 @@ with ray_cluster.connect(TrainingOptions(device="cpu")) as cluster:
     intruder = "import ray; ray.init(sys.argv[1], logging_level=50); print(ray.get(ray.remote(lambda: 'ran').remote(), timeout=20))"
     command = [sys.executable, "-c", "import sys; " + intruder, node.gcs_address]
     untold = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    asked = subprocess.run(command, env=untold, capture_output=True, text=True, timeout=LONG)
+    asked = subprocess.run(command, env=untold, capture_output=True, text=True, timeout=600)
     host, port = node.gcs_address.split(":")
     mode = oct((folder.parents[1]).stat().st_mode & 0o777)
     found = dict(written=written, actors=actors, titles=any(b"hunter2" in title for title in titles), ran="ran" in asked.stdout,
