@@ -27,24 +27,34 @@ def check_usable() -> None:
     process, and where none is named and Ray cannot start here."""
     address = given()
     if not address:
-        return embedded.check_possible()
+        embedded.check_possible()
+        return
     host, port = place(address)
     if address == "auto" and not host:
         raise UserError("RAY_ADDRESS=auto, and no cluster runs on this host; `ray start --head`, or unset RAY_ADDRESS")
-    if host:
-        try:
-            socket.create_connection((host, port), timeout=ANSWER).close()
-        except OSError as error:
-            why = error.strerror or error
-            raise UserError(f"RAY_ADDRESS {redact(address)} does not answer ({why}); start it, or unset RAY_ADDRESS") from None
-    return None
+    if not host:
+        raise _no_address(address)
+    try:
+        socket.create_connection((host, port), timeout=ANSWER).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"RAY_ADDRESS {redact(address)} does not answer ({why}); start it, or unset RAY_ADDRESS") from None
 
 
 def place(address: str) -> tuple[str, int]:
-    """Host and port of a cluster's address; `auto` is the cluster that was started on this host last. Empty where there is none."""
+    """Host and port of a cluster's address; `auto` is the cluster that was started on this host last. Empty where there is none.
+
+    Raises UserError for what is no address."""
     named = running_here() if address == "auto" else address
-    parts = urlsplit(named if "://" in named else f"gcs://{named}")
-    return parts.hostname or "", parts.port or (CLIENT_PORT if parts.scheme == "ray" else HEAD_PORT)
+    try:
+        parts = urlsplit(named if "://" in named else f"gcs://{named}")
+        return parts.hostname or "", parts.port or (CLIENT_PORT if parts.scheme == "ray" else HEAD_PORT)
+    except ValueError:
+        raise _no_address(address) from None
+
+
+def _no_address(given: str) -> UserError:
+    return UserError(f"RAY_ADDRESS {redact(given)!r} is no address: HOST:PORT, ray://HOST:PORT, or auto for the cluster of this host")
 
 
 def running_here() -> str:

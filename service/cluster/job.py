@@ -21,6 +21,7 @@ from service.planning.run_settings import RunSettings
 from service.planning.submitter import JOB, VARIABLE, this_process
 from service.terminal import clock
 from service.terminal.redaction import holds_secret, redact
+from service.terminal.signals import INTERRUPTED
 from service.terminal.waiting import waiting
 from trainables import project
 from trainables.errors import UserError
@@ -47,7 +48,7 @@ def submit(
 ) -> int:
     """Submit `run NAME` with its settings and print how to watch it, as JSON with `json`; with `follow`, show its output.
 
-    Returns 0; with `follow`, only if the job succeeds, else 1.
+    Returns 0; with `follow`, only if the job succeeds, else 1, and 130 where it is still running when a signal ends this.
     `storage` is passed on as it was typed, since the job runs elsewhere. Raises UserError for bad input, before anything is submitted,
     and where no job server answers. Ray takes a token, where the cluster wants one, from its own variables.
     """
@@ -79,8 +80,8 @@ def submit(
         asyncio.run(_follow(client, id))
         status = client.get_job_status(id).value
     except KeyboardInterrupt:
-        print(f"\n{id} keeps running; its output: {output}")
-        return 0
+        print(f"\n{id} keeps running; its output: {output}\nend it: {end}")
+        return INTERRUPTED
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
         ask = shlex.join(["winnow", "status", project.typed(name), *([f"--storage={storage}"] if storage else [])])
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -77,10 +77,10 @@ class Status:
 
 def ledger_of(name: str, storage: Path) -> Ledger:
     """The ledger of a sweep, with what other sweeps have done of its trials. Raises UserError if it has never been run."""
-    load_sweep(name)
     trial_objects.pull(storage)
     ledgers = manifest.read_all(storage, required=name)
     if name not in ledgers or not ledgers[name].epoch:
+        load_sweep(name)  # a name that no sweep has is said to be that
         raise UserError(f"sweep {name!r} has not been run in {paths.shown(storage)}; there are: {', '.join(ledgers) or 'none'}")
     return settle(ledgers, name)
 

@@ -78,8 +78,9 @@ def to_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
     ]
 
 
-def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) -> tuple[list[Task], str]:
-    """Print the tables, write them and the figure to the sweep's folder if allowed, and say how to see the rest; MLflow is only read."""
+def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path, *, keep: bool = True) -> tuple[list[Task], str]:
+    """Print the tables, and say how to see the rest; MLflow is only read. What is to be kept is written to the sweep's folder, if allowed:
+    the tables and the figure."""
     tasks = find(trials, tracking)
     text = text_of(tasks)
     if tracking.borrowed:
@@ -88,10 +89,12 @@ def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
         )
     if others := tracking.others_note(name, tracking.sweeps().get(name, "")):
         text += f"\n\n{others}"
-    kept = f"figure: {paths.figure(storage, name)}"
-    for file, content in ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(tasks))):
-        kept = shared_files.write_if_allowed(file, content) or kept
-    print(f"\n{printable(text)}\n\n{kept}\n{how_to_open(tracking.uri, tracking.page(name))}")
+    kept = f"figure: {paths.figure(storage, name)}\n" if keep else ""
+    written = ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(tasks))) if keep else ()
+    for file, content in written:
+        if refused := shared_files.write_if_allowed(file, content):
+            kept = f"{refused}\n"
+    print(f"\n{printable(text)}\n\n{kept}{how_to_open(tracking.uri, tracking.page(name))}")
     return tasks, text
 
 

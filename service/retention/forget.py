@@ -24,6 +24,7 @@ from service.retention import room
 from service.retention.room import Sizes
 from service.retention.runs import AT_ONCE, Removal, folder_of, parent_of
 from service.storage import paths, removal, trial_objects
+from service.storage.commands import command
 from service.storage.trial_objects import in_parallel
 from service.tracking.cursor import run_id_of
 from service.tracking.shipping.shipper import Shipper
@@ -131,15 +132,15 @@ def describe(found: Sequence[Chosen], tracking: Removal, storage: Path, *, done:
     lines = []
     for each in found:
         what = "and the sweep" if each.whole else "that failed"
-        size = room.shown(sum(each.sizes.values()) + each.artifacts)
-        lines.append(f"{each.sweep}: {len(each.keys)} trials {what}, {each.runs} MLflow runs, {size}" + (" removed" if done else ""))
+        size, gone = room.shown(sum(each.sizes.values()) + each.artifacts), " removed" if done and not each.running else ""
+        lines.append(f"{each.sweep}: {len(each.keys)} trials {what}, {each.runs} MLflow runs, {size}{gone}")
         if each.keys:
             local = f", MLflow's artifacts {room.shown(each.artifacts)}" if each.artifacts else ""
             lines.append(f"  {room.by_kind(each.sizes)}{local}")
         for other, count in Counter(each.kept.values()).items():
             lines.append(f"  {count} {'stay' if count > 1 else 'stays'}: sweep {other} uses {'them' if count > 1 else 'it'}")
         if each.running:
-            lines.append("  a driver runs it: nothing of it is removed")
+            lines.append(f"  a driver runs it: nothing of it is removed; `{command('stop', each.sweep, storage=storage)}` ends it")
         if each.registered:
             lines.append(f"  {each.registered} runs stay in MLflow: their policies are versions of registered models")
         if each.elsewhere:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +72,10 @@ def check_name(dataset: str, force: bool) -> None:
     if dataset.startswith(local.OURS):
         raise UserError(f"dataset {dataset!r}: names under {local.OURS} are recorded here; take another, e.g. d4rl/hopper/medium-v2")
     local.folder(dataset)
+    if inside := [str(parent) for parent in PurePosixPath(dataset).parents if local.exists(str(parent))]:
+        raise UserError(f"dataset {dataset!r} would lie inside dataset {inside[0]!r}; take another name")
+    if below := [other for other in local.local_datasets() if other.startswith(f"{dataset}/")]:
+        raise UserError(f"dataset {dataset!r} would contain dataset {below[0]!r}; take another name")
     if local.exists(dataset) and not force:
         raise UserError(f"dataset {dataset!r} exists already; --force replaces it")
 

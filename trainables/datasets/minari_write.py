@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from trainables.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
+
+
+ROOM = 1 << 20  # bytes that stay free, for what HDF5 and the metadata write at the end
 
 
 def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[EpisodeBuffer], force: bool = False) -> Path:
@@ -43,6 +47,15 @@ def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[Epis
     return target
 
 
+def _while_there_is_room(folder: Path, episodes: Iterable[EpisodeBuffer]) -> Iterator[EpisodeBuffer]:
+    """The episodes. Raises OSError before the disk is full: HDF5, which writes when it closes, would crash the process."""
+    for episode in episodes:
+        arrays = (episode.observations, episode.actions, episode.rewards, episode.terminations, episode.truncations)
+        if shutil.disk_usage(folder).free < ROOM + 2 * sum(np.asarray(array).nbytes for array in arrays):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield episode
+
+
 def _fill(folder: Path, env: Any, about: dict[str, Any], episodes: Iterable[EpisodeBuffer]) -> None:
     import gymnasium
     from minari.dataset.minari_storage import MinariStorage
@@ -56,7 +69,7 @@ def _fill(folder: Path, env: Any, about: dict[str, Any], episodes: Iterable[Epis
         env_spec=env.spec,
     )
     storage.update_metadata(about)
-    storage.update_episodes(episodes)
+    storage.update_episodes(_while_there_is_room(folder, episodes))
     for path in folder.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())

@@ -41,7 +41,8 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
                 if not each.running:
                     forget(each, tracking, storage)
     text = describe(found, tracking, storage, done=arguments.yes)
-    if found and not arguments.yes:
+    if any(not each.running for each in found) and not arguments.yes:
         text += "\nnothing is removed yet; with --yes it is"
-    shared.show(arguments, text, {"removed": arguments.yes, "forgotten": [each.to_json() for each in found]})
+    removed = arguments.yes and not all(each.running for each in found)
+    shared.show(arguments, text, {"removed": removed, "forgotten": [each.to_json() for each in found]})
     return 1 if arguments.yes and any(each.running for each in found) else 0

@@ -39,6 +39,11 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     data = DataHere(storage, ledger)
     trials = [data.as_trained(as_trained(trial, arguments.sweep, ledger)) for trial in grid]
     tracking = Tracking(storage)
+    asked = {trial.key for trial in trials}
+    inside, outside = (sum(e.begun for key, e in ledger.entries.items() if (key in asked) == wanted) for wanted in (True, False))
+    note = f"{outside} trials of this sweep that have begun are outside this grid; {_rest(arguments, ledger, storage)}" if outside else ""
+    if note and not inside and not arguments.json:
+        print(f"none of this grid's trials has begun; {note}")
     with waiting("reading MLflow"):
         if paths.remote(storage)[0] and tracking.uri.startswith("sqlite"):
             # Another host may have trained: this one's MLflow is filled here.
@@ -46,10 +51,10 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
         if arguments.json:
             shared.show(arguments, "", scores.to_json(scores.find(trials, tracking)))
         else:
-            scores.tell(arguments.sweep, trials, tracking, storage)
-    outside = ledger.entries.keys() - {trial.key for trial in trials}
-    if not arguments.json and (begun := sum(ledger.entries[key].begun for key in outside)):
-        print(f"{begun} trials of this sweep that have begun are outside this grid; {_rest(arguments, ledger, storage)}")
+            # A grid without scores does not replace the table and the figure of one that has some.
+            scores.tell(arguments.sweep, trials, tracking, storage, keep=bool(inside or not outside))
+    if note and inside and not arguments.json:
+        print(note)
     return 0
 
 

@@ -185,3 +185,10 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_is_written(refus
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
         assert "does not answer (Connection refused)" in refused(["run", "smoke", f"--set=datasets={hopper}"])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:abc", "127.0.0.1:99999", "[::1", "/x/y", "ray://"])
+def test_what_is_no_address_of_a_cluster_is_one_line(address: str, refused, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    said = refused(["run", "smoke", f"--set=datasets={hopper}"])
+    assert f"RAY_ADDRESS '{address}' is no address: HOST:PORT, ray://HOST:PORT, or auto" in said

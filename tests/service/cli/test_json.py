@@ -15,6 +15,7 @@ from service.__main__ import main
 from service.cli.commands import commands
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
+from service.storage import paths
 from tests.conftest import HOPPER
 from tests.service.conftest import ROOT
 from tests.service.trained import ship, train
@@ -116,13 +117,16 @@ def test_what_is_leased_is_called_as_in_the_text(both: Both, trained: Path, tmp_
     assert [trial["state"] for trial in value["trials"]] == ["done", "planned"]
 
 
-def test_results_and_report_hold_the_numbers_of_the_text(both: Both) -> None:
+def test_results_and_report_hold_the_numbers_of_the_text(both: Both, trained: Path) -> None:
     text, value = both("results", "smoke", *SET)
     dense = next(cell for cell in value[0]["cells"] if cell["pruner"] == "dense")
     assert f"{dense['scores'][0]:.1f}" in text
     assert "outside this grid" not in text
+    kept = paths.table(trained, "smoke").read_text()
     beyond, _ = both("results", "smoke", "--set", "seeds=5")
-    assert "1 trials of this sweep that have begun are outside this grid; `winnow report smoke" in beyond
+    said = "none of this grid's trials has begun; 1 trials of this sweep that have begun are outside this grid; `winnow report smoke"
+    assert beyond.startswith(said)
+    assert paths.table(trained, "smoke").read_text() == kept, "a grid without scores does not replace those of one that has some"
     text, value = both("report", "smoke")
     assert all(line in text for line in [*value["verdict"], *value["warnings"]])
     (cell,) = [cell for cell in value["cells"] if cell["method"] == "dense"]

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from service.cluster import job
 from service.cluster.job import OF_PROJECT, environment, next_id, submit
 from service.cluster.sent import describe
 from service.ledger import manifest
@@ -323,3 +324,16 @@ def test_a_secret_is_not_put_where_rays_page_shows_it(monkeypatch: pytest.Monkey
     monkeypatch.delenv("WINNOW_STUDY_STORAGE")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "geheim")
     assert "geheim" not in str(environment())
+
+
+def test_whoever_follows_a_job_no_longer_is_not_told_that_it_succeeded(
+    hopper: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def interrupted(client: object, id: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "_client", lambda server: None)
+    monkeypatch.setattr(job, "_hand_over", lambda *given: "winnow-smoke-a1")
+    monkeypatch.setattr(job, "_follow", interrupted)
+    assert submit("smoke", RunSettings(overrides=(f"datasets={hopper}",)), follow=True) == 130
+    assert "winnow-smoke-a1 keeps running; its output: ray job logs" in capsys.readouterr().out

@@ -90,3 +90,15 @@ def test_the_share_of_a_cluster_is_told_while_a_driver_runs_and_others_are_there
     manifest.close()
     assert main(["status", "smoke", "--storage", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["share"] is None
+
+
+def test_a_sweep_whose_file_is_elsewhere_is_known_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after `winnow run /some/where/mine.py`: what asks only the storage needs no file."""
+    manifest = Manifest(tmp_path, "mine")
+    manifest.plan([Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=0)])
+    manifest.close()
+    for command, said in (("status", "mine: 1 planned; nobody runs it now"), ("stop", "nobody runs sweep 'mine'")):
+        assert main([command, "mine", "--storage", str(tmp_path)]) == 0
+        assert said in capsys.readouterr().out
+    assert main(["status", "nine", "--storage", str(tmp_path)]) == 2
+    assert "no sweep 'nine'; there are: " in capsys.readouterr().err

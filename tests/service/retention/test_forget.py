@@ -223,7 +223,13 @@ def test_a_sweep_that_a_driver_runs_is_left_alone(storage: Path, capsys: pytest.
     before = everything(storage)
     with_lease = Manifest(storage, "smoke")
     forget(storage, "smoke", "--yes", code=1)
-    assert "a driver runs it: nothing of it is removed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"a driver runs it: nothing of it is removed; `winnow stop smoke --storage={storage}` ends it" in said
+    assert " removed" not in said.splitlines()[0]
+    forget(storage, "smoke")
+    assert "with --yes it is" not in capsys.readouterr().out
+    forget(storage, "smoke", "--yes", "--json", code=1)
+    assert json.loads(capsys.readouterr().out)["removed"] is False
     assert before <= everything(storage)
     with_lease.close()
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import minari
@@ -184,6 +186,16 @@ def test_a_recording_that_fails_leaves_nothing_and_keeps_the_old_one(place: Path
     with pytest.raises(RuntimeError, match="stopped"):
         record(HOPPER, 300, seed=1, force=True, progress=fail)
     assert load_table(HOPPER).hash == before
+
+
+def test_a_disk_that_is_nearly_full_ends_a_recording_in_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is full: then HDF5 would end the process by a signal."""
+    free = iter([1 << 30, 1 << 20])
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
+    with pytest.raises(UserError, match=rf"dataset '{HOPPER}' cannot be written below .*No space left on device"):
+        record(HOPPER, 2500)
+    assert not local.exists(HOPPER)
+    assert leftovers(place) == []
 
 
 def test_a_killed_recording_is_never_found(place: Path) -> None:

@@ -215,3 +215,12 @@ def test_what_is_there_stays_unless_forced_and_is_listed_and_checked(write: Writ
     assert capsys.readouterr().out.split()[:6] == [NAME, "14", "transitions", "5", "episodes", "Hopper-v4"]
     assert main(["check", NAME]) == 0
     assert load_table(NAME).hash[:12] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("there", "name"), [(NAME, f"{NAME}/y-v0"), (f"{NAME}/y-v0", NAME)])
+def test_a_dataset_inside_another_would_be_lost_with_it(there: str, name: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["import", str(write()), "--environment", "Hopper-v4", "--force", "--name"]
+    assert main([*given, there]) == 0
+    assert main([*given, name]) == 2
+    assert f"dataset {name!r} would " in capsys.readouterr().err
+    assert local.local_datasets() == [there]
