@@ -150,6 +150,9 @@ def disk(storage: Path) -> Iterator[CheckResult]:
         "datasets": (local.root(), "MINARI_DATASETS_PATH"),
     }  # fmt: skip
     for what, (folder, setting) in folders.items():
+        if not existing(folder).is_dir():
+            yield CheckResult("disk", "fail", f"{existing(folder)} is no folder: {what} cannot be there", f"choose another with {setting}")
+            continue
         free = shutil.disk_usage(existing(folder)).free
         state: Literal["ok", "warn", "fail"] = "fail" if free < TOO_LITTLE else "warn" if free < LITTLE else "ok"
         fix = "" if state == "ok" else f"free some space, or choose another disk with {setting}"
@@ -160,6 +163,8 @@ def minari(storage: Path) -> Iterator[CheckResult]:
     from trainables.datasets import local
 
     folder = local.root()
+    if not existing(folder).is_dir():  # which the disk's line says
+        return
     if not os.access(existing(folder), os.W_OK):
         yield CheckResult("datasets", "warn", f"{folder} cannot be written", "missing datasets cannot be added: set MINARI_DATASETS_PATH")
         return

@@ -72,8 +72,12 @@ def missing(dataset: str, reason: str = "") -> UserError:
     refuse_d4rl_name(dataset)
     local = local_datasets()
     near = difflib.get_close_matches(dataset, local, n=len(local) or 1, cutoff=0.0)[:8]
+    there = f"there are: {', '.join(near) or 'none'}"
+    return UserError(f"no dataset {dataset!r} in {root()}{f' ({reason})' if reason else ''}; {there}; {how_to_get(dataset)}")
+
+
+def how_to_get(dataset: str) -> str:
+    """What puts it on this machine; with `--force` added, it replaces one that is damaged."""
     if dataset.startswith(OURS):
-        get = f"record it: winnow datasets collect {dataset}"
-    else:
-        get = f"download it where there is a network: minari download {dataset}"
-    return UserError(f"no dataset {dataset!r} in {root()}{f' ({reason})' if reason else ''}; there are: {', '.join(near) or 'none'}; {get}")
+        return f"record it: winnow datasets collect {dataset}"
+    return f"download it where there is a network: minari download {dataset}"

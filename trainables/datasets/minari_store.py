@@ -266,8 +266,9 @@ def _fetch(dataset: str, scratch: Path, look: bool = False, check: Callable[[Met
 
 
 def unreadable(dataset: str, path: Path, error: BaseException) -> UserError:
-    """The error for a damaged file of a dataset."""
-    return UserError(f"dataset {dataset!r}: {path} cannot be read ({type(error).__name__}: {one_line(error)})")
+    """The error for a damaged file of a dataset, with what replaces it."""
+    how = f"; {local.how_to_get(dataset)} --force" if local.exists(dataset) else ""
+    return UserError(f"dataset {dataset!r}: {path} cannot be read ({type(error).__name__}: {one_line(error)}){how}")
 
 
 def _declared(dataset: str, raw: dict[str, Any]) -> tuple[str, int, str]:

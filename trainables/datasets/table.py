@@ -153,7 +153,7 @@ def _index_key(metadata: Metadata) -> str:
             stat = path.stat()
             seen.append([path.name, stat.st_size, stat.st_mtime_ns])
     except OSError as error:
-        raise UserError(f"dataset {metadata.dataset!r}: {metadata.path} cannot be read ({one_line(error)})") from None
+        raise minari_store.unreadable(metadata.dataset, metadata.path, error) from None
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
 
 

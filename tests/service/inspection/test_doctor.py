@@ -137,6 +137,16 @@ def test_little_room(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [found.fix.rpartition(" ")[2] for found in ask("disk")] == ["WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH"]
 
 
+@pytest.mark.parametrize(("setting", "what"), [("WINNOW_CACHE", "prepared tables"), ("MINARI_DATASETS_PATH", "datasets")])
+def test_a_file_in_place_of_a_folder(setting: str, what: str, ask: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(setting, str(tmp_path / "file"))
+    (found,) = [each for each in ask("disk") if each.state != "ok"]
+    assert (found.state, found.message) == ("fail", f"{tmp_path / 'file'} is no folder: {what} cannot be there")
+    assert found.fix == f"choose another with {setting}"
+    assert not [each for each in ask("minari") if setting == "MINARI_DATASETS_PATH"]
+
+
 def test_the_datasets(ask: Examine) -> None:
     (found,) = ask("minari")
     assert (found.state, found.message.split()[0]) == ("ok", "1")

@@ -374,7 +374,9 @@ DATA_FILES = {"hdf5": "main_data.hdf5", "arrow": "1/part-0.arrow", "parquet": "1
 def test_damaged_files_are_refused(make: Make, data_format: str) -> None:
     data = make(data_format=data_format) / "data" / DATA_FILES[data_format]
     data.write_bytes(data.read_bytes()[:300])
-    assert "cannot be read" in refused()
+    said = refused()
+    assert "cannot be read" in said
+    assert re.search("; download it where there is a network: minari download [^ ]+ --force$", said), said
     data.unlink()
     assert "cannot be read" in refused()
 
