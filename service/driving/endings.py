@@ -53,8 +53,8 @@ class Endings:
         return [self._of(trial, len(stack), why, place, device) for trial in stack.trials]
 
     def _of(self, trial: Trial, size: int, why: Why, place: Mapping[str, Any], device: str) -> Ending:
-        end = lines.end_line(lines.read(paths.spool(self._storage, trial.key)))
-        reason = why.failure["reason"]
+        told = lines.read(paths.spool(self._storage, trial.key))
+        end, reason = lines.end_line(told), why.failure["reason"]
         if trial.key in why.asked:
             return Ending(trial, ((trial.key, "stopped", why.asked[trial.key]),))
         if end is None and reason in ("stopped", "withdrawn"):
@@ -63,14 +63,14 @@ class Endings:
         if end is None and reason == "superseded":
             return Ending(trial, ((trial.key, "planned", {"reason": reason, "message": why.failure["message"]}),), elsewhere=True)
         if end is None:
-            return self._failed(trial, size, why.failure)
+            return self._failed(trial, size, why.failure, lines.committed_update(told))
         if end["kind"] == "diverged":
             return Ending(trial, ((trial.key, "diverged", {"reason": "divergence", "message": end["reason"]}),))
         return Ending(trial, ((trial.key, "done", {**place, **self._done(trial, size, end, device)}),))
 
-    def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any]) -> Ending:
-        """The failure, and with it, so that no crash comes between, the next try where there is one."""
-        reached = lines.committed_update(lines.read(paths.spool(self._storage, trial.key)))
+    def _failed(self, trial: Trial, size: int, failure: Mapping[str, Any], reached: int) -> Ending:
+        """The failure, and with it, so that no crash comes between, the next try where there is one. `reached`: the newest update that is
+        committed, below 0 for none."""
         failure = {**failure, "update": max(0, reached)}
         failures = self._manifest.ledger.entries[trial.key].failures_without_progress(failure["reason"], reached)
         failed = (trial.key, "failed", failure)
