@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from service.terminal.redaction import hides_secret, redact_webhook
 from service.terminal.signals import blocked
@@ -34,11 +35,19 @@ def address(given: str | None) -> str:
             raise UserError(f"the address of --notify {given} is not stored; give it again, or set {VARIABLE}")
         given = known
     chosen, name = (given, "--notify") if given else (known, VARIABLE)
-    if chosen and not re.fullmatch(FORM, chosen):
+    if chosen and not _is_webhook(chosen):
         raise UserError(
             f"{name} {redact_webhook(chosen)!r} is no address of a webhook: http://..., https://..., or slack: and one of these"
         )
     return chosen
+
+
+def _is_webhook(address: str) -> bool:
+    found = re.fullmatch(FORM, address)
+    try:
+        return bool(found and urlsplit(found["url"]).port != 0)
+    except ValueError:  # a port that is none
+        return False
 
 
 class News:

@@ -46,6 +46,7 @@ from service.terminal.redaction import redact
 from service.terminal.signals import INTERRUPTED, Leaving, blocked, count, ending, obey
 from service.terminal.waiting import waiting
 from service.tracking.connection import DeletedError, TrackingError
+from service.tracking.experiment import check_address
 from service.tracking.runs import Tracking
 from service.tracking.shipping.shipper import Shipper
 from service.tracking.shipping.thread import ShipperThread
@@ -71,6 +72,7 @@ def run(plan: Plan, storage: Path) -> int:
     if plan.todo or plan.left:
         devices.refuse(settings.options.device)
     address.check_usable()
+    check_address(storage)
     news = News(address_of_news(settings.notify), name)
     studies = open_studies(plan.sweep, storage, settings.study_storage)
     origin = origins(plan.needs)

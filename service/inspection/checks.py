@@ -26,6 +26,7 @@ from service.planning import devices
 from service.storage import guarantees, paths, s3
 from service.terminal.redaction import redact
 from service.tracking.connection import DeletedError
+from service.tracking.experiment import check_address
 from service.tracking.runs import Tracking
 from service.tracking.sql.database import has_tables, sqlite_file
 from trainables.errors import UserError
@@ -200,8 +201,14 @@ def _refusal(storage: Path) -> str:
 
 def _address(storage: Path) -> Iterator[CheckResult]:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    parts = urlsplit(uri)
     shown = redact(uri)
+    try:
+        check_address(storage)
+    except UserError as error:
+        problem, _, fix = str(error).rpartition("; ")
+        yield CheckResult("MLflow", "fail", problem, fix)
+        return
+    parts = urlsplit(uri)
     if not uri and paths.remote(storage)[0]:
         yield CheckResult("MLflow", "warn", "embedded, so each host has its own", "set MLFLOW_TRACKING_URI to share one")
     elif not uri:
@@ -212,14 +219,10 @@ def _address(storage: Path) -> Iterator[CheckResult]:
         yield _file(sqlite_file(uri), shown)
     elif parts.scheme.partition("+")[0] in DATABASES:
         yield from _database(parts, shown)
-    elif parts.scheme == "databricks" or uri == "databricks":
+    else:  # databricks
         yield CheckResult(
             "MLflow", "warn", f"{shown} cannot be checked from here", "its experiments are named by paths: set MLFLOW_EXPERIMENT_NAME"
         )
-    else:
-        problem = "a folder, which MLflow no longer supports" if parts.scheme in ("", "file") else "not an address that MLflow knows"
-        choices = "http://HOST:PORT, sqlite:////FOLDER/mlflow.db, postgresql://USER:PASSWORD@HOST/DATABASE"
-        yield CheckResult("MLflow", "fail", f"MLFLOW_TRACKING_URI {shown!r} is {problem}", f"set {choices}, or unset it")
 
 
 def _file(file: Path | None, shown: str) -> CheckResult:

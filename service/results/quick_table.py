@@ -89,12 +89,13 @@ def tell(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path, 
         )
     if others := tracking.others_note(name, tracking.sweeps().get(name, "")):
         text += f"\n\n{others}"
+    print(f"\n{printable(text)}\n", flush=True)  # before anything is written: also on a full disk
     kept = f"figure: {paths.figure(storage, name)}\n" if keep else ""
     written = ((paths.table(storage, name), text.encode() + b"\n"), (paths.figure(storage, name), figure(tasks))) if keep else ()
     for file, content in written:
         if refused := shared_files.write_if_allowed(file, content):
             kept = f"{refused}\n"
-    print(f"\n{printable(text)}\n\n{kept}{how_to_open(tracking.uri, tracking.page(name))}")
+    print(f"{kept}{how_to_open(tracking.uri, tracking.page(name))}")
     return tasks, text
 
 

@@ -83,8 +83,9 @@ def to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
 def tell(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path) -> str:
     """Print the tables, write them to the sweep's folder if allowed, and say how to see the rest; MLflow is only read."""
     text = "\n\n".join(table(each) for each in found)
+    print(f"\n{printable(text)}\n", flush=True)  # before anything is written: also on a full disk
     kept = shared_files.write_if_allowed(paths.table(storage, name), text.encode() + b"\n")
-    print("\n".join(["", printable(text), "", *filter(None, [kept]), how_to_open(tracking.uri, tracking.page(name))]))
+    print("\n".join([*filter(None, [kept]), how_to_open(tracking.uri, tracking.page(name))]))
     if paths.study(storage, name).exists():
         print(f"the search: {shlex.join(['optuna-dashboard', str(paths.study(storage, name))])}")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -45,12 +46,14 @@ GUARANTEES: dict[str, Callable[[Path], bool]] = {"O_EXCL": _exclusive, "flock": 
 
 
 def missing_guarantees(folder: Path) -> list[str]:
-    """The guarantees that the file system of `folder` does not give; writes into the folder."""
+    """The guarantees that the file system of `folder` does not give; writes into the folder. Raises OSError where it is full."""
     missing = []
     for name, holds in GUARANTEES.items():
         try:
             given = holds(folder)
-        except OSError:  # e.g. flock on a mount without locks
+        except OSError as error:  # e.g. flock on a mount without locks
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             given = False
         if not given:
             missing.append(name)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from service.storage import paths, s3
-from trainables.storage.files import sync_folder, write
+from trainables.storage.files import append, sync_folder, write
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -19,8 +19,11 @@ def create(path: Path, content: bytes) -> None:
         return
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        os.write(file, content)
+        append(file, content)
         os.fsync(file)
+    except OSError:  # a full disk: without its content the file would hold up whoever comes next
+        path.unlink(missing_ok=True)
+        raise
     finally:
         os.close(file)
     sync_folder(path.parent)

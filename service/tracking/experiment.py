@@ -6,15 +6,20 @@ import json
 import os
 import shlex
 import tempfile
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from service.storage import paths
+from service.terminal.redaction import redact
 from service.tracking.connection import DeletedError, OneLineErrors, client_class, mlflow_errors
 from service.tracking.sql import database, relocation
 from trainables.errors import UserError
 
 EXPERIMENT = "winnow"  # default; MLFLOW_EXPERIMENT_NAME overrides it
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+CHOICES = "http://HOST:PORT, sqlite:////FOLDER/mlflow.db, postgresql://USER:PASSWORD@HOST/DATABASE"
 VIEW = {  # of all runs in one flat table, the best first, with the columns that distinguish trials
     "selectedColumns": [
         *(f"params.`{name}`" for name in ("dataset", "algorithm", "pruner", "sparsity", "seed")),
@@ -33,6 +38,19 @@ ABOUT_EXPERIMENT = {
 def uri_of(storage: Path) -> str:
     """$MLFLOW_TRACKING_URI, else an sqlite file in the storage."""
     return os.environ.get("MLFLOW_TRACKING_URI") or database.address(paths.mlflow_db(storage))
+
+
+def check_address(storage: Path) -> None:
+    """Raise UserError for a $MLFLOW_TRACKING_URI that MLflow cannot use, where its own error would tell of something else."""
+    uri = uri_of(storage)
+    try:
+        scheme = urlsplit(uri).scheme.partition("+")[0]
+    except ValueError:
+        scheme = "none"
+    if uri == "databricks" or scheme in SCHEMES or entry_points(group="mlflow.tracking_store", name=scheme):
+        return
+    problem = "a folder, which MLflow no longer supports" if scheme in ("", "file") else "not an address that MLflow knows"
+    raise UserError(f"MLFLOW_TRACKING_URI {redact(uri)!r} is {problem}; set {CHOICES}, or unset it")
 
 
 class Experiment:
@@ -87,6 +105,7 @@ class Experiment:
 
     def _opened(self) -> Any:
         if self._client is None:
+            check_address(self._storage)
             with mlflow_errors():
                 uri, file = self.uri, paths.mlflow_db(self._storage)
                 if self.embedded and (copy := relocation.mend(file, paths.mlflow_artifacts(self._storage))):

@@ -157,7 +157,10 @@ def test_workers_that_stand_still_are_told_of_once_in_a_while(webhook: Any, monk
     assert len(server.got) == 2
 
 
-@pytest.mark.parametrize("wrong", ["hooks.slack.com/services/x", "ftp://host/geheim", "slack:", "mailto:me@host", "http://"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["hooks.slack.com/services/x", "ftp://host/geheim", "slack:", "mailto:me@host", "http://", "http://host:port/x", "http://host:99999"],
+)
 def test_what_is_no_address_is_refused(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WINNOW_NOTIFY", raising=False)
     with pytest.raises(UserError, match="is no address of a webhook: http"):

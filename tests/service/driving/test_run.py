@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -279,6 +280,16 @@ def test_the_run_ends_with_table_figure_and_the_command_for_mlflow(first: subpro
     assert paths.figure(storage, "smoke").read_bytes().startswith(b"\x89PNG")
     assert "\x1b" not in first.stdout
     assert "\r" not in first.stdout
+
+
+def test_a_full_disk_keeps_nobody_from_the_results(first: Any, here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("service.storage.shared_files.write", full)
+    code, out = here("results", "smoke", *(f"--set={setting}" for setting in SETTINGS))
+    assert code == 2, "neither the table nor the figure is written"
+    assert [line for line in first.stdout.splitlines() if "n=1" in line] == [line for line in out.splitlines() if "n=1" in line] != []
 
 
 def test_running_again_runs_nothing(first: subprocess.CompletedProcess[str], here, storage: Path, client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -127,6 +128,15 @@ def test_a_storage_that_cannot_be_written(ask: Examine, monkeypatch: pytest.Monk
     assert found.state == "fail"
     assert found.message.startswith("/proc: ")
     assert "WINNOW_STORAGE" in found.fix
+
+
+def test_a_full_disk_is_not_taken_for_one_that_cannot_lock(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    (found,) = ask("storage")
+    assert (found.state, found.message.partition(": ")[2]) == ("fail", "No space left on device")
 
 
 def test_little_room(ask: Examine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -62,6 +64,16 @@ def beating() -> Iterator:
     over.set()
     for thread in threads:
         thread.join()
+
+
+def test_a_full_disk_leaves_no_empty_lease_that_the_next_driver_would_watch(tmp_path: Path, another_host, monkeypatch) -> None:
+    another_host()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, content: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            Lease(tmp_path, "smoke")
+    another_host()
+    assert Lease(tmp_path, "smoke").epoch == 1
 
 
 def test_a_driver_of_another_host_that_shows_life_keeps_the_lease(tmp_path: Path, another_host, beating) -> None:

@@ -7,11 +7,16 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.__main__ import main
 from service.tracking.connection import OneLineErrors, TrackingError, client_class, pages
+from service.tracking.experiment import check_address
+from service.tracking.runs import Tracking
+from trainables.errors import UserError
 
 RUNS, WAIT = 1100, 6.0
 
@@ -62,3 +67,23 @@ def test_one_that_never_answers_is_asked_three_times(search: Any) -> None:
     with pytest.raises(TrackingError, match="ReadTimeoutError"):
         list(pages(search))
     assert Busy.asked == [(0, 1000), (0, 200), (0, 40)]
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///mlruns", "htp://127.0.0.1:5000", "http://[127.0.0.1"])
+def test_an_address_that_mlflow_cannot_use_is_one_line_before_anything_is_started(
+    uri: str, tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main(["run", "smoke", "--set", f"datasets={hopper}", "--storage", str(tmp_path / "storage")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: MLFLOW_TRACKING_URI {uri!r} is ")
+    assert said.endswith("; set http://HOST:PORT, sqlite:////FOLDER/mlflow.db, postgresql://USER:PASSWORD@HOST/DATABASE, or unset it")
+    assert not (tmp_path / "storage").exists()
+    with pytest.raises(UserError, match="; set http://HOST:PORT, "):
+        Tracking(tmp_path).sweeps()
+
+
+def test_a_store_of_an_installed_package_may_have_an_address_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "theirs://place")
+    monkeypatch.setattr("service.tracking.experiment.entry_points", lambda group, name: [object()] * (name == "theirs"))
+    check_address(tmp_path)
