@@ -161,7 +161,7 @@ def cells() -> Iterator[list[str]]:
 
 def others() -> Iterator[list[str]]:
     """A row per dataset and algorithm of which other masks are trained: the share of the dense score that each pruner keeps at the end."""
-    yield ["data", "algorithm", "dense", *map(method_name, PRUNERS)]
+    yield ["data", "algorithm", f"dense, {DENSE.updates:,} updates", *map(method_name, PRUNERS)]
     planned = len(PRUNED.seeds)
     for task in tasks(BUDGETS[-1:]):
         if any(task.cells[pruner, SPARSITY].done for pruner in OTHERS.pruners):

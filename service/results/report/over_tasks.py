@@ -175,9 +175,8 @@ def _beside_chance(suite: str, tasks: Sequence[Task], place: Place, chance: Plac
         return f"{text} ({found.note})"
     within = margins.low >= -MARGIN and margins.high <= MARGIN
     apart = found.low > 0 or found.high < 0
-    said = (
-        f"equal within {MARGIN:g} points" if within else "different" if apart else f"neither different nor equal within {MARGIN:g} points"
-    )
+    undecided = f"neither a difference nor equality within {MARGIN:g} points is shown"
+    said = f"equal within {MARGIN:g} points" if within else "different" if apart else undecided
     limits = f"95 % interval {found.low:+.1f} to {found.high:+.1f}, 90 % interval {margins.low:+.1f} to {margins.high:+.1f}"
     return f"{text} ({limits}): {said}"
 
