@@ -20,16 +20,16 @@ KNOWN: dict[str, tuple[str, Callable[[str], Iterable[str]]]] = {
 
 
 def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
-    """The sweep with `seeds=0-2`, `updates=50k` or `hyper.alpha=1,2.5` in place of its own values.
+    """The sweep with `seeds=0-2`, `updates=50k` or `hyper.alpha=1,2.5` in place of its own values; `search=none` makes a search a grid.
 
     Raises UserError for an unknown name (with the right ones) and for a value of the wrong type.
     """
     changes: dict[str, Any] = {}
     search: dict[str, Any] = {}
+    as_grid = False
     given: dict[str, dict[str, Any]] = {name: {} for name in MAPPINGS}
     for setting in settings:
-        name, equals, text = setting.partition("=")
-        name = PLURALS.get(name.strip(), name.strip())
+        name, (_, equals, text) = setting_name(setting), setting.partition("=")
         if not equals:
             raise UserError(f"--set {setting!r} is not of the form name=value, e.g. seeds=0,1,2")
         mapping, dot, key = name.partition(".")
@@ -37,6 +37,8 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
             given[mapping][key] = _literal(name, text)
         elif name in VARIED and "," in text:
             changes[name] = _several(name, text, _kind(sweep, name))
+        elif name == "search" and text.strip() == "none":
+            as_grid = True
         elif name in AXES:
             changes[name] = _several(name, text, AXES[name])
         elif name in (choices := [f.name for f in fields(sweep) if f.name not in (*MAPPINGS, "search")]):
@@ -47,7 +49,13 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
             raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
     changed = replace(sweep, **changes, search=replace(sweep.search, **search) if sweep.search else None)
     mappings: dict[str, Any] = {name: _still_meant(name, sweep, changed) | given[name] for name in MAPPINGS}
-    return replace(changed, **mappings)
+    return replace(changed, **mappings, search=None if as_grid else changed.search)
+
+
+def setting_name(setting: str) -> str:
+    """What a setting such as `seed=0` changes: `seeds`."""
+    name = setting.partition("=")[0].strip()
+    return PLURALS.get(name, name)
 
 
 def _still_meant(mapping: str, sweep: Sweep, changed: Sweep) -> dict[str, Any]:

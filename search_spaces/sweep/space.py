@@ -21,6 +21,7 @@ from trainables.trial import Trial
 Label = bool | int | float | str
 SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else hyperparameters are
 COUNTED = 1_000
+PLURAL = {"pruner": "pruners", "sparsity": "sparsities"}
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,32 @@ class Space:
 
     @cached_property
     def size(self) -> float:
-        """How many different suggestions there are; infinity with a range, and where there are more combinations of values than COUNTED."""
+        """How many different suggestions there are; infinity where they are not counted."""
+        return math.inf if self.suggestions is None else len(self.suggestions)
+
+    @cached_property
+    def suggestions(self) -> list[dict[str, Label]] | None:
+        """All different suggestions; None with a range, and where there are more combinations of values than COUNTED."""
         axes = [list(values) for values in self.dimensions.values() if not isinstance(values, Range)]
         if len(axes) < len(self.dimensions) or math.prod(map(len, axes)) > COUNTED:
-            return math.inf
-        found = set()
+            return None
+        found: dict[tuple[str, ...], dict[str, Label]] = {}
         for labels in product(*axes):
             with suppress(UserError):
-                found.add(tuple(trial.key for trial in self.trials(dict(zip(self.dimensions, labels, strict=True)))))
-        return len(found)
+                every = dict(zip(self.dimensions, labels, strict=True))
+                chosen = {name: label for name, label in every.items() if self.needs(name, every)}
+                found.setdefault(tuple(trial.key for trial in self.trials(chosen)), chosen)
+        return list(found.values())
+
+    def as_grid(self, chosen: Mapping[str, Label], seeds: str) -> list[str]:
+        """What `--set` takes to train a suggestion with other seeds, in a grid."""
+        given = {"datasets": self.dataset} if len(self.sweep.datasets) > 1 else {}
+        given |= {"algorithms": self.algorithm} if len(self.sweep.algorithms) > 1 else {}
+        for name, values in self.dimensions.items():
+            if isinstance(values, Range) or len(values) > 1:
+                value = self._value(name, chosen) if name != "sparsity" or self._value("pruner", chosen) != "dense" else 0.0
+                given[PLURAL.get(name, name)] = value if isinstance(value, str) and name == "pruner" else repr(value)
+        return ["search=none", *(f"{name}={value}" for name, value in given.items()), f"seeds={seeds}"]
 
     def study(self, sweep: str) -> str:
         """The study's name in sweep `sweep`. Everything that makes scores incomparable is hashed into it, so another budget starts another
@@ -79,7 +97,7 @@ class Space:
         about["options"] = {pruner: next(self.sweep.options(pruner, self.algorithm, self.dataset)) for pruner in self.sweep.pruners}
         about |= {"pruning": self.sweep.pruning} if self.sweep.pruning else {}
         about["objective"] = self.sweep.search.objective if self.sweep.search else ""
-        about |= {"dataset": self.dataset, "algorithm": self.algorithm, "dimensions": {n: str(v) for n, v in self.dimensions.items()}}
+        about |= {"dataset": self.dataset, "algorithm": self.algorithm, "dimensions": {n: _exactly(v) for n, v in self.dimensions.items()}}
         mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
         return f"{sweep}/{self.algorithm}/{'-'.join(self.dataset.rsplit('-v', 1)[0].split('/')[-2:])}/{mark}"
 
@@ -110,6 +128,13 @@ def spaces(sweep: Sweep) -> tuple[Space, ...]:
     for space in made:
         space.check()
     return made
+
+
+def _exactly(values: Range | Mapping[Label, Any]) -> str:
+    """As `str` has always said it, and the ends of a range that this would round in full."""
+    text = str(values)
+    rounded = isinstance(values, Range) and (float(f"{values.low:g}"), float(f"{values.high:g}")) != (values.low, values.high)
+    return f"{text} {values.low!r} {values.high!r}" if isinstance(values, Range) and rounded else text
 
 
 def _label(value: Any) -> Label:

@@ -4,7 +4,8 @@ With the file others can report on a study, verify it or continue it without tra
 populated from, but no checkpoints and policies: about 10 kB a trial. A file may come from anybody, so all of it is checked before anything
 is written.
 
-sweeps/<name>.json                                 key -> the details of the trial's last event; SUGGESTION: of an adaptive sweep's study
+sweeps/<name>.json                                 key -> the details of the trial's last event
+suggestions/<name>.json                            of an adaptive sweep: what its studies have suggested, without what is not done
 trials/<key>/{trial.json,spool.jsonl,masks.json}   as in a storage
 """
 
@@ -35,9 +36,9 @@ from trainables.storage.files import write
 from trainables.trial import Trial
 
 DETAILS = {"device": str, "execution": str, "seconds": float, "updates_per_second": float}  # of the event `done`
-SUGGESTION = ("study", "params", "keys")  # of the event `planned` of an adaptive sweep's trial: from it `run` makes the study again
+SUGGESTION = ("study", "params", "keys")  # in the details of a trial: so older archives have the suggestion that it is of
 FILES = (paths.trial_json, paths.spool, paths.masks_json)
-NAMES = r"sweeps/[A-Za-z0-9][A-Za-z0-9_]*\.json|trials/[0-9a-f]{16}/(trial\.json|spool\.jsonl|masks\.json)"  # of the parts
+NAMES = r"(sweeps|suggestions)/[A-Za-z0-9][A-Za-z0-9_]*\.json|trials/[0-9a-f]{16}/(trial\.json|spool\.jsonl|masks\.json)"  # of the parts
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the time of every part, so that the same trials give the same bytes
 
 
@@ -68,7 +69,9 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path) -> int:
             raise UserError(f"sweep {name!r}: {left_out}: an archive would lack them; restore what they need first")
         if not done:
             raise UserError(f"sweep {name!r} has no finished trial yet")
-        parts[f"sweeps/{name}.json"] = _json({key: _end(ledgers, entry) | _suggestion(entry, done) for key, entry in done.items()})
+        parts[f"sweeps/{name}.json"] = _json({key: _end(ledgers, entry) for key, entry in done.items()})
+        if suggested := [each for study in ledgers[name].suggestions.values() for each in study if done.keys() >= {*each["keys"]}]:
+            parts[f"suggestions/{name}.json"] = _json(suggested)
         for key in done:
             parts |= {f"trials/{key}/{path.name}": path.read_bytes() for path_of in FILES if (path := path_of(storage, key)).exists()}
         keys |= set(done)
@@ -83,14 +86,18 @@ def adopt(file: Path, storage: Path) -> dict[str, Adopted]:
     """
     if paths.remote(storage)[0]:
         raise UserError(f"{paths.shown(storage)} is on S3: adopt into a folder (--storage)")
-    sweeps = _read(file)
+    sweeps, suggestions = _read(file)
     with contextlib.ExitStack() as leases:  # of all sweeps before anything is written
         manifests = {name: leases.enter_context(contextlib.closing(Manifest(storage, name))) for name in sweeps}
         here = read_all(storage)
-        return {
+        adopted = {
             name: _import(trials, manifests[name], {other: ledger for other, ledger in here.items() if other != name}, storage)
             for name, trials in sweeps.items()
         }
+        for name, manifest in manifests.items():
+            known = {study: [*made] for study, made in manifest.ledger.suggestions.items()}
+            manifest.suggest([each for each in suggestions.get(name, ()) if each not in known.get(each["study"], ())], ())
+        return adopted
 
 
 def describe(adopted: Mapping[str, Adopted], storage: Path) -> str:
@@ -149,9 +156,9 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
     return adopted
 
 
-def _read(file: Path) -> dict[str, dict[str, _Part]]:
-    """The trials of each sweep, validated: no name in the archive becomes a path, and each trial is whole and has the key that it is
-    stored under."""
+def _read(file: Path) -> tuple[dict[str, dict[str, _Part]], dict[str, list[dict[str, Any]]]]:
+    """The trials of each sweep, and what it has suggested, validated: no name in the archive becomes a path, and each trial is whole and
+    has the key that it is stored under."""
     try:
         content = read_parts(file.expanduser())
         for name in content:
@@ -160,17 +167,21 @@ def _read(file: Path) -> dict[str, dict[str, _Part]]:
         ends = {Path(name).stem: dict(json.loads(content[name])) for name in content if name.startswith("sweeps/")}
         parts = {key: _part(content, key) for key in sorted({key for trials in ends.values() for key in trials})}
         sweeps = {
-            name: {key: replace(parts[key], end=_details(end), suggestion=_suggested(end, key, trials)) for key, end in trials.items()}
+            name: {key: replace(parts[key], end=_details(end), suggestion=_of_trial(end, key, trials)) for key, end in trials.items()}
             for name, trials in ends.items()
         }
         if not sweeps or not all(sweeps.values()):
             raise ValueError("it holds no sweep, or one without trials")
         if extra := {name.split("/")[1] for name in content if name.startswith("trials/")} - parts.keys():
             raise ValueError(f"trial {min(extra)} is of no sweep")
+        suggestions = {
+            Path(name).stem: [_suggested(each, sweeps[Path(name).stem]) for each in json.loads(content[name])]
+            for name in content if name.startswith("suggestions/")
+        }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise UserError(f"{file} is not an archive of trials ({reason}); `winnow archive SWEEP --to FILE` makes one") from error
-    return sweeps
+    return sweeps, suggestions
 
 
 def _part(content: Mapping[str, bytes], key: str) -> _Part:
@@ -215,18 +226,26 @@ def _details(end: Any) -> dict[str, Any]:
     return details
 
 
-def _suggested(end: Any, key: str, trials: Mapping[str, Any]) -> dict[str, Any]:
+def _of_trial(end: Any, key: str, trials: Mapping[str, Any]) -> dict[str, Any]:
     """The suggestion that a trial's end names, empty where it names none; raises ValueError for one that makes no sense."""
     about = {name: dict(end)[name] for name in SUGGESTION if name in dict(end)}
-    if about and not (
-        len(about) == len(SUGGESTION)
-        and isinstance(about["study"], str)
-        and all(isinstance(value, str | int | float | None) for value in dict(about["params"]).values())
-        and key in about["keys"]
-        and trials.keys() >= set(about["keys"])
-    ):
+    if about and key not in _suggested(about, trials)["keys"]:
         raise ValueError(f"trial {key} is of a suggestion that makes no sense")
     return about
+
+
+def _suggested(about: Any, trials: Mapping[str, Any]) -> dict[str, Any]:
+    """A suggestion; raises ValueError, KeyError and the like for one that makes no sense."""
+    found = {name: about[name] for name in (*SUGGESTION, *(["why"] if "why" in about else []))}
+    if not (
+        isinstance(found["study"], str)
+        and all(isinstance(value, str | int | float | None) for value in dict(found["params"]).values())
+        and isinstance(found["keys"], list)
+        and trials.keys() >= set(found["keys"])
+        and isinstance(found.get("why", ""), str)
+    ):
+        raise ValueError(f"a suggestion of {found['study']!r} makes no sense")
+    return found
 
 
 def _done(ledgers: Mapping[str, Ledger], name: str, storage: Path) -> dict[str, Entry]:
@@ -239,12 +258,6 @@ def _done(ledgers: Mapping[str, Ledger], name: str, storage: Path) -> dict[str, 
     for ledger in (ledgers[other] for other in sorted(own, key=lambda other: other != name)):
         found = {key: ledger.entries[key] for key in ledger.keys_in("done")} | found
     return found
-
-
-def _suggestion(entry: Entry, done: Mapping[str, Entry]) -> dict[str, Any]:
-    """What the study of an adaptive sweep is made of again, where every seed of the suggestion is done."""
-    detail = entry.events[0].detail
-    return {name: detail[name] for name in SUGGESTION} if "study" in detail and done.keys() >= set(detail["keys"]) else {}
 
 
 def _end(ledgers: Mapping[str, Ledger], entry: Entry) -> dict[str, Any]:

@@ -353,11 +353,13 @@ class Driver:
     def exit_code(self) -> int:
         """0 where every trial of the plan is done, else 1; of a part, every trial that it has trained.
 
-        To a search, an infeasible trial is an answer, too, unless all are infeasible."""
+        To a search, an infeasible trial is an answer, too, but it has to have come to a score."""
         ledger = self._manifest.ledger
         mine = ledger.entries.keys() - self.waits_for.keys() if self.plan.part else self._trials.keys()
         entries = [ledger.entries[key] for key in self._trials if key in mine]
-        if self._search.learns and not all(entry.infeasible for entry in entries):
+        if self._search.learns:
+            if entries and not self._search.scored:
+                return 1
             entries = [entry for entry in entries if not entry.infeasible]
         return 0 if all(entry.state in self._search.answers for entry in entries) else 1
 

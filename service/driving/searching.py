@@ -42,6 +42,11 @@ class Searching:
         return self._adaptive is not None
 
     @property
+    def scored(self) -> bool:
+        """Whether any suggestion has come to a score."""
+        return self._adaptive is not None and self._adaptive.scored
+
+    @property
     def left(self) -> int:
         """How many suggestions are still to come."""
         return self._adaptive.left if self._adaptive else 0
@@ -59,15 +64,20 @@ class Searching:
         """The trials of the next suggestions, about `at_once` of them, which the manifest then has; by key."""
         if not self._adaptive:
             return {}
-        made = self._adaptive.ask(math.ceil(at_once / len(self._plan.sweep.seeds)))
-        entries = self._manifest.ledger.entries
-        new = {trial.key: (trial, each) for each in made for trial in each.trials if trial.key not in entries}
-        self._manifest.record("planned", {key: {"trial": trial.to_json(), **each.detail()} for key, (trial, each) in new.items()})
+        made, ledger = self._adaptive.ask(math.ceil(at_once / len(self._plan.sweep.seeds))), self._manifest.ledger
+        trials = {trial.key: trial for each in made for trial in each.trials}
+        new = [key for key in trials if key not in ledger.entries]
+        # What another study of the sweep has stopped is no answer to this one, which may compare it with others or stop nothing.
+        told = {key for each in made for said in ledger.suggestions.get(each.study, ()) for key in said["keys"]}
+        stopped = [key for key in trials if ledger.state(key) == "stopped" and key not in told]
+        self._manifest.suggest([each.to_json() for each in made], trials.values())
+        stop_requests.withdraw(self._storage, self._plan.name, stopped)
+        self._manifest.record("planned", {key: {"retry": True, "resumed": True} for key in stopped})
         if known := self._elsewhere.done(key for key in new if key in self._plan.others):  # now that our journal names them
             self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in known.items()})
         self._adaptive.add(made)
         self._adaptive.settle()
-        return {trial.key: trial for each in made for trial in each.trials}
+        return trials
 
     def settle(self) -> None:
         """Trials have ended: tell the search what has become of them."""

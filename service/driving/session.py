@@ -38,6 +38,7 @@ from service.planning.submitter import submitter
 from service.results.quick_table import show
 from service.results.summary import Summary
 from service.search.database import open_studies
+from service.search.findings import find as find_tries
 from service.search.findings import show as show_search
 from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
@@ -241,7 +242,8 @@ class Session:
         name = self._plan.name
         try:
             if self._adaptive:
-                show_search(name, self._adaptive.findings(), self._tracking, self._storage)
+                found = find_tries(name, self._plan.sweep, self._manifest.ledger, self._storage, self._plan.settings.overrides)
+                show_search(name, found, self._tracking, self._storage)
             elif trials := self._own_trials():
                 show(name, trials, self._tracking, self._storage)
         except DeletedError:  # of the sweep's run, which `left_alone` has named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -109,6 +110,8 @@ class Ledger:
         self.limit = ""  # that ended the newest run, e.g. `--max-hours=2`; empty where none did
         self.settings: Mapping[str, Any] = {}  # of the newest run; empty where older code wrote the journal
         self.by: dict[int, Mapping[str, str]] = {}  # epoch -> who has asked for that run; older code did not say
+        self.begun = ""  # tells this journal from every other, also from one that was forgotten and begun anew
+        self.suggestions: dict[str, list[Mapping[str, Any]]] = {}  # by study: all that a search has suggested, in order
 
     def apply(self, event: Event, trial_of: Callable[[Mapping[str, Any]], Trial] = Trial.from_json) -> None:
         """Apply an event. Raises IllegalTransitionError or StaleEpochError and then changes nothing. A trial that cannot be constructed is
@@ -119,6 +122,11 @@ class Ledger:
             self.epoch, self.owner = event.epoch, str(event.detail.get("owner", "?"))
             if "forgotten" in event.detail:
                 self._forget(event.detail["forgotten"])
+            if not self.begun or event.detail.get("all_forgotten"):
+                self.begun = hashlib.sha256(f"{self.owner} {event.time!r}".encode()).hexdigest()[:8]
+                self.suggestions = {}
+            for each in event.detail.get("suggested", ()):
+                self.suggestions.setdefault(each["study"], []).append(each)
             self.settings, self.limit = event.detail.get("settings", {}), str(event.detail.get("limit", ""))
             if "by" in event.detail:
                 self.by[event.epoch] = event.detail["by"]
@@ -146,6 +154,14 @@ class Ledger:
             if event.epoch == self._first_epoch:
                 self.first.setdefault(event.key, entry.trial)
         entry.events.append(event)
+        self._suggested(event.detail)
+
+    def _suggested(self, detail: Mapping[str, Any]) -> None:
+        """Older code's journals and archives have the suggestion with each of its trials."""
+        if "study" in detail:
+            known = self.suggestions.setdefault(detail["study"], [])
+            if detail["keys"] not in (each["keys"] for each in known):
+                known.append({name: detail[name] for name in ("study", "params", "keys")})
 
     def _forget(self, keys: Iterable[str]) -> None:
         self._passed += 1
@@ -161,7 +177,11 @@ class Ledger:
         return self._passed + sum(len(entry.events) for entry in list(self.entries.values()))
 
     def undo(self, event: Event) -> None:
-        """Undo the last `apply`, of `event`, which must belong to a trial."""
+        """Undo the last `apply`, of `event`, which must belong to a trial or say what was suggested."""
+        for each in event.detail.get("suggested", ()):
+            self.suggestions[each["study"]].pop()
+        if not event.key:
+            return
         entry = self.entries[event.key]
         entry.events.pop()
         if not entry.events:

@@ -69,6 +69,14 @@ class Manifest:
         """Record trials that are new to the journal as planned."""
         self.record("planned", {t.key: {"trial": t.to_json()} for t in trials if t.key not in self.ledger.entries})
 
+    def suggest(self, suggestions: Sequence[Mapping[str, Any]], trials: Iterable[Trial]) -> None:
+        """Record what a search has suggested, each as `study`, `params` and the `keys` of its trials, and plan those that are new; one
+        fsync."""
+        now, epoch = time.time(), self.ledger.epoch
+        new = {trial.key: trial for trial in trials if trial.key not in self.ledger.entries}
+        planned = [Event(key=key, state="planned", epoch=epoch, time=now, detail={"trial": trial.to_json()}) for key, trial in new.items()]
+        self._record([self._about(suggested=suggestions), *planned] if suggestions else planned)
+
     def end_at_limit(self, limit: str) -> None:
         """Record that this epoch's run ends because it has reached `limit`."""
         self._note(limit=limit)
@@ -79,8 +87,11 @@ class Manifest:
 
     def _note(self, **about: Any) -> None:
         """Record something about the sweep in an event that older code reads, too, and takes for the beginning of this epoch."""
+        self._record([self._about(**about)])
+
+    def _about(self, **about: Any) -> Event:
         detail = {"owner": self.lease.owner, "settings": self.ledger.settings, **about}
-        self._record([Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail=detail)])
+        return Event(key="", state="opened", epoch=self.lease.epoch, time=time.time(), detail=detail)
 
     def close(self) -> None:
         """End the epoch and close the journal. Idempotent."""
@@ -103,7 +114,7 @@ class Manifest:
             except BaseException:
                 # Undo events that are not on disk; else the next one would follow a state that no replay reaches.
                 if self._journal.length == before:
-                    for event in reversed([event for event in applied if event.state != "opened"]):
+                    for event in reversed([event for event in applied if event.key or "suggested" in event.detail]):
                         self.ledger.undo(event)
                 raise
 

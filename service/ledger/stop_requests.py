@@ -16,6 +16,11 @@ def request(storage: Path, sweep: str, reasons: Mapping[str, Mapping[str, str]])
             shared_files.put(file, json.dumps(reason).encode())
 
 
+def withdraw(storage: Path, sweep: str, keys: Iterable[str]) -> None:
+    for key in keys:
+        shared_files.remove(paths.trial_stop_request(storage, sweep, key))
+
+
 def requested(storage: Path, sweep: str, keys: Iterable[str]) -> dict[str, dict[str, str]]:
     """Those of the trials that were requested to stop, with reason and message; on S3 one request where there are none."""
     known = set(shared_files.names(paths.trial_stop_requests(storage, sweep)))

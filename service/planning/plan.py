@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from search_spaces.sweep import Sweep, expand, load_sweep, override
-from search_spaces.sweep.space import spaces
+from search_spaces.sweep.space import Space, spaces
 from service.ledger import manifest
 from service.ledger.ledger import TERMINAL, Ledger
 from service.ledger.manifest import Followed
@@ -98,7 +98,7 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     own = (as_trained(trial, name, ledger, settings.fresh, others) for trial in expand(sweep))
     trials = tuple(data.as_trained(trial, settings.new_data) for trial in own)
     if sweep.search:
-        trials, left = suggested(sweep, name, ledger)
+        trials, left = suggested(sweep, name, ledger, lambda trial: as_trained(trial, name, ledger, settings.fresh, others))
     return _planned(name, sweep, settings, trials, left, absent, ledgers, storage, data, followed)
 
 
@@ -131,10 +131,12 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
     settings = replace(settings, options=replace(settings.options, **options), resumed=True, **changes)
     if sweep.search:
         sweep = override(sweep, settings.overrides)
-        left = suggested(sweep, name, ledger)[1]
     data = DataHere(storage, ledger)
     trials = tuple(entry.trial for entry in ledger.entries.values())
-    if not sweep.search:  # of two versions of a trial, the one for the data that is here
+    if sweep.search:
+        own, left = suggested(sweep, name, ledger)
+        trials += tuple(trial for trial in own if trial.key not in ledger.entries)
+    else:  # of two versions of a trial, the one for the data that is here
         on_data = (data.as_trained(trial, settings.new_data) for trial in trials)
         trials = tuple({trial.key: trial for trial in on_data}.values())
     plan = _planned(name, sweep, settings, trials, left, (), ledgers, storage, data, followed)
@@ -194,19 +196,35 @@ def stack_size(device: str, trials: int, max_concurrent: int) -> int:
     return limit if device == "cuda" else max(1, min(limit, trials // (ROUNDS * max_concurrent)))
 
 
-def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...], int]:
-    """The trials suggested so far to an adaptive sweep, and how many suggestions are left; from the manifest, without Optuna."""
+def suggested(
+    sweep: Sweep, name: str, ledger: Ledger, own: Callable[[Trial], Trial] = lambda trial: trial
+) -> tuple[tuple[Trial, ...], int]:
+    """The trials suggested so far to an adaptive sweep, and how many suggestions are left; from the manifest, without Optuna.
+
+    What `forget` has removed of a suggestion is made again; `own` maps its trials to those that the sweep trains."""
     assert sweep.search is not None
-    sizes = {space.study(name): space.size for space in spaces(sweep)}
-    studies: dict[str, set[str]] = {study: set() for study in sizes}
-    keys: dict[str, None] = {}
-    for entry in ledger.entries.values():
-        detail = entry.events[0].detail
-        if detail.get("study") in studies:
-            studies[detail["study"]].add(" ".join(detail["keys"]))
-            keys |= {key: None for key in detail["keys"] if key in ledger.entries}  # `forget --failed` takes some seeds
-    left = sum(max(0, min(sweep.search.suggestions, sizes[study]) - len(made)) for study, made in studies.items())
-    return tuple(ledger.entries[key].trial for key in keys), int(left)
+    trials: dict[str, Trial] = {}
+    left = 0.0
+    for space in spaces(sweep):
+        made = set()
+        for each in ledger.suggestions.get(space.study(name), ()):
+            known = {key: ledger.entries[key].trial for key in each["keys"] if key in ledger.entries}
+            if len(known) < len(each["keys"]):
+                known |= {key: trial for key, trial in _made_again(space, each["params"], own).items() if key in each["keys"]}
+            trials |= known
+            if len(known) == len(each["keys"]) > 0:
+                made.add(" ".join(each["keys"]))
+        left += max(0, min(sweep.search.suggestions, space.size) - len(made))
+    return tuple(trials.values()), int(left)
+
+
+def _made_again(space: Space, params: Mapping[str, Any], own: Callable[[Trial], Trial]) -> dict[str, Trial]:
+    """The trials of a suggestion by key; none where there are no such trials any more, e.g. of a plug-in that is gone."""
+    try:
+        trials = space.trials(params)
+    except (UserError, KeyError, TypeError):
+        return {}
+    return {trial.key: trial for trial in (*trials, *map(own, trials))}
 
 
 def as_trained(trial: Trial, name: str, ledger: Ledger, fresh: bool = False, others: Collection[str] = ()) -> Trial:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from search_spaces.sweep import Sweep
+from search_spaces.sweep.settings import setting_name
+from search_spaces.sweep.space import Space, spaces
+from service.ledger.ledger import Ledger
+from service.results.statistics import mean_interval
+from service.search.outcomes import DONE, FAILED, INFEASIBLE, known, outcome
 from service.storage import paths, shared_files
+from service.storage.commands import command
 from service.terminal.columns import aligned
 from service.terminal.labels import algorithm_name, method_name
 from service.terminal.links import how_to_open
@@ -18,15 +25,16 @@ from service.tracking.runs import Tracking
 from trainables.output import printable
 
 SHOWN = 10  # best suggestions of a single objective
-INFEASIBLE_SHOWN = 3  # that are named
+REASONS_SHOWN = 3  # suggestions without a score, of each kind, that are named
+NEW_SEEDS = 5
 NAMES: dict[str, Callable[[str], str]] = {"algorithm": algorithm_name, "pruner": method_name}  # parameters whose values have names
 
 
 @dataclass(frozen=True)
 class Try:
-    """A suggestion and how it ended. `values` are its objectives, first the mean score of its seeds; empty without a score.
+    """A suggestion and how it ended. `values` are its objectives, first the mean of `scores`, one per seed; both are empty without a score.
 
-    `why` it is infeasible, where it is: no trial can be made of it, or none trained."""
+    `why` it failed or is infeasible: no trial can be made of it, or none trained."""
 
     number: int
     state: str
@@ -36,15 +44,18 @@ class Try:
     keys: tuple[str, ...]
     on_front: bool
     why: str = ""
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The suggestions of one study."""
+    """The suggestions of one study; `budget` is what each was given, and `again` the command that trains the best one with new seeds."""
 
     study: str
     objective: str
     tries: tuple[Try, ...]
+    budget: str = ""
+    again: str = ""
 
     def best(self) -> list[Try]:
         """The best first; with two objectives those that no other beats in both, the densest first."""
@@ -54,25 +65,98 @@ class Finding:
         return sorted(done, key=lambda each: -each.values[0])[:SHOWN]
 
 
+def find(name: str, sweep: Sweep, ledger: Ledger, storage: Path, overrides: Sequence[str] = ()) -> list[Finding]:
+    """The results of an adaptive sweep's studies, by its manifest and its trials' spools; `overrides`, with which the sweep was changed,
+    are for the command."""
+    assert sweep.search is not None
+    budget = (
+        f"each with {len(sweep.seeds)} seed{'s' if len(sweep.seeds) > 1 else ''} for {sweep.updates:,} updates; "
+        f"scores are of the last evaluation, {sweep.episodes} episodes a seed"
+    )
+    found = []
+    for space in spaces(sweep):
+        study = space.study(name)
+        few = f"; the space has only {space.size:g} different suggestions" if space.size < sweep.search.suggestions else ""
+        tries = _tries(ledger.suggestions.get(study, ()), ledger, storage, sweep.search.objective)
+        finding = Finding(study, sweep.search.objective, tries, budget + few)
+        if best := sorted(finding.best(), key=lambda each: -each.values[0]):
+            words = [f"--set={setting}" for setting in _as_grid(space, best[0].params, overrides)]
+            finding = replace(finding, again=command("run", name, *words, storage=storage))
+        found.append(finding)
+    return found
+
+
+def _tries(suggestions: Sequence[Mapping[str, Any]], ledger: Ledger, storage: Path, objective: str) -> tuple[Try, ...]:
+    """Each suggestion once, though it was made again."""
+    tries: dict[str, Try] = {}
+    for number, each in enumerate(suggestions):
+        keys = tuple(each["keys"])
+        if " ".join(keys) in tries or not known(keys, ledger):
+            continue
+        if not keys:
+            tries[f"infeasible {number}"] = Try(number, INFEASIBLE, (), each["params"], "", (), False, str(each.get("why", "")))
+            continue
+        end = outcome(keys, ledger, storage, objective)
+        first = ledger.entries[keys[0]].trial.name
+        tries[" ".join(keys)] = Try(number, end.state, end.values, each["params"], first, keys, False, end.why, end.scores)
+    if objective == "pareto":
+        points = [each.values for each in tries.values() if each.values]
+        tries = {key: replace(each, on_front=bool(each.values) and not _beaten(each.values, points)) for key, each in tries.items()}
+    return tuple(tries.values())
+
+
+def _beaten(point: tuple[float, ...], points: Iterable[tuple[float, ...]]) -> bool:
+    """Whether another has a score as high and a density as low, and one of them better."""
+    return any(score >= point[0] and density <= point[1] and (score, density) != point for score, density in points)
+
+
+def _as_grid(space: Space, params: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """The settings that train a suggestion with five new seeds."""
+    first = max(space.sweep.seeds) + 1
+    given = space.as_grid(params, f"{first}-{first + NEW_SEEDS - 1}")
+    names = {setting.partition("=")[0] for setting in given}
+    kept = [each for each in overrides if (name := setting_name(each)) not in names and not name.startswith("search.")]
+    return [*kept, *given]
+
+
 def table(found: Finding) -> str:
-    """The best suggestions, one per line, and after them those that are infeasible."""
+    """The best suggestions, one per line, and after them why others have no score."""
     best, states = found.best(), Counter(each.state for each in found.tries)
     what = "front of score against the actor's effective density" if found.objective == "pareto" else "best scores"
     lines = [f"{found.study}: {what}; {', '.join(f'{count} {state}' for state, count in states.items()) or 'nothing suggested yet'}"]
     names = list(dict.fromkeys(name for each in best for name in each.params))
-    rows = [["score", *(["eff. density"] if found.objective == "pareto" else []), *names, "trial", "keys"]]
+    several = any(len(each.scores) > 1 for each in best)
+    interval, density = ["95 % interval"] * several, ["eff. density"] * (found.objective == "pareto")
+    rows = [["score", *interval, *density, *names, "trial", "keys"]]
     for each in best:
-        numbers = [f"{each.values[0]:.1f}", *(f"{100 * density:.2f} %" for density in each.values[1:])]
+        numbers = [f"{each.values[0]:.1f}", *([_interval(each.scores)] * several), *(f"{100 * value:.2f} %" for value in each.values[1:])]
         rows.append([*numbers, *(_text(name, each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
     if best:
-        lines.append(aligned(rows))
-    infeasible = [each for each in found.tries if each.why]
-    for each in infeasible[:INFEASIBLE_SHOWN]:
-        chosen = ", ".join(f"{name} {_text(name, value)}" for name, value in each.params.items())
-        lines.append(f"infeasible: {chosen}: {each.why}")
-    if len(infeasible) > INFEASIBLE_SHOWN:
-        lines.append(f"and {len(infeasible) - INFEASIBLE_SHOWN} more infeasible ones (--json)")
+        lines += [found.budget, aligned(rows)] if found.budget else [aligned(rows)]
+    for state in (INFEASIBLE, FAILED):
+        lines += _reasons(state, [each for each in found.tries if each.state == state])
+    if states[DONE] > 1 and found.again:
+        lines.append(
+            f"Chosen from {states[DONE]} by these scores, the best are too high on average; what the one with the highest score "
+            f"has with new seeds: `{found.again}`"
+        )
     return "\n".join(lines)
+
+
+def _interval(scores: Sequence[float]) -> str:
+    found = mean_interval(scores)
+    return f"{found.low:.1f} to {found.high:.1f}" if len(scores) > 1 else "-"
+
+
+def _reasons(state: str, tries: Sequence[Try]) -> list[str]:
+    """Why suggestions have no score, the first of them."""
+    lines = []
+    for each in tries[:REASONS_SHOWN]:
+        chosen = ", ".join(f"{name} {_text(name, value)}" for name, value in each.params.items())
+        lines.append(f"{state}: {chosen}: {each.why}")
+    if len(tries) > REASONS_SHOWN:
+        lines.append(f"and {len(tries) - REASONS_SHOWN} more {state} ones (--json)")
+    return lines
 
 
 def to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -97,7 +181,7 @@ def show(name: str, found: Sequence[Finding], tracking: Tracking, storage: Path)
     parent = tracking.parent_run(name)
     tracking.log_artifacts(parent, [paths.table(storage, name)])
     tracking.describe(parent, notes.of_search(name, text))
-    failed = sum(each.state == "failed" for finding in found for each in finding.tries)
+    failed = sum(each.state == FAILED for finding in found for each in finding.tries)
     tracking.set_state(parent, "done", {"message": f"{failed} suggestions have no score"} if failed else {})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from service.terminal.waiting import waiting
 from service.tracking.connection import redacted
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
+from trainables.output import printable
 
 PATIENCE = 120.0  # seconds that a database server may be away
 TRY_EVERY = 1.0  # seconds
@@ -27,10 +29,8 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failing database gives m
 
 
 def open_file(file: Path) -> BaseStorage:
-    """The studies in a file; removes the lock and the half line that a killed driver may have left. Only for the holder of the lease.
-
-    Raises UserError for a damaged file.
-    """
+    """The studies in a file; removes the lock and the half line that a killed driver may have left, and sets a damaged file aside: the
+    manifest has all that was in it. Only for the holder of the lease."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{file}.lock")
@@ -38,8 +38,14 @@ def open_file(file: Path) -> BaseStorage:
         os.truncate(file, content.rfind(b"\n") + 1)
     try:
         return JournalStorage(JournalFileBackend(str(file)))
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({error}); remove it and run again: it is rebuilt from the manifest") from error
+    except Exception as error:  # whatever Optuna stumbles over while it reads
+        if isinstance(error, OSError):
+            raise
+        aside = file.with_name(f"damaged-{file.name}")
+        told = f"note: {file} is damaged ({one_line(error)}) and rebuilt from the manifest; the old one is {aside.name}"
+        print(printable(told, lines=False), file=sys.stderr)
+        file.replace(aside)
+        return JournalStorage(JournalFileBackend(str(file)))
 
 
 def open_database(url: str) -> BaseStorage:

@@ -1,22 +1,22 @@
 """Adaptive search: Optuna suggests what to train next, from the scores so far. With places.py the only file that imports optuna.
 
-The studies follow the manifest: a suggestion is planned there first, with everything needed to rebuild it, and Optuna is told its result
-once the manifest has recorded the end. So a lost study, or one in a new database, is rebuilt from the manifest.
+The studies follow the manifest: all that is suggested is recorded there first, and Optuna is told the result once the manifest has recorded
+the end. So a lost study, or one in a new database, is rebuilt from the manifest, and what others do to a database changes nothing here.
 """
 
 from __future__ import annotations
 
-import math
+import random
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,18 +24,23 @@ from search_spaces.sweep import Sweep
 from search_spaces.sweep.ranges import Range, Search
 from search_spaces.sweep.space import Label, Space, spaces
 from service.ledger.ledger import TERMINAL, Ledger
-from service.search.findings import Finding, Try
+from service.search.outcomes import DONE, FAILED, INFEASIBLE, STOPPED, Outcome, known, outcome, under_way
 from service.search.places import Guarded, open_file
 from service.spool import scores
 from service.storage import paths
-from trainables.errors import UserError, unknown
+from trainables.errors import UserError
 from trainables.trial import Trial
 
 KEY = "key"  # attribute of Optuna's trial: the keys of our trials, one per seed, separated by blanks; empty if they cannot be made
 WHY = "infeasible"  # attribute of a suggestion that cannot be trained, whoever tries: why
-AGAIN = "again"  # attribute of a suggestion that was not drawn but comes from the manifest
-REPEAT_LIMIT = 50  # repeated or infeasible suggestions in a row after which the space counts as exhausted
-STATES = {TrialState.RUNNING: "under way", TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
+PATIENCE = (
+    10  # repeated or infeasible suggestions in a row after which one that was not made yet is drawn by chance, where they are counted
+)
+REPEAT_LIMIT = 50  # the same, after which a space where they are not counted is exhausted
+STARTUP = 10  # suggestions that TPE draws by chance
+ROUNDS = 4  # in which it makes the others, at least: what is suggested at once cannot learn from one another
+# Optuna's samplers learn from stopped trials, which it calls 'pruned', but not from failed ones.
+STATES = {DONE: TrialState.COMPLETE, STOPPED: TrialState.PRUNED, FAILED: TrialState.FAIL, INFEASIBLE: TrialState.FAIL}
 REDUCTION = 3  # ASHA: one in three passes each rung
 
 
@@ -52,25 +57,11 @@ class Suggestion:
 
     @property
     def key(self) -> str:
-        return " ".join(trial.key for trial in self.trials)
+        return _key(self.trials)
 
-    def detail(self) -> dict[str, Any]:
-        """What the manifest stores with the trials to rebuild the study."""
-        return {"study": self.study, "params": dict(self.params), "keys": self.key.split()}
-
-
-def findings(name: str, sweep: Sweep, storage: Path, database: BaseStorage | None) -> list[Finding]:
-    """The results of a sweep's studies, without writing anything. Raises UserError if they have not been started."""
-    assert sweep.search is not None
-    file = paths.study(storage, name)
-    if database is None and not file.exists():
-        raise UserError(f"sweep {name!r} has no study in {file}; if it was run with --study-storage, give that")
-    database = database or JournalStorage(JournalFileBackend(str(file)))
-    wanted = [space.study(name) for space in spaces(sweep)]
-    existing = {study.study_name for study in optuna.get_all_study_summaries(database)}
-    if absent := [study for study in wanted if study not in existing]:
-        raise unknown("study", absent[0], sorted(existing))
-    return [_finding(optuna.load_study(study_name=study, storage=database), sweep.search.objective) for study in wanted]
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest records, from which a study is rebuilt."""
+        return {"study": self.study, "params": dict(self.params), "keys": self.key.split(), **({"why": self.why} if self.why else {})}
 
 
 class Adaptive:
@@ -91,23 +82,43 @@ class Adaptive:
         assert sweep.search is not None
         self._search, self._storage, self._ledger, self._as_trained = sweep.search, storage, ledger, as_trained
         self._spaces = {space.study(name): space for space in spaces(sweep)}
+        self._shared = database is not None
         where = "the study database" if database else str(paths.study(storage, name))
         self._database = cast(BaseStorage, Guarded(database or open_file(paths.study(storage, name)), where, again))
         self._studies = {study: self._open(study, space) for study, space in self._spaces.items()}
 
     def restore(self) -> list[Trial]:
         """Update the studies from the manifest after a crash, a loss or `resume`; returns the unfinished trials."""
-        details = [e.events[0].detail for e in self._ledger.entries.values()]
-        ours = [d for d in details if d.get("study") in self._spaces and _fits(self._spaces[d["study"]], d["params"])]
-        planned = {tuple(d["keys"]): d for d in ours if self._known(d["keys"])}
-        for keys, detail in planned.items():
-            states = [trial.state for trial in self._of(detail["study"]) if _keys(trial) == [*keys]]
-            if not states or (TrialState.RUNNING not in states and self._under_way(keys)):
-                again = Suggestion(detail["study"], detail["params"], tuple(self._ledger.entries[key].trial for key in keys))
-                self.add([again], AGAIN)
+        for study in self._studies:
+            there = Counter(_mark(trial.params, _keys(trial)) for trial in self._of(study))
+            states: dict[str, set[TrialState]] = {}
+            for trial in self._of(study):
+                states.setdefault(trial.user_attrs[KEY], set()).add(trial.state)
+            needed: Counter[str] = Counter()
+            for each in self._suggestions(study):
+                keys, mark = each["keys"], _mark(each["params"], each["keys"])
+                needed[mark] += 1
+                # A repeat has a trial of its own; one that is tried again, or has come to a score after all, gets another.
+                if needed[mark] > there[mark] or (needed[mark] == 1 and self._is_news(keys, states[" ".join(keys)])):
+                    self.add(
+                        [Suggestion(study, each["params"], tuple(self._ledger.entries[key].trial for key in keys), each.get("why", ""))]
+                    )
         self.settle()
         open_keys = dict.fromkeys(key for study in self._studies for trial in self._of(study, TrialState.RUNNING) for key in _keys(trial))
         return [self._ledger.entries[key].trial for key in open_keys if self._ledger.state(key) not in TERMINAL]
+
+    def _is_news(self, keys: Sequence[str], states: Collection[TrialState]) -> bool:
+        """Whether a study that has the suggestion in these states knows only an end of it that holds no more."""
+        if not keys or TrialState.RUNNING in states:
+            return False
+        return under_way(keys, self._ledger) or (TrialState.COMPLETE not in states and self._outcome(keys).state == DONE)
+
+    @property
+    def scored(self) -> bool:
+        """Whether any suggestion has come to a score."""
+        return any(
+            each["keys"] and self._outcome(each["keys"]).state == DONE for study in self._studies for each in self._suggestions(study)
+        )
 
     @property
     def left(self) -> int:
@@ -115,21 +126,28 @@ class Adaptive:
         return sum(self._left(study) for study in self._studies)
 
     def ask(self, count: int) -> list[Suggestion]:
-        """The next `count` suggestions, for the study with the largest remaining budget; fewer if that ends, none if all have ended.
+        """The next `count` suggestions, for the study with the largest remaining budget; fewer if that ends, or where the sampler would
+        learn too little from so many, none if all have ended.
 
         Repeated suggestions are included but not counted; they get the result of the first one. So are those of which no trial can be made.
-        `add` stores suggestions.
+        `add` stores suggestions, once the manifest has them.
         """
         name = max(self._studies, key=self._left)
-        space, seen = self._spaces[name], {"", *(trial.user_attrs[KEY] for trial in self._of(name))}
+        space, made = self._spaces[name], self._suggestions(name)
+        seen = {"", *(" ".join(each["keys"]) for each in made)}
+        count = min(count, self._left(name), self._at_most(len(made)))
         # Sampled in a copy, so that `add` stores a suggestion with its key in one write.
         copy = optuna.create_study(directions=_directions(self._search))
         copy.add_trials(self._of(name))
         suggestions: list[Suggestion] = []
         new, repeats = 0, self._repeats(name)
-        while new < min(count, self._left(name)) and repeats < REPEAT_LIMIT:
-            copy.sampler = _sampler(self._search, len(copy.get_trials(deepcopy=False)))
-            params = _choose(space, copy.ask())
+        while new < count and repeats < REPEAT_LIMIT:
+            seed = self._seed(len(made) + len(suggestions))
+            if repeats >= PATIENCE and space.suggestions is not None:
+                params = self._untried(space, seen, seed)
+            else:
+                copy.sampler = _sampler(self._search, seed)
+                params = _choose(space, copy.ask())
             try:
                 suggestions.append(Suggestion(name, params, tuple(self._as_trained(trial) for trial in space.trials(params))))
             except UserError as error:
@@ -138,15 +156,29 @@ class Adaptive:
             seen.add(suggestions[-1].key)
         return suggestions
 
-    def add(self, suggestions: Iterable[Suggestion], mark: str = "") -> None:
-        """Store suggestions that the manifest has recorded, and those that cannot be made, as failed. They get the attribute `mark`."""
+    def _at_most(self, made: int) -> int:
+        """How many suggestions one round may have after `made` ones: TPE draws the first by chance, and learns from round to round."""
+        if self._search.sampler == "random":
+            return self._search.suggestions
+        return STARTUP - made if made < STARTUP else max(1, (self._search.suggestions - STARTUP) // ROUNDS)
+
+    def _untried(self, space: Space, seen: Collection[str], seed: int) -> dict[str, Label]:
+        """One of the suggestions that were not made yet, drawn by chance."""
+        trials = {_key(map(self._as_trained, space.trials(params))): params for params in space.suggestions or ()}
+        return random.Random(seed).choice([params for key, params in trials.items() if key not in seen])
+
+    def _seed(self, number: int) -> int:
+        """The seed of a suggestion, by its number, so that a restarted driver draws the same."""
+        return zlib.crc32(f"{self._search.seed} {number}".encode())
+
+    def add(self, suggestions: Iterable[Suggestion]) -> None:
+        """Store suggestions that the manifest has recorded, and those that cannot be made, as failed."""
         for each in suggestions:
             axes = {name: _distribution(self._spaces[each.study].dimensions[name]) for name in each.params}
             about = {
                 KEY: each.key,
                 "trial": each.trials[0].name if each.trials else "",
                 **({WHY: each.why} if each.why else {}),
-                **({mark: True} if mark else {}),
             }
             state = TrialState.RUNNING if each.trials else TrialState.FAIL
             trial = optuna.trial.create_trial(state=state, params=dict(each.params), distributions=axes, user_attrs=about)
@@ -160,70 +192,50 @@ class Adaptive:
         wanted = set(keys)
         for name, study in self._studies.items():
             touched = [trial for trial in self._of(name, TrialState.RUNNING) if wanted & set(_keys(trial))]
-            for update, trials in self._note(touched).items():
-                for trial in trials:
-                    now = self._database.get_trial(trial._trial_id)
-                    if update < self._trials(trial)[0].updates and study.pruner.prune(study, now):
-                        message = f"score {now.intermediate_values[update]:.1f} after update {update:,} is not enough to continue"
-                        stops |= {key: {"reason": self._search.stop, "message": message} for key in _keys(trial)}
+            for update, trial in self._note(touched):
+                if update < self._trials(trial)[0].updates and (score := self._is_behind(study, trial, update)) is not None:
+                    message = f"score {score:.1f} after update {update:,} is not enough to continue"
+                    stops |= {key: {"reason": self._search.stop, "message": message} for key in _keys(trial)}
         return {key: why for key, why in stops.items() if self._ledger.state(key) not in TERMINAL}
 
     def settle(self) -> None:
         """Tell the studies about suggestions that have ended. Idempotent."""
         for name, study in self._studies.items():
             for trial in self._of(name, TrialState.RUNNING):
-                if not self._known(_keys(trial)):  # `forget` has taken some of them
+                keys = _keys(trial)
+                if not known(keys, self._ledger):  # `forget` has taken some of them
                     study.tell(trial.number, state=TrialState.FAIL)
                     continue
-                if self._under_way(_keys(trial)):
+                if under_way(keys, self._ledger):
                     continue
                 if self._search.objective == "score":
-                    self._note([trial])
-                values = self._values(trial)
-                if why := self._infeasible(trial):
-                    self._database.set_trial_user_attr(trial._trial_id, WHY, why)
-                study.tell(trial.number, values, state=TrialState.COMPLETE if values else self._unfinished(_keys(trial)))
+                    for update, each in self._note([trial]):
+                        if update < self._trials(each)[0].updates:
+                            self._is_behind(study, each, update)  # for those to come: which scores have got how far
+                end = self._outcome(keys)
+                if end.state == INFEASIBLE:
+                    self._database.set_trial_user_attr(trial._trial_id, WHY, end.why)
+                study.tell(trial.number, end.values or None, state=STATES[end.state])
 
-    def _note(self, trials: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
-        """Store new intermediate scores; returns the trials that have one, by update, ascending."""
-        scored: dict[int, list[FrozenTrial]] = {}
+    def _note(self, trials: Sequence[FrozenTrial]) -> Iterator[tuple[int, FrozenTrial]]:
+        """Store new intermediate scores, update by update; each is stored, for all that have it, before the first is returned."""
+        scored: dict[int, list[tuple[FrozenTrial, float]]] = {}
         for trial in trials:
             for update, score in scores.curve(self._storage, self._trials(trial)).items():
                 if update not in trial.intermediate_values:
-                    scored.setdefault(update, []).append(trial)
-                    self._database.set_trial_intermediate_value(trial._trial_id, update, score)
-        return dict(sorted(scored.items()))
+                    scored.setdefault(update, []).append((trial, score))
+        for update, each in sorted(scored.items()):
+            for trial, score in each:
+                self._database.set_trial_intermediate_value(trial._trial_id, update, score)
+            yield from ((update, trial) for trial, _ in each)
 
-    def findings(self) -> list[Finding]:
-        """The results of each study."""
-        return [_finding(study, self._search.objective) for study in self._studies.values()]
+    def _is_behind(self, study: optuna.Study, trial: FrozenTrial, update: int) -> float | None:
+        """The score at which Optuna's rule stops a suggestion after `update`; None where it does not. The rule remembers who was there."""
+        now = self._database.get_trial(trial._trial_id)
+        return now.intermediate_values[update] if study.pruner.prune(study, now) else None
 
-    def _values(self, trial: FrozenTrial) -> list[float] | None:
-        """The objectives; None unless every seed is done and has them."""
-        trials = self._trials(trial)
-        if any(self._ledger.state(each.key) != "done" for each in trials):
-            return None
-        objectives = [scores.last(self._storage, trials)]
-        if self._search.objective == "pareto":
-            objectives.append(scores.effective_density(self._storage, trials))
-        values = [value for value in objectives if value is not None and math.isfinite(value)]
-        return values if len(values) == len(objectives) else None
-
-    def _unfinished(self, keys: Iterable[str]) -> TrialState:
-        """Optuna's state: its samplers learn from stopped trials, which it calls 'pruned', but not from failed ones."""
-        states = {self._ledger.state(key) for key in keys}
-        return TrialState.PRUNED if "stopped" in states else TrialState.FAIL
-
-    def _infeasible(self, trial: FrozenTrial) -> str:
-        """Why training refuses the suggestion; empty if it does not, or has failed for reasons of the machine."""
-        entries = [self._ledger.entries[key] for key in _keys(trial)]
-        return next((str(entry.detail.get("message", "")) for entry in entries if entry.infeasible), "")
-
-    def _under_way(self, keys: Iterable[str]) -> bool:
-        return any(self._ledger.state(key) not in TERMINAL for key in keys)
-
-    def _known(self, keys: Iterable[str]) -> bool:
-        return all(self._ledger.state(key) for key in keys)
+    def _outcome(self, keys: Sequence[str]) -> Outcome:
+        return outcome(keys, self._ledger, self._storage, self._search.objective)
 
     def _trials(self, trial: FrozenTrial) -> tuple[Trial, ...]:
         return tuple(self._ledger.entries[key].trial for key in _keys(trial))
@@ -232,59 +244,51 @@ class Adaptive:
         """The trials of a study that we added, in order."""
         return [trial for trial in self._studies[study].get_trials(deepcopy=False, states=states or None) if KEY in trial.user_attrs]
 
+    def _suggestions(self, study: str) -> list[Mapping[str, Any]]:
+        """What the manifest has of a study, in order, without suggestions that make no sense here or have lost trials."""
+        made = self._ledger.suggestions.get(study, ())
+        return [each for each in made if known(each["keys"], self._ledger) and _fits(self._spaces[study], each["params"])]
+
     def _left(self, study: str) -> int:
-        made = len({trial.user_attrs[KEY] for trial in self._of(study)} - {""})
-        return 0 if self._repeats(study) >= REPEAT_LIMIT else max(0, self._search.suggestions - made)
+        made = len({" ".join(each["keys"]) for each in self._suggestions(study)} - {""})
+        left = max(0, min(self._search.suggestions, self._spaces[study].size) - made)
+        return 0 if self._spaces[study].suggestions is None and self._repeats(study) >= REPEAT_LIMIT else int(left)
 
     def _repeats(self, study: str) -> int:
-        """How many of the newest suggestions in a row are repeats or infeasible. What `restore` has added was not drawn again."""
+        """How many of the newest suggestions in a row are repeats or infeasible."""
         seen: set[str] = {""}
         count = 0
-        for trial in (trial for trial in self._of(study) if AGAIN not in trial.user_attrs):
-            count = count + 1 if trial.user_attrs[KEY] in seen else 0
-            seen.add(trial.user_attrs[KEY])
+        for key in (" ".join(each["keys"]) for each in self._suggestions(study)):
+            count = count + 1 if key in seen else 0
+            seen.add(key)
         return count
 
     def _open(self, name: str, space: Space) -> optuna.Study:
         evaluations = space.trials({})[0].evaluation_updates()
         first = evaluations[min(self._search.grace, len(evaluations)) - 1]
         return optuna.create_study(
-            storage=self._database, study_name=name, directions=_directions(self._search), pruner=_pruner(self._search.stop, first),
-            load_if_exists=True,
+            storage=self._database, study_name=self._name(name), directions=_directions(self._search),
+            pruner=_pruner(self._search.stop, first), load_if_exists=True,
         )  # fmt: skip
 
-
-def _finding(study: optuna.Study, objective: str) -> Finding:
-    ours = _distinct([trial for trial in study.get_trials(deepcopy=False) if KEY in trial.user_attrs])
-    best = {trial.number for trial in study.best_trials if KEY in trial.user_attrs} if objective == "pareto" else set()
-    return Finding(study.study_name, objective, tuple(_try(trial, trial.number in best) for trial in ours))
-
-
-def _distinct(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Each suggestion once, though it was made or tried again: as it ended with a score, else the newest."""
-    kept: dict[str, FrozenTrial] = {}
-    for trial in trials:
-        key = trial.user_attrs[KEY] or f"infeasible {trial.number}"
-        if key not in kept or kept[key].state != TrialState.COMPLETE:
-            kept.pop(key, None)
-            kept[key] = trial
-    return list(kept.values())
-
-
-def _try(trial: FrozenTrial, on_front: bool) -> Try:
-    values = tuple(trial.values) if trial.state == TrialState.COMPLETE and trial.values else ()
-    why = str(trial.user_attrs.get(WHY, "")) if trial.state == TrialState.FAIL else ""
-    state = "infeasible" if why else STATES.get(trial.state, "")
-    return Try(trial.number, state, values, trial.params, trial.user_attrs["trial"], tuple(_keys(trial)), on_front, why)
+    def _name(self, study: str) -> str:
+        """The name in the database, where others may keep a study of the same sweep. Older code knew no difference."""
+        if not self._shared:
+            return study
+        own = f"{study}/{self._ledger.begun}"
+        existing = {each.study_name for each in optuna.get_all_study_summaries(self._database)}
+        if own not in existing and study in existing:
+            theirs = optuna.load_study(study_name=study, storage=self._database).get_trials(deepcopy=False)
+            if any(known(_keys(trial), self._ledger) for trial in theirs if trial.user_attrs.get(KEY)):
+                return study
+        return own
 
 
 def _directions(search: Search) -> list[StudyDirection]:
     return [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE] if search.objective == "pareto" else [StudyDirection.MAXIMIZE]
 
 
-def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
-    """A sampler seeded by the number of the suggestion, so that a restarted driver draws the same."""
-    seed = zlib.crc32(f"{search.seed} {number}".encode())
+def _sampler(search: Search, seed: int) -> optuna.samplers.BaseSampler:
     if search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, multivariate=False)
@@ -322,6 +326,15 @@ def _fits(space: Space, params: Mapping[str, Any]) -> bool:
         if not (isinstance(value, int | float) and values.low <= value <= values.high if isinstance(values, Range) else value in values):
             return False
     return True
+
+
+def _key(trials: Iterable[Trial]) -> str:
+    return " ".join(trial.key for trial in trials)
+
+
+def _mark(params: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """What tells one suggestion from another: also those of which no trial can be made."""
+    return " ".join(keys) or repr(sorted(params.items()))
 
 
 def _keys(trial: FrozenTrial) -> list[str]:

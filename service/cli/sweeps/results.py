@@ -11,6 +11,7 @@ from service.ledger.ledger import Ledger
 from service.storage import paths
 from service.storage.commands import command
 from service.terminal.waiting import waiting
+from trainables.errors import UserError
 
 HELP = "table and figure from what MLflow holds"
 EXAMPLE = "results quickstart"
@@ -19,7 +20,6 @@ EXAMPLE = "results quickstart"
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
     shared.overrides(parser)
-    shared.study_storage(parser)
     shared.as_json(parser)
 
 
@@ -35,7 +35,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     sweep = override(load_sweep(arguments.sweep), arguments.overrides)
     grid, ledger = expand(sweep), ledger_of(arguments.sweep, storage)
     if sweep.search:
-        return _of_search(arguments, sweep, storage, ledger.settings.get("study_storage"))
+        return _of_search(arguments, sweep, storage, ledger)
     data = DataHere(storage, ledger)
     trials = [data.as_trained(as_trained(trial, arguments.sweep, ledger)) for trial in grid]
     tracking = Tracking(storage)
@@ -68,14 +68,14 @@ def _rest(arguments: argparse.Namespace, ledger: Ledger, storage: Path) -> str:
     return f"{report}, `{command('results', arguments.sweep, *words, storage=storage)}` those of its newest run"
 
 
-def _of_search(arguments: argparse.Namespace, sweep: Sweep, storage: Path, known: str | None) -> int:
-    """The results of an adaptive sweep, whose newest run kept its studies in the database `known`, if in one."""
+def _of_search(arguments: argparse.Namespace, sweep: Sweep, storage: Path, ledger: Ledger) -> int:
+    """The results of an adaptive sweep. Raises UserError where nothing was suggested with these settings."""
     from service.search import findings as scores
-    from service.search.database import open_studies
-    from service.search.studies import findings
     from service.tracking.runs import Tracking
 
-    found = findings(arguments.sweep, sweep, storage, open_studies(sweep, storage, arguments.study_storage or known))
+    found = scores.find(arguments.sweep, sweep, ledger, storage, arguments.overrides)
+    if not any(each.tries for each in found):
+        raise UserError(f"{arguments.sweep!r} has suggested nothing with these settings; {_rest(arguments, ledger, storage)}")
     if arguments.json:
         shared.show(arguments, "", scores.to_json(found))
     else:

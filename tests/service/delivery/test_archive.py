@@ -17,6 +17,7 @@ from service.delivery.archive import archive
 from service.ledger.manifest import Manifest, read, read_all
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
+from service.search.findings import find
 from service.search.studies import Adaptive
 from service.storage import paths
 from tests.service.trained import put_back, ship, train
@@ -128,13 +129,14 @@ def test_the_study_of_an_adaptive_sweep_goes_on_where_its_archive_is_adopted(hop
         with contextlib.closing(Manifest(storage, name)) as manifest:
             adaptive = Adaptive(name, sweep, storage, manifest.ledger)
             assert adaptive.restore() == []
-            return [(each.state, each.values, each.params, each.keys) for finding in adaptive.findings() for each in finding.tries]
+            assert len(adaptive.ask(9)) == 1, "the study has the two that were made"
+            found = find(name, sweep, manifest.ledger, storage)
+            return [(each.state, each.values, each.params, each.keys) for finding in found for each in finding.tries]
 
     with contextlib.closing(Manifest(first, name)) as manifest:
         suggestions = Adaptive(name, sweep, first, manifest.ledger).ask(2)
         trials = [trial for each in suggestions for trial in each.trials]
-        about = [each.detail() for each in suggestions for _ in each.trials]
-        manifest.record("planned", {t.key: {"trial": t.to_json(), **detail} for t, detail in zip(trials, about, strict=True)})
+        manifest.suggest([each.to_json() for each in suggestions], trials)
     train(first, name, trials)
     assert archive([name], file, first) == 2
     assert main(["adopt", str(file), "--storage", str(second)]) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -12,112 +11,24 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from search_spaces.sweep import load_sweep, override
 from search_spaces.sweep.space import spaces
-from service.driving.driver import Driver
 from service.ledger import stop_requests
 from service.ledger.manifest import Manifest
-from service.planning.options import TrainingOptions
-from service.planning.plan import Plan, make_plan, resume_plan
+from service.planning.plan import make_plan, resume_plan
 from service.planning.run_settings import RunSettings
 from service.search import studies as adaptive
-from service.search.database import open_studies
 from service.search.findings import table
 from service.search.places import open_database
-from service.search.studies import Adaptive, findings
 from service.spool import scores
 from service.storage import paths
-from service.terminal.display import Display
+from tests.service.search.support import CHOICES, NAME, NINE, SETTINGS, Run, by_key, found_by, killed_after, quality, study_of, told, write
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
-NAME = "td3bc_adaptive"
-SETTINGS = ("datasets=test/hopper/random-v0", "updates=400", "evaluations=4", "search.suggestions=6", "search.objective=score")
-CHOICES = ("pruners=snip,magnitude", "sparsities=0.8", "hyper.alpha=1.0", "seeds=0")  # two suggestions, and no more
-
 pytestmark = pytest.mark.usefixtures("hopper")
-
-
-class Run:
-    """A driver's time with the sweep."""
-
-    def __init__(
-        self, storage: Path, *settings: str, size: int = 4, place: Any = None, retry_failed: bool = False, plan: Plan | None = None
-    ) -> None:
-        self.storage = storage
-        options = TrainingOptions(device="cpu", stack_size=size)
-        chosen = RunSettings(overrides=(*SETTINGS, *settings), options=options, retry_failed=retry_failed)
-        self.plan = plan or make_plan(NAME, chosen, storage=storage)
-        self.manifest = Manifest(storage, NAME, self.plan.settings.to_json())
-        self.adaptive = Adaptive(NAME, self.plan.sweep, storage, self.manifest.ledger, place, again=chosen.command(NAME, storage))
-        self.driver = Driver(self.plan, self.manifest, storage, Display(), adaptive=self.adaptive)
-        self.driver.prepare()
-        self.driver.begin("cpu", 1)
-
-    def next(self) -> Stack:
-        stack = self.driver.next()
-        assert stack is not None
-        self.driver.started(stack)
-        return stack
-
-    def train(self, stack: Stack, until: int = 400, score: Callable[[Trial, int], float] | None = None) -> None:
-        """Write what workers would, up to an update, and let the driver hear it."""
-        for trial in stack.trials:
-            write(self.storage, trial, until, score or quality)
-        self.driver.reported(stack, {"update": until, "evaluated": until, "scores": {trial.key: 0.0 for trial in stack.trials}})
-
-    def finish(self) -> list[Stack]:
-        """Train all that comes, to the end."""
-        stacks = []
-        while (stack := self.driver.next()) is not None:
-            stacks.append(stack)
-            self.driver.started(stack)
-            self.train(stack)
-            self.driver.ended(stack, {})
-        assert not self.driver.busy()
-        return stacks
-
-    def leave(self) -> None:
-        self.driver.leave()
-        self.manifest.close()
-
-
-def quality(trial: Trial, update: int) -> float:
-    """Scores with their maximum at sparsity 0.8, higher later."""
-    return 100 - 200 * abs(trial.sparsity - 0.8) + 5 * trial.seed + update / 100
-
-
-def write(storage: Path, trial: Trial, until: int, score: Callable[[Trial, int], float]) -> None:
-    """A spool as a worker leaves it: an evaluation and a checkpoint every 100 updates."""
-    lines: list[dict[str, Any]] = [{"update": 0, "kind": "pruned", "metrics": {scores.DENSITY: trial.density / 2}}]
-    for update in range(100, until + 1, 100):
-        lines.append({"update": update, "kind": "evaluated", "metrics": {scores.SCORE: score(trial, update)}})
-        lines.append({"update": update, "kind": "checkpointed"})
-    if until == trial.updates:
-        lines.append({"update": until, "kind": "finished", "seconds": 1.0, "execution": "sparse"})
-    file = paths.spool(storage, trial.key)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps({"time": 0, **line}) + "\n" for line in lines))
-
-
-def study_of(storage: Path, plan: Plan, place: Any = None) -> optuna.Study:
-    """The study as anybody may load it: these are the README's words."""
-    (space,) = spaces(plan.sweep)
-    place = place or JournalStorage(JournalFileBackend(str(paths.study(storage, NAME))))
-    return optuna.load_study(study_name=space.study(NAME), storage=place)
-
-
-def told(study: optuna.Study) -> list[tuple[Any, ...]]:
-    """All that matters of a study."""
-    return [(t.number, t.state.name, t.values, t.params, t.user_attrs["key"], t.intermediate_values) for t in study.trials]
-
-
-def by_key(study: optuna.Study) -> dict[str, FrozenTrial]:
-    return {trial.user_attrs["key"]: trial for trial in study.trials}
 
 
 @pytest.fixture(scope="module")
@@ -179,26 +90,6 @@ def test_a_driver_killed_at_any_write_changes_nothing(tmp_path: Path, undisturbe
     assert len(plan.trials) == 12
 
 
-def killed_after(at: int, work: Callable[[], Any]) -> None:
-    """Work until the `at`-th fsync, and end the process there as SIGKILL would: nothing is cleaned up."""
-    fsync, writes = os.fsync, 0
-
-    def fatal(file: int) -> None:
-        nonlocal writes
-        fsync(file)
-        writes += 1
-        if writes == at:
-            os._exit(9)
-
-    os.fsync = fatal  # type: ignore[assignment]
-    code = 1
-    try:
-        work()
-        code = 0
-    finally:
-        os._exit(code)
-
-
 def test_what_a_killed_driver_left_in_the_study_is_taken_away(tmp_path: Path, undisturbed: list[tuple[Any, ...]]) -> None:
     run = Run(tmp_path)
     run.train(run.next())
@@ -229,12 +120,10 @@ def test_the_study_may_be_in_a_database(tmp_path: Path, undisturbed: list[tuple[
     url = f"sqlite:///{tmp_path}/studies.db"
     run = Run(tmp_path, place=open_database(url))
     run.finish()
-    (space,) = spaces(run.plan.sweep)
-    study = optuna.load_study(study_name=space.study(NAME), storage=url)
+    study = study_of(tmp_path, run.plan, url)
     assert told(study) == undisturbed
     assert not paths.study(tmp_path, NAME).exists()
-    monkeypatch.setenv("WINNOW_STUDY_STORAGE", url)
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, open_studies(run.plan.sweep, tmp_path, None))
+    found = found_by(run)
     assert found.best()[0].number == study.best_trial.number
 
 
@@ -283,19 +172,20 @@ def test_studies_that_are_lost_on_the_way_are_told_in_one_line_and_nothing_is_lo
                 held.append(harm(file))
             step(stack)
 
-    with pytest.raises(UserError) as error:
-        go_on()
-    assert ("the study database" if database else str(file)) in str(error.value)
-    assert f"`{run.plan.settings.command(NAME, tmp_path)}` continues" in str(error.value)
-    assert "\n" not in str(error.value)
+    if (database, harm, moment) == (False, empty, "when more is asked"):
+        go_on()  # nothing is read again that is missing: the manifest has all, and the next driver rebuilds the file
+    else:
+        with pytest.raises(UserError) as error:
+            go_on()
+        assert ("the study database" if database else str(file)) in str(error.value)
+        assert f"`{run.plan.settings.command(NAME, tmp_path)}` continues" in str(error.value)
+        assert "\n" not in str(error.value)
     run.leave()
     for connection in filter(None, held):
         connection.close()
     run = Run(tmp_path, place=open_database(url) if database else None)
     run.finish()
-    (space,) = spaces(run.plan.sweep)
-    study = optuna.load_study(study_name=space.study(NAME), storage=url) if database else study_of(tmp_path, run.plan)
-    assert told(study) == undisturbed
+    assert told(study_of(tmp_path, run.plan, url if database else None)) == undisturbed
 
 
 def test_a_database_that_is_not_there_is_told_without_its_password() -> None:
@@ -306,16 +196,16 @@ def test_a_database_that_is_not_there_is_told_without_its_password() -> None:
 
 
 def test_a_suggestion_made_before_is_told_its_result_and_not_counted(tmp_path: Path) -> None:
-    run = Run(tmp_path, *CHOICES, size=1)
+    run = Run(tmp_path, *NINE, size=1)
     run.finish()
     study = study_of(tmp_path, run.plan)
-    assert len(run.manifest.ledger.entries) == 2, "each trial once, and no endless search for a third"
+    assert len(run.manifest.ledger.entries) == 9, "each trial once, every one that there is, and no endless search for a tenth"
     assert run.adaptive.left == 0
-    assert len(study.trials) > 2
+    assert len(study.trials) > 9
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
-    assert len({(trial.user_attrs["key"], trial.value) for trial in study.trials}) == 2
+    assert len({(trial.user_attrs["key"], trial.value) for trial in study.trials}) == 9
     run.leave()
-    run = Run(tmp_path, *CHOICES, size=1)
+    run = Run(tmp_path, *NINE, size=1)
     assert not run.driver.has_work(), "the next driver does not search again"
     assert len(study_of(tmp_path, run.plan).trials) == len(study.trials)
 
@@ -375,31 +265,34 @@ def test_a_suggestion_that_training_refuses_is_an_answer_and_counts_once(tmp_pat
         assert run.driver.exit_code() == 0
         run.leave()
     assert told(study_of(tmp_path, run.plan)) == before
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
+    found = found_by(run)
     assert table(found).splitlines()[0].endswith("1 infeasible, 3 done")
-    assert table(found).splitlines()[-1].startswith("infeasible: pruner ")
-    assert table(found).endswith("the mask leaves no path")
+    (said,) = [line for line in table(found).splitlines() if line.startswith("infeasible: pruner ")]
+    assert said.endswith("the mask leaves no path")
     run = Run(tmp_path, *settings, size=1, retry_failed=True)
     assert {trial.key for stack in run.finish() for trial in stack.trials} == {trial.key for trial in refused.trials}
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
+    found = found_by(run)
     assert len(found.tries) == 4, "a suggestion that was tried again is one"
     assert {each.state for each in found.tries} == {"done"}
 
 
 def test_a_suggestion_that_was_made_again_is_shown_once(tmp_path: Path) -> None:
-    run = Run(tmp_path, *CHOICES, "search.suggestions=5", size=1)
-    assert len(run.finish()) == 2
-    assert len(study_of(tmp_path, run.plan).trials) > 2
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
-    assert sorted(each.params["pruner"] for each in found.best()) == ["magnitude", "snip"]
-    assert table(found).splitlines()[0].endswith("; 2 done")
+    run = Run(tmp_path, *NINE, size=1)
+    assert len(run.finish()) == 9
+    assert len(study_of(tmp_path, run.plan).trials) > 9
+    found = found_by(run)
+    assert len({(each.params["pruner"], each.params["sparsity"]) for each in found.tries}) == len(found.tries) == 9
+    first, budget, *_ = table(found).splitlines()
+    assert first.endswith("; 9 done")
+    about = "each with 1 seed for 400 updates; scores are of the last evaluation, 10 episodes a seed"
+    assert budget == f"{about}; the space has only 9 different suggestions"
     run.leave()
     assert resume_plan(NAME, tmp_path).left == 0, "there are no other suggestions"
 
 
 @pytest.mark.parametrize("database", [False, True])
-def test_what_is_forgotten_takes_its_suggestion_along(tmp_path: Path, database: bool) -> None:
-    """A seed of a suggestion that has ended, and all of one that was under way; studies in a database stay when a sweep is forgotten."""
+def test_what_is_forgotten_of_a_search_is_trained_again(tmp_path: Path, database: bool) -> None:
+    """A seed of a suggestion that has ended, and all of one that was under way."""
     place = open_database(f"sqlite:///{tmp_path}/studies.db") if database else None
     run = Run(tmp_path, size=2, place=place)
     ended = run.next()
@@ -408,17 +301,19 @@ def test_what_is_forgotten_takes_its_suggestion_along(tmp_path: Path, database: 
     under_way = run.next()
     run.leave()
     gone = [ended.trials[0].key, *(trial.key for trial in under_way.trials)]
-    with contextlib.closing(Manifest(tmp_path, NAME, run.plan.settings.to_json())) as manifest:
-        manifest.forget(gone, everything=False)
-    for plan in (resume_plan(NAME, tmp_path), None):
-        run = Run(tmp_path, size=2, place=place, plan=plan)
-        assert not {trial.key for trial in run.plan.trials} & set(gone)
-        run.leave()
+    with contextlib.closing(Manifest(tmp_path, NAME, run.plan.settings.to_json())) as journal:
+        journal.forget(gone, everything=False)
+    for plan in (resume_plan(NAME, tmp_path), make_plan(NAME, run.plan.settings, storage=tmp_path)):
+        assert {trial.key for trial in plan.todo} == set(gone)
+        assert plan.left == 4
     run = Run(tmp_path, size=2, place=place)
     run.finish()
     assert run.adaptive.left == 0
     assert run.driver.exit_code() == 0
-    assert not [trial for trial in study_of(tmp_path, run.plan, place).trials if trial.state == TrialState.RUNNING]
+    assert {trial.state for trial in study_of(tmp_path, run.plan, place).trials} == {TrialState.COMPLETE}
+    found = found_by(run)
+    assert [each.state for each in found.tries] == ["done"] * 6
+    assert {trial.key for trial in (*ended.trials, *under_way.trials)} <= {key for each in found.tries[:2] for key in each.keys}
 
 
 def test_suggestions_that_are_tried_again_do_not_exhaust_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,10 +340,10 @@ def test_where_training_refuses_all_it_is_no_answer(tmp_path: Path) -> None:
 
 def test_a_suggestion_that_makes_no_trial_is_left_out_and_the_next_one_drawn(tmp_path: Path) -> None:
     """Two values that are each valid, and not with one another."""
-    only = ("algorithms=cql", "hyper.alpha=1.0", "pruners=snip", "sparsities=0.8", "seeds=0", "search.suggestions=4")
+    only = ("algorithms=cql", "hyper.alpha=1.0", "pruners=snip", "sparsities=0.5,0.8,0.9", "seeds=0", "search.suggestions=40")
     settings = (*only, "hyper.log_std_min=-1.0,1.5", "hyper.log_std_max=2.0,1.0")
     run = Run(tmp_path, *settings, size=1)
-    assert len(run.finish()) == 3
+    assert len(run.finish()) == 9
     assert run.driver.exit_code() == 0
     assert run.adaptive.left == 0
     count = len(study_of(tmp_path, run.plan).trials)
@@ -456,8 +351,9 @@ def test_a_suggestion_that_makes_no_trial_is_left_out_and_the_next_one_drawn(tmp
     run = Run(tmp_path, *settings, size=1)
     assert not run.driver.has_work()
     assert len(study_of(tmp_path, run.plan).trials) == count
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
-    assert "infeasible: hyper.log_std_min 1.5, hyper.log_std_max 1: cql's log_std_min 1.5 is outside (-inf, log_std_max)" in table(found)
+    found = found_by(run)
+    (said, *_) = [line for line in table(found).splitlines() if line.startswith("infeasible: ")]
+    assert "hyper.log_std_min 1.5, hyper.log_std_max 1: cql's log_std_min 1.5 is outside (-inf, log_std_max)" in said
 
 
 def test_the_front_of_score_against_effective_density(tmp_path: Path) -> None:
@@ -466,14 +362,14 @@ def test_the_front_of_score_against_effective_density(tmp_path: Path) -> None:
     trials = [run.manifest.ledger.entries[each.user_attrs["key"].split()[0]].trial for each in study_of(tmp_path, run.plan).trials]
     points = [(quality(trial, 400) + 2.5, trial.density / 2) for trial in trials]
     front = {i for i, (s, d) in enumerate(points) if not any(a >= s and b <= d and (a, b) != (s, d) for a, b in points)}
-    (found,) = findings(NAME, run.plan.sweep, tmp_path, None)
+    found = found_by(run)
     assert {each.number for each in found.best()} == front
     assert 0 < len(front) < 12
     assert [each.values for each in found.best()] == sorted((points[i] for i in front), key=lambda point: -point[1])
     lines = table(found).splitlines()
     assert lines[0].endswith("12 done")
-    assert lines[1].split()[:3] == ["score", "eff.", "density"]
-    assert len(lines) == 2 + len(front)
+    assert lines[2].split()[:6] == ["score", "95", "%", "interval", "eff.", "density"]
+    assert len(lines) == 3 + len(front) + 1
 
 
 @pytest.mark.parametrize("stop", ["asha", "median"])
