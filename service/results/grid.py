@@ -15,6 +15,7 @@ from trainables.trial import MAPPINGS, Trial
 
 AXES = ("dataset", "algorithm", "pruner", "sparsity", "seed", "updates")  # shown also where all trials share the value
 NOT_SHOWN = ("fresh", "data")  # which copy of a trial it is
+SUGGESTIONS = "winnow.grid.suggestions"
 MOST = 90  # axes: MLflow takes a hundred params and a hundred tags in one call
 LENGTH = 250  # characters of a value: a line of MLflow's page
 
@@ -28,8 +29,10 @@ def params_of(ledger: Ledger) -> dict[str, str]:
 
 
 def tags_of(ledger: Ledger) -> dict[str, str]:
-    """All that the sweep has planned so far."""
-    return {f"winnow.{name}": value for name, value in grid_of(entry.trial for entry in list(ledger.entries.values())).items()}
+    """All that the sweep has planned so far, and how many suggestions that is of a search."""
+    suggested = len({(study, *each["keys"]) for study, made in ledger.suggestions.items() for each in made if each["keys"]})
+    tags = {f"winnow.{name}": value for name, value in grid_of(entry.trial for entry in list(ledger.entries.values())).items()}
+    return tags | ({SUGGESTIONS: f"{suggested}"} if suggested else {})
 
 
 def grid_of(trials: Iterable[Trial]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from service.ledger import manifest
+from service.results.grid import SUGGESTIONS
 from service.results.runs import Point, Run, runs_of, version_notes
 from service.spool.scores import RETURN, SCORE
 from service.storage import trial_objects
@@ -65,6 +66,10 @@ def gather(sweeps: Sequence[str], tracking: Tracking, storage: Path) -> Gathered
             notes.append(others)
         if limit := tracking.limit_of(known[sweep]):
             notes.append(f"{sweep}: limit reached ({limit}); its newest run has ended before everything was done")
+        if count := tracking.run(known[sweep]).data.tags.get(SUGGESTIONS):
+            notes.append(
+                f"{sweep}: a search has made {count} suggestions, guided by these scores: the best of them are too high on average"
+            )
         if deleted := tracking.deleted(known[sweep]):
             notes.append(f"{sweep}: {deleted} runs were deleted in MLflow; `{_restore(sweep, storage)}` brings them back")
     trials, left_out = {}, []

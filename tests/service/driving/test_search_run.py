@@ -150,3 +150,6 @@ def test_the_results_are_the_best_suggestions(first: subprocess.CompletedProcess
     assert code == 0
     assert "of which 0 are to come" in again
     assert len(study.get_trials()) == 4
+    code, reported = here("report", NAME)
+    assert code == 0
+    assert f"{NAME}: a search has made 4 suggestions, guided by these scores: the best of them are too high on average" in reported
