@@ -172,6 +172,11 @@ class Ledger:
             self.forgotten.add(key)
 
     @property
+    def adaptive(self) -> bool:
+        """Whether its trials are suggestions of a search."""
+        return any(self.suggestions.values())
+
+    @property
     def length(self) -> int:
         """How many events there have been, which only grows."""
         return self._passed + sum(len(entry.events) for entry in list(self.entries.values()))

@@ -22,10 +22,7 @@ LENGTH = 250  # characters of a value: a line of MLflow's page
 
 def params_of(ledger: Ledger) -> dict[str, str]:
     """The grid that the sweep's first run planned; empty for an adaptive sweep."""
-    entries = list(ledger.entries.values())
-    if not entries or ledger.suggestions:
-        return {}
-    return grid_of(ledger.first.values())
+    return {} if ledger.adaptive or not ledger.entries else grid_of(ledger.first.values())
 
 
 def tags_of(ledger: Ledger) -> dict[str, str]:

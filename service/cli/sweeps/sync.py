@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from search_spaces.sweep import load_sweep
 from service.cli import arguments as shared
 from service.terminal.waiting import waiting
 
@@ -41,7 +40,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
             trouble = [f"not shipped: {error}"]
         left = trouble + shipper.left_alone()
         if not lease.alive(storage, name):
-            shipper.close(("done", "stopped", "diverged") if load_sweep(name).search else ("done",))
+            shipper.close(("done", "stopped", "diverged") if ledger.adaptive else ("done",))
     told = "; ".join(left) or "MLflow holds all that is committed"
     shared.show(arguments, f"{shipper.points} points shipped; {told}", {"points": shipper.points, "left": left})
     return 1 if left else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -102,3 +103,23 @@ def test_a_sweep_whose_file_is_elsewhere_is_known_by_its_name(tmp_path: Path, ca
         assert said in capsys.readouterr().out
     assert main(["status", "nine", "--storage", str(tmp_path)]) == 2
     assert "no sweep 'nine'; there are: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("suggested", "status"), [(False, "FAILED"), (True, "FINISHED")])
+def test_sync_of_a_sweep_whose_file_is_elsewhere_closes_its_run(
+    suggested: bool, status: str, tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search is over also where some of its trials were stopped, which the journal tells without the sweep's file."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    trials = [Trial(dataset=hopper, algorithm="bc", seed=seed, **SMALL) for seed in (0, 1)]
+    with contextlib.closing(Manifest(tmp_path, "theirs")) as manifest:
+        about = {"study": "bc", "suggestion": 0} if suggested else {}
+        manifest.record("planned", {trial.key: {"trial": trial.to_json(), **about} for trial in trials})
+    train(tmp_path, "theirs", trials[:1])
+    assert main(["sync", "theirs", "--storage", str(tmp_path)]) == 0
+    with contextlib.closing(Manifest(tmp_path, "theirs")) as manifest:
+        manifest.record("leased", {trials[1].key: {"size": 1}})
+        manifest.record("stopped", {trials[1].key: {"reason": "asked", "stopped_at": 0}})
+    assert main(["sync", "theirs", "--storage", str(tmp_path)]) == 0, capsys.readouterr().err
+    (run,) = Tracking(tmp_path).sweep_runs()
+    assert run.info.status == status
