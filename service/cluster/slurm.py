@@ -108,6 +108,8 @@ class Slurm:
             raise UserError("--setup takes one line of shell, which is not empty")
         if str(self.folder) != shlex.quote(str(self.folder)) or "%" in str(self.folder):
             raise UserError(f"--logs {str(self.folder)!r} holds a space or another character that SLURM or a shell would read")
+        if re.search(r"[\s'\"\\%#]", whole := str(self.folder.absolute())):  # which stands in the script
+            raise UserError(f"--logs {str(self.folder)!r} is {whole!r} here, which SLURM cannot take; give a folder without spaces or %")
         if self.env_file is not None:
             _refuse_open(self.env_file)
 

@@ -162,6 +162,18 @@ def test_bad_input_is_one_line(words: list[str], said: str, submit: Submit, tmp_
     assert not (tmp_path / "slurm").exists(), "nothing is written"
 
 
+@pytest.mark.parametrize("name", ["my project", "100%", "a#b"])
+def test_a_working_folder_whose_name_a_directive_cannot_hold_is_refused(
+    name: str, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    done = submit("quickstart", "--slurm", "--dry-run")
+    said = f"--logs 'slurm' is '{tmp_path / name}/slurm' here, which SLURM cannot take; give a folder without spaces or %"
+    assert (done.code, done.out, done.err) == (2, "", f"error: {said}\n")
+    assert submit("quickstart", "--slurm", "--dry-run", f"--logs={tmp_path}/slurm").code == 0
+
+
 def test_without_sbatch_it_says_where_to_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="no sbatch here; submit on a host of the cluster, or try the script here with --local"):
