@@ -95,13 +95,12 @@ def read(tracking: Tracking, parent: str) -> dict[str, Row] | None:
 
 def differences(tracking: Tracking, parent: str, storage: Path, keys: Iterable[str]) -> list[str]:
     """What is not as the trials wrote it, a line each."""
-    rows = read(tracking, parent)
-    if rows is None:
-        return [f"artifact {NAME} is missing or damaged"]
-    found = []
-    for key in keys:
-        committed = spool.committed(spool.read(paths.spool(storage, key)))
-        wanted = row_of(storage, key, committed[-1].end) if committed else None
+    rows, found = read(tracking, parent), []
+    committed = {key: spool.committed(spool.read(paths.spool(storage, key))) for key in keys}
+    if rows is None:  # no table is shipped before there is something to say
+        return [f"artifact {NAME} is missing or damaged"] if any(committed.values()) else []
+    for key, lines in committed.items():
+        wanted = row_of(storage, key, lines[-1].end) if lines else None
         there = rows.pop(key, None)
         if there and wanted and wanted["masks"] is None:
             there = there | {"masks": None}  # nothing here to compare it with

@@ -10,13 +10,15 @@ import pytest
 
 from service.ledger.others import settle
 from service.results.report.gather import gather
+from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking import curve_table
 from service.tracking.runs import Tracking
 from service.tracking.shipping.shipper import Shipper
 from service.tracking.verify import differences
 from tests.service.results.report.conftest import scores, trial
-from tests.service.results.report.study import ship, spool
+from tests.service.results.report.study import ORIGIN, ship, spool
+from trainables.trial import Stack
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 CALLS = ("get_metric_history", "list_artifacts", "download_artifacts", "search_runs", "get_run")
@@ -141,4 +143,13 @@ def test_of_a_trial_that_was_pruned_and_never_evaluated_there_are_masks(tracking
     assert rows
     assert rows[begun.key]["masks"]["actor"]["layers"]
     assert paths.masks_json(storage, begun.key).exists()
+    assert differences("study", ledger, storage) == []
+
+
+def test_of_a_sweep_in_which_nothing_was_committed_no_table_is_missing(tracking: Tracking, tmp_path: Path) -> None:
+    storage, begun = tmp_path / "storage", trial("snip", 0.95, 0)
+    StackSpool(Stack((begun,)), storage, {begun.dataset: ORIGIN}, begun.updates).close()
+    ledger = ship(storage, "study", [(begun, "leased")], tracking)
+    (parent,) = tracking.sweeps().values()
+    assert curve_table.read(tracking, parent) is None
     assert differences("study", ledger, storage) == []
