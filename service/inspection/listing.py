@@ -50,9 +50,10 @@ def read(storage: Path) -> tuple[list[Listed], str]:
         trouble = str(error)
     now = time.time()
     names = dict.fromkeys([*ledgers, *there, *sweep_names()])
+    changed = {name: _changed(ledger) for name, ledger in ledgers.items()}  # what `settle` adds happens now
     for name in ledgers:
         settle(ledgers, name)
-    found = [_listed(name, ledgers.get(name), there.get(name), storage, now) for name in names]
+    found = [_listed(name, ledgers.get(name), there.get(name), changed.get(name), storage, now) for name in names]
     return sorted(found, key=lambda each: (each.age is None, each.state == NEVER, each.age or each.mlflow_age or 0.0, each.sweep)), trouble
 
 
@@ -67,7 +68,12 @@ def to_json(found: Sequence[Listed], trouble: str) -> dict[str, Any]:
     return {"sweeps": [asdict(each) for each in found], "trouble": trouble}
 
 
-def _listed(name: str, ledger: Ledger | None, run: Any, storage: Path, now: float) -> Listed:
+def _changed(ledger: Ledger) -> float | None:
+    """When a sweep's last event was; None without one."""
+    return max((entry.events[-1].time for entry in ledger.entries.values()), default=None)
+
+
+def _listed(name: str, ledger: Ledger | None, run: Any, changed: float | None, storage: Path, now: float) -> Listed:
     about: dict[str, Any] = {"sweep": name, "state": ONLY_THERE if run else NEVER}
     if run:
         about |= {"mlflow": run.info.status.lower(), "mlflow_age": max(0.0, now - run.info.start_time / 1000)}
@@ -77,9 +83,8 @@ def _listed(name: str, ledger: Ledger | None, run: Any, storage: Path, now: floa
     left = sum(number for state, number in count.items() if state not in TERMINAL)
     ended = ("limit reached" if ledger.limit else "unfinished") if left else "finished"
     state = "running" if lease.alive(storage, name) else ended
-    times = [event.time for entry in ledger.entries.values() for event in entry.events[-1:]]
     about |= {"state": state, "done": count["done"], "trials": len(ledger.entries), "failed": count["failed"] + count["diverged"]}
-    return Listed(**about, age=max(0.0, now - max(times)) if times else None)
+    return Listed(**about, age=None if changed is None else max(0.0, now - changed))
 
 
 def _cells(each: Listed) -> tuple[str, ...]:

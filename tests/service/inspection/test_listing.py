@@ -11,6 +11,7 @@ import pytest
 from search_spaces.sweep import expand, load_sweep
 from service.inspection import listing, picture
 from service.ledger.manifest import Manifest
+from service.storage import paths
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
 
@@ -84,6 +85,20 @@ def test_what_another_sweep_has_done_is_done(storage: Path) -> None:
     assert picture.to_json("smoke", found, driven)["counts"] == {"done": 3, "interrupted": 1}
     listed = {each.sweep: each for each in listing.read(storage)[0]}
     assert [(listed[name].done, listed[name].failed) for name in ("smoke", "another")] == [(3, 0), (2, 0)]
+
+
+def test_a_sweep_is_as_old_as_its_last_event_whatever_others_have_done_since(storage: Path) -> None:
+    manifest = Manifest(storage, "another")
+    manifest.plan(TRIALS[2:])
+    manifest.record("leased", {TRIALS[3].key: {}})
+    manifest.record("done", {TRIALS[3].key: {}})
+    manifest.close()
+    journal = paths.manifest(storage, "smoke")
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text("".join(json.dumps(line | {"time": line["time"] - 86_400}) + "\n" for line in lines))
+    listed = {each.sweep: each for each in listing.read(storage)[0]}
+    assert listed["smoke"].done == 2, "what the other has done counts"
+    assert listed["smoke"].age == pytest.approx(86_400, abs=600)
 
 
 def test_without_mlflow_the_storage_is_listed_and_the_reason_said(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
