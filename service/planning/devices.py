@@ -78,10 +78,12 @@ def stacks_per_gpu(fraction: float) -> int:
 
 
 def gpus_here() -> int:
-    """How many GPUs this machine shows, or slices of GPUs where it has any."""
+    """How many GPUs this machine shows, or slices of GPUs where it has any; as Ray counts, no more than $CUDA_VISIBLE_DEVICES names."""
     if not (found := sum(len(list(DEVICES.glob(pattern))) for pattern in GPU_FILES)):
         return 0
-    return len(chosen(slices_here())[1]) or found
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = found if visible is None else len([each for each in visible.split(",") if each not in ("", "NoDevFiles")])
+    return len(chosen(slices_here())[1]) or min(found, named)
 
 
 def slices_here() -> dict[str, list[str]]:

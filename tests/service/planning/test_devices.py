@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 
 from service.__main__ import main
 from service.cluster import ray_cluster, ray_process
@@ -175,6 +176,23 @@ def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             (tmp_path / "dev" / f"nvidia{number}").touch()
 
     return show
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"),
+    [(None, 8), ("0", 1), ("6,7", 2), ("GPU-5d5ba0d6", 1), (",".join(map(str, range(9))), 8), ("", 0), ("NoDevFiles", 0)],
+)
+def test_gpus_that_a_process_may_not_see_are_not_counted(
+    visible: str | None, count: int, gpus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray counts: SLURM and containers hand out some of a machine's GPUs so."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpus(8)
+    assert devices.gpus_here() == count
+    ids = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+    assert count == (8 if ids is None else min(8, len(ids))), "Ray's own number"
 
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_started_or_written(
