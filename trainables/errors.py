@@ -31,6 +31,11 @@ def unknown(kind: str, value: object, choices: Iterable[object], where: str = ""
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text; its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def one_line(error: BaseException) -> str:
     """An exception's text on one line, without its colour codes and at most 200 characters."""
     text = " ".join(str(error).replace("\x1b[0m", "").split()) or type(error).__name__

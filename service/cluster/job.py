@@ -24,7 +24,7 @@ from service.terminal.redaction import holds_secret, redact
 from service.terminal.signals import INTERRUPTED
 from service.terminal.waiting import waiting
 from trainables import project
-from trainables.errors import UserError
+from trainables.errors import UserError, first_line
 from trainables.output import to_json
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -33,8 +33,8 @@ OF_PROJECT = ["/storage", "/slurm", "/.git", "/.venv*", "/venv*", "**/__pycache_
 EXCLUDES = [*OF_PROJECT, "/tests", "/docs", "/docker", "/benchmarks", "*.so"]
 # Where the job's data is. Ray shows a job's environment and its command on its page and writes both to files, so no secret may be in them.
 HANDED_ON = (
-    "WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", "MLFLOW_TRACKING_URI",
-    "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL",
+    "WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", "AWS_DEFAULT_REGION",
+    "MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
 )  # fmt: skip
 SHOWN = "which Ray's page would show"
 HOSTS = "the cluster's environment"
@@ -84,8 +84,7 @@ def submit(
         return INTERRUPTED
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
         ask = shlex.join(["winnow", "status", project.typed(name), *([f"--storage={storage}"] if storage else [])])
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{shown} answers no longer ({redact(why)}); `{ask}` shows how far {name} is") from None
+        raise UserError(f"{shown} answers no longer ({redact(first_line(error))}); `{ask}` shows how far {name} is") from None
     print(f"{id}: {status}")
     return 0 if status == "SUCCEEDED" else 1
 
@@ -149,9 +148,7 @@ def _client(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"no job server of Ray at {redact(address)} ({redact(str(error).strip().splitlines()[0])}); give --address"
-        ) from None
+        raise UserError(f"no job server of Ray at {redact(address)} ({redact(first_line(error))}); give --address") from None
     finally:
         os.environ |= hidden
 
@@ -178,8 +175,7 @@ def _hand_over(client: Any, name: str, entrypoint: str, runtime: Mapping[str, An
             text, tries = str(error), tries + 1
             early = "No available agent" in text and time.monotonic() < until  # a head that has just started
             if not early and not ("already exists" in text and tries < TRIES):
-                first = (text.strip().splitlines() or [type(error).__name__])[0]
-                raise UserError(f"the job was refused: {redact(first)}") from None
+                raise UserError(f"the job was refused: {redact(first_line(error))}") from None
             time.sleep(1.0 if early else 0.0)
 
 

@@ -25,6 +25,7 @@ from service.cluster.job import OF_PROJECT, environment, next_id, submit
 from service.cluster.sent import describe
 from service.ledger import manifest
 from service.planning.run_settings import RunSettings
+from service.storage import paths, s3
 from tests.faults.support.harness import LONG, PATIENT, wait_for
 from tests.service.cli.test_bad_input import refused as refused
 from tests.service.conftest import ROOT, Command
@@ -337,3 +338,20 @@ def test_whoever_follows_a_job_no_longer_is_not_told_that_it_succeeded(
     monkeypatch.setattr(job, "_follow", interrupted)
     assert submit("smoke", RunSettings(overrides=(f"datasets={hopper}",)), follow=True) == 130
     assert "winnow-smoke-a1 keeps running; its output: ray job logs" in capsys.readouterr().out
+
+
+def test_where_a_storage_on_s3_is_goes_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = {name for file in (paths, s3) for name in re.findall(r'environ.get\("(AWS_\w+)"', Path(file.__file__).read_text())}
+    assert "AWS_ENDPOINT_URL_S3" in read
+    for name in read:
+        monkeypatch.setenv(name, f"of-{name}")
+    assert {name: environment().get(name) for name in read} == {name: f"of-{name}" for name in read}
+
+
+def test_a_job_server_that_fails_without_a_word_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(address: str) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", fail)
+    with pytest.raises(UserError, match=r"^no job server of Ray at http://host:8265 \(ConnectionError\); give --address$"):
+        submit("smoke", RunSettings(), address="http://host:8265")
