@@ -95,6 +95,15 @@ def _kind(name: str, value: object) -> tuple[bool, str]:
     return isinstance(value, str), "a text"
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with the home folder that its `~` or `~user` stands for. Raises UserError where there is no such folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise UserError(f"{str(path)!r}: {home} is no home folder here; {'set HOME' if home == '~' else 'write the whole path'}") from None
+
+
 def apply() -> None:
     """Make the project's settings those of this process and of the processes that it starts; a variable that is set stays."""
     folder = root()
@@ -104,7 +113,7 @@ def apply() -> None:
             continue
         value = said.get(name)
         if name in FOLDERS and value is not None and not value.startswith("s3:"):
-            value = str((folder or Path()) / Path(value).expanduser())
+            value = str((folder or Path()) / expanded(value))
         _put(variable, ",".join(value) if isinstance(value, list) else value)
     if os.environ.get(VARIABLE) in (None, _applied.get(VARIABLE)):
         _put(VARIABLE, str(folder) if folder is not None else None)
@@ -144,7 +153,7 @@ def renew() -> None:
 def places() -> list[str]:
     """The folders within the project that its settings name, relative to it: results and datasets, no code."""
     folder, said = root(), settings()
-    inside = [Path(os.path.normpath((folder or Path()) / Path(said[name]).expanduser())) for name in FOLDERS if name in said]
+    inside = [Path(os.path.normpath((folder or Path()) / expanded(said[name]))) for name in FOLDERS if name in said]
     return [path.relative_to(folder).as_posix() for path in inside if folder is not None and path != folder and path.is_relative_to(folder)]
 
 
@@ -177,7 +186,7 @@ def named(sweep: str) -> str:
         return f"{named(whole(sweep))}.part{number}"
     if not (sweep.endswith(".py") or "/" in sweep):
         return sweep
-    path, folder = Path(sweep).expanduser().absolute(), root()
+    path, folder = expanded(sweep).absolute(), root()
     path = Path(os.path.normpath(path))
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"no sweep {sweep!r}: {path} is no Python file; `winnow list` shows the sweeps that have a name")

@@ -41,13 +41,14 @@ def report(
     from service.results.report.build import report as write
     from service.results.report.style import STYLES
     from service.storage import paths
+    from trainables import project
     from trainables.errors import unknown
 
     if style is not None and style not in STYLES:
         raise unknown("style", style, STYLES)
     given.renew()
     where, names = given.storage(storage), given.sweeps(sweeps, "report")
-    folder = Path(to).expanduser().absolute() if to is not None else paths.report(where, "+".join(names))
+    folder = project.expanded(to).absolute() if to is not None else paths.report(where, "+".join(names))
     with contextlib.redirect_stdout(io.StringIO()):  # what the command prints is in `text`
         write(names, where, folder, style)
     return Report(folder)

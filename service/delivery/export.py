@@ -23,6 +23,7 @@ from service.delivery import standalone
 from service.delivery.export_readme import readme
 from service.delivery.finished import FinishedTrial, find, means
 from service.terminal.waiting import waiting
+from trainables import project
 from trainables.errors import UserError
 from trainables.policy.onnx_export import to_onnx
 from trainables.policy.policy import SCALINGS, Policy, load_policy, save_policy
@@ -38,7 +39,7 @@ def export(wanted: str, to: Path, storage: Path, *, format: str = "compact", swe
     Raises UserError for a trial that is unknown or not done, a policy that is more than one plain network, and a folder that holds
     anything but an export.
     """
-    to = to.expanduser().absolute()
+    to = project.expanded(to).absolute()
     _check(to)
     with find(wanted, storage, sweep) as finished, NewFolder(to) as folder:
         policy = load_policy(finished.folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.terminal.waiting import waiting
+from trainables import project
 from trainables.errors import UserError
 
 PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).close()"
@@ -41,7 +42,7 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         """Raises UserError if such a file cannot be written."""
-        self.path = path.expanduser().absolute()
+        self.path = project.expanded(path).absolute()
         if self.path.suffix != ".mp4":
             raise UserError(f"video {str(path)!r} does not end in .mp4")
         if not self.path.parent.is_dir():

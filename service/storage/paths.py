@@ -21,6 +21,7 @@ import re
 from pathlib import Path
 
 from service.terminal.redaction import redact
+from trainables import project
 from trainables.errors import UserError
 from trainables.storage import cache
 from trainables.storage.trial_files import KEY, checked, checkpoints, masks, masks_json, policy, policy_json, trial, trials
@@ -38,12 +39,12 @@ def root(given: str | Path | None = None) -> Path:
     """
     chosen = given or os.environ.get("WINNOW_STORAGE")
     if not chosen:
-        chosen = Path.home() / "winnow-storage" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "storage"
+        chosen = "~/winnow-storage" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "storage"
     if str(chosen).startswith("s3:"):
         return _folder_of(str(chosen))
     if re.match(r"[A-Za-z][\w+.-]*://", str(chosen)):
         raise UserError(f"storage {redact(str(chosen))!r} is of no kind that Winnow knows: a folder, or s3://bucket/prefix")
-    return Path(chosen).expanduser().absolute()
+    return project.expanded(chosen).absolute()
 
 
 def remote(path: Path) -> tuple[str, str]:

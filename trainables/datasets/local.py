@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from trainables import project
 from trainables.errors import UserError
 
 OURS = "winnow/"  # ids under this name are recorded here (python -m trainables.datasets.collect), never downloaded
@@ -21,7 +22,7 @@ _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*-v\d+")
 def root() -> Path:
     """Minari's folder of local datasets: MINARI_DATASETS_PATH, else ~/.minari/datasets (Minari's own rule)."""
     given = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(given).expanduser() if given else Path.home() / ".minari" / "datasets"
+    return project.expanded(given or "~/.minari/datasets")
 
 
 def folder(dataset: str) -> Path:

@@ -10,6 +10,7 @@ import os
 import stat
 from pathlib import Path
 
+from trainables import project
 from trainables.errors import UserError
 
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -18,12 +19,12 @@ OTHERS = stat.S_IWGRP | stat.S_IWOTH
 def given() -> Path | None:
     """What `$WINNOW_CACHE` names; None where it is not set."""
     named = os.environ.get("WINNOW_CACHE")
-    return Path(named).expanduser().absolute() if named else None
+    return project.expanded(named).absolute() if named else None
 
 
 def root() -> Path:
     """The folder of this host's cache; it may not exist yet."""
-    return given() or Path.home() / ".cache" / "winnow"
+    return given() or project.expanded("~/.cache/winnow")
 
 
 def tables() -> Path:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from service.cli import arguments as shared
+from trainables import project
 from trainables.output import printable
 
 HELP = "take the trials of an archive into this storage, as done"
@@ -21,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.archive import adopt, describe, version_notes
 
-    adopted = adopt(arguments.file, storage)
+    adopted = adopt(project.expanded(arguments.file), storage)
     notes = version_notes(adopted, storage)
     value = {name: {"adopted": len(each.imported), "done": len(each.done), "begun": len(each.begun)} for name, each in adopted.items()}
     shared.show(

@@ -20,10 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
+    from trainables import project
     from trainables.errors import UserError
     from trainables.storage.files import write
 
-    folder = Path(arguments.folder).expanduser().absolute()
+    folder = project.expanded(arguments.folder).absolute()
     files = sorted(path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*") if path.suffix in {".py", ".toml"})
     made: list[Path] = []  # files and folders, in the order in which they came
     try:

@@ -19,9 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     from service.delivery.archive import archive, version_notes
+    from trainables import project
 
-    count = archive(arguments.sweeps, arguments.to, storage)
-    size, notes = arguments.to.expanduser().stat().st_size, version_notes(arguments.sweeps, storage)
+    file = project.expanded(arguments.to)
+    count = archive(arguments.sweeps, file, storage)
+    size, notes = file.stat().st_size, version_notes(arguments.sweeps, storage)
     text = "\n".join([f"{arguments.to}: {count} finished trials, {size / 1e3:,.0f} kB", *notes])
     shared.show(arguments, text, {"file": arguments.to, "trials": count, "bytes": size, "notes": notes})
     return 0
