@@ -7,6 +7,7 @@ name. One that MLflow itself was killed in is made again if nobody has stored an
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sqlite3
@@ -98,9 +99,17 @@ def _make(file: Path, client: Any) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = _new(file, client)
-    with contextlib.suppress(FileExistsError):  # another process was faster
+    try:
         os.link(temporary, file)
-    temporary.unlink()
+    except FileExistsError:  # another process was faster
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # a file system without hard links
+            raise
+        if not file.exists():
+            os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _make_again(file: Path, client: Any) -> None:

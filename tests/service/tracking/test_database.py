@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from service.storage import paths
 from service.tracking.runs import Tracking
@@ -143,3 +145,20 @@ def test_a_database_whose_writer_was_killed_in_a_transaction_is_opened_as_it_was
     assert again.sweeps().keys() == {"smoke"}
     with contextlib.closing(sqlite3.connect(file)) as database:
         assert database.execute("SELECT count(*) FROM filler").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_hard_links_will_do_and_nothing_is_left(tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(code, os.strerror(code), str(source))
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(os, "link", refuse)
+    file = tmp_path / "mlflow.db"
+    if code == errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            database._make(file, MlflowClient)
+    else:
+        database._make(file, MlflowClient)
+        assert database.has_tables(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"] * (code != errno.EIO)
