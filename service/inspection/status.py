@@ -66,6 +66,7 @@ class Status:
     rows: tuple[Row, ...]
     resume: str  # the command that finishes it
     limit: str = ""  # that ended its newest run, e.g. `--max-hours=2`
+    adaptive: bool = False
     share: Mapping[str, Any] | None = None  # of a cluster that other sweeps use, too, as the driver has written it
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +102,8 @@ def read(name: str, storage: Path, *, whole: bool = True) -> Status:
     counts = Counter(entry.state for entry in ledger.entries.values())
     resume = command("resume", name, storage=storage)
     share = _share(name, storage) if about else None
-    return Status(name, about.get("owner", ""), about.get("since", ""), counts, rows, resume, "" if about else ledger.limit, share)
+    limit = "" if about else ledger.limit
+    return Status(name, about.get("owner", ""), about.get("since", ""), counts, rows, resume, limit, ledger.adaptive, share)
 
 
 def _named(ledger: Ledger) -> set[str]:
@@ -144,8 +146,8 @@ def watch(name: str, storage: Path) -> None:
     while True:
         status = read(name, storage, whole=False)
         print(("\x1b[H\x1b[2J" if is_screen(sys.stdout) else "") + printable(describe(status)), flush=True)
-        if not status.counts.keys() & {"planned", "leased"} and not (load_sweep(name).search and status.driver):
-            return  # a running search may still suggest trials
+        if not status.counts.keys() & {"planned", "leased"} and not (status.driver and (status.adaptive or not status.counts)):
+            return  # a running search may still suggest trials, and a driver that has just begun plans some
         time.sleep(EVERY)
 
 

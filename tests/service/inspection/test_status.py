@@ -103,6 +103,12 @@ def test_a_sweep_whose_file_is_elsewhere_is_known_by_its_name(tmp_path: Path, ca
         assert said in capsys.readouterr().out
     assert main(["status", "nine", "--storage", str(tmp_path)]) == 2
     assert "no sweep 'nine'; there are: " in capsys.readouterr().err
+    manifest = Manifest(tmp_path, "mine")
+    manifest.record("done", {key: {} for key in manifest.ledger.entries})
+    assert main(["status", "mine", "--watch", "--storage", str(tmp_path)]) == 0, "while its driver ships the rest"
+    manifest.close()
+    assert main(["status", "mine", "--watch", "--storage", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "mine: 1 done; nobody runs it now"
 
 
 @pytest.mark.parametrize(("suggested", "status"), [(False, "FAILED"), (True, "FINISHED")])
