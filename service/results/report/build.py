@@ -78,7 +78,10 @@ def make(sweeps: Sequence[str], tracking: Tracking, storage: Path, to: Path | No
         found = gather(sweeps, tracking, storage)
     tasks = tasks_of(found.runs)
     with _collecting_rarely():
-        figures = draw(tasks, folder / "figures", style, _progress)
+        try:
+            figures = draw(tasks, folder / "figures", style, _progress)
+        finally:
+            _progress("")
     text = tables.text(tasks, found.notes)
     files = {"table.txt": text.encode() + b"\n", "table.tex": tables.latex(tasks).encode()}
     for stem, rows in (("cells", tables.cell_rows(tasks)), ("trials", tables.trial_rows(tasks)), ("curves", tables.curve_rows(tasks))):
@@ -105,6 +108,6 @@ def _collecting_rarely() -> Iterator[None]:
 
 
 def _progress(text: str) -> None:
-    """Show what is being drawn, on a terminal."""
+    """Show what is being drawn, on a terminal; an empty text clears the line."""
     if sys.stderr.isatty():
-        print(f"\r{text:<40}", end="", file=sys.stderr)
+        print(f"\r{text:<40}", end="" if text else "\r", file=sys.stderr, flush=True)

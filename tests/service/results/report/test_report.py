@@ -17,6 +17,7 @@ import pytest
 from service.__main__ import main
 from service.results.cells import tasks_of
 from service.results.outcomes import MISSING
+from service.results.report.build import make
 from service.results.report.drawing import FIGURES
 from service.results.report.page import ABOUT, style
 from service.results.report.palette import COLOURS
@@ -189,6 +190,16 @@ def test_an_mlflow_that_goes_away_at_the_end_is_told_in_one_line(storage: Path, 
     assert told.err.splitlines()[-1] == "error: MLflow does not answer as it should (ConnectionError: nobody there)"
     assert f"page: {tmp_path / 'page.html'}" in told.out
     assert (tmp_path / "page.html").exists()
+
+
+def test_on_a_terminal_no_line_is_glued_to_what_was_being_drawn(storage: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("service.results.report.drawing.FIGURES", {"sparsity": lambda tasks: []})
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    make(["smoke"], Tracking(storage), storage, tmp_path)
+    drawn = capsys.readouterr().err.split("\r")
+    assert "drawing" in "".join(drawn)
+    assert (drawn[-1], drawn[-2].strip()) == ("", ""), "the line is empty, and the next one begins at its start"
 
 
 def luminance(colour: str) -> float:
