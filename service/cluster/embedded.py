@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SOCKET, LONGEST = "/r/session_2026-11-27_20-18-08_162141_4194304/sockets/plasma_
 RANDOM = 8  # letters that mkdtemp adds
 THREADS, THREADS_PER_WORKER = 250, 60  # of the head, its agents and this process, and of one worker: measured, with a margin
 HEAD = "gcs_server"
+PATIENCE, PAUSE = 2.0, 0.01  # seconds that killed processes may take to die, as one that waits for a disk does; between two looks
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
@@ -72,13 +74,15 @@ def adopt() -> None:
 
 
 def kill_all() -> None:
-    """SIGKILL every process below this one, the head first.
+    """SIGKILL every process below this one, the head first, and wait until they are dead, but for those that the kernel holds.
 
     From the head, Ray in this process would hear that its node is lost as soon as an agent is, and end us in mid-sentence."""
-    while below := [pid for pid in descendants(os.getpid()) if _alive(pid)]:
+    until = time.monotonic() + PATIENCE
+    while (below := [pid for pid in descendants(os.getpid()) if _alive(pid)]) and time.monotonic() < until:
         for pid in sorted(below, key=lambda pid: not _name(pid).startswith(HEAD)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(PAUSE)
 
 
 def descendants(root: int) -> list[int]:

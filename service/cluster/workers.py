@@ -68,8 +68,10 @@ def end(ray_trial: Any) -> None:
     elif place.pid in embedded.descendants(os.getpid()):
         os.kill(place.pid, signal.SIGKILL)
     else:
-        (node, *_) = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == place.hostname]
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == place.hostname]
+        if not nodes:  # just lost, and the worker with it
+            return
+        there = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
         ray.remote(num_cpus=0, scheduling_strategy=there)(_kill_here).remote(place.pid)
 
 

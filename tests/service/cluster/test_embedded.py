@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,19 @@ def test_too_few_processes_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         address.check_usable()
     monkeypatch.setattr(embedded.resource, "getrlimit", lambda which: (100_000, 100_000))
     address.check_usable()
+
+
+def test_a_process_that_the_kernel_holds_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in an uninterruptible sleep, on a disk that is gone; here this process, which nobody kills."""
+    killed: list[int] = []
+
+    def kill(pid: int, number: int) -> None:
+        killed.append(pid)
+        assert len(killed) < 1000, "it spins"
+
+    monkeypatch.setattr(embedded, "descendants", lambda root: [os.getpid()])
+    monkeypatch.setattr(embedded.os, "kill", kill)
+    begun = time.monotonic()
+    embedded.kill_all()
+    assert killed
+    assert time.monotonic() - begun < 60

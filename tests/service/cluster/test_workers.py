@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from service.cluster import workers
 from service.cluster.workers import OursFirst, folders_of
 from trainables import project
 
@@ -30,3 +31,10 @@ def test_a_projects_package_is_in_no_folder(monkeypatch: pytest.MonkeyPatch) -> 
     """It is made, not read from a file (trainables/project.py); workers make their own."""
     monkeypatch.setitem(sys.modules, project.PACKAGE, ModuleType(project.PACKAGE))
     assert folders_of([f"{project.PACKAGE}.environments.mine"]) == []
+
+
+def test_a_worker_whose_node_was_just_lost_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = {"NodeID": "a", "Alive": False, "NodeManagerAddress": "10.0.0.9"}
+    monkeypatch.setattr(workers.ray, "nodes", lambda: [lost])
+    place = SimpleNamespace(pid=1, hostname="10.0.0.9")
+    workers.end(SimpleNamespace(temporary_state=SimpleNamespace(location=place)))
