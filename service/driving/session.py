@@ -80,7 +80,7 @@ def run(plan: Plan, storage: Path) -> int:
     if plan.absent or plan.not_opened:
         open_tables(plan.not_opened)
         plan = plan_again(plan, storage)
-        origin |= origins(set(plan.needs) - origin.keys())
+        origin |= origins(id for id in plan.needs if id not in origin)
     refuse_other_origin(plan, storage)
     print(printable(describe(replace(plan, absent=()))), flush=True)
     obey()

@@ -59,7 +59,7 @@ class Silence:
         """The seconds of those that are silent now; new ones are named."""
         now = time.monotonic()
         silent = self._pace.silent(now)
-        for key in silent.keys() - self._silent.keys():
+        for key in (key for key in silent if key not in self._silent):
             said = f"{self._running[key].lead.name}: its worker has been silent for {duration(silent[key])}, longer than usual"
             self._screen.note(said)
             self._tell("stalled", said)
@@ -77,7 +77,7 @@ class Silence:
         if self._limit is None:
             return []
         silent = self._pace.silent(time.monotonic(), self._limit)
-        new = silent.keys() - self._ended.keys()
+        new = [key for key in silent if key not in self._ended]
         self._ended |= {key: silent[key] for key in new}
         return [self._running[key] for key in new]
 

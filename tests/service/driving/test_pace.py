@@ -11,12 +11,14 @@ from service.__main__ import main
 from service.driving import driver as module
 from service.driving.driver import Driver
 from service.driving.workers.pace import FIRST, LEAST, TIMES, Pace
+from service.driving.workers.silence import Silence
 from service.ledger.manifest import Manifest
 from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.storage import paths
 from service.terminal.display import Display
+from trainables.trial import Stack, Trial
 
 
 def followed(pace: Pace, until: float, since: float = 0.0, after: float | None = None) -> dict[str, float]:
@@ -110,3 +112,19 @@ def test_a_silent_worker_is_named_in_the_line_and_in_status_and_ended_where_the_
     assert {journal.ledger.state(trial.key) for trial in stack.trials} == {"planned"}
     assert not paths.silent(tmp_path, "smoke").exists()
     journal.close()
+
+
+def test_silent_workers_are_named_in_the_order_in_which_they_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, said = [0.0], list[str]()
+    monkeypatch.setattr("service.driving.workers.silence.time.monotonic", lambda: clock[0])
+    screen = type("Screen", (), {"note": lambda self, line: said.append(line)})()
+    silence = Silence(tmp_path, "smoke", screen, limit=FIRST)
+    stacks = [Stack((Trial(dataset="test/hopper/random-v0", algorithm="bc", seed=seed),)) for seed in range(20)]
+    for stack in stacks:
+        silence.started(stack, 0.0)
+    silence.look()
+    for _ in range(round(FIRST) + 1):
+        clock[0] += 1
+        silence.look()
+    assert [line.partition(":")[0] for line in said] == [stack.lead.name for stack in stacks]
+    assert silence.over_limit() == stacks
