@@ -62,7 +62,10 @@ class Bucket:
 
     def replace(self, key: str, content: bytes, etag: str, *, patience: float = PATIENCE) -> str:
         """Replace the version `etag` of an object; returns the new etag. Raises FileExistsError if the version has changed."""
-        return self._put_if(key, content, patience, IfMatch=etag)
+        try:
+            return self._put_if(key, content, patience, IfMatch=etag)
+        except FileNotFoundError as error:
+            raise FileExistsError(errno.EEXIST, "is gone, and is to be replaced", error.filename) from None
 
     def exists(self, key: str, *, patience: float = PATIENCE) -> bool:
         try:

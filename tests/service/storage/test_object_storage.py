@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +100,8 @@ def test_an_object_is_made_once_and_replaced_only_in_its_known_version(bucket: s
     assert not bucket.exists("a/b")
     with pytest.raises(FileNotFoundError):
         bucket.get("a/b")
+    with pytest.raises(FileExistsError, match="is gone"):
+        bucket.replace("a/b", b"5", newer)
 
 
 def test_a_writer_whose_answer_was_lost_knows_its_own_object(bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +233,17 @@ def test_a_host_that_knew_a_sweep_before_it_was_forgotten_reads_the_new_one(on_h
     written(on_host("a"), "failed")
     for host in ("a", "b", "c"):
         assert manifest.read(on_host(host), "smoke").state(KEY) == "failed"
+
+
+def test_a_cache_that_cannot_be_written_does_not_end_a_driver(on_host: Callable[[str], Path]) -> None:
+    storage = on_host("a")
+    with contextlib.closing(Manifest(storage, "smoke")) as driver:
+        copies = paths.manifest_parts(storage, "smoke")
+        shutil.rmtree(copies)
+        copies.touch()  # in the folder's place
+        driver.plan([TRIAL])
+        driver.record("leased", {KEY: {}})
+        assert manifest.read(on_host("b"), "smoke").state(KEY) == "leased"
 
 
 def test_of_two_drivers_one_is_refused_and_a_superseded_one_can_write_nothing(
