@@ -29,14 +29,19 @@ for (const table of document.querySelectorAll('table.sortable')) {
     cell.addEventListener('click', sort);
     cell.addEventListener('keydown', event => { if (event.key === 'Enter') sort(); });
   });
+  // A heading's text, and how many before it have the same.
+  const named = column => {
+    const text = head.cells[column].textContent;
+    return [text, [...head.cells].slice(0, column).filter(cell => cell.textContent === text).length];
+  };
   tables.push({
     kept: () => ({ words: field.value, focus: document.activeElement === field,
-      sorted: [...head.cells].map(cell => [cell.textContent, cell.getAttribute('aria-sort')]).find(pair => pair[1]) }),
+      sorted: [...head.cells].map((cell, column) => [...named(column), cell.getAttribute('aria-sort')]).find(each => each[2]) }),
     restore: kept => {
       field.value = kept.words;
       filter();
-      const cell = kept.sorted && [...head.cells].find(each => each.textContent === kept.sorted[0]);
-      for (let clicks = kept.sorted?.[1] === 'descending' ? 2 : 1; cell && clicks > 0; clicks--) cell.click();
+      const [text, number, order] = kept.sorted ?? [], cell = [...head.cells].filter(each => each.textContent === text)[number];
+      for (let clicks = order === 'descending' ? 2 : 1; cell && clicks > 0; clicks--) cell.click();
       if (kept.focus) field.focus({ preventScroll: true });
     },
   });
