@@ -158,7 +158,7 @@ def test_whether_the_choice_of_weights_matters_is_tested_both_ways(scores: list[
     for dataset in ("hopper", "walker2d"):
         given += [runs("random_erk", 0.95, [50.0, 51.0, 52.0], dataset), runs("snip", 0.95, scores, dataset)]
     (line,) = choice(of(*given, runs("snip", 0.95, [0.0, 0.0], "halfcheetah"), runs("random_erk", 0.95, [9.0, "missing"], "halfcheetah")))
-    ends = {"equal": " within 5 points", "neither": " different nor equal within 5 points"}
+    ends = {"equal": " within 5 points", "neither": " a difference nor equality within 5 points is shown"}
     assert line == f"SNIP 95 % against Random (ERK) 95 %, over 2 tasks: {said}{ends.get(said.split(': ')[-1], '')}"
 
 
