@@ -76,7 +76,7 @@ class Cluster:
             return
         gpu_stacks.memory = self._memory()
         if self.device == "cuda":
-            for kind in self.kinds().values():
+            for kind in (kind for kind in self.kinds().values() if kind.name != CORE):
                 gpu_stacks.divide(kind, groups(trials, {}), self.devices())
 
     def _memory(self) -> Callable[[str, Trial, int], int]:

@@ -44,11 +44,6 @@ class Estimate:
     seeds: int
     note: str = ""
 
-    @property
-    def mean(self) -> float:
-        """The value, where it is a mean."""
-        return self.value
-
 
 def iqm(scores: Scores) -> Scores:
     """Interquartile mean over the last axis: a quarter of the values, rounded down, is cut off at either end; of less than 4 the mean."""
@@ -197,9 +192,9 @@ def _spread(tasks: Tasks) -> bool:
     return all(task.shape[-1] > 1 for task in tasks)
 
 
-def _resampled(tasks: Tasks, times: int = RESAMPLES) -> list[Scores]:
-    """Every task [seeds] -> [times, seeds], drawn with replacement."""
-    return [task[draw] for task, draw in zip(tasks, _draws(tuple(map(len, tasks)), times), strict=True)]
+def _resampled(tasks: Tasks) -> list[Scores]:
+    """Every task [seeds] -> [RESAMPLES, seeds], drawn with replacement."""
+    return [task[draw] for task, draw in zip(tasks, _draws(tuple(map(len, tasks)), RESAMPLES), strict=True)]
 
 
 @lru_cache(maxsize=16)

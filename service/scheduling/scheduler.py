@@ -62,12 +62,11 @@ class Scheduler:
     def __init__(
         self,
         mixing: Collection[str] = (),
-        corrections: Corrections | None = None,
         largest: Callable[[Job, str], float] = lambda job, kind: math.inf,
     ) -> None:
         """`mixing`: the kinds on which jobs that are mates share stacks. `largest`: how many trials of a job a stack on a kind may have by
         what is known now, at most as many as its cost says."""
-        self._mixing, self.corrections, self._largest = frozenset(mixing), corrections or Corrections(), largest
+        self._mixing, self.corrections, self._largest = frozenset(mixing), Corrections(), largest
         self.places: dict[str, int] = {}
         self._left: dict[Job, int] = {}
         self._classes: dict[Hashable, _Class] = {}

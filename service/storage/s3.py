@@ -67,35 +67,35 @@ class Bucket:
         except FileNotFoundError as error:
             raise FileExistsError(errno.EEXIST, "is gone, and is to be replaced", error.filename) from None
 
-    def exists(self, key: str, *, patience: float = PATIENCE) -> bool:
+    def exists(self, key: str) -> bool:
         try:
-            self._call(partial(self._client.head_object, **self._at(key)), key, patience)
+            self._call(partial(self._client.head_object, **self._at(key)), key, PATIENCE)
         except FileNotFoundError:
             return False
         return True
 
-    def list(self, prefix: str, *, patience: float = PATIENCE) -> dict[str, str]:
+    def list(self, prefix: str) -> dict[str, str]:
         """The etags of all objects whose keys begin with `prefix`, by key."""
-        return {key: str(item["ETag"]) for key, item in self._items(prefix, patience).items()}
+        return {key: str(item["ETag"]) for key, item in self._items(prefix).items()}
 
-    def sizes(self, prefix: str, *, patience: float = PATIENCE) -> dict[str, int]:
+    def sizes(self, prefix: str) -> dict[str, int]:
         """Their sizes in bytes, by key."""
-        return {key: int(item["Size"]) for key, item in self._items(prefix, patience).items()}
+        return {key: int(item["Size"]) for key, item in self._items(prefix).items()}
 
-    def _items(self, prefix: str, patience: float) -> dict[str, Any]:
+    def _items(self, prefix: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         more: dict[str, str] = {}
         while True:
             query = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
-            page = self._call(partial(self._client.list_objects_v2, **query), prefix, patience)
+            page = self._call(partial(self._client.list_objects_v2, **query), prefix, PATIENCE)
             found |= {item["Key"].removeprefix(self._prefix): item for item in page.get("Contents", [])}
             if not page.get("IsTruncated"):
                 return found
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def delete(self, keys: Iterable[str], *, patience: float = PATIENCE) -> None:
+    def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._call(partial(self._client.delete_object, **self._at(key)), key, patience)
+            self._call(partial(self._client.delete_object, **self._at(key)), key, PATIENCE)
 
     def check_conditions(self, key: str) -> None:
         """Raise UserError if the server ignores conditions of a PUT; then two drivers could write at the same time.

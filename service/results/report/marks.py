@@ -51,23 +51,20 @@ def grid(axis: Axes) -> None:
     axis.locator_params(axis="y", nbins=5)
 
 
-def levels(axis: Axes, task: Task) -> list[Key]:
-    """The dense score as a line across, with its interval, and the data's own score; returns the keys of what there is."""
+def levels(axis: Axes, task: Task) -> None:
+    """The dense score as a line across, with its interval, and the data's own score."""
     grid(axis)
-    keys = []
     if task.dense and task.dense.mean:
-        keys += level(axis, task.dense.mean)
+        level(axis, task.dense.mean)
     if task.dataset_score is not None:
         axis.axhline(task.dataset_score, color=colour("muted"), linestyle=":", linewidth=sized(DATA_KEY.width))
-    return keys
 
 
-def level(axis: Axes, dense: Estimate) -> list[Key]:
+def level(axis: Axes, dense: Estimate) -> None:
     """A dense score as a line across, with its interval."""
     axis.axhline(dense.value, color=colour("ink"), linestyle=style_of(DENSE).dash)
     if not math.isnan(dense.low):
         axis.axhspan(dense.low, dense.high, color=colour("ink"), alpha=0.08, linewidth=0)
-    return [DENSE_KEY]
 
 
 def level_keys(tasks: Iterable[Task]) -> list[Key]:
@@ -155,10 +152,10 @@ def variant_fill(method: str) -> str:
     )
 
 
-def ticks(axis: Axes, places: Sequence[float], labels: Sequence[str], *, which: str = "x") -> None:
-    """Ticks at `places`, those labelled whose labels do not touch the one before; after all that sets the axis."""
-    low, high = axis.get_xlim() if which == "x" else axis.get_ylim()
-    scale = math.log if (axis.get_xscale() if which == "x" else axis.get_yscale()) == "log" else float
+def ticks(axis: Axes, places: Sequence[float], labels: Sequence[str]) -> None:
+    """Ticks of the x axis at `places`, those labelled whose labels do not touch the one before; after all that sets the axis."""
+    low, high = axis.get_xlim()
+    scale = math.log if axis.get_xscale() == "log" else float
     span, before, shown = scale(high) - scale(low), -math.inf, []
     inside = [(place, label) for place, label in zip(places, labels, strict=True) if min(low, high) <= place <= max(low, high)]
     for place, label in inside:
@@ -166,8 +163,7 @@ def ticks(axis: Axes, places: Sequence[float], labels: Sequence[str], *, which: 
         free = at - before >= APART
         shown.append(label if free else "")
         before = at if free else before
-    target = axis.xaxis if which == "x" else axis.yaxis
-    target.set_ticks([place for place, _ in inside], labels=shown)
+    axis.xaxis.set_ticks([place for place, _ in inside], labels=shown)
 
 
 def cost_axis(axis: Axes, cost: str) -> None:

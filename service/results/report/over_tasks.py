@@ -89,7 +89,7 @@ def _why(task: Task, place: Place) -> str:
     return f" ({task.cells[place].absence})" if task.cells[place].absent else ""
 
 
-def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
+def claim(tasks: Sequence[Task]) -> list[str]:
     """The paper's claim counted, budget by budget: a line for all cells at a sparsity, then one for each method where there are several.
 
     Only cells where every planned seed has a dense score beside it are judged. One whose seeds diverged has not kept its score; one that
@@ -98,15 +98,15 @@ def claim(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
     """
     lines, in_time = [], []
     for suite, own in suites_of(tasks):
-        cells = [cell for task in own for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == sparsity]
+        cells = [cell for task in own for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == CLAIMED_AT]
         cells = [cell for cell in cells if not cell.control]
         methods = sorted({cell.method for cell in cells}, key=rank)
         parts = [(suite, cells)] if cells else []
         parts += [(f"  {method_name(m)}", [cell for cell in cells if cell.method == m]) for m in methods if len(methods) > 1]
-        lines += [_count(name, counted, sparsity) for name, counted in parts]
+        lines += [_count(name, counted, CLAIMED_AT) for name, counted in parts]
         if any(cell.whole and cell.retained_in_time for cell in cells):
-            in_time += [_count(name, counted, sparsity, in_time=True) for name, counted in parts]
-    return [*lines, *in_time] or [f"at {100 * sparsity:g} %: no cell"]
+            in_time += [_count(name, counted, CLAIMED_AT, in_time=True) for name, counted in parts]
+    return [*lines, *in_time] or [f"at {100 * CLAIMED_AT:g} %: no cell"]
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,17 @@ def _count(name: str, cells: Sequence[Cell], sparsity: float, in_time: bool = Fa
     return f"{text} ({'; '.join(notes)})" if notes else text
 
 
-def choice(tasks: Sequence[Task], sparsity: float = CLAIMED_AT) -> list[str]:
+def choice(tasks: Sequence[Task]) -> list[str]:
     """Whether it matters which weights are kept: a line for each pruner beside masks made by chance, over the tasks where both have every
     seed. Only normalized scores."""
     lines = []
     for suite, own in suites_of([task for task in tasks if task.measure == MEASURES[SCORE]]):
         methods = {
-            cell.method: cell for task in own for cell in task.cells.values() if cell.sparsity == sparsity and cell.method != "dense"
+            cell.method: cell for task in own for cell in task.cells.values() if cell.sparsity == CLAIMED_AT and cell.method != "dense"
         }
         chance = next((method for method in CHANCE if method in methods), None)
         others = sorted((m for m, cell in methods.items() if m not in CHANCE and not cell.control), key=rank) if chance else []
-        lines += [_beside_chance(suite, own, (method, sparsity), (str(chance), sparsity)) for method in others]
+        lines += [_beside_chance(suite, own, (method, CLAIMED_AT), (str(chance), CLAIMED_AT)) for method in others]
     return [line for line in lines if line]
 
 

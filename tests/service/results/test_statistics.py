@@ -137,7 +137,7 @@ def test_a_curves_band_is_at_each_point_the_means_interval() -> None:
     table = np.random.default_rng(3).normal(50, 10, (5, 3))
     for middle, low, high, scores in zip(*curve_band(table), table.T, strict=True):
         whole = mean_interval(scores)
-        assert (low, middle, high) == pytest.approx((whole.low, whole.mean, whole.high))
+        assert (low, middle, high) == pytest.approx((whole.low, whole.value, whole.high))
 
 
 def test_a_profiles_limits_are_those_of_its_draws() -> None:
