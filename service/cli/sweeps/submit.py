@@ -71,8 +71,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was typed of SLURM's options, by the names of `Slurm`."""
-    fields = {name.replace("-", "_"): name.replace("-", "_") for name in ("tasks", *PLAIN, "env_file")}
-    typed = {field: getattr(arguments, name) for field, name in fields.items()}
+    typed = {name: getattr(arguments, name) for name in (each.replace("-", "_") for each in ("tasks", *PLAIN, "env_file"))}
     typed |= {"folder": arguments.logs, "more": tuple(arguments.sbatch), "setup": tuple(arguments.setup)}
     return {field: value for field, value in typed.items() if value not in (None, ())}
 

@@ -150,13 +150,12 @@ def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: I
     """
     if not masks:
         return dict.fromkeys(updates, float("nan"))
-    spent = dict.fromkeys(updates, 0.0)
+    spent, rate = dict.fromkeys(updates, 0.0), PASSES * trial.hyper_values().get("batch_size", 256)
     for name, about in masks.items():
-        rate = PASSES * trial.hyper_values().get("batch_size", 256)
         changes = density(name) if traits_of(trial.pruner).during_training else {0: about["density"]}
         steps = [*changes.items(), (sys.maxsize, 0.0)]
+        dense = about["flops"]["dense"]
         for update in spent:
-            dense = about["flops"]["dense"]
             spent[update] += sum(rate * dense * kept * max(0, min(end, update) - start) for (start, kept), (end, _) in pairwise(steps))
     return spent
 

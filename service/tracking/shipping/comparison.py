@@ -53,11 +53,11 @@ def compare(
         for key in block:
             cursor, entry = known[key], ledger.entries[key]
             run = next((run for run in held.get(key, ()) if run.info.run_id == cursor.run_id), None)
-            if run is not None and is_deleted(run) and tracking.mine(run, cursor.run_id) and not tracking.restores:
-                told.deleted[key] = f"run {run.info.run_id} ({run.info.run_name})"
-                told.cursors[key], told.above[key] = cursor, run.data.tags.get(PARENT, "")
-                continue
             if run is not None and is_deleted(run) and tracking.mine(run, cursor.run_id):
+                if not tracking.restores:
+                    told.deleted[key] = f"run {run.info.run_id} ({run.info.run_name})"
+                    told.cursors[key], told.above[key] = cursor, run.data.tags.get(PARENT, "")
+                    continue
                 tracking.restore(run.info.run_id)
             try:
                 told.cursors[key] = _checked(cursor, run, tracking, storage, key, artifacts)
