@@ -1,4 +1,4 @@
-"""`service submit`: a sweep as a job of a Ray cluster, by Ray's Jobs API."""
+"""`winnow submit`: a sweep as a job of a Ray cluster, by Ray's Jobs API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainables.errors import UserError, first_line
 from trainables.output import to_json
 
 ADDRESS = "http://127.0.0.1:8265"
-# Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 500 MB.
+# Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 100 MB.
 OF_PROJECT = ["/storage", "/slurm", "/.git", "/.venv*", "/venv*", "**/__pycache__", "**/.*_cache", "*.log"]
 EXCLUDES = [*OF_PROJECT, "/tests", "/docs", "/docker", "/benchmarks", "*.so"]
 # Where the job's data is. Ray shows a job's environment and its command on its page and writes both to files, so no secret may be in them.

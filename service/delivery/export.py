@@ -1,4 +1,4 @@
-"""`service export`: a finished trial's policy as a folder that works without Winnow.
+"""`winnow export`: a finished trial's policy as a folder that works without Winnow.
 
 policy.safetensors or policy.onnx   the network with its scaling of observations and actions
 winnow_policy.py                    loads it (not for ONNX)

@@ -1,4 +1,4 @@
-"""`service promote`: a finished trial's policy as a version of a model in MLflow's registry.
+"""`winnow promote`: a finished trial's policy as a version of a model in MLflow's registry.
 
 The model is an MLflow pyfunc of two files of standalone/ and the compact policy; it needs numpy and safetensors, but neither torch nor
 Winnow.

@@ -1,4 +1,4 @@
-"""`service rollout`: plays episodes with a finished trial's policy, and optionally films them."""
+"""`winnow rollout`: plays episodes with a finished trial's policy, and optionally films them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of `service doctor`. Each takes the storage root and yields results; it starts nothing and removes what it writes."""
+"""The checks of `winnow doctor`. Each takes the storage root and yields results; it starts nothing and removes what it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`service verify --data`: the prepared tables on this machine, hashed again, against what each trial was trained on."""
+"""`winnow verify --data`: the prepared tables on this machine, hashed again, against what each trial was trained on."""
 
 from __future__ import annotations
 

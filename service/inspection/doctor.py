@@ -1,4 +1,4 @@
-"""`service doctor`: whether this machine can run sweeps; one line per result, each with its fix. Leaves nothing behind but kernels."""
+"""`winnow doctor`: whether this machine can run sweeps; one line per result, each with its fix. Leaves nothing behind but kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`service logs`: the history of one trial and its files."""
+"""`winnow logs`: the history of one trial and its files."""
 
 from __future__ import annotations
 

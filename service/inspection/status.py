@@ -1,4 +1,4 @@
-"""`service status`: the state of a sweep, from its journal, its lease and its spools."""
+"""`winnow status`: the state of a sweep, from its journal, its lease and its spools."""
 
 from __future__ import annotations
 

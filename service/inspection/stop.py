@@ -1,4 +1,4 @@
-"""`service stop`: asks the driver of a sweep to leave, on any host."""
+"""`winnow stop`: asks the driver of a sweep to leave, on any host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`service overlap`: how alike a sweep's masks are, between the seeds of a pruner and between pruners with the same seed."""
+"""`winnow overlap`: how alike a sweep's masks are, between the seeds of a pruner and between pruners with the same seed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _of_task(trials: Sequence[Trial], masks: dict[str, Masks], data: str) -> Ite
 
 
 def by_chance(first: Mask, second: Mask) -> float:
-    """The overlap to expect of independent masks that keep as many weights in each layer of each head."""
+    """The overlap to expect of independent masks that keep as many weights in each layer of each copy."""
     both = either = 0.0
     for a, b in zip(first, second, strict=True):
         kept, other, size = a.sum((-2, -1)), b.sum((-2, -1)), a.shape[-2] * a.shape[-1]

@@ -140,7 +140,7 @@ class Reading(Experiment):
                 client.download_artifacts(run_id, name, str(folder))
 
     def sweeps(self) -> dict[str, str]:
-        """The parent runs: sweep -> run id; of several this storage's, else the oldest."""
+        """The parent runs: sweep -> run id; of several this storage's, else by `_best_last`."""
         runs = self._best_last(self._search({"winnow.kind": "sweep"}))
         return {run.data.tags["winnow.sweep"]: run.info.run_id for run in runs}
 

@@ -1,4 +1,4 @@
-"""`service verify`: checks that MLflow holds exactly what the trials wrote; one line per difference."""
+"""`winnow verify`: checks that MLflow holds exactly what the trials wrote; one line per difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`service submit` against a real head of Ray with its job server."""
+"""`winnow submit` against a real head of Ray with its job server."""
 
 from __future__ import annotations
 

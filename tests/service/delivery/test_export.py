@@ -1,4 +1,4 @@
-"""`service export`: folders that act as the trained policy does, wherever they are used."""
+"""`winnow export`: folders that act as the trained policy does, wherever they are used."""
 
 from __future__ import annotations
 

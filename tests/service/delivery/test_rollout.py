@@ -1,4 +1,4 @@
-"""`service rollout` and `service promote`: the trained policy plays as it was evaluated, and MLflow serves it."""
+"""`winnow rollout` and `winnow promote`: the trained policy plays as it was evaluated, and MLflow serves it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals and `service stop`, on a real session without Ray: what is committed, how it leaves, and that it leaves at all."""
+"""Signals and `winnow stop`, on a real session without Ray: what is committed, how it leaves, and that it leaves at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`service doctor` reports what works and, for what does not, the fix; it leaves nothing behind."""
+"""`winnow doctor` reports what works and, for what does not, the fix; it leaves nothing behind."""
 
 from __future__ import annotations
 
