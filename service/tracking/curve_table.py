@@ -96,10 +96,10 @@ def read(tracking: Tracking, parent: str) -> dict[str, Row] | None:
 def differences(tracking: Tracking, parent: str, storage: Path, keys: Iterable[str]) -> list[str]:
     """What is not as the trials wrote it, a line each."""
     rows, found = read(tracking, parent), []
-    committed = {key: spool.committed(spool.read(paths.spool(storage, key))) for key in keys}
+    committed = ((key, spool.committed(spool.read(paths.spool(storage, key)))) for key in keys)
     if rows is None:  # no table is shipped before there is something to say
-        return [f"artifact {NAME} is missing or damaged"] if any(committed.values()) else []
-    for key, lines in committed.items():
+        return [f"artifact {NAME} is missing or damaged"] if any(lines for _, lines in committed) else []
+    for key, lines in committed:
         wanted = row_of(storage, key, lines[-1].end) if lines else None
         there = rows.pop(key, None)
         if there and wanted and wanted["masks"] is None:
