@@ -119,8 +119,7 @@ def test_sync_of_a_sweep_whose_file_is_elsewhere_closes_its_run(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     trials = [Trial(dataset=hopper, algorithm="bc", seed=seed, **SMALL) for seed in (0, 1)]
     with contextlib.closing(Manifest(tmp_path, "theirs")) as manifest:
-        about = {"study": "bc", "suggestion": 0} if suggested else {}
-        manifest.record("planned", {trial.key: {"trial": trial.to_json(), **about} for trial in trials})
+        manifest.suggest([{"study": "bc", "params": {}, "keys": [trial.key for trial in trials]}] if suggested else [], trials)
     train(tmp_path, "theirs", trials[:1])
     assert main(["sync", "theirs", "--storage", str(tmp_path)]) == 0
     with contextlib.closing(Manifest(tmp_path, "theirs")) as manifest:
