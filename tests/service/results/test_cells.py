@@ -18,6 +18,7 @@ from service.results.report.over_tasks import aggregates, choice, claim
 from service.results.report.style import Panel
 from service.results.runs import Point, Run
 from tests.service.results.report.conftest import trial
+from trainables.trial import Trial
 
 DIVERGED = "failed: divergence"
 
@@ -210,11 +211,48 @@ def test_budgets_are_never_averaged() -> None:
     ]  # fmt: skip
 
 
+def test_budgets_come_in_the_order_of_their_size() -> None:
+    """20,000 is more than 5,000, though not by its letters."""
+    short = [*runs("dense", 0.0, [50.0, 50.0]), *runs("snip", 0.95, [40.0, 40.0])]
+    both = [replace(each, trial=replace(each.trial, updates=updates)) for updates in (20_000, 5000) for each in short]
+    assert list(dict.fromkeys(row.suite for row in aggregates(of(both)))) == ["5,000 updates", "20,000 updates"]
+    assert [line.split(" updates")[0] for line in claim(of(both)) if "equal time" not in line] == ["5,000", "20,000"]
+
+
+def test_sparsities_and_seeds_come_in_order_whatever_was_trained_first() -> None:
+    levels = [0.95, 0.5, 0.99, 0.8, 0.98, 0.9]
+    (task,) = of(*[runs("snip", level, [10.0, 20.0, 30.0])[::-1] for level in levels])
+    assert task.sparsities == sorted(levels)
+    assert task.cells["snip", 0.5].scores().tolist() == [10.0, 20.0, 30.0]
+    (panel,) = figures.by_sparsity([task])
+    (line,) = [line for line in drawn(panel).lines if len(line.get_xdata()) > 1]
+    assert (np.diff(np.asarray(line.get_xdata(), float)) > 0).all()
+
+
+def test_a_success_rate_is_shown_where_every_seed_has_one() -> None:
+    given = [replace(each, successes=0.5) for each in runs("snip", 0.95, [50.0, 60.0])]
+    assert [task.cells["snip", 0.95].success is not None for task in of(given)] == [True]
+    assert [task.cells["snip", 0.95].success for task in of([given[0], replace(given[1], successes=math.nan)])] == [None]
+
+
+def test_the_tail_is_what_comes_after_seven_tenths_of_the_updates() -> None:
+    own = replace(run("snip", 0.95, 0, 1.0), points=tuple(Point(update, update / 10, 1.0, 1.0) for update in (700, 701, 1000)))
+    assert own.tail == pytest.approx((70.1 + 100) / 2)
+
+
+def test_a_datasets_tier_and_environment_are_parts_of_its_name() -> None:
+    (task,) = tasks_of([Run(Trial(dataset="mujoco/walker2d/medium-replay-v2"), "missing")])
+    assert (task.environment, task.tier) == ("walker2d", "medium-replay")
+
+
 def test_settings_that_a_dataset_has_two_of_are_never_averaged() -> None:
     given = [*runs("dense", 0.0, [50.0, 50.0]), *runs("snip", 0.95, [40.0, 40.0])]
     other = [replace(each, trial=replace(each.trial, hyper={"learning_rate": 0.1})) for each in given]
     names = [row.name for row in aggregates(of(given, other)) if row.method == "snip"]
     assert names == ["SNIP 95 %, learning_rate 0.1", "SNIP 95 %, plain"]
+    scaled = [replace(each, trial=replace(each.trial, reward_scale=0.1)) for each in given]
+    names = [row.name for row in aggregates(of(given, scaled)) if row.method == "snip"]
+    assert names == ["SNIP 95 %, plain", "SNIP 95 %, reward_scale 0.1"]
 
 
 def test_one_seed_has_no_interval_and_ties_are_named() -> None:
