@@ -62,6 +62,7 @@ def test_a_trial_is_paired_with_its_own_controls_over_seeds() -> None:
         "small_dense": (None, "0 of 3 (3 missing)"),
     }  # fmt: skip
     text = text_of(found)
+    assert text.count("BC on hopper-expert, SNIP 95 %") == 1, "a cell is named once, above its controls"
     assert "its mask shuffled within layers    +5.0 seeds equal  n=3  better" in text
     assert "a small dense network                    n=0 of 3 (3 missing)  no seed has both" in text
     assert text_of(compare(runs([one for one in trials if one.control == "none" and one.pruner == "snip"], scores))) == ""
@@ -70,7 +71,10 @@ def test_a_trial_is_paired_with_its_own_controls_over_seeds() -> None:
 def test_other_data_is_another_comparison_also_of_one_family_and_tier() -> None:
     trials = [one for place in ("winnow", "mine") for one in with_controls(2, dataset=f"{place}/hopper/expert-v0")]
     scores = {one.key: {"winnow": 1.0, "mine": 100.0}[one.dataset.split("/")[0]] * (one.control == "none") for one in trials}
-    found = {each.cell.split()[2].strip(","): each for each in compare(runs(trials, scores)) if each.control == "shuffle"}
+    both = compare(runs(trials, scores))
+    text = text_of(both)
+    assert [text.count(f"({place}/hopper/expert-v0, ") for place in ("winnow", "mine")] == [1, 1], "each above its own controls"
+    found = {each.cell.split()[2].strip(","): each for each in both if each.control == "shuffle"}
     assert {place: each.differences for place, each in found.items()} == {
         "winnow/hopper/expert-v0": (1.0, 1.0), "mine/hopper/expert-v0": (100.0, 100.0),
     }  # fmt: skip
@@ -87,6 +91,12 @@ def test_what_is_no_number_is_no_pair() -> None:
 def test_a_sweep_that_trains_for_itself_is_compared_too() -> None:
     trials = [replace(one, fresh="smoke") for one in with_controls(2)]
     assert {each.seeds for each in compare(runs(trials, {one.key: 1.0 for one in trials}))} == {"2"}
+
+
+def test_a_trial_that_was_trained_apart_on_the_data_that_is_here_has_its_controls() -> None:
+    trials = [replace(one, data="0123456789abcdef") if one.control == "none" and one.pruner == "snip" else one for one in with_controls(2)]
+    found = {each.control: each.seeds for each in compare(runs(trials, {one.key: 1.0 for one in trials}))}
+    assert found["shuffle"] == found["erk"] == "2"
 
 
 def test_where_only_returns_are_known_they_are_compared() -> None:
