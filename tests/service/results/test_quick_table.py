@@ -51,6 +51,12 @@ def test_the_table_has_mean_interval_seeds_and_share_of_dense() -> None:
     assert lines[3].split() == ["80", "%", "67.5", "[-27.8,", "162.8]", "n=2", "75", "%", "45.0", "[-18.5,", "108.5]", "n=2", "50", "%"]
 
 
+def test_the_datas_own_score_is_shown_also_where_the_first_trial_has_no_run() -> None:
+    rows = found()
+    del rows[TRIALS[0].key]
+    assert "the data's episodes have a mean of 92.5" in text_of(tasks(TRIALS, rows)).splitlines()[0]
+
+
 def test_failed_and_missing_seeds_are_shown_as_such() -> None:
     line = next(line for line in text_of(tasks(TRIALS, found())).splitlines() if line.strip().startswith("95 %"))
     assert line.split("   ", 1)[1].split() == [
@@ -64,6 +70,11 @@ def test_what_became_of_a_run_has_one_name_in_results_and_report(status: str, wo
     absent = row(math.nan, status)
     (task,) = tasks([TRIALS[0]], {TRIALS[0].key: absent})
     assert task.cells["dense", 0.0].absent == [word] == [outcome(absent, "eval/normalized_score")]
+
+
+def test_who_ended_a_trial_is_said() -> None:
+    ends = [row(5, "KILLED", state="stopped", stopped_at="20000"), row(5, "KILLED", reason="limit"), row(5, "FAILED")]
+    assert [outcome(each, "eval/normalized_score") for each in ends] == ["stopped at 20,000", "limit reached", "failed: unknown reason"]
 
 
 def test_the_share_is_that_of_the_seeds_that_both_have() -> None:
