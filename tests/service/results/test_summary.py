@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,24 @@ def test_runs_are_of_who_asked_for_them_and_can_be_grouped(tmp_path: Path, track
     assert any("tag mlflow.user is 'unknown', not 'alice'" in line for line in lines)
     shipper(storage, ledger, tracking).ship()
     assert found(ledger, storage) == []
+
+
+def test_an_axis_has_the_values_of_all_trials_and_which_copy_one_is_is_no_axis() -> None:
+    plain = trial("snip", 0.95, 0)
+    others = replace(plain, hyper={"learning_rate": 0.1}), replace(plain, fresh="study"), replace(plain, data="ab" * 8)
+    found = grid.grid_of([plain, *others])
+    assert found["grid.hyper.learning_rate"] == "default, 0.1"
+    assert not {"grid.fresh", "grid.data"} & found.keys()
+
+
+def test_a_search_has_no_grid_from_the_start_but_what_it_has_suggested_so_far() -> None:
+    """Its params could never change."""
+    ledger = planned()
+    for each in OWN[:3]:
+        about = {"trial": each.to_json(), "study": "study", "params": {"pruner": each.pruner}, "keys": [each.key]}
+        ledger.apply(Event(key=each.key, state="planned", epoch=1, detail=about))
+    assert grid.params_of(ledger) == {}
+    assert grid.tags_of(ledger)["winnow.grid.pruner"] == "dense, snip"
 
 
 def test_many_values_are_short() -> None:
