@@ -89,6 +89,7 @@ print(json.dumps([there.device, slots, fit(stacks[0].lead), Conductor.ends]))
         ({"cpu.max": "50000 100000\n"}, 1),
         ({"cpu.max": "max 100000\n"}, 64),
         ({"cpu.max": "6400000 100000\n"}, 64),
+        ({"cpu.max": "12800000 100000\n"}, 64),
         ({"cpu.max": "800000 100000\n"}, 8),
         ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),

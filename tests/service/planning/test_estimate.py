@@ -147,3 +147,5 @@ def test_what_a_run_has_measured_is_its_users_and_used_whatever_the_umask(tmp_pa
     (file,) = (tmp_path / "cache").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert cache.trusted(file)
+    file.chmod(0o622)  # as if somebody else could have written it
+    assert estimate.known("cpu") == estimate.Pace(estimate.START["cpu"])

@@ -59,6 +59,8 @@ def test_the_first_stack_holds_the_first_trial_and_no_trials_make_no_stack() -> 
 def test_a_trial_that_failed_in_company_is_held_to_smaller_stacks() -> None:
     held = {trial.key: 1 for trial in PRUNED[:2]}
     assert sorted(len(stack) for stack in pack(PRUNED, 6, limits=held)) == [1, 1, 4]
+    once_larger = {trial.key: 6 for trial in PRUNED}
+    assert [len(stack) for stack in pack(PRUNED, 2, limits=once_larger)] == [2, 2, 2], "stacks are smaller now than the one that failed"
 
 
 def test_the_policy_of_retries() -> None:

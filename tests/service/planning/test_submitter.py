@@ -24,6 +24,8 @@ def test_a_submitted_job_is_of_who_submitted_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("getpass.getuser", lambda: "root")
     monkeypatch.setenv(asking.VARIABLE, json.dumps(sent))
     assert asking.submitter("winnow run smoke") == sent
+    monkeypatch.setenv(asking.VARIABLE, json.dumps(sent | {"token": "sesame"}))
+    assert asking.submitter("winnow run smoke") == sent, "what it holds beside is not kept"
     for broken in ("{", "[]", "7", "{}"):
         monkeypatch.setenv(asking.VARIABLE, broken)
         assert asking.submitter("winnow run smoke").get("user", "root") == "root"
