@@ -154,6 +154,14 @@ def test_a_killed_driver_of_this_host_leaves_nothing_to_wait_for(tmp_path: Path)
     assert Lease(tmp_path, "smoke", bound=1e9).epoch == 2
 
 
+def test_a_driver_of_this_host_is_alive_by_its_lock_without_a_heartbeat(tmp_path: Path) -> None:
+    """One that is stopped, or that waits for a disk, is not dead; and nobody waits to know it."""
+    held = Lease(tmp_path, "smoke")
+    assert lease.alive(tmp_path, "smoke", patience=0)
+    held.release()
+    assert not lease.alive(tmp_path, "smoke", patience=0)
+
+
 def test_a_release_fences_off_the_workers_and_lets_the_next_driver_in_at_once(tmp_path: Path, another_host) -> None:
     another_host()
     held = Lease(tmp_path, "smoke")
@@ -172,9 +180,12 @@ def test_of_two_attempts_at_a_trial_the_older_may_write_no_more(tmp_path: Path) 
     older = permit.claim([TRIAL.key, other.key])
     older.check()
     newer = permit.claim([other.key])
-    with pytest.raises(SupersededError, match=f"{other.key} is trained by smoke 1 "):
+    with pytest.raises(SupersededError, match=rf"{other.key} is trained by smoke 1 {lease.owner()}$"):
         older.check()
     newer.check()
+    paths.attempt(tmp_path, other.key).unlink()  # as `forget` does
+    with pytest.raises(SupersededError, match=f"{other.key} is trained by nobody"):
+        newer.check()
 
 
 def test_two_drivers_that_take_over_at_once_get_different_epochs(tmp_path: Path) -> None:
@@ -201,6 +212,42 @@ def test_a_driver_that_another_host_was_faster_than_takes_the_next_epoch(tmp_pat
     assert lease.holder(tmp_path, "smoke")["owner"] == taken.owner
     taken.check()
     taken.release()
+
+
+def test_a_request_to_stop_the_run_before_does_not_stop_the_next_one(tmp_path: Path) -> None:
+    """Its driver may have died before it read the request."""
+    request = paths.stop_request(tmp_path, "smoke")
+    request.parent.mkdir(parents=True)
+    request.touch()
+    held = Lease(tmp_path, "smoke")
+    assert not request.exists()
+    held.release()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("the credentials have expired")])
+def test_a_heart_beats_on_after_what_may_pass(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    held, told, check = Lease(tmp_path, "smoke"), list[str](), Lease.check
+    errors = [error] * 3
+
+    def sometimes(self: Lease) -> None:
+        if errors:
+            raise errors.pop()
+        check(self)
+
+    monkeypatch.setattr(Lease, "check", sometimes)
+    _, before = lease.newest(tmp_path, "smoke")
+    with Heartbeat(held, paths.stop_request(tmp_path, "smoke"), told.append):
+        until = time.monotonic() + 30
+        while lease.newest(tmp_path, "smoke")[1] == before and time.monotonic() < until:
+            time.sleep(0.01)
+        assert lease.newest(tmp_path, "smoke")[1] != before
+        assert told == []
+        paths.stop_request(tmp_path, "smoke").touch()
+        while not told and time.monotonic() < until:
+            time.sleep(0.01)
+    assert told == ["asked to stop"]
+    held.release()
 
 
 def test_a_heart_does_not_take_its_own_release_for_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
