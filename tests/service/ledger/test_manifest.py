@@ -133,6 +133,7 @@ def test_an_event_that_could_not_be_written_has_not_happened(tmp_path: Path, mon
             manifest.record_all([(A, "leased", {}), (C, "planned", {"trial": TRIALS[2].to_json()}), (C, "leased", {})])
     assert paths.manifest(tmp_path, "smoke").read_bytes() == before
     assert [manifest.ledger.state(key) for key in (A, B, C)] == ["planned", "planned", ""]
+    assert list(manifest.ledger.first) == [A, B], "nor is it in the sweep's first plan"
     manifest.record("leased", {B: {}})
     manifest.close()
     ledger = read(tmp_path, "smoke")
