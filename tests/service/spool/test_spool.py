@@ -131,6 +131,16 @@ def test_a_torn_last_line_is_not_read_and_is_cut_off(tmp_path: Path) -> None:
     assert [update for update, name in points(tmp_path) if name == "train/actor_loss"] == [10, 20, 30, 40]
 
 
+def test_where_a_trial_comes_from_is_known_once_it_has_committed_something(tmp_path: Path) -> None:
+    listen(tmp_path, list(reports())[:1])
+    path = paths.spool(tmp_path, KEY)
+    with path.open("ab") as file:
+        file.write(b'{"update": 0, "kind": "checkpointed", "ti')  # torn by a crash
+    assert spool.origin(path) == {}
+    listen(tmp_path, reports(last=20))
+    assert spool.origin(path)["dataset_hash"] == "abc"
+
+
 def test_a_damaged_line_is_told(tmp_path: Path) -> None:
     path = paths.spool(tmp_path, KEY)
     path.parent.mkdir(parents=True)
@@ -186,3 +196,18 @@ def test_when_a_checkpoint_is_there_the_lines_before_it_are_on_disk(tmp_path: Pa
     assert len(lengths) == 4, "at updates 0, 7, 14 and 20"
     assert all(written == there for written, there in lengths), lengths
     assert len(set(lengths)) == 4
+
+
+def test_a_new_spool_is_found_again_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder is on disk with its name in it, not its lines alone."""
+    named: dict[Path, set[str]] = {}
+
+    def synced(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        if path.is_dir():
+            named[path] = {each.name for each in path.iterdir()}
+
+    monkeypatch.setattr("service.spool.writer.os.fsync", synced)
+    listen(tmp_path, reports())
+    spooled = paths.spool(tmp_path, KEY)
+    assert spooled.name in named[spooled.parent]
