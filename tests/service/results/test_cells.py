@@ -17,6 +17,7 @@ from service.results.report.gather import seconds
 from service.results.report.over_tasks import aggregates, choice, claim
 from service.results.report.style import Panel
 from service.results.runs import Point, Run
+from service.spool.scores import RETURN
 from tests.service.results.report.conftest import trial
 from trainables.trial import Trial
 
@@ -167,6 +168,33 @@ def test_without_masks_made_by_chance_or_their_seeds_nothing_is_said_of_the_choi
     assert choice(of(runs("snip", 0.95, [50.0, 60.0]), runs("random_erk", 0.9, [50.0, 60.0]))) == []
     (line,) = choice(of(runs("snip", 0.95, [50.0]), runs("random_erk", 0.95, [40.0])))
     assert line == "SNIP 95 % against Random (ERK) 95 %, over 1 task: +10.0 points of normalized score (a task has one seed)"
+
+
+def test_the_choice_is_compared_with_one_kind_of_chance_and_controls_choose_nothing() -> None:
+    pruned = runs("snip", 0.95, [50.0, 60.0])
+    controls = [replace(each, trial=control) for each in pruned for kind, control in each.trial.controls().items() if kind != "erk"]
+    chance = [*runs("random_uniform", 0.95, [10.0, 20.0]), *runs("random_erk", 0.95, [40.0, 51.0])]
+    assert [line.partition(",")[0] for line in choice(of(pruned, controls, chance))] == ["SNIP 95 % against Random (ERK) 95 %"]
+    assert [line.partition(",")[0] for line in choice(of(pruned, chance[:2]))] == ["SNIP 95 % against Random (uniform) 95 %"]
+
+
+def test_a_share_that_is_just_what_is_claimed_is_kept() -> None:
+    tasks = of(runs("dense", 0.0, [100.0, 100.0]), runs("snip", 0.95, [97.0, 97.0]))
+    assert claim(tasks)[0].startswith("at 95 %: 1 of 1 cells retain >= 97 % of dense (by their whole interval 1 do")
+
+
+def test_returns_are_never_averaged_over_tasks_nor_measured_in_points() -> None:
+    """Environments have scales of their own."""
+    given = [*runs("dense", 0.0, [50.0, 60.0]), *runs("random_erk", 0.95, [50.0, 60.0]), *runs("snip", 0.95, [40.0, 45.0])]
+    returns = of([replace(each, metric=RETURN) for each in given])
+    assert aggregates(of(given))
+    assert choice(of(given))
+    assert aggregates(returns) == choice(returns) == []
+
+
+def test_means_over_tasks_of_which_one_has_one_seed_say_so() -> None:
+    rows = aggregates(of(runs("snip", 0.95, [50.0, 60.0]), runs("snip", 0.95, [40.0], "walker2d")))
+    assert [(row.mean.note, row.iqm.note) for row in rows if row.mean and row.iqm] == [("a task has one seed",) * 2]
 
 
 def two_tasks() -> list[Task]:
