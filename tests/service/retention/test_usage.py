@@ -56,6 +56,21 @@ def test_every_byte_is_counted_once_and_for_whom(tmp_path: Path, capsys: pytest.
     assert "of no sweep" in said
 
 
+def test_the_largest_comes_first_and_a_plug_in_that_is_gone_makes_nobodys_of_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial(tmp_path, 0, "quickstart")
+    lost = [trial(tmp_path, seed, "smoke") for seed in (1, 2)]
+    journal = paths.manifest(tmp_path, "smoke")
+    journal.write_text(journal.read_text().replace('"dense"', '"mine"'))
+    paths.mlflow_db(tmp_path).write_bytes(bytes(300))
+    paths.mlflow_db(tmp_path).with_name(f"{paths.mlflow_db(tmp_path).name}-wal").write_bytes(bytes(4000))
+    assert main(["du", f"--storage={tmp_path}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["sweeps"], row["trials"]) for row in found["rows"]] == [(["smoke"], len(lost)), (["quickstart"], 1)]
+    assert found["others"]["MLflow's database"] == 4300, "with what SQLite keeps beside it"
+
+
 def test_an_empty_storage_takes_no_room_and_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["du", f"--storage={tmp_path / 'none'}"]) == 0
     assert capsys.readouterr().out == "in all: 0 B\n"
