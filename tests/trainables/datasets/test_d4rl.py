@@ -217,6 +217,15 @@ def test_what_is_there_stays_unless_forced_and_is_listed_and_checked(write: Writ
     assert load_table(NAME).hash[:12] in capsys.readouterr().out
 
 
+def test_a_folder_that_is_no_dataset_is_in_nobodys_way(write: Write) -> None:
+    """As another tool may have left it when it was killed."""
+    left = local.folder(NAME) / "data" / "main_data.hdf5"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half of it")
+    assert take(write()) == 0
+    assert len(load_table(NAME)) == 14
+
+
 @pytest.mark.parametrize(("there", "name"), [(NAME, f"{NAME}/y-v0"), (f"{NAME}/y-v0", NAME)])
 def test_a_dataset_inside_another_would_be_lost_with_it(there: str, name: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["import", str(write()), "--environment", "Hopper-v4", "--force", "--name"]

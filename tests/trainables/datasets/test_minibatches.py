@@ -147,6 +147,7 @@ def test_rewards_are_scaled_so_that_returns_span_as_much_as_is_asked_for() -> No
         reward_span(plugins.load("algorithms", "xql"), f"D4RL/{name}-v2") for name in ("halfcheetah/medium", "antmaze/umaze", "pen/human")
     ]
     assert spans == [1000, 0, 0], "as in the authors' code"
+    assert reward_span(plugins.load("algorithms", "xql"), "Mine/HalfCheetah/medium-v0") == 1000, "however it is written"
     assert reward_span(SimpleNamespace(REWARD_SPAN=10), "mine/maze-v0") == 10
     alike = replace(table, episode_returns=np.ones(3, np.float32))
     assert span_factor(alike, 1000) == 1
