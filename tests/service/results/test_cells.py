@@ -325,6 +325,15 @@ def test_latex_reads_what_is_meant(text: str, escaped: str) -> None:
     assert tables._escaped(text) == escaped
 
 
+def test_reasons_and_notes_from_mlflow_are_text_on_the_page() -> None:
+    """Whoever can write to MLflow chooses them."""
+    odd = "failed: <b onclick=x>"
+    tasks = of(runs("dense", 0.0, [50.0, odd]), runs("snip", 0.95, [odd, odd]), runs("grasp", 0.95, [40.0, odd]))
+    shown = page.page("<b onclick=x>", tasks, {}, "<b onclick=x>", ["<b onclick=x>"])
+    assert "<b onclick" not in shown
+    assert page.grid(tasks).count("failed: &lt;b onclick=x&gt;") == 4, "of dense, of both SNIPs together, and of both in GraSP's pair"
+
+
 def test_means_over_tasks_are_computed_once_for_text_figure_and_page() -> None:
     tasks = two_tasks()
     assert aggregates(tasks) is aggregates(list(tasks))
