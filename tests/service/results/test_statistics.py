@@ -86,6 +86,23 @@ def test_by_hand() -> None:
     assert improvement([np.array([1.0, 2.0])], [np.array([1.0, 0.0])]).value == (0.5 + 1 + 1 + 1) / 4
 
 
+def test_only_one_task_can_be_all_tied() -> None:
+    one, other = np.array([1.0, 1.0]), np.array([2.0, 2.0])
+    assert improvement([one], [one]).note == "all tied"
+    mixed = improvement([one, other], [other, one])
+    assert (mixed.value, mixed.note) == (0.5, "seeds equal"), "all below on one task, and all above on the other"
+
+
+def test_a_profile_counts_what_is_above_a_level_and_one_seed_has_no_limits() -> None:
+    levels = np.array([39.0, 40.0, 41.0])
+    middle, low, high = profile([np.array([40.0, 50.0])], levels)
+    assert (middle.tolist(), high.tolist()) == ([1.0, 0.5, 0.5], [1.0, 1.0, 1.0])
+    assert low.tolist() == [1.0, 0.0, 0.0]
+    middle, low, high = profile([np.array([40.0, 50.0]), np.array([50.0])], levels)
+    assert middle.tolist() == pytest.approx([1.0, 2 / 3, 2 / 3])
+    assert np.isnan([low, high]).all()
+
+
 def test_tasks_that_differ_do_not_widen_the_interval_of_their_mean() -> None:
     apart = mean_over([np.array([10.0, 10.0]), np.array([90.0, 90.0])])
     assert (apart.low, apart.value, apart.high, apart.note) == (50.0, 50.0, 50.0, "seeds equal")
@@ -99,6 +116,8 @@ def test_retained_is_paired_by_seed() -> None:
     assert exact is not None
     assert (exact.value, exact.low, exact.high) == pytest.approx((0.9, 0.9, 0.9))  # unpaired draws would spread from 0.45 to 1.8
     assert ratio(np.array([1.0, 1.0]), np.array([-1.0, 5.0])) is None  # the dense mean may well be below 0
+    assert ratio(np.array([1.0, 1.0]), np.array([0.5, 4.5])) is None, "2.5, with a standard error of 2"
+    assert ratio(np.array([1.0, 1.0]), np.array([1.0, 3.0])) is not None, "2, with one of 1"
     of_five = {str(ratio(np.ones(5), np.roll([-1.0, 50.0, 51.0, 49.0, 50.0], turn))) for turn in range(5)}
     assert len(of_five) == 1, "whether there is a share does not depend on the seeds' order"
 
