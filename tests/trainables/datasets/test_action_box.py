@@ -43,6 +43,12 @@ def test_actions_outside_the_box_are_counted(capsys: pytest.CaptureFixture[str])
     assert f"{count} of 600 actions" in capsys.readouterr().out
 
 
+def test_how_far_the_furthest_of_all_dimensions_lies_outside_is_told() -> None:
+    narrow = gymnasium.spaces.Box(np.float32([-1, -0.5]), np.float32([1, 0.5]))
+    record(DATASET, gymnasium.make("Reacher-v5"), lambda seen: np.float32([0.25, 0.75]), action_space=narrow)
+    assert "by up to 0.25: a policy cannot take them" in load_table(DATASET).note
+
+
 def test_rounding_is_not_counted() -> None:
     record(DATASET, pendulum(), lambda seen: np.float32([2.0005]))
     assert load_table(DATASET).note == ""
@@ -56,6 +62,13 @@ def test_a_box_wider_than_the_environments_is_refused(capsys: pytest.CaptureFixt
         evaluator_of(load_table(DATASET), [[0]])
     assert main(["check", DATASET]) == 2
     assert "wider" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("low", "high"), [(-10, 2), (-2, 10)])
+def test_a_box_that_is_wider_on_one_side_is_refused(low: float, high: float) -> None:
+    record(DATASET, pendulum(), action_space=gymnasium.spaces.Box(low, high, (1,), np.float32))
+    with pytest.raises(UserError, match="is wider than that of Pendulum-v1"):
+        evaluator_of(load_table(DATASET), [[0]])
 
 
 def test_a_wider_box_through_a_wrapper_and_a_narrower_one_are_right() -> None:

@@ -159,6 +159,8 @@ def test_the_reference_is_the_metadatas_else_the_environments(make: Make) -> Non
     assert (none.reference.random, none.reference.expert) == (-20.272305, 3234.3)
     assert "hopper.py" in none.reference.source
     assert own.hash != none.hash  # scores on them differ
+    edit(local.folder("test/hopper/own-v0"), ref_min_score=20.0, ref_max_score=20.0)
+    assert "hopper.py" in load_table("test/hopper/own-v0").reference.source, "a scale without a length is none"
 
 
 def test_no_reference_at_all_leaves_the_returns(make: Make) -> None:
@@ -167,6 +169,7 @@ def test_no_reference_at_all_leaves_the_returns(make: Make) -> None:
     assert not table.reference.known
     assert np.isnan(table.reference.normalize(table.episode_returns)).all()
     assert table.reference.source == "none known"
+    assert table.in_brief()["normalized_score"] is None, "programs read JSON, which has no nan"
 
 
 def test_the_hash_is_of_the_content(make: Make) -> None:
@@ -178,6 +181,8 @@ def test_the_hash_is_of_the_content(make: Make) -> None:
     assert load_table("test/hopper/a-v0").hash == a.hash
     edit(first, env_spec=gymnasium.spec("Hopper-v4").to_json())
     assert load_table("test/hopper/a-v0").hash != a.hash
+    edit(first, env_spec=json.dumps(json.loads(gymnasium.spec("Hopper-v5").to_json()) | {"max_episode_steps": 500}))
+    assert load_table("test/hopper/a-v0").hash != a.hash, "episodes of half the length have other returns"
     make("test/hopper/c-v0", episodes=[*TRAPS[:-1], episode(1, "neither", 6)])
     assert load_table("test/hopper/c-v0").hash != a.hash
 
@@ -527,5 +532,6 @@ def test_a_cut_keeps_whole_episodes_that_the_seed_chooses() -> None:
     assert len({tuple(cut.episode_returns) for cut in cuts}) > 3
     assert np.array_equal(table.cut(160, 0).rows, cuts[0].rows)
     assert table.cut(0, 1) is table.cut(500, 1) is table
+    assert [len(table.cut(transitions, 0)) for transitions in (149, 150, 151)] == [100, 150, 150]
     with pytest.raises(UserError, match="transitions 49 of 'test/made-up-v0': the first episode that seed 0 chooses has 50"):
         table.cut(49, 0)
