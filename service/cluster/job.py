@@ -15,12 +15,13 @@ from typing import Any
 
 from search_spaces.sweep import expand, load_sweep, override
 from service.cluster import sent
+from service.cluster.handed_on import environment, refuse_secrets
 from service.planning.description import limits
-from service.planning.provenance import PACKAGES, ROOT, names_of_ours, revision
+from service.planning.provenance import PACKAGES, ROOT, names_of_ours
 from service.planning.run_settings import RunSettings
 from service.planning.submitter import JOB, VARIABLE, this_process
 from service.terminal import clock
-from service.terminal.redaction import holds_secret, redact
+from service.terminal.redaction import redact
 from service.terminal.signals import INTERRUPTED
 from service.terminal.waiting import waiting
 from trainables import project
@@ -31,13 +32,6 @@ ADDRESS = "http://127.0.0.1:8265"
 # Of a project, the sweeps and plug-ins; of the clone, the code. Results, environments and history can be gigabytes, and Ray takes 100 MB.
 OF_PROJECT = ["/storage", "/slurm", "/.git", "/.venv*", "/venv*", "**/__pycache__", "**/.*_cache", "*.log"]
 EXCLUDES = [*OF_PROJECT, "/tests", "/docs", "/docker", "/benchmarks", "*.so"]
-# Where the job's data is. Ray shows a job's environment and its command on its page and writes both to files, so no secret may be in them.
-HANDED_ON = (
-    "WINNOW_STORAGE", "WINNOW_CACHE", "MINARI_DATASETS_PATH", "MLFLOW_EXPERIMENT_NAME", "AWS_REGION", "AWS_DEFAULT_REGION",
-    "MLFLOW_TRACKING_URI", "WINNOW_STUDY_STORAGE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
-)  # fmt: skip
-SHOWN = "which Ray's page would show"
-HOSTS = "the cluster's environment"
 CHATTY = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")  # Ray sets a level of its own for each
 TRIES = 5  # of a submission id, where others submit at the same moment
 PATIENCE = 120.0  # seconds that a cluster may take to be ready for jobs
@@ -110,26 +104,6 @@ def _sent(name: str) -> str:
             f"{path} would not be sent: a project is, and this file is in none; put it into one (`winnow init FOLDER` makes one)"
         )
     return f"./{path.relative_to(folder)}"
-
-
-def refuse_secrets(settings: RunSettings, storage: str | None, shown: str = SHOWN, instead: str = HOSTS) -> None:
-    """Raise UserError for a secret in what is typed: `shown` to others, and where it can be set `instead`."""
-    if settings.study_storage and holds_secret(settings.study_storage):
-        raise UserError(f"--study-storage holds a secret, {shown}; set WINNOW_STUDY_STORAGE in {instead}")
-    if settings.notify:
-        raise UserError(f"the address of --notify is its secret, {shown}; set WINNOW_NOTIFY in {instead}")
-    for given in (*settings.words(), storage or ""):
-        if holds_secret(given):
-            raise UserError(f"{redact(given)} holds a secret, {shown}")
-
-
-def environment(shown: str = SHOWN, instead: str = HOSTS) -> dict[str, str]:
-    """Environment variables for the job's driver and workers: the code's revision and where data is. Raises UserError for a secret."""
-    found = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
-    for name, value in found.items():
-        if holds_secret(value):
-            raise UserError(f"{name} holds a secret, {shown}; set it in {instead} instead")
-    return {"WINNOW_REVISION": revision(), **found}
 
 
 def next_id(name: str, taken: Sequence[str]) -> str:

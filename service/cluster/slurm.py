@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_spaces.sweep import expand, load_sweep, override
-from service.cluster.job import environment, refuse_secrets
+from service.cluster.handed_on import environment, refuse_secrets
 from service.planning import devices
 from service.planning.provenance import ROOT
 from service.planning.run_settings import RunSettings

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from service.cluster import job
-from service.cluster.job import OF_PROJECT, environment, next_id, submit
+from service.cluster.handed_on import environment
+from service.cluster.job import OF_PROJECT, next_id, submit
 from service.cluster.sent import describe
 from service.ledger import manifest
 from service.planning.run_settings import RunSettings
