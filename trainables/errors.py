@@ -31,9 +31,10 @@ def unknown(kind: str, value: object, choices: Iterable[object], where: str = ""
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text; its kind where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def first_line(error: BaseException, *, named: bool = False) -> str:
+    """The first line of an exception's text, after its class where `named`; the class alone where it has no text."""
+    kind, text = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
+    return f"{kind}: {text}" if named and text else text or kind
 
 
 def one_line(error: BaseException) -> str:

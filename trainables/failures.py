@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import traceback
 
-from trainables.errors import StoppedError, SupersededError, UserError
+from trainables.errors import StoppedError, SupersededError, UserError, first_line
 
-TRACEBACK_LIMIT = 4000  # characters
+LINE_LIMIT, TRACEBACK_LIMIT = 500, 4000  # characters
 # CUDA's wording, and torch's on a CPU in two versions.
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory")
 BROKEN = ("cuda error", "cuda driver error")  # of the GPU or its driver: a fresh worker, perhaps on another node, may succeed
@@ -15,7 +15,7 @@ BROKEN = ("cuda error", "cuda driver error")  # of the GPU or its driver: a fres
 def failure(error: Exception) -> dict[str, str]:
     """What is recorded of a failure: its class, one line, and the end of the traceback where that adds something."""
     why = reason(error)
-    recorded = {"reason": why, "message": one_line(error, named=why != "user_error")}
+    recorded = {"reason": why, "message": first_line(error, named=why != "user_error")[:LINE_LIMIT]}
     return recorded if why in ("user_error", "stopped") else recorded | {"traceback": traceback.format_exc()[-TRACEBACK_LIMIT:]}
 
 
@@ -34,9 +34,3 @@ def reason(error: BaseException) -> str:
     ray = type(error).__module__.startswith("ray.") and not type(error).__name__.startswith("RayTaskError")
     broken = isinstance(error, OSError) or ray or any(words in text for words in BROKEN)
     return "infrastructure" if broken else "error"
-
-
-def one_line(error: Exception, named: bool) -> str:
-    """The first line of an error's text, after its class where `named`."""
-    text = (str(error).strip().splitlines() or [""])[0][:500]
-    return f"{type(error).__name__}: {text}" if named else text

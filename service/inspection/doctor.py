@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.inspection.checks import CHECKS, CheckResult
-from trainables.errors import UserError
+from trainables.errors import UserError, first_line
 from trainables.output import printable, to_json
 
 
@@ -21,7 +21,7 @@ def check_all(storage: Path) -> Iterator[CheckResult]:
         except OSError as error:
             yield CheckResult(name, "fail", f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except Exception as error:  # whatever a check raises
-            yield CheckResult(name, "fail", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            yield CheckResult(name, "fail", first_line(error, named=True))
 
 
 def describe(result: CheckResult) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from service.terminal.redaction import redact
-from trainables.errors import UserError
+from trainables.errors import UserError, first_line
 
 DATABASE_TRIES = 3  # MLflow's ten take 100 seconds
 RUNS, POINTS = 100, 25_000  # in one answer about many runs, at most: the server's limits
@@ -157,6 +157,4 @@ def passes(error: Exception) -> bool:
 
 def redacted(error: Exception) -> str:
     """The first line of an error, with its class unless it is a UserError, and without the secrets in it."""
-    line = (str(error).strip().splitlines() or [""])[0]
-    line = line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
-    return redact(line)[:300]
+    return redact(first_line(error, named=not isinstance(error, UserError)))[:300]

@@ -5,8 +5,8 @@ import errno
 import pytest
 import ray
 
-from trainables.errors import UserError
-from trainables.failures import one_line, reason
+from trainables.errors import UserError, first_line
+from trainables.failures import reason
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_a_failure_has_the_class_that_decides_what_is_tried_again(error: Excepti
 
 
 def test_a_message_is_one_line() -> None:
-    assert one_line(RuntimeError("first\nsecond"), named=True) == "RuntimeError: first"
-    assert one_line(UserError("mend this"), named=False) == "mend this"
-    assert one_line(MemoryError(), named=True) == "MemoryError: "
+    assert first_line(RuntimeError("first\nsecond"), named=True) == "RuntimeError: first"
+    assert first_line(UserError("mend this")) == "mend this"
+    assert first_line(MemoryError(), named=True) == first_line(MemoryError()) == "MemoryError"
 
 
 @pytest.mark.parametrize(
