@@ -6,17 +6,16 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
 from ray.experimental import internal_kv
 
-from service.cluster import workers
+from service.cluster import places, workers
 from service.cluster.ended_trials import Forgetful
 from service.cluster.places import IdleWorkers, Sharing
-from service.scheduling.shares import Share
 from service.terminal import signals
 from trainables.trial import Stack
 from trainables.tune_trainable import NAMESPACE, leaves
@@ -24,7 +23,7 @@ from trainables.tune_trainable import NAMESPACE, leaves
 LOOK = 0.02  # seconds between two looks whether they have
 
 
-class Conductor(Protocol):
+class Conductor(places.Conductor, Protocol):
     """Gives the cluster its work, and receives the events of it."""
 
     def next(self, kind: str = ...) -> Stack | None: ...
@@ -38,11 +37,7 @@ class Conductor(Protocol):
     def spent(self) -> bool: ...
     def end(self) -> None: ...
     def left(self, stack: Stack, update: int, kept: int) -> None: ...
-    def wanted(self, kind: str) -> int: ...
-    def interruptible(self, stacks: Sequence[Stack]) -> list[Stack]: ...
     def yields(self, stack: Stack) -> None: ...
-    def shared(self, share: Share) -> None: ...
-    def not_shared(self, why: str) -> None: ...
 
 
 class Source(tune.search.Searcher):  # type: ignore[misc]

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from service.planning.options import TrainingOptions
 from service.scheduling.shares import Share
 from service.storage import paths, shared_files
-from trainables.errors import UserError
+from service.terminal.display import Notes
 from trainables.trial import Stack
 
 WRITE_EVERY = 2.0  # seconds between two writes at least
-
-
-class Notes(Protocol):
-    def note(self, line: str) -> None: ...
 
 
 class Shared:
@@ -63,5 +57,4 @@ class Shared:
     def _write(self, about: dict[str, Any]) -> None:
         """For `status`, on whatever host."""
         self._known, self._written = about, time.monotonic()
-        with contextlib.suppress(OSError, UserError):
-            shared_files.put(self._file, json.dumps(about).encode()) if about else shared_files.remove(self._file)
+        shared_files.tell(self._file, about)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from service.storage import paths, s3
+from trainables.errors import UserError
 from trainables.storage.files import append, sync_folder, write
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -80,6 +85,14 @@ def remove(path: Path) -> None:
         bucket.delete([paths.remote(path)[1]])
     else:
         path.unlink(missing_ok=True)
+
+
+def tell(path: Path, about: Mapping[str, Any]) -> None:
+    """Write for readers on any host what only this process knows, as JSON; remove the file where there is nothing to tell.
+
+    What cannot be written stays untold."""
+    with contextlib.suppress(OSError, UserError):
+        put(path, json.dumps(about).encode()) if about else remove(path)
 
 
 def names(folder: Path) -> list[str]:

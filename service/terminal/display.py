@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from trainables.output import is_notebook, printable
 
@@ -18,6 +18,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def is_screen(stream: TextIO) -> bool:
     """Whether what is written there can be written over."""
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+class Notes(Protocol):
+    """Shows lines that stay, as `Display` does."""
+
+    def note(self, line: str) -> None: ...
 
 
 class Display:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from service.driving.workers.pace import Pace
 from service.storage import paths, shared_files
+from service.terminal.display import Notes
 from service.terminal.words import duration
-from trainables.errors import UserError
 from trainables.trial import Stack
 
 WRITE_EVERY = 10.0  # seconds between two writes of which workers are silent
-
-
-class Notes(Protocol):
-    def note(self, line: str) -> None: ...
 
 
 class Silence:
@@ -85,5 +79,4 @@ class Silence:
         """For `status`, on whatever host: only this process knows how long it has heard nothing."""
         self._written = now
         about = {trial.key: round(silent[key], 1) for key in silent for trial in self._running[key].trials}
-        with contextlib.suppress(OSError, UserError):
-            shared_files.put(self._file, json.dumps(about).encode()) if about else shared_files.remove(self._file)
+        shared_files.tell(self._file, about)
