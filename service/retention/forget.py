@@ -22,12 +22,13 @@ from service.ledger.manifest import Manifest
 from service.results.summary import Summary
 from service.retention import room
 from service.retention.room import Sizes
-from service.retention.runs import AT_ONCE, Removal, folder_of, parent_of
+from service.retention.runs import Removal, folder_of, parent_of
 from service.storage import paths, removal, trial_objects
 from service.storage.commands import command
 from service.storage.trial_objects import in_parallel
 from service.tracking.cursor import run_id_of
 from service.tracking.shipping.shipper import Shipper
+from service.tracking.sql.many import AT_ONCE
 from trainables.errors import SupersededError, UserError, unknown
 
 FAILED = ("failed", "diverged")

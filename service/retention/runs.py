@@ -16,16 +16,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from service.storage.trial_objects import in_parallel
-from service.tracking.connection import TrackingError, mlflow_errors, passes
+from service.tracking.connection import TrackingError, artifact_store, mlflow_errors, pages, passes
 from service.tracking.cursor import run_id_of
-from service.tracking.reading import PARENT, STORAGE, is_deleted
+from service.tracking.reading import LIGHT, PARENT, STORAGE, is_deleted
 from service.tracking.runs import Tracking
-from service.tracking.sql import database
+from service.tracking.sql import database, many
 
-AT_ONCE = 500  # runs per transaction: databases limit the parameters of a statement
 TRIES = 10  # of a transaction, while another process holds the database
 PAUSE = 1.0  # seconds between two of them
-TAGS = ("winnow.trial_key", STORAGE, PARENT)
 GONE = {STORAGE: "forgotten", "winnow.kind": "forgotten"}  # tags of a run that a server keeps as deleted
 
 
@@ -40,7 +38,7 @@ class Removal(Tracking):
     def runs(self, keys: Iterable[str]) -> dict[str, list[Any]]:
         """This storage's runs of trials, by trial key, deleted ones included, with no more than is needed here."""
         found: dict[str, list[Any]] = {}
-        for _, held in self.held(keys, light=TAGS):
+        for _, held in self.held(keys, light=LIGHT):
             for key, runs in held.items():
                 if own := [run for run in runs if self.mine(run, run_id_of(self._storage, key))]:
                     found[key] = own
@@ -52,12 +50,9 @@ class Removal(Tracking):
 
     def registered(self) -> set[str]:
         """The ids of runs of which a version of a registered model needs the artifacts."""
-        client, found, token = self._reading(), set[str](), None
-        while client and token != "":
-            page = client.search_model_versions("", max_results=1000, page_token=token)
-            found |= {version.run_id for version in page if version.run_id}
-            token = page.token or ""
-        return found
+        client = self._reading()
+        versions = pages(partial(client.search_model_versions, "")) if client else ()
+        return {version.run_id for version in versions if version.run_id}
 
     def move_children(self, run_ids: Iterable[str], sweep: str) -> None:
         """Put runs below the run of another sweep."""
@@ -70,8 +65,8 @@ class Removal(Tracking):
 
     def remove(self, runs: Sequence[Any], done: Callable[[int], None] = lambda count: None) -> None:
         """Remove runs, artifacts first, so that what a kill leaves is found again by its run. `done` hears of how many are gone."""
-        for start in range(0, len(runs), AT_ONCE):
-            some = runs[start : start + AT_ONCE]
+        for start in range(0, len(runs), many.AT_ONCE):
+            some = runs[start : start + many.AT_ONCE]
             in_parallel(self._remove_artifacts, some)
             if self.for_good:
                 self._patiently(partial(self._delete_rows, [run.info.run_id for run in some]))
@@ -91,12 +86,7 @@ class Removal(Tracking):
             shutil.rmtree(folder, ignore_errors=True)
             return
         with mlflow_errors():
-            self._store_of_artifacts(run).delete_artifacts()
-
-    def _store_of_artifacts(self, run: Any) -> Any:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        return get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
+            artifact_store(run.info.artifact_uri, self.uri).delete_artifacts()
 
     def _delete(self, run: Any) -> None:
         """As on MLflow's page; nobody may change a run that is deleted already."""

@@ -71,7 +71,8 @@ def read(storage: Path) -> Usage:
     counted = sum(row.sizes[ARTIFACTS] for row in found)
     others = {"journals, leases, studies": room.of_folder(paths.sweeps(storage)), "MLflow's database": _size(paths.mlflow_db(storage))}
     others |= {"other artifacts of MLflow": room.of_folder(paths.mlflow_artifacts(storage)) - counted}
-    others |= {name: room.of_folder(storage / name) for name in ("reports", "ray", "forgotten")}
+    folders = (paths.reports(storage), paths.ray_results(storage), paths.forgotten(storage))
+    others |= {folder.name: room.of_folder(folder) for folder in folders}
     if bucket := s3.bucket_of(storage):
         others["journals, leases, studies"] = sum(bucket.sizes("sweeps/").values())
     return Usage(found, {what: size for what, size in others.items() if size})

@@ -2,7 +2,8 @@
 
 storage/trials/<key>/    trial.json  spool.jsonl  shipped.json  checkpoints/  masks.safetensors  masks.json  policy.safetensors  policy.json
 storage/trials/<key>/attempt   which worker may write the trial's files
-storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  results.txt  scores.png  study.log  stopped/
+storage/sweeps/<name>/   manifest.jsonl  lock  lease/  stop  stopped/  silent.json  share.json
+                           results.txt  scores.png  study.log
 storage/reports/<name>/   page.html  table.txt  table.tex  cells.csv  trials.csv  curves.csv  (and .parquet)  figures/
 storage/forgotten/       what is being removed: a killed `forget` may leave something, which the next one removes
 storage/identity         a random number that tells this storage from every other one
@@ -10,7 +11,8 @@ storage/mlflow.db  storage/artifacts/  storage/ray/
 
 A storage on S3 uses the same names in a folder of this host; the bucket holds what hosts share (docs/decisions/009-object-storage.md):
 identity  heads/<key>.json  trials/<key>/...  sweeps/<name>/manifest/<number>.jsonl  sweeps/<name>/lease/  sweeps/<name>/stop
-sweeps/<name>/stopped/<key>
+sweeps/<name>/stopped/<key>  sweeps/<name>/silent.json  sweeps/<name>/share.json
+In this host's folder alone: attempts/
 """
 
 from __future__ import annotations
@@ -167,9 +169,13 @@ def figure(storage: Path, name: str) -> Path:
     return sweep(storage, name) / "scores.png"
 
 
+def reports(storage: Path) -> Path:
+    return storage / "reports"
+
+
 def report(storage: Path, name: str) -> Path:
     """The folder of a report on one or more sweeps."""
-    return storage / "reports" / checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+.]*")
+    return reports(storage) / checked("report name", name, r"[A-Za-z0-9][A-Za-z0-9_+.]*")
 
 
 def mlflow_db(storage: Path) -> Path:
