@@ -20,6 +20,7 @@ from service.terminal.waiting import waiting
 from service.tracking.cursor import run_id_of
 from service.tracking.reading import RunRow
 from service.tracking.runs import Tracking
+from service.tracking.shipping.comparison import EVALUATIONS
 from service.tracking.shipping.spooled import TAGS
 from trainables.errors import UserError, unknown
 from trainables.trial import Trial
@@ -121,7 +122,7 @@ def _in_mlflow(wanted: str, names: Mapping[str, str], storage: Path, folder: Pat
         if row is None:
             known = {**names, **{row.tags.get("winnow.trial_key", ""): row.tags.get("mlflow.runName", "") for row in rows.values()}}
             raise _no_match(wanted, known, storage)
-        tracking.fetch(row.run_id, (*FILES, "evaluations.json"), folder)
+        tracking.fetch(row.run_id, (*FILES, EVALUATIONS), folder)
     if row.status != "FINISHED" or not (folder / "policy.json").exists():
         state = row.tags.get("winnow.state") or row.status.lower()
         raise UserError(
@@ -129,7 +130,7 @@ def _in_mlflow(wanted: str, names: Mapping[str, str], storage: Path, folder: Pat
         )
     trial = Trial.from_json(json.loads((folder / "policy.json").read_bytes())["trial"])
     origin = {name: row.tags[f"winnow.{name}"] for name in TAGS if f"winnow.{name}" in row.tags}
-    evaluations = folder / "evaluations.json"
+    evaluations = folder / EVALUATIONS
     return FinishedTrial(trial, folder, row.run_id, origin, json.loads(evaluations.read_bytes()) if evaluations.exists() else ())
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from service.planning.data_here import SHOWN
 from service.results.outcomes import DONE, MEASURES, Outcome, metric_of, outcome
 from service.spool.scores import FINAL_RETURN, FINAL_SCORE, RETURN, SCORE, SUCCESS
 from service.tracking.reading import RunRow
 from trainables.trial import Trial, comparison
 
 TAIL = 0.7  # evaluations after this share of the updates make up the tail
-SHOWN = 12  # digits of a hash
 FINAL = {SCORE: FINAL_SCORE, RETURN: FINAL_RETURN}
 
 

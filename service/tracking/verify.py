@@ -219,9 +219,9 @@ def _files(key: str, lines: Sequence[Placed], run: Any, tracking: Reader, storag
 
 def _evaluations(lines: Sequence[Placed], artifact: bytes | None) -> Iterator[str]:
     if artifact is None:
-        yield "artifact evaluations.json is missing"
+        yield f"artifact {EVALUATIONS} is missing"
     elif artifact.decode() != json.dumps(spool.evaluations(lines)):
-        yield "artifact evaluations.json is not what was evaluated"
+        yield f"artifact {EVALUATIONS} is not what was evaluated"
 
 
 def _hash(content: bytes) -> str:

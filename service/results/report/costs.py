@@ -19,7 +19,6 @@ from service.terminal.labels import DENSE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEW = 10  # curves in a panel whose bands are drawn
 OVERTAKES = Key("pruned overtakes", colour("ink"), marker="*", size=7)
 OVERTAKEN = Key("dense overtakes", colour("ink"), marker="*", fill="none", size=7)
 AHEAD = Key("pruned above dense", colour("accent"), dash="-", width=3)
@@ -48,7 +47,7 @@ def _curves(title: str, measure: str, lines: Sequence[tuple[Cell, Curve]], cost:
         for cell, (x, middle, low, high) in lines:
             look = style_of(cell.method)
             axis.plot(x, middle, color=look.colour, linestyle=":" if cell.absent else look.dash)
-            marks.band(axis, x, low, high, look.colour, 0.13 if len(lines) <= FEW else 0.05)
+            marks.band(axis, x, low, high, look.colour, 0.13 if len(lines) <= marks.FEW else 0.05)
         marks.cost_axis(axis, cost)
         marks.focus(axis)
 
@@ -85,7 +84,7 @@ def _frontier(title: str, lines: Sequence[_Line], cost: str, shapes: dict[float,
             x, middle, low, high = line.curve
             look, marker = style_of(line.cell.method), shapes[line.cell.sparsity]
             axis.plot(x, middle, color=look.colour, linestyle=":" if line.cell.absent else look.dash, linewidth=marks.sized(0.5), alpha=0.7)
-            if len(pruned) <= FEW:
+            if len(pruned) <= marks.FEW:
                 marks.band(axis, x, low, high, look.colour, 0.05)
             last = Estimate(float(middle[-1]), float(low[-1]), float(high[-1]), len(line.cell.done))
             marks.point(axis, float(x[-1]), last, look.colour, marker, marks.variant_fill(line.cell.method))

@@ -19,8 +19,6 @@ from service.results.statistics import Estimate
 from service.terminal import labels
 from service.terminal.labels import method_name
 
-FEW = 10  # lines of a panel whose bands can still be told apart
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -128,7 +126,7 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
                 middle, low, high = statistics.profile(group, levels)
                 axis.step(levels, middle, where="post", color=look.colour, linestyle=look.dash)
                 axis.fill_between(
-                    levels, low, high, step="post", color=look.colour, alpha=0.12 if len(groups) <= FEW else 0.05, linewidth=0
+                    levels, low, high, step="post", color=look.colour, alpha=0.12 if len(groups) <= marks.FEW else 0.05, linewidth=0
                 )
             axis.set_ylim(0, 1.03)
             marks.grid(axis)
@@ -138,7 +136,7 @@ def profiles(tasks: Sequence[Task]) -> list[Panel]:
             ", ".join(filter(None, [f"at {100 * sparsity:g} %", suite])), "normalized score τ", "share of runs above τ", draw, keys
         )
 
-    return [panel(*place) for place in dict.fromkeys((each.suite, each.at) for each in known if each.method != "dense")]
+    return [panel(*place) for place in dict.fromkeys((each.suite, each.at) for each in known if each.method != labels.DENSE)]
 
 
 def _log(sparsity: float) -> float:

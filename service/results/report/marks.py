@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COSTS = {"update": "updates", "flops": "training FLOPs (kept weights)", "seconds": "training seconds (share of the stack)"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h")  # of sparsities, ascending
+FEW = 10  # lines of a panel whose bands can still be told apart
 ROOM = 0.75  # beside what is shown, of the greatest number there, for intervals
 APART = 0.17  # of the axis's length, between the middles of two ticks' labels
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

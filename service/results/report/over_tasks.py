@@ -11,6 +11,7 @@ from service.results.cells import DENSE, Cell, Place, Task, places_of, suites_of
 from service.results.outcomes import MEASURES
 from service.results.statistics import Estimate
 from service.spool.scores import SCORE
+from service.terminal import labels
 from service.terminal.labels import method_name, rank
 
 CLAIM = 0.97  # of the dense score, at 95 % sparsity
@@ -40,7 +41,7 @@ class Aggregate:
 
     @property
     def name(self) -> str:
-        name = f"dense, for {100 * self.at:g} %" if self.method == "dense" else method_name(self.method, self.sparsity)
+        name = f"dense, for {100 * self.at:g} %" if self.method == labels.DENSE else method_name(self.method, self.sparsity)
         return ", ".join(filter(None, [name, self.suite]))
 
 
@@ -54,7 +55,7 @@ def aggregates(tasks: Sequence[Task]) -> list[Aggregate]:
 def _aggregates(tasks: tuple[Task, ...]) -> list[Aggregate]:
     found = []
     for suite, own in suites_of([task for task in tasks if task.measure == MEASURES[SCORE]]):
-        levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != "dense"}) or [0.0]
+        levels = sorted({sparsity for task in own for method, sparsity in task.cells if method != labels.DENSE}) or [0.0]
         found += [row for level in levels for row in _comparison(suite, own, level)]
     return found
 
@@ -98,7 +99,7 @@ def claim(tasks: Sequence[Task]) -> list[str]:
     """
     lines, in_time = [], []
     for suite, own in suites_of(tasks):
-        cells = [cell for task in own for cell in task.cells.values() if cell.method != "dense" and cell.sparsity == CLAIMED_AT]
+        cells = [cell for task in own for cell in task.cells.values() if cell.method != labels.DENSE and cell.sparsity == CLAIMED_AT]
         cells = [cell for cell in cells if not cell.control]
         methods = sorted({cell.method for cell in cells}, key=rank)
         parts = [(suite, cells)] if cells else []
@@ -154,7 +155,7 @@ def choice(tasks: Sequence[Task]) -> list[str]:
     lines = []
     for suite, own in suites_of([task for task in tasks if task.measure == MEASURES[SCORE]]):
         methods = {
-            cell.method: cell for task in own for cell in task.cells.values() if cell.sparsity == CLAIMED_AT and cell.method != "dense"
+            cell.method: cell for task in own for cell in task.cells.values() if cell.sparsity == CLAIMED_AT and cell.method != labels.DENSE
         }
         chance = next((method for method in CHANCE if method in methods), None)
         others = sorted((m for m, cell in methods.items() if m not in CHANCE and not cell.control), key=rank) if chance else []

@@ -16,6 +16,7 @@ from service.results.report.over_tasks import MARGIN, Aggregate, aggregates, bud
 from service.results.runs import TAIL, Run
 from service.results.statistics import Estimate
 from service.terminal.columns import aligned
+from service.terminal.labels import DENSE
 
 HEAD = (
     *("cell", "n", "mean", "95 % interval", "IQM", "95 % interval", "best", "tail", "final"),
@@ -115,7 +116,7 @@ def _success(cell: Cell) -> tuple[str, str]:
 
 def against_rows(task: Task) -> list[tuple[str, ...]]:
     """The task's cells against dense, a header first; the last column says why seeds have no dense score beside them."""
-    cells = [cell for cell in task.cells.values() if cell.method != "dense"]
+    cells = [cell for cell in task.cells.values() if cell.method != DENSE]
     return [AGAINST, *map(_against, cells)]
 
 

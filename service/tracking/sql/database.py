@@ -21,7 +21,7 @@ from trainables.errors import UserError
 
 QUIET = 5.0  # seconds without a change after which nobody is making the tables any more
 HALF_MADE = r"table \S+ already exists|duplicate column name"  # what MLflow's migrations stumble over
-LOCK_TIMEOUT = 20.0  # seconds
+LOCK_TIMEOUT, SOON = 20.0, 5.0  # seconds that a locked database is waited for; the same where it is only asked whether it is MLflow's
 SEEN = 400  # rows of each index that `analyze` reads, which takes 20 ms
 
 
@@ -43,10 +43,15 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(unquote(re.sub("^//[^/]*", "", match[2])) if match[1] else match[2])
 
 
+def connect(file: Path, mode: str, timeout: float = LOCK_TIMEOUT) -> sqlite3.Connection:
+    """A connection to the file, which has to be there; `mode`: `ro` or `rw`."""
+    return sqlite3.connect(f"file:{quote(bytes(file))}?mode={mode}", uri=True, timeout=timeout)
+
+
 def has_tables(file: Path) -> bool:
     """Whether an sqlite file is MLflow's; True also if it cannot be read, as MLflow then reports why."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{quote(bytes(file))}?mode=ro", uri=True)) as database:
+        with contextlib.closing(connect(file, "ro", SOON)) as database:
             return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchall())
     except sqlite3.Error:
         return True

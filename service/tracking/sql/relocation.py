@@ -12,9 +12,9 @@ import sqlite3
 import sys
 import tempfile
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from service.tracking.sql.database import LOCK_TIMEOUT
+from service.tracking.sql.database import connect
 
 OURS = "mlflow.sharedViewState.winnow"  # a tag of the experiments that hold our runs
 COLUMNS = (
@@ -62,7 +62,7 @@ def _former(file: Path, artifacts: Path) -> list[str]:
 
 
 def _locations(file: Path, mode: str) -> list[str]:
-    with contextlib.closing(sqlite3.connect(f"file:{quote(bytes(file))}?mode={mode}", uri=True, timeout=LOCK_TIMEOUT)) as database:
+    with contextlib.closing(connect(file, mode)) as database:
         if not {"experiments", "experiment_tags"} <= _tables(database):
             return []
         query = "SELECT DISTINCT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) WHERE key = ?"
@@ -70,7 +70,7 @@ def _locations(file: Path, mode: str) -> list[str]:
 
 
 def _rename(file: Path, before: list[str], artifacts: Path) -> None:
-    with contextlib.closing(sqlite3.connect(f"file:{quote(bytes(file))}?mode=rw", uri=True, timeout=LOCK_TIMEOUT)) as database, database:
+    with contextlib.closing(connect(file, "rw")) as database, database:
         database.execute("BEGIN IMMEDIATE")
         tables = _tables(database)
         for old in before:
@@ -87,7 +87,7 @@ def _mended_copy(file: Path, before: list[str], artifacts: Path) -> tempfile.Tem
     folder = tempfile.TemporaryDirectory(prefix="winnow-")
     copy = Path(folder.name) / file.name
     with (
-        contextlib.closing(sqlite3.connect(f"file:{quote(bytes(file))}?mode=ro", uri=True, timeout=LOCK_TIMEOUT)) as database,
+        contextlib.closing(connect(file, "ro")) as database,
         contextlib.closing(sqlite3.connect(copy)) as new,
     ):
         database.backup(new)
