@@ -11,18 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from search_spaces.sweep import load_sweep
-from service.ledger import lease, manifest
+from service.ledger import lease
 from service.ledger.ledger import Entry, Ledger
-from service.ledger.others import settle
+from service.ledger.others import ledger_of
 from service.spool import lines as spool
-from service.storage import paths, shared_files, trial_objects
+from service.storage import paths, shared_files
 from service.storage.commands import command
 from service.terminal.columns import aligned
 from service.terminal.display import is_screen
 from service.terminal.words import duration
 from service.tracking.cursor import run_id_of
-from trainables.errors import UserError
 from trainables.output import printable
 
 EVERY = 2.0  # seconds between two updates of `--watch`
@@ -74,16 +72,6 @@ class Status:
         counts = dict(Counter(row["state"] for row in rows))
         about = {"sweep": self.sweep, "driver": self.driver, "since": self.since, "limit": self.limit, "share": self.share}
         return about | {"counts": counts, "trials": rows}
-
-
-def ledger_of(name: str, storage: Path) -> Ledger:
-    """The ledger of a sweep, with what other sweeps have done of its trials. Raises UserError if it has never been run."""
-    trial_objects.pull(storage)
-    ledgers = manifest.read_all(storage, required=name)
-    if name not in ledgers or not ledgers[name].epoch:
-        load_sweep(name)  # a name that no sweep has is said to be that
-        raise UserError(f"sweep {name!r} has not been run in {paths.shown(storage)}; there are: {', '.join(ledgers) or 'none'}")
-    return settle(ledgers, name)
 
 
 def read(name: str, storage: Path, *, whole: bool = True) -> Status:

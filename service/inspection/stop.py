@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.inspection.status import ledger_of
 from service.ledger import lease, manifest
+from service.ledger.others import ledger_of
 from service.planning.run_settings import RunSettings
 from service.storage import paths, shared_files
 from service.terminal.waiting import waiting

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
+from search_spaces.sweep import load_sweep
+from service.ledger import manifest
 from service.ledger.ledger import TERMINAL, Event, Ledger
+from service.storage import paths, trial_objects
+from trainables.errors import UserError
 
 
 def done_elsewhere(ledgers: Mapping[str, Ledger], name: str, keys: Collection[str] | None = None) -> dict[str, str]:
@@ -35,3 +40,13 @@ def _trainer(ledger: Ledger, key: str, other: str, name: str) -> str:
     """The sweep that has trained what `other` has done; `other` itself where that was this one, whose own record has been forgotten."""
     trainer = str(ledger.entries[key].detail.get("sweep", other))
     return other if trainer == name else trainer
+
+
+def ledger_of(name: str, storage: Path) -> Ledger:
+    """The ledger of a sweep, with what other sweeps have done of its trials. Raises UserError if it has never been run."""
+    trial_objects.pull(storage)
+    ledgers = manifest.read_all(storage, required=name)
+    if name not in ledgers or not ledgers[name].epoch:
+        load_sweep(name)  # a name that no sweep has is said to be that
+        raise UserError(f"sweep {name!r} has not been run in {paths.shown(storage)}; there are: {', '.join(ledgers) or 'none'}")
+    return settle(ledgers, name)

@@ -39,7 +39,7 @@ def train(storage: Path, sweep: str, trials: Sequence[Trial], planned: Sequence[
 
 def ship(storage: Path, sweep: str) -> Tracking:
     """Everything into the storage's own MLflow."""
-    from service.inspection.status import ledger_of
+    from service.ledger.others import ledger_of
 
     tracking = Tracking(storage)
     ledger = ledger_of(sweep, storage)

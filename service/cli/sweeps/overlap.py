@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.inspection.status import ledger_of
+    from service.ledger.others import ledger_of
     from service.results.mask_overlap import describe, overlaps, to_json  # imports torch
 
     found = overlaps(ledger_of(arguments.sweep, storage), storage)

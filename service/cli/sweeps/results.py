@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.inspection.status import ledger_of
+    from service.ledger.others import ledger_of
     from service.planning.data_here import DataHere
     from service.planning.plan import as_trained
     from service.results import quick_table as scores

@@ -21,8 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     """1 where something is left."""
-    from service.inspection.status import ledger_of
     from service.ledger import lease
+    from service.ledger.others import ledger_of
     from service.results.summary import Summary
     from service.tracking.connection import DeletedError
     from service.tracking.runs import Tracking

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     """1 where there is a difference."""
     from service.inspection import data
-    from service.inspection.status import ledger_of
+    from service.ledger.others import ledger_of
     from service.results import summary
     from service.tracking.verify import describe, differences
 

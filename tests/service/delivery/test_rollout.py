@@ -18,7 +18,7 @@ import pytest
 
 from service.__main__ import main
 from service.delivery.video import PROBE
-from service.inspection.status import ledger_of
+from service.ledger.others import ledger_of
 from service.tracking.runs import Tracking
 from service.tracking.sql import relocation
 from service.tracking.verify import differences

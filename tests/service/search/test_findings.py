@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.search.findings import INFEASIBLE_SHOWN, SHOWN, Finding, Try, table, to_json
+from service.search.findings import REASONS_SHOWN, SHOWN, Finding, Try, table, to_json
 
 
 def tried(number: int, *values: float, why: str = "", on_front: bool = False, **params: Any) -> Try:
@@ -16,7 +16,8 @@ def test_the_best_suggestions_come_first_and_no_more_than_can_be_read() -> None:
     scores = [float(score) for score in (5, 90, 20, 70, 10, 60, 30, 80, 40, 50, 15, 25)]
     found = Finding("study", "score", (*(tried(number, score) for number, score in enumerate(scores)), tried(99)))
     assert [each.values[0] for each in found.best()] == sorted(scores, reverse=True)[:SHOWN]
-    head, columns, *rows = table(found).splitlines()
+    head, columns, *rows, failed = table(found).splitlines()
+    assert failed == "failed: pruner SNIP: "
     assert head == "study: best scores; 12 done, 1 failed"
     assert columns.split() == ["score", "pruner", "trial", "keys"]
     assert [row.split()[0] for row in rows] == [f"{score:.1f}" for score in sorted(scores, reverse=True)[:SHOWN]]
@@ -30,9 +31,9 @@ def test_a_front_is_what_no_other_beats_the_densest_first() -> None:
 
 
 def test_of_many_infeasible_suggestions_a_few_are_named() -> None:
-    many = [tried(number, why="no path is left", pruner="random_erk", sparsity=0.98765432) for number in range(INFEASIBLE_SHOWN + 2)]
+    many = [tried(number, why="no path is left", pruner="random_erk", sparsity=0.98765432) for number in range(REASONS_SHOWN + 2)]
     lines = table(Finding("study", "score", tuple(many))).splitlines()
     assert lines[0] == f"study: best scores; {len(many)} infeasible"
-    assert lines[1:-1] == ["infeasible: pruner Random (ERK), sparsity 0.9877: no path is left"] * INFEASIBLE_SHOWN
+    assert lines[1:-1] == ["infeasible: pruner Random (ERK), sparsity 0.9877: no path is left"] * REASONS_SHOWN
     assert lines[-1] == "and 2 more infeasible ones (--json)"
     assert table(Finding("study", "score", ())) == "study: best scores; nothing suggested yet"
