@@ -129,7 +129,8 @@ def table(found: Finding) -> str:
     interval, density = ["95 % interval"] * several, ["eff. density"] * (found.objective == "pareto")
     rows = [["score", *interval, *density, *names, "trial", "keys"]]
     for each in best:
-        numbers = [f"{each.values[0]:.1f}", *([_interval(each.scores)] if several else []), *(f"{100 * value:.2f} %" for value in each.values[1:])]
+        numbers = [f"{each.values[0]:.1f}", *([_interval(each.scores)] if several else [])]
+        numbers += [f"{100 * value:.2f} %" for value in each.values[1:]]
         rows.append([*numbers, *(_text(name, each.params.get(name, "")) for name in names), each.name, " ".join(each.keys)])
     if best:
         lines += [found.budget, aligned(rows)] if found.budget else [aligned(rows)]
