@@ -66,17 +66,18 @@ class Space:
         return math.inf if self.suggestions is None else len(self.suggestions)
 
     @cached_property
-    def suggestions(self) -> list[dict[str, Label]] | None:
-        """All different suggestions; None with a range, and where there are more combinations of values than COUNTED."""
+    def suggestions(self) -> list[tuple[dict[str, Label], tuple[Trial, ...]]] | None:
+        """All different suggestions with their trials; None with a range, and where there are more combinations of values than COUNTED."""
         axes = [list(values) for values in self.dimensions.values() if not isinstance(values, Range)]
         if len(axes) < len(self.dimensions) or math.prod(map(len, axes)) > COUNTED:
             return None
-        found: dict[tuple[str, ...], dict[str, Label]] = {}
+        found: dict[tuple[str, ...], tuple[dict[str, Label], tuple[Trial, ...]]] = {}
         for labels in product(*axes):
             with suppress(UserError):
                 every = dict(zip(self.dimensions, labels, strict=True))
                 chosen = {name: label for name, label in every.items() if self.needs(name, every)}
-                found.setdefault(tuple(trial.key for trial in self.trials(chosen)), chosen)
+                trials = self.trials(chosen)
+                found.setdefault(tuple(trial.key for trial in trials), (chosen, trials))
         return list(found.values())
 
     def as_grid(self, chosen: Mapping[str, Label], seeds: str) -> list[str]:

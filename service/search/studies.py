@@ -164,8 +164,8 @@ class Adaptive:
 
     def _untried(self, space: Space, seen: Collection[str], seed: int) -> dict[str, Label]:
         """One of the suggestions that were not made yet, drawn by chance."""
-        trials = {_key(map(self._as_trained, space.trials(params))): params for params in space.suggestions or ()}
-        return random.Random(seed).choice([params for key, params in trials.items() if key not in seen])
+        left = [params for params, trials in space.suggestions or () if _key(map(self._as_trained, trials)) not in seen]
+        return random.Random(seed).choice(left)
 
     def _seed(self, number: int) -> int:
         """The seed of a suggestion, by its number, so that a restarted driver draws the same."""
