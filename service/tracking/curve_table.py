@@ -13,7 +13,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ OF_NETWORKS = ("density", "flops", "parameters", "live_inputs", "unseen_inputs")
 PERIOD = 60.0  # seconds between two writings while trials go on
 SHARE = 0.02  # of the time, at most, that goes into writing it meanwhile
 Row = dict[str, Any]
+MAKES_NO_SENSE: Row = {}  # of a trial whose spool holds what cannot be read
 
 
 class CurveTable:
@@ -93,20 +94,28 @@ def read(tracking: Tracking, parent: str) -> dict[str, Row] | None:
         return None
 
 
-def differences(tracking: Tracking, parent: str, storage: Path, keys: Iterable[str]) -> list[str]:
-    """What is not as the trials wrote it, a line each."""
+def differences(tracking: Tracking, parent: str, storage: Path, keys: Collection[str]) -> list[str]:
+    """What is not as the trials wrote it, a line each; a trial whose spool makes no sense is `verify`'s to name."""
     rows, found = read(tracking, parent), []
-    committed = ((key, spool.committed(spool.read(paths.spool(storage, key)))) for key in keys)
+    wanted = ((key, row) for key in keys if (row := _as_written(storage, key)) is not MAKES_NO_SENSE)
     if rows is None:  # no table is shipped before there is something to say
-        return [f"artifact {NAME} is missing or damaged"] if any(lines for _, lines in committed) else []
-    for key, lines in committed:
-        wanted = row_of(storage, key, lines[-1].end) if lines else None
-        there = rows.pop(key, None)
-        if there and wanted and wanted["masks"] is None:
+        return [f"artifact {NAME} is missing or damaged"] if any(row for _, row in wanted) else []
+    for key, row in wanted:
+        there = rows.get(key)
+        if there and row and row["masks"] is None:
             there = there | {"masks": None}  # nothing here to compare it with
-        if json.dumps(there) != json.dumps(wanted):  # as text, so that NaN equals NaN
+        if json.dumps(there) != json.dumps(row):  # as text, so that NaN equals NaN
             found.append(f"artifact {NAME} has not what trial {key} wrote")
-    return found + [f"artifact {NAME} has trial {key}, which is not in the sweep" for key in rows]
+    return found + [f"artifact {NAME} has trial {key}, which is not in the sweep" for key in rows if key not in keys]
+
+
+def _as_written(storage: Path, key: str) -> Row | None:
+    """A trial's row, of all that it has committed; None where that is nothing, and MAKES_NO_SENSE."""
+    try:
+        lines = spool.committed(spool.read(paths.spool(storage, key)))
+        return row_of(storage, key, lines[-1].end) if lines else None
+    except Exception:  # whatever senseless lines lead to
+        return MAKES_NO_SENSE
 
 
 def _shown(about: Mapping[str, Any]) -> dict[str, Any]:

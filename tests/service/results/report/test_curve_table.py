@@ -135,6 +135,16 @@ def test_verify_sees_a_table_that_lies_and_sync_mends_it(tracking: Tracking, tmp
         assert differences("study", ledger, storage) == []
 
 
+def test_a_spool_that_makes_no_sense_is_named_once_and_hides_nothing_else(tracking: Tracking, tmp_path: Path) -> None:
+    storage, own = tmp_path / "storage", [trial("snip", 0.9, seed) for seed in range(2)]
+    ledger = ship(storage, "study", [(each, spool(storage, each, scores(50.0))) for each in own], tracking)
+    assert differences("study", ledger, storage) == []
+    file = paths.spool(storage, own[0].key)
+    file.write_bytes(b'{"kind": "trained", "update": "x", "metrics": 5, "time": 0}\n' + file.read_bytes())
+    (said,) = differences("study", ledger, storage)
+    assert said.startswith(f"{own[0].key} {own[0].name}: cannot be compared (")
+
+
 def test_of_a_trial_that_was_pruned_and_never_evaluated_there_are_masks(tracking: Tracking, tmp_path: Path) -> None:
     storage, begun = tmp_path / "storage", trial("snip", 0.95, 0)
     ledger = ship(storage, "study", [(begun, spool(storage, begun, {}))], tracking)
