@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +16,12 @@ from search_spaces.sweep.ranges import Range, values_of
 from search_spaces.sweep.sweep import Sweep
 from trainables import plugins
 from trainables.errors import UserError
-from trainables.trial import Trial
+from trainables.trial import CHOICES, Trial, options_of
 
 Label = bool | int | float | str
 SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else hyperparameters are
 COUNTED = 1_000
+REPEAT_LIMIT = 50  # repeated or infeasible suggestions in a row after which a space whose suggestions are not counted is exhausted
 PLURAL = {"pruner": "pruners", "sparsity": "sparsities"}
 
 
@@ -80,6 +81,24 @@ class Space:
                 found.setdefault(tuple(trial.key for trial in trials), (chosen, trials))
         return list(found.values())
 
+    def left(self, made: Sequence[Sequence[str]], known: Sequence[Sequence[str]]) -> int:
+        """How many suggestions are still to come, by the trial keys of those `made` and of those of them that are `known`."""
+        assert self.sweep.search is not None
+        if self.suggestions is None and repeats(made) >= REPEAT_LIMIT:
+            return 0
+        return int(max(0, min(self.sweep.search.suggestions, self.size) - len({tuple(keys) for keys in known} - {()})))
+
+    def fits(self, chosen: Mapping[str, Any]) -> bool:
+        """Whether these are values of the space, which an archive from elsewhere need not say rightly."""
+        for name, value in chosen.items():
+            values = self.dimensions.get(name, {})
+            if isinstance(values, Range):
+                if isinstance(value, bool) or not isinstance(value, int | float) or not values.low <= value <= values.high:
+                    return False
+            elif not isinstance(value, Label) or value not in values:
+                return False
+        return all(name in chosen or not self.needs(name, chosen) for name in self.dimensions)
+
     def as_grid(self, chosen: Mapping[str, Label], seeds: str) -> list[str]:
         """What `--set` takes to train a suggestion with other seeds, in a grid."""
         given = {"datasets": self.dataset} if len(self.sweep.datasets) > 1 else {}
@@ -88,6 +107,10 @@ class Space:
             if isinstance(values, Range) or len(values) > 1:
                 value = self._value(name, chosen) if name != "sparsity" or self._value("pruner", chosen) != "dense" else 0.0
                 given[PLURAL.get(name, name)] = value if isinstance(value, str) and name == "pruner" else repr(value)
+        used = options_of(self._value("pruner", chosen), self.algorithm)
+        given |= {name: choices[0] for name, choices in CHOICES.items() if name not in used and self.sweep.values(name) != (choices[0],)}
+        if self.sweep.allow_disconnected and self._value("pruner", chosen) == "dense":
+            given["allow_disconnected"] = "false"
         return ["search=none", *(f"{name}={value}" for name, value in given.items()), f"seeds={seeds}"]
 
     def study(self, sweep: str) -> str:
@@ -129,6 +152,16 @@ def spaces(sweep: Sweep) -> tuple[Space, ...]:
     for space in made:
         space.check()
     return made
+
+
+def repeats(made: Sequence[Sequence[str]]) -> int:
+    """How many of the newest suggestions, by their trial keys, are repeats in a row, or infeasible and so without trials."""
+    seen: set[tuple[str, ...]] = {()}
+    count = 0
+    for keys in map(tuple, made):
+        count = count + 1 if keys in seen else 0
+        seen.add(keys)
+    return count
 
 
 def _exactly(values: Range | Mapping[Label, Any]) -> str:

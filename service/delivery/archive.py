@@ -23,7 +23,7 @@ from typing import Any
 
 from service.delivery.archive_file import read_parts
 from service.ledger.ledger import Entry, Ledger
-from service.ledger.manifest import Manifest, read_all
+from service.ledger.manifest import Manifest, read, read_all
 from service.ledger.others import settle
 from service.planning.data_here import DataHere, versions
 from service.spool import complete
@@ -88,15 +88,15 @@ def adopt(file: Path, storage: Path) -> dict[str, Adopted]:
         raise UserError(f"{paths.shown(storage)} is on S3: adopt into a folder (--storage)")
     sweeps, suggestions = _read(file)
     with contextlib.ExitStack() as leases:  # of all sweeps before anything is written
-        manifests = {name: leases.enter_context(contextlib.closing(Manifest(storage, name))) for name in sweeps}
+        manifests = {name: leases.enter_context(contextlib.closing(Manifest(storage, name, _settings(storage, name)))) for name in sweeps}
         here = read_all(storage)
         adopted = {
             name: _import(trials, manifests[name], {other: ledger for other, ledger in here.items() if other != name}, storage)
             for name, trials in sweeps.items()
         }
         for name, manifest in manifests.items():
-            known = {study: [*made] for study, made in manifest.ledger.suggestions.items()}
-            manifest.suggest([each for each in suggestions.get(name, ()) if each not in known.get(each["study"], ())], ())
+            known = {_told(each) for made in manifest.ledger.suggestions.values() for each in made}
+            manifest.suggest([each for each in suggestions.get(name, ()) if _told(each) not in known], ())
         return adopted
 
 
@@ -236,16 +236,27 @@ def _of_trial(end: Any, key: str, trials: Mapping[str, Any]) -> dict[str, Any]:
 
 def _suggested(about: Any, trials: Mapping[str, Any]) -> dict[str, Any]:
     """A suggestion; raises ValueError, KeyError and the like for one that makes no sense."""
-    found = {name: about[name] for name in (*SUGGESTION, *(["why"] if "why" in about else []))}
+    found = {name: about[name] for name in (*SUGGESTION, *(name for name in ("why", "number") if name in about))}
     if not (
         isinstance(found["study"], str)
         and all(isinstance(value, str | int | float | None) for value in dict(found["params"]).values())
         and isinstance(found["keys"], list)
         and trials.keys() >= set(found["keys"])
         and isinstance(found.get("why", ""), str)
+        and isinstance(found.get("number", 0), int)
     ):
         raise ValueError(f"a suggestion of {found['study']!r} makes no sense")
     return found
+
+
+def _settings(storage: Path, name: str) -> dict[str, Any] | None:
+    """Of the newest run, which `resume` goes on with."""
+    return dict(read(storage, name).settings) or None
+
+
+def _told(about: Mapping[str, Any]) -> str:
+    """What tells one suggestion from another."""
+    return json.dumps([about["study"], about.get("number"), about["params"], about["keys"]], sort_keys=True)
 
 
 def _done(ledgers: Mapping[str, Ledger], name: str, storage: Path) -> dict[str, Entry]:

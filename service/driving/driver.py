@@ -20,6 +20,7 @@ from service.driving.queue import Queue, Waiting
 from service.driving.searching import Searching
 from service.driving.shared import Shared
 from service.driving.workers.silence import Silence
+from service.ledger import stop_requests
 from service.ledger.ledger import LIMIT, TERMINAL
 from service.ledger.manifest import Manifest
 from service.planning.plan import Plan, cost, limits, progress_of, stack_size
@@ -89,8 +90,9 @@ class Driver:
         if not self.plan.part:
             self._manifest.plan(self.plan.trials)
         again = [*self.plan.elsewhere, *(trial.key for trial in self.plan.todo)]
-        # The plan retries nothing that the search has stopped: such a trial is here only where another sweep has done it since.
+        # What a search has stopped is here only where another sweep has done it since, or where the sweep is a grid now.
         asked = [key for key in again if ledger.state(key) in ("failed", "diverged", "stopped")]
+        stop_requests.withdraw(self._storage, self.plan.name, [key for key in asked if ledger.state(key) == "stopped"])
         self._manifest.record("planned", {key: {"retry": True, "resumed": True} for key in asked})
         # Asked again, now that our journal names them: what `forget` has removed since the plan was made is to be trained, and from here
         # on it removes none of them.

@@ -58,7 +58,12 @@ class Searching:
 
     def restore(self) -> dict[str, Trial]:
         """The trials of earlier suggestions that are not finished, by key."""
-        return {trial.key: trial for trial in self._adaptive.restore()} if self._adaptive else {}
+        if not self._adaptive:
+            return {}
+        unfinished = {trial.key: trial for trial in self._adaptive.restore()}
+        if self._plan.sweep.search and self._plan.sweep.search.stop == "none":  # what an earlier run has asked for is no longer wanted
+            stop_requests.withdraw(self._storage, self._plan.name, unfinished)
+        return unfinished
 
     def suggest(self, at_once: int) -> dict[str, Trial]:
         """The trials of the next suggestions, about `at_once` of them, which the manifest then has; by key."""
@@ -70,9 +75,8 @@ class Searching:
         # What another study of the sweep has stopped is no answer to this one, which may compare it with others or stop nothing.
         told = {key for each in made for said in ledger.suggestions.get(each.study, ()) for key in said["keys"]}
         stopped = [key for key in trials if ledger.state(key) == "stopped" and key not in told]
-        self._manifest.suggest([each.to_json() for each in made], trials.values())
         stop_requests.withdraw(self._storage, self._plan.name, stopped)
-        self._manifest.record("planned", {key: {"retry": True, "resumed": True} for key in stopped})
+        self._manifest.suggest([each.to_json() for each in made], trials.values(), again=stopped)
         if known := self._elsewhere.done(key for key in new if key in self._plan.others):  # now that our journal names them
             self._manifest.record("done", {key: {"sweep": sweep} for key, sweep in known.items()})
         self._adaptive.add(made)

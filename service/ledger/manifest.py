@@ -69,12 +69,13 @@ class Manifest:
         """Record trials that are new to the journal as planned."""
         self.record("planned", {t.key: {"trial": t.to_json()} for t in trials if t.key not in self.ledger.entries})
 
-    def suggest(self, suggestions: Sequence[Mapping[str, Any]], trials: Iterable[Trial]) -> None:
-        """Record what a search has suggested, each as `study`, `params` and the `keys` of its trials, and plan those that are new; one
-        fsync."""
+    def suggest(self, suggestions: Sequence[Mapping[str, Any]], trials: Iterable[Trial], again: Iterable[str] = ()) -> None:
+        """Record what a search has suggested, each as `study`, `params` and the `keys` of its trials; plan those that are new, and those of
+        `again` once more; one fsync."""
         now, epoch = time.time(), self.ledger.epoch
         new = {trial.key: trial for trial in trials if trial.key not in self.ledger.entries}
-        planned = [Event(key=key, state="planned", epoch=epoch, time=now, detail={"trial": trial.to_json()}) for key, trial in new.items()]
+        about = {key: {"trial": trial.to_json()} for key, trial in new.items()} | {key: {"retry": True, "resumed": True} for key in again}
+        planned = [Event(key=key, state="planned", epoch=epoch, time=now, detail=detail) for key, detail in about.items()]
         self._record([self._about(suggested=suggestions), *planned] if suggestions else planned)
 
     def end_at_limit(self, limit: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -98,7 +98,7 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     own = (as_trained(trial, name, ledger, settings.fresh, others) for trial in expand(sweep))
     trials = tuple(data.as_trained(trial, settings.new_data) for trial in own)
     if sweep.search:
-        trials, left = suggested(sweep, name, ledger, lambda trial: as_trained(trial, name, ledger, settings.fresh, others))
+        trials, left = suggested(sweep, name, ledger)
     return _planned(name, sweep, settings, trials, left, absent, ledgers, storage, data, followed)
 
 
@@ -161,6 +161,8 @@ def _planned(
     final = sweep.search and ledger.keys_in("done") and not settings.retry_failed
     kept = {key for key, entry in ledger.entries.items() if final and entry.infeasible}
     state = {t.key: _state(ledger.state(t.key), t.key in elsewhere, settings.retries and t.key not in kept) for t in trials}
+    if sweep.search is None:  # what a search has stopped, when the sweep was one, is no answer to a grid
+        state = {key: "planned" if now == "stopped" else now for key, now in state.items()}
     todo = [t for t in trials if state[t.key] not in TERMINAL]
     # What is done on other data stays done to `resume`, unless more is to be trained on that dataset: the two would not be comparable.
     at_stake = {trial.dataset for trial in todo} if settings.resumed and not left else {trial.dataset for trial in trials}
@@ -196,35 +198,34 @@ def stack_size(device: str, trials: int, max_concurrent: int) -> int:
     return limit if device == "cuda" else max(1, min(limit, trials // (ROUNDS * max_concurrent)))
 
 
-def suggested(
-    sweep: Sweep, name: str, ledger: Ledger, own: Callable[[Trial], Trial] = lambda trial: trial
-) -> tuple[tuple[Trial, ...], int]:
+def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...], int]:
     """The trials suggested so far to an adaptive sweep, and how many suggestions are left; from the manifest, without Optuna.
 
-    What `forget` has removed of a suggestion is made again; `own` maps its trials to those that the sweep trains."""
-    assert sweep.search is not None
+    What `forget` has removed of a suggestion is made again."""
     trials: dict[str, Trial] = {}
-    left = 0.0
+    left = 0
     for space in spaces(sweep):
-        made = set()
-        for each in ledger.suggestions.get(space.study(name), ()):
+        made = [each for each in ledger.suggestions.get(space.study(name), ()) if space.fits(each["params"])]
+        whole = []
+        for each in made:
             known = {key: ledger.entries[key].trial for key in each["keys"] if key in ledger.entries}
             if len(known) < len(each["keys"]):
-                known |= {key: trial for key, trial in _made_again(space, each["params"], own).items() if key in each["keys"]}
+                known |= _made_again(space, each)
             trials |= known
-            if len(known) == len(each["keys"]) > 0:
-                made.add(" ".join(each["keys"]))
-        left += max(0, min(sweep.search.suggestions, space.size) - len(made))
-    return tuple(trials.values()), int(left)
+            whole += [each["keys"]] * (len(known) == len(each["keys"]))
+        left += space.left([each["keys"] for each in made], whole)
+    return tuple(trials.values()), left
 
 
-def _made_again(space: Space, params: Mapping[str, Any], own: Callable[[Trial], Trial]) -> dict[str, Trial]:
+def _made_again(space: Space, suggestion: Mapping[str, Any]) -> dict[str, Trial]:
     """The trials of a suggestion by key; none where there are no such trials any more, e.g. of a plug-in that is gone."""
     try:
-        trials = space.trials(params)
-    except (UserError, KeyError, TypeError):
+        raw = space.trials(suggestion["params"])
+        copies = suggestion.get("copies") or [{}] * len(raw)
+        trials = {trial.key: trial for trial in (replace(each, **copy) for each, copy in zip(raw, copies, strict=True))}
+    except (UserError, ValueError, TypeError):
         return {}
-    return {trial.key: trial for trial in (*trials, *map(own, trials))}
+    return trials if [*trials] == suggestion["keys"] else {}
 
 
 def as_trained(trial: Trial, name: str, ledger: Ledger, fresh: bool = False, others: Collection[str] = ()) -> Trial:

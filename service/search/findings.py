@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from search_spaces.sweep import Sweep
+from search_spaces.sweep import Sweep, expand, load_sweep, override
 from search_spaces.sweep.settings import setting_name
 from search_spaces.sweep.space import Space, spaces
 from service.ledger.ledger import Ledger
@@ -22,6 +23,8 @@ from service.terminal.labels import algorithm_name, method_name
 from service.terminal.links import how_to_open
 from service.tracking import notes
 from service.tracking.runs import Tracking
+from trainables import plugins
+from trainables.errors import UserError
 from trainables.output import printable
 
 SHOWN = 10  # best suggestions of a single objective
@@ -77,11 +80,14 @@ def find(name: str, sweep: Sweep, ledger: Ledger, storage: Path, overrides: Sequ
     for space in spaces(sweep):
         study = space.study(name)
         few = f"; the space has only {space.size:g} different suggestions" if space.size < sweep.search.suggestions else ""
-        tries = _tries(ledger.suggestions.get(study, ()), ledger, storage, sweep.search.objective)
+        made = [each for each in ledger.suggestions.get(study, ()) if space.fits(each["params"])]
+        tries = _tries(made, ledger, storage, sweep.search.objective)
         finding = Finding(study, sweep.search.objective, tries, budget + few)
         if best := sorted(finding.best(), key=lambda each: -each.values[0]):
-            words = [f"--set={setting}" for setting in _as_grid(space, best[0].params, overrides)]
-            finding = replace(finding, again=command("run", name, *words, storage=storage))
+            settings = _as_grid(space, best[0].params, overrides)
+            with contextlib.suppress(UserError):  # of a sweep that makes no grid without something that cannot be set here
+                expand(override(load_sweep(name), settings))
+                finding = replace(finding, again=command("run", name, *(f"--set={each}" for each in settings), storage=storage))
         found.append(finding)
     return found
 
@@ -115,8 +121,14 @@ def _as_grid(space: Space, params: Mapping[str, Any], overrides: Sequence[str]) 
     first = max(space.sweep.seeds) + 1
     given = space.as_grid(params, f"{first}-{first + NEW_SEEDS - 1}")
     names = {setting.partition("=")[0] for setting in given}
-    kept = [each for each in overrides if (name := setting_name(each)) not in names and not name.startswith("search.")]
-    return [*kept, *given]
+    hyper, settings = plugins.hyper_defaults(space.algorithm), plugins.pruner_settings(str(params.get("pruner", space.sweep.pruners[0])))
+
+    def kept(name: str) -> bool:
+        mapping, _, inner = name.partition(".")
+        own = {"hyper": hyper, "pruning": settings}.get(mapping)
+        return name not in names and mapping != "search" and (own is None or inner in own)
+
+    return [*(each for each in overrides if kept(setting_name(each))), *given]
 
 
 def table(found: Finding) -> str:

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.sweep import Sweep
 from search_spaces.sweep.ranges import Range, Search
-from search_spaces.sweep.space import Label, Space, spaces
+from search_spaces.sweep.space import REPEAT_LIMIT, Label, Space, repeats, spaces
 from service.ledger.ledger import TERMINAL, Ledger
 from service.search.outcomes import DONE, FAILED, INFEASIBLE, STOPPED, Outcome, known, outcome, under_way
 from service.search.places import Guarded, open_file
@@ -36,7 +36,6 @@ WHY = "infeasible"  # attribute of a suggestion that cannot be trained, whoever 
 PATIENCE = (
     10  # repeated or infeasible suggestions in a row after which one that was not made yet is drawn by chance, where they are counted
 )
-REPEAT_LIMIT = 50  # the same, after which a space where they are not counted is exhausted
 STARTUP = 10  # suggestions that TPE draws by chance
 ROUNDS = 4  # in which it makes the others, at least: what is suggested at once cannot learn from one another
 # Optuna's samplers learn from stopped trials, which it calls 'pruned', but not from failed ones.
@@ -54,14 +53,17 @@ class Suggestion:
     params: Mapping[str, Label]
     trials: tuple[Trial, ...]
     why: str = ""
+    number: int = 0
 
     @property
     def key(self) -> str:
         return _key(self.trials)
 
     def to_json(self) -> dict[str, Any]:
-        """What the manifest records, from which a study is rebuilt."""
-        return {"study": self.study, "params": dict(self.params), "keys": self.key.split(), **({"why": self.why} if self.why else {})}
+        """What the manifest records, from which a study is rebuilt, and trials that were forgotten are made again."""
+        about = {"study": self.study, "number": self.number, "params": dict(self.params), "keys": self.key.split()}
+        copies = [{name: value for name in ("fresh", "data") if (value := getattr(trial, name))} for trial in self.trials]
+        return about | ({"why": self.why} if self.why else {}) | ({"copies": copies} if any(copies) else {})
 
 
 class Adaptive:
@@ -136,23 +138,24 @@ class Adaptive:
         space, made = self._spaces[name], self._suggestions(name)
         seen = {"", *(" ".join(each["keys"]) for each in made)}
         count = min(count, self._left(name), self._at_most(len(made)))
+        untried = [(_key(map(self._as_trained, trials)), params) for params, trials in space.suggestions or ()]
         # Sampled in a copy, so that `add` stores a suggestion with its key in one write.
         copy = optuna.create_study(directions=_directions(self._search))
         copy.add_trials(self._of(name))
         suggestions: list[Suggestion] = []
-        new, repeats = 0, self._repeats(name)
-        while new < count and repeats < REPEAT_LIMIT:
-            seed = self._seed(len(made) + len(suggestions))
-            if repeats >= PATIENCE and space.suggestions is not None:
-                params = self._untried(space, seen, seed)
+        new, in_a_row, first = 0, repeats(self._drawn(name)), self._next(name)
+        while new < count and (in_a_row < REPEAT_LIMIT or untried):
+            seed = self._seed(number := first + len(suggestions))
+            if in_a_row >= PATIENCE and untried:
+                params = random.Random(seed).choice([params for key, params in untried if key not in seen])
             else:
                 copy.sampler = _sampler(self._search, seed)
                 params = _choose(space, copy.ask())
             try:
-                suggestions.append(Suggestion(name, params, tuple(self._as_trained(trial) for trial in space.trials(params))))
+                suggestions.append(Suggestion(name, params, tuple(map(self._as_trained, space.trials(params))), number=number))
             except UserError as error:
-                suggestions.append(Suggestion(name, params, (), str(error)))
-            new, repeats = (new, repeats + 1) if suggestions[-1].key in seen else (new + 1, 0)
+                suggestions.append(Suggestion(name, params, (), str(error), number))
+            new, in_a_row = (new, in_a_row + 1) if suggestions[-1].key in seen else (new + 1, 0)
             seen.add(suggestions[-1].key)
         return suggestions
 
@@ -162,10 +165,15 @@ class Adaptive:
             return self._search.suggestions
         return STARTUP - made if made < STARTUP else max(1, (self._search.suggestions - STARTUP) // ROUNDS)
 
-    def _untried(self, space: Space, seen: Collection[str], seed: int) -> dict[str, Label]:
-        """One of the suggestions that were not made yet, drawn by chance."""
-        left = [params for params, trials in space.suggestions or () if _key(map(self._as_trained, trials)) not in seen]
-        return random.Random(seed).choice(left)
+    def _next(self, study: str) -> int:
+        """The number of the next suggestion. Older code recorded none, and counted what the study has."""
+        made = self._ledger.suggestions.get(study, ())
+        numbers = [each["number"] for each in made if "number" in each]
+        return max(numbers) + 1 if numbers else max(len(made), len([trial for trial in self._of(study) if "again" not in trial.user_attrs]))
+
+    def _drawn(self, study: str) -> list[list[str]]:
+        """The trial keys of all that was ever suggested, in order."""
+        return [each["keys"] for each in self._ledger.suggestions.get(study, ())]
 
     def _seed(self, number: int) -> int:
         """The seed of a suggestion, by its number, so that a restarted driver draws the same."""
@@ -247,21 +255,10 @@ class Adaptive:
     def _suggestions(self, study: str) -> list[Mapping[str, Any]]:
         """What the manifest has of a study, in order, without suggestions that make no sense here or have lost trials."""
         made = self._ledger.suggestions.get(study, ())
-        return [each for each in made if known(each["keys"], self._ledger) and _fits(self._spaces[study], each["params"])]
+        return [each for each in made if known(each["keys"], self._ledger) and self._spaces[study].fits(each["params"])]
 
     def _left(self, study: str) -> int:
-        made = len({" ".join(each["keys"]) for each in self._suggestions(study)} - {""})
-        left = max(0, min(self._search.suggestions, self._spaces[study].size) - made)
-        return 0 if self._spaces[study].suggestions is None and self._repeats(study) >= REPEAT_LIMIT else int(left)
-
-    def _repeats(self, study: str) -> int:
-        """How many of the newest suggestions in a row are repeats or infeasible."""
-        seen: set[str] = {""}
-        count = 0
-        for key in (" ".join(each["keys"]) for each in self._suggestions(study)):
-            count = count + 1 if key in seen else 0
-            seen.add(key)
-        return count
+        return self._spaces[study].left(self._drawn(study), [each["keys"] for each in self._suggestions(study)])
 
     def _open(self, name: str, space: Space) -> optuna.Study:
         evaluations = space.trials({})[0].evaluation_updates()
@@ -276,12 +273,12 @@ class Adaptive:
         if not self._shared:
             return study
         own = f"{study}/{self._ledger.begun}"
-        existing = {each.study_name for each in optuna.get_all_study_summaries(self._database)}
-        if own not in existing and study in existing:
-            theirs = optuna.load_study(study_name=study, storage=self._database).get_trials(deepcopy=False)
-            if any(known(_keys(trial), self._ledger) for trial in theirs if trial.user_attrs.get(KEY)):
-                return study
-        return own
+        existing = set(optuna.get_all_study_names(self._database))
+        made = self._ledger.suggestions.get(study, ())
+        if own in existing or study not in existing or not made or any("number" in each for each in made[:1]):
+            return own
+        theirs = optuna.load_study(study_name=study, storage=self._database).get_trials(deepcopy=False)
+        return study if all(known(_keys(trial), self._ledger) for trial in theirs if KEY in trial.user_attrs) else own
 
 
 def _directions(search: Search) -> list[StudyDirection]:
@@ -317,15 +314,6 @@ def _distribution(values: Range | Mapping[Label, Any]) -> BaseDistribution:
     if isinstance(values, Range):
         return FloatDistribution(values.low, values.high, log=values.log)
     return CategoricalDistribution(tuple(values))
-
-
-def _fits(space: Space, params: Mapping[str, Any]) -> bool:
-    """Whether these are parameters of the space, which an adopted file need not say rightly."""
-    for name, value in params.items():
-        values = space.dimensions.get(name, {})
-        if not (isinstance(value, int | float) and values.low <= value <= values.high if isinstance(values, Range) else value in values):
-            return False
-    return True
 
 
 def _key(trials: Iterable[Trial]) -> str:

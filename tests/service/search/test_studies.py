@@ -415,23 +415,23 @@ def test_members_that_fall_behind_stop_and_the_others_go_on_without_them(stop: s
 
 
 def test_a_request_outlives_the_driver_and_ends_trials_that_nobody_trains(tmp_path: Path) -> None:
-    run = Run(tmp_path, size=4)
+    run = Run(tmp_path, "search.stop=asha", size=4)
     stack = run.next()
     run.leave()
     stop_requests.request(tmp_path, NAME, {stack.lead.key: {"reason": "asha", "message": "first"}})
     stop_requests.request(tmp_path, NAME, {stack.lead.key: {"reason": "asha", "message": "second"}})
-    run = Run(tmp_path, size=4)
+    run = Run(tmp_path, "search.stop=asha", size=4)
     assert [trial.key for trial in run.next().trials] == [trial.key for trial in stack.trials[1:]]
     assert run.manifest.ledger.entries[stack.lead.key].detail == {"reason": "asha", "message": "first", "stopped_at": 0}
 
 
 def test_a_request_that_comes_too_late_changes_nothing(tmp_path: Path) -> None:
-    run = Run(tmp_path)
+    run = Run(tmp_path, "search.stop=asha")
     stack = run.next()
     run.train(stack)
     stop_requests.request(tmp_path, NAME, {trial.key: {"reason": "asha", "message": "too late"} for trial in stack.trials})
     run.leave()
-    run = Run(tmp_path)
+    run = Run(tmp_path, "search.stop=asha")
     again = run.next()
     assert again.trials == stack.trials
     run.driver.ended(again, {})
