@@ -155,8 +155,8 @@ def test_a_wrong_input_in_company_is_found_alone_and_left_at_that(reason: str, t
 
 
 def test_resume_tries_again_what_failed_but_not_what_diverged(tmp_path: Path) -> None:
-    """A divergence would come again, bit for bit. A stop is a search's answer, and none to this grid. Where another sweep has done it since,
-    that counts."""
+    """A divergence would come again, bit for bit. A stop is a search's answer, and none to this grid. What another sweep has done since
+    counts."""
     driver, journal = begin(tmp_path)
     trials = driver.plan.trials
     journal.record("leased", {trial.key: {} for trial in trials})

@@ -132,6 +132,7 @@ def test_a_kill_leaves_no_member_stopped_that_another_study_has_to_train(tmp_pat
 def test_as_a_grid_what_the_search_has_stopped_is_trained(tmp_path: Path) -> None:
     axes = ("hyper.alpha=1.0", "sparsities=0.5,0.8,0.9", "search.suggestions=6")
     stopped = stop_some(Run(tmp_path, *ASHA, *axes, size=6))
+    assert {resume_plan(NAME, tmp_path).state[key] for key in stopped} == {"stopped"}, "to the search it is an answer"
     settings = RunSettings(overrides=(*SETTINGS[:3], "seeds=0", *axes[:2], "search=none"))
     plan = make_plan(NAME, settings, storage=tmp_path)
     assert {*stopped} <= {trial.key for trial in plan.todo}
