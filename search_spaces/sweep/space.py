@@ -16,13 +16,12 @@ from search_spaces.sweep.ranges import Range, values_of
 from search_spaces.sweep.sweep import Sweep
 from trainables import plugins
 from trainables.errors import UserError
-from trainables.trial import CHOICES, Trial, options_of
+from trainables.trial import CHOICES, PLURALS, Trial, options_of
 
 Label = bool | int | float | str
 SEARCHED = ("pruner", "sparsity")  # fields of a trial that are searched; else hyperparameters are
 COUNTED = 1_000
 REPEAT_LIMIT = 50  # repeated or infeasible suggestions in a row after which a space whose suggestions are not counted is exhausted
-PLURAL = {"pruner": "pruners", "sparsity": "sparsities"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Space:
         for name, values in self.dimensions.items():
             if isinstance(values, Range) or len(values) > 1:
                 value = self._value(name, chosen) if name != "sparsity" or self._value("pruner", chosen) != "dense" else 0.0
-                given[PLURAL.get(name, name)] = value if isinstance(value, str) and name == "pruner" else repr(value)
+                given[PLURALS.get(name, name)] = value if isinstance(value, str) and name == "pruner" else repr(value)
         used = options_of(self._value("pruner", chosen), self.algorithm)
         given |= {name: choices[0] for name, choices in CHOICES.items() if name not in used and self.sweep.values(name) != (choices[0],)}
         if self.sweep.allow_disconnected and self._value("pruner", chosen) == "dense":
@@ -166,9 +165,9 @@ def repeats(made: Sequence[Sequence[str]]) -> int:
 
 def _exactly(values: Range | Mapping[Label, Any]) -> str:
     """As `str` has always said it, and the ends of a range that this would round in full."""
-    text = str(values)
-    rounded = isinstance(values, Range) and (float(f"{values.low:g}"), float(f"{values.high:g}")) != (values.low, values.high)
-    return f"{text} {values.low!r} {values.high!r}" if isinstance(values, Range) and rounded else text
+    if isinstance(values, Range) and any(float(f"{end:g}") != end for end in (values.low, values.high)):
+        return f"{values} {values.low!r} {values.high!r}"
+    return str(values)
 
 
 def _label(value: Any) -> Label:

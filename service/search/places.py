@@ -38,9 +38,9 @@ def open_file(file: Path) -> BaseStorage:
         os.truncate(file, content.rfind(b"\n") + 1)
     try:
         return JournalStorage(JournalFileBackend(str(file)))
+    except OSError:
+        raise
     except Exception as error:  # whatever Optuna stumbles over while it reads
-        if isinstance(error, OSError):
-            raise
         aside = file.with_name(f"damaged-{file.name}")
         told = f"note: {file} is damaged ({one_line(error)}) and rebuilt from the manifest; the old one is {aside.name}"
         print(printable(told, lines=False), file=sys.stderr)
