@@ -1,4 +1,4 @@
-"""Whether the log of a finished trial, from somebody else, is whole and makes sense: every line, and all of them together."""
+"""Whether the log of a trial, from somebody else, makes sense: every line, and of a finished trial all of them together."""
 
 from __future__ import annotations
 
@@ -20,6 +20,34 @@ def check(content: bytes, trial: Trial) -> None:
     """Raise ValueError, naming the line, unless `content` is the spool of `trial`, trained to its last update without diverging.
 
     Numbers may be NaN and infinite, in the form in which Python's json writes them: losses sometimes are."""
+    lines = _lines(content, trial)
+    _check_whole([line for line in lines if line["kind"] != "attempt"], trial)
+    _check_data(lines, trial)
+
+
+def check_until(content: bytes, trial: Trial, update: int) -> None:
+    """Raise ValueError, naming the line, unless `content` is the spool of `trial` up to its checkpoint at `update`."""
+    lines = _lines(content, trial)
+    kinds = {line["kind"] for line in lines}
+    if "finished" in kinds or "pruned" not in kinds:
+        raise ValueError("its spool is not that of a trial in training")
+    if not max(line.get("update", 0) for line in lines) <= update < trial.updates:
+        raise ValueError(f"its spool goes on after its checkpoint at update {update}")
+    evaluated = [line["update"] for line in lines if line["kind"] == "evaluated" and line["update"] < update]
+    if evaluated != [each for each in trial.evaluation_updates() if each < update]:
+        raise ValueError(f"its spool has {len(evaluated)} evaluations before update {update}, or others")
+    _check_data(lines, trial)
+
+
+def number(value: object) -> float:
+    """A number of JSON as a float; raises ValueError for anything else, and for an integer that is too long."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, int) and abs(value) >= 2**63):
+        raise ValueError(f"{str(value)[:40]!r} is not a number")
+    return float(value)
+
+
+def _lines(content: bytes, trial: Trial) -> list[Line]:
+    """The lines of a spool; raises ValueError for one that makes no sense, or not after those before it."""
     if not content.endswith(b"\n"):
         raise ValueError("its spool is empty or torn")
     lines: list[Line] = []
@@ -34,15 +62,11 @@ def check(content: bytes, trial: Trial) -> None:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"line {number} of its spool makes no sense: {reason}") from error
         lines.append(line)
-    _check_whole([line for line in lines if line["kind"] != "attempt"], trial)
-    _check_data(lines, trial)
-
-
-def number(value: object) -> float:
-    """A number of JSON as a float; raises ValueError for anything else, and for an integer that is too long."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, int) and abs(value) >= 2**63):
-        raise ValueError(f"{str(value)[:40]!r} is not a number")
-    return float(value)
+    reports = Counter((line["kind"], line["update"]) for line in lines if line["kind"] != "attempt")
+    for (kind, update), count in reports.most_common(1):
+        if count > 1:
+            raise ValueError(f"its spool has {count} lines {kind!r} for update {update}")
+    return lines
 
 
 def _check_order(line: Line, before: list[Line], trial: Trial) -> None:
@@ -59,12 +83,9 @@ def _check_order(line: Line, before: list[Line], trial: Trial) -> None:
 
 
 def _check_whole(lines: list[Line], trial: Trial) -> None:
-    """Raise ValueError where lines are missing or repeated."""
+    """Raise ValueError where lines are missing."""
     if not lines:
         raise ValueError("its spool has no reports")
-    (kind, update), count = Counter((line["kind"], line["update"]) for line in lines).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"its spool has {count} lines {kind!r} for update {update}")
     if lines[-1]["kind"] != "finished" or lines[-1]["update"] != trial.updates:
         raise ValueError(f"its spool does not end with a line 'finished' for update {trial.updates}")
     if not any(line["kind"] == "pruned" for line in lines):

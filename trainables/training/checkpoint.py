@@ -1,15 +1,13 @@
 """Checkpoints: the state of each trial on disk, atomic and hashed, in a folder per trial.
 
-A checkpoint is two files, `<update>.safetensors` and then `<update>.json`, which holds the hash of both: a torn or altered
-one is not a checkpoint and the one before it counts. So it is for one that does not fit the trial's networks
-(docs/decisions/019-what-a-checkpoint-proves.md). Tensors are canonical rows, so a trial may go on in another stack or execution.
+Where a checkpoint is torn or altered (trainables/storage/checkpoint_files.py), the one before it counts, and so it does where one does not
+fit the trial's networks (docs/decisions/019-what-a-checkpoint-proves.md). Tensors are canonical rows, so a trial may go on in another stack
+or execution.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import Tensor
 from trainables import plugins
 from trainables.agent import Agent
 from trainables.storage import trial_files
+from trainables.storage.checkpoint_files import OURS, hashed, head_file, tensor_file, updates, vouched
 from trainables.storage.files import write
 from trainables.tensors.mask import Mask, pack_bits, unpack_bits
 from trainables.tensors.mlp import MLP
@@ -32,7 +31,6 @@ from trainables.trial.pruner_traits import traits_of
 
 Needs = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # type and shape of each tensor of a checkpoint
 EARLIER = ("first", "reported")  # masks that a checkpoint may hold beside the present ones
-OURS = re.compile(r"[0-9]{9,12}\.(json|safetensors)|\.[0-9]{9,12}\.(json|safetensors)\.[0-9]+\.tmp")  # other files here are left alone
 KEEP = 2  # the newest may be torn; the one before it is then used
 
 
@@ -79,7 +77,6 @@ def state_of(
 def save(storage: Path, stack: Stack, state: Saved) -> None:
     """Commit every member's state and drop all its checkpoints but this one and the one before."""
     for member, trial in enumerate(stack.trials):
-        folder = trial_files.checkpoints(storage, trial.key)
         tensors = {name: row[member].clone() for name, row in state.rows.items()}
         tensors |= {f"mask/{name}": pack_bits(mask, member) for name, mask in state.masks.items()}
         for which, masks in state.earlier.items():
@@ -89,9 +86,9 @@ def save(storage: Path, stack: Stack, state: Saved) -> None:
         head |= {"details": state.details[member]} if state.details else {}
         head |= {"data": state.data[member]} if state.data else {}
         head |= {"unreported": state.unreported[member]} if state.unreported and state.unreported[member] else {}
-        head["sha256"] = _hash(head, content)
-        write(folder / f"{state.update:09d}.safetensors", content, below=storage)
-        write(folder / f"{state.update:09d}.json", json.dumps(head).encode(), below=storage)
+        head["sha256"] = hashed(head, content)
+        write(tensor_file(storage, trial.key, state.update), content, below=storage)
+        write(head_file(storage, trial.key, state.update), json.dumps(head).encode(), below=storage)
         _tidy(storage, trial, state.update)
 
 
@@ -99,8 +96,8 @@ def _tidy(storage: Path, trial: Trial, newest: int) -> None:
     """Keep the newest two checkpoints up to update `newest`, and intact ones ahead of it; half-written and damaged ones go.
 
     Intact ones ahead were written by another attempt, which got further while this one was held up."""
-    kept = [f"{update:09d}" for update in [u for u in _updates(storage, trial) if u <= newest][:KEEP]]
-    kept += [f"{update:09d}" for update in _updates(storage, trial) if update > newest and _read(storage, trial, update)]
+    kept = [f"{update:09d}" for update in [u for u in updates(storage, trial.key) if u <= newest][:KEEP]]
+    kept += [f"{update:09d}" for update in updates(storage, trial.key) if update > newest and _read(storage, trial, update)]
     for path in sorted(trial_files.checkpoints(storage, trial.key).iterdir()):  # the head goes before the tensors that it vouches for
         if OURS.fullmatch(path.name) and path.stem not in kept and path.is_file():
             path.unlink(missing_ok=True)
@@ -114,13 +111,13 @@ def tidy(storage: Path, stack: Stack, newest: int) -> None:
 
 def committed(storage: Path, trial: Trial) -> list[int]:
     """The updates of a trial's whole checkpoints, newest first; a torn or altered one is left out."""
-    return [update for update in _updates(storage, trial) if _read(storage, trial, update) is not None]
+    return [update for update in updates(storage, trial.key) if _read(storage, trial, update) is not None]
 
 
 def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | None:
     """The newest state that all members of the stack have and that fits their networks, or None."""
     needs = _needs(stack.lead, specs)
-    common = set.intersection(*(set(_updates(storage, trial)) for trial in stack.trials))
+    common = set.intersection(*(set(updates(storage, trial.key)) for trial in stack.trials))
     for update in sorted(common, reverse=True):
         entries = [_read(storage, trial, update) for trial in stack.trials]
         members = [entry for entry in entries if entry is not None and _fits(*entry, stack.lead, needs)]
@@ -142,22 +139,13 @@ def newest(storage: Path, stack: Stack, specs: Mapping[str, MLP]) -> Saved | Non
     return None
 
 
-def _updates(storage: Path, trial: Trial) -> list[int]:
-    names = [path.name for path in trial_files.checkpoints(storage, trial.key).glob("*.json")]
-    return sorted((int(name.removesuffix(".json")) for name in names if OURS.fullmatch(name)), reverse=True)
-
-
 def _read(storage: Path, trial: Trial, update: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Head and tensors of a checkpoint, or None unless both are whole and belong to the trial."""
-    path = trial_files.checkpoints(storage, trial.key) / f"{update:09d}.json"
     try:
-        head = json.loads(path.read_bytes())
-        content = path.with_suffix(".safetensors").read_bytes()
-        claimed = head.pop("sha256")
-        if claimed != _hash(head, content) or head["trial"] != trial.key or head["update"] != update:
-            return None
-        return head, load_tensors(content)
-    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError, SafetensorError):
+        content = tensor_file(storage, trial.key, update).read_bytes()
+        head = vouched(head_file(storage, trial.key, update).read_bytes(), content, trial.key, update)
+        return (head, load_tensors(content)) if head else None
+    except (OSError, ValueError, SafetensorError):
         return None
 
 
@@ -187,8 +175,3 @@ def _fits(head: Mapping[str, Any], tensors: Mapping[str, Tensor], trial: Trial, 
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     reported = {name.replace("first/", "reported/", 1): form for name, form in needs.items() if name.startswith("first/")}
     return found in (needs, needs | reported)
-
-
-def _hash(head: Mapping[str, Any], content: bytes) -> str:
-    """Covers both files, so that a flipped bit in the counts is noticed as well."""
-    return hashlib.sha256(json.dumps(head, sort_keys=True).encode() + content).hexdigest()

@@ -9,7 +9,7 @@ from service.cli import arguments as shared
 from trainables import project
 from trainables.output import printable
 
-HELP = "take the trials of an archive into this storage, as done"
+HELP = "take the trials of an archive into this storage"
 EXAMPLE = "adopt quickstart.zip"
 
 
@@ -20,11 +20,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
-    from service.delivery.archive import adopt, describe, version_notes
+    from service.delivery.adopt import adopt, describe
+    from service.delivery.archive import version_notes
 
     adopted = adopt(project.expanded(arguments.file), storage)
     notes = version_notes(adopted, storage)
-    value = {name: {"adopted": len(each.imported), "done": len(each.done), "begun": len(each.begun)} for name, each in adopted.items()}
+    value = {
+        name: {"adopted": len(each.imported), "unfinished": len(each.unfinished), "done": len(each.done), "begun": len(each.begun)}
+        for name, each in adopted.items()
+    }
     shared.show(
         arguments,
         "\n".join([describe(adopted, storage), *(printable(note, lines=False) for note in notes)]),

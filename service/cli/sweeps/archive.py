@@ -1,4 +1,4 @@
-"""`archive`: finished trials in one file."""
+"""`archive`: the trials of sweeps in one file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ EXAMPLE = "archive quickstart --to quickstart.zip"
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweeps(parser, "the sweeps whose finished trials to archive")
     parser.add_argument("--to", type=Path, metavar="FILE.zip", required=True, help="the file to write; an older one is replaced")
+    parser.add_argument("--unfinished", action="store_true", help="also the others that have a checkpoint, to go on elsewhere")
     shared.as_json(parser)
 
 
@@ -22,8 +23,10 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from trainables import project
 
     file = project.expanded(arguments.to)
-    count = archive(arguments.sweeps, file, storage)
+    archived = archive(arguments.sweeps, file, storage, arguments.unfinished)
     size, notes = file.stat().st_size, version_notes(arguments.sweeps, storage)
-    text = "\n".join([f"{arguments.to}: {count} finished trials, {size / 1e3:,.0f} kB", *notes])
-    shared.show(arguments, text, {"file": arguments.to, "trials": count, "bytes": size, "notes": notes})
+    others = f" and {archived.unfinished} unfinished ones" * arguments.unfinished
+    text = "\n".join([f"{arguments.to}: {archived.finished} finished trials{others}, {size / 1e3:,.0f} kB", *notes])
+    counts = {"trials": archived.finished, "unfinished": archived.unfinished}
+    shared.show(arguments, text, {"file": arguments.to, **counts, "bytes": size, "notes": notes})
     return 0

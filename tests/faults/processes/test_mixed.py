@@ -1,6 +1,8 @@
-"""Good trials beside bad ones, a grid that changes, a clock that jumps."""
+"""Good trials beside bad ones, a grid that changes, a clock that jumps, trials that go on in another storage."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +10,7 @@ from service.ledger import manifest
 from service.storage import paths
 
 from ..conftest import EVERY, QUICK, Fresh, Record, arguments, whole
-from ..support.invariants import Twin, check, redone
+from ..support.invariants import Twin, attempts, check, redone
 from ..support.nursery import Nursery
 
 BAD = {"sparsities": "0.8,0.9,0.9999", "hyper.learning_rate": "0.0003,1e30"}  # SNIP at 99.99 % leaves no path
@@ -86,3 +88,25 @@ def test_members_go_on_alone_and_in_another_stack(nursery: Nursery, fresh: Fresh
     most = redone(storage / "work")
     assert most <= EVERY
     record("killed as a stack of two, then alone, then as two", kills=3, redone=most)
+
+
+@pytest.mark.parametrize("update", [11, 30, 45])
+def test_unfinished_trials_end_in_another_storage_as_they_would_have_here(
+    nursery: Nursery, fresh: Fresh, twin: Twin, tmp_path: Path, update: int, record: Record
+) -> None:
+    """Killed, archived, adopted twice elsewhere and run to their end."""
+    storage, other, file = fresh(), fresh(), tmp_path / "smoke.zip"
+    faults = [*QUICK, f"work={other / 'work'}"]
+    assert nursery.run(*arguments(storage), faults=[*QUICK, f"die_after=Trained@{update}"]).code == 137
+    assert nursery.run("archive", "smoke", f"--to={file}", f"--storage={storage}").code == 2
+    archived = nursery.run("archive", "smoke", "--unfinished", f"--to={file}", f"--storage={storage}")
+    assert "0 finished trials and 2 unfinished ones" in archived.out
+    adopted = nursery.run("adopt", str(file), f"--storage={other}")
+    assert "smoke: 0 trials adopted, 2 unfinished ones with their checkpoints\n" in adopted.out
+    again = nursery.run("adopt", str(file), f"--storage={other}")
+    assert "smoke: 0 trials adopted, 2 have begun here and were skipped\n" in again.out
+    assert nursery.run("sync", "smoke", f"--storage={other}", faults=["no_table"]).code == 0
+    assert nursery.run(*arguments(other), faults=faults).code == 0
+    assert {attempt.first for attempt in attempts(other / "work")} == {update // EVERY * EVERY}
+    assert whole(nursery, other, twin) == []
+    record(f"killed at update {update} and carried to another storage", redone=update % EVERY)

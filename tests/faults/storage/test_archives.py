@@ -16,7 +16,7 @@ import pytest
 from service.ledger.manifest import read
 from service.storage import paths
 
-from ..conftest import Record
+from ..conftest import QUICK, Fresh, Record, arguments
 from ..support.nursery import ROOT, Nursery
 
 KEY = "015d1f73270a9e2a"  # a trial of the study
@@ -207,4 +207,65 @@ def test_whole_archives_are_adopted_and_recorded(nursery: Nursery, tmp_path: Pat
         ended = nursery.run("adopt", str(ROOT / f"benchmarks/{name}.zip"), f"--storage={storage}")
         assert ended.code == 0, ended.out
     assert len(list(paths.trials(storage).iterdir())) == 468 + 279
-    record("archives that make no sense, in fifty ways: refused in one line, nothing written")
+    record("archives that make no sense, in sixty ways: refused in one line, nothing written")
+
+
+@pytest.fixture(scope="module")
+def begun(nursery: Nursery, fresh: Fresh) -> Parts:
+    """An archive of one real trial that was killed after its checkpoint at update 20."""
+    storage = fresh()
+    given = arguments(storage, size=1, sparsities="0.8", evaluations="5")
+    assert nursery.run(*given, faults=[*QUICK, "die_after=Trained@30"]).code == 137
+    file = storage / "begun.zip"
+    assert nursery.run("archive", "smoke", "--unfinished", f"--to={file}", f"--storage={storage}").code == 0
+    with zipfile.ZipFile(file) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def spooled(change: Callable[[list[Line]], list[Line]]) -> Callable[[Parts, str], None]:
+    """A change of the lines of a spool in the trial's folder."""
+
+    def changed(content: Parts, folder: str) -> None:
+        kept = change([json.loads(line) for line in content[f"{folder}/spool.jsonl"].splitlines()])
+        content[f"{folder}/spool.jsonl"] = b"".join(json.dumps(line).encode() + b"\n" for line in kept)
+
+    return changed
+
+
+def shorter(name: str) -> Callable[[Parts, str], None]:
+    return lambda content, folder: content.update({f"{folder}/{name}": content[f"{folder}/{name}"][:-1]})
+
+
+def updated(value: bytes) -> Callable[[Parts, str], None]:
+    """Another update that the trial goes on from."""
+    return lambda content, _: content.update({UNFINISHED: content[UNFINISHED].replace(b"20", value)})
+
+
+UNFINISHED, HEAD, TENSORS = "unfinished/smoke.json", "checkpoints/000000020.json", "checkpoints/000000020.safetensors"
+END = {"kind": "finished", "update": 20, "time": 1, "seconds": 1, "execution": "dense"}
+BEGUN: dict[str, tuple[Callable[[Parts, str], Any], str]] = {
+    "tensors cut short": (shorter(TENSORS), "checkpoint at update 20 is altered"),
+    "a head cut short": (shorter(HEAD), "checkpoint at update 20 is altered"),
+    "no head": (lambda content, folder: content.pop(f"{folder}/{HEAD}"), f"it lacks '{HEAD}'"),
+    "two checkpoints": (lambda content, folder: content.update({f"{folder}/checkpoints/000000040.json": b""}), "beside its checkpoint"),
+    "another update": (updated(b"40"), "2 evaluations before update 40"),
+    "an update that is a text": (updated(b'"x"'), "update 'x'"),
+    "lines after the checkpoint": (spooled(lambda spool: [*spool, {**spool[-1], "update": 21}]), "goes on after its checkpoint"),
+    "its end": (spooled(lambda spool: [*spool, END]), "not that of a trial in training"),
+    "no mask": (spooled(lambda spool: [each for each in spool if each["kind"] != "pruned"]), "not that of a trial in training"),
+    "no evaluation": (spooled(lambda spool: [each for each in spool if each["kind"] != "evaluated"]), "0 evaluations before update 20"),
+    "of no sweep": (lambda content, _: content.pop("sweeps/smoke.json"), "it holds no sweep"),
+}
+
+
+@pytest.mark.parametrize("case", BEGUN)
+def test_an_unfinished_trial_that_makes_no_sense_is_refused_in_one_line(nursery: Nursery, tmp_path: Path, begun: Parts, case: str) -> None:
+    change, reason = BEGUN[case]
+    content = dict(begun)
+    change(content, next(name for name in content if name.endswith("spool.jsonl")).rpartition("/")[0])
+    ended = nursery.run("adopt", str(zipped(tmp_path / "bad.zip", content)), f"--storage={tmp_path / 'storage'}")
+    assert ended.code == 2
+    assert reason in ended.out
+    assert ended.out.startswith("error: ")
+    assert ended.out.count("\n") == 2, ended.out
+    assert not (tmp_path / "storage").exists()

@@ -158,7 +158,7 @@ def test_archive_adopt_export_and_promote(both: Both, tmp_path: Path) -> None:
     assert value["bytes"] == file.stat().st_size
     text, value = both("adopt", str(file), "--storage", str(tmp_path / "second"))
     assert "smoke: 1 trials adopted" in text
-    assert value["sweeps"] == {"smoke": {"adopted": 0, "done": 1, "begun": 0}}, "the second time"
+    assert value["sweeps"] == {"smoke": {"adopted": 0, "unfinished": 0, "done": 1, "begun": 0}}, "the second time"
     _, status = both("status", "smoke")
     key = status["trials"][0]["key"]
     text, value = both("export", key, "--to", str(tmp_path / "policy"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.__main__ import main
-from service.delivery.archive import archive
+from service.delivery.archive import Archived, archive
 from service.ledger.manifest import Manifest, read, read_all
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, hopper_folder: Path) -> Path:
         found = trials(storage)
         train(storage, "smoke", found[:2], planned=found[2:])
         ship(storage, "smoke")
-        assert archive(["smoke"], storage.with_name("smoke.zip"), storage) == 2
+        assert archive(["smoke"], storage.with_name("smoke.zip"), storage).finished == 2
     shutil.copytree(storage, storage.with_name("kept"))
     return storage
 
@@ -100,7 +100,8 @@ def test_a_trial_of_two_sweeps_is_one_in_the_count(trained: Path, tmp_path: Path
     manifest.plan(trials(trained)[:1])
     manifest.record("done", {trials(trained)[0].key: {"sweep": "smoke"}})
     manifest.close()
-    assert archive(["smoke", "quickstart"], tmp_path / "both.zip", trained) == archive(["smoke"], tmp_path / "one.zip", trained) == 2
+    whole = archive(["smoke", "quickstart"], tmp_path / "both.zip", trained)
+    assert whole == archive(["smoke"], tmp_path / "one.zip", trained) == Archived(2, 0)
 
 
 def test_what_a_part_and_another_sweep_have_done_for_a_sweep_is_in_its_archive(
@@ -108,7 +109,7 @@ def test_what_a_part_and_another_sweep_have_done_for_a_sweep_is_in_its_archive(
 ) -> None:
     for sweep, trial in zip(("smoke.part2", "another"), trials(trained)[2:], strict=True):
         train(trained, sweep, [trial])
-    assert archive(["smoke"], tmp_path / "whole.zip", trained) == 4
+    assert archive(["smoke"], tmp_path / "whole.zip", trained).finished == 4
     second = tmp_path / "second"
     assert main(["adopt", str(tmp_path / "whole.zip"), "--storage", str(second)]) == 0
     assert list(read_all(second)) == ["smoke"]
@@ -138,7 +139,7 @@ def test_the_study_of_an_adaptive_sweep_goes_on_where_its_archive_is_adopted(hop
         trials = [trial for each in suggestions for trial in each.trials]
         manifest.suggest([each.to_json() for each in suggestions], trials)
     train(first, name, trials)
-    assert archive([name], file, first) == 2
+    assert archive([name], file, first).finished == 2
     assert main(["adopt", str(file), "--storage", str(second)]) == 0
     assert make_plan(name, settings, storage=second).left == 1
     assert studied(second) == studied(first)
@@ -256,8 +257,12 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_and_nothing_is_written(
 def test_bad_input_is_said_in_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to = tmp_path / "none.zip"
     shutil.copy(trained / "mlflow.db", tmp_path / "other")
+    with contextlib.closing(Manifest(trained, "claim")) as manifest:
+        manifest.plan(trials(trained)[2:])
     for arguments, says in (
-        (["archive", "quickstart", "--to", str(to), "--storage", str(trained)], "there are: smoke"),
+        (["archive", "quickstart", "--to", str(to), "--storage", str(trained)], "there are: claim, smoke"),
+        (["archive", "claim", "--to", str(to), "--storage", str(trained)], "'claim' has no finished trial yet\n"),
+        (["archive", "claim", "--unfinished", "--to", str(to), "--storage", str(trained)], "no finished trial yet, and no checkpoint\n"),
         (["adopt", str(tmp_path / "nothing.zip"), "--storage", str(trained)], "nothing.zip"),
         (["adopt", str(tmp_path / "other"), "--storage", str(trained)], "other is not an archive of trials"),
         (["adopt", str(tmp_path / "smoke.zip"), "--storage", "s3://bucket/prefix"], "s3://bucket/prefix is on S3"),
