@@ -67,8 +67,9 @@ def describe(adopted: Mapping[str, Adopted], storage: Path) -> str:
     for name, trials in adopted.items():
         done = [f"{len(trials.done)} were already done here"] * bool(trials.done)
         begun = [f"{len(trials.begun)} have begun here and were skipped"] * bool(trials.begun)
-        unfinished = [f"{len(trials.unfinished)} unfinished ones with their checkpoints"] * bool(trials.unfinished)
-        lines.append(f"{name}: " + ", ".join([f"{len(trials.imported)} trials adopted", *unfinished, *done, *begun]))
+        unfinished = f" ({len(trials.unfinished)} unfinished)" * bool(trials.unfinished)
+        adopted_here = f"{len(trials.imported) + len(trials.unfinished)} trials adopted{unfinished}"
+        lines.append(f"{name}: " + ", ".join([adopted_here, *done, *begun]))
         lines.append(
             f"  `{command('run', name, storage=storage)}` continues it, `{command('sync', name, storage=storage)}` ships it to MLflow"
         )

@@ -25,8 +25,8 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     file = project.expanded(arguments.to)
     archived = archive(arguments.sweeps, file, storage, arguments.unfinished)
     size, notes = file.stat().st_size, version_notes(arguments.sweeps, storage)
-    others = f" and {archived.unfinished} unfinished ones" * arguments.unfinished
-    text = "\n".join([f"{arguments.to}: {archived.finished} finished trials{others}, {size / 1e3:,.0f} kB", *notes])
+    others = f" and {archived.unfinished} unfinished" * arguments.unfinished
+    text = "\n".join([f"{arguments.to}: {archived.finished} finished{others} trials, {size / 1e3:,.0f} kB", *notes])
     counts = {"trials": archived.finished, "unfinished": archived.unfinished}
     shared.show(arguments, text, {"file": arguments.to, **counts, "bytes": size, "notes": notes})
     return 0

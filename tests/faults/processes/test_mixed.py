@@ -100,9 +100,9 @@ def test_unfinished_trials_end_in_another_storage_as_they_would_have_here(
     assert nursery.run(*arguments(storage), faults=[*QUICK, f"die_after=Trained@{update}"]).code == 137
     assert nursery.run("archive", "smoke", f"--to={file}", f"--storage={storage}").code == 2
     archived = nursery.run("archive", "smoke", "--unfinished", f"--to={file}", f"--storage={storage}")
-    assert "0 finished trials and 2 unfinished ones" in archived.out
+    assert "0 finished and 2 unfinished trials" in archived.out
     adopted = nursery.run("adopt", str(file), f"--storage={other}")
-    assert "smoke: 0 trials adopted, 2 unfinished ones with their checkpoints\n" in adopted.out
+    assert "smoke: 2 trials adopted (2 unfinished)\n" in adopted.out
     again = nursery.run("adopt", str(file), f"--storage={other}")
     assert "smoke: 0 trials adopted, 2 have begun here and were skipped\n" in again.out
     assert nursery.run("sync", "smoke", f"--storage={other}", faults=["no_table"]).code == 0
