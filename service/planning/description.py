@@ -31,7 +31,8 @@ def describe(plan: Plan) -> str:
         f"  {'done':<12}{done_here} here, {len(plan.elsewhere)} by another sweep of this storage; "
         f"failed {counts['failed']}, diverged {counts['diverged']}" + (f", stopped {counts['stopped']}" if counts["stopped"] else ""),
         *(f"  {'reused':<12}{count} of sweep {other}" for other, count in Counter(plan.elsewhere.values()).items()),
-        f"  {'to run':<12}{todo} {_where(plan)}",
+        *([f"  {'to run':<12}{todo} {_where(plan, f'{len(plan.stacks)} stacks')}"] if todo or not plan.left else []),
+        *([f"  {'to suggest':<12}{_suggestions(plan)}"] if plan.left else []),
     ]
     lines += [f"  {'other data':<12}{phrase}" for phrase in plan.other_data]
     for id in plan.absent:
@@ -46,11 +47,17 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _where(plan: Plan) -> str:
-    """In what stacks, and on what device."""
+def _where(plan: Plan, parts: str) -> str:
+    """In what stacks, and on what device; `parts` says into what the trials are put."""
     if plan.device == "all":
         return "on GPUs and cores at once, each trial on one kind of device to its end; --device cpu or cuda takes one alone"
-    return f"in {len(plan.stacks)} stacks of at most {plan.stack_size}, {plan.max_concurrent} at a time on {plan.device}"
+    return f"in {parts} of at most {plan.stack_size}, {plan.max_concurrent} at a time on {plan.device}"
+
+
+def _suggestions(plan: Plan) -> str:
+    """What a search has still to suggest: as many suggestions in a round as fill the stacks, each trained with every seed."""
+    seeds = len(plan.sweep.seeds)
+    return f"{plan.left * seeds} trials ({plan.left} suggestions x {seeds} seeds) {_where(plan, 'rounds, stacks')}"
 
 
 def limits(options: TrainingOptions) -> str:

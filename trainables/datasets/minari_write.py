@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
 
 
+ABANDONED = 24 * 3600  # seconds without a write, after which nobody is writing any more
 ROOM = 1 << 20  # bytes that stay free, for what HDF5 and the metadata write at the end
 
 
@@ -30,6 +33,7 @@ def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[Epis
     `force`.
     Raises UserError for a folder that cannot be written."""
     target = local.folder(dataset)
+    _remove_abandoned()
     scratch = local.root() / f".writing-{uuid.uuid4().hex}"
     try:
         data = scratch / "new" / "data"
@@ -45,6 +49,14 @@ def write(dataset: str, env: Any, about: dict[str, Any], episodes: Iterable[Epis
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _remove_abandoned() -> None:
+    """What killed processes were writing. Others may be at work beside this one, perhaps on another host: theirs is younger."""
+    for scratch in local.root().glob(".writing-*"):
+        with contextlib.suppress(OSError):
+            if max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*"))) < time.time() - ABANDONED:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _while_there_is_room(folder: Path, episodes: Iterable[EpisodeBuffer]) -> Iterator[EpisodeBuffer]:

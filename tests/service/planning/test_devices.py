@@ -163,7 +163,9 @@ def test_a_plan_says_in_a_line_that_auto_takes_every_device(
     assert "on GPUs and cores at once, each trial on one kind of device to its end; --device cpu or cuda takes one alone" in said
     assert re.search("trials on 1 gpu", said)
     assert main([arguments[0], "td3bc_adaptive", *arguments[2:]]) == 0
-    assert "at a time on cuda" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"to suggest  48 trials \(24 suggestions x 2 seeds\) in rounds, .* at a time on cuda", said)
+    assert "to run" not in said, "nothing before the first round"
 
 
 @pytest.fixture

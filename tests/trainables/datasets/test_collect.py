@@ -218,6 +218,11 @@ def test_a_killed_recording_is_never_found(place: Path) -> None:
     record(HOPPER, 300)
     assert local.local_datasets() == [HOPPER]
     assert len(load_table(HOPPER)) == 300
+    assert leftovers(place) != [], "somebody may still be writing it"
+    for path in (left for scratch in place.glob(".writing-*") for left in (scratch, *scratch.rglob("*"))):
+        os.utime(path, (time.time() - 25 * 3600,) * 2)
+    record(HOPPER, 300, force=True)
+    assert leftovers(place) == []
 
 
 def test_recording_imports_neither_torch_nor_a_learners_library() -> None:
@@ -238,7 +243,11 @@ def test_the_commands_record_and_list(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["record", HOPPER, "--transitions", "200"]) == 0
     assert "recorded, 200 transitions" in capsys.readouterr().out
     assert main(["record", HOPPER]) == 0
-    assert "kept, 200 transitions" in capsys.readouterr().out
+    kept = capsys.readouterr().out
+    assert "kept, 200 transitions" in kept
+    assert kept.endswith("; recorded with --transitions 200 --seed 0, not 100000 and 0: --force replaces it\n")
+    assert main(["record", HOPPER, "--transitions", "200"]) == 0
+    assert "--force" not in capsys.readouterr().out
     assert main(["list"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert list(lines) == tiers.all_ids()

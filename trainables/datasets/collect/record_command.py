@@ -6,6 +6,7 @@ Importing this file imports neither numpy nor torch: a parser is built with it.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 
@@ -61,10 +62,22 @@ def record(given: argparse.Namespace) -> int:
             f"{name}: {'kept' if kept else 'recorded'}, {len(table)} transitions in {len(table.episode_returns)} episodes, "
             f"mean return {mean:.0f}, normalized {table.reference.normalize(mean):.1f}, hash {table.hash[:12]}"
             + (f" ({table.note})" if table.note else "")
+            + (_otherwise(name, transitions, seed) if kept else "")
         )
     if as_json:
         print(to_json(found))
     return 0
+
+
+def _otherwise(dataset: str, transitions: int, seed: int) -> str:
+    """What to say of a dataset that is kept although it was recorded with other settings than the given ones; empty where it was not."""
+    about = json.loads((local.folder(dataset) / "data" / "metadata.json").read_text()).get("behaviour", {})
+    if "segments" not in about or "seed" not in about:  # made of a learner's replay buffer, or not by us
+        return ""
+    was = sum(part["transitions"] for part in about["segments"]), about["seed"]
+    if was == (transitions, seed):
+        return ""
+    return f"; recorded with --transitions {was[0]} --seed {was[1]}, not {transitions} and {seed}: --force replaces it"
 
 
 class _Line:
