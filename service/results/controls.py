@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from service.results.cells import details
 from service.results.outcomes import Outcome
 from service.results.runs import Run
-from service.results.statistics import EQUAL, student
+from service.results.statistics import EQUAL, NOISE, student
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import CALIBRATION, CHOICES, MAPPINGS, REWARDS, TRAINING_CHOICES, Trial, comparison, with_seed
 
@@ -53,7 +53,8 @@ def paired(differences: Sequence[float]) -> Difference:
     count, mean = len(differences), statistics.fmean(differences)
     if count == 1:
         return Difference(mean, None, 1)
-    if min(differences) == max(differences):
+    if max(differences) - min(differences) < NOISE:
+        mean = mean if abs(mean) >= NOISE else 0.0
         return Difference(mean, (mean, mean), count)
     half = student(count - 1) * statistics.stdev(differences) / math.sqrt(count)
     return Difference(mean, (mean - half, mean + half), count)

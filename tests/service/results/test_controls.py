@@ -34,10 +34,16 @@ def test_the_interval_is_students_t() -> None:
         ([10.0, 1, -5], "no difference shown"),
         ([50.0], "one seed says nothing"),
         ([0.0, 0.0], "identical scores"),
+        ([0.1 + 0.2 - 0.3] * 2, "identical scores"),
     ],
 )
 def test_the_verdict_follows_from_the_interval(differences: list[float], verdict: str) -> None:
     assert paired(differences).verdict == verdict
+
+
+def test_differences_that_differ_by_rounding_alone_are_equal() -> None:
+    found = paired([70.1 - 40.1, 60.1 - 30.1])
+    assert found.interval == (found.mean, found.mean)
 
 
 def runs(trials: list[Trial], scores: dict[str, float | str]) -> list[Run]:
