@@ -20,7 +20,7 @@ from search_spaces.studies.study_full import SWEEP as PRUNED
 from search_spaces.studies.study_full_dense import SWEEP as DENSE
 from search_spaces.studies.study_full_others import SWEEP as OTHERS
 from search_spaces.sweep import expand
-from service.results.cells import Task, tasks_of
+from service.results.cells import Cell, Task, tasks_of
 from service.results.outcomes import MISSING
 from service.results.report import costs
 from service.results.report.over_tasks import Count, aggregates, choice, count
@@ -41,6 +41,7 @@ OF_THE_ACTOR = {
     "dormant units": "train/dormant_units/actor", "feature rank": "train/feature_rank/actor",
 }  # fmt: skip
 AT_THE_END = {"loss": 3, "dormant units": 2, "feature rank": 0}  # with the digits that are shown
+FELL = 0.7  # of the best evaluation so far; dense networks that are below it are no measure of what was kept
 
 
 @dataclass(frozen=True)
@@ -106,21 +107,40 @@ def paces(known: Sequence[Trained]) -> dict[tuple[str, str], float]:
 
 
 def verdict() -> Iterator[list[str]]:
-    """A row per algorithm and pruner: how many datasets keep 97 % of dense at each budget, and at the last one's time on a core."""
+    """A row per algorithm and pruner: how many datasets keep 97 % of dense at each budget, and at the last one's time on a core. A share of
+    dense networks that fell is counted, and said to be one."""
     yield ["algorithm", "network", *(f"{budget:,} updates" for budget in BUDGETS), f"{BUDGETS[-1]:,} updates, dense for as long"]
     found = tasks()
     for algorithm, pruner in ((algorithm, pruner) for algorithm in PRUNED.algorithms for pruner in PRUNERS):
         own = [task for task in found if task.trial.algorithm == algorithm]
         at = {budget: [task.cells[pruner, SPARSITY] for task in own if task.trial.updates == budget] for budget in BUDGETS}
-        counts = [*(count(at[budget]) for budget in BUDGETS), count(at[BUDGETS[-1]], in_time=True)]
-        yield [algorithm_name(algorithm), method_name(pruner, SPARSITY), *map(in_short, counts)]
+        columns = [*((at[budget], False) for budget in BUDGETS), (at[BUDGETS[-1]], True)]
+        counts = (in_short(count(*column), beside_fallen(*column)) for column in columns)
+        yield [algorithm_name(algorithm), method_name(pruner, SPARSITY), *counts]
 
 
-def in_short(found: Count) -> str:
+def in_short(found: Count, fallen: int = 0) -> str:
     if not found.judged:
         return "-"
-    text = f"{found.kept} of {found.judged} ({found.sure} yes, {found.lost} no, {found.undecided} open)"
+    diverged = f", {found.diverged} diverged" if found.diverged else ""
+    text = f"{found.kept} of {found.judged} ({found.sure} yes, {found.lost} no, {found.undecided} open{diverged})"
+    text += f", {fallen} of the {found.kept} beside dense networks that fell" if fallen else ""
     return f"{text}, {found.rest} to come" if found.rest else text
+
+
+def beside_fallen(cells: Sequence[Cell], in_time: bool = False) -> int:
+    """Of how many cells that keep 97 % the dense networks had been much better before they were compared."""
+    return sum(fell(cell, in_time) for cell in cells if count([cell], in_time).kept)
+
+
+def fell(cell: Cell, in_time: bool) -> bool:
+    """Whether the dense mean that a cell is compared with is below FELL of the mean of the seeds' best evaluations until then."""
+    budget, seconds = cell.runs[0].trial.updates, cell.done[0].points[-1].seconds
+    seen = []
+    for run in cell.dense:
+        before = sum(point.seconds < seconds if in_time else point.update < budget for point in run.points)
+        seen.append([point.score for point in run.points[: before + 1]])
+    return mean(scores[-1] for scores in seen) < FELL * mean(map(max, seen))
 
 
 def over_tasks() -> Iterator[list[str]]:

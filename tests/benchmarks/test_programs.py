@@ -92,6 +92,26 @@ def test_a_pruned_network_is_compared_after_as_many_updates_as_dense_ones_make(p
     assert row[2:] == ["SNIP", "99 %", "0.50", "0.100, 0.300", "0.20, 0.30", "100, 90"], "a cell without all its seeds is not in it"
 
 
+def test_a_count_says_how_much_of_it_is_beside_dense_networks_that_fell(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = program("learning.full")
+
+    def trials(pruner: str, seconds: float, scores: dict[int, float], outcome: str = "") -> list[Any]:
+        place = (full.PRUNED.datasets[0], "bc")
+        return [full.Trained(*place, pruner, seed, {n: v + seed for n, v in scores.items()}, seconds, {}, outcome) for seed in (0, 1, 2)]
+
+    found = trials("dense", 10.0, {50_000: 80.0, 125_000: 60.0, 200_000: 30.0, 250_000: 20.0})
+    found += trials("snip", 4.9, {50_000: 80.0, 250_000: 79.0, 1_000_000: 79.0})
+    found += trials("random_erk", 5.1, {50_000: 10.0, 250_000: 20.0, 1_000_000: 31.0})
+    found += trials("grasp", 0.0, {}, "failed: divergence")
+    monkeypatch.setattr(full, "read", lambda: found)
+    verdict = {row[1]: [cell.removesuffix(", 5 to come") for cell in row[2:]] for row in list(full.verdict())[1:] if row[0] == "BC"}
+    kept, lost = "1 of 1 (1 yes, 0 no, 0 open)", "0 of 1 (0 yes, 1 no, 0 open)"
+    fallen = f"{kept}, 1 of the 1 beside dense networks that fell"
+    assert verdict["SNIP 95 %"] == [kept, fallen, fallen, kept], "they fell later than after as much time"
+    assert verdict["Random (ERK) 95 %"] == [lost, fallen, fallen, fallen]
+    assert verdict["GraSP 95 %"] == ["0 of 1 (0 yes, 0 no, 0 open, 1 diverged)"] * 4
+
+
 def test_methods_are_compared_where_all_their_seeds_are_there(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     beside = program("learning.side_by_side")
     dataset, other = beside.SWEEP.datasets
