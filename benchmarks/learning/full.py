@@ -108,24 +108,31 @@ def paces(known: Sequence[Trained]) -> dict[tuple[str, str], float]:
 
 def verdict() -> Iterator[list[str]]:
     """A row per algorithm and pruner: how many datasets keep 97 % of dense at each budget, and at the last one's time on a core. A share of
-    dense networks that fell is counted, and said to be one."""
+    dense networks that fell is counted, and said to be one; a cell whose dense mean may be 0 has none."""
     yield ["algorithm", "network", *(f"{budget:,} updates" for budget in BUDGETS), f"{BUDGETS[-1]:,} updates, dense for as long"]
     found = tasks()
     for algorithm, pruner in ((algorithm, pruner) for algorithm in PRUNED.algorithms for pruner in PRUNERS):
         own = [task for task in found if task.trial.algorithm == algorithm]
         at = {budget: [task.cells[pruner, SPARSITY] for task in own if task.trial.updates == budget] for budget in BUDGETS}
         columns = [*((at[budget], False) for budget in BUDGETS), (at[BUDGETS[-1]], True)]
-        counts = (in_short(count(*column), beside_fallen(*column)) for column in columns)
+        counts = (in_short(count(*column), beside_fallen(*column), without_share(*column)) for column in columns)
         yield [algorithm_name(algorithm), method_name(pruner, SPARSITY), *counts]
 
 
-def in_short(found: Count, fallen: int = 0) -> str:
-    if not found.judged:
-        return "-"
-    diverged = f", {found.diverged} diverged" if found.diverged else ""
-    text = f"{found.kept} of {found.judged} ({found.sure} yes, {found.lost} no, {found.undecided} open{diverged})"
-    text += f", {fallen} of the {found.kept} beside dense networks that fell" if fallen else ""
-    return f"{text}, {found.rest} to come" if found.rest else text
+def in_short(found: Count, fallen: int = 0, without: int = 0) -> str:
+    parts = []
+    if found.judged:
+        diverged = f", {found.diverged} diverged" if found.diverged else ""
+        parts.append(f"{found.kept} of {found.judged} ({found.sure} yes, {found.lost} no, {found.undecided} open{diverged})")
+    parts += [f"{fallen} of the {found.kept} beside dense networks that fell"] * bool(fallen)
+    parts += [f"{without} without a share"] * bool(without)
+    parts += [f"{found.rest - without} to come"] * bool(parts and found.rest > without)
+    return ", ".join(parts) or "-"
+
+
+def without_share(cells: Sequence[Cell], in_time: bool = False) -> int:
+    """How many cells have all their seeds, and a dense mean of which no share can be told."""
+    return sum(cell.whole and not (cell.retained_in_time if in_time else cell.retained) for cell in cells if cell.done)
 
 
 def beside_fallen(cells: Sequence[Cell], in_time: bool = False) -> int:
@@ -144,21 +151,28 @@ def fell(cell: Cell, in_time: bool) -> bool:
 
 
 def over_tasks() -> Iterator[list[str]]:
-    """A row per budget and network: means over the tasks that all of them have finished. Other masks take part once they have all of
-    these."""
-    yield ["updates", "network", "tasks", "mean", "IQM", "better than dense"]
-    (last,) = BUDGETS[-1:]
-    whole = {pruner: {task.name for task in tasks([last]) if not task.cells[pruner, SPARSITY].absent} for pruner in PRUNERS}
-    for row in aggregates(tasks(pruners=[pruner for pruner in PRUNERS if whole[pruner] >= whole[PRUNED.pruners[0]]])):
-        if row.tasks:
-            numbers = [shown(found, found.seeds if found else 0) for found in (row.mean, row.iqm)]
-            better = shown(row.improvement, row.improvement.seeds, 100.0, 0, " %") if row.improvement else "-"
-            yield [row.suite.removesuffix(" updates"), method_name(row.method, row.sparsity), str(len(row.tasks)), *numbers, better]
+    """A row per algorithm, budget and network: means over the tasks that all of them have finished. Other masks take part once they have
+    all of these. Algorithms are not averaged: they end at different times."""
+    yield ["algorithm", "updates", "network", "tasks", "mean", "IQM", "better than dense"]
+    for algorithm in PRUNED.algorithms:
+        whole = {pruner: {task.name for task in of_one(algorithm) if not task.cells[pruner, SPARSITY].absent} for pruner in PRUNERS}
+        found = of_one(algorithm, BUDGETS, [pruner for pruner in PRUNERS if whole[pruner] >= whole[PRUNED.pruners[0]]])
+        for row in aggregates(found):
+            if row.tasks:
+                numbers = [shown(found, found.seeds if found else 0) for found in (row.mean, row.iqm)]
+                better = shown(row.improvement, row.improvement.seeds, 100.0, 0, " %") if row.improvement else "-"
+                about = [algorithm_name(algorithm), row.suite.removesuffix(" updates"), method_name(row.method, row.sparsity)]
+                yield [*about, str(len(row.tasks)), *numbers, better]
 
 
 def chosen() -> str:
     """Whether it matters which weights are kept, as the report says it."""
-    return "\n".join(["```", *choice(tasks()), "```"])
+    lines = [f"{algorithm_name(algorithm)}, {line}" for algorithm in PRUNED.algorithms for line in choice(of_one(algorithm, BUDGETS))]
+    return "\n".join(["```", *lines, "```"])
+
+
+def of_one(algorithm: str, budgets: Sequence[int] = BUDGETS[-1:], pruners: Sequence[str] = PRUNERS) -> list[Task]:
+    return [task for task in tasks(budgets, pruners) if task.trial.algorithm == algorithm]
 
 
 def cells() -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.tables import fill
 from service.results.report.gather import gather
 from service.results.runs import Run
-from service.results.statistics import Estimate
+from service.results.statistics import BOUNDLESS, Estimate
 from service.storage import paths
 from service.tracking.runs import Tracking
 from trainables.trial import Trial
@@ -72,6 +72,8 @@ def shown(found: Estimate | None, planned: int, times: float = 1.0, digits: int 
     """With its interval; `1/3` where one of three planned seeds is there."""
     if found is None:
         return "-"
-    span = "" if found.note else f" [{times * found.low:.{digits}f}, {times * found.high:.{digits}f}]"
+    span = f" [{times * found.low:.{digits}f}, {times * found.high:.{digits}f}]"
+    if found.note:
+        span = f" [{BOUNDLESS}]" if found.note == BOUNDLESS else ""
     missing = "" if found.seeds == planned else f" {found.seeds}/{planned}"
     return f"{times * found.value:.{digits}f}{unit}{span}{missing}"

@@ -122,7 +122,11 @@ def share(row: Row) -> str:
     """Of the seeds that have both scores; how many, where some have not."""
     if not row["retained"]:
         return row["absent"] or row["unpaired"] or "-"
-    span = f" [{100 * float(row['retained_low']):.0f}, {100 * float(row['retained_high']):.0f}]" if row["retained_low"] else ""
+    span = ""
+    if row["retained_low"]:
+        span = f" [{100 * float(row['retained_low']):.0f}, {100 * float(row['retained_high']):.0f}]"
+    elif int(row["pairs"]) > 1:
+        span = f" [{statistics.BOUNDLESS}]"
     return f"{100 * float(row['retained']):.0f} %{span}" + seeds(row, row["pairs"])
 
 

@@ -27,7 +27,7 @@ Tasks = Sequence[Scores]
 RESAMPLES, CURVE_RESAMPLES = 5_000, 1_000
 LEVEL = (2.5, 97.5)  # percentiles
 NORMAL = 1.96  # the normal distribution's 97.5 % quantile
-ONE, FEW, EQUAL = "one seed", "a task has one seed", "seeds equal"
+ONE, FEW, EQUAL, BOUNDLESS = "one seed", "a task has one seed", "seeds equal", "no bounds"
 NOISE = 1e-9  # of rounding, between numbers that are equal
 
 
@@ -35,7 +35,8 @@ NOISE = 1e-9  # of rounding, between numbers that are equal
 class Estimate:
     """A number and its 95 % interval; `seeds`: of how many scores, of pairs for a ratio.
 
-    `note`: what to show in place of an interval that would have no width. One seed has no interval, and `low` and `high` are nan.
+    `note`: what to show in place of an interval that would have no width, or no end. `low` and `high` are nan where there is no interval,
+    as of one seed.
     """
 
     value: float
@@ -144,10 +145,11 @@ def difference(tasks: Tasks, other: Tasks, level: float = 0.95) -> Estimate:
 
 
 def ratio(scores: Scores, dense: Scores) -> Estimate | None:
-    """Mean of `scores` over mean of `dense`, paired: both [seeds], of the same seeds, with the t interval of what is left of the scores
-    after this share of the dense ones.
+    """Mean of `scores` over mean of `dense`, paired: both [seeds], of the same seeds. Its interval is Fieller's (1954): all shares of
+    `dense` from which a paired t test does not tell `scores`.
 
-    None where the dense mean is not above 0 by two of its standard errors: a share of it would mean nothing.
+    None where the dense mean is not above 0 by two of its standard errors: a share of it would mean nothing. Where the dense mean's own t
+    interval reaches 0, the share may be any number, and its interval has no bounds.
     """
     seeds, level = len(dense), float(dense.mean())
     if level <= 0 or (seeds > 1 and level <= NORMAL * dense.std(ddof=1) / math.sqrt(seeds)):
@@ -155,8 +157,14 @@ def ratio(scores: Scores, dense: Scores) -> Estimate | None:
     value = float(scores.mean()) / level
     if seeds == 1:
         return Estimate(value, math.nan, math.nan, 1, ONE)
-    half = student(seeds - 1) * float((scores - value * dense).std(ddof=1)) / math.sqrt(seeds) / level
-    return Estimate(value, value - half, value + half, seeds, EQUAL if 2 * half < NOISE else "")
+    left = scores - value * dense  # after this share of the dense ones
+    (own, common), (_, below) = (student(seeds - 1) ** 2 / seeds * np.cov(left, dense)).tolist()
+    above = level**2 - below
+    if above <= 0:
+        return Estimate(value, math.nan, math.nan, seeds, BOUNDLESS)
+    middle = -common / above  # of the interval, beside the value
+    half = math.sqrt(middle**2 + own / above)
+    return Estimate(value, value + middle - half, value + middle + half, seeds, EQUAL if 2 * half < NOISE else "")
 
 
 @lru_cache(maxsize=256)

@@ -85,8 +85,8 @@ def test_a_dense_seed_that_was_never_planned_is_a_missing_pair() -> None:
 
 
 def test_whole_cells_are_judged_and_divergence_is_a_loss_where_dense_is_whole() -> None:
-    dense = runs("dense", 0.0, [50.0, 100.0])
-    tasks = of(dense, runs("snip", 0.95, [50.0, 100.0]), runs("random_erk", 0.95, [50.0, DIVERGED]), runs("magnitude", 0.95, [1.0, 2.0]))
+    dense = runs("dense", 0.0, [98.0, 100.0])
+    tasks = of(dense, runs("snip", 0.95, [98.0, 100.0]), runs("random_erk", 0.95, [98.0, DIVERGED]), runs("magnitude", 0.95, [1.0, 2.0]))
     assert (
         claim(tasks)[0]
         == "at 95 %: 1 of 3 cells retain >= 97 % of dense (by their whole interval 1 do, 1 do not, 0 are undecided; 1 diverged)"
@@ -96,9 +96,9 @@ def test_whole_cells_are_judged_and_divergence_is_a_loss_where_dense_is_whole() 
 
 
 def test_controls_claim_nothing() -> None:
-    pruned = runs("snip", 0.95, [50.0, 100.0])
+    pruned = runs("snip", 0.95, [98.0, 100.0])
     controls = [replace(each, trial=control) for each in pruned for control in each.trial.controls().values()]
-    tasks = of(runs("dense", 0.0, [50.0, 100.0]), pruned, controls)
+    tasks = of(runs("dense", 0.0, [98.0, 100.0]), pruned, controls)
     assert [cell.name for cell in tasks[0].cells.values() if cell.control] == [
         "SNIP 95 %, reinitialized",
         "SNIP 95 %, shuffled",
@@ -110,9 +110,11 @@ def test_controls_claim_nothing() -> None:
 
 
 def test_what_no_interval_decides_is_undecided() -> None:
-    dense = [60.0, 100.0, 80.0]
+    dense = [70.0, 90.0, 80.0]
     tasks = of(runs("dense", 0.0, dense), runs("snip", 0.95, [80.0, 90.0, 75.0]), runs("random_erk", 0.95, [40.0, 45.0, 41.0]))
     assert claim(tasks)[0] == "at 95 %: 1 of 2 cells retain >= 97 % of dense (by their whole interval 0 do, 1 do not, 1 are undecided)"
+    boundless = of(runs("dense", 0.0, [50.0, 100.0]), runs("snip", 0.95, [1.0, 2.0]))
+    assert claim(boundless)[0].endswith("0 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 1 are undecided)")
     alone = of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [60.0]))
     assert claim(alone)[0] == "at 95 %: 1 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 1 are undecided)"
 

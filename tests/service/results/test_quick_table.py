@@ -78,10 +78,10 @@ def test_who_ended_a_trial_is_said() -> None:
 
 
 def test_the_share_is_that_of_the_seeds_that_both_have() -> None:
-    """Dense 80 and 100, SNIP 60 and 75: 135 / 180; without dense's second seed 60 / 80, not 67.5 / 80."""
+    """Dense 80 and 100, SNIP 60 and 75: 135 / 180; without dense's second seed 60 / 80, not 67.5 / 80. By two seeds dense may be at 0."""
     rows = found()
     share = tasks(TRIALS, rows)[0].cells["snip", 0.8].retained
-    assert (share.value, share.low, share.high) == (0.75, 0.75, 0.75)
+    assert (share.value, share.note) == (0.75, "no bounds")
     del rows[trial("dense", 0.0, 1).key]
     assert "67.5 [-27.8, 162.8]  n=2  75 % (1 of 2 pairs)" in text_of(tasks(TRIALS, rows))
 

@@ -110,10 +110,10 @@ def test_a_legend_names_no_interval_where_there_is_none() -> None:
 
 
 def test_the_grid_shows_the_interval_of_every_share() -> None:
-    tasks = of(runs("dense", 0.0, [50.0, 60.0]), runs("snip", 0.95, [40.0, 30.0]), runs("grasp", 0.95, [40.0, DIVERGED]))
+    tasks = of(runs("dense", 0.0, [58.0, 60.0]), runs("snip", 0.95, [40.0, 30.0]), runs("grasp", 0.95, [40.0, DIVERGED]))
     (panel,) = figures.heat_map(tasks)
     texts = [text.get_text() for text in drawn(panel).texts]
-    assert texts == ["64", "-125 to 253", "80*", "one seed"]
+    assert texts == ["59", "-40 to 213", "69*", "one seed"]
 
 
 def test_a_key_with_a_mark_on_an_area_shows_both() -> None:

@@ -44,9 +44,7 @@ def test_cells_hold_last_best_tail_and_final_apart(made: Path) -> None:
     assert "final: 20 other episodes of the last policy" in (made / "table.txt").read_text()
     snip = cells(made)["hopper", "snip", "0.95"]
     assert float(snip["retained"]) == pytest.approx(89 / 90)
-    rest = 79 - 89 / 90 * 80  # and as much the other way
-    half = 12.706 * abs(rest) / 90  # of Student's t
-    assert (float(snip["retained_low"]), float(snip["retained_high"])) == pytest.approx((89 / 90 - half, 89 / 90 + half), rel=1e-4)
+    assert (snip["retained_low"], snip["retained_high"]) == ("", ""), "by 80 and 100, dense may be at 0"
     assert float(snip["improvement"]) == 0.25
     assert float(snip["return"]) == pytest.approx(30 * 89)
     assert float(snip["return_high"]) == pytest.approx(30 * (89 + 127.062), abs=0.1)
@@ -68,8 +66,8 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
 
 def test_the_papers_claim_is_counted(made: Path) -> None:
     lines = (made / "table.txt").read_text().splitlines()
-    assert lines[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (by their whole interval 1 do, 0 do not, 1 are undecided; 1 diverged)"
-    assert lines[1] == "  SNIP, at 95 %: 1 of 2 cells retain >= 97 % of dense (by their whole interval 1 do, 0 do not, 1 are undecided)"
+    assert lines[0] == "at 95 %: 1 of 3 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 2 are undecided; 1 diverged)"
+    assert lines[1] == "  SNIP, at 95 %: 1 of 2 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 2 are undecided)"
 
 
 def test_costs_are_those_of_the_kept_weights_and_the_recorded_speed(made: Path) -> None:
