@@ -13,6 +13,7 @@ from service.ledger.manifest import Manifest
 from service.planning.plan import Plan
 from service.spool import lines, scores
 from service.storage import paths
+from service.terminal.waiting import waiting
 from trainables.trial import Stack, Trial
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Searching:
         """The trials of earlier suggestions that are not finished, by key."""
         if not self._adaptive:
             return {}
-        unfinished = {trial.key: trial for trial in self._adaptive.restore()}
+        with waiting("bringing the study up to date with the sweep"):  # long where a study of hundreds is lost
+            unfinished = {trial.key: trial for trial in self._adaptive.restore()}
         if self._plan.sweep.search and self._plan.sweep.search.stop == "none":  # what an earlier run has asked for is no longer wanted
             stop_requests.withdraw(self._storage, self._plan.name, unfinished)
         return unfinished
