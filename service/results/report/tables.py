@@ -69,9 +69,9 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
         "intervals: 95 %, Student's t over seeds; for the IQM a bootstrap that is widened for few seeds, for P(> dense) a plain one, too "
         "narrow for few seeds. All take a cell's scores for normally distributed: where some seeds fall and others do not, they are "
-        "too sure. retained: over dense, paired by seed (Fieller's interval); *: some seed has no pair, and the cell is not judged. In "
-        "place of an interval without width: one seed, seeds equal, or all above, all tied, all below, where every seed compares to every dense "
-        "one alike; without an end: no bounds, where dense seeds differ so much that the share may be any number.",
+        "too sure. retained: over dense, paired by seed (Fieller's interval); *: some seed has no pair, and the cell is not judged. "
+        "In place of an interval without width: one seed, seeds equal, or all above, all tied, all below, where every seed compares to "
+        "every dense one alike; without an end: no bounds, where dense seeds differ so much that the share may be any number.",
     ]
     if choice(tasks):
         found.append(
