@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 
 from service.results.report import costs, figures, marks, sizes, style, svg
 from service.results.report.drawing import remove_others
 from service.results.report.style import Panel
-from service.results.runs import Point
-from tests.service.results.test_cells import DIVERGED, drawn, of, runs, two_tasks
+from service.results.runs import Point, Run
+from tests.service.results.test_cells import DIVERGED, drawn, of, run, runs, two_tasks
 
 
 def test_profiles_are_of_the_same_tasks() -> None:
@@ -114,6 +116,86 @@ def test_the_grid_shows_the_interval_of_every_share() -> None:
     (panel,) = figures.heat_map(tasks)
     texts = [text.get_text() for text in drawn(panel).texts]
     assert texts == ["59", "-40 to 213", "69*", "one seed"]
+
+
+def lines_of(panel: Panel) -> list[tuple[list[float], list[float], str]]:
+    """What is drawn as a curve: x, y and the kind of line."""
+    curves = [line for line in drawn(panel).lines if len(np.asarray(line.get_xdata())) > 1 and line.get_drawstyle() == "default"]
+    return [(np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist(), line.get_linestyle()) for line in curves]
+
+
+def test_a_panel_of_curves_has_the_cells_of_its_sparsity_and_dense() -> None:
+    """The mean over seeds at each evaluation; a line with an absent seed is dotted, here and where costs are equal."""
+    tasks = of(runs("dense", 0.0, [50.0, 52.0]), runs("snip", 0.9, [44.0, 48.0]), runs("snip", 0.95, [40.0, DIVERGED]))
+    found = {panel.title: lines_of(panel) for panel in costs.curves(tasks, "update")}
+    dense = ([500, 1000], [25.5, 51.0], "--")
+    assert found == {
+        "hopper-expert BC, 90 %": [dense, ([500, 1000], [23.0, 46.0], "-")],
+        "hopper-expert BC, 95 %": [dense, ([500, 1000], [20.0, 40.0], ":")],
+    }
+    (panel,) = costs.frontier(tasks, "flops")
+    assert [kind for *_, kind in lines_of(panel)] == ["--", "-", ":"]
+
+
+def test_scores_are_drawn_at_the_mean_cost_of_their_seeds() -> None:
+    """Of two seeds, one with 10 weights and one with 30."""
+    (dense,), small, large = runs("dense", 0.0, [50.0]), run("snip", 0.95, 0, 20.0, size=10), run("snip", 0.95, 1, 40.0, size=30)
+    large = replace(large, points=tuple(replace(point, seconds=3 * point.seconds) for point in large.points))
+    tasks = of([dense, small, large])
+    for cost, spent in {"flops": [10_000.0, 20_000.0], "seconds": [10.0, 20.0]}.items():
+        (panel,) = costs.frontier(tasks, cost)
+        assert lines_of(panel)[1][:2] == (spent, [15.0, 30.0])
+    (panel,) = sizes.pareto(tasks)
+    marks_of = {(*line.get_xdata(), *line.get_ydata()) for line in drawn(panel).lines if line.get_marker() not in ("None", "")}
+    assert marks_of == {(100.0, 50.0), (20.0, 30.0)}
+
+
+def test_against_sparsity_there_are_means_levels_and_a_mark_where_seeds_are_absent() -> None:
+    dense = [replace(each, dataset_score=90.0) for each in runs("dense", 0.0, [50.0, 54.0])]
+    (panel,) = figures.by_sparsity(of(dense, runs("snip", 0.9, [44.0, 48.0]), runs("snip", 0.99, [40.0, DIVERGED])))
+    at, data, (x, y, _) = lines_of(panel)
+    assert (at[1], data[1]) == ([52.0, 52.0], [90.0, 90.0])
+    assert (x, y) == (pytest.approx([1.0, 2.0]), [46.0, 40.0]), "steps are of one size for a tenth of the weights each"
+    (cross,) = [line for line in drawn(panel).lines if line.get_marker() == "x"]
+    assert list(cross.get_xdata()) == pytest.approx([2.0])
+
+
+def masked(pruner: str, sparsity: float, densities: list[list[float]], unseen: Sequence[Sequence[str]] = ()) -> list[Run]:
+    """Runs whose actors have layers of these densities, a list a seed, and do not see these inputs."""
+    found = []
+    for seed, (own, blind) in enumerate(itertools.zip_longest(densities, unseen, fillvalue=())):
+        about = {
+            "parameters": {"effective": 9},
+            "layers": [{"density": d} for d in own],
+            "unseen_inputs": blind,
+            "live_inputs": 4 - len(blind),
+        }
+        found.append(replace(run(pruner, sparsity, seed, 40.0), masks={"actor": about}))
+    return found
+
+
+def test_layers_are_of_the_sparsity_nearest_to_95_percent_with_their_range_over_seeds() -> None:
+    wanted, other = masked("snip", 0.95, [[0.1, 0.2], [0.3, 0.6]]), masked("snip", 0.5, [[0.5, 0.5]])
+    (panel,) = sizes.layers(of(runs("dense", 0.0, [50.0]), wanted, other))
+    assert panel.title == "hopper-expert BC, actor, 95 %"
+    bars, ranges = drawn(panel).collections
+    assert [path.get_extents().y1 for path in bars.get_paths()] == pytest.approx([20.0, 40.0])
+    assert np.concatenate(ranges.get_segments())[:, 1] == pytest.approx([10.0, 30.0, 20.0, 60.0])
+
+
+def test_inputs_have_the_share_of_seeds_that_see_them() -> None:
+    """Of two seeds one does not see the speed, and neither sees the angle."""
+    (panel,) = sizes.inputs(of(runs("dense", 0.0, [50.0]), masked("snip", 0.95, [[0.1]] * 2, [["angle", "speed"], ["angle"]])))
+    axis = drawn(panel)
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["angle", "speed"]
+    assert [text.get_text() for text in axis.texts] == ["unseen", "50 %"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["SNIP\n95 %\n2.5 live"]
+
+
+def test_numbers_on_axes() -> None:
+    assert [marks.thousands(value) for value in (500.0, 250_000.0, 1_500_000.0)] == ["500", "250k", "1.5M"]
+    assert [marks.power(value) for value in (1e12, 2e12, 1.5e9, 1000.0)] == ["10¹²", "2·10¹²", "1.5·10⁹", "10³"]
+    assert marks.listed([5000, 250_000]) == "5,000 or 250,000"
 
 
 def test_a_key_with_a_mark_on_an_area_shows_both() -> None:
