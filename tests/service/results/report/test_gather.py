@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from service.ledger.manifest import Manifest
-from service.results.report.gather import Gathered, gather
+from service.results.report.gather import Gathered, cost, gather, speed
 from service.storage import paths
 from service.tracking import plan_artifact
 from service.tracking.runs import Tracking
@@ -89,6 +90,25 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(tracking: Tracking, tmp_
     found = gather(["odd"], tracking, tmp_path)
     assert names(found) == {(known.name, "not finished")}
     assert found.notes[0].startswith("2 runs left out: ")
+
+
+def test_compute_is_that_of_the_weights_that_were_kept_meanwhile() -> None:
+    """Two networks of 50 and 25 weights, 100 and 50 FLOPs a row, in minibatches of 32 and three passes."""
+    masks = {"actor": {"density": 0.1, "flops": {"dense": 100}}, "critic": {"density": 0.2, "flops": {"dense": 50}}}
+    changes = {"actor": {0: 1.0, 500: 0.5, 800: 0.1}, "critic": {0: 1.0, 500: 0.6, 800: 0.2}}
+    small = {"hyper": {"batch_size": 32}}
+    gradual = cost(trial("gmp", 0.9, 0).using(**small), masks, changes.__getitem__, [400, 500, 1000])
+    actor, critic = (500 * 1.0 + 300 * 0.5 + 200 * 0.1) * 100, (500 * 1.0 + 300 * 0.6 + 200 * 0.2) * 50
+    assert gradual == pytest.approx({400: 3 * 32 * 400 * 150, 500: 3 * 32 * 500 * 150, 1000: 3 * 32 * (actor + critic)})
+    at_once = cost(trial("snip", 0.9, 0).using(**small), masks, changes.__getitem__, [1000])
+    assert at_once == pytest.approx({1000: 3 * 32 * 1000 * (0.1 * 100 + 0.2 * 50)})
+    assert math.isnan(cost(trial("snip", 0.9, 0), None, changes.__getitem__, [1000])[1000]), "without masks it is not known"
+
+
+def test_a_speed_is_that_of_all_updates_together() -> None:
+    """100 updates took two seconds, and 200 more at twice the speed two more."""
+    assert speed({100: 50.0, 300: 100.0}, {100: 4.0, 300: 4.0}) == (75.0, 4.0)
+    assert all(math.isnan(number) for number in speed({}, {}))
 
 
 def test_a_plan_comes_back_as_it_was(tmp_path: Path) -> None:
