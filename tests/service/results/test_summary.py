@@ -241,6 +241,33 @@ def test_a_name_has_only_what_mlflow_takes() -> None:
     assert any("50000 updates" in name and name.endswith("/snip 95 critic 50 units calibration_batches 16") for name in names), names
 
 
+def test_every_state_is_counted_by_its_own_name() -> None:
+    ends = {"leased": "RUNNING", "done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "stopped": "KILLED"}
+    states = [state for number, state in enumerate(ends, 1) for _ in range(number)]  # one is running, two are done, and so on
+    trials = [trial("snip", 0.95, seed) for seed in range(len(states) + 6)]
+    rows = {
+        each.key: RunRow(each.key, ends[state], {"eval/normalized_score": 1.0}, {"winnow.state": state, "winnow.stopped_at": "500"})
+        for each, state in zip(trials, states, strict=False)
+    }
+    counted = {name: number for name, number in standing_of(trials, rows).metrics.items() if name.startswith("trials/")}
+    assert counted == {
+        "trials/total": 21, "trials/running": 1, "trials/done": 2, "trials/failed": 3, "trials/diverged": 4, "trials/stopped": 5,
+        "trials/planned": 6,
+    }  # fmt: skip
+
+
+def test_the_best_is_the_highest_of_what_was_pruned_and_is_whole() -> None:
+    """Neither dense, nor a control, nor a cell that lacks a seed."""
+    snip = trial("snip", 0.95, 0)
+    ends = [(trial("dense", 0.0, 0), 90.0), (trial("snip", 0.9, 0), 60.0), (snip, 70.0), (trial("random_erk", 0.95, 0), 50.0)]
+    ends += [(snip.controls()["shuffle"], 75.0), (snip.controls()["small_dense"], 80.0), (trial("snip", 0.99, 0), 85.0)]
+    done = {"winnow.state": "done"}
+    rows = {each.key: RunRow(each.key, "FINISHED", {"eval/normalized_score": end}, done) for each, end in ends}
+    found = standing_of([*(each for each, _ in ends), WAITING], rows)
+    assert found.best == "bc hopper-expert: snip 95, 70.0 [one seed]"
+    assert found.metrics["mean/bc hopper-expert/best"] == 70.0
+
+
 def test_there_are_no_more_metrics_than_one_call_takes() -> None:
     trials = [trial("snip", round(0.5 + number / 2000, 4), seed) for number in range(400) for seed in (0, 1)]
     done = {"winnow.state": "done"}
