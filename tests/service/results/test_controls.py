@@ -86,6 +86,27 @@ def test_other_data_is_another_comparison_also_of_one_family_and_tier() -> None:
     }  # fmt: skip
 
 
+def test_every_cell_is_compared_with_its_own_controls() -> None:
+    """Whatever else differs: the sparsity, the pruner or the budget."""
+    cells = {"snip@95": {}, "snip@80": {"sparsity": 0.8}, "grasp@95": {"pruner": "grasp"}, "long": {"updates": 50_000}}
+    trials, scores = [], dict[str, float | str]()
+    for number, more in enumerate(cells.values()):
+        trials += with_controls(2, **more)
+        for one in (trial(seed, **more) for seed in range(2)):
+            scores |= {one.key: 10.0 * number + 1, one.controls()["shuffle"].key: 0.0}
+    found = [each for each in compare(runs(trials, scores)) if each.control == "shuffle"]
+    assert [each.differences for each in found] == [(1.0, 1.0), (11.0, 11.0), (21.0, 21.0), (31.0, 31.0)]
+    assert [(each.name.partition(", ")[2], each.trial.updates) for each in found] == [
+        ("SNIP 95 %", 20_000), ("SNIP 80 %", 20_000), ("GraSP 95 %", 20_000), ("SNIP 95 %", 50_000),
+    ]  # fmt: skip
+
+
+def test_a_pair_that_lacks_the_pruned_trial_says_so() -> None:
+    trials = with_controls(1)
+    (shuffled,) = [each for each in compare(runs(trials, {trials[0].controls()["shuffle"].key: 1.0})) if each.control == "shuffle"]
+    assert shuffled.absent == ("without the pruned trial: missing",)
+
+
 def test_what_is_no_number_is_no_pair() -> None:
     trials = with_controls(2)
     scores = {one.key: math.nan if one.control == "shuffle" and one.seed == 1 else 1.0 for one in trials}

@@ -48,14 +48,17 @@ def test_seeds_are_compared_with_seeds_and_pruners_seed_by_seed(swept: tuple[Pat
     mixed = found["critic", snip, "random_erk"]
     assert mixed.pairs == 2
     assert mixed.mean == pytest.approx((jaccard(own[0], own[3]) + jaccard(own[1], own[4])) / 2)
+    assert mixed.chance == pytest.approx((by_chance(own[0], own[3]) + by_chance(own[1], own[4])) / 2)
 
 
 def test_versions_of_a_dataset_are_not_compared(swept: tuple[Path, World], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of SNIP's three seeds two were trained on one version, of which one apart; ERK's two seeds on one each."""
+    """Of SNIP's three seeds two were trained on one version, of which one apart; ERK's two seeds on one each, the first afresh."""
     storage, world = swept
     hashes = ["ab" * 32, "ab" * 32, "cd" * 32, "ab" * 32, "cd" * 32]
-    trials = [replace(trial, data=hashes[0][:16]) if number == 1 else trial for number, trial in enumerate(world.stack.trials[:5])]
-    paths.trial(storage, world.stack.trials[1].key).rename(paths.trial(storage, trials[1].key))
+    changed = {1: {"data": hashes[0][:16]}, 3: {"fresh": "smoke"}}
+    trials = [replace(trial, **changed.get(number, {})) for number, trial in enumerate(world.stack.trials[:5])]
+    for number in changed:
+        paths.trial(storage, world.stack.trials[number].key).rename(paths.trial(storage, trials[number].key))
     for trial, hash in zip(trials, hashes, strict=True):
         lines = [{"kind": "attempt", "dataset_hash": hash}, {"kind": "finished", "update": 4}]
         paths.spool(storage, trial.key).write_text("".join(json.dumps(line) + "\n" for line in lines))
