@@ -67,6 +67,20 @@ def test_a_cell_with_an_unpaired_seed_is_starred_and_not_judged() -> None:
     assert "2/3 pairs; dense: 1 failed: divergence" in page.grid(tasks)
 
 
+def test_latex_has_each_number_below_its_heading() -> None:
+    (task,) = of(runs("dense", 0.0, [100.0] * 5), runs("snip", 0.95, [0.0, 50.0, 51.0, 52.0, 97.0]))
+    head, _, row = (line.removesuffix(r" \\").split(" & ") for line in tables.latex([task]).splitlines() if " & " in line)
+    found = dict(zip(head, row, strict=True))
+    assert [found[name] for name in ("Task", "Cell", "$n$", "Mean", "IQM")] == ["", r"SNIP 95 \%", "5", "50.0", "51.0"]
+    assert found["Retained"].startswith(r"50 \% [")
+
+
+def test_few_seeds_are_warned_of_where_any_cell_has_few() -> None:
+    five = runs("dense", 0.0, [50.0] * 5)
+    assert not [line for line in tables.warnings(of(five)) if "seeds are few" in line]
+    assert tables.warnings(of(five, runs("snip", 0.95, [50.0] * 2)))[0].startswith("n = 2 and 5 seeds are few")
+
+
 def test_of_many_tasks_that_are_left_out_the_reasons_are_counted() -> None:
     assert tables.left_out(["a bc (1 missing)", "b bc", "c bc"]) == "a bc (1 missing), b bc, c bc"
     many = ["a bc (1 missing)", "b bc", "c bc (1 missing)", "d bc (2 failed: divergence)"]
@@ -115,6 +129,8 @@ def test_what_no_interval_decides_is_undecided() -> None:
     assert claim(tasks)[0] == "at 95 %: 1 of 2 cells retain >= 97 % of dense (by their whole interval 0 do, 1 do not, 1 are undecided)"
     boundless = of(runs("dense", 0.0, [50.0, 100.0]), runs("snip", 0.95, [1.0, 2.0]))
     assert claim(boundless)[0].endswith("0 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 1 are undecided)")
+    below = of(runs("dense", 0.0, dense), runs("snip", 0.95, [72.0, 84.0, 72.0]))
+    assert claim(below)[0] == "at 95 %: 0 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 1 are undecided)"
     alone = of(runs("dense", 0.0, [50.0]), runs("snip", 0.95, [60.0]))
     assert claim(alone)[0] == "at 95 %: 1 of 1 cells retain >= 97 % of dense (by their whole interval 0 do, 0 do not, 1 are undecided)"
 
@@ -192,6 +208,15 @@ def test_returns_are_never_averaged_over_tasks_nor_measured_in_points() -> None:
     assert aggregates(of(given))
     assert choice(of(given))
     assert aggregates(returns) == choice(returns) == []
+
+
+def test_over_tasks_the_probability_is_of_scoring_above_dense() -> None:
+    """On one task every seed of SNIP is above every dense one, on the other one in two; GraSP is below on both."""
+    given = []
+    for dataset, snip in {"hopper": [70.0, 80.0], "walker2d": [40.0, 70.0]}.items():
+        given += [runs("dense", 0.0, [50.0, 60.0], dataset), runs("snip", 0.95, snip, dataset), runs("grasp", 0.95, [10.0, 20.0], dataset)]
+    found = {row.method: row.improvement and row.improvement.value for row in aggregates(of(*given))}
+    assert found == {"dense": None, "snip": 0.75, "grasp": 0.0}
 
 
 def test_means_over_tasks_of_which_one_has_one_seed_say_so() -> None:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import csv
 import hashlib
+import math
 import re
 import sqlite3
 from dataclasses import replace
@@ -49,6 +50,22 @@ def test_cells_hold_last_best_tail_and_final_apart(made: Path) -> None:
     assert float(snip["return"]) == pytest.approx(30 * 89)
     assert float(snip["return_high"]) == pytest.approx(30 * (89 + 127.062), abs=0.1)
     assert (snip["pairs"], snip["unpaired"]) == ("2", "")
+
+
+def test_a_trials_row_and_its_curve_have_every_number_by_its_name(made: Path) -> None:
+    import pyarrow.parquet
+
+    rows = {name: pyarrow.parquet.read_table(made / f"{name}.parquet").to_pylist() for name in ("trials", "curves")}
+    own = trial("snip", 0.95, 1)  # whose last score is 99
+    (row,) = [row for row in rows["trials"] if row["key"] == own.key]
+    assert [row[name] for name in ("seed", "update", "last", "best", "tail", "final", "return")] == [1, 1000, 99, 119, 104, 101, 30 * 99]
+    curve = [row for row in rows["curves"] if row["key"] == own.key]
+    assert [(at["update"], at["score"]) for at in curve] == [(250, 69), (500, 119), (750, 109), (1000, 99)]
+    assert [at["seconds"] for at in curve] == pytest.approx([2.5, 5.0, 7.5, 10.0]), "100 updates a second"
+    assert [at["flops"] / curve[0]["flops"] for at in curve] == pytest.approx([1, 2, 3, 4])
+    (failed,) = [row for row in rows["trials"] if row["outcome"] == "failed: divergence"]
+    assert (failed["key"], failed["update"]) == (trial("random_erk", 0.95, 1).key, 0)
+    assert math.isnan(failed["last"])
 
 
 def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
