@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import signal
 import socket
@@ -17,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
-from service.results.watch import Server
+from service.results.watch import Server, _seen
 from service.tracking.runs import Tracking
 from tests.service.results.report.browser.chromium import browser
 from tests.service.results.report.conftest import scores, trial
@@ -63,6 +65,12 @@ def test_the_page_is_renewed_with_the_sweep_and_the_command_ends_with_ctrl_c(tmp
             True,
         ) * 3
         assert asked(address, "HEAD") == ("", version)
+        client, parent = Tracking(storage)._connected(), Tracking(storage).sweeps()["smoke"]
+        client.delete_run(parent)
+        assert process.stderr
+        assert "not renewed: the run of sweep 'smoke' was deleted" in next(line for line in process.stderr if "reading MLflow" not in line)
+        assert asked(address, "HEAD") == ("", version), "the page stays as it was"
+        client.restore_run(parent)
         for wrong, host in ((f"{address}table.txt", ""), (address, "evil.example")):
             with pytest.raises(urllib.error.HTTPError):
                 asked(wrong, host=host)
@@ -77,6 +85,16 @@ def test_the_page_is_renewed_with_the_sweep_and_the_command_ends_with_ctrl_c(tmp
         process.kill()
     assert (process.returncode, errors.splitlines()[-1]) == (130, "interrupted")
     assert "2 of 2 trials" in out
+
+
+def test_a_trial_that_fails_is_news_as_one_that_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    storage, own, seen = tmp_path / "storage", trial("snip", 0.95, 0), []
+    storage.mkdir()
+    for curve in ({250: [50.0]}, {250: [50.0]}, {250: [50.0], 500: [60.0]}, {250: [50.0], 500: [60.0], 750: [math.nan]}):
+        ship(storage, "smoke", [(own, spool(storage, own, curve))], Tracking(storage))
+        seen.append(_seen(["smoke"], Tracking(storage)))
+    assert [one != other for one, other in itertools.pairwise(seen)] == [False, True, True]
 
 
 @pytest.mark.parametrize(
