@@ -10,6 +10,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from service.delivery.rollout import line
 from service.results.cells import tasks_of
@@ -18,9 +20,10 @@ from service.results.runs import Point, runs_of
 from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking.reading import RunRow
-from tests.trainables.datasets.cases import BEACON, record, seek
+from tests.trainables.datasets.cases import BEACON, Beacon, record, seek
 from trainables import environments
 from trainables.environments import flattened
+from trainables.errors import UserError
 from trainables.evaluation import rollout
 from trainables.evaluation.futures import Done, Joined
 from trainables.evaluation.metrics import known, metrics_of
@@ -75,7 +78,7 @@ def test_an_environment_that_reports_no_success_has_no_such_quantity() -> None:
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Trial, Evaluated, list[dict[str, Any]], Path]:
     """A trial of behaviour cloning that seeks beacons, its final report, its log, and its folder."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    record("test/beacon/sought-v0", gymnasium.make(BEACON), seek, episodes=40)
+    record("test/beacon/sought-v0", gymnasium.make(BEACON), seek, episodes=40, ref_min_score=2.0, ref_max_score=10.0)
     hyper = {"hidden": (32, 32), "batch_size": 64}
     trial = Trial(dataset="test/beacon/sought-v0", algorithm="bc", updates=200, evaluations=1, episodes=4, final_episodes=6, hyper=hyper)
     stack, storage = Stack((trial,)), tmp_path / "storage"
@@ -99,7 +102,41 @@ def test_it_is_in_the_log_and_in_rollouts(trained: Any) -> None:
     assert evaluated["metrics"]["eval/success_rate"] == np.mean(evaluated["successes"]) > 0
     played = list(rollout.play(folder, trial, 4))
     assert [float(episode.success or 0) for episode in played] == evaluated["successes"]
+    assert [episode.score for episode in played] == pytest.approx([12.5 * (total - 2) for total in evaluated["returns"]]), "the dataset's"
     assert ", success, 12 steps" in line(0, next(episode for episode in played if episode.success), None)
+
+
+class Arrival(Beacon):
+    """Reports a success at the time step of the arrival, and none while it stays there."""
+
+    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
+        self.arrived = False
+        return super().reset(**given)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        *seen, info = super().step(action)
+        first, self.arrived = info["success"] and not self.arrived, info["success"] or self.arrived
+        return *seen, {"success": first}
+
+
+gymnasium.register("Arrival-v0", entry_point=f"{__name__}:Arrival", max_episode_steps=12)
+
+
+def test_a_rollout_succeeds_if_it_did_at_any_time_step(trained: Any) -> None:
+    trial, _, _, folder = trained
+    seeking = [episode.success for episode in rollout.play(folder, trial, 4)]
+    about = json.loads((folder / "policy.json").read_bytes())
+    (folder / "policy.json").write_text(json.dumps(about | {"environment": flattened(f"{__name__}:Arrival-v0")}))
+    assert [episode.success for episode in rollout.play(folder, trial, 4)] == seeking
+    assert any(seeking)
+
+
+def test_a_rollout_of_a_policy_that_is_no_number_is_refused(trained: Any) -> None:
+    trial, _, _, folder = trained
+    tensors = load_file(folder / "policy.safetensors")
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}, folder / "policy.safetensors")
+    with pytest.raises(UserError, match=r"the policy of .* returns an action that is not finite: \[nan, nan\]"):
+        next(rollout.play(folder, trial, 1))
 
 
 def test_the_report_has_a_column_only_where_it_exists() -> None:
