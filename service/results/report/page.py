@@ -76,11 +76,12 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
     }
     scope = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {done} of {len(runs)} trials with a last score."
     lead, *others = claim(tasks)
+    lead = lead[:1].upper() + lead[1:]  # capitalize() would make small letters of all others, of a value too: `gaussian True`
     more = "".join(f"<p class=note>{escape(line.strip())}</p>" for line in [*others, *choice(tasks)])
     cautions = "".join(f"<p class='caution'>{escape(line)}</p>" for line in [*tables.warnings(tasks), *about])
     parts = [
         f"<h1>{escape(name)}</h1>",
-        f"<div class='claim'><p>{escape(lead.capitalize())}</p>{more}{cautions}</div>",
+        f"<div class='claim'><p>{escape(lead)}</p>{more}{cautions}</div>",
         f"<p class='note'>{escape(scope)} {escape(source)}</p>",
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",

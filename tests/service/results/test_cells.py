@@ -352,6 +352,12 @@ def test_latex_reads_what_is_meant(text: str, escaped: str) -> None:
     assert tables._escaped(text) == escaped
 
 
+def test_the_verdict_begins_with_a_capital_and_keeps_those_of_its_values() -> None:
+    given = [*runs("dense", 0.0, [50.0, 50.0]), *runs("snip", 0.95, [40.0, 40.0])]
+    other = [replace(each, trial=replace(each.trial, hyper={"gaussian": True})) for each in given]
+    assert "<p>Gaussian True, at 95 %: 0 of 1 cells retain" in page.page("study", of(given, other), {}, "")
+
+
 def test_reasons_and_notes_from_mlflow_are_text_on_the_page() -> None:
     """Whoever can write to MLflow chooses them."""
     odd = "failed: <b onclick=x>"
