@@ -118,6 +118,21 @@ def test_the_grid_shows_the_interval_of_every_share() -> None:
     assert texts == ["59", "-40 to 213", "69*", "one seed"]
 
 
+def test_the_grid_has_a_row_for_each_task_and_a_column_for_each_cell() -> None:
+    """The fuller the colour, the more of the dense score is kept; what has no share is hatched."""
+    hopper = [*runs("dense", 0.0, [50.0]), *runs("snip", 0.95, [40.0]), *runs("grasp", 0.95, [20.0])]
+    (panel,) = figures.heat_map(of(hopper, runs("dense", 0.0, [50.0], "walker2d"), runs("grasp", 0.95, [DIVERGED], "walker2d")))
+    axis = drawn(panel)
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["hopper-expert BC", "walker2d-expert BC"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["SNIP\n95 %", "GraSP\n95 %"]
+    told = {(text.get_position()[0], int(text.get_position()[1])): text.get_text() for text in axis.texts if text.get_text() != "one seed"}
+    assert told == {(0.5, 0): "80", (1.5, 0): "40", (0.5, 1): "", (1.5, 1): DIVERGED}
+    hatched, filled = axis.collections
+    assert [path.get_extents().p0.tolist() for path in filled.get_paths()] == [[0, 0], [1, 0]]
+    assert filled.get_facecolor()[:, 3] == pytest.approx([0.55 * 0.8, 0.55 * 0.4])
+    assert hatched.get_paths()[0].get_extents().p0.tolist() == [1, 1]
+
+
 def lines_of(panel: Panel) -> list[tuple[list[float], list[float], str]]:
     """What is drawn as a curve: x, y and the kind of line."""
     curves = [line for line in drawn(panel).lines if len(np.asarray(line.get_xdata())) > 1 and line.get_drawstyle() == "default"]
