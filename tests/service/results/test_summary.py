@@ -17,6 +17,7 @@ from service.tracking import verify
 from service.tracking.reading import RunRow
 from service.tracking.runs import Tracking
 from service.tracking.shipping.shipper import Shipper
+from tests.service.results.report import study
 from tests.service.results.report.conftest import scores, trial
 from tests.service.results.report.study import spool
 from trainables.trial import Trial
@@ -155,6 +156,25 @@ def test_a_mean_that_is_no_more_is_not_a_number(tmp_path: Path, tracking: Tracki
     shipper(storage, ledger, Tracking(storage)).ship()
     assert repr(parent(tracking).data.metrics["seeds/bc hopper-expert/snip 99"]) == "nan"
     assert not [line for line in found(ledger, storage) if "metric" in line]
+
+
+def test_what_was_trained_on_other_data_stays_out_of_the_mean_while_trials_go_on(
+    tmp_path: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial says its data when it begins, and is shipped again when it has ended."""
+    seeds = [trial("dense", 0.0, seed) for seed in range(3)]
+    storage, ledger = tmp_path / "storage", planned(*seeds)
+    live = shipper(storage, ledger, tracking)
+    for each, end, version in zip(seeds, (40.0, 80.0, 50.0), ("ab", "cd", "ab"), strict=True):
+        monkeypatch.setitem(study.ORIGIN, "dataset_hash", 32 * version)
+        ledger.apply(Event(key=each.key, state="leased", epoch=1))
+        spool(storage, each, {250: [1.0]})
+        live.ship()
+        ledger.apply(Event(key=each.key, state=spool(storage, each, {250: [1.0], 1000: [end]}), epoch=1))
+        live.ship()
+    metrics = parent(tracking).data.metrics
+    assert (metrics["mean/bc hopper-expert/dense"], metrics["seeds/bc hopper-expert/dense"]) == (45.0, 2)
+    assert found(ledger, storage) == []
 
 
 def test_a_grid_that_grows_keeps_its_params_and_renews_its_tags(tmp_path: Path, tracking: Tracking) -> None:
