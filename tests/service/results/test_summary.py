@@ -13,14 +13,15 @@ from service.results.cells import tasks_of
 from service.results.report.gather import gather
 from service.results.standing import LIMIT, readable, standing_of
 from service.results.summary import Summary, differences
+from service.spool.writer import StackSpool
 from service.tracking import verify
 from service.tracking.reading import RunRow
 from service.tracking.runs import Tracking
 from service.tracking.shipping.shipper import Shipper
-from tests.service.results.report import study
 from tests.service.results.report.conftest import scores, trial
-from tests.service.results.report.study import spool
-from trainables.trial import Trial
+from tests.service.results.report.study import ORIGIN, spool
+from trainables.reports import Checkpointed, Evaluated
+from trainables.trial import Stack, Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 ENDS = {("dense", 0.0): (80.0, 100.0), ("snip", 0.95): (79.0, 99.0), ("random_erk", 0.95): (40.0, float("nan")), ("snip", 0.99): (10.0,)}
@@ -158,23 +159,32 @@ def test_a_mean_that_is_no_more_is_not_a_number(tmp_path: Path, tracking: Tracki
     assert not [line for line in found(ledger, storage) if "metric" in line]
 
 
-def test_what_was_trained_on_other_data_stays_out_of_the_mean_while_trials_go_on(
-    tmp_path: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A trial says its data when it begins, and is shipped again when it has ended."""
+def test_what_was_trained_on_other_data_stays_out_of_the_mean_while_trials_go_on(tmp_path: Path, tracking: Tracking) -> None:
+    """A trial says its data when it begins, and not again in what is shipped later."""
     seeds = [trial("dense", 0.0, seed) for seed in range(3)]
     storage, ledger = tmp_path / "storage", planned(*seeds)
     live = shipper(storage, ledger, tracking)
     for each, end, version in zip(seeds, (40.0, 80.0, 50.0), ("ab", "cd", "ab"), strict=True):
-        monkeypatch.setitem(study.ORIGIN, "dataset_hash", 32 * version)
-        ledger.apply(Event(key=each.key, state="leased", epoch=1))
-        spool(storage, each, {250: [1.0]})
-        live.ship()
-        ledger.apply(Event(key=each.key, state=spool(storage, each, {250: [1.0], 1000: [end]}), epoch=1))
-        live.ship()
+        listener = StackSpool(Stack((each,)), storage, {each.dataset: ORIGIN | {"dataset_hash": 32 * version}}, each.updates)
+        for update, score, state in ((500, 1.0, "leased"), (1000, end, "done")):
+            listener(Evaluated(update, [{"returns": [score], "scores": [score]}]))
+            listener(Checkpointed(update))
+            ledger.apply(Event(key=each.key, state=state, epoch=1))
+            live.ship()
+        listener.close()
     metrics = parent(tracking).data.metrics
     assert (metrics["mean/bc hopper-expert/dense"], metrics["seeds/bc hopper-expert/dense"]) == (45.0, 2)
-    assert found(ledger, storage) == []
+
+
+def test_it_is_told_at_once_also_while_trials_go_on(tmp_path: Path, tracking: Tracking) -> None:
+    """And at once when they are done, however short a time ago it was told."""
+    ledger, states = planned(*OWN), []
+    summary, study = Summary(ledger, tracking), tracking.parent_run("study")
+    for state, busy in (("leased", True), ("done", False)):
+        summary.hold(OWN[0].key, RunRow("1", "FINISHED", {"eval/normalized_score": 1.5}, {"winnow.state": state}))
+        summary.ship(study, busy=busy)
+        states.append({name for name, number in parent(tracking).data.metrics.items() if name.startswith("trials/") and number == 1})
+    assert states == [{"trials/running"}, {"trials/done"}]
 
 
 def test_a_grid_that_grows_keeps_its_params_and_renews_its_tags(tmp_path: Path, tracking: Tracking) -> None:
