@@ -143,7 +143,7 @@ def _current(shipped: curve_table.Row, row: RunRow) -> bool:
 
 
 def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: Iterable[int]) -> dict[int, float]:
-    """FLOPs of the kept weights of all networks up to each update; nan without masks.
+    """FLOPs of the kept weights of all networks up to each update; nan without masks, and where nothing is known of how they changed.
 
     A kept weight costs 2 FLOPs a row of the minibatch, forward and twice backward. Passes through targets, delayed updates and biases
     are left out: within one algorithm they change all sparsities alike. `density(network)` is its history, for masks that change.
@@ -153,6 +153,8 @@ def cost(trial: Trial, masks: Mapping[str, Any] | None, density: Any, updates: I
     spent, rate = dict.fromkeys(updates, 0.0), PASSES * trial.hyper_values().get("batch_size", 256)
     for name, about in masks.items():
         changes = density(name) if traits_of(trial.pruner).during_training else {0: about["density"]}
+        if not changes:
+            return dict.fromkeys(spent, float("nan"))
         steps = [*changes.items(), (sys.maxsize, 0.0)]
         dense = about["flops"]["dense"]
         for update in spent:

@@ -103,6 +103,8 @@ def test_compute_is_that_of_the_weights_that_were_kept_meanwhile() -> None:
     at_once = cost(trial("snip", 0.9, 0).using(**small), masks, changes.__getitem__, [1000])
     assert at_once == pytest.approx({1000: 3 * 32 * 1000 * (0.1 * 100 + 0.2 * 50)})
     assert math.isnan(cost(trial("snip", 0.9, 0), None, changes.__getitem__, [1000])[1000]), "without masks it is not known"
+    unknown = cost(trial("gmp", 0.9, 0).using(**small), masks, lambda _: {}, [1000])
+    assert math.isnan(unknown[1000]), "nor without the history of masks that change"
 
 
 def test_a_speed_is_that_of_all_updates_together() -> None:
