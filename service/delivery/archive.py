@@ -106,8 +106,12 @@ def _unfinished(ledgers: Mapping[str, Ledger], name: str, done: Mapping[str, Ent
     going_on = [
         entry.trial for key, entry in entries.items() if entry.state in OPEN and "study" not in entry.events[0].detail and key not in done
     ]
-    found = {trial.key: take_along(storage, trial) for trial in going_on}
-    return {key: files for key, files in found.items() if files}
+    found: dict[str, Unfinished] = {}
+    for trial in going_on:
+        with trial_objects.whole(storage, trial.key) as place:
+            if files := take_along(place, trial):
+                found[trial.key] = files
+    return found
 
 
 def _end(ledgers: Mapping[str, Ledger], entry: Entry) -> dict[str, Any]:

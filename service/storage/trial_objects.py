@@ -7,13 +7,15 @@ of two workers only the newer one can commit.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import re
 import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ from trainables.storage.files import write
 CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # needed only by workers
 NAMES = rf"{CHECKPOINT}|spool\.jsonl|(trial|masks|policy)\.json|(masks|policy)\.safetensors"
 ONE_BY_ONE = 50  # for more heads than this, one listing finds those that have changed
+TRIES = 100  # of reading a trial between two commits
 _pulling = threading.Lock()
 K = TypeVar("K")
 V = TypeVar("V")
@@ -65,7 +68,7 @@ def refresh(storage: Path, keys: Sequence[str]) -> None:
 
 
 def _refresh(bucket: Bucket, storage: Path, key: str) -> None:
-    for _ in range(100):
+    for _ in range(TRIES):
         known = _known(storage, key)
         head = read_head(bucket, key, known.etag)
         if head.etag == known.etag:
@@ -85,6 +88,20 @@ def _refresh(bucket: Bucket, storage: Path, key: str) -> None:
         write(paths.head(storage, key), json.dumps(asdict(head)).encode())
         return
     raise OSError(errno.EIO, "its objects keep changing while they are read", f"{bucket.url}/{head_name(key)}")
+
+
+@contextlib.contextmanager
+def whole(storage: Path, key: str) -> Iterator[Path]:
+    """A storage in which the trial has all its files, with its checkpoints: this one, or for S3 a copy for as long as the context lasts."""
+    if (bucket := s3.bucket_of(storage)) is None:
+        yield storage
+        return
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+        for _ in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):  # a commit came in between
+                fetch(bucket, read_head(bucket, key).files, paths.trial(Path(folder), key), key)
+                break
+        yield Path(folder)
 
 
 def read_head(bucket: Bucket, key: str, etag: str = "") -> Head:

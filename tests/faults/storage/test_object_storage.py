@@ -15,7 +15,7 @@ from service.ledger.journal import ObjectJournal
 from service.storage import paths, s3, trial_objects
 from tests.s3 import SECRET, Server
 
-from ..conftest import EVERY, SETTINGS, Record, arguments
+from ..conftest import EVERY, QUICK, SETTINGS, Fresh, Record, arguments, whole
 from ..support.harness import Process, RayNode, driver, node, wait_for
 from ..support.invariants import SWEEP, Attempt, Twin, attempts, check, redone
 from ..support.nursery import Ended, Nursery
@@ -92,6 +92,20 @@ def test_hosts_whose_clocks_differ_take_over_from_each_other(
     assert "for a sign of life" in ended.out
     assert check(folder_of(), twin, tracking=None) == []
     record(f"two hosts whose clocks differ by {abs(2 * hours)} h, on S3, one of them SIGKILL")
+
+
+def test_an_archive_of_unfinished_trials_has_their_checkpoints_from_the_bucket(
+    host: Callable[[str], Host], nursery: Nursery, fresh: Fresh, twin: Twin, tmp_path: Path
+) -> None:
+    """Made on a host that has never trained, and gone on with in a folder."""
+    file, folder = tmp_path / "smoke.zip", fresh()
+    assert host("a")("run", faults=("no_table", "no_mlflow", "die_after=Trained@31")).code == 137
+    archived = host("c")("archive", "--unfinished", f"--to={file}")
+    assert "0 finished and 2 unfinished trials" in archived.out
+    assert nursery.run("adopt", str(file), f"--storage={folder}").code == 0
+    assert nursery.run(*arguments(folder), faults=[*QUICK, f"work={folder / 'work'}"]).code == 0
+    assert {attempt.first for attempt in attempts(folder / "work")} == {EVERY}
+    assert whole(nursery, folder, twin) == []
 
 
 def test_a_killed_driver_s_sweep_goes_on_on_another_host(
