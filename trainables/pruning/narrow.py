@@ -19,7 +19,8 @@ def shrink(spec: MLP, density: float) -> MLP:
     if density == 1 or len(spec.sizes) == 2:
         return spec
     if spec.residual:
-        narrower = (spec.of_width(width, spec.blocks) for width in range(STEP, spec.sizes[1] + 1, STEP))
+        own = spec.sizes[1]
+        narrower = (spec.of_width(width, spec.blocks) for width in range(min(STEP, own), own + 1, STEP))
         return min(narrower, key=lambda made: abs(sum(made.weights_per_layer) - wanted))
     low, high = 0.0, 1.0
     for _ in range(40):

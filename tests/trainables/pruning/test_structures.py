@@ -62,6 +62,12 @@ def test_no_layer_of_a_smaller_network_is_wider(hidden: tuple[int, ...], density
     assert all(small <= own for small, own in zip(shrink(spec, density).sizes, spec.sizes, strict=True))
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_stream_that_is_narrow_already_stays_as_it_is(width: int) -> None:
+    spec = MLP((4, width, width, 2)).built_as("simba")
+    assert shrink(spec, 0.5) == spec
+
+
 def masks_of(**options: object) -> Mask:
     world = World([small_trial("td3_bc", **options)])  # type: ignore[arg-type]
     return prune(world.agent, world.stack, world.data.draw)["critic"]
