@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from trainables.errors import UserError
 
@@ -17,8 +18,8 @@ def integer(name: str, text: str) -> int:
     except ValueError:
         pass
     found = re.fullmatch(r"\s*([+-]?\d+(?:\.\d*)?(?:[eE]\+?\d{1,2})?)([kM]?)\s*", text)
-    value = float(found[1]) * UNITS[found[2]] if found else 0.5
-    if not value.is_integer():
+    value = Fraction(found[1]) * UNITS[found[2]] if found else Fraction(1, 2)  # of floats, 2.01 x 1000 is no integer
+    if value.denominator != 1:
         raise UserError(f"{name} {text!r} is not an integer, such as 20000, 20k or 2e4")
     return int(value)
 
@@ -45,5 +46,5 @@ def with_units(text: str) -> str:
 
 
 def _scaled(found: re.Match[str]) -> str:
-    value = float(f"{found[1]}e{found[3] or 0}") * UNITS[found[2] or ""]
-    return str(int(value) if value.is_integer() else value)
+    value = Fraction(f"{found[1]}e{found[3] or 0}") * UNITS[found[2] or ""]
+    return str(int(value) if value.denominator == 1 else float(value))

@@ -69,11 +69,13 @@ def test_a_wrong_override_is_told_with_its_value(setting: str, says: str) -> Non
         ("updates=20k", "updates", 20_000),
         ("updates=2e4", "updates", 20_000),
         ("updates=1.5M", "updates", 1_500_000),
+        ("updates=2.01k", "updates", 2_010),
         ("transitions=10k,1e3", "transitions", (10_000, 1_000)),
         ("hyper.batch_size=1k", "hyper", {"batch_size": 1_000}),
         ("hyper.batch_size=1e2,2.5e+2", "hyper", {"batch_size": (100, 250)}),
         ("hyper.actor_learning_rate=1e-3", "hyper", {"actor_learning_rate": 1e-3}),
         ("hyper.alpha=1e-3,2k", "hyper", {"alpha": (1e-3, 2_000)}),
+        ("hyper.alpha=4.03k,2.5", "hyper", {"alpha": (4_030, 2.5)}),
         ("hyper.mode='4k'", "hyper", {"mode": "4k"}),
     ],
 )
