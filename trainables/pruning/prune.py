@@ -13,7 +13,7 @@ from trainables import plugins
 from trainables.agent import Agent
 from trainables.pruning import mask_statistics
 from trainables.pruning.mask_statistics import Quantiles
-from trainables.pruning.ranking import check_connected, choose, shuffled
+from trainables.pruning.ranking import check_connected, check_numbers, choose, shuffled
 from trainables.pruning.rounds import Masks, Saliencies, in_rounds
 from trainables.pruning.scored import Batches, Scored, mask_again, scored
 from trainables.pruning.structures import structured
@@ -27,7 +27,7 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
     """Masks of every network of the stack before training, [K, C, out, in] per layer, each with as many weights as its trial asks for.
 
     `batches(streams, size)` draws a minibatch. The agent's networks are neither needed nor touched. If `quantiles` is given, it is filled.
-    Raises UserError, naming trial and layer, if a mask disconnects a network and the trial does not allow that.
+    Raises UserError, naming the trial, if scores are NaN, or if a mask disconnects a network and the trial does not allow that.
     """
     masks = {name: ones(spec, len(stack), agent.device) for name, spec in agent.specs.items()}
     pruned = [member for member, trial in enumerate(stack.trials) if traits_of(trial.pruner).starts_sparse]
@@ -73,6 +73,8 @@ def prune_alike(agent: Agent, stack: Stack, batches: Batches) -> tuple[Masks, Sa
 
     def cut(saliency: Saliencies, densities: dict[str, list[float]], last: bool) -> Masks:
         own = {name: [layer[index] for layer in saliency[name]] for name in names}
+        for name, layers in own.items():
+            check_numbers(name, layers, [trial.name for trial in stack.trials])
         if last and lead.structure != "none":
             return {name: structured(lead.structure, spec, own[name], densities[name]) for name, spec in scorer.specs.items()}
         target = lead.target if last else "nominal"

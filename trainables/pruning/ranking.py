@@ -135,6 +135,15 @@ def apportion(wanted: Sequence[float], total: int) -> list[int]:
     return counts
 
 
+def check_numbers(network: str, saliency: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Raise UserError, naming trial and network, when scores of some member are NaN."""
+    missing = torch.stack([torch.isnan(layer).flatten(1).sum(1) for layer in saliency]).sum(0)
+    for name, count in zip(names, missing.tolist(), strict=True):
+        if count:
+            total = sum(layer[0].numel() for layer in saliency)
+            raise UserError(f"{name}: the saliency of the {network} is NaN for {count} of {total} weights; nothing is pruned")
+
+
 def check_connected(network: str, mask: Mask, names: Sequence[str], residual: bool = False) -> None:
     """Raise UserError, naming trial, network and layer, when a copy of some member has no path from input to output."""
     path = on_path(mask, residual)

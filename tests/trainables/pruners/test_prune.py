@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -119,18 +120,24 @@ def test_a_mask_of_too_few_weights_names_the_layer(pruner: str) -> None:
         prune(world.agent, world.stack, world.data.draw)
 
 
-def test_a_calibration_that_gives_no_numbers_is_refused() -> None:
+@pytest.mark.parametrize("structure", ["none", "fan_in"])
+def test_a_calibration_that_gives_no_numbers_is_refused_with_the_trials_name(structure: str) -> None:
     class Broken:
         def __init__(self, data: Minibatches) -> None:
             self.data = data
 
         def draw(self, *given: Any) -> Any:
             batch = self.data.draw(*given)
-            batch.actions[0, 0] = torch.nan
+            batch.actions[-1, 0] = torch.nan
             return batch
 
-    world = World([small_trial("bc", "snip", 0.5)])
-    with pytest.raises(UserError, match="is NaN for"):
+    trials = [
+        small_trial("bc"),
+        small_trial("bc", "snip", 0.5, structure=structure),
+        small_trial("bc", "snip", 0.5, 1, structure=structure),
+    ]
+    world = World(trials)
+    with pytest.raises(UserError, match=rf"^{re.escape(trials[2].name)}: the saliency of the actor is NaN for \d+ of 368 weights; nothing"):
         prune(world.agent, world.stack, Broken(world.data).draw)
 
 
