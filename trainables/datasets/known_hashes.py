@@ -1,7 +1,8 @@
 """The hash of a dataset's content, without opening the dataset: what `load_table` noted about exactly these files on this host.
 
-Below the prepared tables: hashes/<stamp>.json. The stamp covers metadata.json and the environments' files, which the hash depends on, and
-of every other file of the dataset its name, size, times and inode. Imports neither numpy nor torch: planning compares hashes.
+Below the prepared tables: hashes/<stamp>.json. The stamp covers metadata.json and the environments' files, which the hash depends on (a
+project's and those of installed packages, too), and of every other file of the dataset its name, size, times and inode. Imports neither
+numpy nor torch: planning compares hashes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainables import plugins
 from trainables.datasets import local
 from trainables.errors import UserError
 from trainables.plugins import ROOT
@@ -44,6 +46,7 @@ def _file(dataset: str) -> Path:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "metadata.json"):
         about = path.stat()
         seen.append([path.name, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino])
-    seen += [path.read_text() for path in sorted((ROOT / "environments").glob("*.py"))]
+    seen += [path.read_text() for path in sorted((ROOT / "environments").rglob("*.py"))]
+    seen += [[name, plugins.source_hash("environments", name)] for name in plugins.names("environments")]  # with a project's
     stamp = hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
     return cache.tables() / "hashes" / f"{stamp}.json"

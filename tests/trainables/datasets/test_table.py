@@ -197,6 +197,25 @@ def test_the_hash_is_of_the_content(make: Make) -> None:
     assert load_table("test/hopper/whole-v0").hash != load_table("test/hopper/parts-v0").hash
 
 
+def test_a_hash_is_not_known_any_more_once_a_projects_reference_returns_are_others(make: Make, tmp_path: Path) -> None:
+    make("test/reacher/x-v0", environment="Reacher-v5")
+    project = tmp_path / "project"
+    (project / "environments").mkdir(parents=True)
+    (project / "winnow.toml").touch()
+    program = (
+        "from trainables.datasets.known_hashes import known_hash\nknown = known_hash('test/reacher/x-v0')\n"
+        "from trainables.datasets.table import load_table\nprint(known == load_table('test/reacher/x-v0').hash, bool(known))"
+    )
+
+    def known(expert: float) -> str:
+        (project / "environments" / "mine.py").write_text(f"IDS, RANDOM_RETURN, EXPERT_RETURN = ('Reacher-v5',), -40.0, {expert}\n")
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", program], cwd=project, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert [known(-4), known(-4), known(-3), known(-3)] == ["False False", "True True", "False False", "True True"]
+
+
 def test_the_table_is_prepared_once_and_shared(make: Make, tmp_path: Path) -> None:
     folder = make()
     first = load_table("test/hopper/small-v0")
