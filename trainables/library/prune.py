@@ -92,7 +92,10 @@ def prune_at_init(
         for name, slots in networks.items():
             own = {key: part for key, part in pieces.items() if part.network == name}
             layers = [layer for key, part in own.items() for layer in part.in_shape(saliency[key])]
-            if traits_of(pruner).uses_losses and name not in chosen and not any(layer.isnan().any() or layer.any() for layer in layers):
+            if missing := sum(int(layer.isnan().sum()) for layer in layers):
+                total = sum(layer.numel() for layer in layers)
+                raise UserError(f"the scores of {name!r} by {pruner} are NaN for {missing} of {total} weights; nothing is pruned")
+            if traits_of(pruner).uses_losses and name not in chosen and not any(layer.any() for layer in layers):
                 raise UserError(f"every score of {name!r} by {pruner} is 0: its loss does not depend on its weights")
             chosen[name] = _cut(name, layers, now[next(iter(own))][0], budgets)
             _write(slots.values(), chosen[name], initial)

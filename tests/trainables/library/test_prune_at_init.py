@@ -145,6 +145,10 @@ def test_kept_weights_are_untouched_and_several_modules_are_ranked_together() ->
         ({"loss": lambda batch: 0.5}, "the loss of 'network' cannot be differentiated: it is a float"),
         ({"loss": lambda batch: torch.ones(())}, "the loss of 'network' cannot be differentiated: it is a tensor without a gradient"),
         ({"loss": loss_of(network())}, "every score of 'network' by snip is 0: its loss does not depend on its weights"),
+        (
+            {"batches": [(torch.full((32, 2, 10), torch.nan), torch.zeros(32, 3))]},
+            r"^the scores of 'network' by snip are NaN for \d+ of \d+ weights; nothing is pruned",
+        ),
         ({"loss": {"actor": None}}, "named by a loss.*'actor'; there are: network"),
         ({"modules": nn.ReLU()}, "no prunable weights"),
         ({"targets": {"network": nn.Linear(2, 2)}}, "the target of 'network' has weights of shapes"),
