@@ -32,8 +32,10 @@ class Stack:
         for trial in self.trials[1:]:
             if shape_of(trial) != shape_of(self.trials[0]):
                 raise UserError(f"{trial.name} cannot share a stack with {self.trials[0].name}: they differ in more than {FREE_FIELDS}")
-        if len({trial.key for trial in self.trials}) != len(self.trials):
-            raise UserError("a stack holds the same trial twice")
+        names = {trial.key: trial.name for trial in self.trials}
+        if len(names) != len(self.trials):
+            keys = [trial.key for trial in self.trials]
+            raise UserError(f"a stack holds a trial twice: {', '.join(name for key, name in names.items() if keys.count(key) > 1)}")
 
     def __len__(self) -> int:
         return len(self.trials)

@@ -283,8 +283,7 @@ def _overrides(folder: str, plugin: str, given: Mapping[str, Any], defaults: Map
         if name not in defaults:
             raise unknown(f"{'hyperparameter' if folder == 'algorithms' else 'setting'} of {plugin}", name, defaults)
         if not (name in ranges and type(value) is type(defaults[name]) is int) and not _fits(value, defaults[name]):
-            several = f"; several numbers are written as {name}=64,64" if isinstance(defaults[name], tuple) else ""
-            raise UserError(f"{plugin}'s {name} {value!r} is not of the same type as its default {defaults[name]!r}{several}")
+            raise UserError(f"{plugin}'s {name} {value!r} {_wrong(name, value, defaults[name])}")
     typed = {n: _like(v, defaults[n]) for n, v in sorted(given.items())}
     return {n: v for n, v in typed.items() if v != defaults[n]}
 
@@ -298,6 +297,15 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and math.isfinite(value)
     return isinstance(value, int) and (value >= 1 or default < 1)
+
+
+def _wrong(name: str, value: Any, default: Any) -> str:
+    """What is wrong with a value that does not fit."""
+    ones = [type(v)(1) if isinstance(v, int | float) else v for v in (value if isinstance(value, list | tuple) else [value])]
+    if ones and _fits(ones if isinstance(value, list | tuple) else ones[0], default):
+        return "is not finite" if isinstance(ones[0], float) else "is not at least 1"
+    several = f"; several numbers are written as {name}=64,64" if isinstance(default, tuple) else ""
+    return f"is not of the same type as its default {default!r}{several}"
 
 
 def _like(value: Any, default: Any) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"hyper": {"alpha": "1"}}, ["alpha '1'", "2.5"]),
         ({"hyper": {"alpha": None}}, ["alpha None"]),
         ({"hyper": {"alpha": True}}, ["alpha True"]),
-        ({"hyper": {"alpha": float("inf")}}, ["alpha inf"]),
+        ({"hyper": {"alpha": float("inf")}}, ["alpha inf is not finite"]),
         ({"hyper": {"batch_size": 2.5}}, ["batch_size 2.5", "256"]),
         ({"hyper": {"batch_size": 0}}, ["batch_size 0", "[1, inf)"]),
         ({"algorithm": "edac", "hyper": {"critics": 1}}, ["edac's critics 1", "[2, inf)"]),
@@ -138,7 +139,10 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"hyper": {"discount": 1.01}}, ["discount 1.01", "[0, 1]"]),
         ({"hyper": {"learning_rate": -1.0}}, ["learning_rate -1.0", "[0, inf)"]),
         ({"hyper": {"hidden": 256}}, ["hidden 256", "(256, 256)"]),
-        ({"hyper": {"hidden": ()}}, ["hidden ()"]),
+        ({"hyper": {"hidden": ()}}, ["hidden ()", "type"]),
+        ({"hyper": {"hidden": (16, 0)}}, ["hidden (16, 0) is not at least 1"]),
+        ({"algorithm": "cql", "hyper": {"samples": 0}}, ["cql's samples 0 is not at least 1"]),
+        ({"algorithm": "cql", "hyper": {"samples": 1.5}}, ["cql's samples 1.5", "type", "10"]),
         ({"hyper": {"hidden": (16, "16")}}, ["hidden (16, '16')"]),
     ],
 )
@@ -250,5 +254,5 @@ def test_a_stack_refuses_trials_of_other_shapes(other: dict) -> None:
 def test_a_stack_refuses_to_be_empty_or_to_hold_a_trial_twice() -> None:
     with pytest.raises(UserError, match="at least one"):
         Stack(())
-    with pytest.raises(UserError, match="twice"):
-        Stack((Trial(**BASE), Trial(**BASE)))
+    with pytest.raises(UserError, match=f"^a stack holds a trial twice: {re.escape(Trial(**BASE).name)}$"):
+        Stack((Trial(**BASE), Trial(**BASE), Trial(**BASE, seed=7)))
