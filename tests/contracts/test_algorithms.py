@@ -116,6 +116,14 @@ def test_so_it_does_at_the_algorithms_own_sizes(algorithm: str, execution: str) 
     assert_stack_equals_alone(trials, together, together.train(0, 2))  # the second one makes the delayed steps, too
 
 
+@each_algorithm
+def test_so_it_does_at_an_odd_batch_size(algorithm: str) -> None:
+    """Where a member's numbers do not fill the processor's registers."""
+    trials = [small_trial(algorithm, "random_uniform", 0.5, seed, hyper={"batch_size": 7}) for seed in range(2)]
+    together = started(trials, "sparse")
+    assert_stack_equals_alone(trials, together, together.train(0, 12))
+
+
 @each_case
 def test_members_may_differ_in_every_float_hyperparameter(algorithm: str, execution: str) -> None:
     defaults = plugins.hyper_defaults(algorithm)
