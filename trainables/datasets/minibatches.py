@@ -46,14 +46,16 @@ class Minibatches:
         discounts: Sequence[float] = (),
         rewards: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        """With `next_actions`, transitions whose next action is not in the data (the last of a truncated episode) are left out. With the
-        timeouts "terminal", every episode's last transition counts as terminal. With the members' `discounts`, batches have `returns`.
+        """With the timeouts "terminal", every episode's last transition counts as terminal. With `next_actions`, transitions whose next
+        action is asked for and not in the data are left out: the last of a truncated episode, unless it counts as terminal. With the
+        members' `discounts`, batches have `returns`.
         `rewards` are the shift and the scale of all rewards.
 
         Raises UserError where none is left."""
         self.rows = torch.from_numpy(np.asarray(table.rows)).to(device)
         self.widths = (table.observation_size, table.action_size, 1, table.observation_size, 1)
-        self.picked = torch.from_numpy(followed(table)).to(device) if next_actions else None  # rows to draw from; None: all
+        self.next_actions, lacking = next_actions, next_actions and timeouts != "terminal"
+        self.picked = torch.from_numpy(followed(table)).to(device) if lacking else None  # rows to draw from; None: all
         o_shift, o_scale = observation_affine(table, normalize)
         a_shift, a_scale = action_affine(table)
         zero, one, (self.reward_shift, self.reward_scale) = np.zeros(1), np.ones(1), rewards
@@ -73,7 +75,7 @@ class Minibatches:
         """From now on, draw transitions of up to `steps` steps, for n-step targets.
 
         One that meets its episode's end is shorter, and bootstraps from the last next observation where the episode was only cut off; with
-        next actions it ends a step before, at the last one that has one. Which transitions are drawn does not change."""
+        next actions such a one ends a step before, at the last one that has one. Which transitions are drawn does not change."""
         self.steps = steps
         if steps == 1:
             return
@@ -96,7 +98,7 @@ class Minibatches:
             more["rewards_ahead"] = self.rewards[torch.minimum(index.unsqueeze(-1) + self.offsets, last.unsqueeze(-1))] * within
             index = last
             *_, following, terminals = self._columns(index)
-        if self.picked is not None:
+        if self.next_actions:
             # After a terminal the next row is of another episode or absent; any will do.
             more["next_actions"] = self._columns((index + 1).clamp_(max=len(self.rows) - 1))[1]
         return Batch(observations, actions, rewards, following, terminals, **more)

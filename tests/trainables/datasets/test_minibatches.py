@@ -111,6 +111,19 @@ def test_a_cut_off_episode_counts_as_ended_where_it_is_asked_for() -> None:
     assert torch.equal(ended.observations, plain.observations)
 
 
+def test_the_last_transition_of_a_cut_off_episode_is_drawn_where_it_needs_no_next_action() -> None:
+    table = replace(made_up_table(), episode_lengths=np.full(5, 100))
+    table.rows[:, -1] = 0
+    last = torch.from_numpy(np.array(table.rows[99::100, : table.observation_size]))
+    for timeouts, drawn in (("bootstrap", False), ("terminal", True)):
+        data = Minibatches(table, False, next_actions=True, timeouts=timeouts)
+        batch = data.draw(Streams([3]), 512)
+        found = (batch.observations[0].unsqueeze(1) == last).all(-1).any(1)
+        assert bool(found.any()) == drawn
+        assert torch.equal(batch.terminals[0], found.float())
+        assert batch.next_actions is not None
+
+
 def test_returns_are_discounted_to_the_end_of_the_episode_or_a_terminal_with_each_members_discount() -> None:
     table = replace(made_up_table(), episode_lengths=np.array([1, 70, 129, 300]))
     streams, discounts = Streams([3, 4, 5]), (0.99, 0.5, 0.99)
@@ -170,7 +183,7 @@ def ahead(table: Table, row: int, n: int, discount: float, timeouts: str, next_a
     total = 0.0
     for step in range(n):
         total += discount**step * float(table.rows[row, 7])
-        unfollowed = next_actions and row + 1 in last and not terminal[row + 1]
+        unfollowed = next_actions and timeouts == "bootstrap" and row + 1 in last and not terminal[row + 1]
         if terminal[row] or row in last or unfollowed or step == n - 1:
             break
         row += 1
@@ -190,7 +203,8 @@ def test_n_step_targets_are_those_of_a_loop_over_the_episode(n: int, algorithm: 
     data = Minibatches(table, world.algorithm.NORMALIZE, next_actions=following, timeouts=timeouts)
     data.look_ahead(n)
     batch, streams = data.draw(world.agent.streams, size), world.agent.streams
-    picked = followed(table) if following else np.arange(len(table))
+    lacking = following and timeouts == "bootstrap"  # next actions, of the last transitions of episodes that were cut off
+    picked = followed(table) if lacking else np.arange(len(table))
     index = picked[streams.integers("minibatch", size, len(picked)).numpy()]
     value = torch.randn(2, size, generator=torch.Generator().manual_seed(0))
     found = world.agent.td_target(batch, value)
@@ -203,10 +217,10 @@ def test_n_step_targets_are_those_of_a_loop_over_the_episode(n: int, algorithm: 
             assert float(found[member, place]) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
             assert torch.equal(batch.observations[member, place], whole[0][0, row])
             assert torch.equal(batch.next_observations[member, place], whole[3][0, last])
-            if following and not table.rows[last, -1]:
+            if lacking and not table.rows[last, -1]:
                 assert torch.equal(batch.next_actions[member, place], whole[1][0, last + 1])  # type: ignore[index]
             taken.add(last - int(row) + 1)
-    assert taken == set(range(1, min(n, 9) + 1)) - ({9} if following else set())
+    assert taken == set(range(1, min(n, 9) + 1)) - ({9} if lacking else set())
 
 
 @pytest.mark.parametrize("algorithm", N_STEP)
