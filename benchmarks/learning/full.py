@@ -20,6 +20,7 @@ from search_spaces.studies.study_full import SWEEP as PRUNED
 from search_spaces.studies.study_full_dense import SWEEP as DENSE
 from search_spaces.studies.study_full_others import SWEEP as OTHERS
 from search_spaces.sweep import expand
+from service.results.cells import DENSE as DENSE_PLACE
 from service.results.cells import Cell, Task, tasks_of
 from service.results.outcomes import MISSING
 from service.results.report import costs
@@ -154,7 +155,7 @@ def over_tasks() -> Iterator[list[str]]:
     """A row per algorithm, budget and network: means over the tasks that all of them have finished. Other masks take part once they have
     all of these. Algorithms are not averaged: they end at different times."""
     yield ["algorithm", "updates", "network", "tasks", "mean", "IQM", "better than dense"]
-    for algorithm in PRUNED.algorithms:
+    for algorithm in whole_algorithms():
         whole = {pruner: {task.name for task in of_one(algorithm) if not task.cells[pruner, SPARSITY].absent} for pruner in PRUNERS}
         found = of_one(algorithm, BUDGETS, [pruner for pruner in PRUNERS if whole[pruner] >= whole[PRUNED.pruners[0]]])
         for row in aggregates(found):
@@ -167,8 +168,14 @@ def over_tasks() -> Iterator[list[str]]:
 
 def chosen() -> str:
     """Whether it matters which weights are kept, as the report says it."""
-    lines = [f"{algorithm_name(algorithm)}, {line}" for algorithm in PRUNED.algorithms for line in choice(of_one(algorithm, BUDGETS))]
+    lines = [f"{algorithm_name(algorithm)}, {line}" for algorithm in whole_algorithms() for line in choice(of_one(algorithm, BUDGETS))]
     return "\n".join(["```", *lines, "```"])
+
+
+def whole_algorithms() -> list[str]:
+    """Those whose dense trials, and those with SNIP's and random masks, are all done: means over some datasets would mislead."""
+    places = [DENSE_PLACE, *((pruner, SPARSITY) for pruner in PRUNED.pruners)]
+    return [name for name in PRUNED.algorithms if all(not task.cells[place].absent for task in of_one(name) for place in places)]
 
 
 def of_one(algorithm: str, budgets: Sequence[int] = BUDGETS[-1:], pruners: Sequence[str] = PRUNERS) -> list[Task]:
@@ -211,7 +218,7 @@ def inside() -> Iterator[list[str]]:
     for task in tasks(BUDGETS[-1:]):
         for pruner in PRUNED.pruners:
             cell, place = task.cells[pruner, SPARSITY], (task.trial.dataset, task.trial.algorithm)
-            if cell.retained and not cell.absent:
+            if cell.retained and cell.whole:
                 pruned, dense = (actors(*place, which) for which in (pruner, "dense"))
                 names = [dataset_name(place[0]), algorithm_name(place[1]), method_name(pruner), f"{100 * cell.retained.value:.0f} %"]
                 ends = (f"{dense[name]:.{digits}f}, {pruned[name]:.{digits}f}" for name, digits in AT_THE_END.items())
