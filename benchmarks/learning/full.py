@@ -132,7 +132,7 @@ def in_short(found: Count, fallen: int = 0, without: int = 0) -> str:
 
 
 def without_share(cells: Sequence[Cell], in_time: bool = False) -> int:
-    """How many cells have all their seeds, and a dense mean of which no share can be told."""
+    """How many cells have all their seeds, and a dense mean of which no share can be told, or `in_time` one that is not known."""
     return sum(cell.whole and not (cell.retained_in_time if in_time else cell.retained) for cell in cells if cell.done)
 
 
@@ -156,9 +156,7 @@ def over_tasks() -> Iterator[list[str]]:
     all of these. Algorithms are not averaged: they end at different times."""
     yield ["algorithm", "updates", "network", "tasks", "mean", "IQM", "better than dense"]
     for algorithm in whole_algorithms():
-        whole = {pruner: {task.name for task in of_one(algorithm) if not task.cells[pruner, SPARSITY].absent} for pruner in PRUNERS}
-        found = of_one(algorithm, BUDGETS, [pruner for pruner in PRUNERS if whole[pruner] >= whole[PRUNED.pruners[0]]])
-        for row in aggregates(found):
+        for row in aggregates(of_one(algorithm, BUDGETS, whole_pruners(algorithm))):
             if row.tasks:
                 numbers = [shown(found, found.seeds if found else 0) for found in (row.mean, row.iqm)]
                 better = shown(row.improvement, row.improvement.seeds, 100.0, 0, " %") if row.improvement else "-"
@@ -168,7 +166,11 @@ def over_tasks() -> Iterator[list[str]]:
 
 def chosen() -> str:
     """Whether it matters which weights are kept, as the report says it."""
-    lines = [f"{algorithm_name(algorithm)}, {line}" for algorithm in whole_algorithms() for line in choice(of_one(algorithm, BUDGETS))]
+    lines = [
+        f"{algorithm_name(algorithm)}, {line}"
+        for algorithm in whole_algorithms()
+        for line in choice(of_one(algorithm, BUDGETS, whole_pruners(algorithm)))
+    ]
     return "\n".join(["```", *lines, "```"])
 
 
@@ -176,6 +178,11 @@ def whole_algorithms() -> list[str]:
     """Those whose dense trials, and those with SNIP's and random masks, are all done: means over some datasets would mislead."""
     places = [DENSE_PLACE, *((pruner, SPARSITY) for pruner in PRUNED.pruners)]
     return [name for name in PRUNED.algorithms if all(not task.cells[place].absent for task in of_one(name) for place in places)]
+
+
+def whole_pruners(algorithm: str) -> list[str]:
+    """Those that have all their seeds on every dataset."""
+    return [pruner for pruner in PRUNERS if not any(task.cells[pruner, SPARSITY].absent for task in of_one(algorithm))]
 
 
 def of_one(algorithm: str, budgets: Sequence[int] = BUDGETS[-1:], pruners: Sequence[str] = PRUNERS) -> list[Task]:

@@ -22,6 +22,7 @@ from service.storage import paths
 from service.storage.commands import command
 from trainables import plugins
 from trainables.errors import UserError, one_line
+from trainables.storage import checkpoint_files
 from trainables.storage.files import write
 from trainables.trial import Trial
 
@@ -108,6 +109,9 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
         ):
             adopted.begun.append(key)
         else:
+            for left in paths.checkpoints(storage, key).glob("*"):  # of an adoption that was killed, or of a trial that no sweep knows
+                if checkpoint_files.OURS.fullmatch(left.name):
+                    left.unlink()
             for name, content in part.files.items():
                 write(paths.trial(storage, key) / name, content)
             if part.update is None:

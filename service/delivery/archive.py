@@ -1,7 +1,8 @@
 """`service archive`: the trials of sweeps as one file, for another storage (adopt.py).
 
 With the file others can report on a study, verify it or continue it without training its trials again. It holds the logs that MLflow is
-populated from, but no policies: about 10 kB a trial. Of unfinished trials it may hold the newest checkpoint, some 100 kB to 4 MB each.
+populated from, but no policies: about 10 kB a trial. Of unfinished trials it may hold the newest checkpoint, some 100 kB to 4 MB each, of
+ensembles more.
 
 sweeps/<name>.json                                 key -> the details of the trial's last event
 suggestions/<name>.json                            of an adaptive sweep: what its studies have suggested, without what is not done
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.delivery import archive_file
 from service.delivery.unfinished import Unfinished, take_along
 from service.ledger.ledger import Entry, Ledger
 from service.ledger.manifest import read_all
@@ -122,10 +124,19 @@ def _end(ledgers: Mapping[str, Ledger], entry: Entry) -> dict[str, Any]:
 
 
 def _zipped(parts: Mapping[str, bytes]) -> bytes:
+    made = _zip(parts, zipfile.ZIP_DEFLATED)
+    if sum(map(len, parts.values())) > archive_file.allowed(len(made)):  # checkpoints of hardly anything but zeros
+        made = _zip(parts, zipfile.ZIP_STORED)
+    return made
+
+
+def _zip(parts: Mapping[str, bytes], tensors: int) -> bytes:
+    """`tensors` is the method by which checkpoints are packed."""
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         for name in sorted(parts):
-            file.writestr(zipfile.ZipInfo(name, EARLIEST), parts[name], zipfile.ZIP_DEFLATED, 9)
+            method = tensors if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+            file.writestr(zipfile.ZipInfo(name, EARLIEST), parts[name], method, 9)
     return whole.getvalue()
 
 

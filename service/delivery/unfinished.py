@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.delivery import archive_file
 from service.spool import complete
 from service.spool import lines as spool
 from service.storage import paths
@@ -16,30 +17,33 @@ from trainables.trial import Trial
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The files of a trial by their path in its folder, and the checkpoint's update."""
+    """The files of a trial by their path in its folder, in the order in which they are written, and the checkpoint's update."""
 
     update: int
     parts: Mapping[str, bytes]
 
 
 def take_along(storage: Path, trial: Trial) -> Unfinished | None:
-    """None where there is no whole checkpoint, or one before what the log has committed, and for a trial that has ended since.
+    """None where there is no checkpoint that `adopt` would take, or one before what the log has committed, and for a trial that has ended.
 
     A driver may be at work: a checkpoint is read before the log, which then holds all that came before it."""
     about = paths.trial_json(storage, trial.key)
     for update in checkpoint_files.updates(storage, trial.key):
         files = [of(storage, trial.key, update) for of in (checkpoint_files.tensor_file, checkpoint_files.head_file)]
-        with contextlib.suppress(FileNotFoundError):  # the driver removes old ones
-            tensors, head = (file.read_bytes() for file in files)
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # the driver removes old ones; a torn one is none
+            contents = [file.read_bytes() for file in files]
             lines = spool.read(paths.spool(storage, trial.key))
-            if spool.end_line(lines) or spool.committed_update(lines) > update:  # what is committed would not be written again
+            if spool.end_line(lines):
                 return None
-            if checkpoint_files.vouched(head, tensors, trial.key, update):
-                end = max((placed.end for placed in lines if placed.update <= update), default=0)
-                parts = {"trial.json": about.read_bytes(), "spool.jsonl": paths.spool(storage, trial.key).read_bytes()[:end]}
-                masks = [path for path in [paths.masks_json(storage, trial.key)] if path.exists()]
-                parts |= {path.name: path.read_bytes() for path in masks}
-                return Unfinished(update, parts | {f"checkpoints/{files[0].name}": tensors, f"checkpoints/{files[1].name}": head})
+            if spool.committed_update(lines) > update:  # what is committed would not be written again
+                gone_on = checkpoint_files.updates(storage, trial.key)[:1] > [update]
+                return take_along(storage, trial) if gone_on else None
+            end = next((placed.start for placed in lines if placed.update > update), lines[-1].end if lines else 0)
+            parts = {"trial.json": about.read_bytes(), "spool.jsonl": paths.spool(storage, trial.key).read_bytes()[:end]}
+            parts |= {path.name: path.read_bytes() for path in [paths.masks_json(storage, trial.key)] if path.exists()}
+            parts |= {f"checkpoints/{file.name}": content for file, content in zip(files, contents, strict=True)}
+            if max(map(len, contents)) <= archive_file.largest(files[0].name):
+                return Unfinished(update, check(parts, trial, update))
     return None
 
 

@@ -31,11 +31,13 @@ def check_until(content: bytes, trial: Trial, update: int) -> None:
     kinds = {line["kind"] for line in lines}
     if "finished" in kinds or "pruned" not in kinds:
         raise ValueError("its spool is not that of a trial in training")
-    if not max(line.get("update", 0) for line in lines) <= update < trial.updates:
+    if not max(line.get("update", 0) for line in lines) <= update <= trial.updates:
         raise ValueError(f"its spool goes on after its checkpoint at update {update}")
-    evaluated = [line["update"] for line in lines if line["kind"] == "evaluated" and line["update"] < update]
-    if evaluated != [each for each in trial.evaluation_updates() if each < update]:
-        raise ValueError(f"its spool has {len(evaluated)} evaluations before update {update}, or others")
+    evaluated = [line["update"] for line in lines if line["kind"] == "evaluated"]
+    if evaluated != [each for each in trial.evaluation_updates() if each <= update]:  # those of an update come before its checkpoint
+        raise ValueError(f"its spool has {len(evaluated)} evaluations up to update {update}, or others")
+    if update == trial.updates and trial.final_episodes and "final" not in kinds:
+        raise ValueError("its spool lacks the final evaluation")
     _check_data(lines, trial)
 
 

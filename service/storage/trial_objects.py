@@ -98,9 +98,12 @@ def whole(storage: Path, key: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         for _ in range(TRIES):
+            shutil.rmtree(paths.trials(Path(folder)), ignore_errors=True)
             with contextlib.suppress(FileNotFoundError):  # a commit came in between
                 fetch(bucket, read_head(bucket, key).files, paths.trial(Path(folder), key), key)
                 break
+        else:
+            raise OSError(errno.EIO, "its objects keep changing while they are read", f"{bucket.url}/{head_name(key)}")
         yield Path(folder)
 
 

@@ -238,7 +238,7 @@ def shorter(name: str) -> Callable[[Parts, str], None]:
 
 def updated(value: bytes) -> Callable[[Parts, str], None]:
     """Another update that the trial goes on from."""
-    return lambda content, _: content.update({UNFINISHED: content[UNFINISHED].replace(b"20", value)})
+    return lambda content, _: content.update({UNFINISHED: content[UNFINISHED].replace(b": 20", b": " + value)})
 
 
 UNFINISHED, HEAD, TENSORS = "unfinished/smoke.json", "checkpoints/000000020.json", "checkpoints/000000020.safetensors"
@@ -248,12 +248,12 @@ BEGUN: dict[str, tuple[Callable[[Parts, str], Any], str]] = {
     "a head cut short": (shorter(HEAD), "checkpoint at update 20 is altered"),
     "no head": (lambda content, folder: content.pop(f"{folder}/{HEAD}"), f"it lacks '{HEAD}'"),
     "two checkpoints": (lambda content, folder: content.update({f"{folder}/checkpoints/000000040.json": b""}), "beside its checkpoint"),
-    "another update": (updated(b"40"), "2 evaluations before update 40"),
+    "another update": (updated(b"40"), "2 evaluations up to update 40"),
     "an update that is a text": (updated(b'"x"'), "update 'x'"),
     "lines after the checkpoint": (spooled(lambda spool: [*spool, {**spool[-1], "update": 21}]), "goes on after its checkpoint"),
     "its end": (spooled(lambda spool: [*spool, END]), "not that of a trial in training"),
     "no mask": (spooled(lambda spool: [each for each in spool if each["kind"] != "pruned"]), "not that of a trial in training"),
-    "no evaluation": (spooled(lambda spool: [each for each in spool if each["kind"] != "evaluated"]), "0 evaluations before update 20"),
+    "no evaluation": (spooled(lambda spool: [each for each in spool if each["kind"] != "evaluated"]), "0 evaluations up to update 20"),
     "of no sweep": (lambda content, _: content.pop("sweeps/smoke.json"), "it holds no sweep"),
 }
 
