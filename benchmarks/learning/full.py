@@ -182,7 +182,8 @@ def whole_algorithms() -> list[str]:
 
 def whole_pruners(algorithm: str) -> list[str]:
     """Those that have all their seeds on every dataset."""
-    return [pruner for pruner in PRUNERS if not any(task.cells[pruner, SPARSITY].absent for task in of_one(algorithm))]
+    own = of_one(algorithm)
+    return [pruner for pruner in PRUNERS if not any(task.cells[pruner, SPARSITY].absent for task in own)]
 
 
 def of_one(algorithm: str, budgets: Sequence[int] = BUDGETS[-1:], pruners: Sequence[str] = PRUNERS) -> list[Task]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from service.delivery import unfinished
-from service.delivery.archive import DETAILS, OPEN, SUGGESTION
+from service.delivery.archive import DETAILS, SUGGESTION
 from service.delivery.archive_file import read_parts
-from service.ledger.ledger import Ledger
+from service.ledger.ledger import TERMINAL, Ledger
 from service.ledger.manifest import Manifest, read, read_all
 from service.spool import complete
 from service.spool import lines as spool
@@ -27,8 +27,8 @@ from trainables.storage.files import write
 from trainables.trial import Trial
 
 ORDER = ("masks.json", "spool.jsonl", "trial.json")  # of a finished trial; trial.json last: a kill leaves files that are written again
-PART = r"trial\.json|spool\.jsonl|masks\.json|checkpoints/[0-9]{9,12}\.(json|safetensors)"  # of a trial
-NAMES = rf"(sweeps|suggestions|unfinished)/[A-Za-z0-9][A-Za-z0-9_]*\.json|trials/[0-9a-f]{{16}}/({PART})"
+OF_TRIAL = r"trial\.json|spool\.jsonl|masks\.json|checkpoints/[0-9]{9,12}\.(json|safetensors)"
+NAMES = rf"(sweeps|suggestions|unfinished)/[A-Za-z0-9][A-Za-z0-9_]*\.json|trials/[0-9a-f]{{16}}/({OF_TRIAL})"
 
 
 @dataclass
@@ -105,7 +105,7 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
         elif (
             any(ledger.state(key) == "leased" for ledger in others.values())
             or (spool.read(paths.spool(storage, key)) and any(ledger.state(key) for ledger in (manifest.ledger, *others.values())))
-            or (part.update is not None and manifest.ledger.state(key) not in ("", *OPEN))
+            or (part.update is not None and manifest.ledger.state(key) in TERMINAL)
         ):
             adopted.begun.append(key)
         else:

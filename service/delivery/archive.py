@@ -23,7 +23,7 @@ from typing import Any
 
 from service.delivery import archive_file
 from service.delivery.unfinished import Unfinished, take_along
-from service.ledger.ledger import Entry, Ledger
+from service.ledger.ledger import TERMINAL, Entry, Ledger
 from service.ledger.manifest import read_all
 from service.ledger.others import settle
 from service.planning.data_here import DataHere, versions
@@ -35,7 +35,6 @@ from trainables.storage.files import write
 
 DETAILS = {"device": str, "execution": str, "seconds": float, "updates_per_second": float}  # of the event `done`
 SUGGESTION = ("study", "params", "keys")  # in the details of a trial: so older archives have the suggestion that it is of
-OPEN = ("planned", "leased")  # states of a trial that has not ended
 FILES = (paths.trial_json, paths.spool, paths.masks_json)
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the time of every part, so that the same trials give the same bytes
 
@@ -106,7 +105,9 @@ def _unfinished(ledgers: Mapping[str, Ledger], name: str, done: Mapping[str, Ent
     """What the trials that have not ended go on from elsewhere, by key."""
     entries = {key: entry for other, ledger in ledgers.items() if project.whole(other) == name for key, entry in ledger.entries.items()}
     going_on = [
-        entry.trial for key, entry in entries.items() if entry.state in OPEN and "study" not in entry.events[0].detail and key not in done
+        entry.trial
+        for key, entry in entries.items()
+        if entry.state not in TERMINAL and "study" not in entry.events[0].detail and key not in done
     ]
     found: dict[str, Unfinished] = {}
     for trial in going_on:
