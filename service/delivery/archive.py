@@ -31,6 +31,7 @@ from service.storage import paths, trial_objects
 from service.storage.commands import command
 from trainables import project
 from trainables.errors import UserError, unknown
+from trainables.storage import checkpoint_files
 from trainables.storage.files import write
 
 DETAILS = {"device": str, "execution": str, "seconds": float, "updates_per_second": float}  # of the event `done`
@@ -41,10 +42,12 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # the time of every part, so that the same tri
 
 @dataclass(frozen=True)
 class Archived:
-    """How many trials an archive holds: finished, and unfinished with a checkpoint."""
+    """How many trials an archive holds: finished, and unfinished with a checkpoint. `behind`: how many have begun and are not in it, since
+    no checkpoint of theirs is whole and fits their log."""
 
     finished: int
     unfinished: int
+    behind: int = 0
 
 
 def archive(sweeps: Sequence[str], to: Path, storage: Path, unfinished: bool = False) -> Archived:
@@ -58,6 +61,7 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path, unfinished: bool = F
     parts: dict[str, bytes] = {}
     keys: set[str] = set()
     begun: set[str] = set()
+    behind: set[str] = set()
     for name in sweeps:
         if project.part(name):
             again = command("archive", project.typed(project.whole(name)), "--to", str(to), storage=storage)
@@ -65,7 +69,8 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path, unfinished: bool = F
         done = _done(ledgers, name, storage)
         if left_out := ledgers[name].left_out():
             raise UserError(f"sweep {name!r}: {left_out}: an archive would lack them; restore what they need first")
-        goes_on = _unfinished(ledgers, name, done, storage) if unfinished else {}
+        found = _unfinished(ledgers, name, done, storage) if unfinished else {}
+        goes_on = {key: files for key, files in found.items() if files}
         if not done and not goes_on:
             raise UserError(f"sweep {name!r} has no finished trial yet" + ", and no checkpoint" * unfinished)
         parts[f"sweeps/{name}.json"] = _json({key: _end(ledgers, entry) for key, entry in done.items()})
@@ -78,8 +83,9 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path, unfinished: bool = F
             parts |= {f"trials/{key}/{path}": content for key, files in goes_on.items() for path, content in files.parts.items()}
         keys |= set(done)
         begun |= set(goes_on)
+        behind |= found.keys() - goes_on.keys()
     write(to.expanduser().absolute(), _zipped(parts))
-    return Archived(len(keys), len(begun - keys))
+    return Archived(len(keys), len(begun - keys), len(behind - begun - keys))
 
 
 def version_notes(sweeps: Iterable[str], storage: Path) -> list[str]:
@@ -101,19 +107,19 @@ def _done(ledgers: Mapping[str, Ledger], name: str, storage: Path) -> dict[str, 
     return found
 
 
-def _unfinished(ledgers: Mapping[str, Ledger], name: str, done: Mapping[str, Entry], storage: Path) -> dict[str, Unfinished]:
-    """What the trials that have not ended go on from elsewhere, by key."""
+def _unfinished(ledgers: Mapping[str, Ledger], name: str, done: Mapping[str, Entry], storage: Path) -> dict[str, Unfinished | None]:
+    """What the trials that have not ended and have checkpoints go on from elsewhere, by key; None where none of these will do."""
     entries = {key: entry for other, ledger in ledgers.items() if project.whole(other) == name for key, entry in ledger.entries.items()}
     going_on = [
         entry.trial
         for key, entry in entries.items()
         if entry.state not in TERMINAL and "study" not in entry.events[0].detail and key not in done
     ]
-    found: dict[str, Unfinished] = {}
+    found: dict[str, Unfinished | None] = {}
     for trial in going_on:
         with trial_objects.whole(storage, trial.key) as place:
-            if files := take_along(place, trial):
-                found[trial.key] = files
+            if checkpoint_files.updates(place, trial.key):
+                found[trial.key] = take_along(place, trial)
     return found
 
 

@@ -28,7 +28,8 @@ def take_along(storage: Path, trial: Trial) -> Unfinished | None:
 
     A driver may be at work: a checkpoint is read before the log, which then holds all that came before it."""
     about = paths.trial_json(storage, trial.key)
-    for update in checkpoint_files.updates(storage, trial.key):
+    updates = checkpoint_files.updates(storage, trial.key)
+    for update in updates:
         files = [of(storage, trial.key, update) for of in (checkpoint_files.tensor_file, checkpoint_files.head_file)]
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # the driver removes old ones; a torn one is none
             contents = [file.read_bytes() for file in files]
@@ -36,7 +37,7 @@ def take_along(storage: Path, trial: Trial) -> Unfinished | None:
             if spool.end_line(lines):
                 return None
             if spool.committed_update(lines) > update:  # what is committed would not be written again
-                gone_on = checkpoint_files.updates(storage, trial.key)[:1] > [update]
+                gone_on = checkpoint_files.updates(storage, trial.key) != updates
                 return take_along(storage, trial) if gone_on else None
             end = next((placed.start for placed in lines if placed.update > update), lines[-1].end if lines else 0)
             parts = {"trial.json": about.read_bytes(), "spool.jsonl": paths.spool(storage, trial.key).read_bytes()[:end]}

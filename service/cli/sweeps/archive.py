@@ -27,6 +27,8 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     size, notes = file.stat().st_size, version_notes(arguments.sweeps, storage)
     others = f" and {archived.unfinished} unfinished" * arguments.unfinished
     text = "\n".join([f"{arguments.to}: {archived.finished} finished{others} trials, {size / 1e3:,.0f} kB", *notes])
-    counts = {"trials": archived.finished, "unfinished": archived.unfinished}
+    if archived.behind:
+        text += f"\n{archived.behind} more have begun and stay behind: no checkpoint of theirs is whole and fits their log"
+    counts = {"trials": archived.finished, "unfinished": archived.unfinished, "behind": archived.behind}
     shared.show(arguments, text, {"file": arguments.to, **counts, "bytes": size, "notes": notes})
     return 0

@@ -110,3 +110,14 @@ def test_unfinished_trials_end_in_another_storage_as_they_would_have_here(
     assert {attempt.first for attempt in attempts(other / "work")} == {update if update < 50 else -1}
     assert whole(nursery, other, twin) == []
     record(f"killed after {moment} and carried to another storage", redone=redone(storage / "work", other / "work"))
+
+
+def test_unfinished_trials_without_a_whole_checkpoint_are_named(nursery: Nursery, fresh: Fresh, tmp_path: Path) -> None:
+    storage, file = fresh(), tmp_path / "smoke.zip"
+    assert nursery.run(*arguments(storage), faults=[*QUICK, "die_after=Trained@30"]).code == 137
+    key = next(iter(manifest.read(storage, "smoke").entries))
+    for checkpoint in paths.checkpoints(storage, key).glob("*.safetensors"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    archived = nursery.run("archive", "smoke", "--unfinished", f"--to={file}", f"--storage={storage}")
+    assert "0 finished and 1 unfinished trials" in archived.out
+    assert "\n1 more have begun and stay behind: no checkpoint of theirs is whole and fits their log\n" in archived.out
