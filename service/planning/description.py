@@ -14,7 +14,8 @@ from service.planning.plan import Plan
 from service.terminal import clock
 from service.terminal.words import duration
 from trainables.datasets import local
-from trainables.trial import PLURALS
+from trainables.trial import PLURALS, hyper_ranges
+from trainables.trial.pruner_traits import traits_of
 from trainables.trial.published import reward_shift
 
 CROWDED = 1.1  # processes for each CPU from which it is worth a word
@@ -76,6 +77,7 @@ def _of_the_file(plan: Plan) -> list[str]:
         *(f"  {axis:<12}{_listed(getattr(sweep, axis))}" for axis in PLURALS.values()),
         *(f"  {name}  {_listed(value) if isinstance(value, tuple) else value}" for name, value in _changed(sweep).items()),
         *(f"  {'rewards':<12}{phrase}" for phrase in _shifted(sweep)),
+        *(f"  {'masks':<12}{phrase}" for phrase in _still(plan)),
         *(f"  hyper.{name}  {value}" for name, value in sweep.hyper.items()),
         *(f"  pruning.{name}  {value}" for name, value in sweep.pruning.items()),
     ]
@@ -88,6 +90,15 @@ def _shifted(sweep: Sweep) -> Iterator[str]:
         for shift in sorted({shift for shift in shifts.values() if shift}):
             datasets = _listed([dataset for dataset, own in shifts.items() if own == shift])
             yield f"{shift:+g} for {algorithm} on {datasets}, as in its paper; --set reward_shift=0 leaves them as they are"
+
+
+def _still(plan: Plan) -> Iterator[str]:
+    """Which masks are meant to change in training, and will not: the default of a setting does not fit so few updates."""
+    for pruner in plan.sweep.pruners:
+        trial = next((trial for trial in plan.trials if trial.pruner == pruner), None)
+        if trial is not None and traits_of(pruner).during_training:
+            for said in hyper_ranges.outside("pruners", pruner, trial.pruning_values() | {"updates": trial.updates}):
+                yield f"{said}: its masks will not change"
 
 
 def _of_all_runs(plan: Plan) -> list[str]:

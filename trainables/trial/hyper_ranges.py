@@ -10,7 +10,7 @@ A hyperparameter without an entry only needs its default's type. A range says wh
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -42,11 +42,17 @@ def check(folder: str, plugin: str, values: Mapping[str, Any], given: Collection
     """Raise UserError, naming value and range, for the first setting of an algorithm or a pruner that is outside its range.
 
     With `given`, only those settings are checked, and those whose range names one of them: the others are defaults, which nobody chose."""
+    for said in outside(folder, plugin, values, given):
+        raise UserError(said)
+
+
+def outside(folder: str, plugin: str, values: Mapping[str, Any], given: Collection[str] | None = None) -> Iterator[str]:
+    """What `check` would say of each setting that is outside its range."""
     for name, interval in ranges_of(folder, plugin).items():
         if given is not None and name not in given and not any(part in given for part in _parts(interval)):
             continue
         if name in values and not inside(values[name], interval, values):
-            raise UserError(f"{plugin}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}")
+            yield f"{plugin}'s {name} {values[name]!r} is outside {interval}{_with(interval, values)}"
 
 
 def inside(value: float, interval: str, values: Mapping[str, Any]) -> bool:

@@ -182,6 +182,16 @@ def test_a_plan_says_which_rewards_are_shifted(tmp_path: Path, hopper: str) -> N
     assert "as in its paper" not in describe(planned(tmp_path, "smoke", f"datasets={hopper}"))
 
 
+def test_it_says_where_a_default_leaves_moving_masks_where_they_are(tmp_path: Path) -> None:
+    def masks(*sets: str) -> list[str]:
+        return [line for line in describe(planned(tmp_path, "smoke", *sets)).splitlines() if line.startswith("  masks ")]
+
+    said = "  masks       rigl's delta 1000 is outside [1, end * updates) with end 0.8, updates 1250: its masks will not change"
+    assert masks("pruners=dense,rigl,gmp,snip", "updates=1250") == [said]
+    assert not masks("pruners=dense,rigl,gmp,snip", "updates=1251")
+    assert not masks("pruners=dense,rigl,gmp,snip", "updates=1250", "pruning.delta=999")
+
+
 def test_a_trial_that_starts_dense_is_not_taken_for_a_sparse_one() -> None:
     snip, gmp, imp, dense = (
         price(Trial(dataset="a/b/c-v0", algorithm="bc", pruner=pruner, sparsity=0.0 if pruner == "dense" else 0.95), "cpu")
