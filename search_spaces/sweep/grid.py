@@ -12,6 +12,7 @@ from search_spaces.sweep.sweep import ALL_RATES, Sweep
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import CHOICES, UNCONTROLLED, Trial, options_of, with_seed
+from trainables.trial.pruning_options import settings_of
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -75,6 +76,10 @@ def _check_names(sweep: Sweep) -> None:
         for name in given:
             if name not in known:
                 raise unknown(f"{kind} of {', '.join(plugs)}", name, sorted(known))
+    acting = {name for pruner in sweep.pruners for algorithm in sweep.algorithms for name in settings_of(pruner, algorithm)}
+    for name, value in sweep.pruning.items():
+        if name not in acting:
+            raise UserError(f"pruning.{name} {value!r} means nothing to {_pairs(sweep)}")
 
 
 def _check_options(sweep: Sweep) -> None:
@@ -93,4 +98,8 @@ def _check_options(sweep: Sweep) -> None:
             if value not in choices:
                 raise unknown(option, value, choices)
             if value != choices[0] and option not in taken:
-                raise UserError(f"{option} {value!r} means nothing to {', '.join(sweep.pruners)} with {', '.join(sweep.algorithms)}")
+                raise UserError(f"{option} {value!r} means nothing to {_pairs(sweep)}")
+
+
+def _pairs(sweep: Sweep) -> str:
+    return f"{', '.join(sweep.pruners)} with {', '.join(sweep.algorithms)}"

@@ -44,6 +44,7 @@ CASES = {
     "setting of another pruner": (["smoke", "--set=pruners=gmp", "--set=pruning.delta=100"], "no setting of gmp 'delta'; there are: none"),
     "structure": (["smoke", "--set=structure=3:4"], "no structure '3:4'; there are: none, units, fan_in, 2:4, 1:4"),
     "structure's sparsity": (["smoke", "--set=structure=2:4", "--set=sparsities=0.9"], "structure '2:4' removes 0.5 of the weights"),
+    "steps of no target": (["smoke", "--set=pruners=rlx2", "--set=pruning.n_step=5"], "pruning.n_step 5 means nothing to rlx2 with bc"),
     "structure of a small network": (["smoke", "--set=structure=units", "--set=pruners=small_dense"], "means nothing to small_dense"),
     "structure and scope": (["smoke", "--set=structure=units", "--set=scope=layer"], "structure 'units' takes the place of scope 'layer'"),
     "initialization": (["smoke", "--set=initialization=he"], "no initialization 'he'; there are: torch, xavier"),
