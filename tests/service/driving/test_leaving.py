@@ -19,7 +19,7 @@ from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.storage import paths
 from service.terminal import signals
-from tests.faults.support.harness import LONG, handles
+from tests.faults.support.harness import LONG, handles, wait_for
 from tests.service.conftest import ROOT
 
 SETTINGS = ("datasets=test/hopper/random-v0",)
@@ -81,6 +81,11 @@ def driver(tmp_path: Path, hopper: str) -> Iterator[Callable[..., subprocess.Pop
 
 def states(storage: Path) -> list[str]:
     return [entry.state for entry in manifest.read(storage, "smoke").entries.values()]
+
+
+def stopped(pid: int) -> bool:
+    """Whether all threads of a process stand still: on a busy machine its heart beats on until one of them has heard of SIGSTOP."""
+    return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
 def end(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
@@ -227,6 +232,7 @@ def test_stop_ends_a_driver_of_another_host_by_a_file(driver, tmp_path: Path, ca
 def test_a_driver_that_slept_through_a_takeover_leaves_without_a_word_in_the_journal(driver, tmp_path: Path) -> None:
     process = driver(before="from service.ledger import lease\nlease.kernel = lambda: 'another'\n")
     process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: stopped(process.pid))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lease, "flock", lambda path: lease.os.open(path, lease.os.O_RDWR))  # not to be relied on across hosts
         lease.Lease(tmp_path, "smoke", bound=0.5)
