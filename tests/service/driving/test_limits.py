@@ -99,7 +99,7 @@ def test_a_run_at_its_limit_gives_everything_back_and_says_so_everywhere(
         made.begin("cpu", 4)
         return made, journal
 
-    first, journal = driver(max_core_hours=1e-9)
+    first, journal = driver(max_core_hours=1e-12)  # 4 ns: a fast machine is some microseconds after `started` when it asks
     assert not first.spent(), "nothing is used before anything is trained"
     training = first.next()
     assert training is not None
@@ -109,10 +109,10 @@ def test_a_run_at_its_limit_gives_everything_back_and_says_so_everywhere(
         first.end()
     first.leave()
     journal.close()
-    assert ended.value.limit == "--max-core-hours=1e-09"
+    assert ended.value.limit == "--max-core-hours=1e-12"
     ledger = manifest.read(tmp_path, "smoke")
     details = [entry.detail.get("reason", "") for entry in ledger.entries.values()]
-    assert (details, ledger.limit) == (["limit", "limit", "", ""], "--max-core-hours=1e-09")
+    assert (details, ledger.limit) == (["limit", "limit", "", ""], "--max-core-hours=1e-12")
     assert {entry.state for entry in ledger.entries.values()} == {"planned"}
 
     def shown(command: str, *more: str) -> str:
@@ -120,8 +120,8 @@ def test_a_run_at_its_limit_gives_everything_back_and_says_so_everywhere(
         return capsys.readouterr().out
 
     capsys.readouterr()
-    assert "smoke: 4 planned; limit reached (--max-core-hours=1e-09); `winnow resume smoke" in shown("status", "smoke")
-    assert json.loads(shown("status", "smoke", "--json"))["limit"] == "--max-core-hours=1e-09"
+    assert "smoke: 4 planned; limit reached (--max-core-hours=1e-12); `winnow resume smoke" in shown("status", "smoke")
+    assert json.loads(shown("status", "smoke", "--json"))["limit"] == "--max-core-hours=1e-12"
     assert [line.split()[:3] for line in shown("list").splitlines() if line.split()[:1] == ["smoke"]] == [["smoke", "limit", "reached"]]
     second, journal = driver()
     assert manifest.read(tmp_path, "smoke").limit == "", "the next run begins without it"
