@@ -44,7 +44,8 @@ SETTINGS = (
     "hyper.learning_rate=0.0003,1e30",
 )
 EVERY = 50  # updates between two checkpoints
-ARGUMENTS = ["--device", "cpu", "--stack-size", "2", "--checkpoint-every", str(EVERY), *(f"--set={setting}" for setting in SETTINGS)]
+PLACES = ["--device", "cpu", "--max-concurrent", "2", "--stack-size", "2"]  # of three stacks one is not begun when the signal comes
+ARGUMENTS = [*PLACES, "--checkpoint-every", str(EVERY), *(f"--set={setting}" for setting in SETTINGS)]
 
 
 @pytest.fixture(scope="module")
