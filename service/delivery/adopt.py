@@ -95,8 +95,9 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
     events: list[tuple[str, str, Mapping[str, Any]]] = []
     for key, part in trials.items():
         trainer = next((name for name, ledger in others.items() if ledger.state(key) == "done"), "")
-        planned = [(key, "planned", {"trial": part.trial.to_json(), **part.suggestion})] * (not manifest.ledger.state(key))
-        if manifest.ledger.state(key) == "done":
+        state = manifest.ledger.state(key)
+        planned = [(key, "planned", {"trial": part.trial.to_json(), **part.suggestion})] * (state not in ("planned", "leased"))
+        if state == "done":
             adopted.done.append(key)
         elif trainer:
             trainer = str(others[trainer].entries[key].detail.get("sweep", trainer))
@@ -105,7 +106,7 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
         elif (
             any(ledger.state(key) == "leased" for ledger in others.values())
             or (spool.read(paths.spool(storage, key)) and any(ledger.state(key) for ledger in (manifest.ledger, *others.values())))
-            or (part.update is not None and manifest.ledger.state(key) in TERMINAL)
+            or (part.update is not None and state in TERMINAL)
         ):
             adopted.begun.append(key)
         else:
