@@ -60,8 +60,7 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path, unfinished: bool = F
     ledgers = read_all(storage)
     parts: dict[str, bytes] = {}
     keys: set[str] = set()
-    begun: set[str] = set()
-    behind: set[str] = set()
+    taken: dict[str, Unfinished | None] = {}
     for name in sweeps:
         if project.part(name):
             again = command("archive", project.typed(project.whole(name)), "--to", str(to), storage=storage)
@@ -69,7 +68,8 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path, unfinished: bool = F
         done = _done(ledgers, name, storage)
         if left_out := ledgers[name].left_out():
             raise UserError(f"sweep {name!r}: {left_out}: an archive would lack them; restore what they need first")
-        found = _unfinished(ledgers, name, done, storage) if unfinished else {}
+        found = _unfinished(ledgers, name, done, storage, taken) if unfinished else {}
+        taken |= found
         goes_on = {key: files for key, files in found.items() if files}
         if not done and not goes_on:
             raise UserError(f"sweep {name!r} has no finished trial yet" + ", and no checkpoint" * unfinished)
@@ -82,10 +82,9 @@ def archive(sweeps: Sequence[str], to: Path, storage: Path, unfinished: bool = F
             parts[f"unfinished/{name}.json"] = _json({key: files.update for key, files in goes_on.items()})
             parts |= {f"trials/{key}/{path}": content for key, files in goes_on.items() for path, content in files.parts.items()}
         keys |= set(done)
-        begun |= set(goes_on)
-        behind |= found.keys() - goes_on.keys()
     write(to.expanduser().absolute(), _zipped(parts))
-    return Archived(len(keys), len(begun - keys), len(behind - begun - keys))
+    begun = {key for key, files in taken.items() if files}
+    return Archived(len(keys), len(begun - keys), len(taken.keys() - begun - keys))
 
 
 def version_notes(sweeps: Iterable[str], storage: Path) -> list[str]:
@@ -107,8 +106,12 @@ def _done(ledgers: Mapping[str, Ledger], name: str, storage: Path) -> dict[str, 
     return found
 
 
-def _unfinished(ledgers: Mapping[str, Ledger], name: str, done: Mapping[str, Entry], storage: Path) -> dict[str, Unfinished | None]:
-    """What the trials that have not ended and have checkpoints go on from elsewhere, by key; None where none of these will do."""
+def _unfinished(
+    ledgers: Mapping[str, Ledger], name: str, done: Mapping[str, Entry], storage: Path, taken: Mapping[str, Unfinished | None]
+) -> dict[str, Unfinished | None]:
+    """What the trials that have not ended and have checkpoints go on from elsewhere, by key; None where none of these will do.
+
+    Of a trial that another sweep has, too, it is what was `taken` for that one: training may have come further meanwhile."""
     entries = {key: entry for other, ledger in ledgers.items() if project.whole(other) == name for key, entry in ledger.entries.items()}
     going_on = [
         entry.trial
@@ -117,6 +120,9 @@ def _unfinished(ledgers: Mapping[str, Ledger], name: str, done: Mapping[str, Ent
     ]
     found: dict[str, Unfinished | None] = {}
     for trial in going_on:
+        if trial.key in taken:
+            found[trial.key] = taken[trial.key]
+            continue
         with trial_objects.whole(storage, trial.key) as place:
             if checkpoint_files.updates(place, trial.key):
                 found[trial.key] = take_along(place, trial)

@@ -7,11 +7,17 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.delivery import archive as archive_module
 from service.delivery.adopt import adopt
+from service.delivery.unfinished import Unfinished, take_along
 from service.ledger.manifest import Manifest, read
+from service.storage import paths
+from trainables.storage import checkpoint_files
+from trainables.storage.files import write
 from trainables.trial import Trial
 
 ARCHIVE = Path(__file__).parents[3] / "benchmarks" / "study.zip"
@@ -66,3 +72,38 @@ def test_a_trial_that_ended_here_before_it_wrote_anything_is_done_once_adopted(
     assert (list(adopted.imported), adopted.done) == (([], [KEY]) if elsewhere else ([KEY], []))
     entry = read(storage, "study").entries[KEY]
     assert (entry.state, entry.detail) == ("done", {"sweep": "another"} if elsewhere else {"seconds": 1.0})
+
+
+def test_a_trial_of_two_sweeps_goes_on_from_one_checkpoint_though_its_training_comes_further_meanwhile(
+    parts: dict[str, bytes], trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, second, file = tmp_path / "first", tmp_path / "second", tmp_path / "begun.zip"
+    updates = iter(trial.evaluation_updates())
+
+    def train() -> int:
+        """Up to the next evaluation, and a checkpoint there."""
+        update, (about, spooled, masks) = next(updates), parts.values()
+        lines = [line for line in spooled.splitlines(keepends=True) if json.loads(line).get("update", 0) <= update]
+        head: dict[str, Any] = {"trial": KEY, "update": update}
+        head["sha256"] = checkpoint_files.hashed(head, b"tensors")
+        write(paths.trial_json(storage, KEY), about)
+        write(paths.spool(storage, KEY), b"".join(lines))
+        write(paths.masks_json(storage, KEY), masks)
+        write(checkpoint_files.tensor_file(storage, KEY, update), b"tensors")
+        write(checkpoint_files.head_file(storage, KEY, update), json.dumps(head).encode())
+        return update
+
+    def meanwhile(place: Path, one: Trial) -> Unfinished | None:
+        found = take_along(place, one)
+        train()
+        return found
+
+    monkeypatch.setattr(archive_module, "take_along", meanwhile)
+    for sweep in ("study", "another"):
+        with contextlib.closing(Manifest(storage, sweep)) as manifest:
+            manifest.plan([trial])
+    update = train()
+    assert archive_module.archive(["study", "another"], file, storage, unfinished=True) == archive_module.Archived(0, 1)
+    adopted = adopt(file, second)
+    assert {sweep: list(each.unfinished) for sweep, each in adopted.items()} == {"study": [KEY], "another": [KEY]}
+    assert checkpoint_files.updates(second, KEY) == [update]
