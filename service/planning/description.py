@@ -96,7 +96,8 @@ def _still(plan: Plan) -> Iterator[str]:
     """Which masks are meant to change in training, and will not: the default of a setting does not fit so few updates."""
     for pruner in plan.sweep.pruners:
         trial = next((trial for trial in plan.trials if trial.pruner == pruner), None)
-        if trial is not None and traits_of(pruner).during_training:
+        traits = traits_of(pruner)
+        if trial is not None and (traits.grows or traits.rescores):  # others change theirs also where a default does not fit
             for said in hyper_ranges.outside("pruners", pruner, trial.pruning_values() | {"updates": trial.updates}):
                 yield f"{said}: its masks will not change"
 
