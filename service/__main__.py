@@ -85,7 +85,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if isinstance(error, UserError):
             text = str(error)
         elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename != OUTPUT:
-            text = f"{error.filename or paths.root(given)}: {error.strerror}"
+            text = f"{error.filename2 or error.filename or paths.root(given)}: {error.strerror}"  # of a rename, the name that was meant
         else:
             raise
         print(printable(f"error: {text}", lines=False), file=sys.stderr)

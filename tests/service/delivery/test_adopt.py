@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service.__main__ import main
 from service.delivery import archive as archive_module
 from service.delivery.adopt import adopt
 from service.delivery.unfinished import Unfinished, take_along
@@ -107,3 +108,11 @@ def test_a_trial_of_two_sweeps_goes_on_from_one_checkpoint_though_its_training_c
     adopted = adopt(file, second)
     assert {sweep: list(each.unfinished) for sweep, each in adopted.items()} == {"study": [KEY], "another": [KEY]}
     assert checkpoint_files.updates(second, KEY) == [update]
+
+
+def test_a_folder_in_place_of_the_file_is_named_as_it_was_given(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage, folder = tmp_path / "storage", tmp_path / "folder"
+    folder.mkdir()
+    adopt(finished, storage)
+    assert main(["archive", "study", "--to", str(folder), "--storage", str(storage)]) == 2
+    assert capsys.readouterr().err == f"error: {folder}: Is a directory\n"
