@@ -149,7 +149,7 @@ def ratio(scores: Scores, dense: Scores) -> Estimate | None:
     `dense` from which a paired t test does not tell `scores`.
 
     None where the dense mean is not above 0 by two of its standard errors: a share of it would mean nothing. Where the dense mean's own t
-    interval reaches 0, the share may be any number, and its interval has no bounds.
+    interval reaches 0, the share may be arbitrarily high or low, and its interval has no bounds.
     """
     seeds, level = len(dense), float(dense.mean())
     if level <= 0 or (seeds > 1 and level <= NORMAL * dense.std(ddof=1) / math.sqrt(seeds)):

@@ -86,7 +86,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",
         "<p class='note'>Share of the dense score in percent, seeds paired, interval below. *: some seed has no pair. "
-        "No bounds: dense seeds differ so much that the share may be any number. Hatched: no share can be computed, and why.</p>",
+        "No bounds: dense seeds differ so much that shares may be arbitrarily high or low. Hatched: no share can be computed, and why.</p>",
         grid(tasks),
     ]
     if len(tasks) > 1:

@@ -71,7 +71,7 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         "narrow for few seeds. All take a cell's scores for normally distributed: where some seeds fall and others do not, they are "
         "too sure. retained: over dense, paired by seed (Fieller's interval); *: some seed has no pair, and the cell is not judged. "
         "In place of an interval without width: one seed, seeds equal, or all above, all tied, all below, where every seed compares to "
-        "every dense one alike; without an end: no bounds, where dense seeds differ so much that the share may be any number.",
+        "every dense one alike; without an end: no bounds, where dense seeds differ so much that shares may be arbitrarily high or low.",
     ]
     if choice(tasks):
         found.append(
