@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -97,6 +98,80 @@ def test_what_a_sweep_does_not_take_goes_to_the_others_after_a_while_and_comes_b
     claim = Claim(name="slow", uses={"cpu": 2}, holds={"cpu": 2}, wants={"cpu": 50})
     shares.report("slow", claim, {"cpu": 8.0}, UNUSED + 4.0)
     assert shares.report("slow", claim, {"cpu": 8.0}, UNUSED + 5.0).places["cpu"] == 4
+
+
+def asks(name: str, uses: int, wants: int, *, unit: float = 1.0, priority: int = 0) -> Claim:
+    held = {"cpu": uses}
+    return Claim(name=name, priority=priority, uses=held, holds=held, wants={"cpu": wants}, units={"cpu": unit})
+
+
+def turns(shares: Shares, held: dict[str, int], begin: int, end: int) -> list[int]:
+    """The seconds in which the third of three places changes hands, between `a` and `b`, which take at once what they may."""
+    changes, before = [], ""
+    for now in range(begin, end):
+        held |= {name: shares.report(name, asks(name, uses, 9), {"cpu": 3.0}, float(now)).places["cpu"] for name, uses in held.items()}
+        has = max(held, key=lambda name: held[name])
+        if has != before and held[has] == 2:
+            changes.append(now)
+            before = has
+    return changes
+
+
+def test_a_place_that_two_share_changes_hands_every_forty_seconds() -> None:
+    """Who has it gains half a second of a place each second and the other one loses as much; 20 seconds of lead are a turn. A stack takes
+    seconds to start, so fewer would be wasted on starts."""
+    changes = turns(Shares(0.0), {"a": 0, "b": 0}, 0, 600)
+    assert all(40 <= later - earlier <= 44 for earlier, later in itertools.pairwise(changes[1:])), changes
+    assert len(changes) >= 600 // 44
+
+
+def test_what_a_sweep_could_not_use_for_an_hour_is_made_up_for_in_minutes() -> None:
+    """It is owed 200 seconds of a place, and the other one owes as many, however long that went on: of the place that they share each
+    second brings them one nearer to the 20 seconds of lead that are a turn, so it is the other's after 200 + 200 + 20 seconds."""
+    shares = Shares(0.0)
+    for now in range(0, 3600, 10):
+        shares.report("a", asks("a", 0, 9), {"cpu": 3.0}, float(now))
+        shares.report("b", asks("b", 3, 9), {"cpu": 3.0}, float(now))
+    _, taken, lost, *_ = turns(shares, {"a": 0, "b": 3}, 3600, 4100)
+    assert taken <= 3602
+    assert 415 <= lost - taken <= 425
+
+
+def test_stacks_leave_at_once_only_where_a_higher_priority_takes_their_places() -> None:
+    shares, four = Shares(0.0), {"cpu": 4.0}
+    shares.report("high", asks("high", 1, 1, priority=1), four, 0.0)
+    shares.report("new", asks("new", 0, 9), four, 0.0)
+    old = shares.report("old", asks("old", 3, 9), four, 0.0)
+    assert (old.places, old.urgent) == ({"cpu": 2}, ()), "the place that is not its due is its equal's, who waits"
+    shares.report("high", asks("high", 1, 2, priority=1), four, 1.0)
+    old = shares.report("old", asks("old", 3, 9), four, 1.0)
+    assert (old.places, old.urgent) == ({"cpu": 1}, ("cpu",))
+    assert shares.report("new", asks("new", 0, 9), four, 1.0).urgent == (), "it has none that could leave"
+    alone = Shares(0.0)
+    alone.report("a", asks("a", 4, 9), four, 0.0)
+    alone.report("b", asks("b", 0, 9), four, 0.0)
+    assert alone.report("a", asks("a", 4, 9), {"cpu": 2.0}, 1.0).urgent == (), "places went, and nobody is above it"
+
+
+def test_places_are_counted_in_what_a_stack_takes_of_a_device() -> None:
+    """Of three devices each is due one and a half: three places of half a device, and one of a whole one."""
+    shares = Shares(0.0)
+    shares.report("halves", asks("halves", 0, 9, unit=0.5), {"cpu": 3.0}, 0.0)
+    whole = shares.report("whole", asks("whole", 0, 9), {"cpu": 3.0}, 0.0)
+    halves = shares.report("halves", asks("halves", 0, 9, unit=0.5), {"cpu": 3.0}, 0.0)
+    assert (halves.whole, whole.whole) == ({"cpu": 6}, {"cpu": 3})
+    assert halves.places["cpu"] * 0.5 + whole.places["cpu"] == 3.0
+    assert str(halves) == f"may use {halves.places['cpu']} of 6 cpu for now, beside whole"
+
+
+def test_a_sweep_that_wants_places_again_has_its_whole_share_at_once() -> None:
+    """It had not taken what it was allowed when it stopped asking: that is over."""
+    shares = Shares(0.0)
+    for now in range(0, 50, 10):
+        wants = 9 if now in (0, 40) else 0
+        shares.report("other", asks("other", 2, 9), {"cpu": 4.0}, float(now))
+        share = shares.report("again", asks("again", 0, wants), {"cpu": 4.0}, float(now))
+        assert share.places == {"cpu": 2 if wants else 0}
 
 
 def test_stacks_leave_at_once_for_a_higher_priority_and_for_an_equal_one_after_a_turn() -> None:
