@@ -70,3 +70,23 @@ def test_the_bound_counts_places_only_while_they_are_there() -> None:
     assert bound({job: 1000}, {"cpu": 10}) == pytest.approx(100.0, rel=0.01)
     assert bound({job: 1000}, {"cpu": 10}, World(outages=[("cpu", 5, 0.0, 1e9)])) == pytest.approx(200.0, rel=0.02)
     assert bound({job: 1}, {"cpu": 10}) == pytest.approx(1.0)
+
+
+def test_the_bound_knows_the_worlds_chances_and_the_longest_trial() -> None:
+    costs = {"cpu": Cost(0.0, 100.0, 1), "gpu": Cost(6.0, 7.0, 3)}
+    one = {Job("a", costs): 1}
+    assert bound(one, {"cpu": 50, "gpu": 50}) == pytest.approx(13.0), "it cannot be cut, and is fastest alone on a GPU"
+    assert bound(one, {"cpu": 50, "gpu": 50}, World(slow=0.5, slowness=3.0)) == pytest.approx(2 * 13.0), "half of all take three times"
+    assert bound(one, {"cpu": 50, "gpu": 50}, World(factors={("gpu", ()): 1.5})) == pytest.approx(1.5 * 13.0)
+    assert bound({Job("a", costs): 600}, {"gpu": 2}) == pytest.approx(600 * (6 / 3 + 7) / 2), "in the fullest stacks"
+
+
+def test_what_a_stack_did_after_its_last_checkpoint_is_lost_and_done_again() -> None:
+    """Two trials of 100 seconds begin at 10. Their node goes at 115, after 10.5 of 20 parts, of which checkpoints hold 10. From 300 on,
+    when it is back, the other ten parts take 10 + 100 seconds."""
+    job = Job("a", {"gpu": Cost(10.0, 100.0, 2)})
+    course = simulate(Scheduler(), {job: 2}, {"gpu": 1}, World(outages=[("gpu", 1, 115.0, 300.0)]))
+    assert course.makespan == pytest.approx(410.0)
+    assert course.busy == {"gpu": pytest.approx(115.0 + 110.0)}
+    assert (course.failed, course.stacks, course.trials) == (2, {"gpu": 2}, {"gpu": 2})
+    assert course.lost == pytest.approx(115.0 * 0.5 / 10.5)
