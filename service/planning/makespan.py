@@ -60,6 +60,8 @@ def amounts(text: str, flag: str, whole: bool) -> dict[str, float]:
         name, _, number = (piece.strip() for piece in part.partition("="))
         if name not in COUNTED and not PROFILE.fullmatch(name):
             raise unknown(f"kind of place in {flag}", name, (*COUNTED, "MIG slices such as 1g.5gb"))
+        if name in found:
+            raise UserError(f"{flag} {text!r} names {name} twice")
         try:
             found[name] = int(number) if whole else float(number)
         except ValueError:

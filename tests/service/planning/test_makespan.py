@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import pytest
 
 from service.__main__ import main
 from service.planning import devices
+from service.planning.makespan import Forecast, amounts, jobs
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
+from service.planning.update_cost import Kind
 from service.spool.writer import StackSpool
+from service.terminal.words import duration
 from trainables import project
+from trainables.errors import UserError
 from trainables.reports import Checkpointed
-from trainables.trial import Stack
+from trainables.trial import Stack, Trial
 
 GRID = ["--set=pruners=snip", "--set=sparsities=0.9,0.95", "--set=seeds=0-9", "--set=updates=200k"]
 
@@ -78,6 +83,8 @@ def test_slices_of_gpus_are_places_by_their_profiles(plan: Any) -> None:
     assert hours.keys() == {"cpu", "1g.5gb"}
     assert found["forecast"]["price"] == pytest.approx(hours["1g.5gb"]), "a seventh of a GPU costs a seventh"
     assert f"{hours['1g.5gb']:,.2f} hours of 1g.5gb" in found["text"]
+    own = plan("--places=cpu=4,1g.5gb=7", "--prices=gpu=7,1g.5gb=3")["forecast"]["price"]
+    assert own == pytest.approx(3 * hours["1g.5gb"]), "unless it has a price of its own"
     assert plan("--places=1g.5gb=1")["forecast"]["seconds"] > plan("--places=gpu=1")["forecast"]["seconds"]
 
 
@@ -97,6 +104,40 @@ def test_places_and_prices_that_make_no_sense_are_shown(
 ) -> None:
     assert main(["plan", "smoke", f"--set=datasets={hopper}", f"--storage={tmp_path}", words]) == 2
     assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_amounts_are_by_kind_and_each_kind_is_said_once() -> None:
+    assert amounts("cpu=64, gpu = 8,1g.5gb=7,1c.2g.20gb=1", "--places", whole=True) == {"cpu": 64, "gpu": 8, "1g.5gb": 7, "1c.2g.20gb": 1}
+    assert amounts("gpu=2.5", "--prices", whole=False) == {"gpu": 2.5}
+    assert amounts("cpu=0", "--prices", whole=False) == {"cpu": 0.0}, "a price may be nothing"
+    with pytest.raises(UserError, match=r"^--places 'gpu=2,cpu=1,gpu=4' names gpu twice$"):
+        amounts("gpu=2,cpu=1,gpu=4", "--places", whole=True)
+
+
+def test_a_price_of_nothing_is_shown_and_one_that_nobody_has_said_is_not() -> None:
+    found = Forecast(
+        places={"cpu": 4, "1g.5gb": 2}, seconds=7200.0, at_least=3600.0, hours={"cpu": 1234.5, "1g.5gb": 2.0}, trials={"cpu": 9},
+        stacks={"cpu": 3}, price=0.0,
+    )  # fmt: skip
+    places, makespan, cost = found.lines()
+    assert places.split(maxsplit=1)[1] == "9 trials on 4 cpu, 0 trials on 2 1g.5gb"
+    assert makespan.split(maxsplit=1)[1] == (
+        f"about {duration(7200.0)} once started, on idle places; no schedule takes less than {duration(3600.0)}"
+    )
+    assert cost.split(maxsplit=1)[1] == "1,234.50 core-hours, 2.00 hours of 1g.5gb: 0.00"
+    assert replace(found, price=None).lines()[2].endswith("hours of 1g.5gb")
+
+
+def test_a_trial_that_has_begun_costs_what_is_left_of_it() -> None:
+    """BC at 100 updates a second: 1000 of them take 10 seconds, and the 250 that are left of one 2.5."""
+    trials = [Trial(dataset="a/b/c-v0", algorithm="bc", updates=1000, seed=seed) for seed in range(4)]
+    trials.append(replace(trials[0], pruner="snip", sparsity=0.5))
+    kinds = {"cpu": Kind(name="cpu", device="cpu", most=4)}
+    found = jobs(trials, {trials[1].key: 750}, kinds, {"bc": 100.0}, "compact")
+    assert [(job.costs["cpu"].each, count) for job, count in found.items()] == [(10.0, 3), (2.5, 1), (10.0, 1)]
+    first, begun, pruned = found
+    assert first.mates == pruned.mates != begun.mates, "a stack's trials have done as much"
+    assert first.families != pruned.families, "what one sparsity takes says little of another"
 
 
 def test_a_project_may_say_prices_of_cores_and_gpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
