@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from itertools import accumulate
 from typing import Any
 
 from service.ledger.ledger import Ledger
@@ -49,8 +50,9 @@ def shown(values: Sequence[Any]) -> str:
     if len(text) <= LENGTH:
         return text
     end = f", ... ({len(values):,} values)"
-    cut = text[: LENGTH - len(end)]
-    return (cut.rpartition(", ")[0] or cut) + end
+    room = LENGTH - len(end)
+    whole = sum(stop <= room for stop in accumulate(len(word) + 2 for word in words))  # a value may have commas of its own: (64, 64)
+    return (", ".join(words[:whole]) or text[:room]) + end
 
 
 def _settings(trial: Trial) -> dict[str, Any]:

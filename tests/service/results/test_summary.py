@@ -233,6 +233,7 @@ def test_an_axis_has_the_values_of_all_trials_and_which_copy_one_is_is_no_axis()
     found = grid.grid_of([plain, *others])
     assert found["grid.hyper.learning_rate"] == "default, 0.1"
     assert not {"grid.fresh", "grid.data"} & found.keys()
+    assert grid.grid_of([]) == {}
 
 
 def test_a_search_has_no_grid_from_the_start_but_what_it_has_suggested_so_far() -> None:
@@ -242,15 +243,24 @@ def test_a_search_has_no_grid_from_the_start_but_what_it_has_suggested_so_far() 
         about = {"trial": each.to_json(), "study": "study", "params": {"pruner": each.pruner}, "keys": [each.key]}
         ledger.apply(Event(key=each.key, state="planned", epoch=1, detail=about))
     assert grid.params_of(ledger) == {}
-    assert grid.tags_of(ledger)["winnow.grid.pruner"] == "dense, snip"
+    tags = grid.tags_of(ledger)
+    assert (tags["winnow.grid.pruner"], tags[grid.SUGGESTIONS]) == ("dense, snip", "3")
+    assert grid.SUGGESTIONS not in grid.tags_of(planned(*OWN)), "of a grid nothing is suggested"
 
 
 def test_many_values_are_short() -> None:
     assert grid.shown([0, 1, 2, 3, 7, 9, 10]) == "0-3, 7, 9, 10"
+    assert grid.shown([10, 0, 2, 1]) == "0-2, 10", "seeds may be planned in any order"
+    assert grid.shown([True, False]) == "True, False"
     assert grid.shown([0.0, 0.5, 0.95]) == "0, 0.5, 0.95"
-    many = grid.shown([f"winnow/hopper/medium-{number}" for number in range(1000)])
-    assert many.endswith(", ... (1,000 values)")
-    assert len(many) <= grid.LENGTH
+    names = [f"winnow/hopper/medium-{number}" for number in range(1000)], [f"{number:07}" for number in range(1000)]
+    for values in (*names, [str((size, size)) for size in range(1000)]):
+        many = grid.shown(values)
+        known, _, end = many.rpartition(", ... ")
+        assert end == "(1,000 values)"
+        assert ", ".join(values).startswith(f"{known}, {values[0][:1]}"), "none is cut in two"
+        assert grid.LENGTH - 30 < len(many) <= grid.LENGTH
+    assert grid.shown(["x" * grid.LENGTH]) == "x" * grid.LENGTH
     assert len(grid.shown(["x" * 999])) <= grid.LENGTH
 
 
