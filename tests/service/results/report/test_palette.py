@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 
-from service.results.report import figures, style, svg
+from service.results.report import figures, marks, style, svg
 from service.results.report.palette import COLOURS, OTHERS, PRUNERS, VARIABLES, style_of
 from service.terminal.labels import method_name, rank
 from tests.service.results.test_cells import drawn, of, runs
@@ -36,9 +37,21 @@ def test_variants_have_their_pruners_colour_and_a_dash_of_their_own() -> None:
         assert first.hatch != second.hatch
 
 
+def test_a_control_of_a_variant_looks_like_a_control_and_like_a_variant() -> None:
+    """Its dash is the control's; where the mark's shape says the sparsity, so is its filling."""
+    fills = {options: marks.variant_fill(f"snip{options}") for options in ("", "+shuffle", "+reinit", ",critic@90", ",critic@90+shuffle")}
+    assert list(fills.values()) == ["full", "left", "top", "right", "left"]
+    of_variant, control, variant = (style_of(f"snip{options}") for options in (",critic@90+shuffle", "+shuffle", ",critic@90"))
+    assert of_variant.dash == control.dash
+    assert of_variant.marker == variant.marker != control.marker
+    assert of_variant.hatch == control.hatch + variant.hatch
+
+
 def test_a_plug_in_of_somebody_elses_has_a_colour_by_its_name() -> None:
-    assert style_of("mine") == style_of("mine")
-    assert style_of("mine").colour in {pair[0] for pair, _ in OTHERS}
+    for name in ("mine", "yours", "theirs", "our_own", "another"):
+        (colour, _), marker = OTHERS[hashlib.sha256(name.encode()).digest()[0] % len(OTHERS)]
+        assert (style_of(name).colour, style_of(name).marker) == (colour, marker), "in every process, so in every report"
+        assert style_of(f"{name}+shuffle").colour == colour
     assert len({style_of(f"mine{number}").colour for number in range(50)}) == len(OTHERS)
 
 
