@@ -244,7 +244,9 @@ def test_a_legend_of_many_methods_is_inside_the_sheet_and_in_order() -> None:
         box, frame = legend.get_window_extent(), sheet.figure.bbox
         assert frame.x0 - 1 <= box.x0 < box.x1 <= frame.x1 + 1, "clipped"
         assert box.y0 >= max(axis.get_window_extent().y1 for axis in sheet.figure.axes), "over a panel"
-        assert len(legend.get_texts()) == len(style.keys_of(panels))
+        own = [(text.get_window_extent(), text.get_text()) for text in legend.get_texts()]
+        read = [label for _, label in sorted(own, key=lambda each: (-round(each[0].y0 / sheet.figure.dpi, 2), each[0].x0))]
+        assert read == [key.label for key in style.keys_of(panels)], "row by row"
     assert [key.label for key in style.keys_of(panels)][:3] == ["dense", "SNIP", "Iterative SNIP"]
 
 
