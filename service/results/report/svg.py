@@ -23,9 +23,12 @@ def cut(svg: bytes, sheet: Sheet, name: str) -> list[str]:
     legend = text.find(f'<g id="{name}-legend_')
     ends, clips = [*marks[1:], legend if legend > 0 else text.rindex("</g>")], _clips(text)
     found = []
-    for start, end, (x, y, width, height) in zip(marks, ends, sheet.places, strict=True):
+    for number, (start, end, (x, y, width, height)) in enumerate(zip(marks, ends, sheet.places, strict=True)):
         body = text[start:end]
-        own = "".join(clips[each] for each in dict.fromkeys(re.findall(r"url\(#([^)]+)\)", body)) if each in clips)
+        used = [each for each in dict.fromkeys(re.findall(r"url\(#([^)]+)\)", body)) if each in clips]
+        own = "".join(clips[each] for each in used)
+        for each in used:  # panels share hatches, and an id is one element's: each panel's copy has its number
+            body, own = body.replace(f"url(#{each})", f"url(#{each}-{number})"), own.replace(f'id="{each}"', f'id="{each}-{number}"')
         box, least = f"{x:.2f} {y:.2f} {width:.2f} {height:.2f}", math.ceil(READABLE * width)
         found.append(f"<svg viewBox='{box}' style='min-width:{least}px'>{body}<defs>{own}</defs></svg>")
     return found

@@ -277,6 +277,31 @@ def test_the_page_keeps_the_numbers_of_its_texts() -> None:
     assert not re.search(r"<path[^>]*\.\d{3}", text)
 
 
+def test_what_a_panel_refers_to_is_on_its_page_and_every_id_is_one_elements() -> None:
+    """Marks, clipping paths, and the hatches of controls, which several panels of a sheet share."""
+    snip, grasp = (masked(pruner, 0.95, [[0.1, 0.2]]) for pruner in ("snip", "grasp"))
+    control = [replace(each, trial=each.trial.controls()["shuffle"]) for each in snip]
+    both = [replace(each, masks=dict.fromkeys(("actor", "critic"), (each.masks or {})["actor"])) for each in (*grasp, *control)]
+    tasks = of(runs("dense", 0.0, [50.0, 52.0]), both)
+    panels = [*figures.by_sparsity(tasks), *sizes.layers(tasks)]
+    (hatched,) = {key for panel in panels for key in panel.keys if key.hatch}
+    sheet = style.drawn(panels)
+    image = style.saved(sheet, "svg")
+    cuts = [each for name in ("one", "two") for each in svg.cut(image, sheet, name)]
+    assert len(cuts) == 2 * len(panels) == 6
+    for each in cuts:
+        own = re.findall(r"url\(#([^)]+)\)", each)
+        assert own, "it is clipped"
+        assert all(f'id="{name}"' in each for name in own), "also where no other panel is shown"
+    page = "".join([*cuts, *(svg.swatch(hatched, name) for name in ("key-0", "key-1"))])
+    ids, uses = re.findall(r'\bid="([^"]+)"', page), re.findall(r'\bhref="#([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert uses
+    assert set(uses) <= set(ids)
+    assert page.count("<pattern") == 2 * 2 + 2, "that of the control in two panels of two figures, and in two keys"
+    assert "legend_" not in page, "the page has one of its own"
+
+
 def test_only_what_a_report_drew_is_removed(tmp_path) -> None:
     for name in ("sparsity.png", "sparsity-3.png", "layers-2.svg", "curves-time.pdf", "pareto-slides-2.png", "mine.png", "sparsity-3.txt"):
         (tmp_path / name).write_bytes(b"")
