@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from service.spool.writer import StackSpool
 from service.storage import paths
 from service.tracking import cursor as cursors
 from service.tracking import verify
-from service.tracking.runs import Tracking
+from service.tracking.runs import Tracking, finite
 from service.tracking.shipping import thread as shipper_thread
 from service.tracking.shipping.shipper import Shipper
 from service.tracking.shipping.thread import ShipperThread
@@ -496,6 +497,34 @@ def test_runs_made_at_once_last_as_long_as_their_trials(tmp_path: Path, trial: T
     ship(tmp_path, trial, tracking, "leased", "done")
     (run,) = runs(tracking, trial)
     assert (run.info.start_time, tracking.run(run.info.run_id).info.end_time) == (1_000_000, 1_000_000 + 500 * (len(lines) - 1))
+
+
+def test_numbers_are_given_to_mlflow_as_its_databases_hold_them() -> None:
+    """Not a number is one; infinities, which some databases refuse, are left out, and zero has no sign."""
+    numbers = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": -0.0, "e": -1.5}
+    found = {name: value for name, value, *_ in finite((name, value, 5, 1) for name, value in numbers.items())}
+    assert repr(found) == repr({"a": math.nan, "d": 0.0, "e": -1.5})
+
+
+def test_a_sweeps_run_is_opened_once_and_again_after_it_was_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass of a sweep that runs asks for it; `results` closes the run in between."""
+    tracking, told = Tracking(tmp_path), list[tuple[str, str]]()
+    client = SimpleNamespace(
+        set_terminated=lambda run, status: told.append((run, status)), update_run=lambda run, status: told.append((run, status))
+    )
+    monkeypatch.setattr(tracking, "_connected", lambda: client)
+    monkeypatch.setattr(tracking, "log", lambda run, points, tags: told.append((run, tags["winnow.state"])))
+    opened, closed = [("sweep", "leased"), ("sweep", "RUNNING")], [("sweep", "done"), ("sweep", "FINISHED")]
+    tracking.reopen("sweep")
+    tracking.reopen("sweep")
+    assert told == opened
+    tracking.set_state("trial", "failed", {})
+    tracking.reopen("sweep")
+    assert told == [*opened, ("trial", "failed"), ("trial", "FAILED")], "a trial that ends does not close it"
+    told.clear()
+    tracking.set_state("sweep", "done", {})
+    tracking.reopen("sweep")
+    assert told == [*closed, *opened]
 
 
 def test_shipping_waits_for_no_disk_of_its_own(tmp_path: Path, trial: Trial, tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
