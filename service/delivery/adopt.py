@@ -105,7 +105,7 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
             adopted.done.append(key)
         elif (
             any(ledger.state(key) == "leased" for ledger in others.values())
-            or (spool.read(paths.spool(storage, key)) and any(ledger.state(key) for ledger in (manifest.ledger, *others.values())))
+            or (_written(key, part, storage) and any(ledger.state(key) for ledger in (manifest.ledger, *others.values())))
             or (part.update is not None and state in TERMINAL)
         ):
             adopted.begun.append(key)
@@ -123,6 +123,12 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
                 adopted.unfinished[key] = part.trial.name
     manifest.record_all(events)
     return adopted
+
+
+def _written(key: str, part: _Part, storage: Path) -> bool:
+    """Whether the trial has written here. An adoption that was killed before it told the ledger has left the archive's own spool."""
+    file = paths.spool(storage, key)
+    return bool(spool.read(file)) and file.read_bytes() != part.files["spool.jsonl"]
 
 
 def _read(file: Path) -> tuple[dict[str, dict[str, _Part]], dict[str, list[dict[str, Any]]]]:

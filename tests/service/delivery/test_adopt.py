@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -73,6 +74,32 @@ def test_a_trial_that_ended_here_before_it_wrote_anything_is_done_once_adopted(
     assert (list(adopted.imported), adopted.done) == (([], [KEY]) if elsewhere else ([KEY], []))
     entry = read(storage, "study").entries[KEY]
     assert (entry.state, entry.detail) == ("done", {"sweep": "another"} if elsewhere else {"seconds": 1.0})
+
+
+def test_an_adoption_of_planned_trials_that_was_killed_is_made_good_by_the_next(
+    trial: Trial, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = tmp_path / "storage"
+    with contextlib.closing(Manifest(storage, "study")) as manifest:
+        manifest.plan([trial])
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "record_all", Mock(side_effect=KeyboardInterrupt))  # its files are written, its events are not
+        with pytest.raises(KeyboardInterrupt):
+            adopt(finished, storage)
+    assert paths.spool(storage, KEY).exists()
+    assert read(storage, "study").entries[KEY].state == "planned"
+    adopted = adopt(finished, storage)["study"]
+    assert (list(adopted.imported), adopted.begun) == ([KEY], [])
+    assert read(storage, "study").entries[KEY].state == "done"
+
+
+def test_what_a_planned_trial_has_written_since_is_left_alone(trial: Trial, finished: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    with contextlib.closing(Manifest(storage, "study")) as manifest:
+        manifest.plan([trial])
+    write(paths.spool(storage, KEY), b'{"kind": "attempt"}\n')
+    assert adopt(finished, storage)["study"].begun == [KEY]
+    assert paths.spool(storage, KEY).read_bytes() == b'{"kind": "attempt"}\n'
 
 
 def test_a_trial_of_two_sweeps_goes_on_from_one_checkpoint_though_its_training_comes_further_meanwhile(
