@@ -49,6 +49,7 @@ class Sweep:
     initialization: str | tuple[str, ...] | None = None
     timeouts: str | tuple[str, ...] | None = None
     network: str | tuple[str, ...] = "mlp"
+    states: str | tuple[str, ...] = "own"
     reward_shift: float | tuple[float, ...] | None = None
     reward_scale: float | tuple[float, ...] = 1.0
     calibration_batches: int | tuple[int, ...] = 1

@@ -23,7 +23,9 @@ import trainables.training.updates
 from service.storage import paths
 from tests.conftest import HOPPER
 from trainables import execution as executions
+from trainables import plugins
 from trainables.agent import Agent
+from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table
 from trainables.errors import StoppedError, UserError
 from trainables.reports import Checkpointed, Diverged, Evaluated, Finished, Pruned, Report, Trained
@@ -422,6 +424,21 @@ def test_the_policy_file_acts_as_the_agent_did(tmp_path: Path, undisturbed: Whol
     assert kept == round(0.5 * (11 * 16 + 16 * 16 + 16 * 3))
     wanted = [r for r in undisturbed[0] if isinstance(r, Evaluated)][-1].episodes[0]["returns"]
     assert play(tmp_path / "policy.safetensors", "evaluation", trial().episodes) == pytest.approx(wanted, rel=1e-2)
+
+
+@pytest.mark.parametrize(("algorithm", "states", "normalized"), [("td3_bc", "raw", False), ("sac_n", "normalized", True)])
+def test_states_are_seen_as_the_trial_says_in_training_and_by_the_policy(
+    algorithm: str, states: str, normalized: bool, tmp_path: Path
+) -> None:
+    own = trial(algorithm=algorithm, states=states)
+    list(run([own], tmp_path))
+    table = load_table(HOPPER)
+    minibatches = minibatches_of(plugins.load("algorithms", algorithm), Stack((own,)), table)
+    wanted = 1 / (table.std + 1e-3) if normalized else np.ones(11)
+    policy = load_file(paths.trial(tmp_path, own.key) / "policy.safetensors")
+    np.testing.assert_allclose(policy["observation_scale"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(minibatches.scale[:11], wanted, rtol=1e-5)
+    np.testing.assert_allclose(policy["observation_shift"], -table.mean * wanted if normalized else np.zeros(11), rtol=1e-5)
 
 
 def test_the_masks_file_and_the_first_report_agree(tmp_path: Path, undisturbed: Whole) -> None:

@@ -28,7 +28,8 @@ def minibatches_of(algorithm: ModuleType, stack: Stack, table: Table, device: st
     discounts = [trial.hyper_values()["discount"] for trial in stack.trials] if returns else []
     factor = span_factor(table, reward_span(algorithm, stack.lead.dataset))
     rewards = stack.lead.reward_shift, stack.lead.reward_scale * factor
-    made = Minibatches(table, normalizes(algorithm, stack.lead.network), device, following, stack.lead.timeouts, discounts, rewards)
+    normalize = normalizes(algorithm, stack.lead.network, stack.lead.states)
+    made = Minibatches(table, normalize, device, following, stack.lead.timeouts, discounts, rewards)
     made.look_ahead(stack.lead.n_step_at(0))
     return made
 

@@ -13,10 +13,10 @@ from trainables.datasets.table import Table
 STD_OFFSET = 1e-3  # CORL and TD3+BC: (s - mean) / (std + 1e-3)
 
 
-def normalizes(algorithm: ModuleType, network: str) -> bool:
+def normalizes(algorithm: ModuleType, network: str, states: str = "own") -> bool:
     """Whether networks see normalized observations: where the algorithm asks for it, and in SimBa, whose running statistics are the
-    dataset's here, which does not change."""
-    return algorithm.NORMALIZE or network == "simba"
+    dataset's here, which does not change; or as a trial's `states` says."""
+    return states == "normalized" or (states == "own" and (algorithm.NORMALIZE or network == "simba"))
 
 
 def observation_affine(table: Table, normalize: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ class Evaluation:
 
     def __init__(self, agent: Agent, table: Table, stack: Stack) -> None:
         self.agent, self.stack = agent, stack
-        self.scaling = Scaling(table, normalizes(agent.algorithm, stack.lead.network))
+        self.scaling = Scaling(table, normalizes(agent.algorithm, stack.lead.network, stack.lead.states))
         self.evaluator = evaluator_of(table, [evaluation_seeds(trial, trial.episodes) for trial in stack.trials])
 
     def __call__(self, final: bool = False) -> Quantities:

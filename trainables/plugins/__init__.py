@@ -49,7 +49,8 @@ def names(folder: str) -> tuple[str, ...]:
 
 def renew() -> None:
     """Read the project's plug-ins again, those that have changed and new ones: a notebook's process outlives its files."""
-    for cached in (_files, names, source_hash, defines, title, networks, network_choices, ranges, pruner_settings, hyper_defaults):
+    of_files = (_files, names, source_hash, defines, title, networks, network_choices, normalizes)
+    for cached in (*of_files, ranges, pruner_settings, hyper_defaults):
         cached.cache_clear()
 
 
@@ -121,6 +122,12 @@ def networks(algorithm: str) -> tuple[str, ...]:
 def network_choices(algorithm: str) -> tuple[str, ...]:
     """The values of a trial's `network` that the algorithm can be trained with, from its NETWORKS; empty where all are."""
     return tuple(constant("algorithms", algorithm, "NETWORKS", ()))
+
+
+@cache
+def normalizes(algorithm: str) -> bool:
+    """Whether the algorithm's NORMALIZE asks for normalized observations, read from the source."""
+    return bool(constant("algorithms", algorithm, "NORMALIZE", False))
 
 
 @cache

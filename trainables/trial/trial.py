@@ -48,7 +48,7 @@ class Trial:
     last follows the last update, and `final_episodes` more episodes follow that one. The saliency is computed on `calibration_batches`
     batches of `calibration_size` transitions. CHOICES and docs/pruning.md explain the other options of pruning; one that has no effect on
     the pruner is refused. `transitions` cuts the dataset to at most so many, in whole episodes that the seed chooses (0: all of it);
-    `initialization`, `timeouts` and `network` are in TRAINING_CHOICES; updates see `reward_scale` x reward + `reward_shift`.
+    `initialization`, `timeouts`, `network` and `states` are in TRAINING_CHOICES; updates see `reward_scale` x reward + `reward_shift`.
     `fresh` names a sweep that trains this trial anew even if another sweep has trained it: the numbers are the same, but the key, the
     folder and the MLflow run are its own. `data` is the beginning of a content hash: the trial is trained on that version of the dataset,
     apart from one with the same settings that another version was used for.
@@ -81,6 +81,7 @@ class Trial:
     initialization: str = "torch"
     timeouts: str = "bootstrap"
     network: str = "mlp"
+    states: str = "own"
     reward_shift: float = 0.0
     reward_scale: float = 1.0
 
@@ -102,6 +103,8 @@ class Trial:
         for option, choices in TRAINING_CHOICES.items():
             if getattr(self, option) not in choices:
                 raise unknown(option, getattr(self, option), choices)
+        if self.states == ("normalized" if plugins.normalizes(self.algorithm) or self.network == "simba" else "raw"):
+            object.__setattr__(self, "states", "own")  # equal trials share one key
         for name in REWARDS:
             number = getattr(self, name)
             finite = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)

@@ -178,6 +178,7 @@ def test_every_option_is_an_axis_whose_values_have_labels_of_their_own(name: str
     numbers |= {"reward_shift": (0.0, -1.0), "reward_scale": (1.0, 0.1)}
     values: tuple[Any, ...] = numbers.get(name) or {**CHOICES, **TRAINING_CHOICES}[name]
     values = tuple(value for value in values if ":" not in str(value) or value == "2:4")  # of 50 %
+    values = tuple(value for value in values if (name, value) != ("states", "normalized"))  # TD3+BC's own
     given = {"datasets": DATA[:1], "algorithms": ("td3_bc",), "seeds": (0,), "pruners": ("snip",), "sparsities": (0.5,)}
     trials = expand(small(**given, **{name: values}))
     assert trials == expand(override(small(**given), [f"{name}={','.join(map(str, values)).lower()}"]))

@@ -43,12 +43,23 @@ def test_every_field_changes_the_key() -> None:
         "control": "reinit",
         "fresh": "mine", "data": "abc", "final_episodes": 5, "transitions": 10_000, "initialization": "xavier",
         "timeouts": "terminal", "reward_shift": -1.0, "reward_scale": 0.1, "allow_disconnected": True, "network": "layer_norm",
+        "states": "raw",
     }  # fmt: skip
     assert changes.keys() | {"pruning"} == {field.name for field in fields(Trial)}
     moving = Trial(dataset=DATA, pruner="rigl", sparsity=0.95)
     assert replace(moving, pruning={"delta": 500}).key != moving.key
     keys = {name: Trial(**(plain.to_json() | {name: value})).key for name, value in changes.items()}
     assert len({plain.key, *keys.values()}) == len(changes) + 1
+
+
+def test_states_as_the_algorithm_takes_them_anyway_are_no_other_trial() -> None:
+    def key(**given: str) -> str:
+        return Trial(dataset=DATA, **given).key  # type: ignore[arg-type]
+
+    assert key(algorithm="td3_bc", states="normalized") == key(algorithm="td3_bc") != key(algorithm="td3_bc", states="raw")
+    assert key(algorithm="rebrac", states="raw") == key(algorithm="rebrac") != key(algorithm="rebrac", states="normalized")
+    simba = key(algorithm="sac_n", network="simba")
+    assert key(algorithm="sac_n", network="simba", states="normalized") == simba != key(algorithm="sac_n", network="simba", states="raw")
 
 
 def test_equal_hyperparameters_written_differently_are_one_trial() -> None:
