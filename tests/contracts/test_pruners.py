@@ -16,7 +16,7 @@ from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
 from trainables.tensors.mask import Mask, on_path, to_row
 from trainables.tensors.mlp import MLP
-from trainables.trial import Trial, options_of
+from trainables.trial import TRAINING_CHOICES, Trial, options_of
 from trainables.trial.pruner_traits import traits_of
 
 ALL = plugins.names("pruners")
@@ -296,6 +296,33 @@ def test_a_mask_moves_as_it_would_without_its_stack_mates(pruner: str, algorithm
     assert torch.equal(member(together.masks, 1), member(single.masks, 0))
     for name, row in single.rows().items():
         assert torch.equal(together.rows()[name][1], row[0]), name
+
+
+@pytest.mark.parametrize("pruner", [*MOVING, *GRADUAL])
+@pytest.mark.parametrize("network", TRAINING_CHOICES["network"])
+def test_a_mask_that_changes_in_any_kind_of_network_is_that_of_the_trial_alone_and_keeps_what_it_keeps(pruner: str, network: str) -> None:
+    def changing(sparsity: float, seed: int) -> Trial:
+        own = moving("td3_bc", pruner, sparsity, seed) if pruner in MOVING else small_trial("td3_bc", pruner, sparsity, seed, updates=MOVES)
+        return replace(own, network=network, hyper=dict(own.hyper) | {"hidden": (16, 16)})
+
+    single, together = World([changing(0.6, 0)]).start(), World([changing(0.4, 1), changing(0.6, 0)]).start()
+    for world in (single, together):
+        changes = changes_of(world.stack)
+        assert changes
+        for update in range(MOVES):
+            if update in changes:
+                before, old = world.rows(), world.masks
+                world.masks = change(world.agent, world.stack, world.masks, changes[update], "dense", update, world.data.draw)
+                for name, mask in world.masks.items():
+                    now, was = (to_row(world.agent.specs[name], each) == 1 for each in (mask, old[name]))
+                    wanted = before[f"latent/{name}" if traits_of(pruner).rewinds else f"online/{name}"]
+                    assert torch.equal(world.rows()[f"online/{name}"][now & was], wanted[now & was])
+            world.train(update, update + 1)
+    assert torch.equal(member(together.masks, 1), member(single.masks, 0))
+    for name, row in single.rows().items():
+        assert torch.equal(together.rows()[name][1], row[0]), name
+    for name, spec in single.agent.specs.items():
+        assert sum(int(layer[0].sum()) for layer in single.masks[name]) == kept(0.4, sum(spec.weights_per_layer))
 
 
 @pytest.mark.parametrize("pruner", SMALLER)

@@ -13,7 +13,7 @@ from trainables import plugins
 from trainables.agent import Agent
 from trainables.pruning import mask_statistics
 from trainables.pruning.mask_statistics import Quantiles
-from trainables.pruning.ranking import check_connected, check_numbers, choose, shuffled
+from trainables.pruning.ranking import check_budgets, check_connected, check_numbers, choose, shuffled
 from trainables.pruning.rounds import Masks, Saliencies, in_rounds
 from trainables.pruning.scored import Batches, Scored, mask_again, scored
 from trainables.pruning.structures import structured
@@ -27,7 +27,8 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
     """Masks of every network of the stack before training, [K, C, out, in] per layer, each with as many weights as its trial asks for.
 
     `batches(streams, size)` draws a minibatch. The agent's networks are neither needed nor touched. If `quantiles` is given, it is filled.
-    Raises UserError, naming the trial, if scores are NaN, or if a mask disconnects a network and the trial does not allow that.
+    Raises UserError, naming the trial, if scores are NaN, or if a mask disconnects a network, now or at the end of pruning during training,
+    and the trial does not allow that.
     """
     masks = {name: ones(spec, len(stack), agent.device) for name, spec in agent.specs.items()}
     pruned = [member for member, trial in enumerate(stack.trials) if traits_of(trial.pruner).starts_sparse]
@@ -46,6 +47,11 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
         check_connected(
             name, [layer[checked] for layer in mask], [stack.trials[member].name for member in checked], agent.specs[name].residual
         )
+    for trial in (stack.trials[member] for member in checked):
+        if traits_of(trial.pruner).during_training and not traits_of(trial.pruner).starts_sparse:
+            last = plugins.load("pruners", trial.pruner).budgets
+            for name, spec in agent.specs.items():
+                check_budgets(name, spec, last(spec, 1 - trial.sparsity_in(name)), trial.name)
     return masks
 
 

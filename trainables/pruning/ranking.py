@@ -153,8 +153,19 @@ def check_connected(network: str, mask: Mask, names: Sequence[str], residual: bo
             if any(layer[member, copy].sum() == 0 for layer in ends):
                 # No path: the narrowest layer is where it broke.
                 fewest = min(range(len(mask)), key=lambda i: float(mask[i][member, copy].sum()))
-                count, total = int(mask[fewest][member, copy].sum()), mask[fewest][member, copy].numel()
-                raise UserError(
-                    f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{fewest} keeps {count} of "
-                    f"{total} weights; lower the sparsity or choose another pruner"
-                )
+                raise _no_path(name, network, fewest, int(mask[fewest][member, copy].sum()), mask[fewest][member, copy].numel())
+
+
+def check_budgets(network: str, spec: MLP, budgets: Sequence[int], name: str) -> None:
+    """Raise UserError as `check_connected` does, for a mask still to come: when its `budgets` leave a copy's layer without weights."""
+    needed = (0, len(budgets) - 1) if spec.residual else range(len(budgets))
+    for layer in needed:
+        if budgets[layer] < spec.copies:
+            raise _no_path(name, network, layer, 0, math.prod(spec.layers[layer]))
+
+
+def _no_path(name: str, network: str, layer: int, count: int, total: int) -> UserError:
+    return UserError(
+        f"{name}: the mask leaves no path from input to output of the {network}: layer {network}.{layer} keeps {count} of {total} weights; "
+        "lower the sparsity or choose another pruner"
+    )

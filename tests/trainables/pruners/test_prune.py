@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,6 +119,17 @@ def test_a_mask_of_too_few_weights_names_the_layer(pruner: str) -> None:
     world = World([small_trial("td3_bc", pruner, 0.995)])  # 2 of the actor's 368 weights, in three layers
     with pytest.raises(UserError, match=rf"^td3_bc/.*/{pruner}@99.5.*/s0: .* of the actor: layer actor\.\d keeps 0 of \d+ weights"):
         prune(world.agent, world.stack, world.data.draw)
+
+
+@pytest.mark.parametrize("pruner", ["gmp", "imp"])
+def test_a_mask_that_will_have_too_few_weights_names_the_layer_before_training(pruner: str) -> None:
+    gone = small_trial("td3_bc", pruner, 0.995)
+    with pytest.raises(UserError, match=rf"^{re.escape(gone.name)}: .* of the actor: layer actor\.\d keeps 0 of \d+ weights"):
+        prune(World([gone]).agent, World([gone]).stack, World([gone]).data.draw)
+    for allowed in (replace(gone, allow_disconnected=True), replace(gone, sparsity=0.95)):
+        world = World([allowed])
+        masks = prune(world.agent, world.stack, world.data.draw)
+        assert all(layer.all() for mask in masks.values() for layer in mask), "it starts dense"
 
 
 @pytest.mark.parametrize("structure", ["none", "fan_in"])
