@@ -19,6 +19,7 @@ AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float,
 TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}, **REWARDS}  # with their defaults
 ALL_RATES = "learning_rates"  # in `hyper`: one value for every learning rate of an algorithm
 VARIED = (*TRAINING, *CALIBRATION, *CHOICES)  # fields that may have a tuple of values: one more axis
+NEWER = ("structure", "relative_to")
 DEFAULTS = {**TRAINING, **{option: choices[0] for option, choices in CHOICES.items()}}  # of fields that may be None, among others
 
 
@@ -60,6 +61,7 @@ class Sweep:
     scope: str | tuple[str, ...] = "network"
     structure: str | tuple[str, ...] = "none"
     target: str | tuple[str, ...] = "nominal"
+    relative_to: str | tuple[str, ...] = "network"
     authors: bool | tuple[bool, ...] | None = None
     rescale: str | tuple[str, ...] = "none"
     control: str | tuple[str, ...] = "none"
@@ -143,8 +145,8 @@ class Sweep:
         given = protocol(self.protocol, algorithm)
         taken = options_of(pruner, algorithm)
         axes = {option: self._or(given, option) for option in CHOICES if option in taken}
-        # Left out at its default, since the names of studies that are older than this option hash the others.
-        axes = {option: values for option, values in axes.items() if option != "structure" or values != ("none",)}
+        # Left out at their defaults, since the names of studies that are older than these options hash the others.
+        axes = {option: values for option, values in axes.items() if option not in NEWER or values != (CHOICES[option][0],)}
         training = {name: papers.get(name, self._or(given, name)) for name in TRAINING}
         axes |= {name: values for name, values in training.items() if values != (TRAINING[name],)}
         if traits_of(pruner).uses_losses:

@@ -22,6 +22,7 @@ from trainables.pruning.prune import alike
 from trainables.pruning.ranking import choose, threshold, threshold_in_layers
 from trainables.pruning.rounds import Masks, Saliencies
 from trainables.pruning.scored import Batches, Scored, scored
+from trainables.pruning.sparsities import sparsities_of
 from trainables.tensors.mask import Mask, ones, to_row
 from trainables.trial import Stack
 from trainables.trial.pruner_traits import traits_of
@@ -147,15 +148,16 @@ def _fewer(change: Change, density_at: Callable[[float, float], float]) -> Chang
     """Masks that keep `density_at(sparsity, share)` of each network, of those that they kept."""
     new: Masks = {}
     scores: Saliencies = {}
+    removed = [sparsities_of(change.agent, trial) for trial in change.stack.trials]
     for name, spec in change.agent.specs.items():
         mask = change.masks[name]
         network = Scored(spec, change.weights(name), mask, lambda more=0: iter(()), lambda layer: torch.zeros(()))
         pairs = zip(change.pruner.saliency(network), mask, strict=True)
         scores[name] = [_finite(layer).masked_fill(kept == 0, -torch.inf) for layer, kept in pairs]
         budgets = []
-        for member, (trial, share) in enumerate(zip(change.stack.trials, change.shares, strict=True)):
+        for member, (sparsities, share) in enumerate(zip(removed, change.shares, strict=True)):
             alive = [int(layer[member].sum()) for layer in mask]
-            budgets.append(within(change.pruner.budgets(spec, density_at(trial.sparsity_in(name), share)), alive))
+            budgets.append(within(change.pruner.budgets(spec, density_at(sparsities[name], share)), alive))
         new[name] = threshold_in_layers(scores[name], budgets)
     return new, change.rows, scores
 
@@ -201,7 +203,8 @@ def rescore(change: Change) -> Changed:
             rows[f"target/{name}"] = torch.where(kept, rows[f"target/{name}"], rows[f"latent/{name}"])
     scorer = change.scorer(rows, {name: ones(spec, len(change.stack), change.agent.device) for name, spec in specs.items()})
     scores = {name: [_finite(layer.detach()) for layer in change.pruner.saliency(change.scored(scorer, name))] for name in specs}
-    densities = {name: [1 - trial.sparsity_in(name) for trial in change.stack.trials] for name in specs}
+    removed = [sparsities_of(change.agent, trial) for trial in change.stack.trials]
+    densities = {name: [1 - sparsities[name] for sparsities in removed] for name in specs}
     return choose(specs, scores, densities, change.stack.lead.scope), rows, scores
 
 

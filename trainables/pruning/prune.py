@@ -16,6 +16,7 @@ from trainables.pruning.mask_statistics import Quantiles
 from trainables.pruning.ranking import check_budgets, check_connected, check_numbers, choose, shuffled
 from trainables.pruning.rounds import Masks, Saliencies, in_rounds
 from trainables.pruning.scored import Batches, Scored, mask_again, scored
+from trainables.pruning.sparsities import sparsities_of
 from trainables.pruning.structures import structured
 from trainables.tensors.mask import ones
 from trainables.tensors.streams import Streams
@@ -49,9 +50,9 @@ def prune(agent: Agent, stack: Stack, batches: Batches, quantiles: Quantiles | N
         )
     for trial in (stack.trials[member] for member in checked):
         if traits_of(trial.pruner).during_training and not traits_of(trial.pruner).starts_sparse:
-            last = plugins.load("pruners", trial.pruner).budgets
+            last, removed = plugins.load("pruners", trial.pruner).budgets, sparsities_of(agent, trial)
             for name, spec in agent.specs.items():
-                check_budgets(name, spec, last(spec, 1 - trial.sparsity_in(name)), trial.name)
+                check_budgets(name, spec, last(spec, 1 - removed[name]), trial.name)
     return masks
 
 
@@ -88,7 +89,8 @@ def prune_alike(agent: Agent, stack: Stack, batches: Batches) -> tuple[Masks, Sa
 
     scorer.build("dense", initial)
     start = {name: ones(scorer.specs[name], len(scored_stack), agent.device) for name in names}
-    densities = {name: [1 - trial.sparsity_in(name) for trial in stack.trials] for name in names}
+    removed = [sparsities_of(agent, trial) for trial in stack.trials]
+    densities = {name: [1 - of_trial[name] for of_trial in removed] for name in names}
     masks, saliency = in_rounds(lead.pruner, start, densities, look, cut)
     return masks, {name: [layer[index] for layer in layers] for name, layers in saliency.items()}
 

@@ -15,13 +15,15 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "structure": ("none", "units", "fan_in", "2:4", "1:4", "1:8", "1:16"),  # trainables/pruning/structures.py
     "target": ("nominal", "effective"),  # count sparsity directly, on the mask, or on the weights that lie on a path
     "authors": (False, True),  # score with the leaky critic gradient of the authors' code, for algorithms that define LEAKY_LOSSES
+    "relative_to": ("network", "default"),  # remove a share of the network's own weights, or keep as many as at the default widths
     "rescale": ("none", "layer", "unit"),  # divide kept weights by the root of the layer's, or of the unit's, density
     "control": ("none", "shuffle", "reinit"),  # permute the mask within its layers, or draw the kept weights again (Frankle et al. 2021)
     "allow_disconnected": (False, True),  # train even if a mask leaves no path from input to output
 }
 CALIBRATION = {"calibration_batches": 1, "calibration_size": 256}  # what a saliency sees by default
 # With these, how many weights each network keeps, and where, is known only after pruning, too late to plan controls that match.
-UNCONTROLLED = (("scope", "joint"), ("target", "effective"), *(("structure", name) for name in CHOICES["structure"][1:]))
+STRUCTURED = tuple(("structure", name) for name in CHOICES["structure"][1:])
+UNCONTROLLED = (("scope", "joint"), ("target", "effective"), ("relative_to", "default"), *STRUCTURED)
 N_STEP = ("n_step", "n_step_from")  # settings of a pruner that act on the targets of algorithms with an `n_step` (Trial.n_steps)
 PLAIN = ("control", "scope", "structure", "target")  # options whose values speak for themselves in a trial's name
 
@@ -31,7 +33,7 @@ def options_of(pruner: str, algorithm: str) -> set[str]:
     traits = traits_of(pruner)
     if pruner == "dense" or traits.shrinks:
         return set()
-    options = {"allow_disconnected"} if traits.during_training else {"rescale", "control", "allow_disconnected"}
+    options = {"allow_disconnected", "relative_to"} | (set() if traits.during_training else {"rescale", "control"})
     if not traits.has_budgets:
         options.add("scope")
     if not traits.during_training and (traits.regrows or not traits.in_rounds):

@@ -75,7 +75,7 @@ def comparison(trial: Trial, *besides: str) -> str:
 
 def stack_mates(trial: Trial) -> str:
     """What trials of one shape must agree on so that execution `auto` computes each as it would alone, as a comparable string."""
-    if trial.scope == "joint":
+    if trial.scope == "joint" or trial.relative_to != "network":
         return trial.key  # the densities of its networks are known only after pruning
     densities = [1 - trial.sparsity_in(name) for name in plugins.networks(trial.algorithm)]
     traits = traits_of(trial.pruner)

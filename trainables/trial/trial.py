@@ -34,6 +34,7 @@ OMITTED = (
     "pruning",
     "transitions",
     "structure",
+    "relative_to",
     *TRAINING_CHOICES,
     *REWARDS,
 )  # left out of JSON at their defaults: files older than these fields stay as they would be written today
@@ -69,6 +70,7 @@ class Trial:
     scope: str = "network"
     structure: str = "none"
     target: str = "nominal"
+    relative_to: str = "network"
     authors: bool = False
     rescale: str = "none"
     control: str = "none"
@@ -161,6 +163,8 @@ class Trial:
                 )
         kept, colon, group = str(self.structure).partition(":")
         if colon and self.structure in CHOICES["structure"]:
+            if self.relative_to != "network":
+                raise UserError(f"structure {self.structure!r} fixes the share of the network that is kept; leave relative_to away")
             wanted = 1 - int(kept) / int(group)
             for value in (self.sparsity, *self.sparsity_of.values()):
                 if value not in (wanted, 0):

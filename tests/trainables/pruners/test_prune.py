@@ -17,6 +17,7 @@ from trainables.datasets.minibatches import Minibatches
 from trainables.errors import UserError
 from trainables.pruners import synflow
 from trainables.pruning import prune as pruners
+from trainables.pruning.mask_changes import change, changes_of
 from trainables.pruning.prune import prune
 from trainables.pruning.ranking import kept
 from trainables.tensors.streams import Streams
@@ -130,6 +131,28 @@ def test_a_mask_that_will_have_too_few_weights_names_the_layer_before_training(p
         world = World([allowed])
         masks = prune(world.agent, world.stack, world.data.draw)
         assert all(layer.all() for mask in masks.values() for layer in mask), "it starts dense"
+
+
+@pytest.mark.parametrize("pruner", ["snip", "random_erk", "iterative_snip", "rigl", "sparse_reg", "gmp", "imp"])
+def test_networks_of_any_size_and_kind_keep_as_many_weights_as_the_algorithms_own(pruner: str) -> None:
+    own = {"actor": 5 * 256 + 256 * 256 + 256 * 2, "critic": 2 * (7 * 256 + 256 * 256 + 256)}
+    for network, hidden in (("mlp", (16, 16)), ("mlp", (128,)), ("mlp", (24, 16, 16)), ("simba", (16, 16))):
+        more = {"network": network, "hyper": {"hidden": hidden}, "relative_to": "default", "allow_disconnected": True, "updates": 2000}
+        world = World([small_trial("td3_bc", pruner, 0.998, **more)]).start()
+        for update, shares in changes_of(world.stack).items():
+            world.masks = change(world.agent, world.stack, world.masks, shares, "dense", update, world.data.draw)
+        for name, mask in world.masks.items():
+            assert sum(int(layer.sum()) for layer in mask) == round(0.002 * own[name]), (network, hidden, name)
+
+
+def test_a_network_with_too_few_weights_to_keep_as_many_is_refused() -> None:
+    trial = small_trial("td3_bc", "snip", 0.95, relative_to="default", hyper={"hidden": (16, 16)})
+    world = World([trial])
+    said = f"{trial.name}: its actor has 368 weights, fewer than the 3,366 that relative_to 'default' keeps; choose more units or a higher"
+    with pytest.raises(UserError, match=re.escape(said)):
+        prune(world.agent, world.stack, world.data.draw)
+    with pytest.raises(UserError, match="structure '2:4' fixes the share of the network that is kept; leave relative_to away"):
+        replace(trial, structure="2:4", sparsity=0.5)
 
 
 @pytest.mark.parametrize("structure", ["none", "fan_in"])

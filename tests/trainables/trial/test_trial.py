@@ -43,7 +43,7 @@ def test_every_field_changes_the_key() -> None:
         "control": "reinit",
         "fresh": "mine", "data": "abc", "final_episodes": 5, "transitions": 10_000, "initialization": "xavier",
         "timeouts": "terminal", "reward_shift": -1.0, "reward_scale": 0.1, "allow_disconnected": True, "network": "layer_norm",
-        "states": "raw",
+        "states": "raw", "relative_to": "default",
     }  # fmt: skip
     assert changes.keys() | {"pruning"} == {field.name for field in fields(Trial)}
     moving = Trial(dataset=DATA, pruner="rigl", sparsity=0.95)
