@@ -12,7 +12,7 @@ from search_spaces.sweep.sweep import ALL_RATES, Sweep
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import CHOICES, UNCONTROLLED, Trial, options_of, with_seed
-from trainables.trial.pruning_options import settings_of
+from trainables.trial.pruning_options import removed_by, settings_of
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -39,6 +39,8 @@ def _of_seed(sweep: Sweep, seed: int) -> Iterator[Trial]:
             _hyper_cells(sweep, algorithm), sweep.options(pruner, algorithm, dataset), sweep.settings(pruner, algorithm)
         )
         for hyper, options, pruning in combinations:
+            if len(sweep.values("structure")) > 1 and removed_by(options.get("structure", "none")) not in (None, sparsity):
+                continue  # of several n:m structures, each has its own sparsity
             trial = Trial(**(cell | options), hyper=settings | hyper, pruning=pruning)
             yield trial
             if sweep.controls:
@@ -99,6 +101,14 @@ def _check_options(sweep: Sweep) -> None:
                 raise unknown(option, value, choices)
             if value != choices[0] and option not in taken:
                 raise UserError(f"{option} {value!r} means nothing to {_pairs(sweep)}")
+
+    removed = [removed_by(structure) for structure in sweep.values("structure")]
+    if len(removed) > 1 and not isinstance(sweep.sparsities, Range):
+        for structure, wanted in zip(sweep.values("structure"), removed, strict=True):
+            if wanted is not None and wanted not in sweep.sparsities:
+                raise UserError(f"structure {structure!r} removes {wanted:g} of the weights, which is none of the sparsities")
+        if None not in removed and (left := [s for s in sweep.sparsities if s not in (0, *removed)]):
+            raise UserError(f"sparsity {left[0]:g} is that of none of the structures {', '.join(sweep.values('structure'))}")
 
 
 def _pairs(sweep: Sweep) -> str:

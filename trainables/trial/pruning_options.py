@@ -45,6 +45,12 @@ def options_of(pruner: str, algorithm: str) -> set[str]:
     return options
 
 
+def removed_by(structure: str) -> float | None:
+    """The sparsity that an n:m structure has, 1 - n/m; None for others, which go with any."""
+    kept, colon, group = structure.partition(":")
+    return 1 - int(kept) / int(group) if colon else None
+
+
 def settings_of(pruner: str, algorithm: str) -> dict[str, Any]:
     """The settings of a pruner that make a difference for this algorithm, with their defaults."""
     without = () if "n_step" in plugins.hyper_defaults(algorithm) else N_STEP

@@ -15,7 +15,17 @@ from trainables.errors import UserError, unknown
 from trainables.plugins import contract
 from trainables.trial import hyper_ranges, network_kinds
 from trainables.trial.pruner_traits import traits_of
-from trainables.trial.pruning_options import CALIBRATION, CHOICES, PLAIN, UNCONTROLLED, check_settings, neutral, options_of, settings_of
+from trainables.trial.pruning_options import (
+    CALIBRATION,
+    CHOICES,
+    PLAIN,
+    UNCONTROLLED,
+    check_settings,
+    neutral,
+    options_of,
+    removed_by,
+    settings_of,
+)
 from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
 
 MOST_UPDATES = 10**9  # a thousand times the papers' budget; more is a slip of the keyboard
@@ -161,11 +171,9 @@ class Trial:
                 raise UserError(
                     f"structure {self.structure!r} takes the place of {option} {getattr(self, option)!r}; leave one of the two away"
                 )
-        kept, colon, group = str(self.structure).partition(":")
-        if colon and self.structure in CHOICES["structure"]:
+        if self.structure in CHOICES["structure"] and (wanted := removed_by(self.structure)) is not None:
             if self.relative_to != "network":
                 raise UserError(f"structure {self.structure!r} fixes the share of the network that is kept; leave relative_to away")
-            wanted = 1 - int(kept) / int(group)
             for value in (self.sparsity, *self.sparsity_of.values()):
                 if value not in (wanted, 0):
                     raise UserError(f"structure {self.structure!r} removes {wanted:g} of the weights: sparsity {value:g} does not fit it")

@@ -186,6 +186,16 @@ def test_every_option_is_an_axis_whose_values_have_labels_of_their_own(name: str
     assert len({(trial.cell, str(settings(trial))) for trial in trials}) == len(values)
 
 
+def test_of_several_structures_each_has_its_own_sparsity() -> None:
+    given = {"datasets": DATA[:1], "algorithms": ("bc",), "seeds": (0,), "pruners": ("snip",), "sparsities": (0.5, 0.75)}
+    found = {(trial.structure, trial.sparsity) for trial in expand(small(**given, structure=("none", "fan_in", "2:4", "1:4")))}
+    assert found == {("none", 0.5), ("none", 0.75), ("fan_in", 0.5), ("fan_in", 0.75), ("2:4", 0.5), ("1:4", 0.75)}
+    with pytest.raises(UserError, match=r"structure '1:8' removes 0.875 of the weights, which is none of the sparsities"):
+        expand(small(**given, structure=("none", "1:8")))
+    with pytest.raises(UserError, match=r"sparsity 0.9 is that of none of the structures 2:4, 1:4"):
+        expand(small(**(given | {"sparsities": (0.5, 0.75, 0.9)}), structure=("2:4", "1:4")))
+
+
 def test_all_learning_rates_of_an_algorithm_are_one_axis() -> None:
     given = {"datasets": DATA[:1], "algorithms": ("bc", "iql"), "seeds": (0,), "pruners": ("dense",)}
     trials = expand(small(**given, hyper={"learning_rates": (3e-4, 1e-3), "tau": 0.01}))
