@@ -62,6 +62,11 @@ bench: .venv/installed-dev .venv-peer/installed  ## measure every claim about sp
 	@.venv-peer/bin/pip install --quiet torch==2.13.0 d3rlpy==2.8.1 stable-baselines3==2.9.2
 	@touch $@
 
+# OfflineRLLib, whose XQL is the only one that can be installed; what it pins besides (an older gym) it does not need here.
+.venv-peer/installed-xql: .venv-peer/installed
+	@.venv-peer/bin/pip install --quiet --no-deps offlinerllib==0.1.5 UtilsRL==0.6.11
+	@touch $@
+
 # torch comes first, at its exact version: whatever else asks for torch then keeps the installed one.
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

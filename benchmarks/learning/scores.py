@@ -1,10 +1,11 @@
-"""Dense scores beside d3rlpy's, on the same table, with the same settings, updates and evaluation episodes: are our algorithms right?
+"""Dense scores beside a peer's (d3rlpy, OfflineRLLib): the same table, settings, updates and episodes. Are our algorithms right?
 
     python -m benchmarks.learning.methods             # ours, from the sweep `methods`
-    python -m benchmarks.learning.scores              # d3rlpy's, for each dense trial of it; what is in scores.json is not trained again
+    make .venv-peer/installed-xql                     # the peers
+    python -m benchmarks.learning.scores              # theirs, for each dense trial of it; what is in scores.json is not trained again
     python -m benchmarks.learning.scores table        # the table of docs/methods.md
 
-d3rlpy's policies are played here, in the episodes of the same seed, so nothing but the training differs.
+The peers' policies are played here, in the episodes of the same seed, so nothing but the training differs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import torch
 from benchmarks.learning import methods
 from benchmarks.speed.updates import save
 from benchmarks.tables import fill, markdown
+from trainables import plugins
+from trainables.datasets.minibatches import reward_span, span_factor
 from trainables.datasets.table import load_table
 from trainables.datasets.table_evaluator import evaluator_of
 from trainables.evaluation.evaluation import evaluation_seeds
@@ -34,24 +37,29 @@ from trainables.trial import Trial
 FOUND = Path(__file__).with_suffix(".json")
 PEER = Path(os.environ.get("WINNOW_PEER", ".venv-peer/bin/python"))
 EPISODES = 10
-ALGORITHMS = ("bc", "td3_bc", "iql", "awac", "rebrac", "bcq", "cql", "sac_n", "cal_ql")  # EDAC, FQL, XQL and SPOT are not in d3rlpy
+# XQL is OfflineRLLib's, the others are d3rlpy's. No package that can be installed has FQL or SPOT; EDAC is SAC-N with one more term.
+ALGORITHMS = ("bc", "td3_bc", "iql", "awac", "rebrac", "bcq", "cql", "sac_n", "cal_ql", "xql")
 
 
 def wanted() -> Iterator[dict[str, Any]]:
-    """Our dense trials of algorithms that d3rlpy has, seed after seed."""
+    """Our dense trials of algorithms that a peer has, seed after seed."""
     own = json.loads(methods.FOUND.read_text())
     dense = [row for row in own if row["pruner"] == "dense" and row["algorithm"] in ALGORITHMS]
     yield from sorted(dense, key=lambda row: (row["seed"], ALGORITHMS.index(row["algorithm"]), row["dataset"]))
 
 
 def peer(row: dict[str, Any]) -> dict[str, Any]:
-    """d3rlpy's score and seconds for one of our trials."""
+    """The peer's score and seconds for one of our trials."""
     table = load_table(row["dataset"])
     with tempfile.TemporaryDirectory() as folder:
         save(table, Path(folder) / "table.npz")
         trial = Trial(dataset=row["dataset"], algorithm=row["algorithm"], seed=row["seed"], hyper=row.get("hyper", {}))
-        names = [*(str(row[name]) for name in ("algorithm", "updates", "seed")), json.dumps(trial.hyper_values())]
-        program = [str(PEER), str(Path(__file__).with_name("peer_scores.py")), f"{folder}/table.npz", *names, f"{folder}/policy.pt"]
+        of_rllib = row["algorithm"] == "xql"
+        scale = span_factor(table, reward_span(plugins.load("algorithms", row["algorithm"]), row["dataset"]))
+        hyper = trial.hyper_values() | ({"reward_scale": scale} if of_rllib else {})
+        names = [*(str(row[name]) for name in ("algorithm", "updates", "seed")[of_rllib:]), json.dumps(hyper)]
+        file = Path(__file__).with_name("peer_xql.py" if of_rllib else "peer_scores.py")
+        program = [str(PEER), str(file), f"{folder}/table.npz", *names, f"{folder}/policy.pt"]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         begun = time.monotonic()
         subprocess.run(program, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -83,9 +91,9 @@ def identity(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def table() -> Iterator[list[str]]:
-    """Ours beside d3rlpy's, the seeds' scores one by one: a few seeds have no honest interval of their difference."""
+    """Ours beside the peer's, the seeds' scores one by one: a few seeds have no honest interval of their difference."""
     found = json.loads(FOUND.read_text())
-    yield ["dataset", "algorithm", "updates", "ours, by seed", "d3rlpy, by seed"]
+    yield ["dataset", "algorithm", "updates", "ours, by seed", "the peer's, by seed"]
     own: dict[tuple[Any, ...], list[float]] = {identity(row)[:3]: [] for row in wanted()}
     for row in wanted():
         own[identity(row)[:3]].append(row["score"])

@@ -51,8 +51,12 @@ CASES = [
     ("cql", "snip", 0.95, "auto"),
     ("bc", "dense", 0.0, "auto"),
     ("bc", "snip", 0.95, "auto"),
+    ("sac_n", "dense", 0.0, "auto"),
+    ("sac_n", "snip", 0.95, "auto"),
+    ("cal_ql", "dense", 0.0, "auto"),
+    ("cal_ql", "snip", 0.95, "auto"),
 ]
-SERVED = {"d3rlpy": ("td3_bc", "iql", "cql", "bc"), "plain": ("td3_bc", "iql", "bc")}  # algorithms of each peer
+SERVED = {"d3rlpy": ("td3_bc", "iql", "cql", "bc", "sac_n", "cal_ql"), "plain": ("td3_bc", "iql", "bc")}  # algorithms of each peer
 HYPER = {"cql": {"hidden": (256, 256)}}  # d3rlpy's; all else has the same sizes by default
 
 
@@ -89,6 +93,7 @@ def save(table: Table, to: str | IO[bytes]) -> None:
         rewards=table.rows[:, o + a],
         terminals=terminals,
         timeouts=ends * (1 - terminals),
+        next_observations=table.rows[:, o + a + 1 : o + a + 1 + o],
     )
 
 
@@ -129,13 +134,14 @@ def main() -> None:
     parser.add_argument("--dataset", default="winnow/halfcheetah/expert-v0")
     parser.add_argument("--peer", default=".venv-peer/bin/python", help="python of an environment with d3rlpy 2.8")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--algorithms", nargs="+", default=list(dict.fromkeys(case[0] for case in CASES)), help="only these; others stay")
     parser.add_argument("--to", type=Path, default=Path("benchmarks/speed/updates.json"))
     given = parser.parse_args()
     set_up_torch()
     table = load_table(given.dataset)
     peers = {"d3rlpy": Peer("d3rlpy", given.peer, table), "plain": Peer("plain", sys.executable, table)}
     found: list[dict[str, object]] = []
-    for name in dict.fromkeys(case[0] for case in CASES):
+    for name in given.algorithms:
         cases = [case for case in CASES if case[0] == name]
         ours = [Ours(table, case) for case in cases]
         updates = [max(20, int(0.7 / (trial.seconds(64) / 64))) for trial in ours]  # about 0.7 s each
@@ -157,6 +163,7 @@ def main() -> None:
             )
             found.append(
                 {
+                    "date": str(datetime.date.today()),
                     "algorithm": name,
                     "pruner": case[1],
                     "sparsity": case[2],
@@ -166,11 +173,13 @@ def main() -> None:
                     "ratios": ratios,
                 }
             )
+    measured = json.loads(given.to.read_text()) if given.to.exists() else {}
+    found = [row for row in measured.get(processor(), {"rows": []})["rows"] if row["algorithm"] not in given.algorithms] + found
     rates = {(row["algorithm"], row["pruner"], row["sparsity"]): row["updates_per_second"] for row in found if row["execution"] == "sparse"}
     faster = rates["td3_bc", "snip", 0.95] / rates["td3_bc", "snip", 0.8]
     print(f"td3_bc, snip: {faster:.2f}x faster with 5 % kept than with 20 %, {faster / 4:.2f} of proportional")
-    measured = json.loads(given.to.read_text()) if given.to.exists() else {}
-    measured[processor()] = {"date": str(datetime.date.today()), "kernels": build.simd(), "rows": found}
+    about = {"date": str(datetime.date.today())} | measured.get(processor(), {})  # of its first rows; newer ones have their own
+    measured[processor()] = about | {"kernels": build.simd(), "rows": found}
     given.to.write_text(json.dumps(measured, indent=1) + "\n")
 
 

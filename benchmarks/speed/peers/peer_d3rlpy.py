@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from d3rlpy.logging import NoopAdapterFactory
 
+DEEP = d3rlpy.models.VectorEncoderFactory([256, 256, 256])
 CONFIGS = {
     "bc": lambda: d3rlpy.algos.BCConfig(batch_size=256, learning_rate=3e-4),
     "td3_bc": lambda: d3rlpy.algos.TD3PlusBCConfig(batch_size=256),
     "iql": lambda: d3rlpy.algos.IQLConfig(batch_size=256),
     "cql": lambda: d3rlpy.algos.CQLConfig(batch_size=256),
+    "cal_ql": lambda: d3rlpy.algos.CalQLConfig(batch_size=256, alpha_learning_rate=0.0),
+    "sac_n": lambda: d3rlpy.algos.SACConfig(batch_size=256, n_critics=10, actor_encoder_factory=DEEP, critic_encoder_factory=DEEP),
 }
 
 
