@@ -101,7 +101,6 @@ def _check_options(sweep: Sweep) -> None:
                 raise unknown(option, value, choices)
             if value != choices[0] and option not in taken:
                 raise UserError(f"{option} {value!r} means nothing to {_pairs(sweep)}")
-
     removed = [removed_by(structure) for structure in sweep.values("structure")]
     if len(removed) > 1 and not isinstance(sweep.sparsities, Range):
         for structure, wanted in zip(sweep.values("structure"), removed, strict=True):

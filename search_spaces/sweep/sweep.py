@@ -19,7 +19,7 @@ AXES = {"datasets": str, "algorithms": str, "pruners": str, "sparsities": float,
 TRAINING = {"transitions": 0, **{name: choices[0] for name, choices in TRAINING_CHOICES.items()}, **REWARDS}  # with their defaults
 ALL_RATES = "learning_rates"  # in `hyper`: one value for every learning rate of an algorithm
 VARIED = (*TRAINING, *CALIBRATION, *CHOICES)  # fields that may have a tuple of values: one more axis
-NEWER = ("structure", "relative_to")
+NEWER = ("structure", "relative_to")  # options that older studies did not have
 DEFAULTS = {**TRAINING, **{option: choices[0] for option, choices in CHOICES.items()}}  # of fields that may be None, among others
 
 
