@@ -126,9 +126,10 @@ def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str
 
 
 def _written(key: str, part: _Part, storage: Path) -> bool:
-    """Whether the trial has written here. An adoption that was killed before it told the ledger has left the archive's own spool."""
+    """Whether the trial has written here what is not adopted. An adoption that was killed before it told the ledger has left the archive's
+    own spool, to a finished trial's end."""
     file = paths.spool(storage, key)
-    return bool(spool.read(file)) and file.read_bytes() != part.files["spool.jsonl"]
+    return bool(spool.read(file)) and (part.update is not None or file.read_bytes() != part.files["spool.jsonl"])
 
 
 def _read(file: Path) -> tuple[dict[str, dict[str, _Part]], dict[str, list[dict[str, Any]]]]:
