@@ -1,6 +1,6 @@
 """The peer of XQL: OfflineRLLib's (PyPI `offlinerllib` 0.1.5), dense, trained with our settings. Runs in the peers' virtual environment.
 
-    python peer_xql.py TABLE.npz UPDATES SEED HYPER POLICY.pt     # writes the greedy policy, a function of raw observations
+    python peer_xql.py TABLE.npz xql UPDATES SEED HYPER POLICY.pt     # writes the greedy policy, a function of raw observations
 
 HYPER is the JSON of our trial's hyperparameters, and `reward_scale`. What stays its own: the policy's mean is clipped to the action box,
 where ours passes through tanh, and the initial weights of the value's normalized layers.
@@ -50,7 +50,7 @@ def learner(sizes: tuple[int, int], updates: int, hyper: dict[str, Any]) -> XQLP
 
 def main() -> None:
     torch.set_num_threads(1)
-    place, updates, seed, text, to = sys.argv[1:]
+    place, _, updates, seed, text, to = sys.argv[1:]  # as peer_scores.py
     hyper = json.loads(text)
     torch.manual_seed(int(seed))
     draw = np.random.default_rng(int(seed))

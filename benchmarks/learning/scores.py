@@ -54,11 +54,10 @@ def peer(row: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         save(table, Path(folder) / "table.npz")
         trial = Trial(dataset=row["dataset"], algorithm=row["algorithm"], seed=row["seed"], hyper=row.get("hyper", {}))
-        of_rllib = row["algorithm"] == "xql"
         scale = span_factor(table, reward_span(plugins.load("algorithms", row["algorithm"]), row["dataset"]))
-        hyper = trial.hyper_values() | ({"reward_scale": scale} if of_rllib else {})
-        names = [*(str(row[name]) for name in ("algorithm", "updates", "seed")[of_rllib:]), json.dumps(hyper)]
-        file = Path(__file__).with_name("peer_xql.py" if of_rllib else "peer_scores.py")
+        hyper = trial.hyper_values() | {"reward_scale": scale}
+        names = [*(str(row[name]) for name in ("algorithm", "updates", "seed")), json.dumps(hyper)]
+        file = Path(__file__).with_name("peer_xql.py" if row["algorithm"] == "xql" else "peer_scores.py")
         program = [str(PEER), str(file), f"{folder}/table.npz", *names, f"{folder}/policy.pt"]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         begun = time.monotonic()
