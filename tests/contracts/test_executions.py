@@ -24,9 +24,20 @@ SPECS = {
     "wide": MLP((23, 256, 256, 1), copies=2),
     "residual": MLP((7, 2)).of_width(12, 2),
     "twin residual": MLP((6, 1), copies=2, output="tanh", extra={"scale": 3}).of_width(20, 1),
-    "normalized": MLP((7, 24, 11, 20, 2), copies=2, norm=True, extra={"scale": 3}),
+    "normalized": MLP((7, 24, 11, 20, 2), copies=2, norm="after", extra={"scale": 3}),
+    "normalized before": MLP((7, 24, 11, 20, 2), copies=2, norm="before", extra={"scale": 3}),
 }
-BATCHES = {"actor": 33, "critic": 1, "shallow": 8, "deep": 65, "wide": 256, "normalized": 70, "residual": 70, "twin residual": 64}
+BATCHES = {
+    "actor": 33,
+    "critic": 1,
+    "shallow": 8,
+    "deep": 65,
+    "wide": 256,
+    "normalized": 70,
+    "normalized before": 70,
+    "residual": 70,
+    "twin residual": 64,
+}
 each_execution = pytest.mark.parametrize("execution", EXECUTIONS)
 each_case = pytest.mark.parametrize(
     ("execution", "name"), [(e, name) for e in EXECUTIONS for name, spec in SPECS.items() if not executions.cannot(e, spec)]

@@ -37,7 +37,7 @@ def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) ->
     return {
         "actor": MLP((both, *hyper.hidden, action_size)),  # noise -> action
         "flow": MLP((both + 1, *hyper.hidden, action_size)),  # velocity at a point on the way and its time
-        "critic": MLP((both, *hyper.hidden, 1), copies=2, norm=True),
+        "critic": MLP((both, *hyper.hidden, 1), copies=2, norm="after"),
     }
 
 

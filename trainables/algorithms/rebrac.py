@@ -40,7 +40,7 @@ NEXT_ACTIONS = True
 def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) -> dict[str, MLP]:
     return {
         "actor": MLP((observation_size, *hyper.hidden, action_size), output="tanh"),
-        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), copies=2, norm=True),
+        "critic": MLP((observation_size + action_size, *hyper.hidden, 1), copies=2, norm="after"),
     }
 
 

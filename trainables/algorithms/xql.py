@@ -1,7 +1,6 @@
 """XQL: extreme Q-learning, IQL whose value is fitted by Gumbel regression (Garg et al. 2023, arXiv 2301.02328).
 
-Differs from the authors' code in the network of the value, which normalizes after the ReLU and not before it, and in the initial weights.
-The first costs it most of its score on hopper-expert (docs/methods.md).
+Differs from the authors' code in the initial weights.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def networks(observation_size: int, action_size: int, hyper: SimpleNamespace) ->
     return {
         "actor": MLP((observation_size, *hyper.hidden, action_size), output="tanh", extra={"log_std": action_size}),
         "critic": MLP((observation_size + action_size, *hyper.hidden, 1), copies=2),
-        "value": MLP((observation_size, *hyper.hidden, 1), norm=True),
+        "value": MLP((observation_size, *hyper.hidden, 1), norm="before"),
     }
 
 

@@ -128,7 +128,7 @@ def parts(spec: MLP, views: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Te
 
 def activations(spec: MLP, rows: Tensor, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The output [K, C, B, out] of networks in canonical rows [K, D], 0 where they are pruned, and the activations [K, C, B, H] of each
-    hidden layer, before normalization."""
+    hidden layer, before a normalization that follows the ReLU."""
     hidden: list[Tensor] = []
     out = forward(spec, *parts(spec, spec.views(rows)), (x,), None, hidden)
     shape, batch = (-1, spec.copies), x.shape[1]
@@ -146,9 +146,9 @@ def forward(
 ) -> Tensor:
     """The network's output [K, B, out], or [K, C, B, out] where `spec.copies` > 1 and no copy is chosen.
 
-    `weights[l]` is [K, C, out, in], `biases[l]` [K, C, out], and so are gain and shift in `norms[l]`,
-    where a layer's outputs are normalized. K and C are one batch axis of
-    the matrix products. `hidden` takes up the activations [K C, B, H] (B filled up) of each hidden layer, before normalization."""
+    `weights[l]` is [K, C, out, in], `biases[l]` [K, C, out], and so are gain and shift in `norms[l]`, where a layer is normalized.
+    K and C are one batch axis of the matrix products. `hidden` takes up the activations [K C, B, H] (B filled up) of each hidden layer,
+    before a normalization that follows the ReLU."""
     x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
     batch, plain = x.shape[1], not spec.norm and all(weight.is_leaf for weight in weights)
     if batch % BATCH_ALIGNMENT:
@@ -161,8 +161,9 @@ def forward(
     if copies > 1:
         x = x.unsqueeze(1).expand(-1, copies, -1, -1).flatten(0, 1)  # [K C, B, in]
     stream: Tensor | None = None  # of a residual network
+    before = spec.norm == "before"
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        if index - 1 in norms:  # gain and shift of the layer below go into the weights: there are fewer of them than activations
+        if index - 1 in norms and not before:  # gain and shift go into the weights behind them: there are fewer of those than activations
             gain, shift = (v.unsqueeze(-2) for v in norms[index - 1])
             bias = bias + (weight * shift).sum(-1)
             weight = weight * (1 + gain)
@@ -173,19 +174,27 @@ def forward(
         else:
             x = linear(b, x, w) if plain else torch.baddbmm(b, x, w.transpose(1, 2))
         if index < len(weights) - 1:
+            if before:
+                gain, shift = (v.flatten(0, 1).unsqueeze(1) for v in norms[index])
+                x = torch.addcmul(shift, normalized(x), 1 + gain)
             if spec.residual and index in norms:
                 x = stream = x if stream is None else stream + x
             else:
                 x = torch.relu(x)
             if hidden is not None:
                 hidden.append(x)
-            if index in norms:
-                x = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+            if index in norms and not before:
+                x = normalized(x)
     if spec.output == "tanh":
         x = torch.tanh(x)
     if batch % BATCH_ALIGNMENT:
         x = x[:, :batch]
     return x.unflatten(0, (members, copies)) if copies > 1 else x
+
+
+def normalized(x: Tensor) -> Tensor:
+    """(x - mean) / deviation over the last axis."""
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
 
 
 def value_and_gradient(

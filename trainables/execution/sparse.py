@@ -57,7 +57,9 @@ class Network(Kept):
             self.place[k, : len(g.place)] = torch.from_numpy(g.place)
             for to, index in zip(indices, (g.column, g.trow, g.tvalue), strict=True):
                 to[k, : len(index)] = index
-        heights = [1 + max(g.heights[layer] for g in groups) + 2 * spec.norm for layer in range(depth)]  # rows of a tile
+        units = [max(g.heights[layer] for g in groups) for layer in range(depth)]
+        before = spec.norm == "before"
+        heights = [1 + (1 + before) * n + 2 * bool(spec.norm) for n in units]  # rows of a tile
         offset = np.cumsum([1 + spec.sizes[0], *(heights * spec.copies)]) * TILE
         layers = (build.LayerStruct * (self.members * spec.copies * depth))()
         self.kept_alive = [indices, offset := offset.astype(np.int32), layers, [g.layers for g in groups]]
@@ -69,7 +71,7 @@ class Network(Kept):
         self.scratch = (1 + spec.sizes[0] + 3 * widest) * TILE + 2 * values + 8  # floats
         self.network = build.NetworkStruct(
             self.members, spec.copies, depth, spec.sizes[0], spec.sizes[-1], widest, values, spec.output == "tanh",
-            NORM_EPSILON if spec.norm else 0, spec.norm, spec.residual, self.tile,
+            NORM_EPSILON if spec.norm else 0, spec.norm == "after", spec.residual, before, self.tile,
             *(index.ctypes.data for index in indices), offset.ctypes.data, ctypes.addressof(layers),
         )  # fmt: skip
         self.address = ctypes.addressof(self.network)

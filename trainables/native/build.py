@@ -70,7 +70,7 @@ class NetworkStruct(ctypes.Structure):
     _fields_ = (
         [(name, ctypes.c_int32) for name in ("members", "copies", "depth", "features", "outputs", "widest", "values", "tanh")]
         + [("norm", ctypes.c_float)]
-        + [(name, ctypes.c_int32) for name in ("affine", "residual")]
+        + [(name, ctypes.c_int32) for name in ("folding", "residual", "before")]
         + [("tile", ctypes.c_int64)]
         + [(name, ctypes.c_void_p) for name in ("column", "trow", "tvalue", "offset", "layers")]
     )

@@ -21,6 +21,10 @@
 
    Gain and shift enter the next layer's weights and biases, of which there are fewer than activations, once in a call.
 
+   Where the normalization comes first and the ReLU behind it, that is not possible, and the tile holds both:
+
+       tile     1 1 1 ... | x = max(z (1 + gain) + shift, 0) | z | inverse | zero
+
    In a residual network (SimBa), the sums of every other layer are added to a stream, [units] rows in `scratch`; the tile takes up what
    the stream is then, normalized. Backward goes the same way: the stream's gradient grows by what each block hands down. */
 
@@ -29,8 +33,9 @@
 typedef struct {
     int32_t members, copies, depth, features, outputs, widest, values, tanh;
     float norm;            /* added to the variance in layer normalization; 0: there is none */
-    int32_t affine;        /* whether normalized layers have gains and shifts */
+    int32_t folding;       /* whether gains and shifts enter the layer that follows */
     int32_t residual;      /* whether layers 0, 2, 4, ... add to a stream, which is normalized, and others but the last have a ReLU */
+    int32_t before;        /* whether normalization comes before the ReLU */
     int64_t tile;          /* floats of a tile's activations */
     const int32_t *column; /* [members, values] */
     const int32_t *trow;   /* [members, values] the row of dy each transposed value multiplies (times 64) ... */
@@ -54,6 +59,9 @@ typedef struct { /* one member's part of a Network */
 static int normal(const Network *net, int l) { return net->norm && l + 1 < net->depth && !(net->residual && l % 2); }
 static int rectified(const Network *net, int l) { return l + 1 < net->depth && !(net->residual && l % 2 == 0); }
 
+/* Where the gains of a normalized layer stand among the values: after its groups, and its shifts after them. */
+static int gains(const Layer *layer) { return layer->start[layer->outputs]; }
+
 static Member member(const Network *net, int k) {
     const int64_t at = (int64_t)k * net->values;
     return (Member){net->layers + k * net->copies * net->depth, net->column + at, net->trow + at, net->tvalue + at};
@@ -61,12 +69,12 @@ static Member member(const Network *net, int k) {
 
 /* What the products multiply, for the copies [first, last): `values`, or in `room` these with each gain and shift in the next layer. */
 static const float *folded(const Network *net, Member m, int first, int last, const float *values, float *room) {
-    if (!net->affine) return values;
+    if (!net->folding) return values;
     memcpy(room, values, sizeof(float) * net->values);
     for (int l = first * net->depth; l < last * net->depth; l++) {
         if (l % net->depth == 0 || !normal(net, l % net->depth - 1)) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
-        const float *gain = values + below->start[below->outputs] - 1, *shift = gain + below->outputs; /* input c is in row c + 1 */
+        const float *gain = values + gains(below) - 1, *shift = gain + below->outputs; /* input c is in row c + 1 */
         for (int r = 0; r < layer->outputs; r++) {
             float bias = values[layer->start[r]];
             for (int p = layer->start[r] + 1; p < layer->start[r + 1]; p++) {
@@ -84,7 +92,7 @@ static void unfold(const Network *net, Member m, int first, int last, const floa
     for (int l = first * net->depth; l < last * net->depth; l++) {
         if (l % net->depth == 0 || !normal(net, l % net->depth - 1)) continue; /* inputs have no gain */
         const Layer *layer = m.layers + l, *below = layer - 1;
-        const int gain = below->start[below->outputs] - 1, shift = gain + below->outputs;
+        const int gain = gains(below) - 1, shift = gain + below->outputs;
         for (int r = 0; r < layer->outputs; r++) {
             const float bias = gradient[layer->start[r]];
             for (int p = layer->start[r] + 1; p < layer->start[r + 1]; p++) {
@@ -108,7 +116,7 @@ static void transpose(const Network *net, Member m, int first, int last, const f
 void winnow_forward(const Network *net, const float *values, int parts, const Part *inputs, int batch, int copy, int save, float *tiles, float *out,
                     float *scratch) {
     const int first = copy < 0 ? 0 : copy, last = copy < 0 ? net->copies : copy + 1;
-    float *stream = scratch + (net->affine ? net->values : 0);
+    float *stream = scratch + (net->folding ? net->values : 0);
     for (int k = 0; k < net->members; k++, values += net->values) {
         const Member m = member(net, k);
         const float *weights = folded(net, m, first, last, values, scratch);
@@ -124,10 +132,13 @@ void winnow_forward(const Network *net, const float *values, int parts, const Pa
                     const Layer *layer = m.layers + h * net->depth + l;
                     float *y = tiles + net->offset[h * net->depth + l];
                     for (int i = 0; i < TILE; i++) y[i] = 1;
-                    rows(n, layer, weights, m.column, x, y + TILE, rectified(net, l), NULL);
+                    const int before = normal(net, l) && net->before;
+                    float *z = y + (before ? 1 + layer->outputs : 1) * TILE;
+                    rows(n, layer, weights, m.column, x, z, rectified(net, l) && !before, NULL);
                     if (normal(net, l)) {
-                        if (net->residual) add_to(n, layer->outputs, stream, y + TILE, l == 0);
-                        normalize(n, layer->outputs, net->norm, y + TILE);
+                        if (net->residual) add_to(n, layer->outputs, stream, z, l == 0);
+                        normalize(n, layer->outputs, net->norm, z);
+                        if (before) rectify(n, layer->outputs, values + gains(layer), z, y + TILE);
                     }
                     x = y;
                 }
@@ -164,9 +175,13 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
                     const float *x = l ? tiles + net->offset[h * net->depth + l - 1] : tiles;
                     if (gradient) dots(lanes, layer, m.column, dy, x, fresh, gradient);
                     if (l) {
-                        const int z = normal(net, l - 1);
-                        columns(n, layer, 0, layer->inputs, transposed, m.trow, dy, z ? NULL : x + TILE, dx, 0);
-                        if (z) denormalize(n, layer->inputs, x + TILE, dx, rectified(net, l - 1));
+                        const int z = normal(net, l - 1), before = z && net->before;
+                        columns(n, layer, 0, layer->inputs, transposed, m.trow, dy, z && !before ? NULL : x + TILE, dx, 0);
+                        const float *normalized = x + (before ? 1 + layer->inputs : 1) * TILE;
+                        if (before)
+                            through_gain(lanes, layer->inputs, values + gains(layer - 1), normalized, dx,
+                                         gradient ? gradient + gains(layer - 1) : NULL);
+                        if (z) denormalize(n, layer->inputs, normalized, dx, rectified(net, l - 1) && !before);
                         if (z && net->residual) add_to(n, layer->inputs, stream, dx, l + 1 == net->depth);
                         float *swap = dy;
                         dy = dx, dx = swap;
@@ -180,7 +195,7 @@ void winnow_backward(const Network *net, const float *values, int parts, const P
                 if (part->data) batch_from(row, part->row, part->size, count, part->data + k * part->member + b * part->row);
         }
         if (gradient) {
-            if (net->affine) unfold(net, m, first, last, values, gradient);
+            if (net->folding) unfold(net, m, first, last, values, gradient);
             gradient += net->values;
         }
     }

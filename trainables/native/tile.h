@@ -180,6 +180,30 @@ static void denormalize(int n, int units, const float *z, float *dz, int gated) 
     for (; n > 0; n -= PASS, z += PASS * LANES, dz += PASS * LANES) ONE_OF_EIGHT(n, denormalize_of, units, z, dz, gated)
 }
 
+/* z -> x = max(z (1 + gain) + shift, 0); `gain`: those of the units, then their shifts. */
+static void rectify(int n, int units, const float *gain, const float *z, float *x) {
+    for (int r = 0; r < units; r++, z += TILE, x += TILE)
+        for (int i = 0; i < n; i++) {
+            const vec unit = (1 + gain[r]) * ((const vec *)z)[i] + gain[units + r];
+            ((vec *)x)[i] = gate(unit, unit);
+        }
+}
+
+/* Gradients by z (1 + gain) + shift -> by z, in their place. Those by gains and shifts are added to `gradient`, unless it is NULL. */
+static void through_gain(int lanes, int units, const float *gain, const float *z, float *dz, float *gradient) {
+    for (int r = 0; r < units; r++, z += TILE, dz += TILE) {
+        summed sum[8] = {0};
+        for (int i = 0; i < lanes; i += SUMMED) {
+            summed *d = (summed *)(dz + i);
+            sum[0] += *d * *(const summed *)(z + i), sum[1] += *d;
+            *d *= 1 + gain[r];
+        }
+        if (!gradient) continue;
+        const vec8 found = fold(sum);
+        gradient[r] += found[0], gradient[units + r] += found[1];
+    }
+}
+
 /* stream = x += stream, for the units of a layer; the `first` x is the stream. */
 static void add_to(int n, int units, float *stream, float *x, int first) {
     for (int r = 0; r < units; r++, stream += TILE, x += TILE)

@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 from torch import Tensor
 
@@ -35,10 +36,11 @@ class MLP:
     `output` is "linear" or "tanh". `extra` names free parameter vectors that no mask touches (a log standard deviation); they
     start at 0.
 
-    With `norm`, each hidden layer's activations x [H] become (x - mean) / deviation x (1 + gain) + shift, after the ReLU (as in
-    ReBRAC's code). Mean and deviation are over all H units, whatever the mask: a unit that lost its weights still counts with its
-    constant max(bias, 0), and one that feeds no weight still reaches the output by way of the mean. So it is the network that a
-    mask on a dense one gives, and mask statistics, which count paths along weights, count those units as dead all the same.
+    With `norm`, each hidden layer's numbers x [H] become (x - mean) / deviation x (1 + gain) + shift, "after" the ReLU (as in
+    ReBRAC's code) or "before" it (as in XQL's). Mean and deviation are over all H units, whatever the mask: a unit that lost its
+    weights still counts with its constant, the bias or max(bias, 0), and one that feeds no weight still reaches the output by way of
+    the mean. So it is the network that a mask on a dense one gives, and mask statistics, which count paths along weights, count those
+    units as dead all the same.
 
     With `residual`, as in SimBa (Lee et al. 2024, arXiv 2410.09754; SonyResearch/simba), `sizes` are O, H, 4 H, H, ..., 4 H, H, out:
 
@@ -51,18 +53,19 @@ class MLP:
     copies: int = 1
     output: str = "linear"
     extra: Mapping[str, int] = field(default_factory=dict)
-    norm: bool = False
+    norm: Literal["", "before", "after"] = ""
     residual: bool = False
 
     def built_as(self, network: str) -> MLP:
-        """This network as a trial's `network` asks for it: `mlp` changes nothing, `layer_norm` has layer normalization, and `simba` has
-        a stream as wide as the hidden layers, and a residual block in place of each of them but the first.
+        """This network as a trial's `network` asks for it: `mlp` changes nothing, `layer_norm` has layer normalization (after the ReLU,
+        where the algorithm has none of its own), and `simba` has a stream as wide as the hidden layers, and a residual block in place of
+        each of them but the first.
 
         Raises UserError where hidden layers cannot become blocks."""
         if network == "mlp":
             return self
         if network == "layer_norm":
-            return replace(self, norm=True)
+            return replace(self, norm=self.norm or "after")
         width, *more = self.sizes[1:-1]
         if not more or set(more) != {width}:
             raise UserError(
@@ -73,7 +76,7 @@ class MLP:
     def of_width(self, width: int, blocks: int) -> MLP:
         """The residual network of these inputs and outputs whose stream has `width` units."""
         hidden = (width, *(EXPANSION * width, width) * blocks)
-        return replace(self, sizes=(self.sizes[0], *hidden, self.sizes[-1]), norm=True, residual=True)
+        return replace(self, sizes=(self.sizes[0], *hidden, self.sizes[-1]), norm="after", residual=True)
 
     @property
     def blocks(self) -> int:

@@ -42,14 +42,18 @@ class Net(nn.Module):
                 layer.weight.copy_(views[f"weight.{index}"][0, copy] * mask)
                 layer.bias.copy_(views[f"bias.{index}"][0, copy])
             self.layers.append(layer)
+        self.norm = spec.norm
         self.norms = nn.ModuleList(nn.LayerNorm(m.shape[0], eps=1e-6) for m in self.masks[:-1] if spec.norm)
         self.extras = nn.ParameterDict({extra: torch.zeros(size) for extra, size in spec.extra.items()})
 
     def forward(self, *inputs: Tensor) -> Tensor:
         x = torch.cat(inputs, 1)
         for index, layer in enumerate(self.layers[:-1]):
-            x = functional.relu(layer(x))
-            if self.norms:
+            x = layer(x)
+            if self.norm == "before":
+                x = self.norms[index](x)
+            x = functional.relu(x)
+            if self.norm == "after":
                 x = self.norms[index](x)
         x = self.layers[-1](x)
         return torch.tanh(x) if self.tanh else x

@@ -84,7 +84,7 @@ def test_what_fits_on_the_chip(sparsity: float, capability: int, fits: bool) -> 
 
 
 def test_what_it_cannot_compute_has_a_name() -> None:
-    assert execution.cannot(MLP((5, 8, 1), norm=True)) == "layer normalization"
+    assert execution.cannot(MLP((5, 8, 1), norm="after")) == "layer normalization"
     assert execution.cannot(MLP((5, *[4] * 8, 1))) == "more than 8 layers"
     assert not execution.cannot(CRITIC)
 

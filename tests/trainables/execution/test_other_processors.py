@@ -28,7 +28,8 @@ BATCH = 100  # a full tile and a part of one
 SPECS = {
     "critic": MLP((9, 40, 40, 1), copies=2),
     "actor": MLP((9, 40, 40, 3), output="tanh"),
-    "normalized": MLP((9, 40, 40, 1), norm=True),
+    "normalized": MLP((9, 40, 40, 1), norm="after"),
+    "normalized before": MLP((9, 40, 40, 1), norm="before"),
 }
 MAIN = r"""
 #include <stdio.h>
@@ -70,7 +71,7 @@ def program(net: sparse.Network, x: Tensor, dout: Tensor, keys: Tensor) -> str:
     lines.append(array("int64_t", "keys", keys.flatten().tolist()))
     rows = (f"{{{len(layer['visit'])}, {len(layer['start']) - 1}, start{n}, visit{n}, tstart{n}}}" for n, layer in enumerate(flat))
     main, included = MAIN.split('#include "kernels.c"')
-    fields = [getattr(net.network, name) for name, _ in build.NetworkStruct._fields_[:12]]
+    fields = [getattr(net.network, name) for name, _ in build.NetworkStruct._fields_[:13]]
     fields[8] = f"{net.network.norm!r}f"
     sizes = {
         "@out": dout.numel(), "@tiles": net.members * 2 * net.tile, "@values": net.parameters.numel(), "@input": x.numel(),

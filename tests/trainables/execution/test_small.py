@@ -83,7 +83,7 @@ def test_it_sees_what_training_has_changed_and_results_are_the_callers(spec: MLP
 def test_batches_that_need_no_filling_up_and_layer_normalization_stay_with_torch(small: list[int]) -> None:
     with torch.no_grad(), few_rows:
         network(SPECS["actor"])(*inputs(64, 17))
-        network(MLP((17, 16, 1), norm=True))(*inputs(10, 17))
+        network(MLP((17, 16, 1), norm="after"))(*inputs(10, 17))
     assert not small
 
 

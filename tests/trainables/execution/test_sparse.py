@@ -11,7 +11,9 @@ import ctypes
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -29,7 +31,7 @@ from trainables.tensors.streams import key_of, to_integers, to_uniform, words
 QUICK = tuple(flag for flag in build.FLAGS if flag != "-O3")  # where only the compiling is tested
 TWIN = MLP((23, 256, 256, 1), copies=2)
 CRITIC = MLP((23, 256, 256, 256, 1), copies=2)
-NORMALIZED = MLP((23, 256, 256, 256, 1), copies=2, norm=True)
+NORMALIZED = MLP((23, 256, 256, 256, 1), copies=2, norm="after")
 ACTOR = MLP((17, 256, 256, 6), output="tanh", extra={"log_std": 6, "temperature": 1})
 
 
@@ -82,10 +84,14 @@ def from_the_edge(spec: MLP, flat: Tensor, mask: Tensor, inputs: list[Tensor]) -
         if spec.residual:
             nearest, x = min(nearest, float(y.abs().min())), y.relu()
             continue
-        deviation = y.relu().std(-1, correction=0)
-        nearest = min(nearest, float(y.abs().min()), *(deviation[deviation > 1e-9] / 4000).tolist())
-        x = torch.nn.functional.layer_norm(y.relu(), y.shape[-1:], eps=1e-6)
+        if spec.norm == "after":
+            nearest, y = min(nearest, float(y.abs().min())), y.relu()
+        deviation = y.std(-1, correction=0)
+        nearest = min([nearest, *(deviation[deviation > 1e-9] / 4000).tolist()])
+        x = torch.nn.functional.layer_norm(y, y.shape[-1:], eps=1e-6)
         x = x * (1 + views[f"gain.{i}"].unsqueeze(2)) + views[f"shift.{i}"].unsqueeze(2)
+        if spec.norm == "before":
+            nearest, x = min(nearest, float(x.abs().min())), x.relu()
     return nearest
 
 
@@ -126,11 +132,16 @@ SHAPES = [
     MLP((5, 1, 2), output="tanh"),
     MLP((3, 32, 5, 4), copies=3, extra={"scale": 2}),
     MLP((8, 5, 32, 32, 2)),
-    MLP((5, 3), norm=True),
-    MLP((5, 1, 2), output="tanh", norm=True),
-    MLP((4, 33, 1), copies=2, norm=True),
-    MLP((3, 32, 11, 4), copies=3, extra={"scale": 2}, norm=True),
-    MLP((8, 13, 32, 32, 2), norm=True),
+    MLP((5, 3), norm="after"),
+    MLP((5, 1, 2), output="tanh", norm="after"),
+    MLP((4, 33, 1), copies=2, norm="after"),
+    MLP((3, 32, 11, 4), copies=3, extra={"scale": 2}, norm="after"),
+    MLP((8, 13, 32, 32, 2), norm="after"),
+    MLP((5, 3), norm="before"),
+    MLP((5, 1, 2), output="tanh", norm="before"),
+    MLP((4, 33, 1), copies=2, norm="before"),
+    MLP((3, 32, 11, 4), copies=3, extra={"scale": 2}, norm="before"),
+    MLP((8, 13, 32, 32, 2), norm="before"),
     MLP((4, 1)).of_width(8, 1),
     MLP((3, 4), copies=2, output="tanh", extra={"scale": 2}).of_width(5, 2),
 ]
@@ -154,10 +165,12 @@ def test_real_networks_equal_the_reference(spec: MLP, density: float) -> None:
     assert_same(spec, 2, 100, density, 2, spec.copies - 1, True)
 
 
+@pytest.mark.parametrize("norm", ["after", "before"])
 @pytest.mark.parametrize("density", [0.01, 0.05, 1.0])
-def test_a_real_normalized_network_equals_the_reference(density: float) -> None:
-    assert_same(NORMALIZED, 2, 70, density, 2, None, False)
-    assert_same(NORMALIZED, 1, 33, density, 2, 1, True)
+def test_a_real_normalized_network_equals_the_reference(density: float, norm: Literal["after", "before"]) -> None:
+    spec = replace(NORMALIZED, norm=norm)
+    assert_same(spec, 2, 70, density, 2, None, False)
+    assert_same(spec, 1, 33, density, 2, 1, True)
 
 
 def by_input(net: dense.Network | sparse.Network, inputs: list[Tensor], by: int) -> list[Tensor]:
@@ -289,7 +302,7 @@ def test_a_nan_stays_with_its_member(spec: MLP) -> None:
         assert not found[1].isnan().any()
 
 
-@pytest.mark.parametrize("spec", [ACTOR, MLP((17, 40, 24, 6), copies=2, extra={"scale": 3}, norm=True)], ids=["actor", "normalized"])
+@pytest.mark.parametrize("spec", [ACTOR, MLP((17, 40, 24, 6), copies=2, extra={"scale": 3}, norm="after")], ids=["actor", "normalized"])
 def test_pruned_weights_stay_zero_and_rows_round_trip(spec: MLP) -> None:
     flat, mask = network(spec, 3, 0.1)
     net = sparse.Network(spec, flat, mask)

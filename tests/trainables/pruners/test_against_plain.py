@@ -115,7 +115,7 @@ def test_an_ntk_sap_mask_is_the_plain_one_after_20_rounds(norm: bool) -> None:
     world = World([small_trial(algorithm, "ntk_sap", 0.7, SEED)])
     spec = world.agent.specs["critic" if norm else "actor"]
     name, copies = ("critic", 2) if norm else ("actor", 1)
-    assert spec.norm == norm
+    assert bool(spec.norm) == norm
     shapes = [(n_out, n_in) for n_in, n_out in spec.layers]
     sizes = [copies * n_out * n_in for n_out, n_in in shapes]
     mask = torch.ones(sum(sizes), dtype=torch.float64)

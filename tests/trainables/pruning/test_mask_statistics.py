@@ -66,7 +66,7 @@ def test_a_dense_network_has_as_many_parameters_as_it_trains(algorithm: str) -> 
 
 def test_gains_and_shifts_go_with_their_units_and_extras_stay() -> None:
     """Two of five hidden units are live, and the output has neither gain nor shift."""
-    (found,) = describe(MLP((2, 3, 2, 1), norm=True, extra={"log_std": 7}), hand_made())
+    (found,) = describe(MLP((2, 3, 2, 1), norm="after", extra={"log_std": 7}), hand_made())
     assert found["parameters"] == {"dense": 20 + 10 + 7, "nominal": 12 + 10 + 7, "effective": 6 + 4 + 7, "compact": 6 + 4 + 7}
     assert found["bytes"]["compact"] == 4 * 17
 

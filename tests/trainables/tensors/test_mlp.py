@@ -16,7 +16,8 @@ SPECS = [
     MLP((3, 8, 7, 2), output="tanh", extra={"log_std": 2, "other": 3}),
     MLP((5, 6, 1), copies=2),
     MLP((4, 3)),
-    MLP((4, 8, 6, 1), copies=2, norm=True),
+    MLP((4, 8, 6, 1), copies=2, norm="after"),
+    MLP((4, 8, 6, 1), copies=2, norm="before"),
 ]
 
 
@@ -39,7 +40,7 @@ def plain(spec: MLP, rows: Tensor, member: int, copy: int) -> nn.Sequential:
             with torch.no_grad():
                 norm.weight.copy_(1 + views[f"gain.{index}"][member, copy])
                 norm.bias.copy_(views[f"shift.{index}"][member, copy])
-            layers.append(norm)
+            layers.insert(len(layers) if spec.norm == "after" else -1, norm)
     layers.pop()
     return nn.Sequential(*layers, nn.Tanh()) if spec.output == "tanh" else nn.Sequential(*layers)
 
