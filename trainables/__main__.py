@@ -16,10 +16,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables import plugins, project
+from trainables import failures, plugins, project
 from trainables.command_line import Parser
 from trainables.environments import name_modules
-from trainables.errors import UserError, unknown
+from trainables.errors import UserError, first_line, unknown
 from trainables.output import is_notebook, open_streams, print_any_text
 from trainables.trial import CHOICES, MAPPINGS, PLURALS, TRAINING_CHOICES, Stack, Trial, options_of
 from trainables.trial.numbers import integer, integers, with_units
@@ -74,6 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if failures.reason(error) != "out_of_memory":
+            raise
+        print(f"error: not enough memory: {first_line(error)}; take fewer seeds, a smaller batch or a smaller network", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped" + (f"; the same command resumes from {storage}" if storage else ""), file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trainables.errors import UserError, unknown
+from trainables.trial.numbers import real
 
 # The fields of Search that are words, and their choices.
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -87,4 +88,4 @@ def values_of(value: Any, default: Any) -> tuple[Any, ...]:
     if not values:
         raise UserError("the grid is empty: a hyperparameter has no value")
     whole = isinstance(default, float)  # 1 and 1.0 are one value, and must be one trial key
-    return tuple(float(v) if whole and isinstance(v, int) and not isinstance(v, bool) else v for v in values)
+    return tuple(real(v) if whole and isinstance(v, int) and not isinstance(v, bool) else v for v in values)

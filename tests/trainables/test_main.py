@@ -55,6 +55,14 @@ def test_several_seeds_are_one_stack_and_the_storage_is_used(capsys: pytest.Capt
     assert "finished" in out
 
 
+def test_what_does_not_fit_in_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*GOOD, "batch_size=1000000000000"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: not enough memory: ")
+    assert "bytes" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_a_diverged_trial_is_said_and_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*GOOD, "learning_rate=1e30"]) == 1
     assert "td3_bc/hopper-random/snip@50+calibration_size=32/s0 diverged: " in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -36,6 +37,14 @@ def integers(name: str, text: str) -> tuple[int, ...]:
         else:
             values[integer(name, part)] = None
     return tuple(values)
+
+
+def real(value: float) -> float:
+    """The number as a float; an integer beyond all floats is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def with_units(text: str) -> str:

@@ -14,6 +14,7 @@ from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.plugins import contract
 from trainables.trial import hyper_ranges, network_kinds
+from trainables.trial.numbers import real
 from trainables.trial.pruner_traits import traits_of
 from trainables.trial.pruning_options import (
     CALIBRATION,
@@ -310,7 +311,7 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, float):
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and math.isfinite(real(value))
     return isinstance(value, int) and (value >= 1 or default < 1)
 
 
@@ -318,7 +319,7 @@ def _wrong(name: str, value: Any, default: Any) -> str:
     """What is wrong with a value that does not fit."""
     ones = [type(v)(1) if isinstance(v, int | float) else v for v in (value if isinstance(value, list | tuple) else [value])]
     if ones and _fits(ones if isinstance(value, list | tuple) else ones[0], default):
-        return "is not finite" if isinstance(ones[0], float) else "is not at least 1"
+        return "is not finite" if isinstance(default[0] if isinstance(default, tuple) else default, float) else "is not at least 1"
     several = f"; several numbers are written as {name}=64,64" if isinstance(default, tuple) else ""
     return f"is not of the same type as its default {default!r}{several}"
 

@@ -47,6 +47,8 @@ def test_a_hyperparameter_goes_to_the_algorithms_that_have_it_and_a_tuple_is_an_
 def test_one_and_one_point_nought_are_the_same_trial() -> None:
     assert expand(small(hyper={"alpha": 1})) == expand(small(hyper={"alpha": 1.0}))
     assert len(expand(small(hyper={"alpha": (1, 1.0)}))) == len(expand(small()))
+    with pytest.raises(UserError, match="td3_bc's alpha inf is not finite"):
+        expand(small(hyper={"alpha": 10**400}))
 
 
 def test_a_hyperparameter_that_is_a_tuple_is_one_value() -> None:

@@ -138,6 +138,7 @@ def test_a_trial_survives_json(trial: Trial) -> None:
         ({"hyper": {"alpha": None}}, ["alpha None"]),
         ({"hyper": {"alpha": True}}, ["alpha True"]),
         ({"hyper": {"alpha": float("inf")}}, ["alpha inf is not finite"]),
+        ({"hyper": {"alpha": -(10**400)}}, ["alpha -1", "is not finite"]),
         ({"hyper": {"batch_size": 2.5}}, ["batch_size 2.5", "256"]),
         ({"hyper": {"batch_size": 0}}, ["batch_size 0", "[1, inf)"]),
         ({"algorithm": "edac", "hyper": {"critics": 1}}, ["edac's critics 1", "[2, inf)"]),
