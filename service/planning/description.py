@@ -125,7 +125,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "sweep": plan.name, "device": plan.device, "stack_size": plan.stack_size, "max_concurrent": plan.max_concurrent,
         "seconds": plan.seconds, "start_seconds": plan.start, "crowding": plan.crowding,
         "absent_datasets": list(plan.absent), "suggestions_left": plan.left,
-        "other_data": list(plan.other_data),
+        "other_data": list(plan.other_data), "notes": [] if plan.settings.resumed else [*_shifted(plan.sweep), *_still(plan)],
         "updates_per_second": dict(plan.rates), "trials": trials,
         "stacks": [[trial.key for trial in stack.trials] for stack in plan.stacks],
     }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from service.ledger.manifest import Manifest
 from service.planning import estimate
-from service.planning.description import describe
+from service.planning.description import describe, to_json
 from service.planning.options import TrainingOptions
 from service.planning.plan import Plan, make_plan
 from service.planning.run_settings import RunSettings
@@ -184,7 +184,10 @@ def test_a_plan_says_which_rewards_are_shifted(tmp_path: Path, hopper: str) -> N
 
 def test_it_says_where_a_default_leaves_moving_masks_where_they_are(tmp_path: Path) -> None:
     def masks(*sets: str) -> list[str]:
-        return [line for line in describe(planned(tmp_path, "smoke", *sets)).splitlines() if line.startswith("  masks ")]
+        plan = planned(tmp_path, "smoke", *sets)
+        lines = [line for line in describe(plan).splitlines() if line.startswith("  masks ")]
+        assert [line.split(maxsplit=1)[1] for line in lines] == to_json(plan)["notes"]
+        return lines
 
     said = "  masks       rigl's delta 1000 is outside [1, end * updates) with end 0.8, updates 1250: its masks will not change"
     assert masks("pruners=dense,rigl,gmp,snip", "updates=1250") == [said]
