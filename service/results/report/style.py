@@ -144,9 +144,7 @@ def drawn(panels: Sequence[Panel], look: Look = TWO_COLUMNS, keys: Sequence[Key]
 
     keys = keys_of(panels) if keys is None else keys
     columns = 1 if panels[0].size else min(look.columns, len(panels))
-    titles = [
-        textwrap.wrap(panel.title, 200 if panel.size else int((look.width - 0.2) / (1.15 * CHARACTER * look.scale))) for panel in panels
-    ]
+    titles = [_lines_of(panel, look) for panel in panels]
     extra = LINE * look.scale * (max(map(len, titles)) - 1)
     sizes = [_size(panel, look, extra) for panel in panels]
     rows = [sizes[start : start + columns] for start in range(0, len(sizes), columns)]
@@ -192,6 +190,12 @@ def _size(panel: Panel, look: Look, extra: float) -> tuple[float, float, float, 
         w, h, left, bottom = (look.scale * each for each in panel.size)
         return w, h + extra, left, bottom
     return look.width, look.height + extra, look.scale * LEFT, look.scale * BOTTOM
+
+
+def _lines_of(panel: Panel, look: Look) -> list[str]:
+    """A panel's title in lines that fit above it; a number and its unit stay together."""
+    width = 200 if panel.size else int((look.width - 0.2) / (1.15 * CHARACTER * look.scale))
+    return textwrap.wrap(panel.title.replace(" %", "\N{NO-BREAK SPACE}%"), width)
 
 
 def _legend_rows(keys: Sequence[Key], width: float, look: Look) -> tuple[int, int]:

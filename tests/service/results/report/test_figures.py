@@ -193,6 +193,10 @@ def test_layers_are_of_the_sparsity_nearest_to_95_percent_with_their_range_over_
     wanted, other = masked("snip", 0.95, [[0.1, 0.2], [0.3, 0.6]]), masked("snip", 0.5, [[0.5, 0.5]])
     (panel,) = sizes.layers(of(runs("dense", 0.0, [50.0]), wanted, other))
     assert panel.title == "hopper-expert BC, actor, 95 %"
+    long = style.drawn([replace(panel, title=f"{'a' * letters} BC, actor, 95 %") for letters in range(40)])
+    for letters, axes in enumerate(long.figure.axes):
+        words = axes.get_title(loc="left").split("\n")
+        assert all(line != "%" for line in words), f"{letters}: {words}"
     bars, ranges = drawn(panel).collections
     assert [path.get_extents().y1 for path in bars.get_paths()] == pytest.approx([20.0, 40.0])
     assert np.concatenate(ranges.get_segments())[:, 1] == pytest.approx([10.0, 30.0, 20.0, 60.0])
