@@ -1,4 +1,4 @@
-"""`sparse_reg` for study_methods.py's budget: its masks are scored again for the first fifth of the updates, as its authors' are (200,000 of a
+"""`sparse_reg` for study_methods.py's budget: masks are scored again for the first fifth of the updates, as its authors' are (200,000 of a
 million), and not to the end."""
 
 from dataclasses import replace

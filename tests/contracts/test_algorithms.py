@@ -259,6 +259,7 @@ def test_the_file_has_what_the_folder_promises(algorithm: str) -> None:
     specs = world.agent.specs
     assert "actor" in specs
     assert module.LEARNING_RATES.keys() == specs.keys() == module.LOSSES.keys()
+    assert plugins.layer_normalized(algorithm) == tuple(name for name, spec in specs.items() if spec.norm), "read from the source"
     assert set(module.TARGETS) <= specs.keys()
     assert isinstance(module.NORMALIZE, bool)
     for name, loss in module.LOSSES.items():

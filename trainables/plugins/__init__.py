@@ -49,7 +49,7 @@ def names(folder: str) -> tuple[str, ...]:
 
 def renew() -> None:
     """Read the project's plug-ins again, those that have changed and new ones: a notebook's process outlives its files."""
-    of_files = (_files, names, source_hash, defines, title, networks, network_choices, normalizes)
+    of_files = (_files, names, source_hash, defines, title, networks, network_choices, layer_normalized, normalizes)
     for cached in (*of_files, ranges, pruner_settings, hyper_defaults):
         cached.cache_clear()
 
@@ -122,6 +122,19 @@ def networks(algorithm: str) -> tuple[str, ...]:
 def network_choices(algorithm: str) -> tuple[str, ...]:
     """The values of a trial's `network` that the algorithm can be trained with, from its NETWORKS; empty where all are."""
     return tuple(constant("algorithms", algorithm, "NETWORKS", ()))
+
+
+@cache
+def layer_normalized(algorithm: str) -> tuple[str, ...]:
+    """The networks that the algorithm gives layer normalization itself (`norm=` of an MLP), read from its `networks`."""
+    built = (node for node in _body("algorithms", algorithm) if isinstance(node, ast.FunctionDef) and node.name == "networks")
+    dicts = (node for function in built for node in ast.walk(function) if isinstance(node, ast.Dict))
+    pairs = (pair for made in dicts for pair in zip(made.keys, made.values, strict=True))
+    return tuple(
+        str(key.value)
+        for key, value in pairs
+        if isinstance(key, ast.Constant) and any(isinstance(part, ast.keyword) and part.arg == "norm" for part in ast.walk(value))
+    )
 
 
 @cache

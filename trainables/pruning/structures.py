@@ -50,6 +50,8 @@ def _in_groups(layer: Tensor, keep: Sequence[int], group: int) -> Tensor:
 
 
 def _units(spec: MLP, saliency: Sequence[Tensor], densities: Sequence[float]) -> Mask:
+    if spec.norm and min(densities) < 1:  # a plug-in's, whose source does not show it
+        raise UserError("structure 'units' does not fit a network with layer normalization: removed units would count in its mean")
     widths = [shrink(spec, density).sizes for density in densities]
     alive = [torch.ones_like(saliency[0][:, :, 0, :])]  # of each layer's inputs, [K, C, in]
     for index, (layer, after) in enumerate(itertools.pairwise(saliency)):

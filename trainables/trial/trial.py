@@ -167,6 +167,12 @@ class Trial:
     def _check_structure(self) -> None:
         if self.structure != "none" and self.control == "shuffle":
             raise UserError(f"control 'shuffle' would undo the structure {self.structure!r}")
+        for name in plugins.layer_normalized(self.algorithm) if self.structure == "units" else ():
+            if self.sparsity_in(name) > 0:
+                raise UserError(
+                    f"structure 'units' does not fit the {name} of {self.algorithm}, which is normalized over all units, "
+                    f"removed ones included; sparsity_of.{name}=0 leaves it dense"
+                )
         for option in ("scope", "target") if self.structure != "none" else ():
             if getattr(self, option) != CHOICES[option][0]:
                 raise UserError(

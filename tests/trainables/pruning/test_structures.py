@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -98,9 +100,23 @@ def test_stack_mates_of_other_structures_do_not_matter() -> None:
     [
         ({"structure": "2:4"}, "structure '2:4' removes 0.5 of the weights: sparsity 0.75 does not fit it"),
         ({"structure": "1:4", "control": "shuffle"}, "control 'shuffle' would undo the structure '1:4'"),
+        (
+            {"algorithm": "rebrac", "structure": "units"},
+            r"'units' does not fit the critic of rebrac.*; sparsity_of.critic=0 leaves it dense",
+        ),
+        ({"algorithm": "xql", "structure": "units"}, "'units' does not fit the value of xql"),
         ({"structure": "3:4"}, "no structure '3:4'; there are: none, units, fan_in, 2:4"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, str], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        small_trial("td3_bc", "snip", 0.75, **options)
+        replace(small_trial("td3_bc", "snip", 0.75), **options)
+
+
+def test_whole_units_of_the_networks_that_are_not_normalized() -> None:
+    trial = small_trial("rebrac", "snip", 0.75, structure="units", sparsity_of={"critic": 0.0})
+    masks = World([trial]).start().masks
+    assert (masks["actor"][0].sum(-1) == 0).any()
+    assert all((layer == 1).all() for layer in masks["critic"])
+    with pytest.raises(UserError, match="'units' does not fit a network with layer normalization"):
+        structured("units", replace(SPEC, norm="after"), scores(), [0.5, 0.3])
