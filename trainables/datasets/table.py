@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables import environments
-from trainables.datasets import local, minari_store, table_cache
+from trainables.datasets import cuts, local, minari_store, table_cache
 from trainables.datasets.known_hashes import note_hash
 from trainables.datasets.minari_store import Metadata
 from trainables.datasets.table_cache import Arrays, Prepared, Rows
@@ -62,15 +62,13 @@ class Table:
     def cut(self, transitions: int, seed: int) -> Table:
         """At most `transitions` transitions, in whole episodes that `seed` chooses, with their mean and deviation; 0 leaves all.
 
-        Raises UserError where the first episode that is chosen is longer."""
-        if not transitions or transitions >= len(self):
+        Raises UserError where that is not fewer than there are, or less than the longest episode."""
+        if not transitions:
             return self
+        cuts.check(self.dataset, transitions, len(self), int(self.episode_lengths.max()))
         drawn = [hashlib.sha256(f"{seed}/episode/{index}".encode()).digest() for index in range(len(self.episode_lengths))]
         order = np.array(sorted(range(len(drawn)), key=drawn.__getitem__))  # the same with every version of numpy
         taken = order[: int(np.searchsorted(np.cumsum(self.episode_lengths[order]), transitions, side="right"))]
-        if not len(taken):
-            longest = int(self.episode_lengths[order[0]])
-            raise UserError(f"transitions {transitions} of {self.dataset!r}: the first episode that seed {seed} chooses has {longest}")
         starts = np.cumsum(self.episode_lengths) - self.episode_lengths
         rows = np.concatenate([self.rows[starts[e] : starts[e] + self.episode_lengths[e]] for e in taken])
         observations = rows[:, : self.observation_size].astype(np.float64)

@@ -9,11 +9,14 @@ from fractions import Fraction
 from trainables.errors import UserError
 
 UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+WORDS = {"transitions": {"all": 0}}
 MOST = 10_000  # values that a range may stand for
 
 
 def integer(name: str, text: str) -> int:
     """`20000`, `20k`, `2e4`, `20_000`. Raises UserError, which names `name`, for anything else."""
+    if text.strip() in (words := WORDS.get(name.removeprefix("--"), {})):
+        return words[text.strip()]
     try:
         return int(text)
     except ValueError:

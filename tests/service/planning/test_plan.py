@@ -17,6 +17,8 @@ from service.planning.run_settings import RunSettings
 from service.planning.update_cost import FIXED, KEPT, price
 from service.spool.writer import StackSpool
 from tests.service.conftest import ROOT, Command
+from trainables.datasets.minari_store import read_metadata
+from trainables.errors import UserError
 from trainables.reports import Checkpointed
 from trainables.trial import Stack, Trial
 
@@ -172,6 +174,16 @@ def test_a_plan_names_the_options_that_are_not_at_their_defaults(tmp_path: Path,
     text = describe(planned(tmp_path, "smoke", "protocol=authors", "transitions=100,200", "rescale=unit"))
     assert "\n  protocol  authors\n  transitions  100, 200\n  rescale  unit\n" in text
     assert "protocol" not in describe(planned(tmp_path))
+
+
+def test_transitions_that_cut_nothing_off_or_hold_no_episode_are_refused(tmp_path: Path, hopper: str) -> None:
+    """A dataset's size is known without opening it; the sweep's other values do not matter."""
+    about = read_metadata(hopper)
+    assert planned(tmp_path, "smoke", f"transitions=all,{about.transitions - 1}").trials
+    with pytest.raises(UserError, match=f"transitions {about.transitions} of '{hopper}' cut nothing off: .*; transitions=all takes all"):
+        planned(tmp_path, "smoke", f"transitions=all,{about.transitions}")
+    with pytest.raises(UserError, match=f"transitions 2 of '{hopper}' hold no whole episode"):
+        planned(tmp_path, "smoke", "transitions=2")
 
 
 def test_a_plan_says_which_rewards_are_shifted(tmp_path: Path, hopper: str) -> None:

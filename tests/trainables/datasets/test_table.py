@@ -550,7 +550,10 @@ def test_a_cut_keeps_whole_episodes_that_the_seed_chooses() -> None:
         assert np.allclose(cut.std, cut.rows[:, :5].std(0), atol=1e-5)
     assert len({tuple(cut.episode_returns) for cut in cuts}) > 3
     assert np.array_equal(table.cut(160, 0).rows, cuts[0].rows)
-    assert table.cut(0, 1) is table.cut(500, 1) is table
+    assert table.cut(0, 1) is table
     assert [len(table.cut(transitions, 0)) for transitions in (149, 150, 151)] == [100, 150, 150]
-    with pytest.raises(UserError, match="transitions 49 of 'test/made-up-v0': the first episode that seed 0 chooses has 50"):
+    assert len(table.cut(50, 0)) == 50
+    with pytest.raises(UserError, match="transitions 49 of 'test/made-up-v0' hold no whole episode: they have up to 50"):
         table.cut(49, 0)
+    with pytest.raises(UserError, match="transitions 500 of 'test/made-up-v0' cut nothing off: it has 500; transitions=all takes all"):
+        table.cut(500, 0)
