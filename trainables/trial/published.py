@@ -6,8 +6,7 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
 
     ReBRAC   (actor_penalty, critic_penalty): Tarasov et al. 2023 (arXiv 2305.09836), appendix; tinkoff-ai/ReBRAC
     EDAC     (critics, eta): An et al. 2021 (arXiv 2110.01548), appendix
-    SAC-N    critics: the same; five entries were compared with CORL's configs (hopper/medium and medium-replay, walker2d/medium and
-             medium-expert, halfcheetah/medium-expert), the others are the paper's as we remember it
+    SAC-N    critics: tinkoff-ai/CORL, configs/sac_n, for its three tiers
     XQL      (temperature, max_clip, batch_size): Div99/XQL, offline/reproduce/mujoco, for its three tiers. Not included: noise and random
              actions in the value's data, which it has for halfcheetah/medium and hopper/medium-expert
     SPOT     support_weight: thuml/SPOT, configs/offline, for its three tiers
@@ -43,12 +42,12 @@ _CRITICS: _Table = {
     "hopper": ((50, 0.0), (50, 1.0), (50, 1.0), (50, 1.0), (50, 1.0)),
     "walker2d": ((10, 1.0), (10, 1.0), (10, 1.0), (10, 5.0), (10, 5.0)),
 }
-_MANY_CRITICS: _Table = {
-    "halfcheetah": ((10,), (10,), (10,), (10,), (10,)),
-    "hopper": ((500,), (500,), (200,), (200,), (500,)),
-    "walker2d": ((20,), (20,), (20,), (20,), (100,)),
-}
 # () where there is none.
+_MANY_CRITICS: _Table = {
+    "halfcheetah": ((), (10,), (10,), (10,), ()),
+    "hopper": ((), (500,), (200,), (200,), ()),
+    "walker2d": ((), (20,), (20,), (20,), ()),
+}
 _EXTREME: _Table = {
     "halfcheetah": ((), (1.0, 7.0, 1024), (1.0, 5.0, 256), (1.0, 5.0, 1024), ()),
     "hopper": ((), (5.0, 7.0, 1024), (2.0, 7.0, 256), (2.0, 7.0, 1024), ()),

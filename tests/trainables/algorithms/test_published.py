@@ -38,20 +38,12 @@ EDAC = {
     "walker2d": [(10, 1), (10, 1), (10, 1), (10, 5), (10, 5)],
 }
 
-# The middle tiers as CORL's configs have them (medium and medium-replay of hopper, medium and medium-expert of walker2d were compared).
-SAC_N = {
-    "halfcheetah": [(10,), (10,), (10,), (10,), (10,)],
-    "hopper": [(500,), (500,), (200,), (200,), (500,)],
-    "walker2d": [(20,), (20,), (20,), (20,), (100,)],
-}
-
 
 @pytest.mark.parametrize(
     ("algorithm", "names", "table"),
     [
         ("rebrac", ("actor_penalty", "critic_penalty"), REBRAC),
         ("edac", ("critics", "eta"), EDAC),
-        ("sac_n", ("critics",), SAC_N),
     ],
 )
 def test_the_published_tables_are_the_papers(algorithm: str, names: tuple[str, ...], table: dict[str, list[tuple[float, ...]]]) -> None:
@@ -60,6 +52,15 @@ def test_the_published_tables_are_the_papers(algorithm: str, names: tuple[str, .
         found = [published(algorithm, f"d4rl/{family}/{tier}-v2") for tier in tiers]
         assert found == [dict(zip(names, row, strict=True)) for row in rows], family
     assert PUBLISHED[algorithm][1].keys() == table.keys()
+
+
+def test_sac_ns_are_those_of_corls_configs_and_there_are_none_for_other_tiers() -> None:
+    wanted = {"halfcheetah": (10, 10, 10), "hopper": (500, 200, 200), "walker2d": (20, 20, 20)}
+    for family, critics in wanted.items():
+        found = [published("sac_n", f"d4rl/{family}/{tier}-v2") for tier in ("medium", "medium-replay", "medium-expert")]
+        assert found == [{"critics": number} for number in critics], family
+    with pytest.raises(UserError, match=r"sac_n.*'x/hopper/expert-v0'; there are: halfcheetah/medium, "):
+        published("sac_n", "x/hopper/expert-v0")
 
 
 def test_xqls_are_those_of_its_scripts_and_there_are_none_for_other_tiers() -> None:
