@@ -98,10 +98,10 @@ def structures() -> Iterator[list[str]]:
 
 
 def moving() -> Iterator[list[str]]:
-    yield ["mask", "updates/s", "against static"]
-    found = read("moving")
-    for name, rates in found["updates_per_second"].items():
-        yield [name, f"{median(rates):.0f}", spread(found["against_static"][name], 2)]
+    yield ["algorithm", "mask", "updates/s", "against static"]
+    for algorithm, found in read("moving").items():
+        for name, rates in found["updates_per_second"].items():
+            yield [algorithm_name(algorithm), name, f"{median(rates):.0f}", spread(found["against_static"][name], 2)]
 
 
 def evaluation() -> Iterator[list[str]]:

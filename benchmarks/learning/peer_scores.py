@@ -18,6 +18,7 @@ import d3rlpy
 import numpy as np
 import torch
 from d3rlpy.algos import AWACConfig, BCConfig, BCQConfig, CalQLConfig, CQLConfig, IQLConfig, ReBRACConfig, SACConfig, TD3PlusBCConfig
+from d3rlpy.dataset import MultiStepTransitionPicker
 from d3rlpy.logging import NoopAdapterFactory
 from d3rlpy.models.encoders import VectorEncoderFactory
 from d3rlpy.optimizers import AdamFactory
@@ -63,8 +64,12 @@ def main() -> None:
     place, algorithm, updates, seed, hyper, to = sys.argv[1:]
     d3rlpy.seed(int(seed))
     table = np.load(place)
-    dataset = d3rlpy.dataset.MDPDataset(table["observations"], table["actions"], table["rewards"], table["terminals"], table["timeouts"])
-    learner = config(algorithm, int(updates), json.loads(hyper)).create(device="cpu:0")
+    given, columns = json.loads(hyper), ("observations", "actions", "rewards", "terminals", "timeouts")
+    steps: dict[str, Any] = {}
+    if given.get("n_step", 1) > 1:
+        steps["transition_picker"] = MultiStepTransitionPicker(n_steps=given["n_step"], gamma=given["discount"])
+    dataset = d3rlpy.dataset.MDPDataset(*(table[name] for name in columns), **steps)
+    learner = config(algorithm, int(updates), given).create(device="cpu:0")
     learner.fit(
         dataset, n_steps=int(updates), n_steps_per_epoch=int(updates), logger_adapter=NoopAdapterFactory(), show_progress=False
     )  # fmt: skip
