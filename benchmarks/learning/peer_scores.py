@@ -31,6 +31,7 @@ def config(algorithm: str, updates: int, hyper: dict[str, Any]) -> Any:
     scaled: dict[str, Any] = {"observation_scaler": StandardObservationScaler()}
     three = VectorEncoderFactory([256, 256, 256])
     deep = {"actor_encoder_factory": three, "critic_encoder_factory": three}
+    own = {f"{network}_encoder_factory": VectorEncoderFactory(list(hyper["hidden"])) for network in ("actor", "critic")}
     match algorithm:
         case "bc":
             return BCConfig(batch_size=256, learning_rate=3e-4, **scaled)
@@ -51,9 +52,9 @@ def config(algorithm: str, updates: int, hyper: dict[str, Any]) -> Any:
             few: dict[str, Any] = {"n_action_samples": 10}
             return BCQConfig(actor_encoder_factory=wide, critic_encoder_factory=wide, imitator_encoder_factory=model, **few)
         case "sac_n":
-            return SACConfig(batch_size=256, n_critics=hyper["critics"], **deep)
+            return SACConfig(batch_size=256, n_critics=hyper["critics"], **own)
         case "cal_ql":
-            return CalQLConfig(conservative_weight=hyper["alpha"], alpha_learning_rate=0.0)
+            return CalQLConfig(conservative_weight=hyper["alpha"], alpha_learning_rate=0.0, **own)
         case _:
             rates = {"actor_learning_rate": 3e-5, "temp_learning_rate": 3e-5, "alpha_learning_rate": 0.0}
             return CQLConfig(conservative_weight=10.0, **rates, **deep, **scaled)
