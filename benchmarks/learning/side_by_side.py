@@ -1,6 +1,6 @@
 """Ten ways to a small network beside each other, docs/side-by-side.md: their scores at two learning rates, and what they cost.
 
-winnow adopt benchmarks/study_methods.zip     # then `winnow run study_methods`, `winnow run study_methods_half`, as often as needed
+winnow adopt benchmarks/study_methods.zip     # then `winnow run study_methods`, ..._half and ..._until, as often as needed
 python -m benchmarks.learning.side_by_side [--storage FOLDER]     # renews side_by_side.json beside this file and the tables of the page
 """
 
@@ -16,6 +16,7 @@ from benchmarks.learning.pages import fill_all, finished, rate_of, runs_of, show
 from benchmarks.tables import markdown
 from search_spaces.studies.study_methods import SWEEP
 from search_spaces.studies.study_methods_half import SWEEP as HALF
+from search_spaces.studies.study_methods_until import SWEEP as UNTIL
 from search_spaces.sweep import expand
 from search_spaces.sweep.ranges import values_of
 from service.results.runs import Run
@@ -23,7 +24,7 @@ from service.results.statistics import mean_interval
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import Trial
 
-SWEEPS = {"study_methods": SWEEP, "study_methods_half": HALF}
+SWEEPS = {"study_methods": SWEEP, "study_methods_until": UNTIL, "study_methods_half": HALF}
 MADE = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[2] / "docs" / "side-by-side.md"
 RATES = values_of(SWEEP.hyper["learning_rates"], 0.0)
