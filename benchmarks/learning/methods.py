@@ -71,7 +71,8 @@ def rows(found: list[dict[str, Any]]) -> Iterator[list[str]]:
 
 def place_of(row: dict[str, Any]) -> tuple[str, str, str]:
     """Dataset, algorithm with hyperparameters that are not its defaults, and updates, as tables show them."""
-    settings = ", ".join(f"{name} {value}" for name, value in row.get("hyper", {}).items())
+    widths = {name: "x".join(map(str, value)) for name, value in row.get("hyper", {}).items() if isinstance(value, list | tuple)}
+    settings = ", ".join(f"{name} {value}" for name, value in (row.get("hyper", {}) | widths).items())
     return (
         dataset_name(row["dataset"]),
         f"{algorithm_name(row['algorithm'])} {settings}".strip(),
