@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables.errors import UserError
-from trainables.tensors.mask import Mask, between, live_units, unpacked
+from trainables.tensors.mask import Mask, between, live_units, unpacked, useful_units
 from trainables.tensors.mlp import MLP
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -46,6 +46,7 @@ def _describe(spec: MLP, mask: Mask, path: Mask, alive: list[Tensor], names: lis
     kept, live = [int(layer.sum()) for layer in mask], [int(layer.sum()) for layer in path]
     sees, out_of = alive[0].any(0), alive[-1]
     units = [[int(copy.sum()) for copy in layer] for layer in alive]
+    fewest = [min(layer) for layer in units[1:-1]]  # live units of a hidden layer, in the copy that has fewest
     compact = sum(a * b for copies in itertools.pairwise(units) for a, b in zip(*copies, strict=True))
     beside, live_beside = _beside_weights(spec, [spec.copies * n for n in spec.sizes[1:]]), _beside_weights(spec, list(map(sum, units[1:])))
     weights = {"dense": sum(spec.weights_per_layer), "nominal": sum(kept), "effective": sum(live), "compact": compact}
@@ -66,7 +67,9 @@ def _describe(spec: MLP, mask: Mask, path: Mask, alive: list[Tensor], names: lis
         "unseen_inputs": [name for name, seen in zip(names, sees.tolist(), strict=True) if not seen],
         "live_units": sum(sum(layer) for layer in units[1:-1]),
         "outputs_without_a_path": [index for index, alive in enumerate(out_of.all(0).tolist()) if not alive],
-        "fewest_live_units": min((n for layer in units[1:-1] for n in layer), default=None),
+        "paths_end_in": _ends(spec, mask, out_of),
+        "fewest_live_units": min(fewest, default=None),
+        "layer_of_fewest": fewest.index(min(fewest)) if fewest else None,
         "fewest_units": min(spec.sizes[1:-1], default=None),
         "parameters": parameters,
         "bytes": {
@@ -75,6 +78,18 @@ def _describe(spec: MLP, mask: Mask, path: Mask, alive: list[Tensor], names: lis
         "flops": {name: 2 * count for name, count in weights.items()},  # of one observation: a multiplication and an addition a weight
         "layers": layers,
     }
+
+
+def _ends(spec: MLP, mask: Mask, alive: Tensor) -> list[int]:
+    """The layers in which paths back from the outputs [C, out] that are not alive end: none of their kept weights leads there."""
+    ends = set()
+    # Past a block, the stream goes on, so that its paths end in the first or in the last layer.
+    inner = (len(mask) - 1,) if spec.residual else range(1, len(mask))
+    for copy, output in (~alive).nonzero().tolist():
+        alone = [layer[copy : copy + 1] for layer in mask[:-1]] + [mask[-1][copy : copy + 1, output : output + 1]]
+        leading = useful_units(alone, spec.residual)
+        ends.add(max((index for index in inner if not leading[index].any()), default=0))
+    return sorted(ends)
 
 
 def _beside_weights(spec: MLP, units: Sequence[int]) -> int:
@@ -96,10 +111,14 @@ def warnings(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
     sentences = []
     for network, about in described.items():
         if about["outputs_without_a_path"]:
-            sentences.append(f"{network}: no path leads to outputs {about['outputs_without_a_path']}, which are constants")
+            layers = " or ".join(f"{network}.{index}" for index in about["paths_end_in"])
+            sentences.append(
+                f"{network}: no path leads to outputs {about['outputs_without_a_path']}, which are constants: "
+                f"no kept weight of layer {layers} leads there"
+            )
         fewest = about["fewest_live_units"]
         if fewest is not None and fewest < FRAGILE <= about["fewest_units"]:
-            sentences.append(f"{network}: a hidden layer has {fewest} live units left")
+            sentences.append(f"{network}: hidden layer {network}.{about['layer_of_fewest']} has {fewest} live units left")
         if about["effective_density"] < 0.5 * about["density"]:
             sentences.append(
                 f"{network}: {100 * (1 - about['effective_density'] / about['density']):.0f} % of the kept weights lie on no path"

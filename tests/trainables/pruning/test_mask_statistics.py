@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,6 +16,8 @@ from tests.stacks import World, small_trial
 from tests.trainables.tensors.test_mask import hand_made
 from trainables import plugins
 from trainables.errors import UserError
+from trainables.pruning.mask_changes import change
+from trainables.pruning.mask_report import report_on
 from trainables.pruning.mask_statistics import describe, jaccard, main, metrics, quantiles, read_masks, warnings
 from trainables.tensors.mask import Mask, ones
 from trainables.tensors.mlp import MLP
@@ -90,13 +93,58 @@ def wide(first: int, outputs: int = 2) -> Mask:
     [
         (wide(16), []),
         (wide(8), []),
-        (wide(7), ["actor: a hidden layer has 7 live units left"]),
-        (wide(16, 1), ["actor: no path leads to outputs [1], which are constants"]),
+        (wide(7), ["actor: hidden layer actor.0 has 7 live units left"]),
+        (wide(16, 1), ["actor: no path leads to outputs [1], which are constants: no kept weight of layer actor.1 leads there"]),
     ],
 )
 def test_a_fragile_network_is_warned_about(mask: Mask, says: list[str]) -> None:
     (about,) = describe(MLP((4, 16, 2)), mask)
     assert warnings({"actor": about}) == says
+
+
+def without(spec: MLP, *removed: tuple[int, Any]) -> Mask:
+    """The mask that keeps all but the weights at an index [C, out, in] of each layer named."""
+    mask = ones(spec, 1)
+    for layer, index in removed:
+        mask[layer][0][index] = 0
+    return mask
+
+
+CHAIN, TWINS, RESIDUAL = MLP((4, 4, 4, 2)), MLP((4, 4, 4, 1), copies=2), MLP((4, 4, 4, 2)).built_as("simba")
+
+
+@pytest.mark.parametrize(
+    ("spec", "removed", "outputs", "layer"),
+    [
+        (CHAIN, [(0, ...)], [0, 1], "q.0"),
+        (CHAIN, [(1, ...)], [0, 1], "q.1"),
+        (CHAIN, [(2, ...)], [0, 1], "q.2"),
+        (CHAIN, [(1, ...), (2, ...)], [0, 1], "q.2"),  # seen from the outputs
+        (CHAIN, [(0, np.s_[:, 2:]), (1, np.s_[:, :, :2])], [0, 1], "q.0"),  # no layer is empty
+        (CHAIN, [(1, np.s_[:, :2]), (2, np.s_[:, 1, 2:])], [1], "q.1"),  # the other output's weights go on
+        (CHAIN, [(1, np.s_[:, :2]), (2, np.s_[:, 1, 2:]), (2, np.s_[:, 0])], [0, 1], "q.1 or q.2"),
+        (TWINS, [(1, 1)], [0], "q.1"),  # of the second critic
+        (RESIDUAL, [(0, ...), (1, ...), (2, ...)], [0, 1], "q.0"),
+        (RESIDUAL, [(1, ...), (2, ...), (3, np.s_[:, 1])], [1], "q.3"),
+    ],
+)
+def test_a_network_without_a_path_is_warned_about_by_the_layer_where_it_ends(
+    spec: MLP, removed: list[tuple[int, Any]], outputs: list[int], layer: str
+) -> None:
+    (about,) = describe(spec, without(spec, *removed))
+    assert warnings({"q": about})[0] == (
+        f"q: no path leads to outputs {outputs}, which are constants: no kept weight of layer {layer} leads there"
+    )
+
+
+def test_a_change_of_masks_that_leaves_no_path_is_reported_with_its_layer() -> None:
+    """RigL keeps each layer's number of weights, here none; beside a member that has some."""
+    world = World([small_trial("td3_bc", "rigl", 0.5, seed, pruning={"delta": 5}) for seed in range(2)]).start()
+    world.masks["critic"][1][0].zero_()
+    masks = change(world.agent, world.stack, world.masks, {0: 0.3, 1: 0.3}, "dense", 5, world.data.draw)
+    broken, whole = report_on(masks, world.agent, 5, (), {}, "dense").warnings
+    assert broken[0] == "critic: no path leads to outputs [0], which are constants: no kept weight of layer critic.1 leads there"
+    assert not any("constants" in line for line in whole)
 
 
 def test_narrow_layers_are_not_fragile_for_being_narrow() -> None:
@@ -121,7 +169,9 @@ def test_weights_that_lie_on_no_path_are_warned_about() -> None:
     mask[0][:, :, 8:] = 1
     mask[1][:, :, 0, :8] = 0
     (about,) = describe(MLP((4, 16, 2)), mask)
-    assert warnings({"actor": about})[0] == "actor: no path leads to outputs [0], which are constants"
+    assert warnings({"actor": about})[0] == (
+        "actor: no path leads to outputs [0], which are constants: no kept weight of layer actor.1 leads there"
+    )
     mask[1][:, :, :, 1:8] = 0
     (about,) = describe(MLP((4, 16, 2)), mask)
     assert warnings({"actor": about})[-1] == "actor: 92 % of the kept weights lie on no path"
