@@ -13,7 +13,7 @@ from trainables.nn import MLP
 from trainables.pruning.narrow import shrink
 from trainables.pruning.prune import prune
 from trainables.pruning.structures import structured
-from trainables.tensors.mask import Mask
+from trainables.tensors.mask import Mask, to_row
 
 SPEC = MLP((10, 16, 12, 3), copies=2)
 
@@ -84,6 +84,33 @@ def test_any_saliency_fills_a_structure(pruner: str) -> None:
     mask = masks_of(pruner=pruner, sparsity=0.5, structure="2:4")
     assert all((layer[..., :4].sum(-1) == 2).all() for layer in mask)
     assert not torch.equal(mask[1], masks_of(pruner=pruner, sparsity=0.5, structure="fan_in")[1])
+
+
+@pytest.mark.parametrize(
+    ("pruner", "structure", "network"),
+    [
+        ("phew", "2:4", "mlp"), ("phew", "1:8", "layer_norm"), ("prospr", "1:4", "mlp"), ("prospr", "2:4", "simba"),
+        ("random_uniform", "1:16", "mlp"), ("random_uniform", "1:8", "simba"), ("snip", "1:4", "simba"), ("magnitude", "1:16", "simba"),
+    ],
+)  # fmt: skip
+def test_any_scores_fill_every_group_of_every_network_exactly_and_the_result_trains(pruner: str, structure: str, network: str) -> None:
+    kept, group = (int(number) for number in structure.split(":"))
+    world = World([small_trial("td3_bc", pruner, 1 - kept / group, structure=structure, network=network)], "auto").start()
+    before = world.rows()
+    world.train(0, 2)
+    for name, mask in world.masks.items():
+        for layer in mask:
+            for part in layer.split(group, dim=-1):  # the last group may have fewer inputs
+                assert (part.sum(-1) == min(kept, part.shape[-1])).all()
+        removed, row = to_row(world.agent.specs[name], mask) == 0, world.rows()[f"online/{name}"]
+        assert (row[removed] == 0).all()
+        assert (row != before[f"online/{name}"]).any()
+    assert world.agent.finite() == [True]
+
+
+def test_phew_fills_no_structure_of_a_network_without_layers_in_a_row() -> None:
+    with pytest.raises(UserError, match=r"pruner 'phew' needs layers in a row, which network 'simba' has not; there are: .*snip"):
+        small_trial("td3_bc", "phew", 0.5, structure="2:4", network="simba")
 
 
 def test_stack_mates_of_other_structures_do_not_matter() -> None:
