@@ -1,6 +1,7 @@
 """Dense networks and nine ways to smaller ones, side by side, at two learning rates (docs/side-by-side.md). A day on a laptop's CPU.
 
-2:4 at half the weights is in study_methods_half.py. IMP's 100,000 updates are those of all its trainings together.
+2:4 at half the weights is in study_methods_half.py, another schedule of `sparse_reg` in study_methods_until.py. IMP's
+100,000 updates are those of all its trainings together.
 """
 
 from search_spaces.sweep import Sweep
