@@ -38,6 +38,7 @@ from trainables.trial import Stack, Trial
 
 EVERY = 7  # updates between checkpoints: no multiple of the evaluations'
 SMALL = {"hidden": (16, 16), "batch_size": 32}
+SETTINGS_OF: dict[str, dict[str, Any]] = {"gmp": {}, "imp": {"rounds": 2}}  # of pruners without a `delta`
 Whole = tuple[list[Report], dict[str, bytes]]
 
 
@@ -232,29 +233,63 @@ def test_n_step_targets_that_begin_during_training_reach_the_tapes(tmp_path: Pat
     assert policy != result(tmp_path / "taped", never)["policy.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("pruner", "network", "algorithm"),
+    [
+        ("rigl", "layer_norm", "rebrac"), ("rigl", "simba", "td3_bc"),
+        ("set", "layer_norm", "td3_bc"), ("set", "simba", "xql"),
+        ("rlx2", "layer_norm", "xql"), ("rlx2", "simba", "rebrac"),
+        ("sparse_reg", "layer_norm", "rebrac"), ("sparse_reg", "simba", "xql"),
+        ("gmp", "layer_norm", "xql"), ("gmp", "simba", "td3_bc"),
+        ("imp", "layer_norm", "td3_bc"), ("imp", "simba", "rebrac"),
+        ("rigl", "mlp", "xql"), ("sparse_reg", "mlp", "rebrac"), ("imp", "mlp", "xql"),
+    ],
+)  # fmt: skip
+def test_masks_that_change_in_normalized_sparse_networks_do_so_in_a_stack_as_in_a_trial_that_is_stopped_and_resumed_alone(
+    pruner: str, network: str, algorithm: str, tmp_path: Path
+) -> None:
+    """XQL's value and ReBRAC's critic are normalized in an `mlp`, too."""
+    given = {"network": network, "pruning": SETTINGS_OF.get(pruner, {"delta": 5}), "updates": 16, "evaluations": 1, "episodes": 1}
+    own, mate = trial(0, pruner, 0.8, algorithm, **given), trial(1, pruner, 0.6, algorithm, **given)
+    together = list(run([mate, own], tmp_path / "together", "sparse"))
+    assert isinstance(together[-1], Finished)
+    assert together[-1].execution == "sparse"
+    pruned = [report.details[1]["critic"] for report in together if isinstance(report, Pruned)]
+    changed = [report.update for report in together if isinstance(report, Pruned)]
+    assert any(0 < update <= 7 for update in changed), "it changes before the stop"
+    assert any(update > 7 for update in changed), "and after it"
+    assert pruned[-1]["density"] == pytest.approx(0.2, abs=1e-3)
+    reports = stopped_and_resumed(own, 7, tmp_path / "alone", "sparse")
+    assert [plain(r) for r in reports] == [plain(r, 1) for r in together]
+    assert result(tmp_path / "alone", own) == result(tmp_path / "together", own)
+
+
 Changing = tuple[Trial, list[Any], dict[str, bytes]]
 
 
 @pytest.fixture(scope="module")
-def changing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Changing]:
-    """Of a pruner whose masks change: a trial, and its reports and result when nothing disturbs it."""
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Changing]:
+    """Of a pruner whose masks change, and an algorithm: a trial, and its reports and result when nothing disturbs it."""
 
     @functools.cache
-    def whole(pruner: str) -> Changing:
-        settings = {} if pruner == "gmp" else {"pruning": {"delta": 10}}
-        own, folder = trial(0, pruner, 0.8, **settings), tmp_path_factory.mktemp("whole")
+    def whole(pruner: str, algorithm: str) -> Changing:
+        settings = {"pruning": SETTINGS_OF.get(pruner, {"delta": 10})}
+        own, folder = trial(0, pruner, 0.8, algorithm, **settings), tmp_path_factory.mktemp("whole")
         reports = [plain(r) for r in run([own], folder) if not isinstance(r, Checkpointed)]
         return own, reports, result(folder, own)
 
     return whole
 
 
-@pytest.mark.parametrize("pruner", ["rigl", "rlx2", "sparse_reg", "gmp"])
+@pytest.mark.parametrize(
+    ("pruner", "algorithm"),
+    [("rigl", "td3_bc"), ("rlx2", "td3_bc"), ("sparse_reg", "td3_bc"), ("gmp", "td3_bc"), ("imp", "iql")],  # a learning rate that restarts
+)
 @pytest.mark.parametrize("asked", [8, 9, "in the change", 10])  # masks change ahead of update 10
 def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had_not(
-    pruner: str, asked: int | str, tmp_path: Path, changing: Callable[[str], Changing]
+    pruner: str, algorithm: str, asked: int | str, tmp_path: Path, changing: Callable[[str, str], Changing]
 ) -> None:
-    own, whole, wanted = changing(pruner)
+    own, whole, wanted = changing(pruner, algorithm)
     leave = Leave()
     with pytest.MonkeyPatch.context() as patch:
         at, change = Agent.at, trainables.run.change
@@ -278,10 +313,10 @@ def test_a_trial_that_leaves_around_a_change_of_its_masks_continues_as_if_it_had
     assert result(tmp_path / "left", own) == wanted
 
 
-@pytest.mark.parametrize("pruner", ["gmp", "imp"])
-def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(pruner: str, tmp_path: Path) -> None:
-    """The mask changes between checkpoints; auto goes from dense to sparse on the way."""
-    own = trial(0, pruner, 0.9)
+@pytest.mark.parametrize(("pruner", "algorithm"), [("gmp", "td3_bc"), ("imp", "td3_bc"), ("imp", "iql")])
+def test_gradual_pruning_stopped_anywhere_and_resumed_equals_uninterrupted(pruner: str, algorithm: str, tmp_path: Path) -> None:
+    """The mask changes between checkpoints; auto goes from dense to sparse on the way, and IQL's learning rate restarts with IMP."""
+    own = trial(0, pruner, 0.9, algorithm)
     whole = list(run([own], tmp_path / "whole", "auto"))
     assert len([r for r in whole if isinstance(r, Pruned)]) > 5
     assert isinstance(whole[-1], Finished)
