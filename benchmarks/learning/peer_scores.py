@@ -54,7 +54,7 @@ def config(algorithm: str, updates: int, hyper: dict[str, Any]) -> Any:
         case "sac_n":
             return SACConfig(batch_size=256, n_critics=hyper["critics"], **own)
         case "cal_ql":
-            return CalQLConfig(conservative_weight=hyper["alpha"], alpha_learning_rate=0.0, **own)
+            return CalQLConfig(conservative_weight=hyper["alpha"], alpha_learning_rate=0.0, gamma=hyper["discount"], **own)
         case _:
             rates = {"actor_learning_rate": 3e-5, "temp_learning_rate": 3e-5, "alpha_learning_rate": 0.0}
             return CQLConfig(conservative_weight=10.0, **rates, **deep, **scaled)
