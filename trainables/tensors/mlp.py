@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -27,6 +27,10 @@ from trainables.errors import UserError
 
 EXPANSION = 4  # inner units of a residual block for each unit of the stream; SimBa
 ROW_ALIGNMENT = 16  # floats; rows start at the same offset in a SIMD register, so a member's arithmetic does not depend on its index
+
+
+Norm = Literal["", "before", "after"]
+NORMS = get_args(Norm)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,12 @@ class MLP:
     copies: int = 1
     output: str = "linear"
     extra: Mapping[str, int] = field(default_factory=dict)
-    norm: Literal["", "before", "after"] = ""
+    norm: Norm = ""
     residual: bool = False
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise UserError(f"norm {self.norm!r} of a network is not one of: {', '.join(map(repr, NORMS))}")
 
     def built_as(self, network: str) -> MLP:
         """This network as a trial's `network` asks for it: `mlp` changes nothing, `layer_norm` has layer normalization (after the ReLU,

@@ -154,6 +154,11 @@ def test_simba_is_what_its_paper_draws(blocks: int) -> None:
         torch.testing.assert_close(network(x)[member, 1], plain(x[member]))
 
 
+def test_a_normalization_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match=r"norm True of a network is not one of: '', 'before', 'after'"):
+        MLP((5, 8, 3), norm=True)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("hidden", [(8,), (8, 12)])
 def test_hidden_layers_that_cannot_be_blocks_are_refused(hidden: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=rf"needs two or more hidden layers of one width; .* has {re.escape(str(hidden))}"):
