@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train the trials and print their scores; exit code 0 when done, 1 if a member diverged, 2 for bad input."""
+    """Train the trials and print their scores; exit code 0 when done, 1 if a member diverged or memory ran out, 2 for bad input."""
     open_streams()
     print_any_text()
     try:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if failures.reason(error) != "out_of_memory":
             raise
         print(f"error: not enough memory: {first_line(error)}; take fewer seeds, a smaller batch or a smaller network", file=sys.stderr)
