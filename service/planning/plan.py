@@ -25,7 +25,7 @@ from service.storage import paths, trial_objects
 from service.storage.commands import command
 from trainables import project
 from trainables.collector import paused
-from trainables.datasets import cuts, local
+from trainables.datasets import local
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
@@ -263,10 +263,10 @@ def absent_datasets(ids: Sequence[str]) -> tuple[str, ...]:
 def check_cuts(wanted: Collection[tuple[str, int]]) -> None:
     """Raise UserError for a dataset here that its trials' `transitions` would not cut, or leave without an episode."""
     for dataset, transitions in sorted(wanted):
-        from trainables.datasets.minari_store import read_metadata  # imports numpy, so only where it is needed
+        from trainables.datasets.minari_store import check_cut, read_metadata  # imports numpy, so only where it is needed
 
         about = read_metadata(dataset)
-        cuts.check(dataset, transitions, about.transitions, -(-about.transitions // about.episodes))  # at least the mean has to fit
+        check_cut(dataset, transitions, about.transitions, -(-about.transitions // about.episodes))  # at least the mean has to fit
 
 
 def progress_of(storage: Path, trials: Sequence[Trial]) -> dict[str, int]:

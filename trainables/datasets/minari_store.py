@@ -112,6 +112,17 @@ def read_metadata(dataset: str) -> Metadata:
     return _checked(dataset, path, raw)
 
 
+def check_cut(dataset: str, transitions: int, there: int, longest: int) -> None:
+    """Raise UserError unless a trial's `transitions` are fewer than the dataset has and hold its longest episode; 0 takes all.
+
+    A trial with `transitions` is another trial, so one that cuts nothing off would be trained twice; and with fewer than an episode has,
+    it would depend on the seed whether there is one that fits."""
+    if transitions and transitions >= there:
+        raise UserError(f"transitions {transitions} of {dataset!r} cut nothing off: it has {there}; transitions=all takes all")
+    if transitions and transitions < longest:
+        raise UserError(f"transitions {transitions} of {dataset!r} are fewer than the {longest} of an episode; whole ones are taken")
+
+
 def _checked(dataset: str, path: Path, raw: Any) -> Metadata:
     """The contents of a metadata.json, which is here or is offered by the hub."""
     try:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables import environments
-from trainables.datasets import cuts, local, minari_store, table_cache
+from trainables.datasets import local, minari_store, table_cache
 from trainables.datasets.known_hashes import note_hash
 from trainables.datasets.minari_store import Metadata
 from trainables.datasets.table_cache import Arrays, Prepared, Rows
@@ -65,7 +65,7 @@ class Table:
         Raises UserError where that is not fewer than there are, or less than the longest episode."""
         if not transitions:
             return self
-        cuts.check(self.dataset, transitions, len(self), int(self.episode_lengths.max()))
+        minari_store.check_cut(self.dataset, transitions, len(self), int(self.episode_lengths.max()))
         drawn = [hashlib.sha256(f"{seed}/episode/{index}".encode()).digest() for index in range(len(self.episode_lengths))]
         order = np.array(sorted(range(len(drawn)), key=drawn.__getitem__))  # the same with every version of numpy
         taken = order[: int(np.searchsorted(np.cumsum(self.episode_lengths[order]), transitions, side="right"))]

@@ -405,6 +405,7 @@ def plain_fql(world: World, data: list[Batch], hyper: dict[str, Any], updates: i
 def plain_xql(world: World, data: list[Batch], hyper: dict[str, Any], updates: int) -> Trained:
     """The regression as the paper has it, exp(z) - z - 1, over exp of the largest z: in float64, by autograd."""
     actor, value, q1, q2 = Net(world, "actor"), Net(world, "value"), Net(world, "critic", 0), Net(world, "critic", 1)
+    assert value.norm == "before", "of the ReLU, as in Div99/XQL"
     q1_target, q2_target = copy.deepcopy(q1), copy.deepcopy(q2)
     actor_optimizer = torch.optim.Adam(actor.parameters(), lr=hyper["actor_learning_rate"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(actor_optimizer, updates)

@@ -553,7 +553,7 @@ def test_a_cut_keeps_whole_episodes_that_the_seed_chooses() -> None:
     assert table.cut(0, 1) is table
     assert [len(table.cut(transitions, 0)) for transitions in (149, 150, 151)] == [100, 150, 150]
     assert len(table.cut(50, 0)) == 50
-    with pytest.raises(UserError, match="transitions 49 of 'test/made-up-v0' hold no whole episode: they have up to 50"):
+    with pytest.raises(UserError, match="transitions 49 of 'test/made-up-v0' are fewer than the 50 of an episode; whole ones are taken"):
         table.cut(49, 0)
     with pytest.raises(UserError, match="transitions 500 of 'test/made-up-v0' cut nothing off: it has 500; transitions=all takes all"):
         table.cut(500, 0)
