@@ -20,7 +20,7 @@ from trainables.errors import UserError, unknown
 from trainables.storage import cache
 
 NATIVE = Path(__file__).parent
-SOURCES = [NATIVE / name for name in ("kernels.c", "product.c", "update.c", "replay.c", "simulate.c", "onchip.c")]
+SOURCES = [NATIVE / name for name in ("kernels.c", "product.c", "update.c", "replay.c", "rows.c", "simulate.c", "onchip.c")]
 HEADERS = [NATIVE / name for name in ("tile.h", "onchip.h", "onchip_cpu.h", "onchip_network.h", "onchip_tensor.h", "onchip_update.h")]
 REPLAYED = ("forward", "backward", "input_gradient", "input_gradient_backward", "gather", "track")  # in replay.c, by name
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
@@ -117,6 +117,7 @@ def library() -> ctypes.CDLL:
         "product": [pointer],
         "replay": [long, pointer],
         "repeat": [pointer, long, long, pointer, pointer],
+        "rows": [long, long, long, pointer, pointer, pointer],
         "track": [integer, long, pointer, pointer, pointer],
         "onchip": [pointer, integer, long, integer, *[pointer] * 3],
         "simulate": [pointer, pointer, pointer, integer, *[pointer] * 10],

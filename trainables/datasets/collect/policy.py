@@ -1,7 +1,11 @@
-"""A learner's actor in plain numpy: a ReLU network with a Gaussian on top, and the files it is shipped in."""
+"""A learner's actor in plain numpy: a ReLU network with a Gaussian on top, and the files it is shipped in.
+
+Its products are `native/rows.c`'s, so that a recording has the same bits on every processor; numpy's where there is no C compiler.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +17,7 @@ import numpy.typing as npt
 
 from trainables.datasets.minari_store import unreadable
 from trainables.errors import UserError, unknown
+from trainables.native import build
 
 FOLDER = Path(__file__).parents[1] / "policies"
 LOG_STD_RANGE = (-20.0, 2.0)  # stable-baselines3 and sbx, SquashedGaussianActor
@@ -35,7 +40,9 @@ class Policy:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> Policy:
         """Read `.../Dense_<i>/{kernel,bias}` (flax's names), any float type; `.../log_std`, if there, tells PPO's Gaussian."""
-        named = {"/".join(name.split("/")[-2:]): np.asarray(value, np.float32) for name, value in tensors.items() if "Dense_" in name}
+        named = {
+            "/".join(name.split("/")[-2:]): np.ascontiguousarray(value, np.float32) for name, value in tensors.items() if "Dense_" in name
+        }
         fixed = next((np.asarray(value, np.float32) for name, value in tensors.items() if name.split("/")[-1] == "log_std"), None)
         layers = [(named[f"Dense_{i}/kernel"], named[f"Dense_{i}/bias"]) for i in range(len(named) // 2)]
         if fixed is not None:
@@ -46,13 +53,28 @@ class Policy:
         """Actions [..., A] in [-1, 1] for observations [..., O]: the mode, or a sample where `noise` [..., A] is standard normal."""
         x = observations
         for weights, bias in self.hidden:
-            x = np.maximum(x @ weights + bias, 0)
-        action: Array = x @ self.mean[0] + self.mean[1]
+            x = np.maximum(product(x, weights) + bias, 0)
+        action: Array = product(x, self.mean[0]) + self.mean[1]
         if not isinstance(self.log_std, tuple):
             return np.clip(action if noise is None else action + np.exp(self.log_std) * noise, -1, 1)
         if noise is not None:
-            action = action + np.exp(np.clip(x @ self.log_std[0] + self.log_std[1], *LOG_STD_RANGE)) * noise
+            action = action + np.exp(np.clip(product(x, self.log_std[0]) + self.log_std[1], *LOG_STD_RANGE)) * noise
         return np.tanh(action)
+
+
+def product(x: Array, weights: Array) -> Array:
+    """Rows [..., I] times contiguous weights [I, O]: [..., O]."""
+    if why_not_exact():
+        return np.asarray(x @ weights)
+    x, made = np.ascontiguousarray(x, np.float32), np.empty((*x.shape[:-1], weights.shape[1]), np.float32)
+    build.library().winnow_rows(x.size // len(weights), *weights.shape, x.ctypes.data, weights.ctypes.data, made.ctypes.data)
+    return made
+
+
+@functools.cache
+def why_not_exact() -> str:
+    """Why products are numpy's here, whose last bits depend on the processor; empty where they are the project's own."""
+    return build.reason()
 
 
 def folder(version: int = 0) -> Path:

@@ -49,6 +49,8 @@ def record(given: argparse.Namespace) -> int:
     for name in names:  # all are checked before the first is recorded
         family, tier, version = tiers.parse(name)
         tiers.segments(tier, policy.card(family, version), transitions)
+    if reason := policy.why_not_exact():  # the kernels are compiled here, before the time left is estimated
+        print(f"warning: the last bits of a recording, and so its hash, depend on this processor: {reason}", file=sys.stderr)
     found = []
     for name in names:
         kept = local.exists(name) and not given.force
