@@ -19,24 +19,33 @@ from benchmarks.tables import markdown
 from search_spaces.studies.study_full import SWEEP as PRUNED
 from search_spaces.studies.study_full_dense import SWEEP as DENSE
 from search_spaces.studies.study_full_others import SWEEP as OTHERS
+from search_spaces.studies.study_full_shuffled import SWEEP as SHUFFLED
+from search_spaces.studies.study_full_small import SWEEP as SMALL
 from search_spaces.sweep import expand
 from service.results.cells import DENSE as DENSE_PLACE
-from service.results.cells import Cell, Task, tasks_of
+from service.results.cells import Cell, Task, suites_of, tasks_of
 from service.results.outcomes import MISSING
 from service.results.report import costs
-from service.results.report.over_tasks import Count, aggregates, choice, count
+from service.results.report.over_tasks import Count, aggregates, beside, choice, count
 from service.results.report.style import png, sheets
 from service.results.runs import Point, Run
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import Trial
 
-SWEEPS = {"study_full": PRUNED, "study_full_others": OTHERS, "study_full_dense": DENSE}
+SWEEPS = {
+    "study_full": PRUNED,
+    "study_full_others": OTHERS,
+    "study_full_small": SMALL,
+    "study_full_shuffled": SHUFFLED,
+    "study_full_dense": DENSE,
+}
 MADE = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[2] / "docs" / "full-study.md"
 FOLDER = PAGE.with_suffix("")  # of its pictures
 BUDGETS = (50_000, 250_000, PRUNED.updates)
 (SPARSITY,) = PRUNED.sparsities
 PRUNERS = (*PRUNED.pruners, *OTHERS.pruners)
+CONTROLS = SHUFFLED_SNIP, SMALL_DENSE = "snip+shuffle", "small_dense"
 OF_THE_ACTOR = {
     "signal": "mask/signal/actor", "loss": "train/actor_loss",
     "dormant units": "train/dormant_units/actor", "feature rank": "train/feature_rank/actor",
@@ -47,8 +56,9 @@ FELL = 0.7  # of the best evaluation so far; dense networks that are below it ar
 
 @dataclass(frozen=True)
 class Trained:
-    """A trial that has ended. `scores`: of each evaluation, by its update, the last one of the final episodes. `seconds`: of all its
-    updates. `actor`: OF_THE_ACTOR, before training and after the last update. `outcome`: of one that has diverged, and has no scores."""
+    """A trial that has ended. `pruner`: as Trial.method has it. `scores`: of each evaluation, by its update, the last one of the final
+    episodes. `seconds`: of all its updates. `actor`: OF_THE_ACTOR, before training and after the last update. `outcome`: of one that has
+    diverged, and has no scores."""
 
     dataset: str
     algorithm: str
@@ -60,7 +70,7 @@ class Trained:
     outcome: str = ""
 
     def is_of(self, trial: Trial) -> bool:
-        return (self.dataset, self.algorithm, self.pruner, self.seed) == (trial.dataset, trial.algorithm, trial.pruner, trial.seed)
+        return (self.dataset, self.algorithm, self.pruner, self.seed) == (trial.dataset, trial.algorithm, trial.method, trial.seed)
 
     def points(self, pace: float) -> Iterator[Point]:
         """The evaluations, as if each update had taken `pace` seconds."""
@@ -71,12 +81,10 @@ class Trained:
 def trained(run: Run, metrics: Mapping[str, float]) -> Trained:
     trial = run.trial
     if not run.done:
-        return Trained(trial.dataset, trial.algorithm, trial.pruner, trial.seed, {}, 0.0, {}, run.state)
+        return Trained(trial.dataset, trial.algorithm, trial.method, trial.seed, {}, 0.0, {}, run.state)
     actor = {name: float(f"{metrics[metric]:.4g}") for name, metric in OF_THE_ACTOR.items() if metric in metrics}
-    scores = {point.update: round(point.score, 4) for point in run.points} | {run.trial.updates: round(run.final, 4)}
-    return Trained(
-        run.trial.dataset, run.trial.algorithm, run.trial.pruner, run.trial.seed, scores, round(run.points[-1].seconds, 1), actor
-    )
+    scores = {point.update: round(point.score, 4) for point in run.points} | {trial.updates: round(run.final, 4)}
+    return Trained(trial.dataset, trial.algorithm, trial.method, trial.seed, scores, round(run.points[-1].seconds, 1), actor)
 
 
 def read() -> list[Trained]:
@@ -88,11 +96,11 @@ def tasks(budgets: Sequence[int] = BUDGETS, pruners: Sequence[str] = PRUNERS) ->
     equal time with all that they have. Each kind of network has the learning rates that docs/settings.md takes for it."""
     runs, known = [], read()
     pace = paces(known)
-    for trial in (trial for sweep in SWEEPS.values() for trial in expand(sweep) if trial.pruner in ("dense", *pruners)):
+    for trial in (trial for sweep in SWEEPS.values() for trial in expand(sweep) if trial.method in ("dense", *pruners)):
         found = next((one for one in known if one.is_of(trial)), None)
         for budget in budgets:
             until = trial.updates if trial.pruner == "dense" else budget
-            each = found.points(pace[trial.algorithm, trial.pruner]) if found and found.scores else ()
+            each = found.points(pace[trial.algorithm, trial.method]) if found and found.scores else ()
             points = tuple(point for point in each if point.update <= until)
             score = MISSING if not found else found.outcome or found.scores[min(budget, trial.updates)]
             runs.append(Run(replace(trial, updates=budget, hyper={}), score, points))
@@ -109,15 +117,16 @@ def paces(known: Sequence[Trained]) -> dict[tuple[str, str], float]:
 
 def verdict() -> Iterator[list[str]]:
     """A row per algorithm and pruner: how many datasets keep 97 % of dense at each budget, and at the last one's time on a core. A share of
-    dense networks that fell is counted, and said to be one; a cell whose dense mean may be 0 has none."""
+    dense networks that fell is counted, and said to be one; a cell whose dense mean may be 0 has none. Controls follow once they count."""
     yield ["algorithm", "network", *(f"{budget:,} updates" for budget in BUDGETS), f"{BUDGETS[-1]:,} updates, dense for as long"]
-    found = tasks()
-    for algorithm, pruner in ((algorithm, pruner) for algorithm in PRUNED.algorithms for pruner in PRUNERS):
+    found = tasks(BUDGETS, (*PRUNERS, *CONTROLS))
+    for algorithm, pruner in ((algorithm, pruner) for algorithm in PRUNED.algorithms for pruner in (*PRUNERS, *CONTROLS)):
         own = [task for task in found if task.trial.algorithm == algorithm]
         at = {budget: [task.cells[pruner, SPARSITY] for task in own if task.trial.updates == budget] for budget in BUDGETS}
         columns = [*((at[budget], False) for budget in BUDGETS), (at[BUDGETS[-1]], True)]
-        counts = (in_short(count(*column), beside_fallen(*column), without_share(*column)) for column in columns)
-        yield [algorithm_name(algorithm), method_name(pruner, SPARSITY), *counts]
+        counts = [in_short(count(*column), beside_fallen(*column), without_share(*column)) for column in columns]
+        if pruner in PRUNERS or any(column != "-" for column in counts):
+            yield [algorithm_name(algorithm), method_name(pruner, SPARSITY), *counts]
 
 
 def in_short(found: Count, fallen: int = 0, without: int = 0) -> str:
@@ -180,10 +189,24 @@ def whole_algorithms() -> list[str]:
     return [name for name in PRUNED.algorithms if all(not task.cells[place].absent for task in of_one(name) for place in places)]
 
 
+def beside_controls() -> str:
+    """SNIP's masks beside themselves shuffled, and every pruned network beside small dense ones, where both have all their seeds."""
+    lines = []
+    for algorithm in PRUNED.algorithms:
+        whole = whole_pruners(algorithm)
+        pairs = [(PRUNED.pruners[0], SHUFFLED_SNIP), *((pruner, SMALL_DENSE) for pruner in PRUNERS)]
+        for suite, own in suites_of(of_one(algorithm, BUDGETS, (*PRUNERS, *CONTROLS))):
+            for pair in pairs:
+                if {*pair} <= {*whole}:
+                    lines.append(f"{algorithm_name(algorithm)}, {beside(suite, own, *((each, SPARSITY) for each in pair))}")
+    return "\n".join(["```", *lines, "```"]) if lines else "None is done yet."
+
+
 def whole_pruners(algorithm: str) -> list[str]:
-    """Those that have all their seeds on every dataset."""
-    own = of_one(algorithm)
-    return [pruner for pruner in PRUNERS if not any(task.cells[pruner, SPARSITY].absent for task in own)]
+    """Those that have all their seeds on every dataset, the controls among them."""
+    known = (*PRUNERS, *CONTROLS)
+    own = of_one(algorithm, pruners=known)
+    return [pruner for pruner in known if not any(task.cells[pruner, SPARSITY].absent for task in own)]
 
 
 def of_one(algorithm: str, budgets: Sequence[int] = BUDGETS[-1:], pruners: Sequence[str] = PRUNERS) -> list[Task]:
@@ -209,12 +232,14 @@ def cells() -> Iterator[list[str]]:
 
 
 def others() -> Iterator[list[str]]:
-    """A row per dataset and algorithm of which other masks are trained: the share of the dense score that each pruner keeps at the end."""
-    yield ["data", "algorithm", f"dense, {DENSE.updates:,} updates", *map(method_name, PRUNERS)]
-    planned = len(PRUNED.seeds)
-    for task in tasks(BUDGETS[-1:]):
-        if any(task.cells[pruner, SPARSITY].done for pruner in OTHERS.pruners):
-            shares = [shown(task.cells[pruner, SPARSITY].retained, planned, 100.0, 0, " %") for pruner in PRUNERS]
+    """A row per dataset and algorithm of which other masks or controls are trained: what each keeps of the dense score at the end."""
+    found = tasks(BUDGETS[-1:], (*PRUNERS, *CONTROLS))
+    begun = [name for name in CONTROLS if any(task.cells[name, SPARSITY].done for task in found)]
+    columns, planned = (*PRUNERS, *begun), len(PRUNED.seeds)
+    yield ["data", "algorithm", f"dense, {DENSE.updates:,} updates", *map(method_name, columns)]
+    for task in found:
+        if any(task.cells[pruner, SPARSITY].done for pruner in (*OTHERS.pruners, *begun)):
+            shares = [shown(task.cells[pruner, SPARSITY].retained, planned, 100.0, 0, " %") for pruner in columns]
             dense = shown(task.dense.mean if task.dense else None, planned)
             yield [dataset_name(task.trial.dataset), algorithm_name(task.trial.algorithm), dense, *shares]
 
@@ -259,18 +284,22 @@ def progress() -> str:
     dense, pruned = ([one for one in done if (one.pruner == "dense") is kind] for kind in (True, False))
     planned = {name: len(list(expand(sweep))) for name, sweep in SWEEPS.items()}
     more = sum(one.pruner in OTHERS.pruners for one in pruned)
+    small, controls = ([one for one in pruned if one.pruner in kind] for kind in ((SMALL_DENSE,), CONTROLS))
     pruned = [one for one in pruned if one.pruner in PRUNED.pruners]
     text = (
         f"{len(pruned)} of {planned['study_full']} trials with SNIP's and random masks, {more} of {planned['study_full_others']} with "
-        f"other masks and {len(dense)} of {planned['study_full_dense']} dense ones are done."
+        f"other masks, {len(controls)} of {planned['study_full_small'] + planned['study_full_shuffled']} with controls and {len(dense)} of "
+        f"{planned['study_full_dense']} dense ones are done."
     )
     for algorithm in PRUNED.algorithms:
-        spent = [[one.seconds for one in kind if one.algorithm == algorithm] for kind in (pruned, dense)]
-        if all(spent):
+        spent = [[one.seconds for one in kind if one.algorithm == algorithm] for kind in (pruned, dense, small)]
+        if all(spent[:2]):
             text += (
                 f" {algorithm_name(algorithm)}: {PRUNED.updates:,} pruned updates took {median(spent[0]):,.0f} s on a core, "
                 f"{DENSE.updates:,} dense ones {median(spent[1]):,.0f} s (medians)."
             )
+        if spent[2]:
+            text += f" {PRUNED.updates:,} of small dense networks took {median(spent[2]):,.0f} s."
     return text
 
 
@@ -278,7 +307,8 @@ def texts() -> dict[str, str]:
     """What stands between the marks of docs/full-study.md."""
     return {
         "progress": progress(), "verdict": markdown(verdict()), "over tasks": markdown(over_tasks()), "choice": chosen(),
-        "cells": markdown(cells()), "others": markdown(others()), "inside": markdown(inside()), "pictures": pictures(),
+        "controls": beside_controls(), "cells": markdown(cells()), "others": markdown(others()), "inside": markdown(inside()),
+        "pictures": pictures(),
     }  # fmt: skip
 
 

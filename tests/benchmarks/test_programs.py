@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,35 @@ def test_a_count_says_how_much_of_it_is_beside_dense_networks_that_fell(program:
     assert verdict["SNIP 95 %"] == [kept, fallen, fallen, kept], "they fell later than after as much time"
     assert verdict["Random (ERK) 95 %"] == [lost, fallen, fallen, fallen]
     assert verdict["GraSP 95 %"] == ["0 of 1 (0 yes, 0 no, 0 open, 1 diverged)"] * 4
+
+
+def test_networks_are_compared_with_controls_once_both_are_whole(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = program("learning.full")
+
+    def trials(pruner: str, score: float, datasets: Sequence[str] = full.PRUNED.datasets) -> list[Any]:
+        scores = dict.fromkeys(full.BUDGETS, score)
+        return [full.Trained(name, "bc", pruner, seed, scores, 5.0, {}) for name in datasets for seed in (0, 1, 2)]
+
+    found = [
+        *trials("dense", 80.0),
+        *trials("snip", 60.0),
+        *trials("small_dense", 70.0),
+        *trials("snip+shuffle", 59.0, full.PRUNED.datasets[1:]),
+    ]
+    monkeypatch.setattr(full, "read", lambda: found)
+    lines = full.beside_controls().splitlines()
+    assert [line.partition(" points")[0] for line in lines if "BC" in line] == [
+        f"BC, {budget:,} updates, SNIP 95 % against Small dense 95 %, over 6 tasks: -10.0" for budget in full.BUDGETS
+    ]
+    verdict = {row[1]: row[2:] for row in list(full.verdict())[1:] if row[0] == "BC"}
+    assert {name: cells[2].split(" (")[0] for name, cells in verdict.items() if cells[2] != "-"} == {
+        "SNIP 95 %": "0 of 6", "Small dense 95 %": "0 of 6", "SNIP 95 %, shuffled": "0 of 5"
+    }  # fmt: skip
+    head, *rows = full.others()
+    assert head[-2:] == ["SNIP, shuffled", "Small dense"]
+    assert {tuple(cell.split(" [")[0] for cell in row[-2:]) for row in rows} == {("74 %", "88 %"), ("-", "88 %")}
+    found += trials("snip+shuffle", 59.0, full.PRUNED.datasets[:1])
+    assert "SNIP 95 % against SNIP 95 %, shuffled, over 6 tasks: +1.0" in full.beside_controls()
 
 
 def test_methods_are_compared_where_all_their_seeds_are_there(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,18 +159,19 @@ def choice(tasks: Sequence[Task]) -> list[str]:
         }
         chance = next((method for method in CHANCE if method in methods), None)
         others = sorted((m for m, cell in methods.items() if m not in CHANCE and not cell.control), key=rank) if chance else []
-        lines += [_beside_chance(suite, own, (method, CLAIMED_AT), (str(chance), CLAIMED_AT)) for method in others]
+        lines += [beside(suite, own, (method, CLAIMED_AT), (str(chance), CLAIMED_AT)) for method in others]
     return [line for line in lines if line]
 
 
-def _beside_chance(suite: str, tasks: Sequence[Task], place: Place, chance: Place) -> str:
-    common = [task for task in tasks if _seeded(task, place) and _seeded(task, chance)]
+def beside(suite: str, tasks: Sequence[Task], place: Place, reference: Place) -> str:
+    """A line on the difference of two networks over the tasks where both have every seed; empty where there is none."""
+    common = [task for task in tasks if _seeded(task, place) and _seeded(task, reference)]
     if not common:
         return ""
-    scores, other = ([task.cells[each].scores() for task in common] for each in (place, chance))
+    scores, other = ([task.cells[each].scores() for task in common] for each in (place, reference))
     found, margins = statistics.difference(scores, other), statistics.difference(scores, other, 0.9)
     where = f"{suite}, " if suite else ""
-    text = f"{where}{method_name(*place)} against {method_name(*chance)}, over {len(common)} task{'s' if len(common) > 1 else ''}"
+    text = f"{where}{method_name(*place)} against {method_name(*reference)}, over {len(common)} task{'s' if len(common) > 1 else ''}"
     text += f": {found.value:+.1f} points of normalized score"
     if found.note:
         return f"{text} ({found.note})"
