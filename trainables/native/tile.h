@@ -14,7 +14,8 @@ enum { LANES = 8 };
 enum { LANES = 4 };
 #endif
 enum { TILE = 64, PASS = 8 };                      /* PASS: registers that hold sums */
-enum { SUMMED = LANES < 8 ? 8 : LANES }; /* lanes of the batch that a gradient sums at once */
+enum { BESIDE = 16 };                              /* sums over the batch side by side, of which one is made: the same on every processor */
+enum { SUMMED = LANES < 8 ? 8 : LANES }; /* as many of them as are in registers at once */
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t bits __attribute__((vector_size(4 * LANES)));
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
@@ -84,7 +85,8 @@ static void columns(int n, const Layer *layer, int from, int to, const float *va
         ONE_OF_EIGHT(n, columns_of, layer, from, to, value, trow, dy, x, dx, add)
 }
 
-/* Lane j of the result: the sum of s[j]. Each step adds two halves of two registers into one, until one is left. */
+/* Lane j of the result: the sum of s[j]. Each step adds two halves of two registers into one, until one is left. Where a register holds half
+   of the sums that lie side by side, adding both results is the last of these steps. */
 INLINE vec8 fold(const summed s[8]) {
 #ifdef __AVX512F__
 #define FIRST(a, b) __builtin_shuffle(a, b, (order){0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30})
@@ -110,20 +112,28 @@ INLINE vec8 fold(const summed s[8]) {
 }
 
 /* The gradient at n neighbouring values of a group, over `lanes` of the batch (and zeros after them, up to 8 numbers). */
-INLINE void dots_of(const int n, int lanes, const float *dy, const float *x, const int32_t *column, float *gradient) {
-    summed sum[8] = {0};
-    for (int i = 0; i < lanes; i += SUMMED) {
-        const summed d = *(const summed *)(dy + i);
-        UNROLL for (int j = 0; j < n; j++) sum[j] += d * *(const summed *)(x + column[j] + i);
+INLINE void dots_of(const int n, const int lanes, const float *dy, const float *x, const int32_t *column, float *gradient) {
+    vec8 total;
+    for (int first = 0; first < BESIDE; first += SUMMED) {
+        summed sum[8] = {0};
+        UNROLL for (int i = first; i < lanes; i += BESIDE) {
+            const summed d = *(const summed *)(dy + i);
+            UNROLL for (int j = 0; j < n; j++) sum[j] += d * *(const summed *)(x + column[j] + i);
+        }
+        if (first) total += fold(sum);
+        else total = fold(sum);
     }
-    *(vec8 *)gradient = fold(sum);
+    *(vec8 *)gradient = total;
 }
 
 /* Adds to `gradient` by way of `fresh`: adding in place would wait for the eight numbers just written, which overlap the next. */
 static void dots(int lanes, const Layer *layer, const int32_t *column, const float *dy, const float *x, float *fresh, float *gradient) {
     for (int r = 0; r < layer->outputs; r++, dy += TILE)
         for (int p = layer->start[r], end = layer->start[r + 1]; p < end; p += 8)
-            ONE_OF_EIGHT(end - p, dots_of, lanes, dy, x, column + p, fresh + p)
+            if (lanes == TILE) /* unrolled */
+                ONE_OF_EIGHT(end - p, dots_of, TILE, dy, x, column + p, fresh + p)
+            else
+                ONE_OF_EIGHT(end - p, dots_of, lanes, dy, x, column + p, fresh + p)
     for (int p = layer->start[0]; p < layer->start[layer->outputs]; p++) gradient[p] += fresh[p];
 }
 
@@ -192,15 +202,18 @@ static void rectify(int n, int units, const float *gain, const float *z, float *
 /* Gradients by z (1 + gain) + shift -> by z, in their place. Those by gains and shifts are added to `gradient`, unless it is NULL. */
 static void through_gain(int lanes, int units, const float *gain, const float *z, float *dz, float *gradient) {
     for (int r = 0; r < units; r++, z += TILE, dz += TILE) {
-        summed sum[8] = {0};
-        for (int i = 0; i < lanes; i += SUMMED) {
-            summed *d = (summed *)(dz + i);
-            sum[0] += *d * *(const summed *)(z + i), sum[1] += *d;
-            *d *= 1 + gain[r];
+        vec8 total;
+        for (int first = 0; first < BESIDE; first += SUMMED) {
+            summed sum[8] = {0};
+            for (int i = first; i < lanes; i += BESIDE) {
+                summed *d = (summed *)(dz + i);
+                sum[0] += *d * *(const summed *)(z + i), sum[1] += *d;
+                *d *= 1 + gain[r];
+            }
+            if (first) total += fold(sum);
+            else total = fold(sum);
         }
-        if (!gradient) continue;
-        const vec8 found = fold(sum);
-        gradient[r] += found[0], gradient[units + r] += found[1];
+        if (gradient) gradient[r] += total[0], gradient[units + r] += total[1];
     }
 }
 
@@ -224,7 +237,7 @@ INLINE vec tanh_of(vec x) {
     return 2.f * a * b / (b * b + a * a);
 }
 
-static int whole(int count) { return (count + SUMMED - 1) / SUMMED * SUMMED; } /* lanes in use; those past the batch hold zeros */
+static int whole(int count) { return (count + BESIDE - 1) / BESIDE * BESIDE; } /* lanes in use; those past the batch hold zeros */
 
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t four_places __attribute__((vector_size(16)));

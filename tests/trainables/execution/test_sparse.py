@@ -32,6 +32,8 @@ QUICK = tuple(flag for flag in build.FLAGS if flag != "-O3")  # where only the c
 TWIN = MLP((23, 256, 256, 1), copies=2)
 CRITIC = MLP((23, 256, 256, 256, 1), copies=2)
 NORMALIZED = MLP((23, 256, 256, 256, 1), copies=2, norm="after")
+BEFORE = MLP((23, 256, 256, 1), copies=2, norm="before")
+SIMBA = MLP((23, 32, 128, 32, 128, 32, 1), copies=2, norm="after", residual=True)
 ACTOR = MLP((17, 256, 256, 6), output="tanh", extra={"log_std": 6, "temperature": 1})
 
 
@@ -448,6 +450,29 @@ def test_plain_c_equals_the_vector_instructions(spec: MLP, monkeypatch: pytest.M
         for plain, vectors in zip(found["generic"], found[simd], strict=True):
             torch.testing.assert_close(plain, vectors, rtol=1e-5, atol=1e-6 * vectors.abs().max().item())
     assert all(map(torch.equal, found["auto"], found[here[-1]]))
+
+
+@pytest.mark.skipif(not build.NEEDS["avx2"] <= build._features(), reason="this processor has no AVX2")
+@pytest.mark.parametrize("spec", [TWIN, ACTOR, NORMALIZED, BEFORE, SIMBA], ids=["critic", "actor", "normalized", "before", "simba"])
+def test_registers_of_eight_and_of_sixteen_numbers_make_the_same_bits(
+    spec: MLP, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A trial has the same numbers with AVX2 and with AVX-512, whose code runs in halves where the processor lacks it."""
+    monkeypatch.setattr(build, "FLAGS", [flag.replace("-O3", "-O1") for flag in build.FLAGS])  # quick, and still one step for a b + c
+    halves = {} if build.NEEDS["avx512"] <= build._features() else {"avx512": (*build.SIMD["avx2"], "-D__AVX512F__")}
+    monkeypatch.setattr(build, "SIMD", build.SIMD | halves)
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path_factory.getbasetemp() / "same-bits"))  # compiled once for all networks
+    flat, mask = network(spec, 2, 0.1)
+    found = []
+    for simd in ("avx2", "avx512"):
+        monkeypatch.setenv("WINNOW_SIMD", simd)
+        build.library.cache_clear()
+        for size in (1, 100, 256):
+            inputs = batch(spec, 2, size, 1)
+            net = sparse.Network(spec, flat, mask)
+            found += differentiate(net, inputs, None, False) + (by_input(net, inputs, 0) if spec == TWIN else [])
+    for one, other in zip(found[: len(found) // 2], found[len(found) // 2 :], strict=True):
+        assert torch.equal(one, other)
 
 
 def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
