@@ -59,8 +59,14 @@ def rate_of(trial: Trial) -> float:
 
 
 def write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One row per line, sorted, so that a new trial is a new line."""
-    file.write_text("[\n" + ",\n".join(sorted(map(json.dumps, rows))) + "\n]\n")
+    """One row per line, sorted, so that a new trial is a new line. Exits where rows would be lost, of a sweep that this storage lacks."""
+    lines = sorted(map(json.dumps, rows))
+    before = len(json.loads(file.read_text())) if file.exists() else 0
+    if len(lines) < before:
+        raise SystemExit(
+            f"{file.name} has {before} rows and would keep {len(lines)}: `winnow adopt` and `winnow sync` the sweeps it is made of"
+        )
+    file.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def fill_all(page: Path, texts: Mapping[str, str]) -> None:

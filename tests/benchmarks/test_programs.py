@@ -186,6 +186,14 @@ def test_what_helps_is_shown_beside_dense_networks(program: Any, monkeypatch: py
     }
 
 
+def test_no_row_is_lost_where_a_sweep_was_not_shipped(program: Any, tmp_path: Path) -> None:
+    pages, file = program("learning.pages"), tmp_path / "full.json"
+    pages.write(file, [{"seed": 1}, {"seed": 0}])
+    with pytest.raises(SystemExit, match=r"full\.json has 2 rows and would keep 1: `winnow adopt` and `winnow sync`"):
+        pages.write(file, [{"seed": 2}])
+    assert file.read_text() == '[\n{"seed": 0},\n{"seed": 1}\n]\n'
+
+
 def settings_trials(settings: Any, scores: dict[tuple[str, int, float], float]) -> list[Any]:
     """Every trial of BC's settings, with a score by pruner, calibration and learning rate; the seeds differ by 2 points."""
     return [
