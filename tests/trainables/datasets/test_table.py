@@ -213,7 +213,8 @@ def test_a_hash_is_not_known_any_more_once_a_projects_reference_returns_are_othe
         done = subprocess.run([sys.executable, "-c", program], cwd=project, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    assert [known(-4), known(-4), known(-3), known(-3)] == ["False False", "True True", "False False", "True True"]
+    # of another length: Python takes a file of the same length, written in the same second, for the one that it has compiled
+    assert [known(-4), known(-4), known(-30), known(-30)] == ["False False", "True True", "False False", "True True"]
 
 
 def test_the_table_is_prepared_once_and_shared(make: Make, tmp_path: Path) -> None:
