@@ -210,6 +210,7 @@ static void through_gain(int lanes, int units, const float *gain, const float *z
                 sum[0] += *d * *(const summed *)(z + i), sum[1] += *d;
                 *d *= 1 + gain[r];
             }
+            if (!gradient) continue;
             if (first) total += fold(sum);
             else total = fold(sum);
         }

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.trainables.execution.test_other_processors import COMPILER, EMULATOR, FLAGS
 from trainables.datasets.collect import policy
 from trainables.datasets.collect.record import record
 from trainables.datasets.table import load_table
 from trainables.native import build
 
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 SHAPES = [(3, 17, 128), (1, 128, 128), (2, 128, 6), (2, 128, 3), (2, 11, 128), (2, 49, 29), (1, 60, 1), (2, 17, 3), (1, 51, 3), (1, 55, 12)]
 
 Array = npt.NDArray[np.float32]
@@ -99,8 +99,7 @@ def test_it_has_the_same_bits_on_arm(tmp_path: Path) -> None:
         calls.append(f'for (int i = 0; i < {shape[0] * shape[2]}; i++) printf("%a\\n", y[i]);')
     source, binary = tmp_path / "main.c", tmp_path / "main"
     source.write_text("\n".join([*lines, "static float y[1000];", "int main(void) {", *calls, "return 0; }"]))
-    flags = [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC")]
-    subprocess.run([COMPILER, *flags, "-static", f"-I{build.NATIVE}", str(source), "-o", str(binary), "-lm"], check=True)
+    subprocess.run([COMPILER, *FLAGS, "-static", f"-I{build.NATIVE}", str(source), "-o", str(binary), "-lm"], check=True)
     told = subprocess.run([EMULATOR, str(binary)], check=True, capture_output=True, text=True).stdout.split()
     assert [float.fromhex(number) for number in told] == wanted
 
