@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
+from trainables.tensors.functions import exp
 from trainables.tensors.gaussian import log_prob
 
 TITLE = "AWAC"
@@ -55,7 +56,7 @@ def sample(agent: Agent, observations: Tensor, purpose: str) -> Tensor:
     """Actions of the policy, clipped to [-1, 1], with no gradient, [K, B, A]."""
     with torch.no_grad():
         mean, log_std = policy(agent, observations)
-        return (mean + log_std.exp() * agent.noise(purpose, *mean.shape[1:])).clamp(-1, 1)
+        return (mean + exp(log_std) * agent.noise(purpose, *mean.shape[1:])).clamp(-1, 1)
 
 
 def critic_loss(agent: Agent, batch: Batch) -> Tensor:
@@ -74,7 +75,7 @@ def actor_loss(agent: Agent, batch: Batch) -> Tensor:
         sampled = sample(agent, batch.observations, "policy")
         both = torch.cat([batch.actions, sampled], dim=1)
         q, v = agent.critic(batch.observations.repeat(1, 2, 1), both).squeeze(-1).amin(1).chunk(2, dim=-1)
-        weight = torch.minimum(((q - v) / agent.hyper.advantage_scale).exp(), agent.hyper.weight_cap)
+        weight = torch.minimum(exp((q - v) / agent.hyper.advantage_scale), agent.hyper.weight_cap)
     return -(weight * log_prob(batch.actions, *policy(agent, batch.observations))).mean(1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from trainables.agent import Agent, Batch
 from trainables.execution import Network
 from trainables.nn import MLP
+from trainables.tensors.functions import exp
 
 TITLE = "BCQ"
 
@@ -69,9 +70,9 @@ def model_loss(agent: Agent, batch: Batch) -> Tensor:
     low, high = agent.hyper.log_std_min.unsqueeze(-1), agent.hyper.log_std_max.unsqueeze(-1)
     mean, log_std = agent.encoder(batch.observations, batch.actions).chunk(2, dim=-1)
     log_std = log_std.clamp(low, high)
-    latents = mean + log_std.exp() * agent.noise("latents", *mean.shape[1:])
+    latents = mean + exp(log_std) * agent.noise("latents", *mean.shape[1:])
     error = (agent.decoder(batch.observations, latents) - batch.actions).square().mean((1, 2))
-    divergence = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).mean((1, 2))
+    divergence = 0.5 * (mean.square() + exp(2 * log_std) - 1 - 2 * log_std).mean((1, 2))
     return error + agent.hyper.kl_weight.squeeze(-1) * divergence
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
+from trainables.tensors.functions import exp, logsumexp, tanh
 from trainables.tensors.gaussian import squashed
 
 TITLE = "CQL"
@@ -89,7 +90,7 @@ def conservative(agent: Agent, q: Tensor, log_density: Tensor, target: Tensor) -
     """TD error + alpha (log of the integral of exp Q(s, .), by importance sampling, - Q(s, a)), summed over the twin critics, [K]."""
     hyper = agent.hyper
     data_q, temperature = q[:, :, 0], hyper.temperature.reshape(-1, 1, 1, 1)
-    soft = torch.logsumexp((q[:, :, 1:] - log_density.unsqueeze(1)) / temperature, dim=2)  # [K, 2, B]
+    soft = logsumexp((q[:, :, 1:] - log_density.unsqueeze(1)) / temperature, dim=2)  # [K, 2, B]
     gap = (temperature.squeeze(-1) * soft - data_q).mean(-1)
     error = (data_q - target.unsqueeze(1)).square().mean(-1)
     return (error + hyper.alpha * gap).sum(1)
@@ -106,7 +107,7 @@ def actor_losses(agent: Agent, batch: Batch) -> tuple[Tensor, Tensor]:
     q = agent.critic.frozen(batch.observations, actions).squeeze(-1).amin(1)
     log_entropy_weight = agent.actor.extra["log_entropy_weight"]  # [K, 1]
     entropy = -batch.actions.shape[-1]
-    actor = (log_entropy_weight.detach().exp() * log_pi - q).mean(1)
+    actor = (exp(log_entropy_weight.detach()) * log_pi - q).mean(1)
     return actor, -(log_entropy_weight * (log_pi.detach() + entropy)).mean(1)
 
 
@@ -123,4 +124,4 @@ def update(agent: Agent, batch: Batch) -> dict[str, Tensor]:
 
 
 def act(agent: Agent, observations: Tensor) -> Tensor:
-    return torch.tanh(agent.actor(observations).chunk(2, dim=-1)[0])
+    return tanh(agent.actor(observations).chunk(2, dim=-1)[0])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
+from trainables.tensors.functions import exp, tanh
 from trainables.tensors.gaussian import squashed
 
 TITLE = "EDAC"
@@ -60,7 +61,7 @@ def td_target(agent: Agent, batch: Batch) -> Tensor:
     """Reward + the discounted minimum of the N target critics at a sampled next action, with its entropy, [K, B]."""
     next_actions, log_pi = policy(agent, batch.next_observations, "target policy")
     next_q = agent.target.critic(batch.next_observations, next_actions).squeeze(-1).amin(1)
-    next_v = next_q - agent.actor.extra["log_entropy_weight"].exp() * log_pi
+    next_v = next_q - exp(agent.actor.extra["log_entropy_weight"]) * log_pi
     return batch.rewards + (1 - batch.terminals) * agent.hyper.discount * next_v
 
 
@@ -91,7 +92,7 @@ def actor_losses(agent: Agent, batch: Batch) -> tuple[Tensor, Tensor]:
     q = agent.critic.frozen(batch.observations, actions).squeeze(-1).amin(1)
     log_entropy_weight = agent.actor.extra["log_entropy_weight"]  # [K, 1]
     entropy = -batch.actions.shape[-1]
-    actor = (log_entropy_weight.detach().exp() * log_pi - q).mean(1)
+    actor = (exp(log_entropy_weight.detach()) * log_pi - q).mean(1)
     return actor, -(log_entropy_weight * (log_pi.detach() + entropy)).mean(1)
 
 
@@ -108,4 +109,4 @@ def update(agent: Agent, batch: Batch) -> dict[str, Tensor]:
 
 
 def act(agent: Agent, observations: Tensor) -> Tensor:
-    return torch.tanh(agent.actor(observations).chunk(2, dim=-1)[0])
+    return tanh(agent.actor(observations).chunk(2, dim=-1)[0])

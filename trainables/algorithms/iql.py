@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
+from trainables.tensors.functions import exp
 from trainables.tensors.gaussian import log_prob
 
 TITLE = "IQL"
@@ -74,7 +75,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
 
 def actor_loss(agent: Agent, batch: Batch, advantages: Tensor) -> Tensor:
     """-exp(beta advantage) log pi(a | s), the weight capped, with a Gaussian of state-independent deviation, [K]."""
-    weight = torch.minimum((agent.hyper.beta * advantages.detach()).exp(), agent.hyper.weight_cap)
+    weight = torch.minimum(exp(agent.hyper.beta * advantages.detach()), agent.hyper.weight_cap)
     mean = agent.actor(batch.observations)
     bounds = agent.hyper.log_std_min, agent.hyper.log_std_max
     log_std = agent.actor.extra["log_std"].clamp(*bounds).unsqueeze(1)  # [K, 1, A]

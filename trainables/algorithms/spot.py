@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
+from trainables.tensors.functions import exp
 
 TITLE = "SPOT"
 
@@ -67,9 +68,9 @@ def rarity(agent: Agent, observations: Tensor, actions: Tensor, purpose: str, fr
     low, high = agent.hyper.log_std_min.unsqueeze(-1), agent.hyper.log_std_max.unsqueeze(-1)
     mean, log_std = encoder(observations, actions).chunk(2, dim=-1)
     log_std = log_std.clamp(low, high)
-    latents = mean + log_std.exp() * agent.noise(purpose, *mean.shape[1:])
+    latents = mean + exp(log_std) * agent.noise(purpose, *mean.shape[1:])
     error = (decoder(observations, latents) - actions).square().mean((1, 2))
-    divergence = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).mean((1, 2))
+    divergence = 0.5 * (mean.square() + exp(2 * log_std) - 1 - 2 * log_std).mean((1, 2))
     return error + agent.hyper.kl_weight.squeeze(-1) * divergence
 
 

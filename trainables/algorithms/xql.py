@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainables.agent import Agent, Batch
 from trainables.nn import MLP
+from trainables.tensors.functions import exp
 from trainables.tensors.gaussian import log_prob
 
 TITLE = "XQL"
@@ -63,7 +64,7 @@ def value_loss(agent: Agent, batch: Batch, q: Tensor) -> Tensor:
     """Gumbel regression of V towards Q: exp(z) - z - 1 with z = (Q - V) / temperature, divided by exp(the batch's largest z), [K]."""
     z = torch.minimum((q - agent.value(batch.observations).squeeze(-1)) / agent.hyper.temperature, agent.hyper.max_clip)
     largest = z.detach().amax(1, keepdim=True).clamp(min=-1)
-    return ((z - largest).exp() - (z + 1) * (-largest).exp()).mean(1)
+    return (exp(z - largest) - (z + 1) * exp(-largest)).mean(1)
 
 
 def critic_loss(agent: Agent, batch: Batch) -> Tensor:
@@ -79,7 +80,7 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
 def actor_loss(agent: Agent, batch: Batch, q: Tensor) -> Tensor:
     """-exp(beta (Q - V)) log pi(a | s), the weight capped, with a Gaussian of state-independent deviation, [K]."""
     advantages = q - agent.value.frozen(batch.observations).detach().squeeze(-1)
-    weight = torch.minimum((agent.hyper.beta * advantages).exp(), agent.hyper.weight_cap)
+    weight = torch.minimum(exp(agent.hyper.beta * advantages), agent.hyper.weight_cap)
     bounds = agent.hyper.log_std_min, agent.hyper.log_std_max
     log_std = agent.actor.extra["log_std"].clamp(*bounds).unsqueeze(1)  # [K, 1, A]
     return -(weight * log_prob(batch.actions, agent.actor(batch.observations), log_std)).mean(1)

@@ -1,4 +1,4 @@
-"""A dense layer and its gradients: by the project's C on a CPU, by torch elsewhere."""
+"""Products and dense layers with their gradients: by the project's C on a CPU, by torch elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,31 @@ from trainables.tensors.product import product
 _ONE = torch.ones(1, 1, 1)
 
 
+class _Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return product(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        by_a, by_b = ctx.needs_input_grad
+        return times(gradient, b.transpose(1, 2)) if by_a else None, times(a.transpose(1, 2), gradient) if by_b else None
+
+
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """a b for a [N, m, k] and b [N, k, n], differentiable any number of times."""
+    result: Tensor = _times(a, b) if serves(a) else torch.bmm(a, b)
+    return result
+
+
+_times: Any = _Times.apply
+
+
 class _Linear(torch.autograd.Function):
-    """b + x w^T for b [N, 1, out], x [N, B, in], w [N, out, in]. Torch's own gives the gradient of w transposed, to be copied later, and
-    leaves all products to its BLAS. That is kept where more is summed up from it, whose last bits would change: gain and shift, the mask
-    of a score."""
+    """b + x w^T for b [N, 1, out], x [N, B, in], w [N, out, in], differentiable any number of times. Torch's own gives the gradient of w
+    transposed, to be copied later."""
 
     @staticmethod
     def forward(ctx: Any, b: Tensor, x: Tensor, w: Tensor) -> Tensor:
@@ -28,10 +49,6 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         by_b, by_x, by_w = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # to be differentiated by a score
-            weight = torch.bmm(x.transpose(1, 2), gradient).transpose(1, 2) if by_w else None
-            return gradient.sum(1, keepdim=True) if by_b else None, torch.bmm(gradient, w) if by_x else None, weight
-        times = product if serves(gradient) else torch.bmm
         bias, weight = _summed(gradient) if by_b else None, times(gradient.transpose(1, 2), x) if by_w else None
         return bias, times(gradient, w) if by_x else None, weight  # that of x last: the gate of the layer below goes together with it
 
@@ -40,7 +57,7 @@ def _summed(gradient: Tensor) -> Tensor:
     """The sum [N, 1, out] over the batch of [N, B, out]; torch is slow at sums across memory."""
     if not serves(gradient):
         return gradient.sum(1, keepdim=True)
-    return product(_ONE.expand(len(gradient), 1, gradient.shape[1]), gradient)
+    return times(_ONE.expand(len(gradient), 1, gradient.shape[1]), gradient)
 
 
 linear: Any = _Linear.apply

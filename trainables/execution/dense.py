@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.execution._linear import linear
+from trainables.execution._linear import linear, times
 from trainables.native.build import NORM_EPSILON
 from trainables.tensors import tape
+from trainables.tensors.functions import tanh
 from trainables.tensors.mlp import MLP
 from trainables.tensors.native_ops import serves
 
-# A member's arithmetic must not depend on its stack-mates, to the last bit. BLAS rounds by where a matrix starts in memory: with this many
-# rows (batches are filled up with zeros), and hidden widths that are multiples of 4, every member's matrices start at a cache line.
+# A member's arithmetic must not depend on its stack-mates, to the last bit. That of the project's C does not. BLAS, where there is no C,
+# rounds by where a matrix starts in memory: with this many rows (batches are filled up with zeros), and hidden widths that are multiples
+# of 4, every member's matrices start at a cache line.
 BATCH_ALIGNMENT = 32
 
 
 class FewRows(threading.local):
-    """`with few_rows:` networks on a CPU compute batches that torch would have to pad with numpy instead. The results cannot be
-    differentiated, and their last bits differ from torch's."""
+    """`with few_rows:` networks that the project's C computes do so from a tape, for results that are not differentiated."""
 
     entered = False
 
@@ -49,7 +50,7 @@ class Network:
         self.leaves = list(views.values())
         self.extra = {name: views[name] for name in spec.extra}
         self.weights, self.biases, self.norms = parts(spec, views)
-        self.small = Small(spec, self.weights, self.biases) if flat.is_cpu and not spec.norm else None
+        self.small = Small(self.frozen)
 
     def hold(self, flat: Tensor, mask: Tensor) -> None:
         """Take other parameters and another mask, in the same memory."""
@@ -59,7 +60,7 @@ class Network:
             self.parameters.copy_(flat.masked_fill(mask == 0, 0))
 
     def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
-        if few_rows.entered and self.small and inputs[0].shape[1] % BATCH_ALIGNMENT:
+        if few_rows.entered and serves(inputs[0]):
             return self.small(inputs, copy)
         return forward(self.spec, self.weights, self.biases, self.norms, inputs, copy)
 
@@ -83,40 +84,25 @@ class Network:
 
 
 class Small:
-    """Computes a few rows with numpy, one member and one copy at a time, for evaluation on a CPU.
+    """Computes some few rows again and again, as evaluation does at each time step. Of ten rows, torch's overhead takes longer than the
+    products, so they are recorded once."""
 
-    Torch's overhead takes longer than ten rows do, and it would compute the padding rows too. Activations are [H, B] here, so BLAS reads
-    the weights in place. All members use the same memory, so alignment does not depend on the stack."""
-
-    def __init__(self, spec: MLP, weights: list[Tensor], biases: list[Tensor]) -> None:
-        self.spec = spec
-        pairs = zip(weights, biases, strict=True)
-        self.layers = [(weight.detach().numpy(), bias.detach().unsqueeze(-1).numpy()) for weight, bias in pairs]
-        self.room: dict[int, list[np.ndarray]] = {}  # by the number of rows: what goes into each layer, and what comes out
+    def __init__(self, compute: Callable[..., Tensor]) -> None:
+        self.compute = compute
+        self.recorded: dict[Any, tuple[tuple[Tensor, ...], tape.Tape, Tensor]] = {}  # by shapes and copy: inputs, calls, output
 
     def __call__(self, inputs: tuple[Tensor, ...], copy: int | None) -> Tensor:
-        tape.freeze("numpy")
-        x = np.concatenate([x.numpy() for x in inputs], axis=-1) if len(inputs) > 1 else inputs[0].numpy()
-        copies = range(self.spec.copies) if copy is None else (copy,)
-        out = torch.empty(len(x), len(copies), x.shape[1], self.spec.sizes[-1], dtype=inputs[0].dtype)
-        for member, results in enumerate(out.numpy()):
-            for result, index in zip(results, copies, strict=True):
-                result[:] = self._one(x[member], member, index)
-        return out if len(copies) > 1 else out.squeeze(1)
-
-    def _one(self, x: np.ndarray, member: int, copy: int) -> np.ndarray:
-        """The output [B, out] for the inputs [B, in] of a member, in memory that the next call uses again."""
-        if len(x) not in self.room:
-            # Of torch, because its memory starts at a cache line.
-            self.room[len(x)] = [torch.empty(size, len(x), dtype=torch.from_numpy(x).dtype).numpy() for size in self.spec.sizes]
-        room = self.room[len(x)]
-        room[0][:] = x.T
-        for index, (weight, bias) in enumerate(self.layers):
-            y = np.matmul(weight[member, copy], room[index], out=room[index + 1])
-            y += bias[member, copy]
-            if index < len(self.layers) - 1:
-                np.maximum(y, 0, out=y)
-        return (np.tanh(y, out=y) if self.spec.output == "tanh" else y).T
+        key = (*(x.shape for x in inputs), copy)
+        if key not in self.recorded:
+            memory = tuple(torch.empty(x.shape) for x in inputs)
+            with torch.no_grad(), tape.Tape() as calls:
+                out = self.compute(*memory, copy=copy)
+            self.recorded[key] = memory, calls, out
+        memory, calls, out = self.recorded[key]
+        for to, x in zip(memory, inputs, strict=True):
+            to.copy_(x)
+        calls.compute()
+        return out.clone()
 
 
 def parts(spec: MLP, views: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor], dict[int, tuple[Tensor, Tensor]]]:
@@ -150,9 +136,10 @@ def forward(
     K and C are one batch axis of the matrix products. `hidden` takes up the activations [K C, B, H] (B filled up) of each hidden layer,
     before a normalization that follows the ReLU."""
     x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
-    batch, plain = x.shape[1], not spec.norm and all(weight.is_leaf for weight in weights)
-    if batch % BATCH_ALIGNMENT:
-        x = torch.nn.functional.pad(x, (0, 0, 0, -batch % BATCH_ALIGNMENT))
+    batch, ours = x.shape[1], serves(x)
+    missing = 0 if ours else -batch % BATCH_ALIGNMENT
+    if missing:
+        x = torch.nn.functional.pad(x, (0, 0, 0, missing))
     if copy is not None:
         chosen = slice(copy, copy + 1)
         weights, biases = [w[:, chosen] for w in weights], [b[:, chosen] for b in biases]
@@ -168,11 +155,8 @@ def forward(
             bias = bias + (weight * shift).sum(-1)
             weight = weight * (1 + gain)
         w, b = weight.flatten(0, 1), bias.flatten(0, 1).unsqueeze(1)
-        if copies == w.shape[1] == 1 and not (plain and serves(x)):
-            # BLAS rounds one matrix times one vector otherwise than several of them, so it is given two columns.
-            x = torch.baddbmm(b, x, w.expand(-1, 2, -1).transpose(1, 2))[..., :1]
-        else:
-            x = linear(b, x, w) if plain else torch.baddbmm(b, x, w.transpose(1, 2))
+        vector = not ours and copies == w.shape[1] == 1  # BLAS rounds one otherwise than several, so it is given two columns
+        x = torch.baddbmm(b, x, w.expand(-1, 2, -1).transpose(1, 2))[..., :1] if vector else linear(b, x, w)
         if index < len(weights) - 1:
             if before:
                 gain, shift = (v.flatten(0, 1).unsqueeze(1) for v in norms[index])
@@ -186,8 +170,8 @@ def forward(
             if index in norms and not before:
                 x = normalized(x)
     if spec.output == "tanh":
-        x = torch.tanh(x)
-    if batch % BATCH_ALIGNMENT:
+        x = tanh(x)
+    if missing:
         x = x[:, :batch]
     return x.unflatten(0, (members, copies)) if copies > 1 else x
 
@@ -212,6 +196,6 @@ def value_and_gradient(
     first = weights[0][..., start : start + inputs[by].shape[-1]]
     gradient = weights[-1].flatten(0, 1)  # [K C, 1, H]
     for weight, unit in zip([*weights[-2:0:-1], first], reversed(hidden), strict=True):
-        gradient = torch.bmm(gradient * (unit > 0), weight.flatten(0, 1))  # [K C, B, in]
+        gradient = times(gradient * (unit > 0), weight.flatten(0, 1))  # [K C, B, in]
     gradient = gradient[:, : value.shape[-2]].unflatten(0, (-1, spec.copies))
     return value, gradient if spec.copies > 1 else gradient.squeeze(1)

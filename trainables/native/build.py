@@ -21,9 +21,9 @@ from trainables.storage import cache
 
 NATIVE = Path(__file__).parent
 SOURCES = [NATIVE / name for name in ("kernels.c", "product.c", "update.c", "replay.c", "rows.c", "simulate.c", "onchip.c")]
-HEADERS = [NATIVE / name for name in ("tile.h", "onchip.h", "onchip_cpu.h", "onchip_network.h", "onchip_tensor.h", "onchip_update.h")]
+HEADERS = sorted(NATIVE.glob("*.h"))
 REPLAYED = ("forward", "backward", "input_gradient", "input_gradient_backward", "gather", "track")  # in replay.c, by name
-FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
+FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
 SIMD = {"generic": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx2", "-mfma", "-mavx512f")}  # the best one last
 NEEDS: dict[str, set[str]] = {
     "generic": set(),
@@ -110,12 +110,12 @@ def library() -> ctypes.CDLL:
         "input_gradient": [pointer, pointer, integer, integer, integer, pointer, pointer, pointer, pointer],
         "input_gradient_backward": [pointer, pointer, integer, integer, integer, *[pointer] * 6],
         "draw": [integer, pointer, long, integer, long, long, pointer, pointer],
-        "apart": [long, *[pointer] * 3],
-        "normal": [long, *[pointer] * 4],
+        "normal": [long, pointer],
         "gather": [long, pointer, long, pointer, pointer, pointer, pointer],
         "adam": [ctypes.POINTER(AdamStruct)],
         "product": [pointer],
         "replay": [long, pointer],
+        "elementwise": [pointer],
         "repeat": [pointer, long, long, pointer, pointer],
         "rows": [long, long, long, pointer, pointer, pointer],
         "track": [integer, long, pointer, pointer, pointer],

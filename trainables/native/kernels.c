@@ -143,7 +143,7 @@ void winnow_forward(const Network *net, const float *values, int parts, const Pa
                     x = y;
                 }
                 if (net->tanh)
-                    for (int i = 0; i < net->outputs * TILE / LANES; i++) ((vec *)(x + TILE))[i] = tanh_of(((vec *)(x + TILE))[i]);
+                    for (int i = TILE; i < (1 + net->outputs) * TILE; i++) x[i] = tanh_of(x[i]);
                 batch_from(x + TILE, net->outputs, net->outputs, count, out + (((int64_t)k * (last - first) + h - first) * batch + b) * net->outputs);
             }
             if (save) tiles += net->tile;

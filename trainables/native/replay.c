@@ -1,11 +1,9 @@
 /* Calls on fixed memory, one after the other without Python between them: operations on single elements, and the project's other C.
 
    An operation sees up to three dimensions; its operands step through memory each by itself, a number stands still. Every operation is
-   one of IEEE's, as torch computes it, so that the result has the same bits. */
+   one of IEEE's, as torch computes it, so that the result has the same bits, or a function of functions.h. */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "functions.h"
 
 typedef struct {
     void (*function)(const void *arguments);
@@ -39,9 +37,8 @@ typedef struct { /* as in trainables/tensors/operations.py */
     float number[3]; /* operands that are no tensors */
 } Elementwise;
 
-enum { COPY, NEG, ABS, SQUARE, RECIPROCAL, RELU, ADD, SUB, MUL, DIV, MINIMUM, MAXIMUM, CLAMP, GATE, WHERE, GE, GT, LE, LT, EQ, AND };
-
-#define INLINE static inline __attribute__((always_inline))
+enum { COPY, NEG, ABS, SQUARE, RECIPROCAL, RELU, EXP, LOG, TANH, SIGMOID, SOFTPLUS, /* of one operand */
+       ADD, SUB, MUL, DIV, MINIMUM, MAXIMUM, CLAMP, GATE, WHERE, GE, GT, LE, LT, EQ, AND };
 
 /* As torch's: a NaN passes. */
 INLINE float smaller(float x, float y) { return x < y || x != x ? x : y; }
@@ -57,6 +54,11 @@ INLINE void floats(const int operation, int64_t size, float *to, int64_t step, c
                        : operation == SQUARE     ? x * x
                        : operation == RECIPROCAL ? 1 / x
                        : operation == RELU       ? (x < 0 ? 0 : x)
+                       : operation == EXP        ? exp_of(x)
+                       : operation == LOG        ? log_of(x)
+                       : operation == TANH       ? tanh_of(x)
+                       : operation == SIGMOID    ? sigmoid_of(x)
+                       : operation == SOFTPLUS   ? softplus_of(x)
                        : operation == ADD        ? x + y
                        : operation == SUB        ? x - y
                        : operation == MUL        ? x * y
@@ -107,8 +109,8 @@ INLINE void all_lines(const int operation, const Elementwise *e) {
 }
 
 #define EACH(X) \
-    X(COPY) X(NEG) X(ABS) X(SQUARE) X(RECIPROCAL) X(RELU) X(ADD) X(SUB) X(MUL) X(DIV) X(MINIMUM) X(MAXIMUM) \
-    X(CLAMP) X(GATE) X(WHERE) X(GE) X(GT) X(LE) X(LT) X(EQ) X(AND)
+    X(COPY) X(NEG) X(ABS) X(SQUARE) X(RECIPROCAL) X(RELU) X(EXP) X(LOG) X(TANH) X(SIGMOID) X(SOFTPLUS) X(ADD) X(SUB) X(MUL) X(DIV) \
+    X(MINIMUM) X(MAXIMUM) X(CLAMP) X(GATE) X(WHERE) X(GE) X(GT) X(LE) X(LT) X(EQ) X(AND)
 /* A function for each: of one function with all of them the compiler takes three times as long. */
 #define FUNCTION(operation) static __attribute__((noinline)) void lines_##operation(const Elementwise *e) { all_lines(operation, e); }
 EACH(FUNCTION)

@@ -2,9 +2,7 @@
 
 #pragma once
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "functions.h"
 
 #if defined __AVX512F__
 enum { LANES = 16 };
@@ -21,7 +19,6 @@ typedef int32_t bits __attribute__((vector_size(4 * LANES)));
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float summed __attribute__((vector_size(4 * SUMMED), aligned(4), may_alias));
 typedef int32_t order __attribute__((vector_size(4 * SUMMED)));
-#define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
 typedef struct { /* one layer of one copy of one member, live units only */
@@ -225,17 +222,6 @@ static void add_to(int n, int units, float *stream, float *x, int first) {
             if (!first) ((vec *)x)[i] += ((vec *)stream)[i];
             ((vec *)stream)[i] = ((vec *)x)[i];
         }
-}
-
-/* Lambert's continued fraction of tanh at half the argument, then tanh 2t = 2 tanh t / (1 + tanh^2 t): within 2e-7. */
-INLINE vec tanh_of(vec x) {
-    const vec limit = 9.1f + (vec){0};
-    x = (vec)(((bits)x & ~(bits)(x > limit)) | ((bits)limit & (bits)(x > limit)));
-    x = (vec)(((bits)x & ~(bits)(x < -limit)) | ((bits)-limit & (bits)(x < -limit)));
-    const vec y = 0.5f * x, s = y * y;
-    const vec a = y * (34459425.f + s * (4729725.f + s * (135135.f + s * (990.f + s))));
-    const vec b = 34459425.f + s * (16216200.f + s * (945945.f + s * (13860.f + s * 45.f)));
-    return 2.f * a * b / (b * b + a * a);
 }
 
 static int whole(int count) { return (count + BESIDE - 1) / BESIDE * BESIDE; } /* lanes in use; those past the batch hold zeros */

@@ -1,8 +1,6 @@
 /* What an update does beside its networks: draws, the minibatch, the optimizer, the targets. One pass over memory each. */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "functions.h"
 
 /* ---- Philox4x32-10 (Salmon et al. 2011) as in trainables/tensors/streams.py: counter (lane, update, update >> 32, 0), key per member ---- */
 
@@ -35,14 +33,14 @@ void winnow_draw(int members, const int64_t *keys, int64_t first, int updates, i
             }
 }
 
-/* Standard normals (Box-Muller) but for the functions whose last bits are torch's own: pairs (u, v) of uniforms -> u and the angle, 2 pi v,
-   apart; and back from the radius, the root of -2 log u, and the angle's cosine and sine. */
-void winnow_apart(int64_t pairs, const float *restrict uniform, float *restrict u, float *restrict angle) {
-    for (int64_t i = 0; i < pairs; i++) u[i] = uniform[2 * i], angle[i] = (float)(2 * 3.141592653589793) * uniform[2 * i + 1];
-}
-
-void winnow_normal(int64_t pairs, const float *restrict radius, const float *restrict cosine, const float *restrict sine, float *restrict normal) {
-    for (int64_t i = 0; i < pairs; i++) normal[2 * i] = radius[i] * cosine[i], normal[2 * i + 1] = radius[i] * sine[i];
+/* Pairs of uniforms -> standard normals (Box-Muller), in place. */
+void winnow_normal(int64_t pairs, float *restrict drawn) {
+    for (int64_t i = 0; i < pairs; i++) {
+        float cosine, sine;
+        turn_of(drawn[2 * i + 1], &cosine, &sine);
+        const float radius = sqrtf(-2 * log_of(drawn[2 * i]));
+        drawn[2 * i] = radius * cosine, drawn[2 * i + 1] = radius * sine;
+    }
 }
 
 /* ---- the minibatch ---- */

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
-from torch.nn import functional
+
+from trainables.tensors.functions import exp, softplus, tanh
 
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
-AT_ONCE = 32  # floats, with the widest registers there are
 
 
 def log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """log N(value; mean, exp(log_std)^2), summed over the A independent dimensions."""
-    return (-0.5 * ((value - mean) / log_std.exp()).square() - log_std - LOG_SQRT_2_PI).sum(-1)
+    return (-0.5 * ((value - mean) / exp(log_std)).square() - log_std - LOG_SQRT_2_PI).sum(-1)
 
 
 def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,19 +21,7 @@ def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tens
 
     log(1 - tanh(z)^2) = 2 (log 2 - z - softplus(-2 z)), which stays finite where tanh has rounded to 1 (SAC, Haarnoja et al. 2018,
     appendix C, in the form of tensorflow_probability)."""
-    before = mean + log_std.exp() * noise
+    before = mean + exp(log_std) * noise
     volume = 2 * (math.log(2) - before - softplus(-2 * before))
     density = -0.5 * noise.square() - log_std - LOG_SQRT_2_PI - volume
-    return torch.tanh(before), density.sum(-1)
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)) of x [K, ...], for each member the same as alone.
-
-    On a CPU torch computes many numbers at once, and those that are left at the end one by one, which rounds otherwise. So each member's
-    are filled up."""
-    missing = -(x.numel() // len(x)) % AT_ONCE
-    if not (missing and x.is_cpu):
-        return functional.softplus(x)
-    filled = functional.softplus(torch.cat([x.flatten(1), torch.zeros(len(x), missing)], dim=1))
-    return filled[:, :-missing].reshape(x.shape)
+    return tanh(before), density.sum(-1)

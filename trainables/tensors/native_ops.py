@@ -14,8 +14,6 @@ from torch import Tensor
 from trainables.native.build import AdamStruct, available, library
 from trainables.tensors import tape
 
-PAIRS = 2**14  # of normals that are made at once
-
 
 def serves(tensor: Tensor) -> bool:
     """Whether the kernels can work on `tensor`: float32, on a CPU, where they run; a failed compilation is not tried again."""
@@ -47,23 +45,10 @@ def uniform(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
 
 
 def normal(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
-    """float32 [updates, K, count] standard normals, `count` even; the same numbers as trainables.tensors.streams.to_normal.
-
-    Logarithms, roots and sines, whose last bits are torch's own, are taken of so few numbers at once that they stay in the cache. Memory
-    for more would come from the system, page by page."""
-    c, members = library(), len(keys)
-    drawn = torch.empty(updates, members, count)
-    at_once = max(1, PAIRS // max(1, members * count // 2))
-    for start in range(0, updates, at_once):
-        block = drawn[start : start + at_once]
-        c.winnow_draw(members, keys.contiguous().data_ptr(), first + start, len(block), count, 0, None, block.data_ptr())
-        pairs = block.numel() // 2
-        u, angle, cosine = torch.empty(3, pairs)
-        c.winnow_apart(pairs, block.data_ptr(), u.data_ptr(), angle.data_ptr())
-        torch.sqrt(torch.log(u, out=u).mul_(-2), out=u)
-        torch.cos(angle, out=cosine)
-        torch.sin(angle, out=angle)
-        c.winnow_normal(pairs, u.data_ptr(), cosine.data_ptr(), angle.data_ptr(), block.data_ptr())
+    """float32 [updates, K, count] standard normals, `count` even, as trainables.tensors.streams.to_normal makes them, whose last bits are
+    torch's."""
+    drawn = uniform(keys, first, updates, count)
+    library().winnow_normal(drawn.numel() // 2, drawn.data_ptr())
     return drawn
 
 

@@ -1,7 +1,7 @@
 """Operations of torch as calls of `native/replay.c`, which a tape makes one after the other without Python.
 
-Only what has the same bits in C: operations that torch computes by one of IEEE's per element, and sums of neighbouring elements, whose
-order of additions replay.c knows. What needs more (exponentials, other sums) stays a call of torch.
+Only what has the same bits in C: operations that torch computes by one of IEEE's per element, sums of neighbouring elements, whose
+order of additions replay.c knows, and what is the project's own (functions.py, product.py). Other sums stay calls of torch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 from trainables.tensors import product
 from trainables.tensors.calls import Call, address, together
 
+FUNCTIONS = ("exp", "log", "tanh", "sigmoid", "softplus")  # of native/functions.h
 CODES = {
     name: code
     for code, name in enumerate(
-        ("copy", "neg", "abs", "square", "reciprocal", "relu", "add", "sub", "mul", "div", "minimum", "maximum", "clamp", "gate", "where",
-         "ge", "gt", "le", "lt", "eq", "logical_and")
+        ("copy", "neg", "abs", "square", "reciprocal", "relu", *FUNCTIONS, "add", "sub", "mul", "div", "minimum", "maximum", "clamp",
+         "gate", "where", "ge", "gt", "le", "lt", "eq", "logical_and")
     )
 }  # fmt: skip
 COMPARISONS = {"ge", "gt", "le", "lt", "eq"}
@@ -62,7 +63,7 @@ def in_c(name: str, args: Sequence[Any], kwargs: dict[str, Any], results: Sequen
         return _summed(operation, results[0], *args, **kwargs)
     made = lines(name, args, kwargs, results)
     try:
-        return None if made is None else [_call(*each) for each in made]
+        return None if made is None else [elementwise(*each) for each in made]
     except _ElsewhereError:
         return None
 
@@ -160,7 +161,7 @@ def _summed(operation: str, out: Tensor, x: Tensor, dims: Any = (), keepdim: boo
         return None
     if count <= 2 and operation == "sum":  # of more, the order of torch's additions is its own
         slices = _slices(out, x, dims, 2)
-        return [_call("copy", out, (slices[0],)) if count == 1 else _call("add", out, (slices[0], slices[1]))]
+        return [elementwise("copy", out, (slices[0],)) if count == 1 else elementwise("add", out, (slices[0], slices[1]))]
     if over != list(range(x.dim() - len(over), x.dim())) or not x.is_contiguous() or not sums_are_torchs():
         return None
     made = Sum(out.numel(), count, count, out.data_ptr(), x.data_ptr(), count if operation == "mean" else 1)
@@ -225,6 +226,7 @@ def _as_float(out: Tensor, x: Tensor, **kwargs: Any) -> list[Line]:
 
 _MAKERS: dict[tuple[str, str], Callable[..., list[Line]]] = {
     **{(name, ""): _one(name) for name in ("neg", "abs", "reciprocal", "square", "relu", "minimum", "maximum", "logical_and")},
+    **{(f"winnow::{name}", ""): _one(name) for name in FUNCTIONS},
     **{(name, "*"): _one(name) for name in ("add", "sub", "mul", "div", *COMPARISONS)},
     **{(f"{name}_", "*"): _one(name) for name in ("add", "sub", "mul", "div", "logical_and")},
     ("pow", "Tensor_Scalar"): _power,
@@ -253,7 +255,7 @@ def _plain(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.dtype in (torch.float32, torch.bool) and tensor.numel() > 0
 
 
-def _call(operation: str, out: Tensor, operands: tuple[Operand, ...]) -> Call:
+def elementwise(operation: str, out: Tensor, operands: tuple[Operand, ...]) -> Call:
     """One operation, its operands expanded to the result's shape and as few dimensions as possible."""
     logical = operation == "logical_and"
     wanted = [torch.bool if logical or operation in COMPARISONS else torch.float32, *[torch.bool if logical else torch.float32] * 3]

@@ -1,4 +1,4 @@
-"""A few rows through a dense network on a CPU, as evaluation needs them, do not go through torch."""
+"""A few rows through a dense network on a CPU, as evaluation needs them, are computed from a tape."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from trainables.execution import dense
 from trainables.execution.dense import few_rows
-from trainables.tensors.mlp import MLP
+from trainables.tensors.mlp import MLP, Norm
 
 SPECS = {
     "actor": MLP((17, 64, 48, 6), output="tanh"),
@@ -33,7 +33,7 @@ def spec(request: pytest.FixtureRequest) -> MLP:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of rows that went by numpy."""
+    """The numbers of rows that were computed so."""
     seen: list[int] = []
     plain = dense.Small.__call__
     monkeypatch.setattr(dense.Small, "__call__", lambda self, x, copy: (seen.append(x[0].shape[1]), plain(self, x, copy))[1])
@@ -50,7 +50,7 @@ def test_it_is_the_network(spec: MLP, batch: int, copy: int | None, small: list[
             found = made(*x, copy=copy)
         wanted = made(*x, copy=copy)
         assert found.shape == wanted.shape
-        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6)
+        assert torch.equal(found, wanted)
         assert wanted.requires_grad
     assert small == [batch] * 2
 
@@ -76,20 +76,31 @@ def test_it_sees_what_training_has_changed_and_results_are_the_callers(spec: MLP
         made.parameters.mul_(0.5)
         second = made(x)
     assert torch.equal(first, kept)
-    torch.testing.assert_close(second, made(x).detach(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(second, made(x))
     assert (second != first).any()
 
 
-def test_batches_that_need_no_filling_up_and_layer_normalization_stay_with_torch(small: list[int]) -> None:
+def test_many_inputs_in_turn_are_each_computed_anew(spec: MLP) -> None:
+    made = network(spec)
     with torch.no_grad(), few_rows:
-        network(SPECS["actor"])(*inputs(64, 17))
-        network(MLP((17, 16, 1), norm="after"))(*inputs(10, 17))
-    assert not small
+        found = [made(*inputs(batch, *sizes)) for batch in (10, 3, 10) for sizes in ((17,), (11, 6), (17,))]
+    again = [made(*inputs(batch, *sizes)) for batch in (10, 3, 10) for sizes in ((17,), (11, 6), (17,))]
+    assert all(map(torch.equal, found, again))
 
 
-def test_elsewhere_a_network_is_torchs(small: list[int]) -> None:
+@pytest.mark.parametrize("norm", ["after", "before"])
+def test_it_is_a_normalized_network(norm: Norm, small: list[int]) -> None:
+    made, (x,) = network(MLP((17, 16, 1), norm=norm)), inputs(10, 17)
+    with torch.no_grad(), few_rows:
+        assert torch.equal(made(x), made.frozen(x))
+    assert small == [10]
+
+
+def test_elsewhere_a_network_is_torchs(small: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     made, (x,) = network(SPECS["actor"]), inputs(10, 17)
-    with torch.no_grad():
-        found = made(x)
-    assert torch.equal(found, made(x))
+    found = made(x)
+    assert not small
+    monkeypatch.setattr(dense, "serves", lambda tensor: False)
+    with torch.no_grad(), few_rows:
+        torch.testing.assert_close(made(x), found, rtol=1e-5, atol=1e-6)
     assert not small
