@@ -31,7 +31,7 @@ from trainables.plugins import contract
 from trainables.tensors import tape
 from trainables.tensors.mask import Mask, to_row
 from trainables.tensors.mlp import MLP
-from trainables.tensors.optim import Adam, Polyak
+from trainables.tensors.optim import Adam, Polyak, Schedule
 from trainables.tensors.streams import Streams
 from trainables.trial import Stack, Trial
 from trainables.trial.pruner_traits import traits_of
@@ -86,6 +86,7 @@ class Agent:
         self.recorded = device != "cpu" if recorded is None else recorded
         self.clock = torch.zeros(1, dtype=torch.int64, device=device) if self.recorded else None
         self.streams = Streams([trial.seed for trial in stack.trials], device, clock=self.clock)
+        self._cosine = Schedule(self.streams.number, self._cosine_at)
         self._phases: dict[str, Streams] = {}
         self.periods: set[int] = set()
         self.builds = 0  # recordings are of the networks of one build
@@ -197,18 +198,17 @@ class Agent:
         """Factor of a cosine schedule from 1 at the first update of a training to 0 after its last. A trial is one training, unless its
         pruner begins again."""
         if self.clock is None:
-            return tape.number(lambda: 0.5 * (1 + math.cos(math.pi * self._progress())))
+            return tape.row(self._cosine)
         if len(self.trainings) == 1:
             return 0.5 * (1 + torch.cos(math.pi * self.clock.double() / self.updates))
         begun = torch.searchsorted(self._begins, self.clock, right=True) - 1
         made, whole = self.clock - self._begins.index_select(0, begun), self._lengths.index_select(0, begun)
         return 0.5 * (1 + torch.cos(math.pi * made.double() / whole))
 
-    def _progress(self) -> float:
-        """The share of the present training that is over before this update."""
-        begun = bisect.bisect_right(self.trainings, self._update) - 1
+    def _cosine_at(self, update: int) -> float:
+        begun = bisect.bisect_right(self.trainings, update) - 1
         first, end = (*self.trainings, self.updates)[begun : begun + 2]
-        return (self._update - first) / (end - first)
+        return 0.5 * (1 + math.cos(math.pi * (update - first) / (end - first)))
 
     def td_target(self, batch: Batch, value: Tensor) -> Tensor:
         """What Q should be where the next observation is worth `value`, which counts nothing after a terminal, [K, B].

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainables.tensors.functions import summed
 from trainables.tensors.native_ops import serves
 from trainables.tensors.product import product
-
-_ONE = torch.ones(1, 1, 1)
 
 
 class _Times(torch.autograd.Function):
@@ -49,15 +48,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         by_b, by_x, by_w = ctx.needs_input_grad
-        bias, weight = _summed(gradient) if by_b else None, times(gradient.transpose(1, 2), x) if by_w else None
+        bias, weight = summed(gradient) if by_b else None, times(gradient.transpose(1, 2), x) if by_w else None
         return bias, times(gradient, w) if by_x else None, weight  # that of x last: the gate of the layer below goes together with it
-
-
-def _summed(gradient: Tensor) -> Tensor:
-    """The sum [N, 1, out] over the batch of [N, B, out]; torch is slow at sums across memory."""
-    if not serves(gradient):
-        return gradient.sum(1, keepdim=True)
-    return times(_ONE.expand(len(gradient), 1, gradient.shape[1]), gradient)
 
 
 linear: Any = _Linear.apply

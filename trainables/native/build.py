@@ -83,7 +83,8 @@ class AdamStruct(ctypes.Structure):
         [(name, ctypes.c_int64) for name in ("members", "size")]
         + [("updates", ctypes.POINTER(ctypes.c_int64))]
         + [(name, ctypes.c_void_p) for name in ("value", "gradient", "first", "second", "rate")]
-        + [(name, ctypes.c_double) for name in ("factor", "beta1", "beta2", "epsilon")]
+        + [("factor", ctypes.POINTER(ctypes.c_double))]
+        + [(name, ctypes.c_double) for name in ("beta1", "beta2", "epsilon")]
     )
 
 

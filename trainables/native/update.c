@@ -66,7 +66,8 @@ typedef struct { /* as in build.py */
     const float *gradient;
     float *first, *second;
     const float *rate; /* [members] */
-    double factor, beta1, beta2, epsilon;
+    const double *factor;
+    double beta1, beta2, epsilon;
 } Adam;
 
 /* torch.optim.Adam: value -= rate (first / correction1) / (sqrt(second / correction2) + epsilon), with one division.
@@ -79,7 +80,7 @@ void winnow_adam(const Adam *adam) {
     const double root = sqrt(1 - pow(adam->beta2, update));
     const float b1 = (float)(1 - adam->beta1), b2 = (float)adam->beta2, c2 = (float)(1 - adam->beta2), small = (float)(adam->epsilon * root);
     for (int64_t k = 0; k < adam->members; k++, value += size, gradient += size, first += size, second += size) {
-        const float step = (float)(adam->rate[k] * (float)adam->factor * root / (1 - pow(adam->beta1, update)));
+        const float step = (float)(adam->rate[k] * (float)*adam->factor * root / (1 - pow(adam->beta1, update)));
         for (int64_t i = 0; i < size; i++) {
             const float g = gradient[i];
             first[i] += b1 * (g - first[i]);

@@ -1,7 +1,8 @@
-"""exp, log, tanh and the like: of float32 on a CPU by the project's C, as operations that a tape notes and repeats; elsewhere torch's own.
+"""exp, log, tanh and the like, and sums over rows: of float32 on a CPU by the project's C, as operations that a tape notes and repeats;
+elsewhere torch's own.
 
 Torch leaves these to libraries that choose their code, and with it the last bits, by the processor and its maker. Those of
-`native/functions.h` have the same bits on all. Each function takes one tensor of any shape and is differentiable any number of times.
+`native/functions.h` have the same bits on all. All are differentiable any number of times.
 """
 
 from __future__ import annotations
@@ -61,6 +62,44 @@ def _softplus(x: Tensor) -> Tensor:
         return functional.softplus(x)
     filled = functional.softplus(torch.cat([x.flatten(1), torch.zeros(len(x), missing)], dim=1))
     return filled[:, :-missing].reshape(x.shape)
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.count = x.shape[1]
+        result: Tensor = torch.ops.winnow.summed(x)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return repeated(gradient, ctx.count)
+
+
+class _Repeated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int) -> Tensor:
+        return x.repeat(1, count, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return summed(gradient), None
+
+
+_sum: Any = _Summed.apply
+_repeat: Any = _Repeated.apply
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum [N, 1, n] over the rows of x [N, m, n]."""
+    result: Tensor = _sum(x) if serves(x) else x.sum(1, keepdim=True)
+    return result
+
+
+def repeated(x: Tensor, count: int) -> Tensor:
+    """x [N, 1, n] for each of `count` rows, [N, count, n]; its gradient is their sum."""
+    result: Tensor = _repeat(x, count) if serves(x) else x.expand(-1, count, -1)
+    return result
 
 
 exp = _function("exp", torch.exp, lambda x, y: y)

@@ -6,13 +6,15 @@ import math
 
 from torch import Tensor
 
-from trainables.tensors.functions import exp, softplus, tanh
+from trainables.tensors.functions import exp, repeated, softplus, tanh
 
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 def log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log N(value; mean, exp(log_std)^2), summed over the A independent dimensions."""
+    """log N(value; mean, exp(log_std)^2), summed over the A independent dimensions. One `log_std` for a whole batch is [K, 1, A]."""
+    if log_std.shape != value.shape:
+        log_std = repeated(log_std, value.shape[1])
     return (-0.5 * ((value - mean) / exp(log_std)).square() - log_std - LOG_SQRT_2_PI).sum(-1)
 
 

@@ -94,16 +94,14 @@ def adam(
     def update(gradient: Tensor, factor: float | Tensor) -> None:
         if gradient.shape != (members, size) or gradient.dtype != torch.float32 or not gradient.is_contiguous():
             raise ValueError(f"a float32 gradient {[members, size]} expected, got {gradient.dtype} {list(gradient.shape)}")
-        step = AdamStruct(members, size, ctypes.pointer(made), value, gradient.data_ptr(), *moments, rates, 1.0, *betas, epsilon)
-
-        def prepare() -> None:
-            step.factor = float(factor)
-
         if isinstance(factor, Tensor):
-            tape.prepared(prepare)
+            if factor.dtype != torch.float64 or factor.numel() != 1 or not factor.is_cpu:
+                raise ValueError(f"a float64 factor on the CPU expected, got {factor.dtype} {list(factor.shape)} on {factor.device}")
+            times = ctypes.cast(factor.data_ptr(), ctypes.POINTER(ctypes.c_double))
         else:
-            prepare()
-        tape.do(call, (step,), (gradient,))
+            times = ctypes.pointer(ctypes.c_double(factor))
+        step = AdamStruct(members, size, ctypes.pointer(made), value, gradient.data_ptr(), *moments, rates, times, *betas, epsilon)
+        tape.do(call, (step,), (gradient, factor))
         increment(parameters)
 
     return keeping(update, parameters, first, second, rate)

@@ -56,8 +56,8 @@ class Sum(ctypes.Structure):
 
 def in_c(name: str, args: Sequence[Any], kwargs: dict[str, Any], results: Sequence[Tensor]) -> list[Call] | None:
     """The calls for torch's operation `name` ("aten::mul.Tensor"); None where it is not one of those that have the same bits in C."""
-    if name == product.NAME:
-        return [product.call(args, results[0])]
+    if name in (product.NAME, product.SUM):
+        return [product.call(name, args, results[0])]
     operation, overload = parts(name)
     if operation in ("sum", "mean") and overload != "" and "out" not in kwargs:
         return _summed(operation, results[0], *args, **kwargs)

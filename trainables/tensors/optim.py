@@ -1,16 +1,39 @@
-"""Adam over the rows of a network, with a learning rate and moments for each member; in place, and one pass in C where that runs."""
+"""Adam over the rows of a network, with a learning rate and moments for each member; in place, and one pass in C where that runs.
+Schedules of the learning rate."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from trainables.native import cuda
-from trainables.tensors import native_ops
+from trainables.tensors import calls, native_ops
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, which all reference codes use
+
+
+AHEAD = 64  # updates that a schedule is computed for at once
+
+
+class Schedule:
+    """A factor of the learning rate for each update, float64 []; fulfils calls.Draws, so that recorded updates read their own."""
+
+    def __init__(self, update: ctypes.c_int64, factor: Callable[[int], float]) -> None:
+        self.update, self.factor = update, factor
+        self.numbers = (ctypes.c_double * AHEAD)()
+        self.block = calls.Block(ctypes.addressof(self.numbers), -AHEAD)
+
+    def hold(self) -> int:
+        at = self.update.value
+        if not 0 <= at - self.block.first < AHEAD:
+            self.numbers[:], self.block.first = [self.factor(at + i) for i in range(AHEAD)], at
+        return self.block.first + AHEAD - at
+
+    def now(self) -> Tensor:
+        return torch.tensor(self.numbers[self.update.value - self.block.first], dtype=torch.float64)
 
 
 class Adam:

@@ -17,7 +17,8 @@ from torch import Tensor
 from trainables.native.build import library
 from trainables.tensors.calls import Call, address
 
-NAME = "winnow::product"
+NAME, SUM = "winnow::product", "winnow::summed"
+_ONE = torch.ones(1, 1, 1)
 
 
 class Product(ctypes.Structure):
@@ -41,9 +42,9 @@ def product(a: Tensor, b: Tensor, start: Tensor | None = None) -> Tensor:
     return result
 
 
-def call(args: Sequence[Any], c: Tensor) -> Call:
-    """The call that makes product(*args) again, into `c`."""
-    a, b, start = (*args, None)[:3]
+def call(name: str, args: Sequence[Any], c: Tensor) -> Call:
+    """The call that computes NAME or SUM of `args` again, into `c`."""
+    a, b, start = _as_product(*args) if name == SUM else (*args, None)[:3]
     return Call(address("winnow_product"), _arguments(a, b, start, c), (a, b, start, c))
 
 
@@ -59,6 +60,11 @@ def _arguments(a: Tensor, b: Tensor, start: Tensor | None, c: Tensor) -> Product
     return result
 
 
+def _as_product(x: Tensor) -> tuple[Tensor, Tensor, None]:
+    """The sum [N, 1, n] of x [N, m, n] as a product with ones; torch is slow at sums across memory."""
+    return _ONE.expand(len(x), 1, x.shape[1]), x, None
+
+
 def _product(a: Tensor, b: Tensor, start: Tensor | None = None) -> Tensor:
     c = torch.empty(a.shape[0], a.shape[1], b.shape[2])
     library().winnow_product(ctypes.byref(_arguments(a, b, start, c)))
@@ -68,3 +74,5 @@ def _product(a: Tensor, b: Tensor, start: Tensor | None = None) -> Tensor:
 _library = torch.library.Library("winnow", "DEF")
 _library.define("product(Tensor a, Tensor b, Tensor? start=None) -> Tensor")
 _library.impl("product", _product, "CPU")
+_library.define("summed(Tensor x) -> Tensor")
+_library.impl("summed", lambda x: _product(*_as_product(x)), "CPU")

@@ -3,7 +3,7 @@
 Half of the update of a small pruned network is torch's and Python's own work: each operation is looked up, allocates its result, makes
 views, and leaves a node that autograd's engine visits later. A tape notes operations below autograd as they run, and runs them again:
 same operations, same numbers, same memory for results, no views and no graph. What is not an operation of torch (the project's C, the
-optimizers, the draws) registers itself with `do`, `row`, `number` and `prepared`.
+optimizers, the draws, schedules) registers itself with `do` and `row`.
 
 Anything else that an update takes from Python would keep its first value. So reading a number out of a tensor or asking for the
 agent's update makes a tape `frozen`: it must not be repeated.
@@ -44,19 +44,6 @@ def do(function: Callable[..., object], arguments: Sequence[Any], memory: Sequen
         function(*arguments)
 
 
-def prepared(prepare: Call) -> None:
-    """`prepare()`, now and before every repetition: it sets what the calls read from memory."""
-    if _entered.tape:
-        _entered.tape.prepared(prepare)
-    else:
-        prepare()
-
-
-def number(make: Callable[[], float]) -> Tensor:
-    """What `make` returns as float64; every repetition asks again and writes it to the same memory."""
-    return _entered.tape.number(make) if _entered.tape else torch.tensor(make(), dtype=torch.float64)
-
-
 def row(draws: calls.Draws) -> Tensor:
     """This update's row of `draws`; every repetition copies that of its own update to the same memory."""
     if _entered.tape:
@@ -77,7 +64,6 @@ class Tape(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.draws: list[calls.Draws] = []  # hold rows for some updates
-        self.before: list[Call] = []  # what else depends on the number of the update: schedules
         self.calls: list[Call | calls.Call | Operation] = []
         self.made: list[Call | calls.Call] = []  # the calls as C or torch makes them
         self.steps: list[Call] = []  # the same, the project's C without Python between
@@ -119,8 +105,6 @@ class Tape(TorchDispatchMode):
     def compute(self) -> None:
         """The update again, whose draws are there."""
         with torch.no_grad():
-            for prepare in self.before:
-                prepare()
             for step in self.steps:
                 step()
 
@@ -128,20 +112,13 @@ class Tape(TorchDispatchMode):
     def in_c(self) -> Sequence[calls.Call] | None:
         """The calls of an update that needs no Python; None where one does."""
         made = [call for call in self.made if isinstance(call, calls.Call)]
-        return made if len(made) == len(self.made) and not self.before else None
+        return made if len(made) == len(self.made) else None
 
     def do(self, function: Callable[..., object], arguments: Sequence[Any], memory: Sequence[Any]) -> None:
         self._silently(partial(function, *arguments))
         if not self.silent:
             self.calls.append(calls.packed(function, arguments) or partial(function, *arguments))
             self.memory += tensors(memory)
-
-    def number(self, make: Callable[[], float]) -> Tensor:
-        memory: Tensor = self._silently(lambda: torch.tensor(make(), dtype=torch.float64))
-        if not self.silent:
-            view = memory.numpy()
-            self.before.append(lambda: view.fill(make()))
-        return memory
 
     def row(self, draws: calls.Draws) -> Tensor:
         self._silently(draws.hold)
@@ -150,11 +127,6 @@ class Tape(TorchDispatchMode):
             self.draws.append(draws)
             self.calls.append(calls.row(memory, draws))
         return memory
-
-    def prepared(self, prepare: Call) -> None:
-        self._silently(prepare)
-        if not self.silent:
-            self.before.append(prepare)
 
     def _silently(self, function: Callable[[], Any]) -> Any:
         """What `function` returns; what it computes is not noted."""

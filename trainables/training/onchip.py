@@ -138,4 +138,4 @@ class Launches:
 def corrected(step: AdamStruct) -> tuple[float, float]:
     """What update.c's winnow_adam computes from the count of updates: value -= rate x factor x first / (root of second + small)."""
     root = math.sqrt(1 - step.beta2 ** step.updates[0])
-    return step.factor * root / (1 - step.beta1 ** step.updates[0]), step.epsilon * root
+    return step.factor[0] * root / (1 - step.beta1 ** step.updates[0]), step.epsilon * root

@@ -19,8 +19,8 @@ from trainables.datasets.minibatches import Minibatches
 from trainables.execution.onchip import Network
 from trainables.native import onchip
 from trainables.native.build import AdamStruct
-from trainables.tensors import calls, operations
-from trainables.tensors.optim import BETAS
+from trainables.tensors import calls, operations, product
+from trainables.tensors.optim import BETAS, Schedule
 from trainables.tensors.reuse import Operation, address, tensors
 from trainables.tensors.tape import Tape
 
@@ -83,6 +83,7 @@ class Compiler:
         self.end = FIXED
         self.instructions: list[onchip.Instruction] = []
         self.steps: list[AdamStruct] = []
+        self.before: list[Callable[[], object]] = []
         for call in tape.calls:
             if isinstance(call, Operation):
                 self._operation(call)
@@ -98,7 +99,7 @@ class Compiler:
         for name, loss in losses.items():
             at = self.read(loss)
             self.add("elementwise", onchip.Elementwise(0, (1, 1, 1), at=(places[name], at, onchip.NONE, onchip.NONE)))
-        self.program = Program(self.instructions, tape.before, self.steps, places, self.end)
+        self.program = Program(self.instructions, self.before, self.steps, places, self.end)
 
     def add(self, code: str, operands: Any) -> None:
         self.instructions.append(onchip.instruction(code, operands))
@@ -136,6 +137,9 @@ class Compiler:
         return self.read(tensor)
 
     def _draw(self, to: Tensor, draws: Any) -> None:
+        if isinstance(draws, Schedule):
+            self.before.append(lambda: to.fill_(draws.factor(draws.update.value)))
+            return
         if getattr(draws, "streams", None) is not self.agent.streams:
             raise RefusedError("numbers that are not of the agent's streams")
         purpose, kind, count, below = draws.asked
@@ -186,6 +190,9 @@ class Compiler:
     def _operation(self, call: Operation) -> None:
         name, results = call.function.name(), tensors(call.results)
         operation, _ = operations.parts(name)
+        if name == product.SUM:
+            self._sum(False, results[0], call.args[0], [1], keepdim=True)
+            return
         if operation in ("sum", "mean"):
             self._sum(operation == "mean", results[0], *call.args, **call.kwargs)
             return
