@@ -206,6 +206,7 @@ class Agent:
         return 0.5 * (1 + torch.cos(math.pi * made.double() / whole))
 
     def _cosine_at(self, update: int) -> float:
+        update = min(update, self.updates - 1)  # it is asked for ahead
         begun = bisect.bisect_right(self.trainings, update) - 1
         first, end = (*self.trainings, self.updates)[begun : begun + 2]
         return 0.5 * (1 + math.cos(math.pi * (update - first) / (end - first)))

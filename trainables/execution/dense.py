@@ -50,7 +50,7 @@ class Network:
         self.leaves = list(views.values())
         self.extra = {name: views[name] for name in spec.extra}
         self.weights, self.biases, self.norms = parts(spec, views)
-        self.small = Small(self.frozen)
+        self.small = Small()
 
     def hold(self, flat: Tensor, mask: Tensor) -> None:
         """Take other parameters and another mask, in the same memory."""
@@ -60,8 +60,8 @@ class Network:
             self.parameters.copy_(flat.masked_fill(mask == 0, 0))
 
     def __call__(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
-        if few_rows.entered and serves(inputs[0]):
-            return self.small(inputs, copy)
+        if few_rows.entered and serves(inputs[0]) and not tape.recording():
+            return self.small(self.frozen, inputs, copy)
         return forward(self.spec, self.weights, self.biases, self.norms, inputs, copy)
 
     def frozen(self, *inputs: Tensor, copy: int | None = None) -> Tensor:
@@ -87,20 +87,19 @@ class Small:
     """Computes some few rows again and again, as evaluation does at each time step. Of ten rows, torch's overhead takes longer than the
     products, so they are recorded once."""
 
-    def __init__(self, compute: Callable[..., Tensor]) -> None:
-        self.compute = compute
+    def __init__(self) -> None:
         self.recorded: dict[Any, tuple[tuple[Tensor, ...], tape.Tape, Tensor]] = {}  # by shapes and copy: inputs, calls, output
 
-    def __call__(self, inputs: tuple[Tensor, ...], copy: int | None) -> Tensor:
+    def __call__(self, compute: Callable[..., Tensor], inputs: tuple[Tensor, ...], copy: int | None) -> Tensor:
         key = (*(x.shape for x in inputs), copy)
         if key not in self.recorded:
             memory = tuple(torch.empty(x.shape) for x in inputs)
             with torch.no_grad(), tape.Tape() as calls:
-                out = self.compute(*memory, copy=copy)
+                out = compute(*memory, copy=copy)
             self.recorded[key] = memory, calls, out
         memory, calls, out = self.recorded[key]
         for to, x in zip(memory, inputs, strict=True):
-            to.copy_(x)
+            to.copy_(x.detach())
         calls.compute()
         return out.clone()
 

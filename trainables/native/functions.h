@@ -1,5 +1,6 @@
 /* exp, log, tanh and the like, with the same bits on every processor, alone or in vectors: nothing but IEEE's operations in a fixed order,
-   each multiply-add rounded once. (A product that is added to something must be written as fmaf: the compiler may do either.)
+   each multiply-add rounded once. (Where a product is only added to something, write fmaf: the compiler may do either. It takes no product
+   apart that is used for something else, too.)
 
    The coefficients are least maximal errors; tests/trainables/tensors/test_functions.py holds all functions against float64. */
 
@@ -14,13 +15,13 @@
 #define INLINE static inline __attribute__((always_inline))
 #endif
 
-INLINE int32_t bits_of(float x) {
-    int32_t bits;
+INLINE uint32_t bits_of(float x) {
+    uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
 
-INLINE float of_bits(int32_t bits) {
+INLINE float of_bits(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
@@ -35,14 +36,14 @@ INLINE float exp_of(float x) {
     const float places = fmaf(bound, 1.44269504f, whole), n = places - whole;
     const float r = fmaf(n, -LOG_2_LOW, fmaf(n, -LOG_2_HIGH, bound));
     const float p = fmaf(r, fmaf(r, fmaf(r, fmaf(r, fmaf(r, 1.9790346e-4f, 1.394466e-3f), 8.333497e-3f), 4.1666295e-2f), 0.16666666f), 0.5f);
-    const int32_t power = bits_of(places) - bits_of(whole), half = power >> 1;
-    return (1 + fmaf(r * r, p, r)) * of_bits((half + 127) * (1 << 23)) * of_bits((power - half + 127) * (1 << 23));
+    const int32_t power = (int32_t)(bits_of(places) - bits_of(whole)), half = power >> 1;
+    return (1 + fmaf(r * r, p, r)) * of_bits((uint32_t)(half + 127) << 23) * of_bits((uint32_t)(power - half + 127) << 23);
 }
 
 INLINE float log_of(float x) {
     const float least = FLT_MIN, scaled = x < least ? x * 0x1p23f : x;
-    const int32_t bits = bits_of(scaled), exponent = (bits - 0x3f3504f3) & (int32_t)0xff800000; /* of the root of 1/2 */
-    const float f = of_bits(bits - exponent) - 1, n = (float)(exponent >> 23) - (x < least ? 23.f : 0.f), square = f * f;
+    const uint32_t bits = bits_of(scaled), exponent = (bits - 0x3f3504f3) & 0xff800000; /* of the root of 1/2 */
+    const float f = of_bits(bits - exponent) - 1, n = (float)((int32_t)exponent >> 23) - (x < least ? 23.f : 0.f), square = f * f;
     const float low = fmaf(f, fmaf(f, fmaf(f, fmaf(f, 0.06746601f, -0.11675641f), 0.11888175f), -0.124055915f), 0.14219551f);
     const float p = fmaf(f, fmaf(f, fmaf(f, fmaf(f, low, -0.16667996f), 0.20002119f), -0.2500001f), 0.33333313f);
     const float rest = fmaf(-0.5f, square, fmaf(square * f, p, n * LOG_2_LOW));
@@ -72,7 +73,7 @@ INLINE void turn_of(float part, float *cosine, float *sine) {
     const float angle = fmaf(places - whole, -0.25f, part) * 6.2831853f, s = angle * angle;
     const float c = fmaf(s * s, fmaf(s, fmaf(s, 2.4438414e-5f, -1.3887368e-3f), 4.1666646e-2f), fmaf(s, -0.5f, 1));
     const float d = fmaf(angle * s, fmaf(s, fmaf(s, -1.9517266e-4f, 8.332178e-3f), -0.16666655f), angle);
-    const int32_t quarters = bits_of(places); /* one turn of a quarter: (c, d) -> (-d, c) */
+    const uint32_t quarters = bits_of(places); /* one turn of a quarter: (c, d) -> (-d, c) */
     const float across = quarters & 1 ? -d : c, up = quarters & 1 ? c : d;
     *cosine = quarters & 2 ? -across : across, *sine = quarters & 2 ? -up : up;
 }

@@ -70,6 +70,12 @@ typedef struct { /* as in build.py */
     double beta1, beta2, epsilon;
 } Adam;
 
+#ifdef FP_FAST_FMAF
+#define FUSED fmaf /* which of two products is added unrounded is not left to the compiler */
+#else
+#define FUSED(a, b, c) ((a) * (b) + (c))
+#endif
+
 /* torch.optim.Adam: value -= rate (first / correction1) / (sqrt(second / correction2) + epsilon), with one division.
    rate = `rate` [members] x `factor`. */
 void winnow_adam(const Adam *adam) {
@@ -84,7 +90,7 @@ void winnow_adam(const Adam *adam) {
         for (int64_t i = 0; i < size; i++) {
             const float g = gradient[i];
             first[i] += b1 * (g - first[i]);
-            second[i] = b2 * second[i] + c2 * g * g;
+            second[i] = FUSED(b2, second[i], c2 * g * g);
             value[i] -= step * first[i] / (sqrtf(second[i]) + small);
         }
     }

@@ -34,7 +34,7 @@ class Draws(Protocol):
         """Make the block hold this update's row; for how many updates from this one on it does."""
 
     def now(self) -> Tensor:
-        """This update's row, in the block's memory."""
+        """This update's row."""
 
 
 class Call:

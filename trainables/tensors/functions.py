@@ -8,6 +8,7 @@ Torch leaves these to libraries that choose their code, and with it the last bit
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -114,4 +115,5 @@ def logsumexp(x: Tensor, dim: int) -> Tensor:
     if not serves(x):
         return torch.logsumexp(x, dim)
     largest = x.detach().amax(dim, keepdim=True)
+    largest = largest.masked_fill(largest.abs() == math.inf, 0)
     return log(exp(x - largest).sum(dim)) + largest.squeeze(dim)

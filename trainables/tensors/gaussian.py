@@ -13,7 +13,7 @@ LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 def log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """log N(value; mean, exp(log_std)^2), summed over the A independent dimensions. One `log_std` for a whole batch is [K, 1, A]."""
-    if log_std.shape != value.shape:
+    if log_std.dim() == value.dim() == 3 and log_std.shape[1] == 1:
         log_std = repeated(log_std, value.shape[1])
     return (-0.5 * ((value - mean) / exp(log_std)).square() - log_std - LOG_SQRT_2_PI).sum(-1)
 

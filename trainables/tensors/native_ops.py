@@ -45,8 +45,8 @@ def uniform(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
 
 
 def normal(keys: Tensor, first: int, updates: int, count: int) -> Tensor:
-    """float32 [updates, K, count] standard normals, `count` even, as trainables.tensors.streams.to_normal makes them, whose last bits are
-    torch's."""
+    """float32 [updates, K, count] standard normals, `count` even: those that trainables.tensors.streams.to_normal makes, but for torch's
+    rounding."""
     drawn = uniform(keys, first, updates, count)
     library().winnow_normal(drawn.numel() // 2, drawn.data_ptr())
     return drawn
@@ -95,8 +95,9 @@ def adam(
         if gradient.shape != (members, size) or gradient.dtype != torch.float32 or not gradient.is_contiguous():
             raise ValueError(f"a float32 gradient {[members, size]} expected, got {gradient.dtype} {list(gradient.shape)}")
         if isinstance(factor, Tensor):
-            if factor.dtype != torch.float64 or factor.numel() != 1 or not factor.is_cpu:
-                raise ValueError(f"a float64 factor on the CPU expected, got {factor.dtype} {list(factor.shape)} on {factor.device}")
+            if factor.numel() != 1:
+                raise ValueError(f"one factor for all members expected, got {list(factor.shape)}")
+            factor = factor.to("cpu", torch.float64)
             times = ctypes.cast(factor.data_ptr(), ctypes.POINTER(ctypes.c_double))
         else:
             times = ctypes.pointer(ctypes.c_double(factor))

@@ -52,6 +52,11 @@ def row(draws: calls.Draws) -> Tensor:
     return draws.now()
 
 
+def recording() -> bool:
+    """Whether a tape is being recorded in this thread."""
+    return _entered.tape is not None
+
+
 def freeze(what: str) -> None:
     """Note that the update depends on `what`, whose changes a repetition would not see."""
     if _entered.tape and not _entered.tape.silent:

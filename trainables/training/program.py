@@ -262,7 +262,7 @@ def _same(operation: str) -> Callable[..., list[operations.Line]]:
     return lambda out, *operands, **_: [(operation, out, operands)]
 
 
-# What a tape leaves to torch, whose last bits are its own; by the name of the operation.
+# What a tape leaves to torch; by the name of the operation.
 _MORE: dict[str, Callable[..., list[operations.Line]]] = {
     **{name: _same(name) for name in ("exp", "log", "tanh", "sqrt", "sigmoid")},
     "clone": lambda out, x, **_: [("copy", out, (x,))],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from trainables.execution import dense
 from trainables.execution.dense import few_rows
 from trainables.tensors.mlp import MLP, Norm
+from trainables.tensors.tape import Tape
 
 SPECS = {
     "actor": MLP((17, 64, 48, 6), output="tanh"),
@@ -36,7 +40,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of rows that were computed so."""
     seen: list[int] = []
     plain = dense.Small.__call__
-    monkeypatch.setattr(dense.Small, "__call__", lambda self, x, copy: (seen.append(x[0].shape[1]), plain(self, x, copy))[1])
+    monkeypatch.setattr(
+        dense.Small, "__call__", lambda self, compute, x, copy: (seen.append(x[0].shape[1]), plain(self, compute, x, copy))[1]
+    )
     return seen
 
 
@@ -78,6 +84,29 @@ def test_it_sees_what_training_has_changed_and_results_are_the_callers(spec: MLP
     assert torch.equal(first, kept)
     assert torch.equal(second, made(x))
     assert (second != first).any()
+
+
+def test_a_network_that_is_dropped_is_freed_at_once(spec: MLP) -> None:
+    made = network(spec)
+    with torch.no_grad(), few_rows:
+        made(*inputs(10, 17))
+    left = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_inside_a_recording_a_network_is_recorded_with_it(spec: MLP, small: list[int]) -> None:
+    made, (x,) = network(spec), inputs(10, 17)
+    with torch.no_grad(), Tape() as tape, few_rows:
+        found = made(x) * 2
+    x.mul_(3)
+    tape.repeat()
+    assert torch.equal(found, made(x) * 2)
+    assert not small
 
 
 def test_many_inputs_in_turn_are_each_computed_anew(spec: MLP) -> None:

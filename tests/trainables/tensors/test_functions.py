@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from tests.trainables.execution.test_other_processors import COMPILER, EMULATOR, FLAGS
 from trainables.native import build
-from trainables.tensors import functions, native_ops, streams
+from trainables.tensors import functions, gaussian, native_ops, streams
 from trainables.tensors.operations import FUNCTIONS, elementwise
 
 TORCHS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -133,3 +134,18 @@ def test_logsumexp_is_torchs_and_finite_where_exp_is_not() -> None:
     torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=0)
     (gradient,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sum(), x)[0], rtol=2e-5, atol=1e-7)
+
+
+def test_logsumexp_of_what_is_not_finite_is_torchs() -> None:
+    x = torch.tensor([[math.inf, 1.0], [-math.inf, -math.inf], [-math.inf, 2.0], [math.nan, 1.0], [math.inf, math.nan]])
+    torch.testing.assert_close(functions.logsumexp(x, 1), torch.logsumexp(x, 1), equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 3), (2, 1, 3), (2, 8, 1), (2, 1, 1), (1, 8, 3)])
+def test_a_deviation_of_any_shape_that_fits_gives_torchs_density(shape: tuple[int, ...]) -> None:
+    made = torch.Generator().manual_seed(0)
+    value, mean = torch.randn(2, 2, 8, 3, generator=made)
+    log_std = (torch.randn(shape, generator=made) / 3).requires_grad_()
+    found, wanted = gaussian.log_prob(value, mean, log_std), Normal(mean, log_std.exp()).log_prob(value).sum(-1)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(density.sum(), log_std)[0] for density in (found, wanted)))

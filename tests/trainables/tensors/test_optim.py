@@ -57,6 +57,16 @@ def test_adam_is_torchs_adam_for_each_member_with_its_own_learning_rate(adam: Ma
     assert optimizer.count == UPDATES
 
 
+@pytest.mark.parametrize("factor", [torch.tensor(0.25), torch.tensor([[0.25]]), torch.tensor(0.25, dtype=torch.float64)])
+def test_a_factor_may_be_a_tensor(adam: Make, factor: torch.Tensor) -> None:
+    rows, rates = torch.ones(2, len(RATES), 48), torch.tensor(RATES).unsqueeze(1)
+    for row, by in zip(rows, (0.25, factor), strict=True):
+        optimizer = adam(row, rates)
+        for gradient in gradients():
+            optimizer.minimize(gradient, by)
+    assert torch.equal(*rows)
+
+
 def test_a_members_updates_do_not_depend_on_its_stack_mates(adam: Make) -> None:
     start = torch.randn(len(RATES), 48, generator=torch.Generator().manual_seed(1))
     together = start.clone()

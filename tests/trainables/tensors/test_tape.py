@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -52,6 +53,15 @@ def test_repeated_updates_are_the_updates(algorithm: str, execution: str, networ
     assert_same(taped.rows(), made.rows(), algorithm)
     assert taped.counts() == made.counts()
     assert_same({name: losses[name] for name in wanted[-1]}, wanted[-1], algorithm)
+
+
+def test_a_schedule_is_computed_ahead_but_not_beyond_the_end() -> None:
+    agent = world("iql").agent
+    agent.trainings, factors = [0, 20, 40], []
+    for update in (0, 10, 20, 39):
+        agent.at(update)
+        factors.append(float(agent.cosine()))
+    assert factors == pytest.approx([1, 0.5, 1, 0.5 * (1 + math.cos(math.pi * 0.95))])
 
 
 def test_a_network_that_is_built_anew_is_recorded_anew() -> None:
