@@ -211,9 +211,16 @@ def ignore() -> None:
 
 def take() -> None:
     """Take the signals of a process that has just begun and has nothing to lose: it ends with one line."""
+    sys.unraisablehook = _dropped
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _first)
+
+
+def _dropped(dropped: sys.UnraisableHookArgs) -> None:
+    """Python has dropped an exception that came in a callback. A signal's is raised again by `obey`, so there is nothing to tell."""
+    if dropped.exc_type is not KeyboardInterrupt or not _left:
+        sys.__unraisablehook__(dropped)
 
 
 def commands() -> None:

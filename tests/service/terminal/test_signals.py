@@ -119,6 +119,14 @@ def test_a_signal_that_comes_in_a_callback_is_obeyed_after_it() -> None:
     assert (ended.stdout, ended.stderr) == ("left\n", "")
 
 
+def test_before_there_is_anything_to_leave_it_is_obeyed_without_a_word() -> None:
+    begun = "take, commands, obey = signals.take, signals.commands, signals.obey\ntake()\ncommands()\n"
+    program = IN_A_CALLBACK.replace("from service.terminal.signals import Leaving", f"from service.terminal import signals\n{begun}")
+    program = program.replace("with Leaving(lambda: None).installed():", "if True:").replace("time.sleep(1 if", "obey(); time.sleep(1 if")
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("left\n", "")
+
+
 def test_without_a_second_raise_it_would_be_dropped() -> None:
     ended = in_a_callback("dropped")
     assert ended.stdout == "went on\n"
