@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.trainables.execution.test_other_processors import COMPILER, EMULATOR, FLAGS
+from tests.arm import array, emulated, told
 from trainables.datasets.collect import policy
 from trainables.datasets.collect.record import record
 from trainables.datasets.table import load_table
@@ -86,7 +85,7 @@ def test_it_has_the_same_bits_with_every_instruction_set(level: str) -> None:
         np.testing.assert_array_equal(made, policy.product(x, w))
 
 
-@pytest.mark.skipif(not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}")
+@emulated
 def test_it_has_the_same_bits_on_arm(tmp_path: Path) -> None:
     lines, wanted = ['#include "rows.c"', "#include <stdio.h>"], []
     calls = []
@@ -94,14 +93,11 @@ def test_it_has_the_same_bits_on_arm(tmp_path: Path) -> None:
         x, w = numbers(*shape)
         wanted += policy.product(x, w).ravel().tolist()
         for name, held in (("x", x), ("w", w)):
-            lines.append(f"static const float {name}{number}[] = {{{', '.join(float(v).hex() for v in held.ravel())}}};")
+            lines.append(array("float", f"{name}{number}", held.ravel()))
         calls.append(f"winnow_rows({', '.join(map(str, shape))}, x{number}, w{number}, y);")
         calls.append(f'for (int i = 0; i < {shape[0] * shape[2]}; i++) printf("%a\\n", y[i]);')
-    source, binary = tmp_path / "main.c", tmp_path / "main"
-    source.write_text("\n".join([*lines, "static float y[1000];", "int main(void) {", *calls, "return 0; }"]))
-    subprocess.run([COMPILER, *FLAGS, "-static", f"-I{build.NATIVE}", str(source), "-o", str(binary), "-lm"], check=True)
-    told = subprocess.run([EMULATOR, str(binary)], check=True, capture_output=True, text=True).stdout.split()
-    assert [float.fromhex(number) for number in told] == wanted
+    program = "\n".join([*lines, "static float y[1000];", "int main(void) {", *calls, "return 0; }"])
+    assert told(program, tmp_path) == wanted
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="another MuJoCo and libm round otherwise")

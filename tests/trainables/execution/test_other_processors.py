@@ -1,13 +1,7 @@
-"""The kernels on an ARM processor (NEON): cross-compiled and run under QEMU, against those of this machine.
-
-Debian: apt-get install qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross. Skipped where these are not installed.
-"""
+"""The kernels on an ARM processor, against those of this machine."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.arm import array, compiled, emulated, told
 from tests.trainables.execution.test_sparse import batch, network
 from trainables.execution import sparse
 from trainables.native import build
@@ -22,8 +17,6 @@ from trainables.tensors import native_ops
 from trainables.tensors.mlp import MLP
 from trainables.tensors.streams import key_of
 
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-FLAGS = [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC")]
 BATCH = 100  # a full tile and a part of one
 SPECS = {
     "critic": MLP((9, 40, 40, 1), copies=2),
@@ -50,12 +43,6 @@ int main(void) {
     return 0;
 }
 """
-
-
-def array(kind: str, name: str, numbers: Iterable[float]) -> str:
-    """A C array that holds `numbers` exactly."""
-    shown = (float(n).hex() if kind == "float" else str(int(n)) for n in numbers)
-    return f"static {kind} {name}[] = {{{', '.join(shown)}}};"
 
 
 def program(net: sparse.Network, x: Tensor, dout: Tensor, keys: Tensor) -> str:
@@ -95,13 +82,10 @@ def here(net: sparse.Network, x: Tensor, dout: Tensor, keys: Tensor) -> list[flo
 def others(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What is compiled of the sources other than kernels.c."""
     folder = tmp_path_factory.mktemp("arm")
-    found = {file: str(folder / f"{file.stem}.o") for file in build.SOURCES if file.name != "kernels.c"}
-    for source, compiled in found.items():
-        subprocess.run([COMPILER, *FLAGS, "-c", str(source), "-o", compiled], check=True)
-    return list(found.values())
+    return [compiled(file, folder / f"{file.stem}.o") for file in build.SOURCES if file.name != "kernels.c"]
 
 
-@pytest.mark.skipif(not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}")
+@emulated
 @pytest.mark.parametrize("name", SPECS)
 def test_the_kernels_on_arm_are_those_of_this_machine(name: str, tmp_path: Path, others: list[str]) -> None:
     spec = SPECS[name]
@@ -110,12 +94,7 @@ def test_the_kernels_on_arm_are_those_of_this_machine(name: str, tmp_path: Path,
     shape = (2, BATCH, spec.sizes[-1]) if spec.copies == 1 else (2, spec.copies, BATCH, spec.sizes[-1])
     dout = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     keys = torch.tensor([key_of(seed, "noise") for seed in (0, 1)])
-    source, binary = tmp_path / "main.c", tmp_path / "main"
-    source.write_text(program(net, x, dout, keys))
-    command = [COMPILER, *FLAGS, "-static", f"-I{build.NATIVE}", str(source), *others, "-o", str(binary), "-lm"]
-    subprocess.run(command, check=True)
-    told = subprocess.run([EMULATOR, str(binary)], check=True, capture_output=True, text=True).stdout.split()
-    there, mine = torch.tensor([float.fromhex(number) for number in told]), torch.tensor(here(net, x, dout, keys))
+    there, mine = torch.tensor(told(program(net, x, dout, keys), tmp_path, others)), torch.tensor(here(net, x, dout, keys))
     assert len(there) == len(mine)
     torch.testing.assert_close(there, mine, rtol=1e-5, atol=2e-6 * mine.abs().max().item())
     assert torch.equal(there[-50:], mine[-50:])  # draws have the same bits everywhere

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from tests.trainables.execution.test_other_processors import COMPILER, EMULATOR, FLAGS
+from tests.arm import array, emulated, told
 from trainables.native import build
 from trainables.tensors import functions, gaussian, native_ops, streams
 from trainables.tensors.operations import FUNCTIONS, elementwise
@@ -106,24 +104,20 @@ def test_it_has_the_same_bits_with_every_instruction_set(level: str) -> None:
     assert torch.equal(drawn, native_ops.normal(keys, 0, 1, 10_002))
 
 
-@pytest.mark.skipif(not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}")
+@emulated
 def test_it_has_the_same_bits_on_arm(tmp_path: Path) -> None:
     lines, calls, wanted = ['#include "update.c"', "#include <stdio.h>"], [], []
     for name in FUNCTIONS:
         x = numbers(name, 300)
         wanted += own(name)(x).tolist()
-        lines.append(f"static const float for_{name}[] = {{{', '.join(float(v).hex() for v in x)}}};")
+        lines.append(array("float", f"for_{name}", x.tolist()))
         calls.append(f'for (int i = 0; i < {len(x)}; i++) printf("%a\\n", {name}_of(for_{name}[i]));')
     keys = torch.tensor([streams.key_of(0, "noise")])
     drawn = native_ops.uniform(keys, 0, 1, 500).flatten()
     wanted += native_ops.normal(keys, 0, 1, 500).flatten().tolist()
-    lines.append(f"static float drawn[] = {{{', '.join(float(v).hex() for v in drawn)}}};")
+    lines.append(array("float", "drawn", drawn.tolist()))
     calls.append('winnow_normal(250, drawn); for (int i = 0; i < 500; i++) printf("%a\\n", drawn[i]);')
-    source, binary = tmp_path / "main.c", tmp_path / "main"
-    source.write_text("\n".join([*lines, "int main(void) {", *calls, "return 0; }"]))
-    subprocess.run([COMPILER, *FLAGS, "-static", f"-I{build.NATIVE}", str(source), "-o", str(binary), "-lm"], check=True)
-    told = subprocess.run([EMULATOR, str(binary)], check=True, capture_output=True, text=True).stdout.split()
-    assert [float.fromhex(number) for number in told] == wanted
+    assert told("\n".join([*lines, "int main(void) {", *calls, "return 0; }"]), tmp_path) == wanted
 
 
 def test_logsumexp_is_torchs_and_finite_where_exp_is_not() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.arm import array, emulated, told
 from trainables.execution._linear import linear
 from trainables.native import build
 from trainables.tensors import calls
@@ -20,7 +19,6 @@ from trainables.tensors.product import _arguments, product
 from trainables.tensors.tape import Tape
 
 SIZES = [1, 2, 7, 8, 9, 16, 17, 31, 33, 64]
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 
 
 def cases() -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
@@ -130,7 +128,7 @@ def test_a_tape_lets_a_product_rectify_and_gate_with_the_same_bits(kept: bool) -
         assert torch.equal(again, anew)
 
 
-@pytest.mark.skipif(not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}")
+@emulated
 def test_an_arm_processor_has_the_same_bits(tmp_path: Path) -> None:
     made = torch.Generator().manual_seed(0)
     a, b, start = (
@@ -139,21 +137,11 @@ def test_an_arm_processor_has_the_same_bits(tmp_path: Path) -> None:
         torch.randn(1, 1, 51, generator=made),
     )
     arrays = {"a": a.transpose(1, 2), "b": b, "start": start}
-    lines = [f"static const float {n}[] = {{{', '.join(float(x).hex() for x in t.flatten().tolist())}}};" for n, t in arrays.items()]
-    source, binary = tmp_path / "main.c", tmp_path / "main"
-    source.write_text(
-        "\n".join(
-            [
-                '#include <stdio.h>\n#include "product.c"',
-                *lines,
-                "int main(void) {\n    static float c[45 * 51];",
-                "    const Product p = {1, 45, 51, 37, a, b, start, c, {45 * 37, 1, 45}, {37 * 51, 51, 1}, 51, 45 * 51, 0, NULL};",
-                '    winnow_product(&p);\n    for (int i = 0; i < 45 * 51; i++) printf("%a\\n", c[i]);\n    return 0;\n}',
-            ]
-        )
-    )
-    flags = [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC")]
-    subprocess.run([COMPILER, *flags, "-static", f"-I{build.NATIVE}", str(source), "-o", str(binary), "-lm"], check=True)
-    told = subprocess.run([EMULATOR, str(binary)], check=True, capture_output=True, text=True).stdout.split()
-    mine = product(a, b, start).flatten()
-    assert torch.equal(torch.tensor([float.fromhex(number) for number in told]), mine)
+    program = [
+        '#include <stdio.h>\n#include "product.c"',
+        *(array("float", name, tensor.flatten().tolist()) for name, tensor in arrays.items()),
+        "int main(void) {\n    static float c[45 * 51];",
+        "    const Product p = {1, 45, 51, 37, a, b, start, c, {45 * 37, 1, 45}, {37 * 51, 51, 1}, 51, 45 * 51, 0, NULL};",
+        '    winnow_product(&p);\n    for (int i = 0; i < 45 * 51; i++) printf("%a\\n", c[i]);\n    return 0;\n}',
+    ]
+    assert torch.equal(torch.tensor(told("\n".join(program), tmp_path)), product(a, b, start).flatten())
