@@ -36,7 +36,11 @@ class Lease:
         self._folder, self._beats = paths.leases(storage, name), 0
         self.gone = ""  # how the storage is gone, once that is known
         self.ended = False  # whether `release` has ended the epoch, and no other driver
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # also what /proc says, and a mount whose server has lost its folder
+            refused = f"there can be no folder {error.filename}"
+            raise UserError(f"the storage cannot be made: {refused}; choose another with --storage") from error
         self._lock = flock(paths.lock(storage, name))
         if self._lock is None:
             raise _refusal(storage, name, holder(storage, name))

@@ -25,6 +25,13 @@ def test_a_storage_that_cannot_be_written_is_said_in_one_line(nursery: Nursery, 
     record("read-only storage: said in one line, nothing written")
 
 
+def test_a_storage_where_no_folder_can_be_is_said_in_one_line(nursery: Nursery) -> None:
+    ended = nursery.run(*arguments("/proc/mine"), faults=QUICK)
+    assert ended.code == 2
+    assert "Traceback" not in ended.out
+    assert "error: the storage cannot be made: there can be no folder /proc/mine; choose another with --storage" in ended.out.splitlines()
+
+
 def test_a_storage_that_becomes_unwritable_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     storage = fresh()
     assert nursery.run(*arguments(storage), faults=[*QUICK, "die_after=Trained@30"]).code == 137

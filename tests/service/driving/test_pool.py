@@ -15,7 +15,7 @@ import pytest
 from service.driving.driver import Driver
 from service.driving.pool import Pool
 from service.ledger.manifest import Manifest, read_all
-from service.planning import devices
+from service.planning import devices, estimate
 from service.planning.gpu_stacks import GpuStacks
 from service.planning.options import TrainingOptions
 from service.planning.plan import make_plan
@@ -45,7 +45,9 @@ def begin(storage: Path, dataset: str, slots: dict[str, int], **options: Any) ->
 
 @pytest.fixture(autouse=True)
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, on a machine whose pace no test before has measured."""
     monkeypatch.setattr(devices, "gpus_here", lambda: 1)
+    monkeypatch.setattr(estimate, "FILE", "unmeasured.json")
 
 
 def handed_out(driver: Driver, kind: str) -> set[str]:
