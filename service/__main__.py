@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from service.cli.arguments import name_sweeps
 from service.cli.completion import complete
@@ -66,13 +67,13 @@ def _drop_output() -> None:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    given = None
+    given = made = None
     try:
         project.apply()
         known = parser()
         complete(known)
         arguments = known.parse_args(argv)
-        given = getattr(arguments, "storage", None)
+        given, made = getattr(arguments, "storage", None), getattr(arguments, "to", None)
         name_sweeps(arguments)
         storage = paths.root(given)
         sharing.follow(storage)
@@ -84,12 +85,17 @@ def _run(argv: Sequence[str] | None) -> int:
             return _interrupted()
         if isinstance(error, UserError):
             text = str(error)
-        elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename != OUTPUT:
+        elif isinstance(error, OSError) and error.filename != OUTPUT and (error.errno in REFUSALS or _beside(error, made)):
             text = f"{error.filename2 or error.filename or paths.root(given)}: {error.strerror}"  # of a rename, the name that was meant
         else:
             raise
         print(printable(f"error: {text}", lines=False), file=sys.stderr)
         return 2
+
+
+def _beside(error: OSError, made: str | Path | None) -> bool:
+    """Whether a file or folder that was to be made has no folder to be in, or one that takes none, as /proc."""
+    return isinstance(error, FileNotFoundError) and made is not None and Path(error.filename).parent in Path(made).absolute().parents
 
 
 def _interrupted() -> int:

@@ -140,7 +140,7 @@ class StackRun:
         yield from self.files.commit(self.state())
 
     def resume(self, saved: Saved) -> Iterator[Report]:
-        """Continue from a checkpoint, up to which everything has been reported."""
+        """Continue from a checkpoint, up to which everything has been reported; only what has diverged is said again."""
         for trial, data in zip(self.stack.trials, saved.data, strict=True):
             self.check_data(f"the checkpoint after update {saved.update:,} was trained on", data, trial)
         saved = saved.to(self.agent.device)
@@ -151,8 +151,7 @@ class StackRun:
             self.files.write_masks(self.masks, self.details)  # in case one of these files was lost or damaged
         self.build({name: saved.rows[f"online/{name}"] for name in self.agent.specs})
         self.agent.load_rows(saved.rows, saved.counts)
-        self.healthy = self.agent.finite()
-        return iter(())
+        return iter(self.diverged(self.agent.finite()))
 
     def build(self, rows: Mapping[str, Tensor]) -> None:
         """Make the networks on the masks, and what trains them."""

@@ -20,7 +20,7 @@ from ray import tune
 from ray.experimental import internal_kv
 
 from trainables.failures import failure
-from trainables.reports import Diverged, Evaluated, Finished, Report, Trained
+from trainables.reports import Evaluated, Finished, Report
 from trainables.training.leave import Leave
 from trainables.trial import Stack, Trial
 
@@ -100,7 +100,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
             return self._step()
 
     def _step(self) -> dict[str, Any]:
-        news: dict[str, Any] = {"scores": {}, "diverged": {}}
+        news: dict[str, Any] = {"scores": {}}
         try:
             if self._reports is None or self._listener is None:
                 self._listener = self._listen(self._stack, self._root)
@@ -109,7 +109,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
             started = time.monotonic()
             for report in self._reports:
                 self._listener(report)
-                news |= self._news(report, news)
+                news |= self._news(report)
                 if time.monotonic() - started > NEWS_EVERY:
                     return news
         except Exception as error:
@@ -146,21 +146,17 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
                 opened.close()
         self._reports = self._listener = None
 
-    def _news(self, report: Report, news: dict[str, Any]) -> dict[str, Any]:
+    def _news(self, report: Report) -> dict[str, Any]:
         keys, update = [trial.key for trial in self._stack.trials], {"update": report.update}
         match report:
-            case Trained(updates_per_second=rate):
-                return update | {"rate": rate}
             case Evaluated(episodes=episodes, final=False):
                 scores = [each["scores"] for each in episodes]
                 return update | {
                     "evaluated": report.update,
                     "scores": {key: sum(s) / len(s) for key, s in zip(keys, scores, strict=True) if s},
                 }
-            case Diverged(member=member, reason=why):
-                return update | {"diverged": news["diverged"] | {keys[member]: why}}
-            case Finished(seconds=seconds, execution=execution):
-                return update | {"seconds": seconds, "execution": execution}
+            case Finished(seconds=seconds):
+                return update | {"seconds": seconds}
         return update
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,8 @@ CURVE = "curve.json"  # in a trial's folder: the evaluations so far, for a call 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trial that was trained: its `curve` has a row per evaluation, `diverged` says why it has ended early, empty if it has not."""
+    """A trial that was trained: its `curve` has a row per evaluation. `diverged` says why it has no result, and is empty if it has one;
+    the curve then ends with the last evaluation before."""
 
     trial: Trial
     curve: pd.DataFrame
@@ -34,8 +34,8 @@ class Trained:
 
     @property
     def score(self) -> float:
-        """The mean normalized score of the last evaluation; nan where no reference returns are known."""
-        return float(self.curve["score"].iloc[-1]) if len(self.curve) else float("nan")
+        """The mean normalized score of the last evaluation; nan where it has diverged, and where no reference returns are known."""
+        return float(self.curve["score"].iloc[-1]) if len(self.curve) and not self.diverged else float("nan")
 
     def policy(self) -> Policy:
         """Observations -> actions, numpy alone. Raises UserError where the trial was trained without a storage."""
@@ -91,8 +91,8 @@ def trial(
     if not local.exists(dataset) and dataset.startswith(local.OURS):
         with lines_to(progress):
             record(dataset)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from trainables.run import run_stack  # imports torch
+    from trainables.training.process import torch_as_before
 
     folder = trial_files.trial(where, stack.lead.key) if where else None
     rows = _kept(folder)
@@ -100,7 +100,7 @@ def trial(
 
     def heard(reports: Iterator[Report]) -> Iterator[Report]:
         for report in reports:
-            if isinstance(report, kinds.Evaluated) and not report.final:
+            if isinstance(report, kinds.Evaluated) and not (report.final or reasons):
                 found = metrics_of(known(report.episodes[0]))
                 rows[:] = [row for row in rows if row["update"] < report.update]
                 rows.append({"update": report.update, "return": found["return"], "score": found.get("normalized_score", float("nan"))})
@@ -111,7 +111,7 @@ def trial(
             yield report
 
     reports = heard(run_stack(stack, where, device=device, execution=execution))
-    with lines_to(progress):
+    with torch_as_before(), lines_to(progress):
         if progress:
             follow(stack, reports)
         else:

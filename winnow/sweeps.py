@@ -38,16 +38,16 @@ def run(
     """Run the sweep, or continue it; returns `results(sweep)`, where failed trials have their reason.
 
     Takes what `plan` takes, in the main thread. It prints what the command prints; with `progress=False` nothing, and a function for
-    `progress` gets each line. Raises UserError for bad input and KeyboardInterrupt where it was interrupted; then the same call continues
-    from the checkpoints.
+    `progress` gets each line. Where a limit such as `max_hours` ends the run, `.attrs["notes"]` says so. Raises UserError for bad input and
+    KeyboardInterrupt where it was interrupted. After either, the same call continues from the checkpoints.
     """
     from service.driving import session
     from service.terminal.signals import INTERRUPTED
 
-    where = _storage(storage)
+    where, limits = _storage(storage), list[str]()
     with lines_to(progress):
-        code = session.run(plan(sweep, settings, storage=where, **options), where)
-    if code == INTERRUPTED:
+        code = session.run(plan(sweep, settings, storage=where, **options), where, limits.append)
+    if code == INTERRUPTED and not limits:
         raise KeyboardInterrupt
     return results(given.sweep(sweep), storage=where)
 

@@ -100,4 +100,4 @@ def _literal(name: str, text: str) -> Any:
     try:
         return ast.literal_eval(with_units(text))
     except (ValueError, SyntaxError):
-        raise UserError(f"{name} {text!r} is not a number, nor numbers with commas between, such as 64,64") from None
+        raise UserError(f"{name} {text!r} is not a number, True or False, nor numbers with commas between, such as 64,64") from None

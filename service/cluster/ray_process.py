@@ -96,7 +96,10 @@ def running() -> Iterator[None]:
                 raise
             _shut_down()
         except KeyboardInterrupt:
-            _kill(folder)
+            if signals.process_goes_on():
+                _shut_down()
+            else:
+                _kill(folder)
             raise
 
 

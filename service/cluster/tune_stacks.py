@@ -16,6 +16,7 @@ from ray.experimental import internal_kv
 from service.cluster import places, workers
 from service.cluster.ended_trials import Forgetful
 from service.cluster.places import IdleWorkers, Sharing
+from service.scheduling.shares import CORE
 from service.terminal import signals
 from trainables.trial import Stack
 from trainables.tune_trainable import NAMESPACE, leaves
@@ -88,7 +89,7 @@ class Source(tune.search.Searcher):  # type: ignore[misc]
         where = {}
         if kind:
             self.kinds[trial_id] = kind
-            where = {"kind": kind, "device": "cpu" if kind == "cpu" else "cuda"}
+            where = {"kind": kind, "device": "cpu" if kind == CORE else "cuda"}
         return {"stack": json.dumps([trial.to_json() for trial in stack.trials]), **where}
 
     def _next(self) -> tuple[str, Stack | None]:
@@ -96,7 +97,7 @@ class Source(tune.search.Searcher):  # type: ignore[misc]
         if self._slots is None:
             return "", self.tell(self.conductor.next)
         taken = Counter(self.kinds.values())
-        for kind, count in sorted(self._slots().items(), key=lambda item: item[0] == "cpu"):
+        for kind, count in sorted(self._slots().items(), key=lambda item: item[0] == CORE):
             if taken[kind] < count and self._room(kind) and (stack := self.tell(self.conductor.next, kind)) is not None:
                 return kind, stack
         return "", None

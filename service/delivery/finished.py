@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 
 from service.ledger import manifest
 from service.ledger.ledger import Entry
+from service.ledger.lookup import lookup, nearest
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from service.terminal.waiting import waiting
@@ -27,7 +27,7 @@ from trainables.trial import Trial
 
 RUN_ID = r"[0-9a-f]{32}"
 FILES = ("policy.safetensors", "policy.json", "masks.json", "masks.safetensors")
-SHOWN = 8  # choices named in an error
+HINT = "give a key, or --sweep"
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,13 @@ def find(wanted: str, storage: Path, sweep: str | None = None) -> Iterator[Finis
     asked = [entry for name, ledger in ledgers.items() if sweep in (None, name) for entry in ledger.entries.items()]
     entries = dict(sorted(asked, key=lambda item: item[1].state == "done"))  # done for one sweep is done
     names = {key: entry.trial.name for key, entry in entries.items()}
-    key = _choose(wanted, names, {key for key, entry in entries.items() if entry.state == "done"})
+    key = lookup(wanted, names, {key for key, entry in entries.items() if entry.state == "done"}, HINT)
     elsewhere = run_id_of(storage, key) if key and entries[key].state == "done" and not paths.policy(storage, key).exists() else ""
     if key and not elsewhere:
         yield _in_storage(key, entries[key], storage)
         return
     with tempfile.TemporaryDirectory() as folder:  # also of a trial whose policy is kept in MLflow alone
         yield _in_mlflow(elsewhere or wanted, names, storage, Path(folder))
-
-
-def _choose(wanted: str, names: Mapping[str, str], done: set[str]) -> str | None:
-    """The key of the trial with this key, name or beginning of a key; done trials take precedence."""
-    keys = [key for key, name in names.items() if wanted in (key, name)]
-    keys = keys or [key for key in names if wanted and key.startswith(wanted)]
-    keys = [key for key in keys if key in done] or keys
-    if len(keys) > 1:
-        some = ", ".join(f"{key} ({names[key]})" for key in keys[:SHOWN])
-        raise UserError(f"{wanted!r} matches {len(keys)} trials: {some}{', ...' if len(keys) > SHOWN else ''}; give a key, or --sweep")
-    return keys[0] if keys else None
 
 
 def _in_storage(key: str, entry: Entry, storage: Path) -> FinishedTrial:
@@ -140,12 +129,10 @@ def _row(wanted: str, rows: Mapping[str, RunRow]) -> RunRow | None:
         return rows[wanted]
     by_key = {row.tags.get("winnow.trial_key", ""): row for row in rows.values()}
     names = {key: row.tags.get("mlflow.runName", "") for key, row in by_key.items()}
-    key = _choose(wanted, names, {key for key, row in by_key.items() if row.status == "FINISHED"})
+    key = lookup(wanted, names, {key for key, row in by_key.items() if row.status == "FINISHED"}, HINT)
     return by_key[key] if key else None
 
 
 def _no_match(wanted: str, names: Mapping[str, str], storage: Path) -> UserError:
     what = "run" if re.fullmatch(RUN_ID, wanted) else "trial"
-    near = difflib.get_close_matches(wanted, [*names.values(), *names], n=SHOWN, cutoff=0.3) or list(names.values())[:SHOWN]
-    listed = ", ".join(dict.fromkeys(near)) or "none"
-    return UserError(f"no {what} {wanted!r} in {paths.shown(storage)} or its MLflow; the nearest: {listed}")
+    return UserError(f"no {what} {wanted!r} in {paths.shown(storage)} or its MLflow; the nearest: {nearest(wanted, names)}")

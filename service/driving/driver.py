@@ -179,6 +179,7 @@ class Driver:
                 self._leave_to_others(stack, theirs)
                 continue
             if asked := self._search.asked_to_stop(stack):
+                self._queue.ended(stack, False, time.monotonic())
                 self._stop(asked)
                 self._pack(trial for trial in stack.trials if trial.key not in asked)
                 continue

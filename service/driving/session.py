@@ -62,11 +62,11 @@ HURRY = 0.5  # the same after a signal
 NEWS_PATIENCE = 30.0  # seconds that the end of a run waits until its news is told
 
 
-def run(plan: Plan, storage: Path) -> int:
-    """Train what the plan has to do; returns the exit code: 0 all done and tracked, 1 some trial is not, 130 interrupted.
+def run(plan: Plan, storage: Path, at_limit: Callable[[str], object] | None = None) -> int:
+    """Train what the plan has to do; returns the exit code: 0 all done and tracked, 1 some trial is not, 130 interrupted or at a limit.
 
-    Raises UserError for bad input, before anything is started or written, and where another driver takes over. A run whose storage is
-    removed ends with 1.
+    `at_limit` is told the limit that has ended the run. Raises UserError for bad input, before anything is started or written, and where
+    another driver takes over. A run whose storage is removed ends with 1.
     """
     name, settings = plan.name, plan.settings
     name_modules(settings.options.imports)
@@ -93,6 +93,8 @@ def run(plan: Plan, storage: Path) -> int:
                 try:
                     session.train(listen)
                 except LimitReachedError as error:
+                    if at_limit:
+                        at_limit(error.limit)
                     return session.limited(error.limit)
             tracked = session.show()
     except (Exception, KeyboardInterrupt) as error:
@@ -155,9 +157,10 @@ class Session:
         """`studies` is an open database for those of an adaptive sweep; without one they are in a file. `news` is told what happens."""
         self._plan, self._storage, self._news = plan, storage, news or News("", plan.name)
         by = submitter(plan.settings.command(plan.name, storage))
-        self._manifest, self._tracking = Manifest(storage, plan.name, plan.settings.to_json(), by, plan.followed), Tracking(storage)
-        self.permit = Permit(storage, plan.name, self._manifest.lease.epoch, self._manifest.lease.token)
+        self._manifest = Manifest(storage, plan.name, plan.settings.to_json(), by, plan.followed)
         try:
+            self._tracking = Tracking(storage)
+            self.permit = Permit(storage, plan.name, self._manifest.lease.epoch, self._manifest.lease.token)
             self._adaptive = self._search(studies)
             refresh = partial(trial_objects.refresh, storage)
             self.driver = Driver(plan, self._manifest, storage, Display(), refresh=refresh, adaptive=self._adaptive, tell=self.tell)
@@ -168,15 +171,19 @@ class Session:
         self._speaking = threading.Lock()
 
     def __enter__(self) -> Session:
-        ledger = self._manifest.ledger
-        summary = Summary(ledger, self._tracking)
-        self._shipping = ShipperThread(Shipper(self._storage, self._plan.name, ledger, self._tracking, self._check_lease, summary=summary))
-        self._inside = contextlib.ExitStack()
-        self._inside.enter_context(self.leaving.installed())
-        self._inside.enter_context(ending(partial(own_job.end, self.asked_to_stop)))
-        with blocked():
-            beats = Heartbeat(self._manifest.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now)
-            self._inside.enter_context(beats)
+        with contextlib.ExitStack() as inside:
+            inside.callback(self._manifest.close)
+            ledger = self._manifest.ledger
+            shipper = Shipper(
+                self._storage, self._plan.name, ledger, self._tracking, self._check_lease, summary=Summary(ledger, self._tracking)
+            )
+            self._shipping = ShipperThread(shipper)
+            inside.enter_context(self.leaving.installed())
+            inside.enter_context(ending(partial(own_job.end, self.asked_to_stop)))
+            with blocked():
+                beats = Heartbeat(self._manifest.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now)
+                inside.enter_context(beats)
+            self._inside = inside.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.ledger import manifest
-from service.ledger.ledger import Entry
+from service.ledger.lookup import lookup, nearest
 from service.spool import lines as spool
 from service.storage import paths, trial_objects
 from trainables.errors import UserError
@@ -21,7 +21,10 @@ def story(wanted: str, storage: Path) -> dict[str, Any]:
     trial_objects.pull(storage)
     ledgers = manifest.read_all(storage)
     entries = {key: entry for ledger in ledgers.values() for key, entry in ledger.entries.items()}
-    key = _find(wanted, entries, storage)
+    names = {key: entry.trial.name for key, entry in entries.items()}
+    key = lookup(wanted, names)
+    if key is None:
+        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; the nearest: {nearest(wanted, names)}")
     events = [
         {"sweep": name, "state": event.state, "time": event.time, "epoch": event.epoch, **_without_trial(event.detail)}
         for name, ledger in ledgers.items()
@@ -54,17 +57,6 @@ def describe(story: dict[str, Any]) -> str:
         lines += ["", "the last failure", *(f"  {line}" for line in tracebacks[-1].rstrip().splitlines())]
     lines += ["", "files", *(f"  {file}" for file in story["files"])]
     return "\n".join(lines)
-
-
-def _find(wanted: str, entries: dict[str, Entry], storage: Path) -> str:
-    keys = [key for key, entry in entries.items() if key == wanted or entry.trial.name == wanted]
-    keys = keys or [key for key in entries if wanted and key.startswith(wanted)]
-    if len(keys) == 1:
-        return keys[0]
-    if not keys:
-        raise UserError(f"no trial {wanted!r} in {paths.shown(storage)}; `winnow status SWEEP` lists the trials of a sweep")
-    some = ", ".join(f"{key} ({entries[key].trial.name})" for key in keys[:5])
-    raise UserError(f"{wanted!r} matches {len(keys)} trials: {some}{', ...' if len(keys) > 5 else ''}")
 
 
 def _without_trial(detail: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from service.ledger.lease import Lease
 from service.storage import shared_files
 from trainables.errors import SupersededError, UserError
 
+LAST = 1.0  # seconds that a beat which is under way is waited for
+
 
 class Heartbeat:
     """A thread that beats inside `with`; calls `leave(why)` once, when the driver has to leave, with the exit code 1 if all is gone."""
@@ -28,6 +30,7 @@ class Heartbeat:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
+        self._thread.join(LAST)  # on S3, a beat that came later would make the file of a removed lease again
 
     def _run(self) -> None:
         while not self._over.wait(lease.BEAT):

@@ -82,7 +82,7 @@ class ObjectJournal:
         copies = {key: self._copy(key, listed[key]) for key in sorted(listed) if key.endswith(".jsonl")}
         for key, copy in copies.items():
             if not copy.exists():
-                content, version = self._bucket.get(key) or (b"", listed[key])
+                content, version = self._bucket.get(key)
                 copies[key] = self._copy(key, version)
                 write(copies[key], content)
         self.length = len(copies)

@@ -45,15 +45,14 @@ class Lease:
         if self._lock is None:
             raise _refusal(storage, name, holder(storage, name))
         try:
-            self.epoch = _take(storage, name, bound)
+            self.epoch, self.owner = _take(storage, name, bound), owner()
+            self._path = _file(self._folder, self.epoch)
+            about, content = _read(self._path)
+            self.token, self._about = str(about.get("token", "")), content.partition(b"\n")[2]
+            shared_files.remove(paths.stop_request(storage, name))
         except BaseException:
-            os.close(self._lock)
+            os.close(self._lock)  # which also ends an epoch that was taken: whoever gets the lock next knows its holder to be gone
             raise
-        self.owner = owner()
-        self._path = _file(self._folder, self.epoch)
-        about, content = _read(self._path)
-        self.token, self._about = str(about.get("token", "")), content.partition(b"\n")[2]
-        shared_files.remove(paths.stop_request(storage, name))
 
     def check(self) -> None:
         """Raise SupersededError after a takeover, and GoneError; costs a `stat` and a small read."""

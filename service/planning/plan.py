@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from service.storage.commands import command
 from trainables import project
 from trainables.collector import paused
 from trainables.datasets import local
+from trainables.environments import name_modules
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
@@ -87,6 +90,7 @@ class Plan:
 def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) -> Plan:
     """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input."""
     settings = settings or RunSettings()
+    name_modules(settings.options.imports)
     sweep = override(load_sweep(name), settings.overrides)
     _refuse_part(name, sweep, settings)
     absent = absent_datasets(sweep.datasets)
@@ -171,7 +175,7 @@ def _planned(
     if device == "all" and sweep.search:
         raise UserError(f"sweep {name!r} is a search, which compares what it trains: it takes --device cpu or cuda, not all")
     shown, device = device, "cpu" if device == "all" else device  # stacks and time are those of the cores alone
-    max_concurrent = options.max_concurrent or (devices.cores() if device == "cpu" else 1)
+    max_concurrent = at_a_time(device, options.max_concurrent)
     size = options.stack_size or stack_size(device, 0 if sweep.search else len(todo), max_concurrent)
     progress = progress_of(storage, todo)
     stacks = pack(todo, size, progress, limits(ledger, todo), (device, options.execution))
@@ -191,6 +195,13 @@ def _planned(
         left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], data)),
         not_opened=data.not_opened(trials), reports=tuple(reports(ledgers)), data=data, followed=followed,
     )  # fmt: skip
+
+
+def at_a_time(device: str, most: int | None) -> int:
+    """How many stacks train at a time, as far as is known before a cluster is asked; `most` is what the user allows."""
+    if device != "cpu" or os.environ.get("RAY_ADDRESS"):
+        return most or (devices.cores() if device == "cpu" else 1)
+    return min(most or devices.cores(), devices.cores())
 
 
 def stack_size(device: str, trials: int, max_concurrent: int) -> int:
@@ -315,8 +326,7 @@ def cost(trial: Trial, rates: Mapping[str, float], device: str, execution: str) 
 
 def _seconds(stacks: Iterable[float], workers: int) -> float:
     """The time that `workers` need for stacks of so many seconds when each takes the next one as soon as it is free."""
-    free = [0.0] * max(1, workers)
+    free = [0.0] * max(1, workers)  # a heap
     for seconds in stacks:
-        free.sort()
-        free[0] += seconds
+        heapq.heapreplace(free, free[0] + seconds)
     return max(free)

@@ -7,6 +7,7 @@ What another sweep has planned by then stays. A driver that plans a trial later 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -74,13 +75,14 @@ def choose(storage: Path, names: Collection[str], older_than: float | None, fail
 
     Raises UserError for an unknown sweep, and where MLflow does not answer."""
     trial_objects.pull(storage)
-    ledgers, tracking, now = manifest.read_all(storage), Removal(storage), time.time()
+    ledgers, tracking = manifest.read_all(storage), Removal(storage)
     for name in names:
         if name not in ledgers:
+            manifest.read(storage, name)  # says how its journal is damaged, where it has one
             raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
     found = []
     for name in dict.fromkeys(names) or list(ledgers):
-        keys = _keys(ledgers[name], now - older_than if older_than is not None else now, failed)
+        keys = _keys(ledgers[name], math.inf if older_than is None else time.time() - older_than, failed)
         if keys is None:
             continue
         chosen = Chosen(name, not failed, lease.alive(storage, name), keys)
@@ -152,7 +154,7 @@ def describe(found: Sequence[Chosen], tracking: Removal, storage: Path, *, done:
 
 
 def _keys(ledger: Ledger, before: float, failed: bool) -> list[str] | None:
-    """The trials of a sweep that are chosen by their last change; None where the sweep itself is not chosen."""
+    """The trials of a sweep whose last change was `before` that time; None where the sweep itself is not chosen."""
     left = _leftovers(ledger)
     if failed:
         keys = [key for key, entry in ledger.entries.items() if entry.state in FAILED and entry.events[-1].time < before]

@@ -43,15 +43,18 @@ class Bucket:
         self._client, self._answered = _client(url), False
         self._given_up = False  # a call has waited in vain, for as long as any does: until the server answers again, others try once
 
-    def get(self, key: str, etag: str = "", *, patience: float = PATIENCE) -> tuple[bytes, str] | None:
-        """Content and etag; None if the object still has `etag`. Raises FileNotFoundError."""
-        unless = {"IfNoneMatch": etag} if etag else {}
+    def get(self, key: str, *, patience: float = PATIENCE) -> tuple[bytes, str]:
+        """Content and etag. Raises FileNotFoundError."""
+        found: tuple[bytes, str] = self._call(partial(self._read, key), key, patience)
+        return found
 
-        def read() -> tuple[bytes, str]:
-            answer = self._client.get_object(**self._at(key), **unless)
-            return answer["Body"].read(), answer["ETag"]
+    def get_newer(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """Content and etag; None if the object still has `etag`, which may be empty. Raises FileNotFoundError."""
+        return self._call(partial(self._read, key, **({"IfNoneMatch": etag} if etag else {})), key, PATIENCE)
 
-        return self._call(read, key, patience)
+    def _read(self, key: str, **condition: str) -> tuple[bytes, str]:
+        answer = self._client.get_object(**self._at(key), **condition)
+        return answer["Body"].read(), answer["ETag"]
 
     def put(self, key: str, content: bytes, *, patience: float = PATIENCE) -> None:
         self._call(partial(self._client.put_object, **self._at(key), Body=content), key, patience)
@@ -102,7 +105,7 @@ class Bucket:
 
         The object `key` must exist; it keeps its content in any case.
         """
-        content, _ = self.get(key) or (b"", "")
+        content, _ = self.get(key)
         for condition in ({"IfNoneMatch": "*"}, {"IfMatch": '"0123456789abcdef0123456789abcdef"'}):
             try:
                 self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, PATIENCE)
@@ -115,9 +118,9 @@ class Bucket:
             return self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, patience)["ETag"]
         except FileExistsError:
             # Perhaps created by our own request whose answer was lost; each writer's content is unique.
-            current = self.get(key, patience=patience)
-            if current and current[0] == content:
-                return current[1]
+            current, etag = self.get(key, patience=patience)
+            if current == content:
+                return etag
             raise
 
     def _at(self, key: str) -> dict[str, str]:

@@ -75,7 +75,7 @@ def exists(path: Path) -> bool:
 def read(path: Path) -> bytes:
     """Raises FileNotFoundError."""
     if bucket := s3.bucket_of(path):
-        return (bucket.get(paths.remote(path)[1]) or (b"", ""))[0]
+        return bucket.get(paths.remote(path)[1])[0]
     return path.read_bytes()
 
 

@@ -110,7 +110,7 @@ def whole(storage: Path, key: str) -> Iterator[Path]:
 def read_head(bucket: Bucket, key: str, etag: str = "") -> Head:
     """The current head; empty if there is none, and with nothing but `etag` if it is still that version."""
     try:
-        answer = bucket.get(head_name(key), etag)
+        answer = bucket.get_newer(head_name(key), etag)
     except FileNotFoundError:
         return Head()
     if answer is None:
@@ -137,7 +137,7 @@ def fetch(bucket: Bucket, files: Mapping[str, tuple[str, str]], folder: Path, ke
     for name, (at, digest) in files.items():
         if not re.fullmatch(NAMES, name) or not at.startswith(f"trials/{key}/"):
             raise OSError(errno.EIO, f"it names {name!r}, which is not a file of a trial", f"{bucket.url}/{head_name(key)}")
-        content = (bucket.get(at) or (b"", ""))[0]
+        content = bucket.get(at)[0]
         if digest_of(content) == digest:
             write(folder / name, content)
         elif not re.fullmatch(CHECKPOINT, name):

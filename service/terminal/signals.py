@@ -3,6 +3,8 @@
 The handler raises KeyboardInterrupt in the main thread, which unwinds through whatever runs. On a busy machine that can take too long, and
 inside foreign code that waits, as Ray's does for a head that is dead, the handler is not called at all. So a watchdog hears of the signal
 by itself: it commits the last words where that has not happened, and ends the process.
+
+Where no command runs, but `winnow.run` in a notebook or a script, Ctrl-C ends that call alone: then the watchdog leaves the process be.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,7 +47,7 @@ class Leaving:
         """Leave as if a signal had come; from any thread."""
         if not self.why:
             self.why, self.code = why, code
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), _own_signal())
 
     def at_once(self, number: int) -> None:
         """Leave from another thread than the main one, which is inside foreign code that must not be interrupted."""
@@ -68,7 +70,7 @@ class Leaving:
             return sys.__unraisablehook__(dropped)
         self.install()
         with blocked():
-            again = threading.Timer(AGAIN, signal.pthread_kill, [threading.get_ident(), signal.SIGTERM])
+            again = threading.Timer(AGAIN, signal.pthread_kill, [threading.get_ident(), _own_signal()])
             again.daemon = True
             again.start()
         return None
@@ -77,7 +79,7 @@ class Leaving:
         """Wait for a signal, then for the process to leave, and end it if it does not. Python's C code writes each signal to a pipe that
         ends in `heard` when it comes, whatever the main thread is doing."""
         with os.fdopen(heard, "rb", buffering=0) as pipe:  # open to the end: a second signal is written, too
-            number = next((number for number in iter(partial(pipe.read, 1), b"") if number[0] in SIGNALS), b"")
+            number = next((number for number in iter(partial(pipe.read, 1), b"") if number[0] in ending_signals()), b"")
             if number and not self._over.wait(SPEAK):
                 self.why = self.why or signal.Signals(number[0]).name
                 # If the storage hangs, so do the last words. The process still ends in time, and the next driver sees a dead lease.
@@ -105,7 +107,8 @@ class Leaving:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Signals are taken inside, and given back after it."""
+        """Signals are taken inside, and given back after it: in a notebook or a script, the process goes on after an interruption."""
+        global _left, _more
         before = [signal.getsignal(number) for number in SIGNALS]
         heard, said = os.pipe()
         os.set_blocking(said, False)
@@ -123,9 +126,10 @@ class Leaving:
             signal.set_wakeup_fd(waked)
             os.close(said)
             Leaving.current = None
-            if not self.why:  # else the process is about to end, and no second signal may stop it in that
+            if process_goes_on() or not self.why:  # else the process is about to end, and no second signal may stop it in that
                 for number, handler in zip(SIGNALS, before, strict=True):
                     signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                _left, _more = False, 0
 
 
 _endings: list[Callable[[], object]] = []  # what is done before the process ends in mid-work
@@ -159,8 +163,8 @@ def blocked() -> Iterator[None]:
 def shielded() -> Iterator[None]:
     """For foreign code that takes signals for itself, or does not survive an exception in its middle, as Ray does while it starts.
 
-    A thread waits for the signals, and leaves. Processes that are started inside do not wait with us, and a terminal that is closed does
-    not end them: we do.
+    A thread waits for those that end the process, and leaves; others come after the block. Processes that are started inside do not wait
+    with us, and a terminal that is closed does not end them: we do.
     """
     global _shielded
     leaving, over = Leaving.current, threading.Event()
@@ -170,7 +174,7 @@ def shielded() -> Iterator[None]:
 
     def wait() -> None:
         while not over.is_set():
-            if come := signal.sigtimedwait(SIGNALS, LOOK):
+            if come := signal.sigtimedwait(ending_signals(), LOOK):
                 leaving.at_once(come.si_signo)
 
     with blocked():
@@ -229,10 +233,25 @@ def commands() -> None:
     _commands, _left = True, False
 
 
+def ending_signals() -> Sequence[signal.Signals]:
+    """Those after which the process has to end, and soon."""
+    return [number for number in SIGNALS if number != signal.SIGINT or not process_goes_on()]
+
+
 def obey() -> None:
     """Raise KeyboardInterrupt where a signal has come since the command began, and foreign code has dropped its exception."""
     if _commands and _left:
         raise KeyboardInterrupt
+
+
+def _own_signal() -> signal.Signals:
+    """The one by which this process asks itself to leave."""
+    return signal.SIGINT if process_goes_on() else signal.SIGTERM
+
+
+def process_goes_on() -> bool:
+    """Whether the process does something else after what has been interrupted, so that all has to be left in good order."""
+    return not _commands
 
 
 def hurried() -> bool:

@@ -18,6 +18,7 @@ DATABASE_TRIES = 3  # MLflow's ten take 100 seconds
 RUNS, POINTS = 100, 25_000  # in one answer about many runs, at most: the server's limits
 HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # what MLflow's own page asks
 PAGE, SMALLEST_PAGE = 1000, 40  # runs in one answer to a search
+DAMAGED = r"file is not a database|disk image is malformed"  # what SQLite says
 LATE = r"timed? ?out|timeout"
 PASSING = r"connect|timed? ?out|timeout|locked|busy|max retries|service unavailable|error code (5\d\d|429)|5\d\d error|remote end"
 
@@ -27,7 +28,10 @@ class TrackingError(UserError):
 
     def __init__(self, error: Exception) -> None:
         self.why, self.error_code = redacted(error), getattr(error, "error_code", "")
-        super().__init__(f"MLflow does not answer as it should ({self.why})")
+        again = (
+            "; move that file away, and `winnow sync SWEEP` fills a new one from the trials' logs" if re.search(DAMAGED, self.why) else ""
+        )
+        super().__init__(f"MLflow does not answer as it should ({self.why}){again}")
 
 
 class DeletedError(UserError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import winnow
 from tests.winnow.conftest import ROOT
 from trainables.errors import UserError
+from trainables.training.process import set_up_torch
 
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 PROGRAM = """
@@ -59,6 +61,35 @@ def test_one_trial_is_a_curve_and_a_policy(tmp_path: Path, hopper: str, capsys: 
     assert again.curve.equals(made.curve)
     with pytest.raises(UserError, match="no policy was kept"):
         again.policy()
+
+
+def test_a_trial_that_diverges_has_no_score_however_often_it_is_asked_for(tmp_path: Path, hopper: str) -> None:
+    """What is played after the divergence means nothing, and a call that finds it diverged says so again."""
+    settings = {"updates": 60, "evaluations": 3, "episodes": 1, "hyper": {"learning_rate": 3e37}}
+    made = [winnow.trial(hopper, "bc", storage=tmp_path, progress=False, **settings) for _ in range(2)]
+    for each in made:
+        assert "not finite" in each.diverged
+        assert math.isnan(each.score)
+        assert len(each.curve) == 0
+    alone = winnow.trial(hopper, "bc", progress=False, **settings)
+    assert alone.diverged == made[0].diverged
+
+
+def test_torch_is_left_as_it_was(hopper: str) -> None:
+    import torch
+
+    torch.set_num_threads(2)
+    torch.set_float32_matmul_precision("medium")
+    flushed = torch.set_flush_denormal(False)
+    try:
+        inside = []
+        winnow.trial(hopper, "bc", progress=lambda line: inside.append(torch.get_num_threads()), updates=20, evaluations=1, episodes=1)
+        assert set(inside) == {1}
+        assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (2, "medium")
+        assert float(torch.tensor(1e-40) * 1) > 0, "denormal numbers are numbers again"
+        assert flushed
+    finally:
+        set_up_torch()
 
 
 @pytest.mark.parametrize(

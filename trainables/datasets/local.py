@@ -10,6 +10,7 @@ from pathlib import Path
 from trainables import project
 from trainables.errors import UserError
 
+SHOWN = 8  # ids named in an error
 OURS = "winnow/"  # ids under this name are recorded here (python -m trainables.datasets.collect), never downloaded
 # Names that D4RL gave: no Minari dataset has one of them, unless somebody has imported it so.
 _D4RL = re.compile(
@@ -72,8 +73,9 @@ def missing(dataset: str, reason: str = "") -> UserError:
     folder(dataset)
     refuse_d4rl_name(dataset)
     local = local_datasets()
-    near = difflib.get_close_matches(dataset, local, n=len(local) or 1, cutoff=0.0)[:8]
-    there = f"there are: {', '.join(near) or 'none'}"
+    near = difflib.get_close_matches(dataset, local, n=len(local) or 1, cutoff=0.0)
+    rest = f" and {len(near) - SHOWN} more" if len(near) > SHOWN else ""
+    there = f"there are: {', '.join(near[:SHOWN]) or 'none'}{rest}"
     return UserError(f"no dataset {dataset!r} in {root()}{f' ({reason})' if reason else ''}; {there}; {how_to_get(dataset)}")
 
 

@@ -296,7 +296,9 @@ def _declared(dataset: str, raw: dict[str, Any]) -> tuple[str, int, str]:
     except UserError as error:
         raise UserError(f"dataset {dataset!r}: {error}") from None
     if horizon is None:
-        raise UserError(f"dataset {dataset!r}: environment {environment!r} has no time limit (max_episode_steps)")
+        raise UserError(
+            f"dataset {dataset!r}: environment {environment!r} has no time limit; register it with max_episode_steps=N, and record again"
+        )
     return environment, horizon, "" if note in ("", environment) else f"recorded in {note}, played in its eval_env_spec, {environment}"
 
 

@@ -55,6 +55,8 @@ def flat(dataset: str, environment: str, kind: str, given: Mapping[str, Any] | N
     Raises UserError for what is neither a flat Box nor, as observations, a Dict of Boxes, and for a space that lacks a part."""
     try:
         return _flat(dataset, environment, kind, given)
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
         raise UserError(f"dataset {dataset!r}: its {kind} space in metadata.json is wrong: {why}") from None
@@ -71,6 +73,8 @@ def _flat(dataset: str, environment: str, kind: str, given: Mapping[str, Any] | 
             refuse_discrete(dataset, given)
         what = f"{given.get('type')} {given.get('shape', '')}".strip()
         raise UserError(f"dataset {dataset!r}: its {kind} space is {what}; only flat Box spaces can be trained on")
+    if kind == "action" and not str(given.get("dtype", "float32")).startswith("float"):
+        raise UserError(f"dataset {dataset!r}: its actions are {given['dtype']}; only those of floating-point numbers can be trained on")
     return Flat(_side(given, "low"), _side(given, "high"))
 
 

@@ -125,6 +125,8 @@ class Masks:
         gradient or `check` raises UserError. Raises UserError for what are not masks; nothing is changed then.
         """
         new: dict[str, dict[str, Tensor]] = {}
+        if not isinstance(state, Mapping):
+            raise UserError(f"{state!r} is not the state_dict() of masks")
         for key, mask in state.items():
             network, _, layer = str(key).partition("/")
             if not layer or not isinstance(mask, Tensor) or not bool(((mask == 0) | (mask == 1)).all()):

@@ -181,13 +181,15 @@ def _check_networks(
                 raise UserError(f"the target of {name!r} is the network itself, or shares the weight of layer {layer!r} with it")
         if not slots:
             kinds = ", ".join(kind.__name__ for kind in LAYERS)
+            others = f"only {left_out[name]}" if left_out[name] else "none of two or more axes"
             raise UserError(
-                f"network {name!r} has no prunable weights, only {left_out[name] or 'none of two or more axes'}; prunable are those of "
-                f"{kinds}, MultiheadAttention and recurrent layers, unless frozen or parametrized"
+                f"network {name!r} has no prunable weights, {others}; prunable are those of {kinds}, MultiheadAttention and recurrent "
+                "layers, unless frozen or parametrized"
             )
         density: Any = densities[name]
-        if not isinstance(density, numbers.Real) or not 0 < float(density) <= 1:
-            what = "is outside (0, 1]" if isinstance(density, numbers.Real) else "is no number"
+        number = isinstance(density, numbers.Real) and not isinstance(density, bool)
+        if not number or not 0 < float(density) <= 1:
+            what = "is outside (0, 1]" if number else "is no number"
             raise UserError(f"density {density!r} of {name!r} {what}: it is the fraction of weights kept, e.g. 0.05")
         shapes = [tuple(slot.parameter.shape) for slot in slots.values()]
         theirs = [tuple(slot.parameter.shape) for layer, slot in copies.get(name, slots).items() if layer in slots]

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -169,14 +170,14 @@ def _compiled(level: str) -> Path:
         cache.private(folder)
         if cache.trusted(target):  # one that others could have written is made again
             return target
+        if shutil.which(compiler.split()[0]) is None:
+            raise UserError(f"no C compiler {compiler!r} to build the sparse kernels; install one, set CC, or use execution 'dense'")
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / target.name
             command = [*compiler.split(), *flags, *map(str, SOURCES), "-o", str(made), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True)
             made.chmod(0o700)
             os.replace(made, target)
-    except FileNotFoundError:
-        raise UserError(f"no C compiler {compiler!r} to build the sparse kernels; install one, set CC, or use execution 'dense'") from None
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or "no message").strip().splitlines()
         first = next((line for line in lines if "error:" in line), lines[0])  # what comes before says where a file is included

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -17,6 +20,19 @@ def set_up_torch(tf32: bool = False) -> None:
     torch.set_flush_denormal(True)  # Adam's second moments underflow, and arithmetic on denormal numbers is up to 100 times slower
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     keep_memory()
+
+
+@contextlib.contextmanager
+def torch_as_before() -> Iterator[None]:
+    """Gives torch's settings back at its end, in a process that does other things, too. The C library goes on keeping its memory."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    flushed = sys.float_info.min / 2 == 0  # torch does not tell
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushed)
+        torch.set_float32_matmul_precision(precision)
 
 
 @functools.cache

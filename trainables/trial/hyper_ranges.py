@@ -18,7 +18,7 @@ from trainables import plugins
 from trainables.errors import UserError
 
 COMMON = {
-    "batch_size": "[1, inf)",
+    "batch_size": "[1, 1000000]",
     "learning_rate": "[0, inf)",
     "actor_learning_rate": "[0, inf)",
     "critic_learning_rate": "[0, inf)",

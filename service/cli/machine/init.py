@@ -24,6 +24,8 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     from trainables.errors import UserError
     from trainables.storage.files import write
 
+    if not arguments.folder:
+        raise UserError("the folder '' has no name; give one, or . for the current folder")
     folder = project.expanded(arguments.folder).absolute()
     files = sorted(path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*") if path.suffix in {".py", ".toml"})
     made: list[Path] = []  # files and folders, in the order in which they came

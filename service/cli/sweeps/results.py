@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from search_spaces.sweep import Sweep, expand, load_sweep, override
@@ -53,7 +54,9 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
         else:
             # A grid without scores does not replace the table and the figure of one that has some.
             scores.tell(arguments.sweep, trials, tracking, storage, keep=bool(inside or not outside))
-    if note and inside and not arguments.json:
+    if note and arguments.json:
+        print(note, file=sys.stderr)
+    elif note and inside:
         print(note)
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -94,7 +95,7 @@ def connect(options: Any, **how: Any) -> Iterator[Any]:
                 trainable.setup({"stack": trials}, storage=str(storage), listen=listen, options=self.options, work=work)
                 while not (news := trainable.step()).get("done"):
                     conductor.reported(stack, news)
-                    if "rate" in news and conductor.spent():  # updates were made, so that each run gets on
+                    if conductor.first_update < math.inf and conductor.spent():  # updates were made, so that each run gets on
                         trainable._leave.asked = True
                         while not trainable.step().get("done"):
                             pass

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from service.ledger.heartbeat import Heartbeat
 from service.ledger.lease import Lease
 from service.ledger.manifest import Manifest, read
 from service.storage import paths
+from tests.faults.support.harness import wait_for
 from trainables.errors import SupersededError, UserError
 from trainables.trial import Trial
 
@@ -252,8 +254,48 @@ def test_a_heart_beats_on_after_what_may_pass(error: Exception, tmp_path: Path, 
 
 def test_a_heart_does_not_take_its_own_release_for_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT", 0.01)
-    held, told = Lease(tmp_path, "smoke"), []
+    held, told, looks, check = Lease(tmp_path, "smoke"), [], [], Lease.check
+
+    def counted(self: Lease) -> None:
+        looks.append(self.held)
+        check(self)
+
+    monkeypatch.setattr(Lease, "check", counted)
     with Heartbeat(held, paths.stop_request(tmp_path, "smoke"), told.append):
         held.release()
-        time.sleep(0.3)
+        wait_for(lambda: False in looks)
     assert told == []
+
+
+def test_no_beat_comes_after_the_heartbeat_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On S3 it would make the file of a removed lease again."""
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    held, under_way, ended = Lease(tmp_path, "smoke"), threading.Event(), list[bool]()
+
+    def slow(self: Lease) -> None:
+        under_way.set()
+        time.sleep(0.2)
+        ended.append(True)
+
+    monkeypatch.setattr(Lease, "beat", slow)
+    with Heartbeat(held, paths.stop_request(tmp_path, "smoke"), lambda why: None):
+        under_way.wait()
+    assert ended, "a beat was under way, and was waited for"
+    assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
+    held.release()
+
+
+@pytest.mark.parametrize("fails", ["_read", "shared_files.remove"])
+def test_what_fails_after_the_lease_was_taken_does_not_keep_it(fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same process, a notebook's or a script's, may try again."""
+    works, left = attrgetter(fails)(lease), [OSError(errno.ENOSPC, "No space left on device")]
+
+    def sometimes(*arguments: object) -> object:
+        if left:
+            raise left.pop()
+        return works(*arguments)
+
+    monkeypatch.setattr(f"service.ledger.lease.{fails}", sometimes)
+    with pytest.raises(OSError, match="No space left"):
+        Lease(tmp_path, "smoke")
+    Lease(tmp_path, "smoke").release()

@@ -94,7 +94,7 @@ def test_an_object_is_made_once_and_replaced_only_in_its_known_version(bucket: s
     with pytest.raises(FileExistsError):
         bucket.replace("a/b", b"4", etag)
     assert bucket.get("a/b") == (b"3", newer)
-    assert bucket.get("a/b", newer) is None
+    assert bucket.get_newer("a/b", newer) is None
     assert bucket.list("a/") == {"a/b": newer}
     bucket.delete(["a/b", "a/b"])
     assert not bucket.exists("a/b")

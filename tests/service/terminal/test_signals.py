@@ -11,8 +11,9 @@ from tests.faults.support.harness import wait_for
 # The main thread waits in C, as inside a library, where no signal handler of Python's runs.
 PROGRAM = """
 import ctypes, os, signal, sys, threading
-from service.terminal.signals import Leaving
+from service.terminal.signals import Leaving, commands
 
+commands()
 said = []
 leaving = Leaving(lambda: said.append(print("last words", flush=True)))
 if "deaf" in sys.argv:
@@ -125,6 +126,50 @@ def test_before_there_is_anything_to_leave_it_is_obeyed_without_a_word() -> None
     program = program.replace("with Leaving(lambda: None).installed():", "if True:").replace("time.sleep(1 if", "obey(); time.sleep(1 if")
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert (ended.stdout, ended.stderr) == ("left\n", "")
+
+
+# No command runs: a notebook, or a script that calls winnow.run.
+IN_A_SCRIPT = """
+import os, signal, sys, threading, time
+from service.terminal import signals
+
+def press(number):
+    os.kill(os.getpid(), number)
+
+def long():
+    time.sleep(signals.LEAVE + 1)
+    return "in good order"
+
+before = signal.getsignal(signal.SIGINT)
+with signals.Leaving(lambda: print("last words", flush=True)).installed():
+    try:
+        if "shielded" in sys.argv:
+            with signals.shielded():
+                press(signal.SIGINT)
+                print(long(), flush=True)
+        press(signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        if "ended" in sys.argv:
+            press(signal.SIGTERM)
+        print(long(), flush=True)
+print("goes on", signal.getsignal(signal.SIGINT) is before, signals.left(), signals.more())
+"""
+
+
+def in_a_script(*words: str) -> tuple[int, list[str], str]:
+    ended = subprocess.run([sys.executable, "-c", IN_A_SCRIPT, *words], capture_output=True, text=True, check=False, timeout=60)
+    return ended.returncode, ended.stdout.splitlines(), ended.stderr
+
+
+def test_where_no_command_runs_ctrl_c_ends_the_call_and_not_the_process() -> None:
+    """However long it takes, and also where foreign code must not be interrupted; afterwards nobody knows of it."""
+    assert in_a_script() == (0, ["in good order", "goes on True False 0"], "")
+    assert in_a_script("shielded") == (0, ["in good order", "in good order", "goes on True False 0"], "")
+
+
+def test_a_signal_that_ends_processes_ends_it_there_too() -> None:
+    assert in_a_script("ended") == (130, ["last words"], "left at once (SIGINT)\n")
 
 
 def test_without_a_second_raise_it_would_be_dropped() -> None:
