@@ -51,10 +51,15 @@ def test_a_module_that_is_not_named_is_told_with_the_projects_setting(project: P
     assert winnow(folder=project, module="record", **places).returncode == 0
     told = refused(winnow("run", "first", *SMALL, folder=project, **places))
     assert told.endswith('--import my_envs, or WINNOW_IMPORT=my_envs, or import = ["my_envs"] in winnow.toml')
+    cut = winnow("plan", "first", *SMALL, "--set=transitions=20", "--import=my_envs", folder=project, **places)
+    assert cut.returncode == 0, cut.stderr
     settings = (project / "winnow.toml").read_text()
     (project / "winnow.toml").write_text('import = ["my_envs"]\n' + settings)
     done = winnow("run", "first", "--device=cpu", *SMALL, folder=project, **places)
     assert done.returncode == 0, done.stdout + done.stderr
+    (project / "winnow.toml").write_text(settings)
+    said = winnow("verify", "first", "--data", "--import=my_envs", folder=project, **places)
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 SESSION = """

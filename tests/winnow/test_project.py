@@ -42,6 +42,15 @@ def test_an_algorithm_of_a_project_is_expected_to_cost_what_its_like_does(projec
     assert json.loads(said.stdout)["updates_per_second"] == {"rewarded_bc": 450.0, "bc": 450.0}
 
 
+def test_a_folder_without_a_name_is_not_the_current_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", ""]) == 2
+    assert "the folder '' has no name" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("folder", ["/proc/mine", "file/mine", "n" * 300])
 def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_nothing(
     folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -32,6 +32,17 @@ def test_a_storage_where_no_folder_can_be_is_said_in_one_line(nursery: Nursery) 
     assert "error: the storage cannot be made: there can be no folder /proc/mine; choose another with --storage" in ended.out.splitlines()
 
 
+@pytest.mark.parametrize("command", ["archive smoke --to=/proc/c.zip", "report smoke --to=/proc/x"])
+def test_a_place_where_nothing_can_be_written_is_said_in_one_line(nursery: Nursery, fresh: Fresh, command: str) -> None:
+    storage = fresh()
+    assert nursery.run(*arguments(storage)).code == 0
+    ended = nursery.run(*command.split(), f"--storage={storage}")
+    assert ended.code == 2, ended.out
+    assert "Traceback" not in ended.out
+    (error,) = [line for line in ended.out.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: /proc/")
+
+
 def test_a_storage_that_becomes_unwritable_is_said_in_one_line(nursery: Nursery, fresh: Fresh, twin: Twin, record: Record) -> None:
     storage = fresh()
     assert nursery.run(*arguments(storage), faults=[*QUICK, "die_after=Trained@30"]).code == 137

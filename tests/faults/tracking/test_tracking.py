@@ -315,6 +315,18 @@ def test_a_sweep_that_only_sync_has_shipped_ends(nursery: Nursery, fresh: Fresh,
     assert states == ["KILLED", "FINISHED"]
 
 
+def test_a_database_that_is_damaged_is_moved_away_and_filled_anew(nursery: Nursery, fresh: Fresh) -> None:
+    storage = fresh()
+    assert nursery.run(*arguments(storage), faults=QUICK).code == 0
+    paths.mlflow_db(storage).write_bytes(b"garbage" * 1000)
+    ended = nursery.run("sync", "smoke", f"--storage={storage}")
+    assert ended.code != 0
+    assert "move that file away, and `winnow sync SWEEP` fills a new one" in ended.out
+    paths.mlflow_db(storage).unlink()
+    assert nursery.run("sync", "smoke", f"--storage={storage}").code == 0
+    assert nursery.run("verify", "smoke", f"--storage={storage}").code == 0
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

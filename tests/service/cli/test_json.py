@@ -117,7 +117,7 @@ def test_what_is_leased_is_called_as_in_the_text(both: Both, trained: Path, tmp_
     assert [trial["state"] for trial in value["trials"]] == ["done", "planned"]
 
 
-def test_results_and_report_hold_the_numbers_of_the_text(both: Both, trained: Path) -> None:
+def test_results_and_report_hold_the_numbers_of_the_text(both: Both, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, value = both("results", "smoke", *SET)
     dense = next(cell for cell in value[0]["cells"] if cell["pruner"] == "dense")
     assert f"{dense['scores'][0]:.1f}" in text
@@ -126,6 +126,10 @@ def test_results_and_report_hold_the_numbers_of_the_text(both: Both, trained: Pa
     beyond, _ = both("results", "smoke", "--set", "seeds=5")
     said = "none of this grid's trials has begun; 1 trials of this sweep that have begun are outside this grid; `winnow report smoke"
     assert beyond.startswith(said)
+    assert main(["results", "smoke", "--set", "seeds=5", "--storage", str(trained), "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)
+    assert told.err.startswith("1 trials of this sweep that have begun are outside this grid; ")
     assert paths.table(trained, "smoke").read_text() == kept, "a grid without scores does not replace those of one that has some"
     text, value = both("report", "smoke")
     assert all(line in text for line in [*value["verdict"], *value["warnings"]])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger.manifest import Manifest
-from service.planning import estimate
+from service.planning import devices, estimate
 from service.planning.description import describe, to_json
 from service.planning.options import TrainingOptions
 from service.planning.plan import Plan, make_plan
@@ -102,7 +102,9 @@ def test_the_size_of_stacks_and_what_trials_have_done_shape_the_packing(tmp_path
     assert sorted(len(stack) for stack in planned(tmp_path, stack_size=32).stacks) == [1, 1, 2]
 
 
-def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Path, hopper: str) -> None:
+def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cores", lambda: 64)
+
     def sizes(max_concurrent: int, seeds: int) -> list[int]:
         overrides = ("pruners=snip", f"seeds={','.join(map(str, range(seeds)))}")
         return [len(stack) for stack in planned(tmp_path, "smoke", *overrides, max_concurrent=max_concurrent).stacks]
@@ -111,6 +113,17 @@ def test_on_cpus_stacks_are_filled_only_where_every_place_gets_two(tmp_path: Pat
     assert sizes(2, 8) == [2] * 4
     assert sizes(2, 40) == [4] * 10
     assert sizes(64, 40) == [1] * 40
+
+
+def test_more_stacks_may_be_allowed_than_this_machine_has_cores(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are cores train at a time; what a cluster has is not known yet."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(devices, "cores", lambda: 2)
+    two, many = planned(tmp_path, max_concurrent=2), planned(tmp_path, max_concurrent=10**20)
+    assert (many.max_concurrent, many.stack_size, many.seconds) == (2, two.stack_size, pytest.approx(two.seconds, rel=0.5))
+    assert planned(tmp_path, max_concurrent=1).max_concurrent == 1
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert planned(tmp_path, max_concurrent=64).max_concurrent == 64
 
 
 def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:

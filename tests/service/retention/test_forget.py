@@ -219,6 +219,25 @@ def test_a_sweep_is_as_old_as_its_last_change(storage: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("smoke: 2 trials and the sweep, ")
 
 
+def test_without_an_age_no_clock_is_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The host that wrote the journal may be a day ahead."""
+    file = paths.manifest(storage, "smoke")
+    ahead = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line | {"time": line["time"] + 86_400}) + "\n" for line in ahead))
+    forget(storage, "smoke")
+    assert capsys.readouterr().out.startswith("smoke: 2 trials and the sweep, ")
+
+
+def test_a_sweep_whose_journal_is_damaged_is_said_to_be_so(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = paths.manifest(storage, "smoke")
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], "no JSON", *lines[2:], ""]))
+    forget(storage, "smoke", "--yes", code=2)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "manifest.jsonl line 2 is damaged" in error
+
+
 def test_a_sweep_that_a_driver_runs_is_left_alone(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = everything(storage)
     with_lease = Manifest(storage, "smoke")

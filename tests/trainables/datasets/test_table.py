@@ -388,6 +388,12 @@ def test_other_spaces_are_refused(make: Make) -> None:
     make("test/hopper/discrete-v0", action_space=gymnasium.spaces.Discrete(3), episodes=[])
     edit(local.folder("test/hopper/discrete-v0"), total_steps=1, total_episodes=1)
     assert "Discrete" in refused("test/hopper/discrete-v0")
+    make("test/hopper/whole-v0", action_space=gymnasium.spaces.Box(-2, 2, (A,), np.int64), episodes=[])
+    edit(local.folder("test/hopper/whole-v0"), total_steps=1, total_episodes=1)
+    assert refused("test/hopper/whole-v0").endswith("its actions are int64; only those of floating-point numbers can be trained on")
+    make("test/hopper/parts-v0", space=gymnasium.spaces.MultiBinary(O), episodes=[])
+    edit(local.folder("test/hopper/parts-v0"), total_steps=1, total_episodes=1)
+    assert refused("test/hopper/parts-v0").count("dataset 'test/hopper/parts-v0'") == 1, "a space that can be is not called damaged"
     make("test/hopper/unbounded-v0", action_space=gymnasium.spaces.Box(-np.inf, np.inf, (A,), np.float32))
     assert "not bounded" in refused("test/hopper/unbounded-v0")
 

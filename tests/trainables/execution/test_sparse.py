@@ -499,6 +499,9 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     compiler.unlink()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("CC")
+    monkeypatch.setenv("WINNOW_CACHE", "/proc/cache")
+    assert build.reason() == "cannot write the sparse kernels to '/proc/cache' (No such file or directory); set WINNOW_CACHE"
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
     assert build.available()
     assert build.reason() == ""
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]

@@ -82,6 +82,8 @@ def test_a_checkpoint_continues_as_if_it_had_not_been_interrupted() -> None:
 def test_masks_that_are_held_take_those_of_a_checkpoint_in_either_order_with_the_model() -> None:
     module, masks, _ = pruned()
     other, others, _ = pruned(0.5)
+    with pytest.raises(UserError, match=r"None is not the state_dict\(\) of masks"):
+        others.load_state_dict(None)
     others.load_state_dict(masks.state_dict())
     with pytest.raises(UserError, match=r"removed weights of layer '.*' of 'actor' are not 0 any more"):
         loss_of(other)(batches()[0]).backward()

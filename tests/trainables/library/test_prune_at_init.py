@@ -138,6 +138,7 @@ def test_kept_weights_are_untouched_and_several_modules_are_ranked_together() ->
         ({"density": None}, "density is None: give the fraction"),
         ({"modules": {"a/b": nn.Linear(2, 2)}}, "the name of a network, 'a/b', contains '/'"),
         ({"density": 0}, r"density 0 of 'network' is outside \(0, 1\]"),
+        ({"density": True}, "density True of 'network' is no number"),
         ({"density": "0.5"}, "density '0.5' of 'network' is no number"),
         ({"batches": []}, "batches is empty"),
         ({"batches": {"observations": 1}}, "batches is a dict, not a sequence: give a list of batches"),
@@ -150,7 +151,7 @@ def test_kept_weights_are_untouched_and_several_modules_are_ranked_together() ->
             r"^the scores of 'network' by snip are NaN for \d+ of \d+ weights; nothing is pruned",
         ),
         ({"loss": {"actor": None}}, "named by a loss.*'actor'; there are: network"),
-        ({"modules": nn.ReLU()}, "no prunable weights"),
+        ({"modules": nn.ReLU()}, "no prunable weights, none of two or more axes"),
         ({"targets": {"network": nn.Linear(2, 2)}}, "the target of 'network' has weights of shapes"),
     ],
 )
