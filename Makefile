@@ -1,6 +1,7 @@
 # `make help` lists the targets; CI (.ci/run) runs lint and test. A target first installs what it needs into .venv, from constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
+TORCH := $(shell grep -o "^torch==[^ ]*" constraints.txt)
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start hundreds of processes, each of which would compile all that it imports.
@@ -56,10 +57,10 @@ bench: .venv/installed-dev .venv-peer/installed  ## measure every claim about sp
 	$(BIN)/python -m benchmarks.speed.inference
 
 # d3rlpy pins another version of gymnasium, so it gets a separate environment; stable-baselines3 is for an example.
-.venv-peer/installed:
+.venv-peer/installed: Makefile constraints.txt
 	@$(PYTHON) -m venv .venv-peer
-	@.venv-peer/bin/pip install --quiet torch==2.13.0
-	@.venv-peer/bin/pip install --quiet torch==2.13.0 d3rlpy==2.8.1 stable-baselines3==2.9.2
+	@.venv-peer/bin/pip install --quiet $(TORCH)
+	@.venv-peer/bin/pip install --quiet $(TORCH) d3rlpy==2.8.1 stable-baselines3==2.9.2
 	@touch $@
 
 # OfflineRLLib, whose XQL is the only one that can be installed; what it pins besides (an older gym) it does not need here.

@@ -83,9 +83,9 @@ def run_stack(
     yield from run.reports.ready(wait=True)
 
     if any(run.healthy):
-        executed = (
-            f"{run.agent.execution}, tf32" if tf32 and run.agent.execution != "onchip" else run.agent.execution
-        )  # it has no such products
+        executed = run.agent.execution
+        if tf32 and executed != "onchip":  # whose products are none of torch's
+            executed += ", tf32"
         run.write_policies(executed)
         yield Finished(run.update, time.monotonic() - started, executed)
 

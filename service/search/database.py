@@ -28,6 +28,6 @@ def open_studies(sweep: Sweep, storage: Path, url: str | None) -> Any:
         raise UserError(f"on {bucket} an adaptive sweep keeps its studies in a database: --study-storage URL or WINNOW_STUDY_STORAGE")
     if not url:
         return None
-    from service.search.places import open_database  # imports optuna
+    from service.search.study_storage import open_database  # imports optuna
 
     return open_database(url)

@@ -1,4 +1,4 @@
-"""Adaptive search: Optuna suggests what to train next, from the scores so far. With places.py the only file that imports optuna.
+"""Adaptive search: Optuna suggests what to train next, from the scores so far. With study_storage.py the only file that imports optuna.
 
 The studies follow the manifest: all that is suggested is recorded there first, and Optuna is told the result once the manifest has recorded
 the end. So a lost study, or one in a new database, is rebuilt from the manifest, and what others do to a database changes nothing here.
@@ -25,7 +25,7 @@ from search_spaces.sweep.ranges import Range, Search
 from search_spaces.sweep.space import REPEAT_LIMIT, Label, Space, repeats, spaces
 from service.ledger.ledger import TERMINAL, Ledger
 from service.search.outcomes import DONE, FAILED, INFEASIBLE, STOPPED, Outcome, known, outcome, under_way
-from service.search.places import Guarded, open_file
+from service.search.study_storage import Guarded, open_file
 from service.spool import scores
 from service.storage import paths
 from trainables.errors import UserError

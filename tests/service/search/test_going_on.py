@@ -23,7 +23,7 @@ from service.ledger.manifest import Manifest
 from service.planning.plan import make_plan, resume_plan
 from service.planning.run_settings import RunSettings
 from service.search.findings import find, table
-from service.search.places import open_database
+from service.search.study_storage import open_database
 from service.storage import paths
 from service.terminal.display import Display
 from tests.service.search.support import NAME, NINE, SETTINGS, Run, found_by, killed_after, quality, study_of, told, write

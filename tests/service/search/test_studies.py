@@ -21,7 +21,7 @@ from service.planning.plan import make_plan, resume_plan
 from service.planning.run_settings import RunSettings
 from service.search import studies as adaptive
 from service.search.findings import table
-from service.search.places import open_database
+from service.search.study_storage import open_database
 from service.spool import scores
 from service.storage import paths
 from tests.service.search.support import CHOICES, NAME, NINE, SETTINGS, Run, by_key, found_by, killed_after, quality, study_of, told, write

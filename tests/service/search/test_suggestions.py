@@ -22,7 +22,7 @@ from service.ledger import manifest, stop_requests
 from service.ledger.manifest import Manifest
 from service.planning.plan import make_plan
 from service.search.findings import table
-from service.search.places import open_database
+from service.search.study_storage import open_database
 from service.storage import paths
 from tests.service.search.support import CHOICES, NAME, NINE, SETTINGS, Run, found_by, killed_after, quality, study_of, told, write
 from trainables.trial import Trial
