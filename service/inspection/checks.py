@@ -93,13 +93,12 @@ def _out_of_bounds() -> Iterator[CheckResult]:
 
 
 def kernels(storage: Path) -> Iterator[CheckResult]:
-    """The C kernels of execution `sparse`; compiles them if necessary."""
+    """The C kernels; compiles them if necessary."""
     from trainables.native import build as kernels
 
     if why := kernels.reason():
-        yield CheckResult(
-            "kernels", "warn", why, "without them pruned trials are as slow as dense ones (Debian: apt-get install gcc libc6-dev)"
-        )
+        without = "without them trials are slow, and their numbers repeat on this kind of machine only"
+        yield CheckResult("kernels", "warn", why, f"Debian: apt-get install gcc libc6-dev; {without}")
     else:
         yield CheckResult("kernels", "ok", f"compiled for {kernels.simd()}")
 
@@ -152,7 +151,9 @@ def disk(storage: Path) -> Iterator[CheckResult]:
     }  # fmt: skip
     for what, (folder, setting) in folders.items():
         if not existing(folder).is_dir():
-            yield CheckResult("disk", "fail", f"{existing(folder)} is no folder: {what} cannot be there", f"choose another with {setting}")
+            yield CheckResult(
+                "disk", "fail", f"{existing(folder)} is not a folder: {what} cannot be there", f"choose another with {setting}"
+            )
             continue
         free = shutil.disk_usage(existing(folder)).free
         state: Literal["ok", "warn", "fail"] = "fail" if free < TOO_LITTLE else "warn" if free < LITTLE else "ok"

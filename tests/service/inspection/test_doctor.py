@@ -152,7 +152,7 @@ def test_a_file_in_place_of_a_folder(setting: str, what: str, ask: Examine, tmp_
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(setting, str(tmp_path / "file"))
     (found,) = [each for each in ask("disk") if each.state != "ok"]
-    assert (found.state, found.message) == ("fail", f"{tmp_path / 'file'} is no folder: {what} cannot be there")
+    assert (found.state, found.message) == ("fail", f"{tmp_path / 'file'} is not a folder: {what} cannot be there")
     assert found.fix == f"choose another with {setting}"
     assert bool(ask("minari")) == (setting == "WINNOW_CACHE"), "the disk's line has said it"
 

@@ -488,7 +488,7 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert not build.available()
     assert "no C compiler 'no-such-cc'" in build.reason()
     monkeypatch.setenv("CC", "false")
-    with pytest.raises(UserError, match="'false' failed on the sparse kernels"):
+    with pytest.raises(UserError, match="'false' failed on the C kernels"):
         build.library()
     compiler = tmp_path / "compiler"
     compiler.write_text("#!/bin/sh\necho 'In file included from kernels.c:27:' >&2\necho 'tile.h:105: error: no such thing' >&2\nexit 1\n")
@@ -500,7 +500,7 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("CC")
     monkeypatch.setenv("WINNOW_CACHE", "/proc/cache")
-    assert build.reason() == "cannot write the sparse kernels to '/proc/cache' (No such file or directory); set WINNOW_CACHE"
+    assert build.reason() == "cannot write the C kernels to '/proc/cache' (No such file or directory); set WINNOW_CACHE"
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
     assert build.available()
     assert build.reason() == ""
@@ -522,7 +522,7 @@ def test_a_damaged_library_is_compiled_again_once(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "no-library").chmod(0o755)
     monkeypatch.setenv("CC", str(tmp_path / "no-library"))
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "other"))  # a file that is loaded is not loaded again
-    assert "cannot load the sparse kernels" in build.reason()
+    assert "cannot load the C kernels" in build.reason()
     assert "\n" not in build.reason()
     native_ops._available.cache_clear()
     network, mask = torch.zeros(1, TWIN.row), torch.zeros(1, TWIN.row)
