@@ -6,7 +6,7 @@ each task. The same scores always give the same intervals.
 
 Means have Student's t intervals, where rliable has the bootstrap's: with the three to five seeds that people run, a bootstrap over seeds
 is no wider than these seeds are apart, and holds the true mean in 75 cases of 100 with three of them. The t interval holds it in 95, if the
-scores of seeds are about normally distributed. Of policies that sometimes fall neither does: see docs/decisions/038-intervals.md.
+scores of seeds are about normally distributed. Of policies that sometimes collapse neither does: see docs/decisions/038-intervals.md.
 
 rliable itself is not used: it needs `arch`, which fails on import or holds back pandas, and asks for as many seeds in every task.
 tests/service/results/test_statistics.py holds these functions to values that rliable 1.2.0 computed.
@@ -196,7 +196,7 @@ def _too_few(tasks: Tasks) -> str:
 
 
 def _spread(tasks: Tasks) -> bool:
-    """Whether seeds can be drawn anew in every task; with one seed, drawing would always give that one."""
+    """Whether seeds can be resampled in every task; with one seed, drawing would always give that one."""
     return all(task.shape[-1] > 1 for task in tasks)
 
 

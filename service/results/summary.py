@@ -39,7 +39,7 @@ class Summary:
         self._next = 0.0
 
     def forget(self) -> None:
-        """Find out anew what MLflow holds."""
+        """Find out again what MLflow holds."""
         self._rows.clear()
         self._shown = None
 
@@ -51,7 +51,7 @@ class Summary:
         self._rows[key] = RunRow(row.run_id, row.status, metrics, {**before, **tags})
 
     def ship(self, parent: str, *, busy: bool) -> None:
-        """Bring the sweep's run up to date; `busy`, while trials go on, only now and then."""
+        """Bring the sweep's run up to date; `busy`, while trials run, only now and then."""
         if busy and time.monotonic() < self._next:
             return
         begun = time.monotonic()

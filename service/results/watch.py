@@ -1,4 +1,4 @@
-"""`winnow report --watch`: serves a report's page on loopback, and makes it anew while the sweep goes on."""
+"""`winnow report --watch`: serves a report's page on loopback, and remakes it while the sweep runs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def watch(sweeps: Sequence[str], storage: Path, to: Path | None = None, style: str | None = None, port: int = 0) -> int:
-    """Make the report, serve its page, and make it anew whenever MLflow holds more, until Ctrl-C.
+    """Make the report, serve its page, and remake it whenever MLflow holds more, until Ctrl-C.
 
     MLflow is only read. Raises UserError for a port that is in use, and where there is nothing to report yet.
     """
@@ -96,7 +96,7 @@ def watch(sweeps: Sequence[str], storage: Path, to: Path | None = None, style: s
         server.show(made.page)
         with blocked():
             threading.Thread(target=server.serve_forever, name="page", daemon=True).start()
-        print(f"{_told(made)}\n{server.address}  (renewed while the sweep goes on; Ctrl-C ends it)", flush=True)
+        print(f"{_told(made)}\n{server.address}  (refreshed while the sweep runs; Ctrl-C ends it)", flush=True)
         while True:
             time.sleep(max(EVERY, (time.monotonic() - begun) * (1 / SHARE - 1)))
             begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Figures of scores while training goes on, against what it cost by then: updates, FLOPs or seconds."""
+"""Figures of scores during training, against what it cost by then: updates, FLOPs or seconds."""
 
 from __future__ import annotations
 

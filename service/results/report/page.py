@@ -85,7 +85,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
         f"<p class='note'>{escape(scope)} {escape(source)}</p>",
         f"<nav>{''.join(f'<a href=#{key}>{escape(text)}</a>' for key, text in anchors.items())}</nav>",
         "<h2 id=grid>The grid</h2>",
-        "<p class='note'>Share of the dense score in percent, seeds paired, interval below. *: some seed has no pair. "
+        "<p class='note'>Share of the dense score in percent, seeds paired, interval below. *: a seed has no pair. "
         "No bounds: dense seeds differ so much that shares may be arbitrarily high or low. Hatched: no share can be computed, and why.</p>",
         grid(tasks),
     ]
@@ -115,7 +115,7 @@ def page(name: str, tasks: Sequence[Task], figures: Mapping[str, Drawn], source:
 
 
 def live(whole: str, version: str) -> str:
-    """A page as it is served while its sweep goes on: it loads itself anew when its server has another version."""
+    """A page as it is served while its sweep runs: it reloads itself when its server has another version."""
     return whole.replace(POLICY, POLICY + LIVE, 1).replace("<body>", f"<body data-live='{version}'>", 1)
 
 

@@ -50,11 +50,11 @@ def warnings(tasks: Sequence[Task]) -> list[str]:
     counts, found = sorted({len(cell.done) for cell in cells if cell.done}), []
     if counts and counts[0] < FEW:
         found.append(
-            f"n = {_listed(counts)} seeds are few: one has no interval, and that of 2 is so wide that it says next to nothing. The IQM of "
-            "fewer than 4 numbers is their mean."
+            f"n = {_listed(counts)} seeds are few: one seed has no interval, and that of two is too wide to say much. The IQM of fewer "
+            "than 4 numbers is their mean."
         )
     if any(cell.absent for cell in cells):
-        found.append("a cell without some seeds shows the mean of the others, which may flatter it, and is left out of means over tasks.")
+        found.append("a cell with missing seeds shows the mean of the others, which may flatter it, and is left out of means over tasks.")
     return [*found, *budget_note(tasks)]
 
 
@@ -68,15 +68,15 @@ def notes(tasks: Sequence[Task]) -> list[str]:
         f"tail: mean of all evaluations after {100 * TAIL:.0f} % of the updates."
         + (f" final: {_listed(final)} other episodes of the last policy." if final else ""),
         "intervals: 95 %, Student's t over seeds; for the IQM a bootstrap that is widened for few seeds, for P(> dense) a plain one, too "
-        "narrow for few seeds. All take a cell's scores for normally distributed: where some seeds fall and others do not, they are "
-        "too sure. retained: over dense, paired by seed (Fieller's interval); *: some seed has no pair, and the cell is not judged. "
-        "In place of an interval without width: one seed, seeds equal, or all above, all tied, all below, where every seed compares to "
-        "every dense one alike; without an end: no bounds, where dense seeds differ so much that shares may be arbitrarily high or low.",
+        "narrow for few seeds. All assume normally distributed scores; where only some seeds collapse, the intervals are too narrow. "
+        "retained: over dense, paired by seed (Fieller's interval); *: a seed has no pair, so the cell is not judged. Instead of an "
+        "interval without width: one seed; seeds equal; all above, all tied or all below, where every seed compares alike with every "
+        "dense one. Instead of one without ends: no bounds, where dense seeds differ so much that shares may be arbitrarily high or low.",
     ]
     if choice(tasks):
         found.append(
-            f"against masks made by chance: the mean difference over tasks. Equal within {MARGIN:g} points where the 90 % interval lies "
-            "within them on both sides of 0 (two one-sided tests at 5 %), different where the 95 % interval leaves 0 out."
+            f"against masks made by chance: the mean difference over tasks. Equal within {MARGIN:g} points where the 90 % interval stays "
+            "within them on both sides of 0 (two one-sided tests at 5 %), different where the 95 % interval excludes 0."
         )
     if len(tasks) > 1:
         found.append(
@@ -127,7 +127,7 @@ def _against(cell: Cell) -> tuple[str, ...]:
 
 
 def retained(cell: Cell) -> str:
-    """`89 %`, with a star where some seed has no pair."""
+    """`89 %`, with a star where a seed has no pair."""
     return f"{100 * cell.retained.value:.0f} %{'' if cell.whole else '*'}" if cell.retained else ""
 
 

@@ -78,7 +78,7 @@ def test_absent_seeds_are_told_and_never_averaged_away(made: Path) -> None:
     assert re.search(r"Random \(ERK\) 95 %  0  +hopper-expert BC \(1 failed: divergence\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 99 %  +0  +hopper-expert BC \(1 missing\), walker2d-medium BC \(not in the sweep\)", over)
     assert re.search(r"SNIP 95 %  +2  +57\.0  ", over)  # of 89 and 25
-    assert "n = 1 and 2 seeds are few: one has no interval, and that of 2 is so wide" in text
+    assert "n = 1 and 2 seeds are few: one seed has no interval, and that of two is too wide" in text
 
 
 def test_the_papers_claim_is_counted(made: Path) -> None:
