@@ -60,7 +60,7 @@ class Driver:
         tell: Callable[[str, str], None] = lambda event, text: None,
     ) -> None:
         """`refresh` brings the files of trials, by key, from where their workers left them; `adaptive` suggests more trials; `tell` takes
-        news of workers that stand still."""
+        news of stalled workers."""
         self.plan, self._manifest, self._storage, self._screen, self._refresh = plan, manifest, storage, screen, refresh
         self._options = plan.settings.options
         self._trials = {trial.key: trial for trial in plan.trials}
@@ -143,10 +143,10 @@ class Driver:
         on = Counter(kind for key, kind in self._began_on(self._todo).items() if self._from.get(key))
         if on:
             counts = ", ".join(f"{count} on {kind}" for kind, count in sorted(on.items()))
-            self._screen.note(f"trials that have begun go on on the kind of device that they began on: {counts}")
+            self._screen.note(f"trials already started continue on the kind of device they started on: {counts}")
         for kind, count in sorted(pool.missing().items()):
             self._screen.note(
-                f"{count} trials began on {kind}, which is not here, and wait for it; --device cpu or cuda would continue them"
+                f"{count} trials started on {kind}, which is not here, and wait for it; --device cpu or cuda would continue them"
             )
 
     def _began_on(self, keys: Iterable[str]) -> dict[str, str]:
@@ -253,7 +253,7 @@ class Driver:
         return sorted(begun, key=lambda stack: self._progress.reached(stack.lead.key) - stack.lead.updates)
 
     def yields(self, stack: Stack) -> None:
-        """A stack is asked to leave its place to another sweep; its trials go on later."""
+        """A stack is asked to leave its place to another sweep; its trials continue later."""
         self._shared.leaves(stack)
 
     def shared(self, share: Share) -> None:
@@ -296,7 +296,7 @@ class Driver:
         self._manifest.record("planned", {key: {"reason": "elsewhere"} for key in leased})
         for name in dict.fromkeys(theirs.values()):
             if name not in self.waits_for.values():
-                self._screen.note(f"sweep {name!r} trains some of these trials now; they are waited for")
+                self._screen.note(f"sweep {name!r} is training some of these trials; waiting for them")
         self.waits_for |= theirs
         self._look = time.monotonic() + random.uniform(1, 2) * LOOK_EVERY
         self._pack(trial for trial in stack.trials if trial.key not in theirs)
@@ -342,7 +342,7 @@ class Driver:
 
     def idle(self) -> None:
         for kind in self._queue.gone():
-            self._screen.note(f"{kind} is not here any more: trials that began on it wait until it is back, the others go on elsewhere")
+            self._screen.note(f"{kind} is no longer here: trials that started on it wait until it is back, the others continue elsewhere")
         self._screen.show(self._progress.line(self._silence.look(), self.waits_for.values()))
 
     def silent(self) -> list[Stack]:
@@ -356,7 +356,7 @@ class Driver:
     def exit_code(self) -> int:
         """0 where every trial of the plan is done, else 1; of a part, every trial that it has trained.
 
-        To a search, an infeasible trial is an answer, too, but it has to have come to a score."""
+        To a search, an infeasible trial is an answer, too, but it needs a score."""
         ledger = self._manifest.ledger
         mine = ledger.entries.keys() - self.waits_for.keys() if self.plan.part else self._trials.keys()
         entries = [ledger.entries[key] for key in self._trials if key in mine]
@@ -407,6 +407,6 @@ class Driver:
             if state == "planned" and not detail.get("retry"):
                 continue
             if state == "planned":
-                self._screen.note(f"{trial.name}: {detail['reason']}: {detail['message']}; it is tried again")
+                self._screen.note(f"{trial.name}: {detail['reason']}: {detail['message']}; it will be retried")
             elif state != "done":
                 self._screen.note(f"{trial.name} {state}: {detail['reason']}: {detail['message']}")

@@ -24,7 +24,7 @@ SLACK = r"(?:[^@]*@)?hooks\.slack(?:-gov)?\.com(?::\d+)?"  # whose messages have
 TIMEOUT = (5.0, 10.0)  # seconds to connect, and to wait for the answer
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try
 AGAIN = (408, 425, 429)  # statuses that may be another one later, beside 500 and above
-STALLED_EVERY = 600.0  # seconds between two messages about workers that stand still
+STALLED_EVERY = 600.0  # seconds between two messages about stalled workers
 
 
 def address(given: str | None) -> str:
@@ -36,9 +36,7 @@ def address(given: str | None) -> str:
         given = known
     chosen, name = (given, "--notify") if given else (known, VARIABLE)
     if chosen and not _is_webhook(chosen):
-        raise UserError(
-            f"{name} {redact_webhook(chosen)!r} is no address of a webhook: http://..., https://..., or slack: and one of these"
-        )
+        raise UserError(f"{name} {redact_webhook(chosen)!r} is not a webhook address: http://..., https://..., or slack: and one of these")
     return chosen
 
 
@@ -78,7 +76,7 @@ class News:
                 self._thread.start()
 
     def finish(self, patience: float) -> None:
-        """Wait at most so many seconds until everything is told; prints one line where it is not."""
+        """Wait at most so many seconds until everything is delivered; prints one line where it is not."""
         if self._thread.ident is None:
             return
         self._queue.put(None)
@@ -87,7 +85,7 @@ class News:
         if self._thread.is_alive():
             self.trouble.append(f"no answer within {patience:g} s")
         if self.trouble:
-            print(f"{self._shown} was not told: {'; '.join(self.trouble)}", flush=True)
+            print(f"notification to {self._shown} failed: {'; '.join(self.trouble)}", flush=True)
 
     def _body(self, event: str, text: str, more: Mapping[str, Any]) -> bytes:
         said = f"{self._sweep}: {text}"

@@ -105,7 +105,7 @@ class Pool:
                 loads[kind] += work[name][kind]
 
     def add(self, trials: Iterable[Trial], progress: Mapping[str, int], limits: Mapping[str, int], began: Mapping[str, str]) -> None:
-        """More trials are to be trained, or again. `began`: the kinds on which they go on."""
+        """More trials are to be trained, or again. `began`: the kinds on which they continue."""
         trials = list(trials)
         if not self._jobs:
             self._divide_first(trials, progress)
@@ -154,7 +154,7 @@ class Pool:
                 self._kinds[name] = replace(self._kinds[name], share=self._gpus.share(name))
 
     def _divide_again(self, now: float) -> None:
-        """Choose anew, by what stacks have taken; those that train stay as they are."""
+        """Choose again, by what stacks have taken; those that train stay as they are."""
         self._divided = now
         self._sizes.clear()
         mates: dict[Any, list[Job]] = {}

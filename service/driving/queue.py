@@ -28,7 +28,7 @@ class Waiting(Protocol):
 
     def add(self, trials: Collection[Trial], progress: Mapping[str, int], limits: Mapping[str, int], began: Mapping[str, str]) -> None:
         """More trials are to be trained, or again, from their `progress`, in stacks of at most their `limits`. `began`: the kinds of places
-        on which they go on."""
+        on which they continue."""
         ...
 
     def take(self, kind: str, now: float) -> Stack | None:

@@ -44,7 +44,7 @@ class Searching:
 
     @property
     def scored(self) -> bool:
-        """Whether any suggestion has come to a score."""
+        """Whether any suggestion has a score."""
         return self._adaptive is not None and self._adaptive.scored
 
     @property

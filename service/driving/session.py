@@ -103,7 +103,7 @@ def run(plan: Plan, storage: Path, at_limit: Callable[[str], object] | None = No
                 raise
             return code
     code = session.driver.exit_code() or (0 if tracked else 1)
-    session.tell("failed" if code else "done", "not all is well" if code else "done")
+    session.tell("failed" if code else "done", "finished, but some trials or MLflow data are missing" if code else "done")
     news.finish(NEWS_PATIENCE)
     return code
 
@@ -139,7 +139,7 @@ def _remove_leftovers(storage: Path) -> None:
 def refuse_other_origin(plan: Plan, storage: Path) -> None:
     """Raise UserError, in one line, where trials of the plan have seen other data than what is here; say it where they are of other code.
 
-    A search learns from all its trials, so it cannot go on with other data. With `--same-code` other code is refused, too."""
+    A search learns from all its trials, so it cannot continue with other data. With `--same-code` other code is refused, too."""
     apart = "" if plan.sweep.search else "; or `--new-data` trains them on what is here, apart"
     refuse(f"sweep {plan.name!r}", plan.other_data, f"put that data back{apart}")
     if not (plan.todo or plan.left):
@@ -301,7 +301,7 @@ class Session:
 
     @contextlib.contextmanager
     def failing(self, error: BaseException) -> Iterator[None]:
-        """What the error becomes inside is told as a failure, unless somebody has asked the driver to leave."""
+        """What the error becomes inside is reported as a failure, unless somebody has asked the driver to leave."""
         asked = isinstance(error, KeyboardInterrupt) and self.leaving.code == INTERRUPTED
         try:
             yield

@@ -27,7 +27,7 @@ class Notes(Protocol):
 
 
 class Display:
-    """Shows one line that changes, and lines that stay. On a terminal that is narrower the line goes on below."""
+    """Shows one line that changes, and lines that stay. On a narrower terminal the line continues below."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout

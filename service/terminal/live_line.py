@@ -111,7 +111,7 @@ class Progress:
         return updates, work
 
     def line(self, silent: Sequence[float] = (), elsewhere: Collection[str] = ()) -> str:
-        """`silent`: for how many seconds each worker that stands still has been silent; when those will be done, nobody knows. `elsewhere`:
+        """`silent`: for how many seconds each stalled worker has been silent; when those will be done, nobody knows. `elsewhere`:
         for each trial that is waited for, the sweep that trains it."""
         ended, total = self._ends, len(self._goal) + self._later
         stopped = [f"{ended['stopped']} stopped"] if ended["stopped"] else []

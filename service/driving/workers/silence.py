@@ -1,4 +1,4 @@
-"""Workers that stand still: named on the screen, written down for `status`, and ended where the user has set a limit."""
+"""Stalled workers: named on the screen, written down for `status`, and ended where the user has set a limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Silence:
     def __init__(
         self, storage: Path, sweep: str, screen: Notes, limit: float | None, tell: Callable[[str, str], None] = lambda event, text: None
     ) -> None:
-        """`tell` takes the news of a worker that stands still: service/driving/news.py."""
+        """`tell` takes the news of a stalled worker: service/driving/news.py."""
         self._file, self._screen, self._limit, self._tell = paths.silent(storage, sweep), screen, limit, tell
         self._pace = Pace()
         self._running: dict[str, Stack] = {}
@@ -67,7 +67,7 @@ class Silence:
         return [stack for key, stack in self._running.items() if key in self._silent]
 
     def over_limit(self) -> list[Stack]:
-        """The stacks whose workers are to be ended now, since they are silent for longer than the limit; each is named once."""
+        """The stacks whose workers are to be ended now, as they have been silent for longer than the limit; each is named once."""
         if self._limit is None:
             return []
         silent = self._pace.silent(time.monotonic(), self._limit)

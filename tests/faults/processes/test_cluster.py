@@ -181,7 +181,7 @@ def test_the_only_node_with_a_gpu_dies_and_another_comes(
     wait_for(lambda: begun(0), run)
     before = len(attempts(tmp_path / "work"))
     gpu.kill()
-    wait_for(lambda: "gpu is not here any more" in run.out, run)
+    wait_for(lambda: "gpu is no longer here" in run.out, run)
     node(noted, tmp_path / "gpu2.log", started, number=2, address=head.address, cpus=2, gpus=1)
     wait_for(lambda: begun(before), run)
     assert run.wait() == 0, run.out

@@ -40,7 +40,7 @@ def test_a_worker_that_stands_still_is_named_and_ended_where_asked_for(
     told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert all(row["silent"] > 29 for row in json.loads(told.stdout)["trials"])
     assert run.wait() == 0, run.out
-    assert "and was ended; it is tried again" in run.out
+    assert "and was ended; it will be retried" in run.out
     assert check(place, twin, tracking=None) == []
     assert redone(place / "work") <= EVERY
     record("worker SIGSTOP: named, and ended after `--stalled-after`", redone=redone(place / "work"))

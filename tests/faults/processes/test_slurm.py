@@ -102,7 +102,7 @@ def test_trials_survive_three_requeues_and_equal_the_twin(
     assert (task.state, task.code, len(task.starts)) == ("COMPLETED", 0, 4), cluster.log(task)
     assert check(storage, twin_of(undisturbed), tracking=None) == []
     assert redone(storage / "work") <= EVERY, "each start goes on from the last one's checkpoint"
-    assert cluster.log(task).count("this task is requeued and goes on from its checkpoints") == 3
+    assert cluster.log(task).count("this task is requeued and continues from its checkpoints") == 3
     left = "".join(path.read_text() for path in (*cluster.home.rglob("*"), *(cluster.folder / "slurm-logs").iterdir()) if path.is_file())
     assert PLANTED not in left, "no secret of the environment or of the private file is in the script, in SLURM or in a log"
     record("SLURM's time limit, and requeued", kills=3, redone=redone(storage / "work"))

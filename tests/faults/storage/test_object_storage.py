@@ -157,7 +157,7 @@ def test_the_server_is_away_for_a_while(
     over.set()
     thread.join()
     assert ended.code == 0, ended.out
-    assert "it is tried again" not in ended.out  # a call was, not the trial
+    assert "it will be retried" not in ended.out  # a call was, not the trial
     assert check(folder_of(), twin, tracking=None) == []
     record("S3 server SIGSTOP for 6 s")
 

@@ -120,7 +120,7 @@ def test_what_was_not_told_is_said_in_one_line(script: tuple[int, ...], why: str
     news.tell("done", "done")
     news.finish(PATIENT)
     place = server.url.removesuffix("/hook/geheim0geheim")
-    assert (server.got, capsys.readouterr().out) == ([], f"{place}/*** was not told: done: {why}\n")
+    assert (server.got, capsys.readouterr().out) == ([], f"notification to {place}/*** failed: done: {why}\n")
 
 
 def test_a_server_that_hangs_holds_nobody_up(webhook: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,7 @@ def test_a_server_that_hangs_holds_nobody_up(webhook: Any, capsys: pytest.Captur
     news.tell("done", "done")
     news.finish(0.1)
     assert time.monotonic() - begun < module.TIMEOUT[1], "it would have waited for an answer that does not come"
-    assert "/*** was not told: no answer within 0.1 s\n" in capsys.readouterr().out
+    assert "/*** failed: no answer within 0.1 s\n" in capsys.readouterr().out
 
 
 def test_a_server_that_is_not_there_is_tried_and_named(webhook: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +142,7 @@ def test_a_server_that_is_not_there_is_tried_and_named(webhook: Any, capsys: pyt
     news.tell("done", "done")
     news.finish(PATIENT)
     out = capsys.readouterr().out
-    assert "/*** was not told: done: ConnectionError\n" in out
+    assert "/*** failed: done: ConnectionError\n" in out
     assert "geheim" not in out
 
 
@@ -163,7 +163,7 @@ def test_workers_that_stand_still_are_told_of_once_in_a_while(webhook: Any, monk
 )
 def test_what_is_no_address_is_refused(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WINNOW_NOTIFY", raising=False)
-    with pytest.raises(UserError, match="is no address of a webhook: http"):
+    with pytest.raises(UserError, match="is not a webhook address: http"):
         address(wrong)
     monkeypatch.setenv("WINNOW_NOTIFY", wrong)
     with pytest.raises(UserError, match="WINNOW_NOTIFY"):

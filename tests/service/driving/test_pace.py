@@ -108,7 +108,7 @@ def test_a_silent_worker_is_named_in_the_line_and_in_status_and_ended_where_the_
     assert "left" in driver._progress.line()
     assert wait(200) == [trial.key for trial in stack.trials], "once"
     driver.ended(stack, {"failure": {"reason": "infrastructure", "message": "the worker died"}})
-    assert "silent for 2 min and was ended; it is tried again" in capsys.readouterr().out
+    assert "silent for 2 min and was ended; it will be retried" in capsys.readouterr().out
     assert {journal.ledger.state(trial.key) for trial in stack.trials} == {"planned"}
     assert not paths.silent(tmp_path, "smoke").exists()
     journal.close()

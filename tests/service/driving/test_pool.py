@@ -88,7 +88,7 @@ def test_a_trial_goes_on_on_the_kind_that_it_began_on_and_says_so(tmp_path: Path
     capsys.readouterr()
     driver, manifest = begin(tmp_path, hopper, {"cpu": 2})
     began = {trial.key for trial in stack.trials}
-    assert f"go on on the kind of device that they began on: {len(began)} on gpu" in capsys.readouterr().out
+    assert f"continue on the kind of device they started on: {len(began)} on gpu" in capsys.readouterr().out
     assert handed_out(driver, "cpu") == {trial.key for trial in driver.plan.trials} - began
     driver.leave()
     manifest.close()
@@ -118,7 +118,7 @@ def test_trials_whose_kind_is_not_here_are_named_and_not_waited_for(
 ) -> None:
     test_a_trial_goes_on_on_the_kind_that_it_began_on_and_says_so(tmp_path, hopper, capsys)
     driver, manifest = begin(tmp_path, hopper, {"cpu": 2})
-    assert "trials began on gpu, which is not here" in capsys.readouterr().out
+    assert "trials started on gpu, which is not here" in capsys.readouterr().out
     while driver.next("cpu") is not None:
         pass
     driver._out.clear()
@@ -150,7 +150,7 @@ def test_a_kind_that_goes_away_on_the_way_is_waited_for_by_what_began_on_it_alon
     assert on_cores == {trial.key for trial in driver.plan.trials} - {trial.key for trial in began.trials}
     assert driver.busy(), "it may come back"
     driver.idle()
-    assert capsys.readouterr().out.count("gpu is not here any more: trials that began on it wait until it is back") == 1
+    assert capsys.readouterr().out.count("gpu is no longer here: trials that started on it wait until it is back") == 1
     slots["gpu"] = 2
     back = driver.next("gpu")
     assert back is not None

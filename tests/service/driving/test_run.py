@@ -186,7 +186,7 @@ def test_a_killed_worker_is_an_infrastructure_failure_and_is_tried_again(first: 
     assert story[-4].detail["reason"] == "infrastructure"
     assert "worker process has died" in story[-4].detail["message"]
     assert "infrastructure: the worker died: " in first.stdout
-    assert "it is tried again" in first.stdout
+    assert "it will be retried" in first.stdout
 
 
 def test_mlflow_has_one_run_per_trial_under_the_sweeps_run(client: Any) -> None:
