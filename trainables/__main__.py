@@ -133,13 +133,15 @@ def parser() -> argparse.ArgumentParser:
             text = "one or more, as 0 1, 0,1 or 0-4; several train as one stack (default 0)"
             made.add_argument("--seed", nargs="+", default=["0"], metavar="N", help=text)
         elif field.name == "fresh":
-            made.add_argument("--fresh-for", dest="fresh", default="", metavar="SWEEP", help="as the copy that `--fresh` gives that sweep")
+            made.add_argument(
+                "--fresh-for", dest="fresh", default="", metavar="SWEEP", help="train the separate copy that `--fresh` makes for that sweep"
+            )
             made.add_argument("--fresh", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # an older name
         elif field.name in MAPPINGS:
             notes = {
-                "hyper": "hyperparameters of the algorithm, e.g. beta=1.0 of iql",
+                "hyper": "hyperparameters of the algorithm, e.g. beta=1.0 for iql",
                 "sparsity_of": "sparsities of single networks, e.g. critic=0.9",
-                "pruning": "settings of the pruner, e.g. delta=1000 of rigl",
+                "pruning": "settings of the pruner, e.g. delta=1000 for rigl",
             }
             made.add_argument(option, nargs="*", default=[], metavar="NAME=VALUE", help=notes[field.name])
         elif str(field.type) == "bool":
@@ -173,16 +175,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--storage", type=Path, default=None, help="keep checkpoints, masks and policies in this folder, and resume from them"
     )
-    made.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="the same in a sweep's words, e.g. "
-                      "seeds=0,1 or hyper.beta=1.0; may be repeated")  # fmt: skip
+    made.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="any of these by its name in a "
+                      "sweep, e.g. seeds=0,1 or hyper.beta=1.0; may be repeated")  # fmt: skip
     made.add_argument("--device", default="cpu", help="auto, or a torch device, such as cuda:0 (default cpu)")
     made.add_argument(
         "--execution", default="auto", help=f"how masked layers are computed: auto, {', '.join(plugins.names('execution'))} (default auto)"
     )
-    help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
+    help = "a module that registers environments; no other module is imported for them; may be repeated (also $WINNOW_IMPORT)"
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=help)
     made.add_argument(
-        "--tf32", action=argparse.BooleanOptionalAction, default=False, help="a GPU may round the factors of matrix products to 10 bits"
+        "--tf32", action=argparse.BooleanOptionalAction, default=False, help="let GPUs round the factors of matrix products to 10 bits"
     )
     return made
 

@@ -17,13 +17,14 @@ DONE = "a trial's name, its key or the beginning of one, or the id of its MLflow
 
 
 def storage(parser: argparse.ArgumentParser) -> None:
-    help = "folder, or s3://bucket/prefix, for everything that is written (default $WINNOW_STORAGE, else ./storage)"
+    help = "folder, or s3://bucket/prefix, to keep everything in (default $WINNOW_STORAGE, else ./storage)"
     parser.add_argument("--storage", help=help)
 
 
 def sweep(parser: argparse.ArgumentParser) -> None:
     """One sweep, and the storage."""
-    completed(parser.add_argument("sweep", help="its name, e.g. quickstart, or the path of its file, e.g. ./mine.py"), completion.sweeps)
+    help = "the sweep's name, e.g. quickstart, or the path of its file, e.g. ./mine.py"
+    completed(parser.add_argument("sweep", help=help), completion.sweeps)
     storage(parser)
 
 
@@ -43,7 +44,7 @@ def name_sweeps(arguments: argparse.Namespace) -> None:
 
 def overrides(parser: argparse.ArgumentParser) -> None:
     """`--set`."""
-    help = "replaces a value of the sweep, e.g. seeds=0,1,2 or 0-4, updates=20k, pruners=dense,snip; may be repeated; the names: see below"
+    help = "replace a value of the sweep, e.g. seeds=0,1,2 or 0-4, updates=20k, pruners=dense,snip; may be repeated; names are listed below"
     action = parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=help)
     completed(action, completion.settings)
     parser.details = settings_help  # type: ignore[attr-defined]
@@ -54,7 +55,7 @@ def settings_help(width: int) -> str:
     from search_spaces.sweep import fields
 
     lines = []
-    for several, title in ((True, "one value or several, with commas between them"), (False, "one value")):
+    for several, title in ((True, "one or more values, separated by commas"), (False, "one value")):
         lines.append(f"--set NAME=VALUE, {title}:")
         for name, text in fields.described():
             if several == (name in fields.SEVERAL or name.partition(".")[0] in fields.NAMES):
@@ -64,7 +65,7 @@ def settings_help(width: int) -> str:
 
 def imports(parser: argparse.ArgumentParser) -> None:
     """`--import`; not among the parsed arguments where it is not typed."""
-    help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
+    help = "a module that registers environments; no other module is imported for them; may be repeated (also $WINNOW_IMPORT)"
     parser.add_argument("--import", dest="imports", action="append", default=argparse.SUPPRESS, metavar="MODULE", help=help)
 
 
@@ -75,14 +76,14 @@ def study_storage(parser: argparse.ArgumentParser) -> None:
 
 def notify(parser: argparse.ArgumentParser) -> None:
     """`--notify`."""
-    help = "a webhook to tell when the run is done, fails, stalls or ends at a limit; slack:URL in Slack's form (default $WINNOW_NOTIFY)"
+    help = "webhook to notify when the run is done, fails, stalls or ends at a limit; slack:URL for Slack's format (default $WINNOW_NOTIFY)"
     parser.add_argument("--notify", metavar="URL", help=help)
 
 
 def done_trial(parser: argparse.ArgumentParser) -> None:
     """A trial that is done, and the storage."""
     completed(parser.add_argument("trial", metavar="RUN", help=DONE), completion.trials)
-    help = "the sweep of the trial, where several have one of that name"
+    help = "the trial's sweep, where several sweeps have a trial of that name"
     completed(parser.add_argument("--sweep", help=help), completion.sweeps)
     storage(parser)
 

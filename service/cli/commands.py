@@ -30,7 +30,7 @@ class Command:
 
 
 def commands() -> dict[str, Command]:
-    """All commands by their name, room by room; raises TypeError for a file that is no command, or has another one's name."""
+    """All commands by their name, room by room; raises TypeError for a file that is not a command, or has another one's name."""
     found: dict[str, Command] = {}
     for file in (file for room in ROOMS for file in sorted((Path(__file__).parent / room).glob("*.py"))):
         if file.stem.startswith("_"):
@@ -46,5 +46,5 @@ def _read(file: Path) -> Command:
     package = f"{__package__}.{file.parent.name}"
     module, room = importlib.import_module(f"{package}.{file.stem}"), importlib.import_module(package)
     if missing := [name for name in DECLARED if not hasattr(module, name)]:
-        raise TypeError(f"service/cli/{file.parent.name}/{file.name} is no command: it lacks {', '.join(missing)}")
+        raise TypeError(f"service/cli/{file.parent.name}/{file.name} is not a command: it lacks {', '.join(missing)}")
     return Command(file.stem, room.__doc__ or "", module.HELP, module.EXAMPLE, module.arguments, module.call)

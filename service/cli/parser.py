@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     raw, known = argparse.RawDescriptionHelpFormatter, commands()
     top = Parser(prog=PROGRAM, description=_listed(list(known.values())), epilog=EXAMPLES, formatter_class=raw)
     top.add_argument("--version", action="version", version=f"winnow {version()}")
-    below = top.add_subparsers(required=True, metavar="COMMAND", dest="command", title="each command has a --help of its own")
+    below = top.add_subparsers(required=True, metavar="COMMAND", dest="command", title="each command has its own --help")
     for name, command in known.items():
         sub = below.add_parser(name, description=command.help, formatter_class=raw)
         command.arguments(sub)

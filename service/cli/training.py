@@ -22,29 +22,35 @@ def options(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, help: str, **how: Any) -> None:
         parser.add_argument(flag, default=argparse.SUPPRESS, help=help, **how)
 
-    where = "cores (cpu), GPUs (cuda) or both at once (all); auto: both where torch can use a GPU, for a search the GPUs (default auto)"
+    where = (
+        "train on cores (cpu), GPUs (cuda) or both (all); auto: both where torch can use a GPU, only the GPUs for a search (default auto)"
+    )
     add("--device", where, choices=DEVICES)
-    pin = "on GPUs and cores at once: trials that are compared with one another train on one kind of device"
+    pin = "with GPUs and cores in use, train trials that are compared with one another on one kind of device"
     add("--pin", pin, action=argparse.BooleanOptionalAction)
-    size = "trials trained as one model, at most (default: CPU 1 to 4, by how many there are; GPU as many as fit and add to its speed)"
+    size = (
+        "most trials to train as one model (default: on a CPU 1 to 4, by how many there are; on a GPU as many as fit and add to its speed)"
+    )
     add("--stack-size", size, type=shared.positive, metavar="N")
-    add("--max-concurrent", "stacks at a time, at most (default: as many as fit)", type=shared.positive, metavar="N")
-    share = "share of a GPU per stack (default: as many stacks on each as get more done together, by what was measured)"
+    add("--max-concurrent", "most stacks to train at a time (default: as many as fit)", type=shared.positive, metavar="N")
+    share = "share of a GPU per stack (default: as many stacks per GPU as measurements show to raise its speed)"
     add("--gpu-fraction", share, type=_fraction, metavar="F")
     add("--execution", f"how masked layers are computed (default {UNTYPED.execution})", choices=executions())
-    add("--tf32", "a GPU may round the factors of matrix products to 10 bits", action=argparse.BooleanOptionalAction)
+    add("--tf32", "let GPUs round the factors of matrix products to 10 bits", action=argparse.BooleanOptionalAction)
     every = f"updates between two checkpoints (default {UNTYPED.checkpoint_every})"
     add("--checkpoint-every", every, type=shared.positive, metavar="UPDATES")
-    stalled = "end a worker that has made no progress for so long, and try its trials again (default: never; it is named)"
+    stalled = "end a worker that makes no progress for this long and retry its trials (default: only report it)"
     add("--stalled-after", stalled, type=_seconds, metavar="SECONDS")
-    kept = "of finished trials: all, final (no checkpoints) or curves (no policies and masks either, once MLflow has them; default all)"
+    kept = (
+        "what to keep of finished trials: all, final (no checkpoints) or curves (nor policies and masks, once MLflow has them; default all)"
+    )
     add("--keep", kept, choices=KEEP)
-    add("--max-hours", "end at a checkpoint after so many hours; run it again to go on", metavar="H")
-    add("--max-core-hours", "the same when the stacks of this run have held cores for so many hours in all", metavar="H")
-    add("--max-gpu-hours", "the same of GPUs, by their shares", metavar="H")
-    add("--until", "the same at this time of day, e.g. 07:00 by this machine's clock or 07:00+02:00", metavar="HH:MM")
-    add("--weight", "this sweep's share of a cluster that several use, relative to the others' (default 1)", metavar="W")
-    first = "on such a cluster: before all others, whose trials leave their places at a checkpoint, or after them (default normal)"
+    add("--max-hours", "end at a checkpoint after H hours; run it again to continue", metavar="H")
+    add("--max-core-hours", "end at a checkpoint after H core-hours in total", metavar="H")
+    add("--max-gpu-hours", "end at a checkpoint after H GPU-hours; a share of a GPU counts as that share", metavar="H")
+    add("--until", "end at a checkpoint at this time of day, e.g. 07:00 by this machine's clock or 07:00+02:00", metavar="HH:MM")
+    add("--weight", "this sweep's share of a cluster that several sweeps use, relative to theirs (default 1)", metavar="W")
+    first = "on such a cluster: high goes before the others, whose trials make way at a checkpoint, low after them (default normal)"
     add("--priority", first, choices=tuple(PRIORITIES))
     shared.imports(parser)
 
@@ -53,14 +59,15 @@ def settings(parser: argparse.ArgumentParser) -> None:
     """All that a run can be asked for, apart from the study's database."""
     shared.overrides(parser)
     options(parser)
-    parser.add_argument("--retry-failed", action="store_true", help="try failed trials again")
-    parser.add_argument("--fresh", action="store_true", help="also train what another sweep of this storage has done, apart from it")
+    parser.add_argument("--retry-failed", action="store_true", help="retry failed trials")
+    fresh = "train separate copies of trials that another sweep in this storage has finished"
+    parser.add_argument("--fresh", action="store_true", help=fresh)
     origin(parser)
 
 
 def origin(parser: argparse.ArgumentParser) -> None:
     """What to do about trials of other data or other code."""
-    help = "what was trained on another version of a dataset: train it on the one that is here, apart"
+    help = "retrain, as separate trials, what was trained on another version of a dataset"
     parser.add_argument("--new-data", action="store_true", help=help)
     parser.add_argument("--same-code", action="store_true", help="refuse to continue or reuse trials that other code has trained")
 
@@ -68,7 +75,7 @@ def origin(parser: argparse.ArgumentParser) -> None:
 def typed_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The training options that were typed, and the modules in $WINNOW_IMPORT."""
     typed = {field.name: getattr(arguments, field.name) for field in fields(TrainingOptions) if hasattr(arguments, field.name)}
-    typed |= {name: _typed(name, typed[name], "number of hours above 0") for name in HOURS if name in typed}
+    typed |= {name: _typed(name, typed[name], "positive number of hours") for name in HOURS if name in typed}
     if "weight" in typed:
         typed["weight"] = _typed("weight", typed["weight"], f"number in (0, {HEAVIEST:g}]")
     modules = named_modules(typed.get("imports", ()))
@@ -102,7 +109,7 @@ def _number(text: str) -> float:
 
 def _seconds(text: str) -> float:
     if not 0 < (value := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return value
 
 
@@ -110,7 +117,7 @@ def _typed(name: str, text: str, what: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{flag(name)} {text!r} is no {what}") from None
+        raise UserError(f"{flag(name)} {text!r} is not a {what}") from None
 
 
 def _fraction(text: str) -> float:

@@ -1,1 +1,1 @@
-"""What a storage keeps: what takes room in it, and what is removed for good."""
+"""What a storage keeps: what takes up space in it, and what is removed for good."""

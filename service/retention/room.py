@@ -1,4 +1,4 @@
-"""What takes room in a storage: of each trial by kind, measured in the folder or, on S3, in the bucket."""
+"""What takes up space in a storage: of each trial by kind, measured in the folder or, on S3, in the bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`winnow du`: what takes room in a storage, by sweep and by kind. What several sweeps share is counted once, in a row of its own."""
+"""`winnow du`: what takes up space in a storage, by sweep and kind. What several sweeps share is counted once, in a row of its own."""
 
 from __future__ import annotations
 

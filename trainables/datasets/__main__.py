@@ -48,33 +48,33 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     def command(name: str, text: str, act: Callable[[argparse.Namespace], int | None], example: str) -> argparse.ArgumentParser:
         epilog, raw = f"example:\n  {parser.prog} {name} {example}".rstrip(), argparse.RawDescriptionHelpFormatter
         added = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
-        help = "a module that registers environments; no other is imported for one; may be repeated (also $WINNOW_IMPORT)"
+        help = "a module that registers environments; no other module is imported for them; may be repeated (also $WINNOW_IMPORT)"
         added.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=help)
         added.add_argument("--json", action="store_true", help="print JSON, for programs")
         added.set_defaults(act=partial(_act, act))
         return added
 
-    command("list", "the datasets on this machine, and those that can be recorded here", _list, "")
+    command("list", "list the datasets on this machine, and those that can be recorded here", _list, "")
 
-    text = "record datasets with the policies that ship with the code; one that exists is kept"
+    text = "record datasets with the policies that ship with the code; keep those that exist"
     add_arguments(command("collect", text, record, "winnow/hopper/medium-v0 --transitions 20000"))
 
-    text = "read datasets as a trial would, and their environments; of one that is not here, read what Minari's hub says"
+    text = "read datasets as a trial would, and make their environments; for one that is not here, show what Minari's hub says"
     command("check", text, _check, "winnow/hopper/medium-v0").add_argument("datasets", nargs="+", metavar="ID").completer = _known  # type: ignore[attr-defined]
 
-    text = "what is in a dataset: returns, lengths, ends, actions, observations, rewards, and what a trainer would trip over"
+    text = "show what is in a dataset: returns, lengths, ends, actions, observations, rewards, and what could trip up training"
     show = command("show", text, _show, "winnow/hopper/medium-v0 --picture hopper.png")
     show.add_argument("dataset", metavar="ID").completer = _known  # type: ignore[attr-defined]
-    show.add_argument("--picture", type=Path, default=None, metavar="FILE", help="draw it, too: .png, .svg or .pdf")
+    show.add_argument("--picture", type=Path, default=None, metavar="FILE", help="also draw it: .png, .svg or .pdf")
 
     example = "halfcheetah_medium-v2.hdf5 --environment HalfCheetah-v4 --name d4rl/halfcheetah/medium-v2"
     take = command("import", "write a D4RL HDF5 file, or an OGBench npz file, as a local Minari dataset", _import, example)
     take.add_argument("file", type=Path)
-    take.add_argument("--environment", required=True, metavar="ID", help="to evaluate in, such as HalfCheetah-v4")
+    take.add_argument("--environment", required=True, metavar="ID", help="environment to evaluate in, such as HalfCheetah-v4")
     take.add_argument(
         "--environment-kwargs", default="", metavar="JSON", help="""its settings, such as '{"use_contact_forces": true}' for D4RL's Ant"""
     )
-    take.add_argument("--name", required=True, metavar="ID", help="such as d4rl/halfcheetah/medium-v2")
+    take.add_argument("--name", required=True, metavar="ID", help="the dataset's new name, such as d4rl/halfcheetah/medium-v2")
     take.add_argument("--force", action="store_true", help="replace the dataset if it exists")
 
 

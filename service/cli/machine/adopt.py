@@ -9,12 +9,12 @@ from service.cli import arguments as shared
 from trainables import project
 from trainables.output import printable
 
-HELP = "take the trials of an archive into this storage"
+HELP = "import the trials of an archive into this storage"
 EXAMPLE = "adopt quickstart.zip"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.zip", help="what `archive` wrote")
+    parser.add_argument("file", type=Path, metavar="FILE.zip", help="a file that `winnow archive` wrote")
     shared.storage(parser)
     shared.as_json(parser)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainables.datasets.__main__ import add_commands
 
-HELP = "the datasets here: list, show, collect, import, check"
+HELP = "list, show, collect, import or check datasets"
 EXAMPLE = "datasets collect winnow/hopper/medium-v0"
 
 

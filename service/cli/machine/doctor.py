@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.cli import arguments as shared
 
-HELP = "what this machine lacks for sweeps, and how to fix it"
+HELP = "check this machine and say how to fix what is missing"
 EXAMPLE = "doctor --storage s3://bucket/prefix"
 
 

@@ -1,4 +1,4 @@
-"""`du`: what takes room in a storage."""
+"""`du`: what takes up space in a storage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from service.cli import arguments as shared
 from service.terminal.waiting import waiting
 
-HELP = "what takes room in the storage, by sweep and by kind"
+HELP = "show storage used, by sweep and kind"
 EXAMPLE = "du"
 
 

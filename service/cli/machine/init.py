@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.cli import arguments as shared
 
-HELP = "make a project folder: settings, and a small sweep, pruner, algorithm and environment to change"
+HELP = "make a project folder: settings, and a small sweep, pruner, algorithm and environment to edit"
 EXAMPLE = "init my-project"
 TEMPLATE = Path(__file__).parents[2] / "template"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from service.cli import arguments as shared
 from service.terminal.waiting import waiting
 
-HELP = "the sweeps here and in MLflow, with their state and age"
+HELP = "list the sweeps here and in MLflow, with their state and age"
 EXAMPLE = "list"
 
 

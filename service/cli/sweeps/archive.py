@@ -12,9 +12,9 @@ EXAMPLE = "archive quickstart --to quickstart.zip"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    shared.sweeps(parser, "the sweeps whose finished trials to archive")
+    shared.sweeps(parser, "sweeps whose finished trials to archive")
     parser.add_argument("--to", type=Path, metavar="FILE.zip", required=True, help="the file to write; an older one is replaced")
-    parser.add_argument("--unfinished", action="store_true", help="also the others that have a checkpoint, to go on elsewhere")
+    parser.add_argument("--unfinished", action="store_true", help="include unfinished trials that have a checkpoint, to continue elsewhere")
     shared.as_json(parser)
 
 

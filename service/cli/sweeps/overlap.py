@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.cli import arguments as shared
 
-HELP = "how alike the masks are, between seeds and between pruners"
+HELP = "compare masks between seeds and pruners"
 EXAMPLE = "overlap quickstart"
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from service.cli import arguments as shared
 from service.cli import training
 
-HELP = "what a run would do; starts nothing"
+HELP = "show what a run would do, without starting anything"
 EXAMPLE = "plan quickstart --set seeds=0,1,2"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
     training.settings(parser)
-    places = "what the scheduler would make of cores, GPUs and MIG slices (default: those of this machine), e.g. cpu=64,gpu=8,1g.5gb=7"
+    places = "cores, GPUs and MIG slices to forecast the time for (default: those of this machine), e.g. cpu=64,gpu=8,1g.5gb=7"
     parser.add_argument("--places", help=places, metavar="KIND=N,...")
-    prices = "what an hour of a core and of a GPU costs (default: [prices] of winnow.toml), e.g. cpu=0.04,gpu=2.5"
+    prices = "price of an hour of a core and of a GPU (default: [prices] of winnow.toml), e.g. cpu=0.04,gpu=2.5"
     parser.add_argument("--prices", help=prices, metavar="KIND=PRICE,...")
     shared.as_json(parser)
 

@@ -9,21 +9,23 @@ from service.cli import arguments as shared
 from service.terminal.waiting import waiting
 from trainables.errors import UserError
 
-HELP = "statistics, figures and a page over one sweep or several, from MLflow alone"
+HELP = "write statistics, figures and a page about one or more sweeps, from MLflow alone"
 EXAMPLE = "report quickstart mujoco_sparsity"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    shared.sweeps(parser, "sweeps that MLflow holds, reported together")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to write (default reports/ in the storage)")
+    shared.sweeps(parser, "sweeps in MLflow, to report on together")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="folder to write to (default reports/ in the storage)")
     parser.add_argument(
         "--style",
         choices=("paper", "slides"),
         help="also write the figures as pdf and png: for one and two columns of a paper, or for slides",
     )
     shared.as_json(parser)
-    parser.add_argument("--watch", action="store_true", help="serve the page on 127.0.0.1 and renew it while the sweep runs, until Ctrl-C")
-    parser.add_argument("--port", type=port, metavar="N", help="of --watch (default: one that is free)")
+    parser.add_argument(
+        "--watch", action="store_true", help="serve the page on 127.0.0.1 and refresh it while the sweep runs, until Ctrl-C"
+    )
+    parser.add_argument("--port", type=port, metavar="N", help="port for --watch (default: a free one)")
 
 
 def port(text: str) -> int:

@@ -14,7 +14,7 @@ from service.storage.commands import command
 from service.terminal.waiting import waiting
 from trainables.errors import UserError
 
-HELP = "table and figure from what MLflow holds"
+HELP = "show a sweep's scores as a table and a figure, from MLflow"
 EXAMPLE = "results quickstart"
 
 

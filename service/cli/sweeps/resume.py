@@ -8,7 +8,7 @@ from pathlib import Path
 from service.cli import arguments as shared
 from service.cli import training
 
-HELP = "finish all that a sweep's runs have planned, failed trials too, with the options of its newest run"
+HELP = "finish everything that a sweep's runs have planned, failed trials included, with the options of its newest run"
 EXAMPLE = "resume quickstart"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.cli import arguments as shared
 
-HELP = "the grid of a sweep, with a sign for each trial: done, running, failed"
+HELP = "show a sweep's grid, with a sign for each trial: done, running, failed"
 EXAMPLE = "show quickstart"
 
 

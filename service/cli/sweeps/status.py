@@ -7,14 +7,14 @@ from pathlib import Path
 
 from service.cli import arguments as shared
 
-HELP = "the state of every trial of a sweep"
+HELP = "show the state of a sweep's trials"
 EXAMPLE = "status quickstart --watch"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
     shared.as_json(parser)
-    parser.add_argument("--watch", action="store_true", help="refresh it until nothing is left to do")
+    parser.add_argument("--watch", action="store_true", help="refresh until nothing is left to do")
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.cli import arguments as shared
 
-HELP = "ask the driver of a sweep to leave, on whatever host it is"
+HELP = "ask a sweep's driver to exit, whatever host it runs on"
 EXAMPLE = "stop quickstart"
 
 

@@ -1,4 +1,4 @@
-"""`submit`: a run as a job of a Ray cluster, or as a job array of SLURM."""
+"""`submit`: a run as a job on a Ray cluster, or as a SLURM job array."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from service.cli import arguments as shared
 from service.cli import training
 from trainables.errors import UserError
 
-HELP = "run a sweep as a job of a Ray cluster, or as a job array of SLURM"
+HELP = "run a sweep as a job on a Ray cluster, or as a SLURM job array"
 EXAMPLE = "submit quickstart --slurm --tasks 4 --partition gpu --gres gpu:1 --time 4:00:00"
 PLAIN = {  # options of sbatch that are passed on as they are
-    "partition": "where tasks run", "time": "limit of a task, e.g. 4:00:00; before it ends, the task is requeued and goes on later",
-    "gres": "what a task gets, e.g. gpu:1", "account": "who is charged", "qos": "quality of service", "mem": "memory of a task, e.g. 16G",
-    "cpus-per-task": "CPUs of a task", "constraint": "features that a node needs",
+    "partition": "where tasks run", "time": "time limit of a task, e.g. 4:00:00; just before it, the task is requeued and continues later",
+    "gres": "generic resources of a task, e.g. gpu:1", "account": "account to charge", "qos": "quality of service",
+    "mem": "memory of a task, e.g. 16G", "cpus-per-task": "CPUs of a task", "constraint": "features that a node needs",
 }  # fmt: skip
 
 
@@ -29,32 +29,36 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--follow", action="store_true", help="show the job's output until it ends, and return 0 only if it succeeds")
     shared.as_json(parser)
     slurm = parser.add_argument_group("with SLURM")
-    slurm.add_argument("--slurm", action="store_true", help="submit a job array; each task starts a Ray of its own")
+    slurm.add_argument("--slurm", action="store_true", help="submit a SLURM job array; each task starts its own Ray")
     slurm.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
     slurm.add_argument("--local", action="store_true", help="run the script's tasks here, without SLURM, to debug it")
-    slurm.add_argument("--tasks", type=_tasks, metavar="N[%M]", help="tasks of the array, of which M run at a time (default 1)")
+    slurm.add_argument("--tasks", type=_tasks, metavar="N[%M]", help="number of tasks in the array, M of them at a time (default 1)")
     for name, help in PLAIN.items():
         slurm.add_argument(f"--{name}", metavar="N" if name == "cpus-per-task" else name.upper(), help=help)
-    slurm.add_argument("--sbatch", action="append", default=[], metavar="NAME=VALUE", help="another option of sbatch; may be repeated")
-    slurm.add_argument("--setup", action="append", default=[], metavar="LINE", help="shell that a task runs first, e.g. 'module load cuda'")
-    slurm.add_argument("--env-file", type=Path, metavar="FILE", help="NAME=VALUE lines that tasks read: secrets; only you may read it")
-    slurm.add_argument("--logs", type=Path, metavar="FOLDER", help="of the script and the tasks' output (default ./slurm)")
+    slurm.add_argument("--sbatch", action="append", default=[], metavar="NAME=VALUE", help="another sbatch option; may be repeated")
+    slurm.add_argument(
+        "--setup", action="append", default=[], metavar="LINE", help="shell line that each task runs first, e.g. 'module load cuda'"
+    )
+    slurm.add_argument(
+        "--env-file", type=Path, metavar="FILE", help="file of NAME=VALUE lines for the tasks, e.g. secrets; only you may read it"
+    )
+    slurm.add_argument("--logs", type=Path, metavar="FOLDER", help="folder for the script and the tasks' output (default ./slurm)")
 
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     settings, asked = training.run_settings(arguments), _asked(arguments)
     if not arguments.slurm:
         if flags := [*asked, *(name for name in ("dry_run", "local") if getattr(arguments, name))]:
-            raise UserError(f"--{flags[0].replace('_', '-')} is of SLURM; it needs --slurm")
+            raise UserError(f"--{flags[0].replace('_', '-')} is a SLURM option; add --slurm")
         from service.cluster.job import submit
 
         if arguments.json and arguments.follow:
-            raise UserError("--json goes without --follow, which shows what the job prints")
+            raise UserError("--json does not go with --follow, which shows what the job prints")
         where = {"address": arguments.address, "follow": arguments.follow, "json": arguments.json}
         return submit(arguments.sweep, settings, arguments.storage, **where)
-    for name in ("address", "follow"):
+    for name, means in (("address", "names a Ray cluster"), ("follow", "shows a Ray job's output")):
         if getattr(arguments, name):
-            raise UserError(f"--{name} is of a Ray cluster, and --slurm starts a Ray for each task; leave one of them out")
+            raise UserError(f"--{name} {means}, but --slurm starts its own Ray in each task; use one or the other")
     from service.cluster import slurm
 
     tasks, at_once = asked.pop("tasks", (1, None))
@@ -62,7 +66,7 @@ def call(arguments: argparse.Namespace, storage: Path) -> int:
     if not (arguments.dry_run or arguments.local):
         return slurm.submit(arguments.sweep, settings, how, arguments.storage, json=arguments.json)
     if arguments.json:
-        raise UserError("--json goes without --dry-run and --local, which submit nothing")
+        raise UserError("--json does not go with --dry-run or --local, which submit nothing")
     if arguments.dry_run:
         print(slurm.script(arguments.sweep, settings, how, arguments.storage), end="")
         return 0

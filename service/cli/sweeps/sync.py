@@ -14,7 +14,7 @@ EXAMPLE = "sync quickstart"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
-    parser.add_argument("--restore", action="store_true", help="bring back what somebody has deleted in MLflow: runs, or the experiment")
+    parser.add_argument("--restore", action="store_true", help="bring back what was deleted in MLflow: runs, or the experiment")
     parser.add_argument("--again", action="store_true", help="ship everything once more; what MLflow already holds does not change")
     shared.as_json(parser)
 

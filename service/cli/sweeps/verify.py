@@ -8,13 +8,13 @@ from pathlib import Path
 from service.cli import arguments as shared
 from service.terminal.waiting import waiting
 
-HELP = "prove that MLflow holds exactly what the trials wrote, and (--data) that the data is what they saw"
+HELP = "check that MLflow holds exactly what the trials wrote, and (--data) that the data is what they saw"
 EXAMPLE = "verify quickstart"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.sweep(parser)
-    parser.add_argument("--data", action="store_true", help="hash the prepared data again, too, and compare it with what each trial saw")
+    parser.add_argument("--data", action="store_true", help="also hash the prepared data again and compare it with what each trial saw")
     shared.imports(parser)
     shared.as_json(parser)
 

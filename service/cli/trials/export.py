@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.cli import arguments as shared
 
-HELP = "export a trained policy to a folder that needs no Winnow"
+HELP = "export a trained policy to a folder that works without Winnow"
 EXAMPLE = "export bc/halfcheetah-expert/snip@95/s0 --to cheetah --format onnx"
 FORMATS = ("compact", "onnx", "torch")
 

@@ -1,4 +1,4 @@
-"""`logs`: the story of one trial."""
+"""`logs`: the history of one trial."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from service.cli import arguments as shared
 from service.cli import completion
 
-HELP = "the story of one trial"
+HELP = "show one trial's history"
 EXAMPLE = "logs 3f2a"
 
 

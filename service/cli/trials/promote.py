@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shared.done_trial(parser)
     help = "the registered model (default: algorithm and data, e.g. td3_bc-halfcheetah-medium)"
     parser.add_argument("--name", metavar="MODEL", help=help)
-    parser.add_argument("--alias", default="newest", help="what then names this version, and no other of the model (default newest)")
+    parser.add_argument("--alias", default="newest", help="alias for this version; it moves here from any other version (default newest)")
     shared.as_json(parser)
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from service.cli import arguments as shared
 from trainables.environments import name_modules
 
-HELP = "let a trained policy play, and film it"
+HELP = "play a trained policy's evaluation episodes, optionally on video"
 EXAMPLE = "rollout 3f2a --episodes 3 --video cheetah.mp4"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     shared.done_trial(parser)
-    help = "the first N episodes of the trial's evaluations (default 1)"
+    help = "play the first N episodes of the trial's evaluations (default 1)"
     parser.add_argument("--episodes", type=shared.positive, default=1, metavar="N", help=help)
-    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film them; needs no screen")
+    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film the episodes; needs no screen")
     shared.imports(parser)
     shared.as_json(parser)
 

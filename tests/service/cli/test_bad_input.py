@@ -44,8 +44,8 @@ CASES = {
     "setting of another pruner": (["smoke", "--set=pruners=gmp", "--set=pruning.delta=100"], "no setting of gmp 'delta'; there are: none"),
     "structure": (["smoke", "--set=structure=3:4"], "no structure '3:4'; there are: none, units, fan_in, 2:4, 1:4"),
     "structure's sparsity": (["smoke", "--set=structure=2:4", "--set=sparsities=0.9"], "structure '2:4' removes 0.5 of the weights"),
-    "steps of no target": (["smoke", "--set=pruners=rlx2", "--set=pruning.n_step=5"], "pruning.n_step 5 means nothing to rlx2 with bc"),
-    "structure of a small network": (["smoke", "--set=structure=units", "--set=pruners=small_dense"], "means nothing to small_dense"),
+    "steps of no target": (["smoke", "--set=pruners=rlx2", "--set=pruning.n_step=5"], "pruning.n_step 5 does not apply to rlx2 with bc"),
+    "structure of a small network": (["smoke", "--set=structure=units", "--set=pruners=small_dense"], "does not apply to small_dense"),
     "structure and scope": (["smoke", "--set=structure=units", "--set=scope=layer"], "structure 'units' takes the place of scope 'layer'"),
     "initialization": (["smoke", "--set=initialization=he"], "no initialization 'he'; there are: torch, xavier"),
     "timeouts": (["smoke", "--set=timeouts=bootstrap,done"], "no timeouts 'done'; there are: bootstrap, terminal"),
@@ -62,11 +62,11 @@ CASES = {
     "field of a search": (["td3bc_adaptive", "--set", "search.stopp=asha"], "no override 'search.stopp'; there are: datasets, algorithms"),
     "search of a grid": (["smoke", "--set", "search.stop=asha"], "no override 'search.stop'; there are: datasets, algorithms"),
     "pruner of a search": (["td3bc_adaptive", "--set", "pruners=snap"], "no pruner 'snap'; there are: dense, "),
-    "limit": (["smoke", "--max-hours=soon"], "--max-hours 'soon' is no number of hours above 0"),
-    "limit's range": (["smoke", "--max-core-hours=-1"], "--max-core-hours -1 is no number of hours above 0"),
-    "weight": (["smoke", "--weight=much"], "--weight 'much' is no number in (0, 1000]"),
+    "limit": (["smoke", "--max-hours=soon"], "--max-hours 'soon' is not a positive number of hours"),
+    "limit's range": (["smoke", "--max-core-hours=-1"], "--max-core-hours -1 is not a positive number of hours"),
+    "weight": (["smoke", "--weight=much"], "--weight 'much' is not a number in (0, 1000]"),
     "weight's range": (["smoke", "--weight=0"], "--weight 0 is outside (0, 1000]"),
-    "time of day": (["smoke", "--until=7am"], "--until '7am' is no time of day, from 00:00 to 23:59, e.g. 07:00 or 07:00+02:00"),
+    "time of day": (["smoke", "--until=7am"], "--until '7am' is not a time of day from 00:00 to 23:59, e.g. 07:00 or 07:00+02:00"),
     "dataset's form": (["smoke", "--set", "datasets=hopper"], "dataset 'hopper' is not a Minari id"),
     "dataset of ours": (
         ["smoke", "--set", "datasets=winnow/ant/expert-v0"],
@@ -150,7 +150,7 @@ WRONG = {
     "plan smoke seeds=0": "'seeds=0' is one argument too many; ",
     "plan smoke --set": "--set: expected one argument; ",
     "run smoke --gpu-fraction 2": "--gpu-fraction: '2' is outside (0, 1]; ",
-    "run smoke --stalled-after soon": "--stalled-after: 'soon' is no number of seconds above 0; ",
+    "run smoke --stalled-after soon": "--stalled-after: 'soon' is not a positive number of seconds; ",
     "datasets chek a/b-v0": "; did you mean 'check'?; `winnow datasets --help` has more",
     "datasets show a/b-v0 --picure x.png": "no option '--picure'; did you mean '--picture'?; `winnow datasets show --help` has more",
 }
@@ -170,7 +170,7 @@ def test_no_command_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as end:
         main([])
     assert end.value.code == 2
-    assert "each command has a --help of its own" in capsys.readouterr().err
+    assert "each command has its own --help" in capsys.readouterr().err
 
 
 def test_a_storage_below_a_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], hopper: str) -> None:
@@ -192,4 +192,4 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_is_written(refus
 def test_what_is_no_address_of_a_cluster_is_one_line(address: str, refused, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     said = refused(["run", "smoke", f"--set=datasets={hopper}"])
-    assert f"RAY_ADDRESS '{address}' is no address: HOST:PORT, ray://HOST:PORT, or auto" in said
+    assert f"RAY_ADDRESS '{address}' is not a valid address: HOST:PORT, ray://HOST:PORT, or auto" in said

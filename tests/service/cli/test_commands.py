@@ -144,7 +144,7 @@ def test_to_add_a_command_is_to_add_a_file(room: str, copy: Path, planned: Path)
 
 def test_a_file_that_is_no_command_and_a_name_that_is_taken_are_told(copy: Path) -> None:
     for room, name, content, told in (
-        ("trials", "hello", HELLO.replace("EXAMPLE", "SAMPLE"), "service/cli/trials/hello.py is no command: it lacks EXAMPLE"),
+        ("trials", "hello", HELLO.replace("EXAMPLE", "SAMPLE"), "service/cli/trials/hello.py is not a command: it lacks EXAMPLE"),
         ("machine", "run", HELLO, "two commands are called 'run': one in service/cli/machine/"),
     ):
         file = copy / "service" / "cli" / room / f"{name}.py"

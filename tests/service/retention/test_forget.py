@@ -84,7 +84,7 @@ def test_it_says_what_would_go_and_removes_nothing(storage: Path, capsys: pytest
     said = capsys.readouterr().out
     assert said.startswith("smoke: 2 trials and the sweep, 3 MLflow runs, ")
     assert f"  1 stays: sweep {OTHER} uses it\n" in said
-    assert said.endswith("nothing is removed yet; with --yes it is\n")
+    assert said.endswith("nothing has been removed yet; add --yes to remove it\n")
     forget(storage, "smoke", "--json")
     (about,) = json.loads(capsys.readouterr().out)["forgotten"]
     assert (about["trials"], about["runs"], about["whole"]) == (2, 3, True)
@@ -306,8 +306,8 @@ def test_what_comes_before_a_whole_sweep_is_forgotten_may_be_gone_already(storag
     ("arguments", "says"),
     [
         ([], "forget needs a SWEEP, --older-than AGE or --failed"),
-        (["--older-than=30"], "--older-than '30' is no age: a number and min, h, d, w, e.g. 30d"),
-        (["--older-than=soon"], "--older-than 'soon' is no age"),
+        (["--older-than=30"], "--older-than '30' is not an age: a number and min, h, d, w, e.g. 30d"),
+        (["--older-than=soon"], "--older-than 'soon' is not an age"),
         (["smoky"], "no sweep 'smoky' in "),
     ],
 )

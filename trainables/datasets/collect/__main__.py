@@ -28,11 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m trainables.datasets.collect", description="Record datasets with the shipped policies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    recording = commands.add_parser("record", help="record a dataset (offline, seeded); one that exists is kept")
+    recording = commands.add_parser("record", help="record a dataset (offline, seeded); keep one that exists")
     add_arguments(recording)
     recording.set_defaults(act=record)
 
-    listing = commands.add_parser("list", help="what can be recorded, and what is on this machine")
+    listing = commands.add_parser("list", help="list what can be recorded, and what is on this machine")
     listing.set_defaults(act=_list)
 
     train = commands.add_parser("train", help="train a behaviour policy (needs the extra [collect]); resumes")
@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     ship = commands.add_parser("ship", help="choose snapshots of a training and write the shipped files")
     ship.add_argument("runs", nargs="+", type=Path, metavar="DIR")
     ship.add_argument("--to", type=Path, default=None, metavar="DIR", help="default: the package's folder of policies")
-    ship.add_argument("--version", type=int, default=0, metavar="N", help="of the datasets; from 1 on with the learner's own buffer")
+    ship.add_argument(
+        "--version", type=int, default=0, metavar="N", help="version of the datasets; from 1 on with the learner's own buffer"
+    )
     ship.set_defaults(act=_ship)
     return parser
 

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to record, and how much of it."""
     ids = parser.add_argument("datasets", nargs="*", metavar="ID", help="such as winnow/halfcheetah/expert-v0; `list` shows all")
     ids.completer = _ids  # type: ignore[attr-defined]
-    parser.add_argument("--all", action="store_true", help="every dataset that can be recorded")
-    parser.add_argument("--transitions", default="100k", metavar="N", help="how many; as 20000 or 20k (default 100k)")
-    parser.add_argument("--seed", default="0", metavar="N", help="of the recording (default 0)")
+    parser.add_argument("--all", action="store_true", help="record every dataset that can be")
+    parser.add_argument("--transitions", default="100k", metavar="N", help="how many transitions, e.g. 20000 or 20k (default 100k)")
+    parser.add_argument("--seed", default="0", metavar="N", help="seed of the recording (default 0)")
     parser.add_argument("--force", action="store_true", help="replace the dataset if it exists")
 
 
