@@ -91,8 +91,8 @@ def _kind(name: str, value: object) -> tuple[bool, str]:
         )
         return known, "a table of the prices of an hour of `cpu` and of `gpu`"
     if name == "import":
-        return isinstance(value, list) and all(isinstance(each, str) for each in value), "a list of texts"
-    return isinstance(value, str), "a text"
+        return isinstance(value, list) and all(isinstance(each, str) for each in value), "a list of strings"
+    return isinstance(value, str), "a string"
 
 
 def expanded(path: str | Path) -> Path:
@@ -101,7 +101,9 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         home = Path(path).parts[0]
-        raise UserError(f"{str(path)!r}: {home} is no home folder here; {'set HOME' if home == '~' else 'write the whole path'}") from None
+        raise UserError(
+            f"{str(path)!r}: {home} is not a home folder here; {'set HOME' if home == '~' else 'write the whole path'}"
+        ) from None
 
 
 def apply() -> None:
@@ -189,7 +191,7 @@ def named(sweep: str) -> str:
     path, folder = expanded(sweep).absolute(), root()
     path = Path(os.path.normpath(path))
     if not path.is_file() or path.suffix != ".py":
-        raise UserError(f"no sweep {sweep!r}: {path} is no Python file; `winnow list` shows the sweeps that have a name")
+        raise UserError(f"no sweep {sweep!r}: {path} is not a Python file; `winnow list` shows the sweeps that have a name")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", path.stem):
         raise UserError(f"no sweep {sweep!r}: the file's name is the sweep's, so it needs letters, digits and _ alone")
     if folder is not None and path == folder / "sweeps" / path.name:

@@ -57,7 +57,7 @@ def options(values: Mapping[str, Any]) -> dict[str, Any]:
 
     imports = values.get("imports", ())
     if isinstance(imports, str) or not isinstance(imports, Iterable) or not all(isinstance(each, str) for each in imports):
-        raise UserError(f'imports = {imports!r} is no list of modules, such as ["my_envs"]')
+        raise UserError(f'imports = {imports!r} is not a list of modules, such as ["my_envs"]')
     found = checked({name: value for name, value in values.items() if name != "imports"}, "", ASKED)
     modules = named_modules(imports)
     return found | ({"imports": modules} if modules else {})
@@ -66,7 +66,7 @@ def options(values: Mapping[str, Any]) -> dict[str, Any]:
 def overrides(settings: object) -> tuple[str, ...]:
     """Settings of a sweep as they are typed after `--set`: `seeds=0,1`; `(16, 16)` in a list is one value."""
     if not isinstance(settings, Mapping):
-        raise UserError(f'settings {settings!r} are no dict, such as {{"seeds": (0, 1), "hyper.alpha": 2.5}}')
+        raise UserError(f'settings {settings!r} are not a dict, such as {{"seeds": (0, 1), "hyper.alpha": 2.5}}')
     return tuple(f"{name}={_typed(name, value)}" for name, value in settings.items())
 
 
@@ -91,9 +91,9 @@ def fields(values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in kinds:
             raise unknown("field of a trial", name, kinds)
         if name in MAPPINGS and not isinstance(value, Mapping):
-            raise UserError(f'{name} {value!r} is no dict, such as {{"alpha": 2.5}}')
+            raise UserError(f'{name} {value!r} is not a dict, such as {{"alpha": 2.5}}')
         if kinds[name] == "str" and not isinstance(value, str):
-            raise UserError(f"{name} {value!r} is no text")
+            raise UserError(f"{name} {value!r} is not a string")
         if kinds[name] == "int" and (isinstance(value, str) or (isinstance(value, float) and value.is_integer())):
             found[name] = integer(name, str(value))
     return found

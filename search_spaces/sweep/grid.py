@@ -81,7 +81,7 @@ def _check_names(sweep: Sweep) -> None:
     acting = {name for pruner in sweep.pruners for algorithm in sweep.algorithms for name in settings_of(pruner, algorithm)}
     for name, value in sweep.pruning.items():
         if name not in acting:
-            raise UserError(f"pruning.{name} {value!r} means nothing to {_pairs(sweep)}")
+            raise UserError(f"pruning.{name} {value!r} does not apply to {_pairs(sweep)}")
 
 
 def _check_options(sweep: Sweep) -> None:
@@ -92,7 +92,7 @@ def _check_options(sweep: Sweep) -> None:
         if value in sweep.values(option):
             raise UserError(
                 f"controls with {option} {value!r}: how many weights each network keeps, and where, is known only once it is pruned, so "
-                "random masks and small networks cannot be planned to match; leave one of the two away"
+                "random masks and small networks cannot be planned to match; drop one of the two"
             )
     taken = set().union(*(options_of(pruner, algorithm) for pruner in sweep.pruners for algorithm in sweep.algorithms))
     for option, choices in CHOICES.items():
@@ -100,7 +100,7 @@ def _check_options(sweep: Sweep) -> None:
             if value not in choices:
                 raise unknown(option, value, choices)
             if value != choices[0] and option not in taken:
-                raise UserError(f"{option} {value!r} means nothing to {_pairs(sweep)}")
+                raise UserError(f"{option} {value!r} does not apply to {_pairs(sweep)}")
     removed = [removed_by(structure) for structure in sweep.values("structure")]
     if len(removed) > 1 and not isinstance(sweep.sparsities, Range):
         for structure, wanted in zip(sweep.values("structure"), removed, strict=True):

@@ -80,8 +80,8 @@ class Sweep:
             for pruner in self.pruners:
                 if traits_of(pruner).rewinds:
                     raise UserError(
-                        f"pruner {pruner!r} begins its training again and again: search.stop {self.search.stop!r} would compare "
-                        "its beginnings with the others' ends; leave one of the two away"
+                        f"pruner {pruner!r} restarts its training several times: search.stop {self.search.stop!r} would compare "
+                        "its beginnings with the others' ends; drop one of the two"
                     )
         if self.search and ALL_RATES in self.hyper:
             raise UserError(f"hyper.{ALL_RATES} goes with a grid; a search takes each learning rate by its name")

@@ -54,7 +54,9 @@ def place(address: str) -> tuple[str, int]:
 
 
 def _no_address(given: str) -> UserError:
-    return UserError(f"RAY_ADDRESS {redact(given)!r} is no address: HOST:PORT, ray://HOST:PORT, or auto for the cluster of this host")
+    return UserError(
+        f"RAY_ADDRESS {redact(given)!r} is not a valid address: HOST:PORT, ray://HOST:PORT, or auto for the cluster of this host"
+    )
 
 
 def running_here() -> str:

@@ -172,7 +172,7 @@ class Sharing:
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
-        """What is raised inside means that the actor has to be made or found anew. Nothing of it may end a sweep."""
+        """What is raised inside means that the actor has to be made or found again. Nothing of it may end a sweep."""
         try:
             yield
         except Exception as error:

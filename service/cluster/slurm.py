@@ -56,10 +56,10 @@ driver=$!
 while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
 
 if [ -n "$limit" ] && [ "$code" != 0 ]; then
-  echo "the time limit is near: this task is requeued and goes on from its checkpoints"
+  echo "the time limit is near: this task is requeued and continues from its checkpoints"
   trap '' TERM # with which SLURM ends what it requeues, scontrol included
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && exit 0
-  echo "it could not be requeued; submit again to go on"
+  echo "it could not be requeued; submit again to continue"
 fi
 exit "$code"
 """
@@ -91,7 +91,7 @@ class Slurm:
 
     def __post_init__(self) -> None:
         if self.time is not None and (not re.fullmatch(_TIME, self.time) or minutes(self.time) < SHORTEST):
-            raise UserError(f"--time {self.time!r} is no SLURM time of {SHORTEST} minutes or more, e.g. 90, 4:00:00 or 2-12")
+            raise UserError(f"--time {self.time!r} is not a SLURM time of {SHORTEST} minutes or more, e.g. 90, 4:00:00 or 2-12")
         given = {name: getattr(self, name) for name in DEFAULTS if getattr(self, name) is not None}
         for name, value in given.items():
             if not re.fullmatch(r"[^\s'\"\\]+", value):

@@ -61,7 +61,7 @@ class Calls:
 
 
 def end(ray_trial: Any) -> None:
-    """SIGKILL the worker of a ray_trial, on whatever node it is: one that stands still would not hear of anything else."""
+    """SIGKILL the worker of a ray_trial, on whatever node it is: a stalled one would not react to anything else."""
     place = ray_trial.temporary_state.location
     if not place.pid:  # it has never said where it is
         ray.kill(ray_trial.temporary_state.ray_actor)

@@ -33,7 +33,7 @@ NAMES = rf"(sweeps|suggestions|unfinished)/[A-Za-z0-9][A-Za-z0-9_]*\.json|trials
 
 @dataclass
 class Adopted:
-    """The trials of an archive, by key: imported as done, or to go on with; already done here, by any sweep; begun here and so skipped."""
+    """The trials of an archive, by key: imported as done, or to continue; already done here, by any sweep; begun here and so skipped."""
 
     imported: dict[str, str] = field(default_factory=dict)
     unfinished: dict[str, str] = field(default_factory=dict)
@@ -166,7 +166,7 @@ def _read(file: Path) -> tuple[dict[str, dict[str, _Part]], dict[str, list[dict[
 
 
 def _part(content: Mapping[str, bytes], key: str, update: int | None = None) -> _Part:
-    """A trial of an archive, finished or to go on from its checkpoint at `update`; raises ValueError, KeyError and the like unless it is
+    """A trial of an archive, finished or to continue from its checkpoint at `update`; raises ValueError, KeyError and the like unless it is
     whole and its files agree."""
     folder = f"trials/{key}/"
     files = {name.removeprefix(folder): data for name, data in content.items() if name.startswith(folder)}
@@ -200,7 +200,7 @@ def _check_masks(about: Any, trial: Trial) -> None:
         if min(map(complete.number, numbers)) < 0 or "dense" not in network["flops"]:
             raise ValueError("its masks.json holds numbers below 0, or lacks some")
         if not all(isinstance(name, str) for name in network["unseen_inputs"]):
-            raise ValueError("its masks.json names inputs by what is no text")
+            raise ValueError("its masks.json names inputs by what is not text")
 
 
 def _details(end: Any) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _suggested(about: Any, trials: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(storage: Path, name: str) -> dict[str, Any] | None:
-    """Of the newest run, which `resume` goes on with."""
+    """Of the newest run, which `resume` continues."""
     return dict(read(storage, name).settings) or None
 
 

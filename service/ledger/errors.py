@@ -10,7 +10,7 @@ class IllegalTransitionError(RuntimeError):
 
 
 class GoneError(SupersededError):
-    """The storage was removed under a run, or removed and begun anew: nothing of the run may be written there."""
+    """The storage was removed under a run, or removed and started over: nothing of the run may be written there."""
 
 
 class StaleEpochError(RuntimeError):

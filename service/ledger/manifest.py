@@ -33,7 +33,7 @@ class Manifest:
         """Take the lease, replay the journal, begin a new epoch. Raises UserError if another driver holds the lease.
 
         `settings`, those of the run that begins, are stored in the journal, and `by`, who has asked for it (service/planning/submitter.py).
-        `followed` has replayed the journal before, as far as it went; this goes on with its ledger."""
+        `followed` has replayed the journal before, as far as it went; this continues with its ledger."""
         self.lease = Lease(storage, name)
         self._journal, self.closed = journal.of(storage, name), False
         self._writing = threading.Lock()
@@ -134,7 +134,7 @@ class Followed:
         return self._read(self._journal)
 
     def hand_over(self, source: Journal) -> tuple[Ledger, int]:
-        """The ledger of the same journal, for one who changes it, and the length of what was replayed; the next `read` begins anew."""
+        """The ledger of the same journal, for one who changes it, and the length of what was replayed; the next `read` starts over."""
         ledger, length = self._read(source), self._length
         self._content, self._length, self._ledger = b"", 0, Ledger()
         return ledger, length

@@ -119,7 +119,7 @@ def _changed(sweep: Sweep) -> dict[str, Any]:
 
 def to_json(plan: Plan) -> dict[str, Any]:
     """The plan for programs: every trial with its state, and the stacks by trial keys."""
-    state = {key: "planned" if state == "leased" else state for key, state in plan.state.items()}  # a run would go on with it
+    state = {key: "planned" if state == "leased" else state for key, state in plan.state.items()}  # a run would continue it
     trials = [{"key": t.key, "name": t.name, "state": state[t.key], "done_by": plan.elsewhere.get(t.key)} for t in plan.trials]
     return {
         "sweep": plan.name, "device": plan.device, "stack_size": plan.stack_size, "max_concurrent": plan.max_concurrent,

@@ -106,7 +106,7 @@ class GpuStacks:
 
 
 def groups(trials: Iterable[Trial], progress: Mapping[str, int]) -> list[Group]:
-    """Trials by what they need to share a stack, and where they go on."""
+    """Trials by what they need to share a stack, and where they continue."""
     found: dict[tuple[str, int], list[Trial]] = {}
     for trial in trials:
         found.setdefault((shape_of(trial), progress.get(trial.key, 0)), []).append(trial)

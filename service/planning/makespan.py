@@ -65,9 +65,9 @@ def amounts(text: str, flag: str, whole: bool) -> dict[str, float]:
         try:
             found[name] = int(number) if whole else float(number)
         except ValueError:
-            raise UserError(f"{flag} {part.strip()!r} is no {'whole number' if whole else 'number'}, as in {name}=8") from None
+            raise UserError(f"{flag} {part.strip()!r} is not a {'whole number' if whole else 'number'}, as in {name}=8") from None
         if not 0 <= found[name] < float("inf"):
-            raise UserError(f"{flag} {part.strip()!r} is below 0 or endless")
+            raise UserError(f"{flag} {part.strip()!r} is below 0 or infinite")
     if whole and not any(found.values()):
         raise UserError(f"{flag} {text!r} names no place at all")
     return found

@@ -16,6 +16,7 @@ KEEP = ("all", "final", "curves")
 PRIORITIES = {"high": 1, "normal": 0, "low": -1}
 HEAVIEST = 1000.0
 HOURS = ("max_hours", "max_core_hours", "max_gpu_hours")
+KINDS = {"int": "an integer", "float": "a number", "bool": "a boolean", "str": "a string"}  # types of options, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class TrainingOptions:
             raise UserError(f"{flag('stalled_after')} {self.stalled_after:g} is not above 0")
         for name in HOURS:
             if (hours := getattr(self, name)) is not None and not 0 < hours < float("inf"):
-                raise UserError(f"{flag(name)} {hours:g} is no number of hours above 0")
+                raise UserError(f"{flag(name)} {hours:g} is not a positive number of hours")
         if self.until is not None:
             clock.check(self.until)
         if self.gpu_fraction is not None and not 0 < self.gpu_fraction <= 1:
@@ -97,7 +98,7 @@ def checked(given: Mapping[str, Any], source: str, more: Mapping[str, str] = Map
             raise unknown(f"option{source}", name, sorted(kinds))
         kind = type(value).__name__
         if kind != kinds[name] and (kind, kinds[name]) != ("int", "float"):
-            raise UserError(f"{source.removeprefix(' in ')}: {name} = {value!r} is no {kinds[name]}".removeprefix(": "))
+            raise UserError(f"{source.removeprefix(' in ')}: {name} = {value!r} is not {KINDS[kinds[name]]}".removeprefix(": "))
     return dict(given)
 
 

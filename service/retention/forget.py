@@ -66,7 +66,7 @@ class Chosen:
 def age(text: str) -> float:
     """`30d`, `12h`, `90min` or `2w` in seconds. Raises UserError."""
     if not (found := re.fullmatch(rf"(\d+(?:\.\d+)?)({'|'.join(UNITS)})", text)):
-        raise UserError(f"--older-than {text!r} is no age: a number and {', '.join(UNITS)}, e.g. 30d")
+        raise UserError(f"--older-than {text!r} is not an age: a number and {', '.join(UNITS)}, e.g. 30d")
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -99,7 +99,7 @@ def choose(storage: Path, names: Collection[str], older_than: float | None, fail
 
 
 def forget(chosen: Chosen, tracking: Removal, storage: Path) -> None:
-    """Remove it. Raises UserError where a driver runs the sweep, and where MLflow does not answer; called again, it goes on."""
+    """Remove it. Raises UserError where a driver runs the sweep, and where MLflow does not answer; called again, it continues."""
     name, lost = chosen.sweep, list[str]()
     settings = dict(manifest.read(storage, name).settings)
     journal = Manifest(storage, name, settings or None)
@@ -165,7 +165,7 @@ def _keys(ledger: Ledger, before: float, failed: bool) -> list[str] | None:
 
 
 def _leftovers(ledger: Ledger) -> list[str]:
-    """Trials that a `forget` before has not come to remove, as far as the journal knows."""
+    """Trials that an earlier `forget` has not removed, as far as the journal knows."""
     return sorted(ledger.forgotten - ledger.entries.keys())
 
 

@@ -73,7 +73,7 @@ class Stack:
 
 
 def simulate(decides: Decides, work: Mapping[Job, int], places: Mapping[str, int], world: World | None = None) -> Course:
-    """Train all of `work` on `places`; ends also where nothing can go on, with what is trained until then."""
+    """Train all of `work` on `places`; ends also where nothing can continue, with what is trained until then."""
     return Simulation(decides, work, places, world or World()).run()
 
 
@@ -188,7 +188,7 @@ class Simulation:
             self._decides.add(self._rest(whole, kind, parts - kept) if kept or parts < PARTS else job, count)
 
     def _rest(self, whole: Job, kind: str, parts: int) -> Job:
-        """What is left of trials that have begun on a kind, where they go on."""
+        """What is left of trials that have begun on a kind, where they continue."""
         if (whole, kind, parts) not in self._rests:
             cost = whole.costs[kind]
             costs = {kind: Cost(cost.fixed, cost.each * parts / PARTS, cost.most)}

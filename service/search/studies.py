@@ -100,7 +100,7 @@ class Adaptive:
             for each in self._suggestions(study):
                 keys, mark = each["keys"], _mark(each["params"], each["keys"])
                 needed[mark] += 1
-                # A repeat has a trial of its own; one that is tried again, or has come to a score after all, gets another.
+                # A repeat has a trial of its own; one that is retried, or has a score after all, gets another.
                 if needed[mark] > there[mark] or (needed[mark] == 1 and self._is_news(keys, states[" ".join(keys)])):
                     self.add(
                         [Suggestion(study, each["params"], tuple(self._ledger.entries[key].trial for key in keys), each.get("why", ""))]
@@ -117,7 +117,7 @@ class Adaptive:
 
     @property
     def scored(self) -> bool:
-        """Whether any suggestion has come to a score."""
+        """Whether any suggestion has a score."""
         return any(
             each["keys"] and self._outcome(each["keys"]).state == DONE for study in self._studies for each in self._suggestions(study)
         )

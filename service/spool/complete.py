@@ -32,7 +32,7 @@ def check_until(content: bytes, trial: Trial, update: int) -> None:
     if "finished" in kinds or "pruned" not in kinds:
         raise ValueError("its spool is not that of a trial in training")
     if not max(line.get("update", 0) for line in lines) <= update <= trial.updates:
-        raise ValueError(f"its spool goes on after its checkpoint at update {update}")
+        raise ValueError(f"its spool continues after its checkpoint at update {update}")
     evaluated = [line["update"] for line in lines if line["kind"] == "evaluated"]
     if evaluated != [each for each in trial.evaluation_updates() if each <= update]:  # those of an update come before its checkpoint
         raise ValueError(f"its spool has {len(evaluated)} evaluations up to update {update}, or others")
@@ -131,7 +131,7 @@ def _check_metrics(line: Line, trial: Trial) -> None:
 def _check_pruned(line: Line, trial: Trial) -> None:
     _check_metrics(line, trial)
     if not all(isinstance(each, str) for each in _a(list, line, "warnings")):
-        raise ValueError("warnings that are no text")
+        raise ValueError("warnings that are not text")
 
 
 def _check_evaluated(line: Line, trial: Trial) -> None:

@@ -12,7 +12,7 @@ TIME = r"([01]?\d|2[0-3]):([0-5]\d)(?:([+-])(0\d|1[0-4]):([0-5]\d))?"
 
 
 def check(until: str) -> None:
-    """Raise UserError for a text that is no time of day."""
+    """Raise UserError for a text that is not a time of day."""
     _parsed(until)
 
 
@@ -44,7 +44,7 @@ def with_zone(until: str, now: datetime | None = None) -> str:
 
 def _parsed(until: str) -> tuple[int, int, tzinfo | None]:
     if not (found := re.fullmatch(TIME, until)):
-        raise UserError(f"--until {until!r} is no time of day, from 00:00 to 23:59, e.g. 07:00 or 07:00+02:00")
+        raise UserError(f"--until {until!r} is not a time of day from 00:00 to 23:59, e.g. 07:00 or 07:00+02:00")
     hour, minute, sign, *offset = found.groups()
     if not sign:
         return int(hour), int(minute), None

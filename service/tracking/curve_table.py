@@ -41,11 +41,11 @@ class CurveTable:
         self._next = 0.0
 
     def forget(self) -> None:
-        """Find out anew what MLflow holds."""
+        """Find out again what MLflow holds."""
         self._rows = None
 
     def ship(self, parent: str, cursors: Mapping[str, Cursor], *, busy: bool) -> None:
-        """Bring the table up to the cursors of the sweep's trials; `busy`, while trials go on, only now and then."""
+        """Bring the table up to the cursors of the sweep's trials; `busy`, while trials run, only now and then."""
         if busy and time.monotonic() < self._next:
             return
         begun, rows = time.monotonic(), self._rows if self._rows is not None else read(self._tracking, parent) or {}

@@ -156,7 +156,7 @@ class Tracking(Reading):
             self.log_artifacts(run_id, [file])
 
     def _artifacts_of(self, run_id: str) -> Any:
-        """MLflow's writer of a run's artifacts; that of the last run is kept, as its client would ask for each run anew."""
+        """MLflow's writer of a run's artifacts; that of the last run is kept, as its client would ask for each run again."""
         if self._artifacts[0] != run_id:
             where = self._folders.pop(run_id, "") or self.run(run_id).info.artifact_uri
             self._artifacts = run_id, artifact_store(where, self.uri)

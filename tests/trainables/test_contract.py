@@ -85,24 +85,24 @@ def test_a_pruners_file_without_a_function_is_refused_before_anything_starts(tmp
         (
             "update",
             lambda agent, batch: bc.actor_loss(agent, batch),
-            "update returned a tensor of float32 of the shape (1,); wanted are losses",
+            "update returned a tensor of float32 of the shape (1,); expected losses",
         ),
         (
             "update",
             lambda agent, batch: {"actor_loss": bc.actor_loss(agent, batch).mean()},
-            "update returned a tensor of float32 of the shape () for 'actor_loss'; wanted are losses by name, each with a number per "
+            "update returned a tensor of float32 of the shape () for 'actor_loss'; expected losses by name, each with a number per "
             "member: shape (1,)",
         ),
         ("update", lambda agent, batch: agent.minimize(aktor=bc.actor_loss(agent, batch)), "agent.minimize got a loss for 'aktor'"),
         (
             "update",
             lambda agent, batch: agent.minimize(actor=bc.actor_loss(agent, batch).mean()),
-            "agent.minimize got a tensor of float32 of the shape () for 'actor'; wanted are losses",
+            "agent.minimize got a tensor of float32 of the shape () for 'actor'; expected losses",
         ),
         (
             "act",
             lambda agent, seen: agent.actor(seen)[..., 0],
-            "act returned a tensor of float32 of the shape (1, 1); wanted is a tensor [members, observations, actions], here (1, 1, 3)",
+            "act returned a tensor of float32 of the shape (1, 1); expected a tensor [members, observations, actions], here (1, 1, 3)",
         ),
         ("act", lambda agent, seen: None, "act returned None"),
     ],

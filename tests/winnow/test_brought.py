@@ -47,7 +47,7 @@ def test_a_file_with_its_own_environment_runs_and_its_trials_name_their_sources(
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("nope", None, "nope.py is no Python file"),
+        ("nope", None, "nope.py is not a Python file"),
         ("quickstart", "", "quickstart.py has the name of a sweep that ships with Winnow; give it another one"),
         ("random", "", "random.py has the name of the module random, which is in use; give it another one"),
         ("a-b", "", "the file's name is the sweep's, so it needs letters, digits and _ alone"),
@@ -123,7 +123,7 @@ def test_a_plan_reads_a_packages_plug_ins_and_imports_none(package: Path) -> Non
 def test_a_package_without_the_module_that_it_names_is_told(package: Path) -> None:
     (package / "their_methods" / "pruners" / "steepest.py").unlink()
     said = python("from trainables import plugins; plugins.names('pruners')", package).stderr
-    assert "the entry point steepest = 'their_methods.pruners.steepest' of winnow.pruners leads to no Python file" in said
+    assert "the entry point steepest = 'their_methods.pruners.steepest' of winnow.pruners does not lead to a Python file" in said
 
 
 def test_a_projects_plug_in_with_the_name_of_a_packages_is_refused(project: Path, package: Path, winnow: Winnow) -> None:

@@ -21,28 +21,28 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),  # type: ignore[arg-type]
     "no sweep": (lambda: winnow.plan(None), "a sweep is given by its name or the path of its file"),  # type: ignore[arg-type]
     "a path to nothing": (lambda: winnow.plan(Path("nope.py")), "no sweep 'nope.py'"),  # type: ignore[arg-type]
-    "settings in a list": (lambda: winnow.plan("smoke", ["seeds=0"]), "settings ['seeds=0'] are no dict, such as"),  # type: ignore[arg-type]
+    "settings in a list": (lambda: winnow.plan("smoke", ["seeds=0"]), "settings ['seeds=0'] are not a dict, such as"),  # type: ignore[arg-type]
     "settings within one": (lambda: winnow.plan("smoke", {"hyper": {"alpha": 1}}), 'such as "hyper.alpha": 2.5'),
     "no value": (lambda: winnow.plan("smoke", {"seeds": ()}), "the grid is empty: seeds has no value"),
     "no number": (lambda: winnow.plan("smoke", {"seeds": None}), "seeds 'None' is not an integer, such as 20000, 20k or 2e4"),
-    "an option's text": (lambda: winnow.plan("smoke", stack_size="3"), "stack_size = '3' is no int"),
-    "an option's truth": (lambda: winnow.plan("smoke", stack_size=True), "stack_size = True is no int"),
+    "an option's text": (lambda: winnow.plan("smoke", stack_size="3"), "stack_size = '3' is not an integer"),
+    "an option's truth": (lambda: winnow.plan("smoke", stack_size=True), "stack_size = True is not an integer"),
     "an option's range": (lambda: winnow.plan("smoke", stack_size=0), "--stack-size 0 is less than 1"),
-    "a flag's number": (lambda: winnow.plan("smoke", fresh=1), "fresh = 1 is no bool"),
+    "a flag's number": (lambda: winnow.plan("smoke", fresh=1), "fresh = 1 is not a boolean"),
     "a near flag": (lambda: winnow.plan("smoke", retry_fail=True), "did you mean 'retry_failed'?"),
     "a near option": (lambda: winnow.plan("smoke", stacksize=1), "did you mean 'stack_size'?"),
-    "one module": (lambda: winnow.plan("smoke", imports="my_envs"), "imports = 'my_envs' is no list of modules, such as"),
+    "one module": (lambda: winnow.plan("smoke", imports="my_envs"), "imports = 'my_envs' is not a list of modules, such as"),
     "a module's name": (lambda: winnow.plan("smoke", imports=["my-envs"]), "--import 'my-envs' is not the name of a module"),
     "a storage's number": (lambda: winnow.plan("smoke", storage=3), "storage 3 is neither a folder nor s3://bucket/prefix"),  # type: ignore[arg-type]
     "progress": (lambda: winnow.run("smoke", progress="no"), "progress 'no' is neither True nor False, nor a function"),  # type: ignore[arg-type]
     "no sweeps": (lambda: winnow.results(), "no sweep given; give at least one, e.g. winnow.results('quickstart')"),
     "an unknown sweep": (lambda: winnow.curves("smokey"), "no sweep 'smokey' in sqlite:///"),
     "a style": (lambda: winnow.report("smoke", style="papers"), "no style 'papers'; there are: paper, slides; did you mean 'paper'?"),  # type: ignore[arg-type]
-    "no dataset": (lambda: winnow.trial(None), "dataset None is no text"),  # type: ignore[arg-type]
+    "no dataset": (lambda: winnow.trial(None), "dataset None is not a string"),  # type: ignore[arg-type]
     "a name of D4RL's": (lambda: winnow.trial("hopper-medium-v2"), "take winnow/hopper/medium-v0, recorded here"),
     "a share in percent": (lambda: winnow.trial(DATASET, "bc", "snip", 95), "sparsity 95 is outside [0, 1)"),
     "several seeds": (lambda: winnow.trial(DATASET, seed=(0, 1)), "seed (0, 1) is not an integer >= 0"),
-    "hyperparameters": (lambda: winnow.trial(DATASET, hyper="alpha=1"), "hyper 'alpha=1' is no dict, such as"),
+    "hyperparameters": (lambda: winnow.trial(DATASET, hyper="alpha=1"), "hyper 'alpha=1' is not a dict, such as"),
     "a near field": (lambda: winnow.trial(DATASET, sparsities=0.5), "did you mean 'sparsity'?"),
     "no policy": (lambda: winnow.load_policy("nowhere"), "no policy at 'nowhere'"),
 }

@@ -47,7 +47,9 @@ def listed(declared: Sequence[Mapping[str, Any]], environment: str) -> list[dict
             if name in WATCHING:
                 continue
         if wrapper.get("kwargs") is None:
-            raise _refused(name or str(wrapper), environment, "its arguments were not recorded (it is no gymnasium RecordConstructorArgs)")
+            raise _refused(
+                name or str(wrapper), environment, "its arguments were not recorded (it is not a gymnasium RecordConstructorArgs)"
+            )
         if module == GYMNASIUM and name in REFUSED:
             raise _refused(name, environment, REFUSED[name])
         written.append({"entry_point": f"{module}:{name}", "kwargs": dict(wrapper["kwargs"])})
@@ -76,7 +78,7 @@ def put_on(env: gymnasium.Env[Any, Any], wrappers: Sequence[Mapping[str, Any]], 
         try:
             made = getattr(importlib.import_module(module), name)
             if not (isinstance(made, type) and issubclass(made, gymnasium.Wrapper)):
-                raise TypeError(f"{module}:{name} is no gymnasium.Wrapper")
+                raise TypeError(f"{module}:{name} is not a gymnasium.Wrapper")
             with warnings.catch_warnings():  # of precision, say
                 warnings.simplefilter("ignore")
                 env = made(env, **wrapper["kwargs"])

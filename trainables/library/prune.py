@@ -189,7 +189,7 @@ def _check_networks(
         density: Any = densities[name]
         number = isinstance(density, numbers.Real) and not isinstance(density, bool)
         if not number or not 0 < float(density) <= 1:
-            what = "is outside (0, 1]" if number else "is no number"
+            what = "is outside (0, 1]" if number else "is not a number"
             raise UserError(f"density {density!r} of {name!r} {what}: it is the fraction of weights kept, e.g. 0.05")
         shapes = [tuple(slot.parameter.shape) for slot in slots.values()]
         theirs = [tuple(slot.parameter.shape) for layer, slot in copies.get(name, slots).items() if layer in slots]

@@ -58,18 +58,18 @@ def losses(module: ModuleType, found: Any, members: int, where: str = "update re
     """Raises UserError unless these are losses by name, a number for each member."""
     wanted = f"losses by name, each with a number per member: shape ({members},)"
     if not isinstance(found, Mapping):
-        raise UserError(f"algorithms/{short(module)}.py: {where} {_what(found)}; wanted are {wanted}")
+        raise UserError(f"algorithms/{short(module)}.py: {where} {_what(found)}; expected {wanted}")
     for name, loss in found.items():
         if not hasattr(loss, "detach") or tuple(loss.shape) != (members,):
             what = f"{where} {_what(loss)} for {name!r}"
-            raise UserError(f"algorithms/{short(module)}.py: {what}; wanted are {wanted}, such as .mean((1, 2)) of [K, B, A]")
+            raise UserError(f"algorithms/{short(module)}.py: {what}; expected {wanted}, such as .mean((1, 2)) of [K, B, A]")
 
 
 def actions(module: ModuleType, found: Any, shape: Sequence[int]) -> None:
     """Raises UserError unless `act` has returned a tensor of this shape [K, E, A]."""
     if not hasattr(found, "detach") or tuple(found.shape) != tuple(shape):
         wanted = f"a tensor [members, observations, actions], here {tuple(shape)}"
-        raise UserError(f"algorithms/{short(module)}.py: act returned {_what(found)}; wanted is {wanted}")
+        raise UserError(f"algorithms/{short(module)}.py: act returned {_what(found)}; expected {wanted}")
 
 
 def short(module: ModuleType) -> str:

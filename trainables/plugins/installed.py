@@ -51,5 +51,5 @@ def _file(kind: str, name: str, module: str) -> Path:
     if file := next((path for path in tried if path.is_file()), None):
         return file
     raise UserError(
-        f"the entry point {name} = {module!r} of winnow.{kind} leads to no Python file; mend or remove the package that brings it"
+        f"the entry point {name} = {module!r} of winnow.{kind} does not lead to a Python file; fix or remove the package that brings it"
     )

@@ -168,7 +168,7 @@ class Compiler:
 
     def _hyper(self, at: int) -> int:
         if at not in self.kept:
-            raise RefusedError("a rate that is no hyperparameter")
+            raise RefusedError("a rate that is not a hyperparameter")
         return self.fixed.place(*self.kept[at])
 
     def _network(self, function: Any, inputs: Sequence[Tensor], copy: int | None, out: Tensor, *more: Any) -> None:

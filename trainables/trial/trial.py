@@ -136,7 +136,7 @@ class Trial:
                 raise unknown(f"network of {self.algorithm}", name, networks)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 where = f"sparsity of the {name}" if name else "sparsity"
-                what = "is outside [0, 1)" if isinstance(value, int | float) else "is no number"
+                what = "is outside [0, 1)" if isinstance(value, int | float) else "is not a number"
                 raise UserError(f"{where} {value!r} {what}: it is the fraction of weights removed, e.g. 0.95")
         object.__setattr__(self, "sparsity", float(self.sparsity))
         overrides = {name: float(value) for name, value in sorted(self.sparsity_of.items()) if value != self.sparsity}
@@ -175,12 +175,10 @@ class Trial:
                 )
         for option in ("scope", "target") if self.structure != "none" else ():
             if getattr(self, option) != CHOICES[option][0]:
-                raise UserError(
-                    f"structure {self.structure!r} takes the place of {option} {getattr(self, option)!r}; leave one of the two away"
-                )
+                raise UserError(f"structure {self.structure!r} takes the place of {option} {getattr(self, option)!r}; drop one of the two")
         if self.structure in CHOICES["structure"] and (wanted := removed_by(self.structure)) is not None:
             if self.relative_to != "network":
-                raise UserError(f"structure {self.structure!r} fixes the share of the network that is kept; leave relative_to away")
+                raise UserError(f"structure {self.structure!r} fixes the share of the network that is kept; omit relative_to")
             for value in (self.sparsity, *self.sparsity_of.values()):
                 if value not in (wanted, 0):
                     raise UserError(f"structure {self.structure!r} removes {wanted:g} of the weights: sparsity {value:g} does not fit it")

@@ -146,7 +146,7 @@ class Shipper:
             self.tracking.set_state(parent, state, message)
 
     def _compare(self) -> None:
-        """Once, and again after MLflow has refused something: begin anew what MLflow does not hold."""
+        """Once, and again after MLflow has refused something: start over what MLflow does not hold."""
         if self._compared:
             return
         self._settled.clear()

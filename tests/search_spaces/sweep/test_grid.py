@@ -106,7 +106,7 @@ def test_controls_add_to_each_pruned_trial_what_tells_whether_its_mask_did_anyth
 def test_controls_are_refused_where_their_density_would_not_be_the_masks(option: str, value: str) -> None:
     sweep = small(algorithms=("bc",), pruners=("snip",), sparsities=(0.9,), **{option: value})
     assert not expand(sweep)[0].controls()
-    with pytest.raises(UserError, match=f"^controls with {option} '{value}': how many weights .* leave one of the two away$"):
+    with pytest.raises(UserError, match=f"^controls with {option} '{value}': how many weights .* drop one of the two$"):
         expand(override(sweep, ["controls=true"]))
 
 
@@ -149,7 +149,7 @@ def test_bad_options_of_pruning_are_told_with_their_choices(setting: str, says: 
 
 
 def test_an_option_that_means_nothing_to_any_pruner_is_refused() -> None:
-    with pytest.raises(UserError, match="authors True means nothing to dense, snip with bc"):
+    with pytest.raises(UserError, match="authors True does not apply to dense, snip with bc"):
         expand(small(algorithms=("bc",), pruners=("dense", "snip"), authors=True))
 
 

@@ -39,7 +39,7 @@ def test_the_home_of_nobody_is_one_line(words: list[str], tmp_path: Path, capsys
     storage = [f"--storage={tmp_path}"] if words[0] in ("archive", "adopt") else []
     assert main([*given, *storage]) == 2
     path = next(word.partition("=")[2] or word for word in given if "~" in word)
-    assert capsys.readouterr().err == f"error: '{path}': ~nosuchuser is no home folder here; write the whole path\n"
+    assert capsys.readouterr().err == f"error: '{path}': ~nosuchuser is not a home folder here; write the whole path\n"
 
 
 def test_a_user_without_a_home_is_told_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,5 +48,5 @@ def test_a_user_without_a_home_is_told_to_set_it(monkeypatch: pytest.MonkeyPatch
     for name in ("HOME", "WINNOW_CACHE", "MINARI_DATASETS_PATH"):
         monkeypatch.delenv(name, raising=False)
     for root, path in ((cache.root, "~/.cache/winnow"), (local.root, "~/.minari/datasets")):
-        with pytest.raises(UserError, match=f"^'{path}': ~ is no home folder here; set HOME$"):
+        with pytest.raises(UserError, match=f"^'{path}': ~ is not a home folder here; set HOME$"):
             root()

@@ -58,7 +58,7 @@ def test_for_another_machine_it_says_by_which_clock() -> None:
 
 @pytest.mark.parametrize("wrong", ["", "24:00", "7", "07:60", "7am", "07:00:00", "07:00+2", "07:00Z", "07:00+25:00", "-1:00"])
 def test_what_is_no_time_of_day_is_refused(wrong: str) -> None:
-    with pytest.raises(UserError, match="is no time of day, from 00:00 to 23:59"):
+    with pytest.raises(UserError, match="is not a time of day from 00:00 to 23:59"):
         clock.check(wrong)
 
 

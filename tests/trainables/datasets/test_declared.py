@@ -140,7 +140,7 @@ def test_a_trained_policy_is_exported_for_and_filmed_in_the_declared_environment
         ({"entry_point": "gymnasium.wrappers:RescaleAction", "kwargs": None}, "RescaleAction .* not recorded"),
         ({"entry_point": "gymnasium.wrappers:RescaleAction", "kwargs": {"least": 1}}, "RescaleAction .* made with .*least"),
         ({"entry_point": "gymnasium.wrappers:NoSuchWrapper", "kwargs": {}}, "NoSuchWrapper"),
-        ({"entry_point": "json:JSONDecoder", "kwargs": {}}, "json:JSONDecoder is no gymnasium.Wrapper"),
+        ({"entry_point": "json:JSONDecoder", "kwargs": {}}, "json:JSONDecoder is not a gymnasium.Wrapper"),
         ({"entry_point": "gymnasium.wrappers:TimeAwareObservation", "kwargs": {}}, r"\(3, 1\) numbers, Pendulum.*TimeAware.* of \(4, 1\)"),
     ],
 )

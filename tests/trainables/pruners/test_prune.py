@@ -151,7 +151,7 @@ def test_a_network_with_too_few_weights_to_keep_as_many_is_refused() -> None:
     said = f"{trial.name}: its actor has 368 weights, fewer than the 3,366 that relative_to 'default' keeps; choose more units or a higher"
     with pytest.raises(UserError, match=re.escape(said)):
         prune(world.agent, world.stack, world.data.draw)
-    with pytest.raises(UserError, match="structure '2:4' fixes the share of the network that is kept; leave relative_to away"):
+    with pytest.raises(UserError, match="structure '2:4' fixes the share of the network that is kept; omit relative_to"):
         replace(trial, structure="2:4", sparsity=0.5)
 
 
