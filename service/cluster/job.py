@@ -78,7 +78,7 @@ def submit(
         return INTERRUPTED
     except Exception as error:  # where the head goes away, Ray's client raises errors of aiohttp, of requests and of its own
         ask = shlex.join(["winnow", "status", project.typed(name), *([f"--storage={storage}"] if storage else [])])
-        raise UserError(f"{shown} answers no longer ({redact(first_line(error))}); `{ask}` shows how far {name} is") from None
+        raise UserError(f"{shown} no longer answers ({redact(first_line(error))}); `{ask}` shows how far {name} is") from None
     print(f"{id}: {status}")
     return 0 if status == "SUCCEEDED" else 1
 

@@ -69,7 +69,7 @@ def amounts(text: str, flag: str, whole: bool) -> dict[str, float]:
         if not 0 <= found[name] < float("inf"):
             raise UserError(f"{flag} {part.strip()!r} is below 0 or infinite")
     if whole and not any(found.values()):
-        raise UserError(f"{flag} {text!r} names no place at all")
+        raise UserError(f"{flag} {text!r} names no places")
     return found
 
 

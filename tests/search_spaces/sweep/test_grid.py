@@ -208,6 +208,6 @@ def test_all_learning_rates_of_an_algorithm_are_one_axis() -> None:
 
 def test_trainings_that_begin_again_are_not_stopped_early() -> None:
     search = Search(suggestions=4, stop="asha")
-    with pytest.raises(UserError, match=r"pruner 'imp' begins its training again and again: search\.stop 'asha' would compare"):
+    with pytest.raises(UserError, match=r"pruner 'imp' restarts its training several times: search\.stop 'asha' would compare"):
         small(pruners=("imp",), sparsities=Range(0.5, 0.9), search=search)
     small(pruners=("imp",), sparsities=Range(0.5, 0.9), search=Search(suggestions=4))

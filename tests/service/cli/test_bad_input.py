@@ -54,7 +54,7 @@ CASES = {
     "protocol's algorithm": (["smoke", "--set=protocol=authors", "--set=algorithms=cql"], "protocol 'authors' has no cql; it has: bc, iql"),
     "tickets stopped early": (
         ["td3bc_adaptive", "--set=pruners=imp", "--set=search.objective=score", "--set=search.stop=asha"],
-        "pruner 'imp' begins its training again and again: search.stop 'asha'",
+        "pruner 'imp' restarts its training several times: search.stop 'asha'",
     ),
     "objective": (["td3bc_adaptive", "--set", "search.objective=speed"], "no objective of a search 'speed'; there are: score, pareto"),
     "stop": (["td3bc_adaptive", "--set", "search.stop=median"], "stop 'median' goes with the objective 'score' only"),

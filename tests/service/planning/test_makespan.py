@@ -94,7 +94,7 @@ def test_slices_of_gpus_are_places_by_their_profiles(plan: Any) -> None:
         ("--places=tpu=1", "no kind of place in --places 'tpu'; there are: cpu, gpu, MIG slices such as 1g.5gb"),
         ("--places=cpu=x", "--places 'cpu=x' is not a whole number, as in cpu=8"),
         ("--places=cpu=1.5", "--places 'cpu=1.5' is not a whole number, as in cpu=8"),
-        ("--places=cpu=0", "--places 'cpu=0' names no place at all"),
+        ("--places=cpu=0", "--places 'cpu=0' names no places"),
         ("--prices=gpu=nan", "--prices 'gpu=nan' is below 0 or endless"),
         ("--prices=gpu=-1", "--prices 'gpu=-1' is below 0 or endless"),
     ],
