@@ -1,4 +1,4 @@
-"""A worker that stands still: named while it does, ended where the user asks for it. On real Ray."""
+"""A stalled worker: named while it is, ended where the user asks for it. On real Ray."""
 
 from __future__ import annotations
 

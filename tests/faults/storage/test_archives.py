@@ -250,7 +250,7 @@ BEGUN: dict[str, tuple[Callable[[Parts, str], Any], str]] = {
     "two checkpoints": (lambda content, folder: content.update({f"{folder}/checkpoints/000000040.json": b""}), "beside its checkpoint"),
     "another update": (updated(b"40"), "2 evaluations up to update 40"),
     "an update that is a text": (updated(b'"x"'), "update 'x'"),
-    "lines after the checkpoint": (spooled(lambda spool: [*spool, {**spool[-1], "update": 21}]), "goes on after its checkpoint"),
+    "lines after the checkpoint": (spooled(lambda spool: [*spool, {**spool[-1], "update": 21}]), "continues after its checkpoint"),
     "its end": (spooled(lambda spool: [*spool, END]), "not that of a trial in training"),
     "no mask": (spooled(lambda spool: [each for each in spool if each["kind"] != "pruned"]), "not that of a trial in training"),
     "no evaluation": (spooled(lambda spool: [each for each in spool if each["kind"] != "evaluated"]), "0 evaluations up to update 20"),

@@ -95,8 +95,8 @@ def test_slices_of_gpus_are_places_by_their_profiles(plan: Any) -> None:
         ("--places=cpu=x", "--places 'cpu=x' is not a whole number, as in cpu=8"),
         ("--places=cpu=1.5", "--places 'cpu=1.5' is not a whole number, as in cpu=8"),
         ("--places=cpu=0", "--places 'cpu=0' names no places"),
-        ("--prices=gpu=nan", "--prices 'gpu=nan' is below 0 or endless"),
-        ("--prices=gpu=-1", "--prices 'gpu=-1' is below 0 or endless"),
+        ("--prices=gpu=nan", "--prices 'gpu=nan' is below 0 or infinite"),
+        ("--prices=gpu=-1", "--prices 'gpu=-1' is below 0 or infinite"),
     ],
 )
 def test_places_and_prices_that_make_no_sense_are_shown(

@@ -246,7 +246,7 @@ def test_a_sweep_that_a_driver_runs_is_left_alone(storage: Path, capsys: pytest.
     assert f"a driver runs it: nothing of it is removed; `winnow stop smoke --storage={storage}` ends it" in said
     assert " removed" not in said.splitlines()[0]
     forget(storage, "smoke")
-    assert "with --yes it is" not in capsys.readouterr().out
+    assert "add --yes to remove it" not in capsys.readouterr().out
     forget(storage, "smoke", "--yes", "--json", code=1)
     assert json.loads(capsys.readouterr().out)["removed"] is False
     assert before <= everything(storage)

@@ -1,4 +1,4 @@
-"""`winnow report --watch`: a page on loopback that is made anew while its sweep goes on."""
+"""`winnow report --watch`: a page on loopback that is remade while its sweep runs."""
 
 from __future__ import annotations
 
