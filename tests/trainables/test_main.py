@@ -56,7 +56,7 @@ def test_several_seeds_are_one_stack_and_the_storage_is_used(capsys: pytest.Capt
 
 
 def test_what_does_not_fit_in_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*GOOD, "batch_size=1000000000000"]) == 1
+    assert main([*GOOD, "hidden=(1000000,1000000)"]) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: not enough memory: ")
     assert "bytes" in error

@@ -161,7 +161,7 @@ def test_what_is_left_out_is_named_with_its_kind() -> None:
     [
         (nn.Embedding(3, 2), r"network 'network' has no prunable weights, only weight \(Embedding\); prunable are those of Linear, Conv1d"),
         (nn.Linear(2, 2).requires_grad_(False), r"only weight \(frozen\)"),
-        (nn.LayerNorm(3), "only none of two or more axes"),
+        (nn.LayerNorm(3), "none of two or more axes"),
         (nn.Sequential(nn.LazyLinear(3)), "'0.weight' has no shape yet: call the module on a batch first"),
     ],
 )
