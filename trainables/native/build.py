@@ -161,7 +161,7 @@ def _loaded(level: str) -> ctypes.CDLL:
 def _compiled(level: str) -> Path:
     """The shared library's file. Processes that compile it at the same time do not disturb each other: the last rename stays."""
     flags = (*FLAGS, *SIMD[level])
-    compiler = os.environ.get("CC", "cc")
+    compiler = os.environ.get("CC", "").strip() or "cc"
     contents = [file.read_bytes() for file in (*SOURCES, *HEADERS)]
     digest = hashlib.sha256(b"\0".join([*contents, " ".join([*flags, platform.machine()]).encode()])).hexdigest()[:16]
     folder = cache.root()
