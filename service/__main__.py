@@ -95,8 +95,9 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _beside(error: OSError, made: str | Path | None) -> bool:
     """Whether a file or folder that was to be made has no folder to be in, or one that takes none, as /proc."""
-    named = isinstance(error, FileNotFoundError) and error.filename is not None and made is not None
-    return named and Path(error.filename).parent in Path(made).absolute().parents
+    if made is None or not isinstance(error, FileNotFoundError) or error.filename is None:
+        return False
+    return Path(error.filename).parent in Path(made).absolute().parents
 
 
 def _interrupted() -> int:
