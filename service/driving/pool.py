@@ -13,9 +13,8 @@ from service.planning.options import TrainingOptions
 from service.planning.update_cost import Kind, costs, families
 from service.scheduling.costs import Job
 from service.scheduling.scheduler import Placed, Scheduler
-from trainables.trial import Stack, Trial, comparison, shape_of, stack_mates
+from trainables.trial import LARGEST, Stack, Trial, comparison, shape_of, stack_mates
 
-MOST = 128  # trials of a stack on a GPU, whatever its memory
 DIVIDE_EVERY = 60.0  # seconds between two looks at how many stacks a GPU is to have
 HEARD = 0.1  # share of its updates after which a stack's speed corrects the estimates
 
@@ -218,6 +217,6 @@ class Pool:
         sized = {}
         for name, cost in found.items():
             if kind is None or name == kind:
-                most = self._options.stack_size or (MOST if name in self._on_gpus else cost.most)
+                most = self._options.stack_size or (LARGEST if name in self._on_gpus else cost.most)
                 sized[name] = replace(cost, most=min(most, limit or most))
         return sized or {kind or "": replace(next(iter(found.values())), most=1)}

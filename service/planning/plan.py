@@ -54,7 +54,7 @@ class Plan:
     trials: tuple[Trial, ...]
     state: Mapping[str, str]
     elsewhere: Mapping[str, str]
-    absent: tuple[str, ...]
+    absent: tuple[str, ...] = ()
     device: str
     stack_size: int
     max_concurrent: int
@@ -86,6 +86,27 @@ class Plan:
         return tuple(dict.fromkeys([*(self.sweep.datasets if self.left else ()), *(trial.dataset for trial in self.todo)]))
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What a storage and this machine hold, as a plan for the sweep `name` reads it: once."""
+
+    name: str
+    storage: Path
+    ledgers: Mapping[str, Ledger]  # of all sweeps
+    followed: Followed  # the sweep's own, for whoever reads it again
+    data: DataHere
+
+    @classmethod
+    def of(cls, name: str, storage: Path) -> _Known:
+        trial_objects.pull(storage)
+        ledgers = manifest.read_all(storage, required=name, followed=(followed := Followed(storage, name)))
+        return cls(name, storage, ledgers, followed, DataHere(storage, ledgers.get(name, Ledger())))
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.ledgers.get(self.name, Ledger())
+
+
 @paused()
 def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) -> Plan:
     """Expand the sweep, look up what is done, pack the rest. Writes nothing; raises UserError for any bad input."""
@@ -94,17 +115,14 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     sweep = override(load_sweep(name), settings.overrides)
     _refuse_part(name, sweep, settings)
     absent = absent_datasets(sweep.datasets)
-    trial_objects.pull(storage)
-    ledgers = manifest.read_all(storage, required=name, followed=(followed := Followed(storage, name)))
-    ledger, left = ledgers.get(name, Ledger()), 0
-    data = DataHere(storage, ledger)
-    others = done_elsewhere(ledgers, name)
-    own = (as_trained(trial, name, ledger, settings.fresh, others) for trial in expand(sweep))
-    trials = tuple(data.as_trained(trial, settings.new_data) for trial in own)
+    known, left = _Known.of(name, storage), 0
+    others = done_elsewhere(known.ledgers, name)
+    own = (as_trained(trial, name, known.ledger, settings.fresh, others) for trial in expand(sweep))
+    trials = tuple(known.data.as_trained(trial, settings.new_data) for trial in own)
     if sweep.search:
-        trials, left = suggested(sweep, name, ledger)
+        trials, left = suggested(sweep, name, known.ledger)
     check_cuts({(trial.dataset, trial.transitions) for trial in trials if trial.transitions and trial.dataset not in absent})
-    return _planned(name, sweep, settings, trials, left, absent, ledgers, storage, data, followed)
+    return replace(_planned(sweep, settings, trials, left, known), absent=absent)
 
 
 def plan_again(plan: Plan, storage: Path) -> Plan:
@@ -124,9 +142,8 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
     suggest, as in its newest run. Writes nothing; raises UserError for a sweep that was never run.
     """
     sweep = load_sweep(name)
-    trial_objects.pull(storage)
-    ledgers = manifest.read_all(storage, required=name, followed=(followed := Followed(storage, name)))
-    ledger, left = ledgers.get(name, Ledger()), 0
+    known, left = _Known.of(name, storage), 0
+    ledger = known.ledger
     if not ledger.epoch:
         start = command("run", name, storage=storage)
         raise UserError(f"sweep {name!r} has not been run in {paths.shown(storage)}, so there is nothing to resume; `{start}` starts it")
@@ -136,32 +153,21 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
     settings = replace(settings, options=replace(settings.options, **options), resumed=True, **changes)
     if sweep.search:
         sweep = override(sweep, settings.overrides)
-    data = DataHere(storage, ledger)
     trials = tuple(entry.trial for entry in ledger.entries.values())
     if sweep.search:
         own, left = suggested(sweep, name, ledger)
         trials += tuple(trial for trial in own if trial.key not in ledger.entries)
     else:  # of two versions of a trial, the one for the data that is here
-        on_data = (data.as_trained(trial, settings.new_data) for trial in trials)
+        on_data = (known.data.as_trained(trial, settings.new_data) for trial in trials)
         trials = tuple({trial.key: trial for trial in on_data}.values())
-    plan = _planned(name, sweep, settings, trials, left, (), ledgers, storage, data, followed)
+    plan = _planned(sweep, settings, trials, left, known)
     return replace(plan, absent=absent_datasets(plan.needs))
 
 
-def _planned(
-    name: str,
-    sweep: Sweep,
-    settings: RunSettings,
-    trials: tuple[Trial, ...],
-    left: int,
-    absent: tuple[str, ...],
-    ledgers: Mapping[str, Ledger],
-    storage: Path,
-    data: DataHere,
-    followed: Followed,
-) -> Plan:
-    """What is left to do of the trials, in stacks, and how long that takes."""
-    ledger, elsewhere, options = ledgers.get(name, Ledger()), done_elsewhere(ledgers, name), settings.options
+def _planned(sweep: Sweep, settings: RunSettings, trials: tuple[Trial, ...], left: int, known: _Known) -> Plan:
+    """What is left to do of the trials, in stacks, and how long that takes; which datasets are absent is for the caller to say."""
+    name, ledger, ledgers, options = known.name, known.ledger, known.ledgers, settings.options
+    elsewhere = done_elsewhere(ledgers, name)
     # What is infeasible to a search that has had success stays so to `resume`: it would fail again, and be one suggestion more.
     final = sweep.search and ledger.keys_in("done") and not settings.retry_failed
     kept = {key for key, entry in ledger.entries.items() if final and entry.infeasible}
@@ -177,7 +183,7 @@ def _planned(
     shown, device = device, "cpu" if device == "all" else device  # stacks and time are those of the cores alone
     max_concurrent = at_a_time(device, options.max_concurrent)
     size = options.stack_size or stack_size(device, 0 if sweep.search else len(todo), max_concurrent)
-    progress = progress_of(storage, todo)
+    progress = progress_of(known.storage, todo)
     stacks = pack(todo, size, progress, limits(ledger, todo), (device, options.execution))
     algorithms = dict.fromkeys([*sweep.algorithms, *(trial.algorithm for trial in trials)])
     pace = estimate.known(device)
@@ -189,11 +195,11 @@ def _planned(
     start = pace.start * crowding if training else 0.0
     return Plan(
         name=name, sweep=sweep, settings=settings, trials=trials, state=state,
-        elsewhere={k: s for k, s in elsewhere.items() if k in state}, absent=absent, device=shown, stack_size=size,
+        elsewhere={k: s for k, s in elsewhere.items() if k in state}, device=shown, stack_size=size,
         max_concurrent=max_concurrent, stacks=stacks, rates=rates,
         seconds=start + training * crowding, start=start, crowding=crowding,
-        left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], data)),
-        not_opened=data.not_opened(trials), reports=tuple(reports(ledgers)), data=data, followed=followed,
+        left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], known.data)),
+        not_opened=known.data.not_opened(trials), reports=tuple(reports(ledgers)), data=known.data, followed=known.followed,
     )  # fmt: skip
 
 

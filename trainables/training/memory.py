@@ -14,16 +14,15 @@ from trainables import plugins
 from trainables.agent import Agent
 from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table
-from trainables.trial import Stack, Trial, shape_of
+from trainables.trial import LARGEST, Stack, Trial, shape_of
 
-MOST = 128  # members; an H100 is busy with fewer
 SPARE = 0.8  # of the memory: the rest is for CUDA itself and for what does not fit exactly
 
 
 def members_that_fit(trial: Trial, room: int) -> int:
     """How many trials like this one can train as one stack in `room` bytes; at least 1."""
     table = load_table(trial.dataset)
-    return max(1, min(MOST, int((SPARE * room - table.rows.nbytes) // member_bytes(trial))))
+    return max(1, min(LARGEST, int((SPARE * room - table.rows.nbytes) // member_bytes(trial))))
 
 
 def member_bytes(trial: Trial) -> int:

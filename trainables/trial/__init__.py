@@ -2,7 +2,7 @@
 
 from trainables.trial.checked import Checked, with_seed
 from trainables.trial.pruning_options import CALIBRATION, CHOICES, UNCONTROLLED, options_of
-from trainables.trial.stack import BREAK_EVEN, Stack, comparison, shape_of, stack_mates
+from trainables.trial.stack import BREAK_EVEN, LARGEST, Stack, comparison, shape_of, stack_mates
 from trainables.trial.training_options import REWARDS, TRAINING_CHOICES
 from trainables.trial.trial import MAPPINGS, PLURALS, Trial
 
@@ -10,6 +10,7 @@ __all__ = [
     "BREAK_EVEN",
     "CALIBRATION",
     "CHOICES",
+    "LARGEST",
     "MAPPINGS",
     "PLURALS",
     "REWARDS",

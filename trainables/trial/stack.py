@@ -15,6 +15,7 @@ from trainables.trial.trial import Trial
 # Another number would change the execution, and so the last bits, of trials in between.
 BREAK_EVEN = 0.6
 
+LARGEST = 128  # trials of a stack on a GPU, whatever its memory: an H100 is busy with fewer
 SHAPE = "_shape"  # where a trial keeps what `shape_of` has found
 # Members of a stack may differ in these fields and in hyperparameters that are plain floats; everything else shapes the batched model.
 FREE_FIELDS = ("pruner", "sparsity", "sparsity_of", "seed", *CHOICES, *CALIBRATION, "hyper", "fresh", "data")

@@ -22,6 +22,7 @@ from service.tracking.connection import TrackingError, forbidden
 from service.tracking.runs import Tracking
 from trainables.errors import UserError
 from trainables.output import printable, to_json
+from trainables.storage.files import make as make_folder
 from trainables.storage.files import write
 
 PAGE = "page.html"
@@ -77,6 +78,7 @@ def make(sweeps: Sequence[str], tracking: Tracking, storage: Path, to: Path | No
     with _collecting_rarely():
         found = gather(sweeps, tracking, storage)
     tasks = tasks_of(found.runs)
+    make_folder(folder)  # where nothing can be written, that is known before the drawing
     with _collecting_rarely():
         try:
             figures = draw(tasks, folder / "figures", style, _progress)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from trainables.training import memory
-from trainables.trial import Trial
+from trainables.trial import LARGEST, Trial
 
 
 @pytest.fixture
@@ -40,4 +40,4 @@ def test_more_room_fits_more_members_up_to_what_keeps_a_gpu_busy(trial: Trial) -
     counts = [memory.members_that_fit(trial, room) for room in (0, 12 * one, 24 * one, 10**13)]
     assert counts[0] == 1
     assert 1 < counts[1] < counts[2] < 20
-    assert counts[3] == memory.MOST
+    assert counts[3] == LARGEST

@@ -18,6 +18,7 @@ import pytest
 from service.__main__ import main
 from service.results.cells import tasks_of
 from service.results.outcomes import MISSING
+from service.results.report import build
 from service.results.report.build import make
 from service.results.report.drawing import FIGURES
 from service.results.report.page import ABOUT, style
@@ -301,6 +302,15 @@ def test_bad_input_is_told_in_one_line(arguments: list[str], told: str, storage:
     assert main(["report", *arguments, "--storage", str(storage)]) == 2
     error = capsys.readouterr().err
     assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_made_is_told_before_anything_is_drawn(storage: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(build, "draw", lambda *args: pytest.fail("drawn"))
+    assert main(["report", "smoke", "--to", "/proc/self/here", "--storage", str(storage)]) != 0
+    error = capsys.readouterr().err
+    assert "/proc/self/here" in error
     assert error.count("\n") == 1
 
 
