@@ -17,7 +17,7 @@ from ray.tune.utils.object_cache import _ObjectCache
 
 from service.planning.options import PRIORITIES, TrainingOptions
 from service.planning.submitter import submitter
-from service.scheduling.shares import CORE, Claim, Patience, Share, Shares, spread
+from service.scheduling.shares import CORE, Demand, Patience, Share, Shares, spread
 from trainables.errors import one_line
 from trainables.trial import Stack
 
@@ -36,10 +36,10 @@ class Places:
     def __init__(self) -> None:
         self._shares = Shares(time.monotonic())
 
-    def report(self, id: str, claim: Mapping[str, Any], capacity: Mapping[str, float]) -> dict[str, Any] | None:
+    def report(self, id: str, demand: Mapping[str, Any], capacity: Mapping[str, float]) -> dict[str, Any] | None:
         """A sweep's share; None while others may not have reported yet."""
         now = time.monotonic()
-        share = self._shares.report(id, Claim(**claim), capacity, now)
+        share = self._shares.report(id, Demand(**demand), capacity, now)
         return asdict(share) if self._shares.settled(now) else None
 
     def leave(self, id: str) -> None:
@@ -141,7 +141,7 @@ class Sharing:
         units = {kind: 1.0 if kind == CORE else 1 / self._stacks(kind) for kind in here}
         room = max(0, (options.max_concurrent or math.inf) - uses.total())
         wants = {kind: uses[kind] + int(min(room, self._conductor.wanted(kind))) for kind in here}
-        claim = Claim(
+        demand = Demand(
             name=self._name, weight=options.weight, priority=PRIORITIES[options.priority],
             uses=dict(uses), holds=dict(holds), wants=wants, units=units,  # asdict would spoil a Counter
         )  # fmt: skip
@@ -152,7 +152,7 @@ class Sharing:
                 self._actor = ray.remote(Places).options(**how, num_cpus=0, resources=ON_THE_HEAD).remote()
         if self._actor is not None:
             with self._trying():
-                self._answer, self._sent = self._actor.report.remote(self._id, asdict(claim), dict(self._devices())), now
+                self._answer, self._sent = self._actor.report.remote(self._id, asdict(demand), dict(self._devices())), now
 
     def _listen(self, now: float) -> None:
         """Take an answer that has come; after a while without one nothing limits the run."""

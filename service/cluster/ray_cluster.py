@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster.ended_trials import Forgetful, Silent
 from service.cluster.places import Sharing
-from service.cluster.tune_stacks import Conductor, News, Source, let_commit
+from service.cluster.tune_stacks import Conductor, Source, TuneEvents, let_commit
 from service.planning import devices
 from service.planning.gpu_stacks import UNKNOWN, GpuStacks, groups
 from service.planning.options import TrainingOptions
@@ -192,7 +192,10 @@ class Cluster:
             run_config=tune.RunConfig(
                 name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
                 storage_path=str(paths.ray_results(storage)),
-                callbacks=[News(source, partial(let_commit, run, source, COMMIT_AT_LIMIT), partial(yields, run), scheduler), Silent()],
+                callbacks=[
+                    TuneEvents(source, partial(let_commit, run, source, COMMIT_AT_LIMIT), partial(yields, run), scheduler),
+                    Silent(),
+                ],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),  # tried again by the conductor, which knows why it failed
                 verbose=0,

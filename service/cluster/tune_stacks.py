@@ -116,7 +116,7 @@ class Source(tune.search.Searcher):  # type: ignore[misc]
             raise
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """News gets this event with its reason."""
+        """TuneEvents gets this event with its reason."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is restored from it."""
@@ -128,7 +128,7 @@ class Source(tune.search.Searcher):  # type: ignore[misc]
         return {}
 
 
-class News(tune.Callback):  # type: ignore[misc]
+class TuneEvents(tune.Callback):  # type: ignore[misc]
     """Tune's events in the conductor's words: stacks, not ray_trials."""
 
     def __init__(self, source: Source, let_commit: Callable[[], None], yields: Callable[[Stack], bytes], scheduler: Forgetful) -> None:

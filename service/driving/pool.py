@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from service.planning.gpu_stacks import GpuStacks, Report, groups
+from service.planning.gpu_stacks import GpuStacks, StackTiming, groups
 from service.planning.options import TrainingOptions
 from service.planning.update_cost import Kind, costs, families
 from service.scheduling.costs import Job
-from service.scheduling.scheduler import Placed, Scheduler
+from service.scheduling.scheduler import Placement, Scheduler
 from trainables.trial import LARGEST, Stack, Trial, comparison, shape_of, stack_mates
 
 DIVIDE_EVERY = 60.0  # seconds between two looks at how many stacks a GPU is to have
@@ -23,7 +23,7 @@ HEARD = 0.1  # share of its updates after which a stack's speed corrects the est
 class _Running:
     """A stack that has a place, of `beside` on its GPU, and the updates that it has to do. Where it trains, `began` says since when."""
 
-    placed: Placed
+    placed: Placement
     beside: int
     share: float
     updates: int = 0
@@ -209,7 +209,7 @@ class Pool:
         """What a share of a stack's updates took on a GPU says how large stacks are to be, and how many are beside each other."""
         if running.share:
             done = share * running.updates
-            self._gpus.learn(Report(running.placed.kind, stack.lead, len(stack), running.beside, done, seconds))
+            self._gpus.learn(StackTiming(running.placed.kind, stack.lead, len(stack), running.beside, done, seconds))
             self._sizes.clear()
 
     def _costs(self, trial: Trial, done: int, limit: int, kind: str | None) -> dict[str, Any]:

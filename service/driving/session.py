@@ -224,7 +224,7 @@ class Session:
             try:
                 with cluster.watched(self.leaving.now):
                     self._shipping.check(ASKING)
-                    cluster.divide_by(GpuStacks(options, self._plan.reports), self._plan.todo)
+                    cluster.divide_by(GpuStacks(options, self._plan.stack_timings), self._plan.todo)
                     if cluster.device == "all":
                         pool = Pool(cluster.kinds(), cluster.slots_by_kind, options, self._plan.rates, cluster.gpu_stacks, cluster.devices)
                         self.driver.begin_on_all(pool)

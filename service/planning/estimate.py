@@ -24,7 +24,7 @@ FILE = "pace.json"
 
 
 @dataclass(frozen=True)
-class Pace:
+class MachinePace:
     """Measured by this machine's last runs on one device, as on an idle machine: seconds to the first update, and dense updates per second
     of a stack by algorithm, evaluations included."""
 
@@ -44,11 +44,11 @@ def load() -> float:
     return 0.0
 
 
-def known(device: str) -> Pace:
+def known(device: str) -> MachinePace:
     """The medians of what was measured on this machine."""
     about = _read().get(device, {})
     rates = {name: median(values) for name, values in about.items() if name != "start" and values}
-    return Pace(median(about["start"]) if about.get("start") else START[device], rates)
+    return MachinePace(median(about["start"]) if about.get("start") else START[device], rates)
 
 
 def remember(device: str, start: float, rates: Mapping[str, Sequence[float]], crowd: float) -> None:

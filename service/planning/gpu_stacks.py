@@ -18,7 +18,7 @@ IDLE = START["cuda"]
 Group = tuple[int, int, Trial]  # so many trials, with so many updates left, like one
 
 
-class Report(NamedTuple):
+class StackTiming(NamedTuple):
     """A stack of `members` on a GPU of a kind, of `stacks` there at a time, made so many updates in so many seconds."""
 
     kind: str
@@ -33,11 +33,11 @@ class Report(NamedTuple):
 class GpuStacks:
     """Of one run. `memory`: how many trials like one fit into a stack on a kind of GPU that so many share."""
 
-    def __init__(self, options: TrainingOptions, reports: Iterable[Report] = ()) -> None:
+    def __init__(self, options: TrainingOptions, timings: Iterable[StackTiming] = ()) -> None:
         self._options, self._reports, self._stacks = options, Reports(), dict[str, int]()
         self.memory: Callable[[str, Trial, int], int] = lambda kind, trial, stacks: UNKNOWN
-        for report in reports:
-            self.learn(report)
+        for timing in timings:
+            self.learn(timing)
 
     def stacks(self, kind: str) -> int:
         """How many are on a GPU of a kind at a time."""
@@ -81,12 +81,12 @@ class GpuStacks:
             )
         return self.stacks(kind.name) != before
 
-    def learn(self, report: Report) -> None:
+    def learn(self, timing: StackTiming) -> None:
         """Correct the estimates by what a stack has taken."""
-        kind = Kind(name=report.kind, device="cuda", most=report.members)
-        expected = wall(report.updates, self._seconds(kind, report.trial, report.members), report.stacks, report.idle)
+        kind = Kind(name=timing.kind, device="cuda", most=timing.members)
+        expected = wall(timing.updates, self._seconds(kind, timing.trial, timing.members), timing.stacks, timing.idle)
         if expected > 0:
-            self._reports.learn(report.kind, report.trial.algorithm, report.members, report.stacks, report.seconds / expected)
+            self._reports.learn(timing.kind, timing.trial.algorithm, timing.members, timing.stacks, timing.seconds / expected)
 
     def _load(self, kind: Kind, count: int, updates: int, trial: Trial) -> Load:
         most = self._options.stack_size
@@ -113,16 +113,16 @@ def groups(trials: Iterable[Trial], progress: Mapping[str, int]) -> list[Group]:
     return [(len(alike), alike[0].updates - done, alike[0]) for (_, done), alike in found.items()]
 
 
-def reports(ledgers: Mapping[str, Ledger]) -> list[Report]:
+def stack_timings(ledgers: Mapping[str, Ledger]) -> list[StackTiming]:
     """What the stacks that are done on GPUs took, as the journals have it: once for each, without its start."""
-    found: dict[tuple[object, ...], Report] = {}
+    found: dict[tuple[object, ...], StackTiming] = {}
     for ledger in ledgers.values():
         for entry in ledger.entries.values():
             about = entry.detail
             if entry.state == "done" and about.get("share") and about.get("on") and about.get("updates_per_second"):
                 size = next((int(event.detail["size"]) for event in reversed(entry.events) if event.state == "leased"), 1)
                 seconds, rate, stacks = float(about["seconds"]), float(about["updates_per_second"]), of_fraction(float(about["share"]))
-                found[about["on"], seconds, rate] = Report(
+                found[about["on"], seconds, rate] = StackTiming(
                     str(about["on"]), entry.trial, size, stacks, seconds * rate / size, seconds, idle=0.0
                 )
     return [*found.values()]

@@ -18,7 +18,7 @@ from service.ledger.manifest import Followed
 from service.ledger.others import done_elsewhere
 from service.planning import devices, estimate
 from service.planning.data_here import DataHere, other_data
-from service.planning.gpu_stacks import UNKNOWN, Report, reports
+from service.planning.gpu_stacks import UNKNOWN, StackTiming, stack_timings
 from service.planning.packing import pack
 from service.planning.run_settings import RunSettings
 from service.planning.update_cost import price, prior
@@ -41,11 +41,11 @@ class Plan:
     """A sweep against what its storage holds: `state` and, where another sweep did the trial, `elsewhere`, by trial key.
 
     Of an adaptive sweep the trials are those suggested so far, with `left` suggestions to come. `others` is all that other
-    sweeps have done. `reports`: what stacks on GPUs took. `other_data`: phrases about trials that have seen other data than what is here;
-    `not_opened`: datasets for which that
-    is not known yet. `device`, `stack_size` and `max_concurrent` are those of this machine where `settings.options` leave them open.
-    `rates` are dense updates per second of a stack by algorithm on an idle machine; `seconds` is what a run takes, of which `start` are
-    over before its first update, and all with `crowding` processes for each CPU. `data` and `followed` have read what a run asks again.
+    sweeps have done. `stack_timings`: what stacks on GPUs took. `other_data`: phrases about trials that have seen other data than what
+    is here; `not_opened`: datasets for which that is not known yet. `device`, `stack_size` and `max_concurrent` are those of this machine
+    where `settings.options` leave them open. `rates` are dense updates per second of a stack by algorithm on an idle machine; `seconds`
+    is what a run takes, of which `start` are over before its first update, and all with `crowding` processes for each CPU. `data` and
+    `followed` have read what a run asks again.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Plan:
     left: int = 0
     others: Mapping[str, str] = field(default_factory=dict)
     other_data: tuple[str, ...] = ()
-    reports: tuple[Report, ...] = ()
+    stack_timings: tuple[StackTiming, ...] = ()
     not_opened: tuple[str, ...] = ()
     data: DataHere | None = None
     followed: Followed | None = None
@@ -199,7 +199,7 @@ def _planned(sweep: Sweep, settings: RunSettings, trials: tuple[Trial, ...], lef
         max_concurrent=max_concurrent, stacks=stacks, rates=rates,
         seconds=start + training * crowding, start=start, crowding=crowding,
         left=left, others=elsewhere, other_data=tuple(other_data([t for t in trials if t.dataset in at_stake], known.data)),
-        not_opened=known.data.not_opened(trials), reports=tuple(reports(ledgers)), data=known.data, followed=known.followed,
+        not_opened=known.data.not_opened(trials), stack_timings=tuple(stack_timings(ledgers)), data=known.data, followed=known.followed,
     )  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def _state(here: str, elsewhere: bool, retry: bool) -> str:
     return here or "planned"
 
 
-def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str, pace: estimate.Pace) -> float:
+def _rate(ledgers: Mapping[str, Ledger], device: str, algorithm: str, pace: estimate.MachinePace) -> float:
     """Dense updates per second of a stack on an idle machine: the median of this storage's measurements, else of this machine's last
     runs, else the table's."""
     measured = [

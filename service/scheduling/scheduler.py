@@ -23,7 +23,7 @@ DRIFT = 0.01  # share of the remaining time after which the prices are settled a
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
+class Placement:
     """A stack for a place of `kind`: how many trials of which jobs. `estimate`: seconds without corrections."""
 
     kind: str
@@ -72,7 +72,7 @@ class Scheduler:
         self._classes: dict[Hashable, _Class] = {}
         self._class_of: dict[Job, _Class] = {}
         self._mates: dict[Hashable, set[Job]] = {}
-        self._running: dict[str, dict[Placed, float]] = {}  # with when each is expected to end
+        self._running: dict[str, dict[Placement, float]] = {}  # with when each is expected to end
         self._until: dict[str, float] = {}  # sum of those times
         self._prices: dict[str, float] = {}
         self._order: dict[str, list[_Class]] = {}
@@ -108,7 +108,7 @@ class Scheduler:
         if self.places:
             self._settle(now, COLD if fresh else WARM)
 
-    def take(self, kind: str, now: float) -> Placed | None:
+    def take(self, kind: str, now: float) -> Placement | None:
         """The stack to train on a free place of a kind; None where all that is left ends sooner elsewhere, or nothing is left."""
         if kind not in self.places:
             return None
@@ -132,7 +132,7 @@ class Scheduler:
                     return known
         return None
 
-    def progressed(self, placed: Placed, share: float, seconds: float, now: float) -> None:
+    def progressed(self, placed: Placement, share: float, seconds: float, now: float) -> None:
         """A stack has done this share of its updates after so many seconds."""
         lead = placed.parts[0][0].costs[placed.kind]
         expected = lead.fixed + share * (placed.estimate - lead.fixed)
@@ -141,13 +141,13 @@ class Scheduler:
         self._until[placed.kind] += until - self._running[placed.kind][placed]
         self._running[placed.kind][placed] = until
 
-    def end(self, placed: Placed, seconds: float | None = None) -> None:
+    def end(self, placed: Placement, seconds: float | None = None) -> None:
         """A stack has ended, after so many seconds where it did all that it was to do; what is not done is added again by `add`."""
         self._until[placed.kind] -= self._running[placed.kind].pop(placed)
         if seconds is not None and placed.estimate > 0:
             self._learn(placed, seconds / placed.estimate)
 
-    def _learn(self, placed: Placed, ratio: float) -> None:
+    def _learn(self, placed: Placement, ratio: float) -> None:
         for families in dict.fromkeys(job.families for job, _ in placed.parts):
             self.corrections.learn(placed.kind, families, ratio)
 
@@ -267,7 +267,7 @@ class Scheduler:
             return 2, -alone
         return (0, -alone) if URGENT * alone > self._rest else (1, -advantage)
 
-    def _place(self, known: _Class, kind: str, size: int, now: float) -> Placed:
+    def _place(self, known: _Class, kind: str, size: int, now: float) -> Placement:
         lead = self._fullest(known)
         parts = [(lead, min(size, self._left[lead]))]
         if lead.mates is not None and kind in self._mixing:
@@ -278,7 +278,7 @@ class Scheduler:
                 if room <= 0:
                     break
         estimate = max(job.costs[kind].fixed for job, _ in parts) + sum(count * job.costs[kind].each for job, count in parts)
-        placed = Placed(kind, tuple(parts), estimate)
+        placed = Placement(kind, tuple(parts), estimate)
         until = now + estimate * self.corrections.factor(kind, known.families)
         for job, count in parts:
             self._change(job, -count)

@@ -21,7 +21,7 @@ EXACT = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Demand:
     """What a sweep reports of itself. By kind of place: `uses`, the places that it has or waits for; `holds`, those of them on which it
     trains; `wants`, those and all others that it could use now; `units`, how much of a device each takes."""
 
@@ -97,7 +97,7 @@ class Shares:
 
     def __init__(self, now: float) -> None:
         self._begun = self._at = now
-        self._claims: dict[str, Claim] = {}
+        self._demands: dict[str, Demand] = {}
         self._heard: dict[str, float] = {}
         self._capacity: dict[str, float] = {}
         self._ideal: dict[tuple[str, str], float] = {}  # devices, by sweep and kind
@@ -106,17 +106,17 @@ class Shares:
         self._short: dict[tuple[str, str], float] = {}  # since when a sweep has used less than it is allowed
         self._urgent: set[tuple[str, str]] = set()
 
-    def report(self, id: str, claim: Claim, capacity: Mapping[str, float], now: float) -> Share:
+    def report(self, id: str, demand: Demand, capacity: Mapping[str, float], now: float) -> Share:
         """What a sweep may use from now on. `capacity`: devices by kind, as it sees the cluster."""
         self._advance(now)
-        self._claims[id], self._heard[id], self._capacity = claim, now, dict(capacity)
+        self._demands[id], self._heard[id], self._capacity = demand, now, dict(capacity)
         self._divide(now)
-        kinds = [kind for kind in claim.wants if kind in self._capacity]
+        kinds = [kind for kind in demand.wants if kind in self._capacity]
         return Share(
             places={kind: self._given.get((id, kind), 0) for kind in kinds},
-            whole={kind: math.floor(self._capacity[kind] / claim.units.get(kind, 1.0) + EXACT) for kind in kinds},
+            whole={kind: math.floor(self._capacity[kind] / demand.units.get(kind, 1.0) + EXACT) for kind in kinds},
             urgent=tuple(kind for kind in kinds if (id, kind) in self._urgent),
-            others=tuple(sorted(other.name for key, other in self._claims.items() if key != id)),
+            others=tuple(sorted(other.name for key, other in self._demands.items() if key != id)),
         )
 
     def leave(self, id: str, now: float) -> None:
@@ -133,15 +133,15 @@ class Shares:
         """Count what each sweep has held since the last time against what was its due."""
         passed, self._at = max(0.0, now - self._at), max(self._at, now)
         for (id, kind), due in self._ideal.items():
-            claim = self._claims[id]
-            held = claim.holds.get(kind, 0) * claim.units.get(kind, 1.0)
+            demand = self._demands[id]
+            held = demand.holds.get(kind, 0) * demand.units.get(kind, 1.0)
             owed = self._owed.get((id, kind), 0.0) + (due - held) * passed
             self._owed[id, kind] = max(-MOST_OWED, min(MOST_OWED, owed))
         self._forget([id for id, heard in self._heard.items() if now - heard > GONE])
 
     def _forget(self, ids: Iterable[str]) -> None:
         for id in ids:
-            self._claims.pop(id, None)
+            self._demands.pop(id, None)
             self._heard.pop(id, None)
             for known in (self._ideal, self._given, self._owed, self._short):
                 for key in [key for key in known if key[0] == id]:
@@ -155,13 +155,13 @@ class Shares:
             gpu_places += sum(given.values())
 
     def _divide_kind(self, kind: str, capacity: float, now: float) -> dict[str, int]:
-        asking = {id: claim for id, claim in self._claims.items() if claim.wants.get(kind, 0) > 0}
-        units = {id: claim.units.get(kind, 1.0) for id, claim in asking.items()}
-        uses = {id: claim.uses.get(kind, 0) for id, claim in asking.items()}
-        wants = {id: self._wanted(id, kind, claim, now) for id, claim in asking.items()}
+        asking = {id: demand for id, demand in self._demands.items() if demand.wants.get(kind, 0) > 0}
+        units = {id: demand.units.get(kind, 1.0) for id, demand in asking.items()}
+        uses = {id: demand.uses.get(kind, 0) for id, demand in asking.items()}
+        wants = {id: self._wanted(id, kind, demand, now) for id, demand in asking.items()}
         given: dict[str, int] = {}
         above = 0  # places that go to higher priorities
-        for priority in sorted({claim.priority for claim in asking.values()}, reverse=True):
+        for priority in sorted({demand.priority for demand in asking.values()}, reverse=True):
             level = [id for id in asking if asking[id].priority == priority]
             ideal = fill(capacity, {id: (asking[id].weight, wants[id] * units[id]) for id in level})
             floors = {id: math.floor(ideal[id] / units[id] + EXACT) for id in level}
@@ -179,14 +179,14 @@ class Shares:
             elif count > self._given.get((id, kind), 0) or (id, kind) not in self._short:
                 self._short[id, kind] = now
             self._given[id, kind] = count
-        for id in self._claims.keys() - given.keys():
+        for id in self._demands.keys() - given.keys():
             self._given.pop((id, kind), None)
             self._short.pop((id, kind), None)
         return given
 
-    def _wanted(self, id: str, kind: str, claim: Claim, now: float) -> int:
+    def _wanted(self, id: str, kind: str, demand: Demand, now: float) -> int:
         """The places that a sweep could use: what it asks for, unless it has not taken what it was allowed for a while."""
-        wants, uses = claim.wants[kind], claim.uses.get(kind, 0)
+        wants, uses = demand.wants[kind], demand.uses.get(kind, 0)
         if now - self._short.get((id, kind), now) > UNUSED:
             return min(wants, uses + 1)
         return max(wants, 0)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from service.scheduling.costs import Cost, Job
 from service.scheduling.prices import COLD, even, least_time, settle
-from service.scheduling.scheduler import Placed
+from service.scheduling.scheduler import Placement
 
 ROUNDS = 5  # of the bound, in which it settles
 HEARD = 0.1  # share of its updates after which a stack's speed is known
@@ -23,9 +23,9 @@ class Decides(Protocol):
 
     def add(self, job: Job, count: int) -> None: ...
     def resize(self, places: Mapping[str, int], now: float) -> None: ...
-    def take(self, kind: str, now: float) -> Placed | None: ...
-    def progressed(self, placed: Placed, share: float, seconds: float, now: float) -> None: ...
-    def end(self, placed: Placed, seconds: float | None = None) -> None: ...
+    def take(self, kind: str, now: float) -> Placement | None: ...
+    def progressed(self, placed: Placement, share: float, seconds: float, now: float) -> None: ...
+    def end(self, placed: Placement, seconds: float | None = None) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Course:
 class Stack:
     """`start` and `works`: seconds before the first update, and of all updates, of which a share is done when it `ends`."""
 
-    placed: Placed
+    placed: Placement
     began: float
     start: float
     works: float
@@ -151,7 +151,7 @@ class Simulation:
                 self._begin(placed)
         self._course.samples.append((self._now, {kind: len(running) for kind, running in self._running.items()}))
 
-    def _begin(self, placed: Placed) -> None:
+    def _begin(self, placed: Placement) -> None:
         world, draw = self._world, self._random
         of = [world.factors.get((placed.kind, job.families), 1.0) for job, _ in placed.parts]
         noise = max(0.1, draw.gauss(1.0, world.jitter)) * (world.slowness if draw.random() < world.slow else 1.0)

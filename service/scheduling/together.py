@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.scheduling.costs import Job
-from service.scheduling.scheduler import Placed
-from service.scheduling.shares import Claim, Patience, Share, Shares
+from service.scheduling.scheduler import Placement
+from service.scheduling.shares import Demand, Patience, Share, Shares
 from service.scheduling.simulator import Course, Decides, Simulation, Stack, World
 
 REPORT_EVERY = 1.0  # seconds
@@ -55,7 +55,7 @@ class _Sharing:
     def __init__(self, sweeps: Mapping[str, Sweep]) -> None:
         self.sweeps, self.owner = sweeps, {job: name for name, sweep in sweeps.items() for job in sweep.work}
         self.allowed: dict[str, Share] = {}
-        self.running: dict[Placed, str] = {}
+        self.running: dict[Placement, str] = {}
 
     def uses(self, name: str) -> Counter[str]:
         return Counter(placed.kind for placed, owner in self.running.items() if owner == name)
@@ -67,7 +67,7 @@ class _Sharing:
         for sweep in self.sweeps.values():
             sweep.decides.resize(places, now)
 
-    def take(self, kind: str, now: float) -> Placed | None:
+    def take(self, kind: str, now: float) -> Placement | None:
         for name, share in self.allowed.items():
             most = (share.places if share.others else share.whole).get(kind, 0)
             if self.uses(name)[kind] < most and (placed := self.sweeps[name].decides.take(kind, now)):
@@ -75,10 +75,10 @@ class _Sharing:
                 return placed
         return None
 
-    def progressed(self, placed: Placed, share: float, seconds: float, now: float) -> None:
+    def progressed(self, placed: Placement, share: float, seconds: float, now: float) -> None:
         self.sweeps[self.running[placed]].decides.progressed(placed, share, seconds, now)
 
-    def end(self, placed: Placed, seconds: float | None = None) -> None:
+    def end(self, placed: Placement, seconds: float | None = None) -> None:
         self.sweeps[self.running.pop(placed)].decides.end(placed, seconds)
 
 
@@ -114,8 +114,8 @@ class _Together(Simulation):
                     self._shares.leave(name, self._now)
                 continue
             wants = {kind: uses[kind] + self._waiting[name] for kind in self._places}
-            claim = Claim(name=name, weight=sweep.weight, priority=sweep.priority, uses=uses, holds=uses, wants=wants)
-            share = sharing.allowed[name] = self._shares.report(name, claim, capacity, self._now)
+            demand = Demand(name=name, weight=sweep.weight, priority=sweep.priority, uses=uses, holds=uses, wants=wants)
+            share = sharing.allowed[name] = self._shares.report(name, demand, capacity, self._now)
             for kind, count in self._patience[name].over(uses, share, self._now).items():
                 self._interrupt(name, kind, count)
 
@@ -131,7 +131,7 @@ class _Together(Simulation):
         super()._hand_out()
         self._courses.samples.append((self._now, {name: dict(self._sharing.uses(name)) for name in self._sharing.sweeps}))
 
-    def _begin(self, placed: Placed) -> None:
+    def _begin(self, placed: Placement) -> None:
         self._waiting[self._sharing.running[placed]] -= len(placed)
         super()._begin(placed)
 

@@ -105,7 +105,7 @@ def test_of_a_machine_that_has_run_nothing_the_benchmarks_speak(machine: Machine
 
 def test_short_trials_say_nothing_about_longer_ones(machine: Machine, tmp_path: Path) -> None:
     machine.run(planned(tmp_path / "first", "updates=200"), tmp_path / "first")
-    assert estimate.known("cpu") == estimate.Pace(machine.start)
+    assert estimate.known("cpu") == estimate.MachinePace(machine.start)
 
 
 def test_what_is_done_takes_no_time(machine: Machine, tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_what_is_done_takes_no_time(machine: Machine, tmp_path: Path) -> None:
 def test_a_damaged_file_counts_as_none(machine: Machine, held: str) -> None:
     cache.root().mkdir()
     (cache.root() / estimate.FILE).write_text(held)
-    assert estimate.known("cpu") == estimate.Pace(estimate.START["cpu"])
+    assert estimate.known("cpu") == estimate.MachinePace(estimate.START["cpu"])
     estimate.remember("cpu", 30.0, {"bc": [10.0]}, 2.0)
-    assert estimate.known("cpu") == estimate.Pace(15.0, {"bc": 20.0})
+    assert estimate.known("cpu") == estimate.MachinePace(15.0, {"bc": 20.0})
 
 
 def test_only_the_newest_measurements_count(machine: Machine) -> None:
@@ -127,8 +127,8 @@ def test_only_the_newest_measurements_count(machine: Machine) -> None:
         estimate.remember("cpu", 500.0, {"bc": [1.0]}, 1.0)
     for _ in range(estimate.KEPT):
         estimate.remember("cpu", 5.0, {"bc": [100.0], "iql": [7.0]}, 1.0)
-    assert estimate.known("cpu") == estimate.Pace(5.0, {"bc": 100.0, "iql": 7.0})
-    assert estimate.known("cuda") == estimate.Pace(estimate.START["cuda"])
+    assert estimate.known("cpu") == estimate.MachinePace(5.0, {"bc": 100.0, "iql": 7.0})
+    assert estimate.known("cuda") == estimate.MachinePace(estimate.START["cuda"])
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(machine: Machine) -> None:
@@ -148,4 +148,4 @@ def test_what_a_run_has_measured_is_its_users_and_used_whatever_the_umask(tmp_pa
     assert file.stat().st_mode & 0o777 == 0o600
     assert cache.trusted(file)
     file.chmod(0o622)  # as if somebody else could have written it
-    assert estimate.known("cpu") == estimate.Pace(estimate.START["cpu"])
+    assert estimate.known("cpu") == estimate.MachinePace(estimate.START["cpu"])

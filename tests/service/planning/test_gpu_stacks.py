@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.ledger.manifest import Manifest, read_all
-from service.planning.gpu_stacks import UNKNOWN, GpuStacks, Report, groups, reports
+from service.planning.gpu_stacks import UNKNOWN, GpuStacks, StackTiming, groups, stack_timings
 from service.planning.options import TrainingOptions
 from service.planning.update_cost import Kind
 from trainables.trial import Trial
@@ -61,7 +61,7 @@ def test_two_stacks_share_a_gpu_once_it_is_known_what_one_takes() -> None:
     found = GpuStacks(TrainingOptions())
     assert not found.divide(KIND, MANY, HERE)
     assert found.stacks("H100") == 1
-    found.learn(Report("H100", TRIAL, 32, 1, 50_000, 50.0))
+    found.learn(StackTiming("H100", TRIAL, 32, 1, 50_000, 50.0))
     assert found.divide(KIND, MANY, HERE)
     assert found.stacks("H100") == 2
 
@@ -73,7 +73,7 @@ def test_reports_of_this_cluster_change_both() -> None:
         for stacks, more in ((1, 1.0), (2, 1.3)):
             for _ in range(10):
                 seconds = ratio * more * stacks * 50_000 * 0.001
-                found.learn(Report("H100", TRIAL, size, stacks, 50_000, seconds))
+                found.learn(StackTiming("H100", TRIAL, size, stacks, 50_000, seconds))
     assert found.divide(KIND, MANY, HERE), "it has changed"
     assert found.stacks("H100") == 1
     assert found.members(KIND, TRIAL) in (8, 16)
@@ -89,8 +89,8 @@ def test_the_journals_have_what_stacks_took(tmp_path: Path) -> None:
     manifest.record("done", {trial.key: done for trial in trials[:2]})
     manifest.record("done", {trials[2].key: {"device": "cpu", "seconds": 4.0, "updates_per_second": 250.0, "on": "cpu"}})
     manifest.close()
-    (report,) = reports(read_all(tmp_path))
-    assert (report.kind, report.members, report.stacks, report.updates, report.seconds) == ("H100", 2, 2, 1000.0, 4.0)
+    (timing,) = stack_timings(read_all(tmp_path))
+    assert (timing.kind, timing.members, timing.stacks, timing.updates, timing.seconds) == ("H100", 2, 2, 1000.0, 4.0)
 
 
 def test_trials_are_grouped_by_what_can_share_a_stack() -> None:

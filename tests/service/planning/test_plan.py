@@ -128,7 +128,7 @@ def test_more_stacks_may_be_allowed_than_this_machine_has_cores(tmp_path: Path, 
 
 def test_the_time_is_estimated_from_what_this_storage_measured(tmp_path: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "load", lambda: 0.0)
-    monkeypatch.setattr(estimate, "known", lambda device: estimate.Pace(7.0))
+    monkeypatch.setattr(estimate, "known", lambda device: estimate.MachinePace(7.0))
     trials = list(planned(tmp_path).trials)
     dense, pruned = (trial for trial in trials if trial.seed == 0)
     assert (price(dense, "cpu"), price(pruned, "cpu", "dense"), price(pruned, "cuda")) == (1, 1, 1)

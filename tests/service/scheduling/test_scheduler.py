@@ -7,7 +7,7 @@ import math
 import pytest
 
 from service.scheduling.costs import Corrections, Cost, Job
-from service.scheduling.scheduler import Placed, Scheduler
+from service.scheduling.scheduler import Placement, Scheduler
 
 
 def job(name: str, cpu: float, gpu: float, *, fixed: float = 10.0, mates: str | None = None, most: int = 64) -> Job:
@@ -15,7 +15,7 @@ def job(name: str, cpu: float, gpu: float, *, fixed: float = 10.0, mates: str | 
     return Job(name, {"cpu": Cost(0.0, cpu, 4), "gpu": Cost(fixed, gpu, most)}, (name,), mates)
 
 
-def names(placed: Placed | None) -> dict[str, int]:
+def names(placed: Placement | None) -> dict[str, int]:
     return {} if placed is None else {str(job.name): count for job, count in placed.parts}
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from service.scheduling.costs import Cost, Job
 from service.scheduling.scheduler import Scheduler
-from service.scheduling.shares import GONE, UNUSED, WAIT, Claim, Patience, Share, Shares, fill, in_whole, spread
+from service.scheduling.shares import GONE, UNUSED, WAIT, Demand, Patience, Share, Shares, fill, in_whole, spread
 from service.scheduling.together import Courses, Sweep, simulate_together
 
 TEN_MINUTES = 600.0
 
 
-def claims(draw: random.Random) -> dict[str, Claim]:
+def demands(draw: random.Random) -> dict[str, Demand]:
     """Some sweeps that ask for anything."""
     found = {}
     for number in range(draw.randint(1, 6)):
@@ -25,18 +25,18 @@ def claims(draw: random.Random) -> dict[str, Claim]:
         wants = {kind: count + draw.choice((0, 1, 5, 50)) for kind, count in uses.items()}
         units = {"cpu": 1.0, "H100": draw.choice((0.5, 0.25, 1.0)), "L4": draw.choice((0.5, 1 / 3))}
         weight, priority = draw.choice((0.5, 1.0, 2.0, 7.0)), draw.choice((-1, 0, 0, 1))
-        found[f"s{number}"] = Claim(name=f"s{number}", weight=weight, priority=priority, uses=uses, holds=uses, wants=wants, units=units)
+        found[f"s{number}"] = Demand(name=f"s{number}", weight=weight, priority=priority, uses=uses, holds=uses, wants=wants, units=units)
     return found
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_nobody_gets_more_than_it_asks_for_and_all_together_what_is_there(seed: int) -> None:
     draw = random.Random(seed)
-    asked, capacity = claims(draw), {"cpu": float(draw.randint(0, 40)), "H100": float(draw.randint(0, 4)), "L4": 2.0}
+    asked, capacity = demands(draw), {"cpu": float(draw.randint(0, 40)), "H100": float(draw.randint(0, 4)), "L4": 2.0}
     shares = Shares(0.0)
     for _ in range(2):  # the first time, not all have reported
-        given = {name: shares.report(name, claim, capacity, 1.0) for name, claim in asked.items()}
-        given = {name: shares.report(name, claim, capacity, 1.0) for name, claim in asked.items()}
+        given = {name: shares.report(name, demand, capacity, 1.0) for name, demand in asked.items()}
+        given = {name: shares.report(name, demand, capacity, 1.0) for name, demand in asked.items()}
     on_gpus = sum(count for share in given.values() for kind, count in share.places.items() if kind != "cpu")
     for kind, devices in capacity.items():
         room = max(0.0, devices - (on_gpus if kind == "cpu" else 0))
@@ -72,17 +72,17 @@ def test_places_are_within_one_of_the_weighted_fair_fraction(seed: int) -> None:
 
 def test_a_sweep_that_stops_reporting_loses_its_share_and_one_alone_is_not_limited() -> None:
     shares = Shares(0.0)
-    claim = Claim(name="a", uses={"cpu": 4}, holds={"cpu": 4}, wants={"cpu": 100})
-    other = Claim(name="b", uses={}, wants={"cpu": 100})
-    assert shares.report("a", claim, {"cpu": 4.0}, 0.0).others == ()
+    demand = Demand(name="a", uses={"cpu": 4}, holds={"cpu": 4}, wants={"cpu": 100})
+    other = Demand(name="b", uses={}, wants={"cpu": 100})
+    assert shares.report("a", demand, {"cpu": 4.0}, 0.0).others == ()
     assert shares.report("b", other, {"cpu": 4.0}, 1.0).places == {"cpu": 2}
-    assert shares.report("a", claim, {"cpu": 4.0}, 2.0) == Share(places={"cpu": 2}, whole={"cpu": 4}, urgent=(), others=("b",))
+    assert shares.report("a", demand, {"cpu": 4.0}, 2.0) == Share(places={"cpu": 2}, whole={"cpu": 4}, urgent=(), others=("b",))
     for now in (GONE / 2, GONE, GONE + 2.0):
-        share = shares.report("a", claim, {"cpu": 4.0}, now)
+        share = shares.report("a", demand, {"cpu": 4.0}, now)
     assert share.others == ()
     shares.report("b", other, {"cpu": 4.0}, GONE + 3.0)
     shares.leave("b", GONE + 4.0)
-    assert shares.report("a", claim, {"cpu": 4.0}, GONE + 5.0).others == ()
+    assert shares.report("a", demand, {"cpu": 4.0}, GONE + 5.0).others == ()
     assert not Shares(0.0).settled(1.0)
     assert shares.settled(GONE)
 
@@ -91,18 +91,18 @@ def test_what_a_sweep_does_not_take_goes_to_the_others_after_a_while_and_comes_b
     shares, share = Shares(0.0), {}
     for now in range(int(UNUSED) + 3):
         for name, uses in (("slow", 1), ("busy", 4)):
-            claim = Claim(name=name, uses={"cpu": uses}, holds={"cpu": uses}, wants={"cpu": 50})
-            share[name] = shares.report(name, claim, {"cpu": 8.0}, float(now)).places["cpu"]
+            demand = Demand(name=name, uses={"cpu": uses}, holds={"cpu": uses}, wants={"cpu": 50})
+            share[name] = shares.report(name, demand, {"cpu": 8.0}, float(now)).places["cpu"]
         assert share["slow"] == 4 or not 0 < now < UNUSED
     assert share == {"slow": 2, "busy": 6}
-    claim = Claim(name="slow", uses={"cpu": 2}, holds={"cpu": 2}, wants={"cpu": 50})
-    shares.report("slow", claim, {"cpu": 8.0}, UNUSED + 4.0)
-    assert shares.report("slow", claim, {"cpu": 8.0}, UNUSED + 5.0).places["cpu"] == 4
+    demand = Demand(name="slow", uses={"cpu": 2}, holds={"cpu": 2}, wants={"cpu": 50})
+    shares.report("slow", demand, {"cpu": 8.0}, UNUSED + 4.0)
+    assert shares.report("slow", demand, {"cpu": 8.0}, UNUSED + 5.0).places["cpu"] == 4
 
 
-def asks(name: str, uses: int, wants: int, *, unit: float = 1.0, priority: int = 0) -> Claim:
+def asks(name: str, uses: int, wants: int, *, unit: float = 1.0, priority: int = 0) -> Demand:
     held = {"cpu": uses}
-    return Claim(name=name, priority=priority, uses=held, holds=held, wants={"cpu": wants}, units={"cpu": unit})
+    return Demand(name=name, priority=priority, uses=held, holds=held, wants={"cpu": wants}, units={"cpu": unit})
 
 
 def turns(shares: Shares, held: dict[str, int], begin: int, end: int) -> list[int]:
@@ -219,7 +219,7 @@ def test_over_ten_minutes_each_sweep_has_its_share_within_a_tenth(seconds: float
 
 
 def test_without_the_shares_the_first_one_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    def first_come(shares: Shares, id: str, claim: Claim, capacity: Mapping[str, float], now: float) -> Share:
+    def first_come(shares: Shares, id: str, demand: Demand, capacity: Mapping[str, float], now: float) -> Share:
         return Share(places={}, whole={kind: int(count) for kind, count in capacity.items()}, urgent=(), others=())
 
     monkeypatch.setattr(Shares, "report", first_come)
