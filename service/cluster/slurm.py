@@ -38,6 +38,17 @@ SCRIPT = """\
 # Written by `winnow submit --slurm`. Task 0 runs the sweep; each other task trains trials that no other has, and ends when none are left.
 {directives}
 
+secrets() {{ # NAME=VALUE lines, each value as it stands: it may hold $, & or spaces
+  local line value
+  while IFS= read -r line || [ -n "$line" ]; do
+    line=${{line%$'\\r'}}
+    [[ $line =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || continue
+    value=${{line#*=}}
+    case $value in \\"*\\" | \\'*\\') value=${{value:1:-1}} ;; esac
+    export "${{line%%=*}}=$value"
+  done < "$1"
+}}
+
 cd {folder} || exit 2
 {setup}
 unset RAY_ADDRESS # each task starts a Ray of its own, with its own ports, token and folder
@@ -151,7 +162,7 @@ def script(name: str, settings: RunSettings, slurm: Slurm, storage: str | None =
     if clone:
         setup.append(f'export PYTHONPATH={shlex.quote(str(ROOT))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     if slurm.env_file is not None:
-        setup += [f"set -a; . {shlex.quote(str(slurm.env_file.absolute()))}; set +a"]
+        setup.append(f"secrets {shlex.quote(str(slurm.env_file.absolute()))}")
     return SCRIPT.format(
         title=f"Sweep {name} in {slurm.tasks} task{'s' * (slurm.tasks > 1)}" + (f", of the clone {ROOT}" if clone else ""),
         directives="\n".join(slurm.directives(name)), folder=shlex.quote(str(Path.cwd())), setup="\n".join(setup),
@@ -237,10 +248,13 @@ def _written(name: str, text: str, folder: Path) -> Path:
 
 
 def _refuse_open(file: Path) -> None:
-    """Raise UserError for a file with secrets that is not there or that others may read."""
+    """Raise UserError for a file with secrets that is not there, that others may read, or that has other lines than NAME=VALUE."""
     try:
         mode = file.stat()
     except OSError as error:
         raise UserError(f"--env-file {file} cannot be read ({error.strerror})") from None
     if mode.st_mode & 0o077 or mode.st_uid not in (os.geteuid(), 0):
         raise UserError(f"--env-file {file} can be read by others; `chmod 600 {shlex.quote(str(file))}` makes it private")
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+        if line.strip() and not line.startswith("#") and not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", line):
+            raise UserError(f"line {number} of --env-file {file} is not of the form NAME=VALUE, e.g. AWS_SECRET_ACCESS_KEY=...")

@@ -33,7 +33,9 @@ CONFIG, CLAIM, RAYJOB = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
 KUBERNETES = kubernetes_validate.latest_version()
 # The fields of KubeRay's ray.io/v1 that are used, as in ray-operator/apis/ray/v1 of github.com/ray-project/kuberay; their kinds of value.
 FIELDS: dict[str, dict[str, type]] = {
-    "spec": {"entrypoint": str, "shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": int, "rayClusterSpec": dict},
+    "spec": {
+        "entrypoint": str, "backoffLimit": int, "shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": int, "rayClusterSpec": dict,
+    },
     "cluster": {"rayVersion": str, "authOptions": dict, "headGroupSpec": dict, "workerGroupSpecs": list},
     "autoscaling": {
         "rayVersion": str, "authOptions": dict, "enableInTreeAutoscaling": bool, "autoscalerOptions": dict, "headGroupSpec": dict,
@@ -67,6 +69,16 @@ def test_the_image_is_pinned_and_not_root() -> None:
     assert "pip install" not in runtime
     assert re.search(r"^USER 1000$", runtime, re.MULTILINE)
     assert "gcc" in runtime
+    assert {"rsync", "openssh-client"} <= set(re.findall(r"[\w-]+", runtime)), "what Ray's cluster launcher calls in the container"
+
+
+def test_a_login_shell_of_the_image_finds_its_programs(tmp_path: Path) -> None:
+    """Ray's cluster launcher runs `ray` in one, which begins with Debian's PATH and then reads what is in profile.d."""
+    (line,) = re.findall(r'echo "(.*)" > /etc/profile\.d/winnow\.sh', DOCKERFILE)
+    (tmp_path / "winnow.sh").write_text(line.replace("\\$", "$"))
+    words = ["sh", "-c", f". {tmp_path}/winnow.sh; echo $PATH"]
+    found = subprocess.run(words, env={"PATH": "/usr/local/bin:/usr/bin:/bin"}, capture_output=True, text=True, check=True).stdout
+    assert found.split(":")[0] == "/opt/winnow/bin"
 
 
 def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
@@ -121,6 +133,7 @@ def test_compose_services_wait_for_what_they_need_and_are_watched() -> None:
     assert services["worker"]["profiles"] == ["cpu"]
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     assert services["worker"]["deploy"]["replicas"] == 2
+    assert not any(word.startswith("--num-cpus") for word in services["worker-gpu"]["command"]), "a stack for each GPU needs as many cores"
 
 
 def test_compose_says_who_may_speak_to_whom() -> None:
@@ -201,6 +214,7 @@ def test_what_the_autoscaling_file_says_to_type_is_a_command() -> None:
 
 def test_the_cluster_launcher_takes_its_file() -> None:
     validate_config(prepare_config(CLUSTER))
+    assert CLUSTER["auth"]["ssh_private_key"], "without it the head cannot start the workers"
     options = CLUSTER["docker"]["run_options"]
     assert "--env=RAY_AUTH_MODE=token" in options
     (token,) = CLUSTER["file_mounts"]

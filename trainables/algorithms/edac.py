@@ -18,6 +18,10 @@ from trainables.tensors.functions import exp, tanh
 from trainables.tensors.gaussian import squashed
 
 TITLE = "EDAC"
+# Share of the mean norm over a batch below which a gradient has no direction. Without this, the few rows through which an action reaches
+# a very sparse critic only by weights that have just been grown, at 0, would give these gradients of 1e6 and more, and Adam would hardly
+# move them again.
+LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ def critic_loss(agent: Agent, batch: Batch) -> Tensor:
 def alignment(gradient: Tensor) -> Tensor:
     """Mean over the batch of the cosines between the critics' gradients by the action, summed over pairs i != j, over N - 1, [K].
 
-    The sum over pairs is |sum of the unit gradients|^2 less the N squares, so that no N x N matrix is made."""
-    unit = gradient / (gradient.norm(dim=-1, keepdim=True) + 1e-10)  # CORL's 1e-10
+    Gradients that all but vanish beside a critic's others count as orthogonal to all. The sum over pairs is |sum of the unit gradients|^2
+    less the N squares, so that no N x N matrix is made."""
+    norm = gradient.norm(dim=-1, keepdim=True)
+    unit = torch.where(norm > LEAST * norm.mean(2, keepdim=True), gradient / (norm + 1e-10), 0.0)  # CORL's 1e-10
     pairs = unit.sum(1).square().sum(-1) - unit.square().sum((1, 3))  # [K, B]
     return pairs.mean(1) / (gradient.shape[1] - 1)
 

@@ -105,7 +105,7 @@ def by_loss(part: Part, mask: Mask, initial: Mapping[int, Tensor], loss: Loss, b
             if not isinstance(value, Tensor) or not value.requires_grad:
                 kind = "a tensor without a gradient" if isinstance(value, Tensor) else f"a {type(value).__name__}"
                 raise UserError(f"the loss of {part.network!r} cannot be differentiated: it is {kind}")
-            yield value
+            yield value.sum()
 
     def place(parameters: list[Tensor]) -> None:
         for slot, weight in zip(part.slots, parameters, strict=True):

@@ -10,7 +10,8 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
     XQL      (temperature, max_clip, batch_size): Div99/XQL, offline/reproduce/mujoco, for its three tiers. Not included: noise and random
              actions in the value's data, which it has for halfcheetah/medium and hopper/medium-expert
     SPOT     support_weight: thuml/SPOT, configs/offline, for its three tiers
-    bc, td3_bc, iql, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
+    IQL      (expectile, beta) on AntMaze: ikostrikov/implicit_q_learning, configs/antmaze_config.py; on all others its defaults
+    bc, td3_bc, cql, awac and bcq have one setting for all MuJoCo tasks (their papers; CORL): their defaults
     cal_ql   has none in its paper for MuJoCo: its code's defaults
     fql      has an alpha for each task in its paper (arXiv 2502.02538), none of them MuJoCo's: its default, untuned
 
@@ -69,6 +70,8 @@ PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
     "spot": (("support_weight",), _SUPPORT),
 }
 
+_ANTMAZE = {"iql": {"expectile": 0.9, "beta": 10.0}}
+
 
 def reward_shift(algorithm: str, dataset: str) -> float:
     """What the algorithm's paper adds to the rewards of a dataset."""
@@ -80,6 +83,8 @@ def published(algorithm: str, dataset: str) -> dict[str, Any]:
 
     Raises UserError, listing the tasks that have an entry, if the algorithm's settings depend on the dataset and this one has none."""
     plugins.check("algorithms", algorithm)
+    if algorithm in _ANTMAZE and (maze := SPARSE_MAZE.fullmatch(dataset.lower())) and maze[2] == "antmaze":
+        return dict(_ANTMAZE[algorithm])
     if algorithm not in PUBLISHED:
         return {}
     names, table = PUBLISHED[algorithm]

@@ -120,6 +120,29 @@ def test_json_says_the_same_to_programs(submit: Submit, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_values_of_the_private_file_arrive_as_they_stand(submit: Submit, tmp_path: Path) -> None:
+    """No shell reads them: this password would be cut at `$$`, run as a command from `&` on, and printed."""
+    private = tmp_path / "private"
+    private.write_text('# of the lab\n\nWINNOW_STUDY_STORAGE=postgresql://u:pa$$w&rd@h/db\r\nA=\'two words\'\nB="$HOME"\nC=x="y"\nD=')
+    private.chmod(0o600)
+    done = submit("quickstart", "--slurm", "--dry-run", "--env-file=private")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    reader = lines[lines.index(next(line for line in lines if line.startswith("secrets()"))) : lines.index("}") + 1]
+    (call,) = [line for line in lines if line.startswith("secrets ")]
+    shown = 'printf "%s|" "$WINNOW_STUDY_STORAGE" "$A" "$B" "$C" "${D-unset}"'
+    found = subprocess.run(["bash", "-c", "\n".join([*reader, call, shown])], capture_output=True, text=True, check=True, env={})
+    assert (found.stdout, found.stderr) == ('postgresql://u:pa$$w&rd@h/db|two words|$HOME|x="y"||', "")
+
+
+def test_a_private_file_with_other_lines_is_refused_without_showing_them(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "private").write_text(f"A=1\nexport {PLANTED}\n")
+    (tmp_path / "private").chmod(0o600)
+    done = submit("quickstart", "--slurm", "--dry-run", "--env-file=private")
+    wanted = "error: line 2 of --env-file private is not of the form NAME=VALUE, e.g. AWS_SECRET_ACCESS_KEY=...\n"
+    assert (done.code, done.out, done.err) == (2, "", wanted)
+
+
 def test_what_sbatch_refuses_is_one_line(submit: Submit, tmp_path: Path) -> None:
     lines = "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1"
     done = submit("quickstart", "--slurm", sbatch=lines)

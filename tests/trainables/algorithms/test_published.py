@@ -136,6 +136,17 @@ def test_iql_learns_sparse_mazes_from_rewards_minus_one(dataset: str, shift: flo
     assert [trial.reward_shift for space in spaces(searched) for trial in space.trials({"sparsity": 0.5})] == [shift]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "found"),
+    [
+        ("D4RL/antmaze/umaze-v1", {"expectile": 0.9, "beta": 10.0}), ("D4RL/antmaze/large-play-v1", {"expectile": 0.9, "beta": 10.0}),
+        ("D4RL/pointmaze/open-v2", {}), ("og/antmaze/medium-navigate-v0", {}), ("mujoco/halfcheetah/expert-v0", {}),
+    ],
+)  # fmt: skip
+def test_iql_has_published_settings_on_antmaze_alone(dataset: str, found: dict[str, float]) -> None:
+    assert published("iql", dataset) == found
+
+
 def test_one_trial_says_that_its_rewards_are_shifted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", "/nowhere")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
