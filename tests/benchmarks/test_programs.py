@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,6 +185,23 @@ def test_what_helps_is_shown_beside_dense_networks(program: Any, monkeypatch: py
         ("BC", "layer norm", "layer", "250,000"): {"SNIP, 0.001": "50.0"},
         ("BC", "mlp", "none", "1,000,000"): {"SNIP, 0.0003": "40.0 2/3"},
     }
+
+
+def test_what_helps_has_all_trials_of_the_full_study_that_it_shows() -> None:
+    """Both tables are on one page, and are made by two programs."""
+    made = {name: json.loads((ROOT / "benchmarks" / "learning" / f"{name}.json").read_text()) for name in ("full", "recipe")}
+    shown = {
+        (row["algorithm"], row["pruner"], row["seed"]): row["score"]
+        for row in made["recipe"]
+        if (row["network"], row["rescale"], row["updates"]) == ("mlp", "none", 1_000_000)
+    }
+    trained = {
+        (row["algorithm"], row["pruner"], row["seed"]): round(row["scores"]["1000000"], 2)
+        for row in made["full"]
+        if row["dataset"] == "winnow/halfcheetah/expert-v1" and row["pruner"] in ("snip", "random_erk")
+    }
+    assert shown == trained, "run `python -m benchmarks.learning.recipe`"
+    assert len(shown) >= 16
 
 
 def test_no_row_is_lost_where_a_sweep_was_not_shipped(program: Any, tmp_path: Path) -> None:
