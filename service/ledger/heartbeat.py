@@ -12,7 +12,7 @@ from service.ledger import lease
 from service.ledger.errors import GoneError
 from service.ledger.lease import Lease
 from service.storage import shared_files
-from trainables.errors import SupersededError, UserError
+from trainables.errors import SupersededError
 
 LAST = 1.0  # seconds that a beat which is under way is waited for
 
@@ -34,8 +34,9 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._over.wait(lease.BEAT):
-            # A full disk, an unreachable S3 or expired credentials may recover; if they do not, another driver takes over.
-            with contextlib.suppress(OSError, UserError):
+            # A full disk, an unreachable S3 or a proxy that answers HTML may recover; if they do not, another driver takes over. So does
+            # one if this thread ends by an error that nobody has foreseen.
+            with contextlib.suppress(Exception):
                 try:
                     self._lease.check()
                 except GoneError as error:

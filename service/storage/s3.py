@@ -129,6 +129,7 @@ class Bucket:
     def _call(self, call: Callable[[], Any], key: str, patience: float) -> Any:
         """The result of `call`, retried for up to `patience` seconds; None for "not modified"."""
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError  # e.g. a proxy's page in HTML; not a BotoCoreError
 
         patience = 0.0 if self._given_up else patience if self._answered else min(FIRST_PATIENCE, patience)
         until, pause = time.monotonic() + patience, 0.2
@@ -145,7 +146,7 @@ class Bucket:
                     return None
                 if status == 501 or (status < 500 and status not in (408, 409, 429)):
                     raise self._refusal(status, trouble, key) from None
-            except (BotoCoreError, OSError) as error:
+            except (BotoCoreError, ResponseParserError, OSError) as error:
                 trouble = type(error).__name__
                 if trouble in CONFIGURATION_ERRORS:
                     raise UserError(f"{self.url}: {trouble}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION") from None

@@ -14,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from botocore.parsers import ResponseParserError
 
 from service.ledger import lease
 from service.ledger.claims import Permit
@@ -226,7 +227,9 @@ def test_a_request_to_stop_the_run_before_does_not_stop_the_next_one(tmp_path: P
     held.release()
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("the credentials have expired")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), UserError("the credentials have expired"), ResponseParserError("<html>")]
+)
 def test_a_heart_beats_on_after_what_may_pass(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT", 0.01)
     held, told, check = Lease(tmp_path, "smoke"), list[str](), Lease.check

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.parsers import ResponseParserError
 
 from search_spaces.sweep import load_sweep
 from service.__main__ import main
@@ -385,6 +386,20 @@ def test_folders_of_dead_workers_are_removed(on_host: Callable[[str], Path]) -> 
     for each in (attempt, other):
         each.close()
     assert not [*paths.attempts(storage).iterdir()]
+
+
+def test_a_page_of_a_proxy_in_place_of_an_answer_is_asked_again(bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.put("a", b"1")
+    get, pages = bucket._client.get_object, [ResponseParserError("Unable to parse response: <html>")]
+
+    def proxy(**given: Any) -> Any:
+        if pages:
+            raise pages.pop()
+        return get(**given)
+
+    monkeypatch.setattr(bucket._client, "get_object", proxy)
+    assert bucket.get("a")[0] == b"1"
+    assert not pages
 
 
 def test_a_study_that_hosts_would_not_share_is_refused() -> None:
