@@ -42,6 +42,7 @@ from service.search.findings import find as find_tries
 from service.search.findings import show as show_search
 from service.storage import paths, shared_files, trial_objects
 from service.storage.commands import command
+from service.storage.patience import patient
 from service.terminal.display import Display
 from service.terminal.redaction import redact
 from service.terminal.signals import INTERRUPTED, Leaving, blocked, count, ending, obey
@@ -180,6 +181,7 @@ class Session:
             self._shipping = ShipperThread(shipper)
             inside.enter_context(self.leaving.installed())
             inside.enter_context(ending(partial(own_job.end, self.asked_to_stop)))
+            inside.enter_context(patient(self._check_lease))
             with blocked():
                 beats = Heartbeat(self._manifest.lease, paths.stop_request(self._storage, self._plan.name), self.leaving.now)
                 inside.enter_context(beats)

@@ -1,8 +1,8 @@
 """An S3 bucket: whole objects, conditional writes, retries with a time limit. The only file that imports boto3.
 
-Calls are retried with growing pauses while the server does not answer or reports a fault of its own; after that they raise OSError, which
-trainers treat as an infrastructure failure. What the server refuses (keys, bucket, permissions) raises UserError at once. Credentials and
-endpoint come from the usual AWS_* variables and are never shown.
+Calls are retried with growing pauses while the server does not answer or reports a fault of its own. Then a driver waits (patience.py);
+all others raise OSError, which trainers treat as an infrastructure failure. What the server refuses (keys, bucket, permissions) raises
+UserError at once. Credentials and endpoint come from the usual AWS_* variables and are never shown.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from service.storage import paths
+from service.storage.patience import wait
 from trainables.errors import UserError
 
 PATIENCE = 60.0  # seconds, for one call with all its retries
@@ -41,29 +42,30 @@ class Bucket:
         self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._client, self._answered = _client(url), False
+        self._last = 0.0  # when it did last, by time.monotonic
         self._given_up = False  # a call has waited in vain, for as long as any does: until the server answers again, others try once
 
-    def get(self, key: str, *, patience: float = PATIENCE) -> tuple[bytes, str]:
+    def get(self, key: str, *, patience: float | None = None) -> tuple[bytes, str]:
         """Content and etag. Raises FileNotFoundError."""
         found: tuple[bytes, str] = self._call(partial(self._read, key), key, patience)
         return found
 
     def get_newer(self, key: str, etag: str) -> tuple[bytes, str] | None:
         """Content and etag; None if the object still has `etag`, which may be empty. Raises FileNotFoundError."""
-        return self._call(partial(self._read, key, **({"IfNoneMatch": etag} if etag else {})), key, PATIENCE)
+        return self._call(partial(self._read, key, **({"IfNoneMatch": etag} if etag else {})), key, None)
 
     def _read(self, key: str, **condition: str) -> tuple[bytes, str]:
         answer = self._client.get_object(**self._at(key), **condition)
         return answer["Body"].read(), answer["ETag"]
 
-    def put(self, key: str, content: bytes, *, patience: float = PATIENCE) -> None:
+    def put(self, key: str, content: bytes, *, patience: float | None = None) -> None:
         self._call(partial(self._client.put_object, **self._at(key), Body=content), key, patience)
 
-    def create(self, key: str, content: bytes, *, patience: float = PATIENCE) -> str:
+    def create(self, key: str, content: bytes, *, patience: float | None = None) -> str:
         """Create an object; returns its etag. Raises FileExistsError if it exists with other content."""
         return self._put_if(key, content, patience, IfNoneMatch="*")
 
-    def replace(self, key: str, content: bytes, etag: str, *, patience: float = PATIENCE) -> str:
+    def replace(self, key: str, content: bytes, etag: str, *, patience: float | None = None) -> str:
         """Replace the version `etag` of an object; returns the new etag. Raises FileExistsError if the version has changed."""
         try:
             return self._put_if(key, content, patience, IfMatch=etag)
@@ -72,7 +74,7 @@ class Bucket:
 
     def exists(self, key: str) -> bool:
         try:
-            self._call(partial(self._client.head_object, **self._at(key)), key, PATIENCE)
+            self._call(partial(self._client.head_object, **self._at(key)), key, None)
         except FileNotFoundError:
             return False
         return True
@@ -90,7 +92,7 @@ class Bucket:
         more: dict[str, str] = {}
         while True:
             query = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
-            page = self._call(partial(self._client.list_objects_v2, **query), prefix, PATIENCE)
+            page = self._call(partial(self._client.list_objects_v2, **query), prefix, None)
             found |= {item["Key"].removeprefix(self._prefix): item for item in page.get("Contents", [])}
             if not page.get("IsTruncated"):
                 return found
@@ -98,7 +100,7 @@ class Bucket:
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._call(partial(self._client.delete_object, **self._at(key)), key, PATIENCE)
+            self._call(partial(self._client.delete_object, **self._at(key)), key, None)
 
     def check_conditions(self, key: str) -> None:
         """Raise UserError if the server ignores conditions of a PUT; then two drivers could write at the same time.
@@ -108,12 +110,12 @@ class Bucket:
         content, _ = self.get(key)
         for condition in ({"IfNoneMatch": "*"}, {"IfMatch": '"0123456789abcdef0123456789abcdef"'}):
             try:
-                self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, PATIENCE)
+                self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, None)
             except FileExistsError:
                 continue
             raise self._unsafe(next(iter(condition)))
 
-    def _put_if(self, key: str, content: bytes, patience: float, **condition: str) -> str:
+    def _put_if(self, key: str, content: bytes, patience: float | None, **condition: str) -> str:
         try:
             return self._call(partial(self._client.put_object, **self._at(key), Body=content, **condition), key, patience)["ETag"]
         except FileExistsError:
@@ -126,8 +128,16 @@ class Bucket:
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
-    def _call(self, call: Callable[[], Any], key: str, patience: float) -> Any:
-        """The result of `call`, retried for up to `patience` seconds; None for "not modified"."""
+    def _call(self, call: Callable[[], Any], key: str, patience: float | None) -> Any:
+        """The result of `call`, retried for up to `patience` seconds, and by a driver for longer; None for "not modified"."""
+        while True:
+            try:
+                return self._try(call, key, PATIENCE if patience is None else patience)
+            except OSError as error:
+                if patience is not None or error.errno != errno.EHOSTUNREACH or not wait(self.url, self._last):
+                    raise
+
+    def _try(self, call: Callable[[], Any], key: str, patience: float) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError  # e.g. a proxy's page in HTML; not a BotoCoreError
 
@@ -136,7 +146,7 @@ class Bucket:
         while True:
             try:
                 result = call()
-                self._answered, self._given_up = True, False
+                self._answered, self._last, self._given_up = True, time.monotonic(), False
                 return result
             except ClientError as error:
                 self._answered = True

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -145,9 +146,14 @@ def fetch(bucket: Bucket, files: Mapping[str, tuple[str, str]], folder: Path, ke
 
 
 def in_parallel(call: Callable[[K], V], items: Iterable[K]) -> list[V]:
-    """Call `call` on every item, in parallel; raises the first error when all have finished."""
+    """Call `call` on every item, in parallel; raises the first error when all have finished. Each call has the caller's patience."""
     with ThreadPoolExecutor(THREADS) as threads:
-        return [future.result() for future in [threads.submit(call, item) for item in items]]
+        futures = [threads.submit(copy_context().run, call, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:  # there is no time for the calls that have not begun
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 def head_name(key: str) -> str:

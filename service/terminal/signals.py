@@ -275,6 +275,11 @@ def _hurry(number: int, frame: Any) -> None:
     _more += 1
 
 
+def leaving() -> bool:
+    """Whether this process, or the call in a notebook, has been asked to end: then nothing is waited for that may not come."""
+    return _left or bool(Leaving.current and Leaving.current.why)
+
+
 def left() -> bool:
     """Whether the process ends because of a signal: then there is no time for what libraries do at exit."""
     return _left

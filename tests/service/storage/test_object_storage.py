@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +27,6 @@ from trainables.trial import Trial
 
 TRIAL = Trial(dataset="test/hopper/random-v0", algorithm="bc")
 KEY = TRIAL.key
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("s3") / "log")
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def url(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return server.bucket(f"test-{abs(hash(request.node.name))}") + "/some/prefix"
-
-
-@pytest.fixture
-def bucket(url: str) -> s3.Bucket:
-    return s3.Bucket(url)
-
-
-@pytest.fixture
-def on_host(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """`on_host("a")`: from now on this process is on a host with folders of its own; the storage there."""
-
-    def move(name: str) -> Path:
-        monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(lease, "owner", lambda: f"{name}:1")
-        return paths.root(url)
-
-    return move
 
 
 def write_trial(attempt: BucketClaim, **files: str) -> None:
