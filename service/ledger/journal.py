@@ -11,8 +11,9 @@ from typing import Protocol
 from service.ledger.errors import GoneError
 from service.storage import paths, s3
 from service.storage.s3 import Bucket
+from service.storage.trial_objects import in_parallel
 from trainables.errors import SupersededError, UserError
-from trainables.storage.files import append, write
+from trainables.storage.files import append, tidy_up, write
 
 
 class Journal(Protocol):
@@ -80,13 +81,17 @@ class ObjectJournal:
         """The content of all parts; fetches those that are not on this host yet."""
         listed = self._bucket.list(f"{paths.remote(self._folder)[1]}/")
         copies = {key: self._copy(key, listed[key]) for key in sorted(listed) if key.endswith(".jsonl")}
-        for key, copy in copies.items():
-            if not copy.exists():
-                content, version = self._bucket.get(key)
-                copies[key] = self._copy(key, version)
-                write(copies[key], content)
+        if missing := [key for key, copy in copies.items() if not copy.exists()]:
+            tidy_up(self._folder)
+            copies |= zip(missing, in_parallel(self._fetch, missing), strict=True)
         self.length = len(copies)
         return b"".join(copy.read_bytes() for copy in copies.values())
+
+    def _fetch(self, key: str) -> Path:
+        """Copy a part to this host, in the version that is there now."""
+        content, version = self._bucket.get(key)
+        write(copy := self._copy(key, version), content, tidy=False)
+        return copy
 
     def _copy(self, key: str, version: str) -> Path:
         return self._folder / f"{Path(key).stem}.{re.sub(r'[^0-9A-Za-z]', '', version)}.jsonl"
@@ -104,7 +109,7 @@ class ObjectJournal:
             raise _unwritable(self.where, error) from error
         self.length += 1
         with contextlib.suppress(OSError):  # the part is written: without its copy this host fetches it
-            write(self._copy(key, version), content)
+            write(self._copy(key, version), content, tidy=False)
 
     def close(self) -> None:
         """Nothing to close."""

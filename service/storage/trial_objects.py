@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from service.storage import paths, s3
 from service.storage.s3 import THREADS, Bucket
-from trainables.storage.files import write
+from trainables.storage.files import tidy_up, write
 
 CHECKPOINT = r"checkpoints/\d{9}\.(json|safetensors)"  # needed only by workers
 NAMES = rf"{CHECKPOINT}|spool\.jsonl|(trial|masks|policy)\.json|(masks|policy)\.safetensors"
@@ -51,6 +51,7 @@ class Head:
 def pull(storage: Path) -> None:
     """Update this host's copy of all trials, without checkpoints. Does nothing if the storage is a folder."""
     if bucket := s3.bucket_of(storage):
+        tidy_up(paths.heads(storage))
         etags = bucket.list("heads/")
         gone = [path.stem for path in paths.heads(storage).glob("*.json") if head_name(path.stem) not in etags]
         refresh(storage, gone + [Path(name).stem for name, etag in etags.items() if _known(storage, Path(name).stem).etag != etag])
@@ -86,7 +87,7 @@ def _refresh(bucket: Bucket, storage: Path, key: str) -> None:
             shutil.rmtree(paths.trial(storage, key), ignore_errors=True)
             paths.head(storage, key).unlink(missing_ok=True)
             return
-        write(paths.head(storage, key), json.dumps(asdict(head)).encode())
+        write(paths.head(storage, key), json.dumps(asdict(head)).encode(), tidy=False)  # all heads are in one folder
         return
     raise OSError(errno.EIO, "its objects keep changing while they are read", f"{bucket.url}/{head_name(key)}")
 

@@ -18,13 +18,17 @@ def make(folder: Path, below: Path | None = None) -> None:
         path.mkdir(exist_ok=True)
 
 
-def write(path: Path, content: bytes, *, flushed: bool = True, mode: int | None = None, below: Path | None = None) -> None:
+def write(
+    path: Path, content: bytes, *, flushed: bool = True, mode: int | None = None, below: Path | None = None, tidy: bool = True
+) -> None:
     """Replace `path` by a file with `content`, on disk when this returns: temporary file, fsync, rename, fsync of the folder.
 
     Without `flushed` it is whole or absent as long as the machine does not crash, which may leave it empty. `mode`: of the
-    file, whatever the umask. `below` as for `make`."""
+    file, whatever the umask. `below` as for `make`. Without `tidy`, for folders of thousands of files, which each write would list,
+    what killed writers have left stays until `tidy_up`."""
     make(path.parent, below)
-    _tidy(path)
+    if tidy:
+        _tidy(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -63,8 +67,17 @@ def sync_folder(folder: Path) -> None:
 
 def _tidy(path: Path) -> None:
     """Remove the temporary files that killed writers of `path` have left, and no file of anybody else."""
-    ours = re.compile(re.escape(f".{path.name}.") + r"([1-9][0-9]{0,8})\.tmp")
-    for left in path.parent.iterdir():
+    _remove_left(path.parent, re.compile(re.escape(f".{path.name}.") + r"([1-9][0-9]{0,8})\.tmp"))
+
+
+def tidy_up(folder: Path) -> None:
+    """Remove the temporary files that killed writers have left in a folder in which nobody else writes."""
+    if folder.is_dir():
+        _remove_left(folder, re.compile(r"\..+\.([1-9][0-9]{0,8})\.tmp"))
+
+
+def _remove_left(folder: Path, ours: re.Pattern[str]) -> None:
+    for left in folder.iterdir():
         if (found := ours.fullmatch(left.name)) and not runs(int(found[1])) and left.is_file():
             left.unlink(missing_ok=True)
 

@@ -6,7 +6,9 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from search_spaces.sweep import load_sweep
 from service.__main__ import main
 from service.ledger import lease, manifest
 from service.ledger.claims import BucketClaim, Permit
+from service.ledger.journal import ObjectJournal
 from service.ledger.lease import Lease
 from service.ledger.manifest import Manifest
 from service.search.database import open_studies
@@ -203,6 +206,60 @@ def test_a_host_that_knew_a_sweep_before_it_was_forgotten_reads_the_new_one(on_h
     written(on_host("a"), "failed")
     for host in ("a", "b", "c"):
         assert manifest.read(on_host(host), "smoke").state(KEY) == "failed"
+
+
+def test_a_host_fetches_the_parts_that_it_lacks_in_parallel_and_lists_no_folder_for_each(
+    on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = on_host("a")
+    folder = paths.manifest_parts(storage, "smoke")
+    lines = [b"%d\n" % number for number in range(1, 41)]
+    for number, line in enumerate(lines, 1):
+        bucket.create(paths.remote(folder / f"{number:08d}.jsonl")[1], line)
+    folder.mkdir(parents=True)
+    (left := folder / ".00000001.e.jsonl.999999999.tmp").touch()
+    get, at_once, gets = bucket.get, threading.Barrier(4), list[str]()
+
+    def together(key: str) -> tuple[bytes, str]:
+        gets.append(key)
+        at_once.wait(60)  # raises where fewer than four are under way
+        return get(key)
+
+    monkeypatch.setattr(bucket, "get", together)
+    listed, iterdir = Counter[Path](), Path.iterdir
+
+    def counted(self: Path) -> Iterator[Path]:
+        listed[self] += 1
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", counted)
+    journal = ObjectJournal(bucket, folder)
+    assert journal.content() == b"".join(lines)
+    assert len(gets) == 40
+    journal.append(b"41\n")
+    assert journal.content() == b"".join(lines) + b"41\n"
+    assert len(gets) == 40
+    assert listed[folder] == 1
+    assert not left.exists()
+
+
+def test_a_copy_of_many_heads_is_listed_once(on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        bucket.put(f"heads/{number:016x}.json", json.dumps({"attempt": "nobody", "files": {}}).encode())
+    storage = on_host("a")
+    paths.heads(storage).mkdir(parents=True)
+    (left := paths.heads(storage) / f".{0:016x}.json.999999999.tmp").touch()
+    listed, iterdir = Counter[Path](), Path.iterdir
+
+    def counted(self: Path) -> Iterator[Path]:
+        listed[self] += 1
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", counted)
+    trial_objects.pull(storage)
+    assert len([*paths.heads(storage).glob("*.json")]) == 5
+    assert listed[paths.heads(storage)] == 1
+    assert not left.exists()
 
 
 def test_a_cache_that_cannot_be_written_does_not_end_a_driver(on_host: Callable[[str], Path]) -> None:
