@@ -28,7 +28,7 @@ class Elsewhere:
     """The other sweeps of a storage. Reads a journal again only where it has changed, and a lease only where something may be running."""
 
     def __init__(self, storage: Path, name: str) -> None:
-        self._storage, self._name = storage, name
+        self._storage, self._name, self._versions = storage, name, journal.Versions(storage)
         self._others: dict[str, _Other] = {}
         self._beats: dict[str, tuple[bytes, float]] = {}  # of drivers on other hosts: what their lease was, and when it was first seen so
 
@@ -50,7 +50,7 @@ class Elsewhere:
     def _ledgers(self) -> dict[str, Ledger]:
         """The ledgers of all other sweeps, by name."""
         found = {}
-        for name, version in journal.versions(self._storage).items():
+        for name, version in self._versions.look().items():
             if name == self._name:
                 continue
             with contextlib.suppress(UserError):  # damaged, which its own driver says, or a folder that is no sweep's

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,9 @@ from service.storage.s3 import Bucket
 from service.storage.trial_objects import in_parallel
 from trainables.errors import SupersededError, UserError
 from trainables.storage.files import append, tidy_up, write
+
+SWEEPS = "sweeps/"  # what the keys of all journals on S3 begin with
+PAGE = 1000  # objects that S3 lists in one answer
 
 
 class Journal(Protocol):
@@ -129,19 +133,60 @@ def sweep_names(storage: Path) -> list[str]:
 
 def versions(storage: Path) -> dict[str, object]:
     """The sweeps that have a journal, by name, each with something that is another once the journal has changed."""
-    if bucket := s3.bucket_of(storage):
-        found: dict[str, dict[str, str]] = {}
-        for key, version in sorted(bucket.list("sweeps/").items()):
-            parts = key.split("/")
-            if len(parts) == 4 and parts[2] == "manifest":
-                found.setdefault(parts[1], {})[parts[3]] = version
-        return dict(found)
-    of_files: dict[str, object] = {}
+    return Versions(storage).look()
+
+
+class Versions:
+    """`versions` of a storage, for one who looks again and again: on S3 it lists only parts that are new."""
+
+    def __init__(self, storage: Path) -> None:
+        self._storage, self._bucket = storage, s3.bucket_of(storage)
+        self._known: dict[str, dict[str, str]] = {}  # the parts of each journal, with their versions, in their order
+        self._pages = 0.0  # how many requests a list of everything took last
+
+    def look(self) -> dict[str, object]:
+        if self._bucket is None:
+            return _versions_of_files(self._storage)
+        if 1 + len(self._known) < self._pages:
+            names = sorted(self._bucket.folders(SWEEPS), key=lambda name: f"{name}/")  # as their keys are sorted
+            found = dict(zip(names, in_parallel(partial(self._look_at, self._bucket), names), strict=True))
+        else:
+            found = self._list_all(self._bucket)
+        self._known = {name: parts for name, parts in found.items() if parts}
+        return dict(self._known)
+
+    def _list_all(self, bucket: Bucket) -> dict[str, dict[str, str]]:
+        listed, found = bucket.list(SWEEPS), dict[str, dict[str, str]]()
+        self._pages = len(listed) / PAGE
+        for key, version in sorted(listed.items()):
+            names = key.split("/")
+            if len(names) == 4 and names[2] == "manifest":
+                found.setdefault(names[1], {})[names[3]] = version
+        return found
+
+    def _look_at(self, bucket: Bucket, name: str) -> dict[str, str]:
+        """The parts of a journal. They are created one after another and removed from the first one on, so that those before the last one
+        known are as they were as long as that one is; else the journal was forgotten, and perhaps begun anew."""
+        known, folder = self._known.get(name, {}), f"{SWEEPS}{name}/manifest/"
+        before, last = ["", *known][-2:] if known else ("", "")
+        found = self._parts(bucket, folder, before)
+        if last and found.get(last) != known[last]:
+            return self._parts(bucket, folder, "")
+        return known | found if found.keys() - known.keys() else known
+
+    @staticmethod
+    def _parts(bucket: Bucket, folder: str, before: str) -> dict[str, str]:
+        listed = bucket.list(folder, after=folder + before if before else "")
+        return {part: version for key, version in sorted(listed.items()) if "/" not in (part := key.removeprefix(folder))}
+
+
+def _versions_of_files(storage: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
     for path in sorted(paths.sweeps(storage).glob("*/manifest.jsonl")):
         with contextlib.suppress(FileNotFoundError):  # forgotten meanwhile
             about = path.stat()
-            of_files[path.parent.name] = about.st_ino, about.st_size, about.st_mtime_ns
-    return of_files
+            found[path.parent.name] = about.st_ino, about.st_size, about.st_mtime_ns
+    return found
 
 
 def _unwritable(where: str, error: OSError) -> UserError:

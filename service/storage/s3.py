@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -79,24 +79,32 @@ class Bucket:
             return False
         return True
 
-    def list(self, prefix: str) -> dict[str, str]:
-        """The etags of all objects whose keys begin with `prefix`, by key."""
-        return {key: str(item["ETag"]) for key, item in self._items(prefix).items()}
+    def list(self, prefix: str, *, after: str = "") -> dict[str, str]:
+        """The etags of all objects whose keys begin with `prefix`, by key; with `after`, of those whose keys come after that one."""
+        more = {"StartAfter": self._prefix + after} if after else {}
+        return {key: str(item["ETag"]) for key, item in self._items(prefix, **more).items()}
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """What comes next in the keys that begin with `prefix`, up to a slash."""
+        pages = self._pages(prefix, Delimiter="/")
+        return tuple(str(item["Prefix"])[len(self._prefix + prefix) : -1] for page in pages for item in page.get("CommonPrefixes", []))
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Their sizes in bytes, by key."""
         return {key: int(item["Size"]) for key, item in self._items(prefix).items()}
 
-    def _items(self, prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        more: dict[str, str] = {}
+    def _items(self, prefix: str, **more: str) -> dict[str, Any]:
+        items = (item for page in self._pages(prefix, **more) for item in page.get("Contents", []))
+        return {item["Key"].removeprefix(self._prefix): item for item in items}
+
+    def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
         while True:
             query = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
             page = self._call(partial(self._client.list_objects_v2, **query), prefix, None)
-            found |= {item["Key"].removeprefix(self._prefix): item for item in page.get("Contents", [])}
+            yield page
             if not page.get("IsTruncated"):
-                return found
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+                return
+            more |= {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -17,7 +17,7 @@ from botocore.parsers import ResponseParserError
 
 from search_spaces.sweep import load_sweep
 from service.__main__ import main
-from service.ledger import lease, manifest
+from service.ledger import journal, lease, manifest
 from service.ledger.claims import BucketClaim, Permit
 from service.ledger.journal import ObjectJournal
 from service.ledger.lease import Lease
@@ -241,6 +241,60 @@ def test_a_host_fetches_the_parts_that_it_lacks_in_parallel_and_lists_no_folder_
     assert len(gets) == 40
     assert listed[folder] == 1
     assert not left.exists()
+
+
+@pytest.mark.parametrize("sweeps", [2, 4])
+def test_whoever_looks_again_and_again_lists_only_what_is_new(
+    sweeps: int, on_host: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And sees what a list of everything sees. Where there are so many sweeps that looking at each would be more requests, it lists all."""
+    storage, names = on_host("a"), [f"sweep{number}" for number in range(sweeps)]
+    bucket = s3.bucket_of(storage)
+    assert bucket
+    monkeypatch.setattr(journal, "PAGE", 5)  # so that a handful of parts stands for thousands
+
+    def write(name: str, parts: range, content: str) -> None:
+        for part in parts:
+            bucket.create(f"sweeps/{name}/manifest/{part:08d}.jsonl", f"{content} {part}".encode())
+
+    def forget(name: str) -> None:
+        bucket.delete(sorted(bucket.list(f"sweeps/{name}/")))
+
+    for name in names:
+        write(name, range(1, 21 if sweeps == 2 else 5), name)
+    watched, pages = journal.Versions(storage), Counter[str]()
+    assert list(watched.look()) == names
+    answer = bucket._client.list_objects_v2
+
+    def counted(**query: Any) -> Any:
+        page = answer(**query)
+        pages["requests"] += 1
+        pages["objects"] += len(page.get("Contents", []))
+        return page
+
+    monkeypatch.setattr(bucket._client, "list_objects_v2", counted)
+    before = watched.look()
+    assert dict(pages) == ({"requests": 3, "objects": 2} if sweeps == 2 else {"requests": 1, "objects": 16})
+    changes: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "a part more": lambda: write(names[0], range(21, 22), "new"),
+        "two parts more": lambda: write(names[0], range(22, 24), "new"),
+        "a sweep that has no journal yet": lambda: bucket.put("sweeps/other/lease/000001.json", b""),
+        "a new sweep": lambda: write("sweep0.part1", range(1, 2), "new"),
+        "a second part": lambda: write("sweep0.part1", range(2, 3), "new"),
+        "forgotten": lambda: forget(names[1]),
+        "begun anew": lambda: write(names[1], range(1, 4), "anew"),
+        "forgotten and begun anew, with fewer parts": lambda: (forget(names[0]), write(names[0], range(1, 6), "anew")),
+        "the same with as many": lambda: (forget(names[0]), write(names[0], range(1, 6), "once more")),
+        "the same with more": lambda: (forget(names[0]), write(names[0], range(1, 9), "at last")),
+    }
+    for change, make in changes.items():
+        make()
+        after = watched.look()
+        assert after == journal.versions(storage), change
+        assert list(after) == list(journal.versions(storage)), change
+        assert (after == before) == (change in ("nothing", "a sweep that has no journal yet")), change
+        before = after
 
 
 def test_a_copy_of_many_heads_is_listed_once(on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
