@@ -11,7 +11,7 @@ from typing import Protocol
 
 from service.ledger.errors import GoneError
 from service.storage import paths, s3
-from service.storage.s3 import Bucket
+from service.storage.s3 import THREADS, Bucket
 from service.storage.trial_objects import in_parallel
 from trainables.errors import SupersededError, UserError
 from trainables.storage.files import append, tidy_up, write
@@ -147,7 +147,7 @@ class Versions:
     def look(self) -> dict[str, object]:
         if self._bucket is None:
             return _versions_of_files(self._storage)
-        if 1 + len(self._known) < self._pages:
+        if 1 + len(self._known) < THREADS * self._pages:  # a page of a thousand takes longer than so many short answers at once
             names = sorted(self._bucket.folders(SWEEPS), key=lambda name: f"{name}/")  # as their keys are sorted
             found = dict(zip(names, in_parallel(partial(self._look_at, self._bucket), names), strict=True))
         else:

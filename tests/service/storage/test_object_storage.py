@@ -247,11 +247,11 @@ def test_a_host_fetches_the_parts_that_it_lacks_in_parallel_and_lists_no_folder_
 def test_whoever_looks_again_and_again_lists_only_what_is_new(
     sweeps: int, on_host: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And sees what a list of everything sees. Where there are so many sweeps that looking at each would be more requests, it lists all."""
+    """And sees what a list of everything sees. Where there are so many sweeps that looking at each would take longer, it lists all."""
     storage, names = on_host("a"), [f"sweep{number}" for number in range(sweeps)]
     bucket = s3.bucket_of(storage)
     assert bucket
-    monkeypatch.setattr(journal, "PAGE", 5)  # so that a handful of parts stands for thousands
+    monkeypatch.setattr(journal, "PAGE", 40)  # so that a handful of parts stands for thousands
 
     def write(name: str, parts: range, content: str) -> None:
         for part in parts:
