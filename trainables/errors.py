@@ -17,6 +17,8 @@ class CannotComputeError(UserError):
 class SupersededError(RuntimeError):
     """Another worker has taken over the work: nothing more may be written."""
 
+    kind = "superseded"  # the class of this failure: trainables/failures.py
+
 
 class StoppedError(RuntimeError):
     """Some members were asked to stop; the others continue without them from the checkpoint that was just written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import traceback
 
 from trainables.errors import StoppedError, SupersededError, UserError, first_line
@@ -16,6 +17,8 @@ def failure(error: Exception) -> dict[str, str]:
     """What is recorded of a failure: its class, one line, and the end of the traceback where that adds something."""
     why = reason(error)
     recorded = {"reason": why, "message": first_line(error, named=why != "user_error")[:LINE_LIMIT]}
+    if why == "gone":  # the driver has to tell a storage that is gone from a host that does not see it
+        recorded["host"] = platform.node()
     return recorded if why in ("user_error", "stopped") else recorded | {"traceback": traceback.format_exc()[-TRACEBACK_LIMIT:]}
 
 
@@ -25,7 +28,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, UserError):
         return "user_error"
     if isinstance(error, SupersededError):
-        return "superseded"
+        return error.kind
     if isinstance(error, StoppedError):
         return "stopped"
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):

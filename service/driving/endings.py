@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from service.ledger.errors import GoneError
 from service.ledger.manifest import Manifest
 from service.planning import estimate
 from service.planning.packing import retry
@@ -50,7 +51,20 @@ class Endings:
 
     def of(self, stack: Stack, why: Why, place: Mapping[str, Any], device: str) -> list[Ending]:
         """What each member's spool says, else the failure. `place`: what the journal says of the stack's; `device`: the run's, or "all"."""
+        if why.failure["reason"] == "gone":
+            why = replace(why, failure=self._gone(why.failure))
         return [self._of(trial, len(stack), why, place, device) for trial in stack.trials]
+
+    def _gone(self, failure: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The failure of a worker that has not found this run's lease. While the driver finds it there, the worker's host is at fault: it
+        would fail with every other stack, too, so the tries are counted."""
+        try:
+            self._manifest.lease.check_there()
+        except GoneError:
+            return {**failure, "reason": "superseded"}
+        host, storage = failure.get("host", "the worker's host"), paths.shown(self._storage)
+        message = f"{host} does not see the storage {storage}, or sees another one there; use a storage that all hosts share"
+        return {"reason": "infrastructure", "message": message}
 
     def _of(self, trial: Trial, size: int, why: Why, place: Mapping[str, Any], device: str) -> Ending:
         told = lines.read(paths.spool(self._storage, trial.key))

@@ -10,7 +10,11 @@ class IllegalTransitionError(RuntimeError):
 
 
 class GoneError(SupersededError):
-    """The storage was removed under a run, or removed and started over: nothing of the run may be written there."""
+    """The storage was removed under a run, or removed and started over: nothing of the run may be written there.
+
+    A worker also raises it where its host does not see the driver's storage. Only the driver can tell: service/driving/endings.py."""
+
+    kind = "gone"
 
 
 class StaleEpochError(RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from service.driving import endings
 from service.driving.driver import Driver
+from service.ledger.claims import Permit
+from service.ledger.errors import GoneError
 from service.ledger.manifest import Manifest
 from service.planning.options import TrainingOptions
 from service.planning.packing import RETRIES
@@ -18,6 +21,7 @@ from service.planning.plan import Plan, make_plan
 from service.planning.run_settings import RunSettings
 from service.storage import paths
 from service.terminal.display import Display
+from trainables.failures import failure
 from trainables.trial import Stack
 
 SETTINGS = ("datasets=test/hopper/random-v0", "pruners=snip", "seeds=0,1,2,3")
@@ -141,6 +145,41 @@ def test_a_worker_that_dies_before_it_begins_is_a_failure_like_any_other(tmp_pat
     assert [len(stack) for stack in [driver.next()] if stack] == [4]
     story = [event.state for event in next(iter(journal.ledger.entries.values())).events]
     assert story == ["planned", "leased", "failed", "planned", "leased"]
+    journal.close()
+
+
+def not_found(storage: Path, journal: Manifest, stack: Stack) -> dict[str, str]:
+    """The failure of a worker whose host has a folder of its own where the driver has the storage."""
+    permit = Permit(storage, "smoke", journal.lease.epoch, journal.lease.token)
+    with pytest.raises(GoneError) as error:
+        permit.claim(trial.key for trial in stack.trials)
+    return failure(error.value)
+
+
+def test_a_host_that_does_not_see_the_storage_is_at_fault_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its stacks were once given out again for ever, as trained by another sweep."""
+    driver, journal = begin(tmp_path / "storage")
+    for _ in range(RETRIES + 1):
+        stack = driver.next()
+        assert stack is not None
+        driver.ended(stack, {"failure": not_found(tmp_path / "elsewhere", journal, stack)})
+    assert not driver.waits_for
+    assert not driver.busy()
+    for entry in journal.ledger.entries.values():
+        assert (entry.state, entry.detail["reason"]) == ("failed", "infrastructure")
+        assert entry.detail["message"].startswith(f"{platform.node()} does not see the storage {tmp_path / 'storage'}, or sees another")
+    assert "use a storage that all hosts share; it will be retried" in capsys.readouterr().out
+    journal.close()
+
+
+def test_a_storage_that_is_gone_is_no_fault_of_a_host(tmp_path: Path) -> None:
+    driver, journal = begin(tmp_path / "storage")
+    stack = driver.next()
+    assert stack is not None
+    (tmp_path / "storage").rename(tmp_path / "moved")
+    with pytest.raises(GoneError, match="the storage was removed under this run"):
+        driver.ended(stack, {"failure": not_found(tmp_path / "storage", journal, stack)})
+    assert not (tmp_path / "storage").exists()
     journal.close()
 
 
