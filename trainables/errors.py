@@ -1,4 +1,5 @@
-"""UserError, which commands print as one line before they exit with code 2, and the two errors that end the work on a stack."""
+"""UserError and its kinds, which commands print as one line before they exit with code 2, and the two errors that end the work on a
+stack."""
 
 from __future__ import annotations
 
@@ -8,6 +9,11 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """Bad input. The message is one line that shows the value and the choices."""
+
+
+class MachineError(UserError):
+    """A fault of this machine: its cache, compiler, clock or keys. A command refuses it like bad input; a worker's host may be the only one
+    that has it, so the work is tried again, perhaps on another: trainables/failures.py."""
 
 
 class CannotComputeError(UserError):

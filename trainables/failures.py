@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import traceback
 
-from trainables.errors import StoppedError, SupersededError, UserError, first_line
+from trainables.errors import MachineError, StoppedError, SupersededError, UserError, first_line
 
 LINE_LIMIT, TRACEBACK_LIMIT = 500, 4000  # characters
 # CUDA's wording, and torch's on a CPU in two versions.
@@ -16,15 +16,21 @@ BROKEN = ("cuda error", "cuda driver error")  # of the GPU or its driver: a fres
 def failure(error: Exception) -> dict[str, str]:
     """What is recorded of a failure: its class, one line, and the end of the traceback where that adds something."""
     why = reason(error)
-    recorded = {"reason": why, "message": first_line(error, named=why != "user_error")[:LINE_LIMIT]}
+    expected = isinstance(error, (UserError, StoppedError))  # its line says all
+    line = first_line(error, named=not isinstance(error, UserError))
+    if why == "infrastructure":
+        line = f"{platform.node()}: {line}"
+    recorded = {"reason": why, "message": line[:LINE_LIMIT]}
     if why == "gone":  # the driver has to tell a storage that is gone from a host that does not see it
         recorded["host"] = platform.node()
-    return recorded if why in ("user_error", "stopped") else recorded | {"traceback": traceback.format_exc()[-TRACEBACK_LIMIT:]}
+    return recorded if expected else recorded | {"traceback": traceback.format_exc()[-TRACEBACK_LIMIT:]}
 
 
 def reason(error: BaseException) -> str:
     """The class of a failure. It decides whether and how the work is retried."""
     text = str(error).lower()
+    if isinstance(error, MachineError):
+        return "infrastructure"
     if isinstance(error, UserError):
         return "user_error"
     if isinstance(error, SupersededError):

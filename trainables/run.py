@@ -14,9 +14,10 @@ from torch import Tensor
 
 from trainables import plugins
 from trainables.agent import Agent
+from trainables.datasets import local
 from trainables.datasets.minibatches import minibatches_of
 from trainables.datasets.table import load_table, names_of
-from trainables.errors import StoppedError, UserError
+from trainables.errors import MachineError, StoppedError, UserError
 from trainables.evaluation.evaluation import Evaluation
 from trainables.evaluation.futures import Beside, Future
 from trainables.evaluation.report_queue import ReportQueue
@@ -65,7 +66,12 @@ def run_stack(
     started = time.monotonic()
     set_up_torch(tf32)
     files = StackFiles(stack, storage, before_write)
-    run = StackRun(stack, device, execution, files, beside, leave or Leave())
+    try:
+        run = StackRun(stack, device, execution, files, beside, leave or Leave())
+    except UserError as error:
+        if dataset_hash and not local.exists(stack.lead.dataset):  # the driver has it, so it is this host that lacks it
+            raise MachineError(str(error)) from None
+        raise
     run.check_data("the driver of this sweep has", dataset_hash)
     saved = files.newest_checkpoint(run.agent.specs)
     yield from run.resume(saved) if saved else run.start()

@@ -1,8 +1,9 @@
 """An S3 bucket: whole objects, conditional writes, retries with a time limit. The only file that imports boto3.
 
 Calls are retried with growing pauses while the server does not answer or reports a fault of its own. Then a driver waits (patience.py);
-all others raise OSError, which trainers treat as an infrastructure failure. What the server refuses (keys, bucket, permissions) raises
-UserError at once. Credentials and endpoint come from the usual AWS_* variables and are never shown.
+all others raise OSError, which trainers treat as an infrastructure failure. What the server refuses (keys, clock, bucket, permissions)
+raises MachineError at once, since all of this is the host's own. Credentials and endpoint come from the usual AWS_* variables and are
+never shown.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from service.storage import paths
 from service.storage.patience import wait
-from trainables.errors import UserError
+from trainables.errors import MachineError, UserError
 
 PATIENCE = 60.0  # seconds, for one call with all its retries
 FIRST_PATIENCE = 10.0  # seconds, the same before the server's first answer, so that a wrong address is reported soon
@@ -167,7 +168,7 @@ class Bucket:
             except (BotoCoreError, ResponseParserError, OSError) as error:
                 trouble = type(error).__name__
                 if trouble in CONFIGURATION_ERRORS:
-                    raise UserError(f"{self.url}: {trouble}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION") from None
+                    raise MachineError(f"{self.url}: {trouble}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION") from None
             if time.monotonic() + pause > until:
                 self._given_up = self._given_up or patience >= PATIENCE
                 raise OSError(errno.EHOSTUNREACH, f"the server does not answer ({trouble}); check AWS_ENDPOINT_URL", self.url)
@@ -179,14 +180,19 @@ class Bucket:
 
     def _refusal(self, status: int, code: str, key: str) -> Exception:
         if code == "NoSuchBucket":
-            return UserError(f"{self.url}: there is no such bucket; create it, or set AWS_ENDPOINT_URL to the server that has it")
+            return MachineError(f"{self.url}: there is no such bucket; create it, or set AWS_ENDPOINT_URL to the server that has it")
         if status == 404:
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
         if status == 412:
             return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{self.url}/{key}")
         if status == 501:
             return self._unsafe("a condition")
-        return UserError(f"{self.url}: refused ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the permissions on the bucket")
+        if code == "RequestTimeTooSkewed":
+            now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+            return MachineError(f"{self.url}: refused ({code}); set this host's clock, which says {now} UTC")
+        return MachineError(
+            f"{self.url}: refused ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the permissions on the bucket"
+        )
 
 
 def bucket_of(path: Path) -> Bucket | None:
@@ -207,11 +213,11 @@ def _client(url: str) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise UserError(f"storage {url} needs boto3: pip install 'winnow-rl[s3]'") from None
+        raise MachineError(f"storage {url} needs boto3: pip install 'winnow-rl[s3]'") from None
     once = {"total_max_attempts": 1}  # `_call` retries
     options = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=once, max_pool_connections=2 * THREADS)
     region = None if os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") else "us-east-1"
     try:
         return boto3.session.Session().client("s3", config=options, region_name=region)
     except (BotoCoreError, ValueError) as error:
-        raise UserError(f"{url}: {type(error).__name__}; AWS_ENDPOINT_URL or AWS_PROFILE is invalid") from None
+        raise MachineError(f"{url}: {type(error).__name__}; AWS_ENDPOINT_URL or AWS_PROFILE is invalid") from None

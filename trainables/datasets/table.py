@@ -19,7 +19,7 @@ from trainables.datasets.known_hashes import note_hash
 from trainables.datasets.minari_store import Metadata
 from trainables.datasets.table_cache import Arrays, Prepared, Rows
 from trainables.environments import Reference
-from trainables.errors import UserError, one_line
+from trainables.errors import MachineError, UserError, one_line
 from trainables.storage import cache
 
 
@@ -162,10 +162,10 @@ def _prepare(metadata: Metadata, key: str) -> Prepared:
     try:
         table_cache.prepare(key, {"dataset": metadata.dataset, "path": str(metadata.path)}, shape, lambda rows: _summed_up(rows, metadata))
     except OSError as error:
-        raise UserError(f"the prepared table of {metadata.dataset!r} cannot be written {where}: {one_line(error)}") from None
+        raise MachineError(f"the prepared table of {metadata.dataset!r} cannot be written {where}: {one_line(error)}") from None
     prepared = table_cache.load(key)
     if prepared is None:
-        raise UserError(f"the prepared table of {metadata.dataset!r} {where} was removed or altered while it was being opened")
+        raise MachineError(f"the prepared table of {metadata.dataset!r} {where} was removed or altered while it was being opened")
     return prepared
 
 

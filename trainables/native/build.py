@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from trainables.errors import UserError, unknown
+from trainables.errors import MachineError, UserError, unknown
 from trainables.storage import cache
 
 NATIVE = Path(__file__).parent
@@ -103,7 +103,7 @@ class RunnerStruct(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The kernels, compiled where that has not been done yet; UserError where that is impossible."""
+    """The kernels, compiled where that has not been done yet; MachineError where that is impossible."""
     kernels = _loaded(simd())
     pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     for name, arguments in {
@@ -155,7 +155,7 @@ def _loaded(level: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(_compiled(level)))
     except OSError as error:
         message = str(error).removeprefix(f"{file}: ").splitlines()[0]
-        raise UserError(f"cannot load the C kernels {str(file)!r} ({message}); set WINNOW_CACHE, or use execution 'dense'") from None
+        raise MachineError(f"cannot load the C kernels {str(file)!r} ({message}); set WINNOW_CACHE, or use execution 'dense'") from None
 
 
 def _compiled(level: str) -> Path:
@@ -171,7 +171,7 @@ def _compiled(level: str) -> Path:
         if cache.trusted(target):  # one that others could have written is made again
             return target
         if shutil.which(compiler.split()[0]) is None:
-            raise UserError(f"no C compiler {compiler!r} to build the C kernels; install one, set CC, or use execution 'dense'")
+            raise MachineError(f"no C compiler {compiler!r} to build the C kernels; install one, set CC, or use execution 'dense'")
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / target.name
             command = [*compiler.split(), *flags, *map(str, SOURCES), "-o", str(made), "-lm"]
@@ -181,7 +181,7 @@ def _compiled(level: str) -> Path:
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or "no message").strip().splitlines()
         first = next((line for line in lines if "error:" in line), lines[0])  # what comes before says where a file is included
-        raise UserError(f"{compiler!r} failed on the C kernels ({first}); set CC, or use execution 'dense'") from None
+        raise MachineError(f"{compiler!r} failed on the C kernels ({first}); set CC, or use execution 'dense'") from None
     except OSError as error:
-        raise UserError(f"cannot write the C kernels to {str(folder)!r} ({error.strerror}); set WINNOW_CACHE") from None
+        raise MachineError(f"cannot write the C kernels to {str(folder)!r} ({error.strerror}); set WINNOW_CACHE") from None
     return target

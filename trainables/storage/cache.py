@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from trainables import project
-from trainables.errors import UserError
+from trainables.errors import MachineError
 
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -33,14 +33,14 @@ def tables() -> Path:
 
 
 def private(folder: Path) -> Path:
-    """`folder`, made where it is absent, and closed to others where it is ours; raises UserError where it is somebody else's.
+    """`folder`, made where it is absent, and closed to others where it is ours; raises MachineError where it is somebody else's.
 
     Raises OSError where it can neither be made nor closed."""
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     about = folder.stat()
     if not _ours(about):
-        raise UserError(f"the cache {folder} belongs to another user (id {about.st_uid}); set WINNOW_CACHE to a folder of your own")
+        raise MachineError(f"the cache {folder} belongs to another user (id {about.st_uid}); set WINNOW_CACHE to a folder of your own")
     if about.st_mode & OTHERS:
         folder.chmod(about.st_mode & ~OTHERS)
     return folder
