@@ -20,7 +20,8 @@ from ray import tune
 from ray.experimental import internal_kv
 
 from trainables.failures import failure
-from trainables.reports import Evaluated, Finished, Report
+from trainables.reports import Evaluated, Finished, Report, Trained
+from trainables.storage import failing_host
 from trainables.training.leave import Leave
 from trainables.trial import Stack, Trial
 
@@ -73,13 +74,13 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         shared: bool = False,
     ) -> None:
         """`work` trains a stack and yields reports; by default it is run_stack. `run` names the run whose driver may ask to leave;
-        `shared`: on a cluster on which it may ask one stack alone."""
+        `shared`: on a cluster on which it may ask one stack alone, and whose other hosts may be better than one that fails."""
         self._options: dict[str, Any] = {name: getattr(options, name) for name in ("device", "execution", "checkpoint_every", "tf32")}
         self._options["device"] = config.get("device", options.device)
         if self._options["device"] == "cuda" and work is None:
             self._options["beside"] = RayFuture
         self._options["leave"] = self._leave = Leave()
-        self._all_leave = False
+        self._all_leave, self._shared = False, shared
         self._root, self._listen, self._work = Path(storage), listen, work or train
         self._stepping = threading.Lock()
         self.reset_config(config)
@@ -92,6 +93,7 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
         self._leave.asked = self._all_leave
         self._reports: Iterator[Report] | None = None
         self._listener: Listener | None = None
+        self._trained, self._failed, self._until = False, dict[str, Any](), 0.0
         return True
 
     def step(self) -> dict[str, Any]:
@@ -101,6 +103,8 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _step(self) -> dict[str, Any]:
         news: dict[str, Any] = {"scores": {}}
+        if self._failed:
+            return self._wait(news)
         try:
             if self._reports is None or self._listener is None:
                 self._listener = self._listen(self._stack, self._root)
@@ -109,13 +113,30 @@ class StackTrainable(tune.Trainable):  # type: ignore[misc]
             started = time.monotonic()
             for report in self._reports:
                 self._listener(report)
+                if isinstance(report, Trained) and not self._trained:
+                    self._trained = True
+                    failing_host.works()
                 news |= self._news(report)
                 if time.monotonic() - started > NEWS_EVERY:
                     return news
         except Exception as error:
             news["failure"] = failure(error)
         self.cleanup()
+        if self._shared and not self._trained and news.get("failure", {}).get("reason") in ("infrastructure", "gone"):
+            seconds = failing_host.wait()
+            self._failed, self._until = news["failure"], time.monotonic() + seconds
+            return {"scores": {}, "waits": {"seconds": seconds, "failure": self._failed}}
         return news | {"done": True}
+
+    def _wait(self, news: dict[str, Any]) -> dict[str, Any]:
+        """Keep the place of a stack that this host has failed before its first update, so that the host does not get the next one at once.
+        The driver hears of it as often as during training, or it would take the worker for a silent one. Ends where it is to leave."""
+        until = min(self._until, time.monotonic() + NEWS_EVERY)
+        while time.monotonic() < until and not self._leave.asked:
+            time.sleep(max(0.0, min(LOOK, until - time.monotonic())))
+        if time.monotonic() < self._until and not self._leave.asked:
+            return news
+        return news | {"failure": self._failed, "done": True}
 
     def _before_write(self) -> None:
         assert self._listener is not None

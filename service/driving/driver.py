@@ -28,6 +28,7 @@ from service.scheduling.shares import Share
 from service.spool import lines
 from service.storage import paths
 from service.terminal.live_line import Progress
+from service.terminal.words import duration
 from trainables.errors import UserError
 from trainables.trial import Stack, Trial
 
@@ -220,6 +221,11 @@ class Driver:
             if score is not None and score == score:  # not NaN
                 self._progress.score(trial.key, trial.cell, score)
         self._search.reported(stack, news)
+        if "waits" in news:
+            failed, pause = self._endings.judged(news["waits"]["failure"]), duration(news["waits"]["seconds"])
+            self._screen.note(
+                f"{stack.lead.name}: {failed['message']}; its worker waits {pause}, as the host would fail the next stack, too"
+            )
         self.idle()
 
     def ended(self, stack: Stack, news: Mapping[str, Any]) -> None:

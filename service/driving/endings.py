@@ -51,13 +51,14 @@ class Endings:
 
     def of(self, stack: Stack, why: Why, place: Mapping[str, Any], device: str) -> list[Ending]:
         """What each member's spool says, else the failure. `place`: what the journal says of the stack's; `device`: the run's, or "all"."""
-        if why.failure["reason"] == "gone":
-            why = replace(why, failure=self._gone(why.failure))
+        why = replace(why, failure=self.judged(why.failure))
         return [self._of(trial, len(stack), why, place, device) for trial in stack.trials]
 
-    def _gone(self, failure: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The failure of a worker that has not found this run's lease. While the driver finds it there, the worker's host is at fault: it
-        would fail with every other stack, too, so the tries are counted."""
+    def judged(self, failure: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A worker's failure, also where it has not found this run's lease. While the driver finds it there, the worker's host is at fault:
+        it would fail with every other stack, too, so the tries are counted."""
+        if failure["reason"] != "gone":
+            return failure
         try:
             self._manifest.lease.check_there()
         except GoneError:

@@ -172,6 +172,19 @@ def test_a_host_that_does_not_see_the_storage_is_at_fault_itself(tmp_path: Path,
     journal.close()
 
 
+def test_a_worker_that_waits_since_its_host_fails_is_named_and_not_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    driver, journal = begin(tmp_path / "storage")
+    stack = driver.next()
+    assert stack is not None
+    driver.started(stack)
+    driver.reported(stack, {"scores": {}, "waits": {"seconds": 40.0, "failure": not_found(tmp_path / "elsewhere", journal, stack)}})
+    out = capsys.readouterr().out
+    assert f"{stack.lead.name}: {platform.node()} does not see the storage {tmp_path / 'storage'}, or sees another one there; " in out
+    assert "; its worker waits 40 s, as the host would fail the next stack, too" in out
+    assert {entry.state for entry in journal.ledger.entries.values()} == {"leased"}
+    journal.close()
+
+
 def test_a_storage_that_is_gone_is_no_fault_of_a_host(tmp_path: Path) -> None:
     driver, journal = begin(tmp_path / "storage")
     stack = driver.next()
