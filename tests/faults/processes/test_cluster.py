@@ -189,3 +189,23 @@ def test_the_only_node_with_a_gpu_dies_and_another_comes(
     most = redone(tmp_path / "work")
     assert most <= EVERY
     record("the only node with a GPU killed; another comes", redone=most)
+
+
+def test_a_broken_node_waits_before_it_takes_the_next_stack(
+    environment: dict[str, str], fresh: Fresh, started: list[Process], record: Record, tmp_path: Path
+) -> None:
+    """It cannot write tables into its cache, and is alone at first. The other one is given what it has failed."""
+    storage, off = fresh(), {"RAY_AUTH_MODE": "disabled"}
+    (tmp_path / "cache").mkdir(mode=0o700)
+    (tmp_path / "cache" / "index").touch()  # where a folder is to be
+    broken = environment | off | {"WINNOW_CACHE": str(tmp_path / "cache")}
+    head = node(environment | off, tmp_path / "head.log", started, cpus=0)
+    node(broken, tmp_path / "broken.log", started, number=1, address=head.address)
+    run = driver(arguments(storage, EVERY, 1), environment, tmp_path / "log", FAULTS="no_table no_mlflow", RAY_ADDRESS=head.address, **off)
+    started.append(run)
+    for seconds in (5, 10):
+        wait_for(lambda said=f"; its worker waits {seconds} s, as": said in run.out, run)
+    node(environment | off, tmp_path / "good.log", started, number=2, address=head.address)
+    assert run.wait() == 0, run.out
+    assert 2 <= run.out.count("; its worker waits") <= 6
+    record("a node with a broken cache beside a good one", kills="")
