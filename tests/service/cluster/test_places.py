@@ -71,7 +71,7 @@ with ray_cluster.connect(TrainingOptions(device="cpu")):
     four = SimpleNamespace(step=lambda *_: leaving.extend(first.step(stacks, {}, {}, ["cpu"])))
     found["left places"] = until(lambda: len(leaving) == 2, four, second)
     found["leaving"] = leaving
-    told = actor().__ray_call__.remote(lambda self: [claim.uses for claim in self._shares._claims.values()])
+    told = actor().__ray_call__.remote(lambda self: [demand.uses for demand in self._shares._demands.values()])
     found["uses"] = sorted(ray.get(told), key=len)
     before = pid()
     os.kill(before, signal.SIGKILL)
