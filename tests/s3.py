@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,10 @@ class Server:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def serving(folder: Path) -> Iterator[Server]:
+    """For a fixture to `yield from`: a server that logs to `folder` and ends with the tests that share it."""
+    made = Server(folder / "log")
+    yield made
+    made.end()

@@ -19,10 +19,10 @@ LEARNING_RATE = 0.1  # at most
 
 def rates(parameters: list[Tensor], gradient: list[Tensor], members: int) -> Tensor:
     """The step for each member: g'g / |g'Hg|, where a quadratic is lowest along its gradient, and at most the learning rate, [members]."""
-    along = dot(gradient, [g.detach() for g in gradient], members).sum()
-    product = torch.autograd.grad(along, parameters, retain_graph=True, materialize_grads=True)
+    along = dot(gradient, [g.detach() for g in gradient], members)  # g'g, of which the derivative is Hg
+    product = torch.autograd.grad(along.sum(), parameters, retain_graph=True, materialize_grads=True)
     curvature = dot(gradient, list(product), members).detach()
-    lowest = dot(gradient, gradient, members).detach() / curvature.abs()
+    lowest = along.detach() / curvature.abs()
     return lowest.nan_to_num(nan=LEARNING_RATE).clamp(max=LEARNING_RATE)  # 0/0: no gradient, so no step of any length
 
 

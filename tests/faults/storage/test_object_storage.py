@@ -13,7 +13,7 @@ import pytest
 
 from service.ledger.journal import ObjectJournal
 from service.storage import paths, s3, trial_objects
-from tests.s3 import SECRET, Server
+from tests.s3 import SECRET, Server, serving
 
 from ..conftest import EVERY, QUICK, SETTINGS, Fresh, Record, arguments, whole
 from ..support.harness import Process, RayNode, driver, node, wait_for
@@ -25,9 +25,7 @@ Host = Callable[..., Ended]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("s3") / "log")
-    yield made
-    made.end()
+    yield from serving(tmp_path_factory.mktemp("s3"))
 
 
 @pytest.fixture

@@ -9,14 +9,12 @@ import pytest
 
 from service.ledger import lease
 from service.storage import paths, s3
-from tests.s3 import Server
+from tests.s3 import Server, serving
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("s3") / "log")
-    yield made
-    made.end()
+    yield from serving(tmp_path_factory.mktemp("s3"))
 
 
 @pytest.fixture
