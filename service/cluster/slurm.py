@@ -50,20 +50,24 @@ secrets() {{ # NAME=VALUE lines, each value as it stands: it may hold $, & or sp
 }}
 
 cd {folder} || exit 2
+
+# SLURM warns this shell before the time limit: the driver has its workers commit and leaves, and the task goes back to the queue.
+limit= driver=
+warn() {{ [ -z "$driver" ] || kill -USR1 "$driver" 2>/dev/null; }}
+trap 'limit=near; warn' USR1
+
 {setup}
 unset RAY_ADDRESS # each task starts a Ray of its own, with its own ports, token and folder
 
 sweep={sweep}
 [ "${{SLURM_ARRAY_TASK_ID:-0}}" = 0 ] || sweep="$sweep.part$SLURM_ARRAY_TASK_ID"
 
-# SLURM warns this shell before the time limit: the driver commits its trials and leaves, and the task goes back to the queue.
-limit=
-trap 'limit=near; kill -TERM "$driver" 2>/dev/null' USR1
-# scancel, a preemption: the driver leaves just so, and whether the task runs again is SLURM's decision.
+# scancel, a preemption: the driver leaves at once, and whether the task runs again is SLURM's decision.
 trap 'kill -TERM "$driver" 2>/dev/null' TERM
 trap : INT # Ctrl-C with --local: the terminal sends it to the driver, too, and two signals would make it hurry
 {command} &
 driver=$!
+[ -z "$limit" ] || {{ sleep 1; warn; }} # it came before that; a process that has only just begun may lose it
 while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
 
 if [ -n "$limit" ] && [ "$code" != 0 ]; then

@@ -1,4 +1,4 @@
-"""What a run may use, and what it has used: hours, core-hours and GPU-hours, and the time of day at which it ends."""
+"""What a run may use, and what it has used: hours, core-hours and GPU-hours, and when it ends: at a time of day, or when SIGUSR1 comes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import time
 from dataclasses import dataclass
 
 from service.planning.options import HOURS, TrainingOptions, flag
-from service.terminal import clock
+from service.terminal import clock, signals
 from trainables.trial import Stack
 
 PER_HOUR = 3600.0
+WARNED = "SIGUSR1: the job's time is nearly up"
 
 
 @dataclass
 class LimitReachedError(Exception):
-    """A run has used what it may; `limit` is the one, as it was typed: `--max-hours=2`."""
+    """A run has used what it may; `limit` is the one, as it was typed: `--max-hours=2`, or WARNED."""
 
     limit: str
 
@@ -40,7 +41,9 @@ class Limits:
             self._cores, self._gpus = self._cores + took, self._gpus + share * took
 
     def reached(self) -> str:
-        """The limit that this run has reached, as it is typed; empty where there is none."""
+        """The limit that this run has reached, as it is typed, or WARNED; empty where there is none."""
+        if signals.warned():
+            return WARNED
         now = time.monotonic()
         running = [(share, now - since) for share, since in self._running.values()]
         used = {

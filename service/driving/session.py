@@ -18,7 +18,7 @@ from typing import Any
 
 from service.cluster import address, own_job
 from service.driving.driver import Driver
-from service.driving.limits import LimitReachedError
+from service.driving.limits import WARNED, LimitReachedError
 from service.driving.news import News
 from service.driving.news import address as address_of_news
 from service.driving.pool import Pool
@@ -289,7 +289,8 @@ class Session:
         said = f"limit reached ({limit})" + (f"; {kept}" if kept else "")
         said = f"{said}; `{self.command}` continues from the checkpoints"
         print(said, flush=True)
-        self.tell("limit", said)
+        if limit != WARNED:  # then the job goes back to its queue and on by itself, so nobody has to know
+            self.tell("limit", said)
         self._news.finish(NEWS_PATIENCE)
         count()
         own_job.end(lambda: True)

@@ -4,6 +4,8 @@ The handler raises KeyboardInterrupt in the main thread, which unwinds through w
 inside foreign code that waits, as Ray's does for a head that is dead, the handler is not called at all. So a watchdog hears of the signal
 by itself: it commits the last words where that has not happened, and ends the process.
 
+SIGUSR1 is a batch system's warning that the job will be ended in a minute or two: a run then ends as at a limit, and its workers have time.
+
 Where no command runs, but `winnow.run` in a notebook or a script, Ctrl-C ends that call alone: then the watchdog leaves the process be.
 """
 
@@ -24,6 +26,7 @@ SPEAK = 1.6  # seconds after the signal until the watchdog commits the last word
 LEAVE = 2.5  # seconds after the signal until it ends the process
 AGAIN = 0.01  # seconds until a signal whose exception was dropped comes once more: after the callback that dropped it
 LOOK = 0.1  # seconds between two looks whether a shielded block is over
+WARNED = 90.0  # seconds after SIGUSR1 until the process asks itself to leave, if it is still there
 INTERRUPTED = 130  # exit code, a shell's for Ctrl-C
 UNREAD = 141  # exit code, a shell's for SIGPIPE
 
@@ -136,6 +139,7 @@ _endings: list[Callable[[], object]] = []  # what is done before the process end
 _shielded = False
 _commands = False  # whether one runs; before that, there is nothing to undo
 _left = False
+_warned = False
 _more = 0  # signals that have come after the first
 
 
@@ -216,9 +220,25 @@ def ignore() -> None:
 def take() -> None:
     """Take the signals of a process that has just begun and has nothing to lose: it ends with one line."""
     sys.unraisablehook = _dropped
+    signal.signal(signal.SIGUSR1, _warn)
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _first)
+
+
+def _warn(number: int, frame: Any) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        with blocked():
+            later = threading.Timer(WARNED, os.kill, [os.getpid(), signal.SIGTERM])
+            later.daemon = True
+            later.start()
+
+
+def warned() -> bool:
+    """Whether SIGUSR1 has come since `take`: the process will be ended soon, but not at once."""
+    return _warned
 
 
 def _dropped(dropped: sys.UnraisableHookArgs) -> None:

@@ -12,10 +12,11 @@ import pytest
 from service.__main__ import main
 from service.driving import limits as module
 from service.driving.driver import Driver
-from service.driving.limits import LimitReachedError, Limits
+from service.driving.limits import WARNED, LimitReachedError, Limits
 from service.ledger import manifest
 from service.ledger.manifest import Manifest
 from service.planning.options import TrainingOptions
+from service.terminal import signals
 from service.terminal.display import Display
 from tests.service.driving.test_driver import planned
 from trainables.trial import Stack, Trial
@@ -85,6 +86,13 @@ def test_hours_and_the_time_of_day_count_from_the_beginning(clock: Clock) -> Non
     assert late.reached() == ""
     clock.now += 25 * HOUR
     assert late.reached() == f"--until={until}"
+
+
+def test_a_batch_system_s_warning_is_a_limit_of_any_run(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(TrainingOptions())
+    assert limits.reached() == ""
+    monkeypatch.setattr(signals, "_warned", True)
+    assert limits.reached() == WARNED
 
 
 def test_a_run_at_its_limit_gives_everything_back_and_says_so_everywhere(

@@ -176,3 +176,28 @@ def test_without_a_second_raise_it_would_be_dropped() -> None:
     ended = in_a_callback("dropped")
     assert ended.stdout == "went on\n"
     assert "Exception ignored in" in ended.stderr
+
+
+# A batch system has sent SIGUSR1; the run that should end at it hangs.
+WARNED = """
+import os, signal, sys, time
+from service.terminal import signals
+
+signals.WARNED = 0.3
+signals.take()
+signals.commands()
+with signals.Leaving(lambda: print("last words", flush=True)).installed():
+    print(signals.warned())
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print(signals.warned(), signals.leaving())
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print(signals.Leaving.current.why)
+"""
+
+
+def test_a_warning_does_not_end_a_process_but_one_that_is_still_there_later_leaves() -> None:
+    ended = subprocess.run([sys.executable, "-c", WARNED], capture_output=True, text=True, check=True, timeout=60)
+    assert (ended.stdout.splitlines(), ended.stderr) == (["False", "True False", "SIGTERM"], "")
