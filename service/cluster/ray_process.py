@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,7 +23,6 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # else fixed at the start by the nodes there are then; Source asks for no more than fit
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # nothing is ever read back from Tune's snapshots
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # service/terminal/signals.py
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_COLOR_PREFIX": "0",
@@ -40,6 +40,7 @@ for _name, _value in (ENVIRONMENT if address.given() else ENVIRONMENT | EMBEDDED
 import ray  # noqa: E402
 from ray._private.node import Node  # noqa: E402
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # noqa: E402
+from ray.tune import tune  # noqa: E402
 from ray.tune.execution import class_cache  # noqa: E402
 
 from service.cluster import workers  # noqa: E402
@@ -59,6 +60,9 @@ class_cache.ENV_VARS_TO_PROPAGATE = {
 # Ray keeps a driver's command line with its job, for its page and its files.
 _command_line = ray._private.utils.get_entrypoint_name
 ray._private.utils.get_entrypoint_name = lambda: redact(_command_line())
+
+# Tune would take SIGINT and SIGUSR1, which are service/terminal/signals.py's; its event is never set.
+tune._setup_signal_catching = threading.Event
 
 TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,8 @@ from service.ledger import manifest
 from service.storage import paths
 
 from ..conftest import QUICK, Fresh, Record, arguments
-from ..support.harness import Process, driver
-from ..support.invariants import SWEEP, Twin, check, redone, twin_of
+from ..support.harness import Process, driver, wait_for
+from ..support.invariants import SWEEP, Twin, attempts, check, redone, twin_of
 from ..support.nursery import Nursery
 
 AT_ONCE = "--max-core-hours=1e-9"  # reached with the first report
@@ -49,6 +51,28 @@ def test_mlflow_and_the_report_say_so(nursery: Nursery, fresh: Fresh) -> None:
     assert "limit reached (--max-core-hours=1e-09)" in page
     results = nursery.run("results", SWEEP, f"--storage={storage}", *arguments(storage)[6:])
     assert "limit reached" in results.out
+
+
+def test_a_batch_system_s_warning_lets_real_workers_commit(
+    environment: dict[str, str], fresh: Fresh, twin: Twin, started: list[Process], record: Record, tmp_path: Path
+) -> None:
+    """SIGUSR1, which Tune would take for itself: it would end the run as if it were done, and without a commit."""
+    storage, until = fresh(), tmp_path / "wait"
+    until.touch()
+    switches = " ".join((*QUICK, f"slow_while={until}", f"work={storage / 'work'}"))
+    run = driver(arguments(storage), environment, storage / "log", FAULTS=switches)
+    started.append(run)
+    wait_for(lambda: any(each.last - each.first >= 5 for each in attempts(storage / "work") if each.first >= 0), run)
+    run.signal(signal.SIGUSR1)
+    assert run.wait() == 130, run.out
+    assert "limit reached (SIGUSR1: the job's time is nearly up); kept " in run.out
+    until.unlink()
+    again = driver(arguments(storage), environment, storage / "log", FAULTS=switches)
+    started.append(again)
+    assert again.wait() == 0, again.out
+    assert check(storage, twin, tracking=None) == []
+    assert redone(storage / "work") == 0
+    record("SIGUSR1, real Ray: workers commit, then the run goes on", kills=1, redone=0)
 
 
 @pytest.mark.slow_faults
