@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Protocol
 from service.ledger.errors import GoneError
 from service.storage import paths, s3
 from service.storage.s3 import THREADS, Bucket
-from service.storage.trial_objects import in_parallel
+from service.storage.trial_objects import TRIES, in_parallel
 from trainables.errors import SupersededError, UserError
 from trainables.storage.files import append, tidy_up, write
 
@@ -24,7 +25,7 @@ class Journal(Protocol):
     """Append-only storage for the lines of a sweep; `where` names it in messages."""
 
     where: str
-    length: int  # what is safely written, in bytes or parts
+    length: int  # what is safely written: bytes, or the number of the last part
 
     def content(self) -> bytes: ...
     def begin(self, valid: int) -> None:
@@ -83,12 +84,18 @@ class ObjectJournal:
 
     def content(self) -> bytes:
         """The content of all parts; fetches those that are not on this host yet."""
+        for _ in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):  # `forget` removes parts after they were listed
+                return self._content()
+        raise OSError(errno.EIO, "its parts keep going away while they are read", self.where)
+
+    def _content(self) -> bytes:
         listed = self._bucket.list(f"{paths.remote(self._folder)[1]}/")
         copies = {key: self._copy(key, listed[key]) for key in sorted(listed) if key.endswith(".jsonl")}
         if missing := [key for key, copy in copies.items() if not copy.exists()]:
             tidy_up(self._folder)
             copies |= zip(missing, in_parallel(self._fetch, missing), strict=True)
-        self.length = len(copies)
+        self.length = int(Path([*copies][-1]).stem) if copies else 0  # the first ones may be gone: a `forget` was killed
         return b"".join(copy.read_bytes() for copy in copies.values())
 
     def _fetch(self, key: str) -> Path:

@@ -56,9 +56,10 @@ def remove_sweep(storage: Path, name: str) -> None:
     """Remove the folder of a sweep whose lease is held and whose journal says that all is forgotten."""
     if bucket := s3.bucket_of(storage):
         folder = f"{paths.remote(paths.sweep(storage, name))[1]}/"
-        journal = f"{paths.remote(paths.manifest_parts(storage, name))[1]}/"
-        objects = sorted(bucket.list(folder), key=lambda object: (object.startswith(journal), object))
-        bucket.delete(objects)  # of the journal the newest part, which says that all is forgotten, comes last
+        # Of the journal the newest part, which says that all is forgotten, goes last, and after it the leases: whoever comes before the
+        # end has a later epoch than what is left of the journal.
+        last = [f"{paths.remote(part)[1]}/" for part in (paths.manifest_parts(storage, name), paths.leases(storage, name))]
+        bucket.delete(sorted(bucket.list(folder), key=lambda object: ([object.startswith(part) for part in reversed(last)], object)))
     elif paths.trials(storage).exists():
         sync_folder(paths.trials(storage))  # once for all of its trials, whose removal is not to be lost with the journal gone
     _take_away(storage, paths.sweep(storage, name))

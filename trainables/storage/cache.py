@@ -1,7 +1,8 @@
 """The cache of a host: prepared tables, compiled kernels and copies of trials on S3. Nothing that others could have put there is used.
 
 It is `$WINNOW_CACHE`, else `~/.cache/winnow`. Folders are made for their owner alone (0700); one of ours to which others may write is
-closed to them before it is used.
+closed to them before it is used. Below a folder that is everybody's, such as /tmp or an emptyDir of Kubernetes, each user has one of their
+own.
 """
 
 from __future__ import annotations
@@ -17,9 +18,20 @@ OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def given() -> Path | None:
-    """What `$WINNOW_CACHE` names; None where it is not set."""
-    named = os.environ.get("WINNOW_CACHE")
-    return project.expanded(named).absolute() if named else None
+    """What `$WINNOW_CACHE` names, or this user's folder below it; None where it is not set."""
+    if not (named := os.environ.get("WINNOW_CACHE")):
+        return None
+    folder = project.expanded(named).absolute()
+    return folder / f"winnow-{os.geteuid()}" if _everybodys(folder) else folder
+
+
+def _everybodys(folder: Path) -> bool:
+    """Whether anybody may write to a folder that is not ours to close."""
+    try:
+        about = folder.stat()
+    except OSError:
+        return False
+    return bool(about.st_mode & stat.S_IWOTH) and (bool(about.st_mode & stat.S_ISVTX) or about.st_uid != os.geteuid())
 
 
 def root() -> Path:

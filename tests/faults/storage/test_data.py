@@ -135,6 +135,27 @@ def test_a_cache_of_another_user_is_refused(cache: Path, hopper: str) -> None:
         load_table(hopper)
 
 
+def test_in_a_folder_like_tmp_each_user_has_a_cache_of_their_own(cache: Path, hopper: str) -> None:
+    cache.mkdir()
+    cache.chmod(0o1777)
+    before = load_table(hopper).hash
+    assert [path.name for path in cache.iterdir()] == [f"winnow-{os.geteuid()}"]
+    assert {path.stat().st_mode & 0o077 for path in cache.rglob("*")} == {0}
+    assert cache.stat().st_mode & 0o7777 == 0o1777, "it is not ours to close"
+    assert load_table(hopper).hash == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is made here has to count as root's")
+def test_an_empty_volume_of_kubernetes_holds_a_cache(cache: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is root's and open to all, and the container's user may not close it."""
+    cache.mkdir()
+    cache.chmod(0o2777)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    load_table(hopper)
+    assert [path.name for path in cache.iterdir()] == ["winnow-1000"]
+    assert cache.stat().st_mode & 0o7777 == 0o2777
+
+
 def test_files_of_the_cache_are_their_owners_alone(cache: Path, hopper: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "FLAGS", FLAGS)
     before = os.umask(0)

@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,54 @@ def test_a_host_that_knew_a_sweep_before_it_was_forgotten_reads_the_new_one(on_h
     written(on_host("a"), "failed")
     for host in ("a", "b", "c"):
         assert manifest.read(on_host(host), "smoke").state(KEY) == "failed"
+
+
+def test_a_sweep_whose_removal_was_killed_anywhere_can_be_opened_and_removed(
+    on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, delete, deleted = on_host("a"), s3.Bucket.delete, 0
+
+    def killed(bucket: s3.Bucket, keys: Iterable[str]) -> None:
+        delete(bucket, list(keys)[:deleted])
+        raise SystemExit
+
+    objects = 10
+    for deleted in range(objects + 1):
+        for _ in range(2):
+            with contextlib.closing(Manifest(storage, "smoke")) as journal:
+                journal.plan([TRIAL])
+        with contextlib.closing(Manifest(storage, "smoke")) as journal:
+            journal.forget([KEY], everything=True)
+            assert len(bucket.list("sweeps/smoke/")) == objects
+            monkeypatch.setattr(s3.Bucket, "delete", killed)
+            with pytest.raises(SystemExit):
+                removal.remove_sweep(storage, "smoke")
+            monkeypatch.setattr(s3.Bucket, "delete", delete)
+        with contextlib.closing(Manifest(on_host("b"), "smoke")) as journal:
+            assert journal.ledger.entries == {}
+            journal.plan([TRIAL])
+        assert list(manifest.read(on_host("c"), "smoke").entries) == [KEY]
+        removal.remove_sweep(storage, "smoke")
+        assert bucket.list("sweeps/smoke/") == {}
+
+
+def test_a_journal_that_is_removed_while_it_is_read_is_read_again(
+    on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a command on another sweep, which would end in a traceback."""
+    with contextlib.closing(Manifest(on_host("a"), "smoke")) as journal:
+        journal.plan([TRIAL])
+    get, gone = s3.Bucket.get, threading.Event()
+
+    def late(bucket: s3.Bucket, key: str, **how: Any) -> tuple[bytes, str]:
+        if "/manifest/" in key and not gone.is_set():
+            gone.set()
+            removal.remove_sweep(on_host("a"), "smoke")
+        return get(bucket, key, **how)
+
+    monkeypatch.setattr(s3.Bucket, "get", late)
+    assert manifest.read(on_host("b"), "smoke").entries == {}
+    assert gone.is_set()
 
 
 def test_a_host_fetches_the_parts_that_it_lacks_in_parallel_and_lists_no_folder_for_each(
