@@ -211,11 +211,14 @@ def test_a_host_that_knew_a_sweep_before_it_was_forgotten_reads_the_new_one(on_h
 def test_a_sweep_whose_removal_was_killed_anywhere_can_be_opened_and_removed(
     on_host: Callable[[str], Path], bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage, delete, deleted = on_host("a"), s3.Bucket.delete, 0
+    storage, delete = on_host("a"), s3.Bucket.delete
 
-    def killed(bucket: s3.Bucket, keys: Iterable[str]) -> None:
-        delete(bucket, list(keys)[:deleted])
-        raise SystemExit
+    def dying_after(deleted: int) -> Callable[[s3.Bucket, Iterable[str]], None]:
+        def die(bucket: s3.Bucket, keys: Iterable[str]) -> None:
+            delete(bucket, list(keys)[:deleted])
+            raise SystemExit
+
+        return die
 
     objects = 10
     for deleted in range(objects + 1):
@@ -225,7 +228,7 @@ def test_a_sweep_whose_removal_was_killed_anywhere_can_be_opened_and_removed(
         with contextlib.closing(Manifest(storage, "smoke")) as journal:
             journal.forget([KEY], everything=True)
             assert len(bucket.list("sweeps/smoke/")) == objects
-            monkeypatch.setattr(s3.Bucket, "delete", killed)
+            monkeypatch.setattr(s3.Bucket, "delete", dying_after(deleted))
             with pytest.raises(SystemExit):
                 removal.remove_sweep(storage, "smoke")
             monkeypatch.setattr(s3.Bucket, "delete", delete)
