@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.cli import arguments as shared
 from service.terminal.waiting import waiting
+
+if TYPE_CHECKING:
+    from service.ledger.ledger import Ledger
+    from service.tracking.runs import Tracking
+    from service.tracking.shipping.shipper import Shipper
 
 HELP = "bring MLflow up to date by hand"
 EXAMPLE = "sync quickstart"
@@ -21,26 +27,53 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(arguments: argparse.Namespace, storage: Path) -> int:
     """1 where something is left."""
-    from service.ledger import lease
+    from service.ledger import journal, lease
     from service.ledger.others import ledger_of
-    from service.results.summary import Summary
-    from service.tracking.connection import DeletedError
     from service.tracking.runs import Tracking
-    from service.tracking.shipping.shipper import PartlyShippedError, Shipper
 
-    name, ledger, trouble = arguments.sweep, ledger_of(arguments.sweep, storage), list[str]()
-    tracking = Tracking(storage, restore=arguments.restore)
-    shipper = Shipper(storage, name, ledger, tracking, again=arguments.again, artifacts=True, summary=Summary(ledger, tracking))
-    with waiting("shipping to MLflow"):
-        try:
-            shipper.ship()
-        except DeletedError as error:
-            raise DeletedError(shipper.remedy(str(error))) from None
-        except PartlyShippedError as error:
-            trouble = [f"not shipped: {error}"]
-        left = trouble + shipper.left_alone()
-        if not lease.alive(storage, name):
-            shipper.close(("done", "stopped", "diverged") if ledger.adaptive else ("done",))
+    name, points, again, tracking = arguments.sweep, 0, arguments.again, None
+    while True:
+        version, ledger = journal.versions(storage).get(name), ledger_of(name, storage)
+        tracking = tracking or Tracking(storage, restore=arguments.restore)
+        shipper = _shipper(name, storage, ledger, tracking, again=again)
+        with waiting("shipping to MLflow"):
+            left, again = _ship(shipper), False
+            points += shipper.points
+            if lease.alive(storage, name):
+                break  # its driver ships on
+            if journal.versions(storage).get(name) == version:
+                shipper.close(("done", "stopped", "diverged") if ledger.adaptive else ("done",))
+                break  # else a driver has ended meanwhile, and the sweep's run is to say how
     told = "; ".join(left) or "MLflow holds all that is committed"
-    shared.show(arguments, f"{shipper.points} points shipped; {told}", {"points": shipper.points, "left": left})
+    shared.show(arguments, f"{points} points shipped; {told}", {"points": points, "left": left})
     return 1 if left else 0
+
+
+def _shipper(name: str, storage: Path, ledger: Ledger, tracking: Tracking, *, again: bool) -> Shipper:
+    from service.ledger.ledger import TERMINAL
+    from service.ledger.manifest import Followed
+    from service.results.summary import Summary
+    from service.tracking.shipping.shipper import Shipper
+
+    beside = Followed(storage, name)  # what its driver, if there is one, has written since
+
+    def has_ended(key: str) -> bool:
+        return beside.read().state(key) in TERMINAL
+
+    return Shipper(
+        storage, name, ledger, tracking, again=again, artifacts=True, summary=Summary(ledger, tracking), has_ended=has_ended
+    )  # fmt: skip
+
+
+def _ship(shipper: Shipper) -> list[str]:
+    """Ship everything; returns a line for what is left."""
+    from service.tracking.connection import DeletedError
+    from service.tracking.shipping.shipper import PartlyShippedError
+
+    try:
+        shipper.ship()
+    except DeletedError as error:
+        raise DeletedError(shipper.remedy(str(error))) from None
+    except PartlyShippedError as error:
+        return [f"not shipped: {error}", *shipper.left_alone()]
+    return shipper.left_alone()

@@ -55,11 +55,12 @@ class Shipper:
 
     def __init__(
         self, storage: Path, sweep: str, ledger: Ledger, tracking: Tracking, check: Callable[[], None] = lambda: None, *,
-        again: bool = False, artifacts: bool = False, summary: Summary | None = None,
+        again: bool = False, artifacts: bool = False, summary: Summary | None = None, has_ended: Callable[[str], bool] = lambda key: False,
     ) -> None:  # fmt: skip
-        """`again` ships everything once more; `artifacts`: these are compared, too. `summary` keeps up the sweep's own run."""
+        """`again` ships everything once more; `artifacts`: these are compared, too. `summary` keeps up the sweep's own run. Where the
+        ledger does not grow beside its driver, `has_ended` says whether a trial has ended by now."""
         self._storage, self._sweep, self._ledger, self.tracking = storage, sweep, ledger, tracking
-        self._check, self._again, self._artifacts, self._summary = check, again, artifacts, summary
+        self._check, self._again, self._artifacts, self._summary, self._has_ended = check, again, artifacts, summary, has_ended
         self._cursors: dict[str, Cursor] = {}
         self._settled: dict[str, Event] = {}  # the event that ended a trial whose spool has been shipped since
         # A hash, as the address may hold a password; older code hashed the embedded database's address, too.
@@ -241,6 +242,8 @@ class Shipper:
         lines, state = self._lines(key, cursor.offset), self._state(event)
         if not lines and (state == cursor.state or (state == "planned" and not cursor.run_id)):
             return 0
+        if event.state not in TERMINAL and cursor.state.partition(",")[0] in TERMINAL and self._has_ended(key):
+            return 0  # since the ledger was read; its driver has shipped that
         self._check()
         parent = self._parent()
         run_id = self.tracking.trial_run(entry.trial, parent, cursor.run_id)

@@ -262,6 +262,17 @@ def test_the_runs_status_and_reason_follow_the_manifest(tmp_path: Path, trial: T
     assert run.data.tags["winnow.reason"] == ""
 
 
+def test_whoever_read_the_journal_before_a_trial_ended_does_not_take_its_end_back(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    """`sync` beside a driver: the trial ends between its look at the journal and its turn. Without a driver's word it was begun anew."""
+    write(tmp_path, trial)
+    ship(tmp_path, trial, tracking, "leased", "done")
+    old = ledger_of(trial, "leased")
+    assert Shipper(tmp_path, "smoke", old, tracking, has_ended=lambda key: key == trial.key).ship() == 0
+    assert runs(tracking, trial)[0].info.status == "FINISHED"
+    Shipper(tmp_path, "smoke", old, tracking).ship()
+    assert runs(tracking, trial)[0].info.status == "RUNNING"
+
+
 def test_a_trial_that_never_began_has_no_run(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
     ship(tmp_path, trial, tracking)
     assert not runs(tracking, trial)
