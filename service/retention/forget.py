@@ -40,6 +40,7 @@ UNITS = {"min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 class Chosen:
     """A sweep and which of its trials go: all of them, with the sweep (`whole`), or those that failed.
 
+    before      what has changed since that time does not go
     kept        trials that stay because other sweeps use them, by key, and one such sweep
     sizes       bytes by kind of what goes; `artifacts` those of MLflow's files on this machine
     runs        MLflow runs that go, the sweep's own included; `registered` of them stay for a registered model
@@ -50,6 +51,7 @@ class Chosen:
     whole: bool
     running: bool
     keys: list[str]
+    before: float = math.inf
     kept: dict[str, str] = field(default_factory=dict)
     sizes: Sizes = field(default_factory=Counter)
     artifacts: int = 0
@@ -80,12 +82,12 @@ def choose(storage: Path, names: Collection[str], older_than: float | None, fail
         if name not in ledgers:
             manifest.read(storage, name)  # says how its journal is damaged, where it has one
             raise unknown("sweep", name, ledgers, f" in {paths.shown(storage)}")
-    found = []
+    found, before = [], math.inf if older_than is None else time.time() - older_than
     for name in dict.fromkeys(names) or list(ledgers):
-        keys = _keys(ledgers[name], math.inf if older_than is None else time.time() - older_than, failed)
+        keys = _keys(ledgers[name], before, failed)
         if keys is None:
             continue
-        chosen = Chosen(name, not failed, lease.alive(storage, name), keys)
+        chosen = Chosen(name, not failed, lease.alive(storage, name), keys, before)
         chosen.kept = _users(keys, ledgers, name)
         chosen.keys = [key for key in keys if key not in chosen.kept]
         if not failed:
@@ -99,13 +101,16 @@ def choose(storage: Path, names: Collection[str], older_than: float | None, fail
 
 
 def forget(chosen: Chosen, tracking: Removal, storage: Path) -> None:
-    """Remove it. Raises UserError where a driver runs the sweep, and where MLflow does not answer; called again, it continues."""
+    """Remove it. Raises UserError where a driver runs the sweep or has run it since, and where MLflow does not answer; called again, it
+    continues."""
     name, lost = chosen.sweep, list[str]()
     settings = dict(manifest.read(storage, name).settings)
     journal = Manifest(storage, name, settings or None)
     try:
         with Heartbeat(journal.lease, paths.stop_request(storage, name), lambda why, code=1: lost.append(why)):
             ledger = journal.ledger
+            if not {*chosen.keys, *chosen.kept} <= {*(_keys(ledger, chosen.before, not chosen.whole) or ())}:
+                raise UserError(f"sweep {name!r} was run meanwhile: nothing of it is removed")
             whole = (*ledger.entries, *ledger.unreadable) if chosen.whole else ()
             keys = sorted({*chosen.keys, *chosen.kept, *whole, *_leftovers(ledger)})
             journal.forget(keys, everything=chosen.whole)

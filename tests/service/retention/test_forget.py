@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from service.ledger.manifest import Manifest
 from service.planning.plan import make_plan
 from service.planning.run_settings import RunSettings
 from service.results.grid import params_of, tags_of
+from service.retention import forget as module
 from service.retention.forget import age
 from service.retention.runs import Removal
 from service.storage import paths
@@ -268,6 +270,35 @@ def test_a_trial_that_another_sweep_plans_meanwhile_stays(storage: Path, monkeyp
     forget(storage, "smoke", "--yes")
     assert first.key in keys(storage)
     assert Removal(storage).runs([first.key])
+
+
+@pytest.mark.parametrize("which", [["--failed"], ["--older-than=1h"]], ids=["failed", "old"])
+def test_a_sweep_that_is_run_between_choice_and_removal_is_left_alone(
+    which: list[str], storage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What had failed may be done by then, and what was old is not."""
+    fifth = Trial.from_json(trials(storage)[0].to_json() | {"seed": 7})
+
+    def ends(*states: str) -> None:
+        with contextlib.closing(Manifest(storage, "smoke")) as journal:
+            for state in states:
+                journal.record(state, {fifth.key: {"trial": fifth.to_json()} if state == "planned" else {}})
+
+    ends("planned", "leased", "failed")
+    file = paths.manifest(storage, "smoke")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line | {"time": line["time"] - 7200}) + "\n" for line in lines))
+    before, measure = keys(storage), module._measure
+
+    def late(*arguments: Any) -> None:
+        measure(*arguments)
+        ends("planned", "leased", "done")
+
+    monkeypatch.setattr(module, "_measure", late)
+    forget(storage, *which, "--yes", code=2)
+    assert capsys.readouterr().err == "error: sweep 'smoke' was run meanwhile: nothing of it is removed\n"
+    assert keys(storage) == before
+    assert manifest.read(storage, "smoke").state(fifth.key) == "done"
 
 
 def test_a_trial_that_a_worker_claims_meanwhile_stays(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
