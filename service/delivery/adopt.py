@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from service.delivery import unfinished
 from service.delivery.archive import DETAILS, SUGGESTION
 from service.delivery.archive_file import read_parts
+from service.ledger.heartbeat import Heartbeat
 from service.ledger.ledger import TERMINAL, Ledger
 from service.ledger.manifest import Manifest, read, read_all
 from service.spool import complete
@@ -21,7 +22,7 @@ from service.spool import lines as spool
 from service.storage import paths
 from service.storage.commands import command
 from trainables import plugins
-from trainables.errors import UserError, one_line
+from trainables.errors import SupersededError, UserError, one_line
 from trainables.storage import checkpoint_files
 from trainables.storage.files import write
 from trainables.trial import Trial
@@ -45,22 +46,41 @@ def adopt(file: Path, storage: Path) -> dict[str, Adopted]:
     """Import the trials of an archive into the storage, by sweep: finished ones as done, which the next `run` or `sync` ships to MLflow,
     and unfinished ones as planned, which the next `run` goes on with.
 
-    Skips trials that have begun here. Raises UserError for a file that is not an archive, and if a driver runs one of its sweeps.
+    Skips trials that have begun here. Raises UserError for a file that is not an archive, and if a driver runs one of its sweeps or takes
+    one over; called again, it continues.
     """
     if paths.remote(storage)[0]:
         raise UserError(f"{paths.shown(storage)} is on S3: adopt into a folder (--storage)")
     sweeps, suggestions = _read(file)
-    with contextlib.ExitStack() as leases:  # of all sweeps before anything is written
-        manifests = {name: leases.enter_context(contextlib.closing(Manifest(storage, name, _settings(storage, name)))) for name in sweeps}
-        here = read_all(storage)
-        adopted = {
-            name: _import(trials, manifests[name], {other: ledger for other, ledger in here.items() if other != name}, storage)
-            for name, trials in sweeps.items()
-        }
-        for name, manifest in manifests.items():
-            known = {_told(each) for made in manifest.ledger.suggestions.values() for each in made}
-            manifest.suggest([each for each in suggestions.get(name, ()) if _told(each) not in known], ())
-        return adopted
+    lost = list[str]()
+
+    def check() -> None:
+        if lost:
+            raise SupersededError(lost[0])
+
+    try:
+        with contextlib.ExitStack() as leases:  # of all sweeps before anything is written
+            manifests = {name: leases.enter_context(_held(storage, name, lost)) for name in sweeps}
+            here = read_all(storage)
+            adopted = {
+                name: _import(trials, manifests[name], {other: ledger for other, ledger in here.items() if other != name}, storage, check)
+                for name, trials in sweeps.items()
+            }
+            for name, manifest in manifests.items():
+                known = {_told(each) for made in manifest.ledger.suggestions.values() for each in made}
+                manifest.suggest([each for each in suggestions.get(name, ()) if _told(each) not in known], ())
+            return adopted
+    except SupersededError as error:
+        raise UserError(f"not all of {file} is adopted: {error}; `adopt` again finishes it") from None
+
+
+@contextlib.contextmanager
+def _held(storage: Path, name: str, lost: list[str]) -> Iterator[Manifest]:
+    """The journal of a sweep, whose lease is renewed inside; `lost` is told where somebody takes it over, or wants it back."""
+    journal = Manifest(storage, name, _settings(storage, name))
+    request = paths.stop_request(storage, name)
+    with contextlib.closing(journal), Heartbeat(journal.lease, request, lambda why, code=1: lost.append(f"sweep {name!r}: {why}")):
+        yield journal
 
 
 def describe(adopted: Mapping[str, Adopted], storage: Path) -> str:
@@ -89,11 +109,15 @@ class _Part:
     suggestion: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _import(trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str, Ledger], storage: Path) -> Adopted:
-    """The files of a trial belong to whoever trains it: what any sweep here has begun stays as it is."""
+def _import(
+    trials: Mapping[str, _Part], manifest: Manifest, others: Mapping[str, Ledger], storage: Path, check: Callable[[], None]
+) -> Adopted:
+    """The files of a trial belong to whoever trains it: what any sweep here has begun stays as it is. `check` raises where nothing may be
+    written any more."""
     adopted = Adopted()
     events: list[tuple[str, str, Mapping[str, Any]]] = []
     for key, part in trials.items():
+        check()
         trainer = next((name for name, ledger in others.items() if ledger.state(key) == "done"), "")
         state = manifest.ledger.state(key)
         planned = [(key, "planned", {"trial": part.trial.to_json(), **part.suggestion})] * (state not in ("planned", "leased"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,14 @@ from unittest.mock import Mock
 import pytest
 
 from service.__main__ import main
+from service.delivery import adopt as adopt_module
 from service.delivery import archive as archive_module
 from service.delivery.adopt import adopt
 from service.delivery.unfinished import Unfinished, take_along
+from service.ledger import lease
 from service.ledger.manifest import Manifest, read
 from service.storage import paths
+from trainables.errors import UserError
 from trainables.storage import checkpoint_files
 from trainables.storage.files import write
 from trainables.trial import Trial
@@ -135,6 +139,34 @@ def test_a_trial_of_two_sweeps_goes_on_from_one_checkpoint_though_its_training_c
     adopted = adopt(file, second)
     assert {sweep: list(each.unfinished) for sweep, each in adopted.items()} == {"study": [KEY], "another": [KEY]}
     assert checkpoint_files.updates(second, KEY) == [update]
+
+
+def test_an_adoption_that_loses_its_lease_writes_no_further_trial_and_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host takes over what shows no sign of life for some seconds."""
+    storage, file, keys = tmp_path / "storage", tmp_path / "two.zip", (KEY, "0265f168a5dcb534")
+    with zipfile.ZipFile(ARCHIVE) as study, zipfile.ZipFile(file, "w") as two:
+        for name in (f"trials/{key}/{part}" for key in keys for part in ("trial.json", "spool.jsonl", "masks.json")):
+            two.writestr(name, study.read(name))
+        two.writestr("sweeps/study.json", json.dumps({key: {"seconds": 1.0} for key in keys}))
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    written = list[Path]()
+
+    def slow(path: Path, content: bytes) -> None:
+        write(path, content)
+        written.append(path)
+        if len(written) == 3:  # all of a trial
+            lease._create(paths.leases(storage, "study"), 2, {"state": "held", "owner": "another:1", "kernel": "its own"})
+            time.sleep(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adopt_module, "write", slow)
+        with pytest.raises(UserError, match=r"not all of .* is adopted: sweep 'study': another driver has taken"):
+            adopt(file, storage)
+    assert {path.parent.name for path in written} == {KEY}
+    lease._file(paths.leases(storage, "study"), 2).unlink()
+    assert list(adopt(file, storage)["study"].imported) == [*keys]
 
 
 def test_a_folder_in_place_of_the_file_is_named_as_it_was_given(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
