@@ -11,6 +11,9 @@ SHORTEST = 6  # letters: a shorter value of a secret variable would be found in 
 _NAME = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|SIGNATURE|_KEY|_PAT|_SIG|_SAS|_NOTIFY)$")
 # `user:password@`; a password may hold `:` and `@`. What follows the colon is no password where it is a port and a path.
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s:/?#@]*):(?!\d+(?:/|\?|$))(?P<rest>[^\s'\"]*)@")
+# The same where the whole text is one address, whose password may hold anything.
+_ADDRESS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^:/?#@]*):(?P<rest>.*)@", re.S)
+_PORT = re.compile(r"\d+/")
 # `token@`, of the web only: a database's user without a password is a name.
 _TOKEN = re.compile(r"(?<=://)[^\s:/?#@]+@")
 _WEB = re.compile(r"(?:https?|git\+\w+|wss?|ray)$", re.I)
@@ -40,6 +43,9 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     values = {value for name, value in environment.items() if len(value) >= SHORTEST and secret_name(name)}
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
+    for value in environment.values():
+        if "://" in value and (found := _password_of(value)):
+            text = text.replace(found[0], f"{found['scheme']}://{found['user']}:{HIDDEN}@")
     text = _SERVICE.sub(rf"\g<host>/{HIDDEN}", _TYPED.sub(rf"\g<host>/{HIDDEN}", text))
     text = _PARAMETER.sub(lambda found: f"{found['name']}={HIDDEN}", text)
     text = _PASSWORD.sub(lambda found: f"{HIDDEN}@" if _web(found) else f"{found['user']}:{HIDDEN}@", text)
@@ -54,7 +60,13 @@ def redact_webhook(url: str) -> str:
 
 def holds_secret(text: str) -> bool:
     """Whether there is a secret in a text."""
-    return redact(text) != text
+    return redact(text) != text or _password_of(text) is not None
+
+
+def _password_of(address: str) -> re.Match[str] | None:
+    """Where a text is one address with a user's password. `host:5000/` of the web is no user."""
+    found = _ADDRESS.match(address)
+    return None if found and _WEB.fullmatch(found["scheme"]) and _PORT.match(found["rest"]) else found
 
 
 def hides_secret(url: str) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.terminal.redaction import hides_secret, redact, secret_name
+from service.terminal.redaction import hides_secret, holds_secret, redact, secret_name
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,14 @@ def test_no_secret_is_left(text: str, shown: str) -> None:
     assert "geheim" not in shown
 
 
+@pytest.mark.parametrize("password", ["it's-geheim", "ge heim", 'ge"heim', "123/geheim", "ge@heim:x"])
+def test_the_password_of_an_address_may_hold_anything(password: str) -> None:
+    address = f"postgresql://me:{password}@host:5432/db"
+    assert holds_secret(address)
+    said = redact(f"MLflow at {address} does not answer", {"MLFLOW_TRACKING_URI": address})
+    assert said == "MLflow at postgresql://me:***@host:5432/db does not answer"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -46,7 +54,9 @@ def test_no_secret_is_left(text: str, shown: str) -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text, {}) == text
+    assert redact(text, {"ADDRESS": text}) == text
     assert not hides_secret(text)
+    assert not holds_secret(text)
 
 
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN", "wandb_api_key"])
