@@ -49,7 +49,8 @@ def stop(name: str, storage: Path) -> Stopped:
     who = printable(str(about.get("owner", "another driver")), lines=False)
     host, _, pid = str(about.get("owner", "")).rpartition(":")
     shared_files.put(paths.stop_request(storage, name), b"")
-    if about.get("kernel") == lease.lock_scope(storage, name) and host == platform.node() and pid.isdigit() and is_driver(int(pid)):
+    here = (about.get("kernel"), about.get("processes"), host) == (lease.lock_scope(storage, name), lease.processes(), platform.node())
+    if here and pid.isdigit() and is_driver(int(pid)):
         os.kill(int(pid), signal.SIGTERM)
     until = time.monotonic() + PATIENCE
     with waiting(f"waiting for {who} to leave"):
@@ -64,7 +65,7 @@ def stop(name: str, storage: Path) -> Stopped:
 
 
 def is_driver(pid: int) -> bool:
-    """Whether the process is a driver: pids are reused, and containers have pids of their own."""
+    """Whether the process may be a driver: pids are reused."""
     try:
         return any(name in Path(f"/proc/{pid}/cmdline").read_bytes() for name in (b"service", b"winnow"))
     except OSError:

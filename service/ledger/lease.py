@@ -116,7 +116,7 @@ def check_token(folder: Path, epoch: int, token: str) -> None:
 
 
 def holder(storage: Path, name: str) -> dict[str, Any]:
-    """The newest lease: `state` (held, released), `owner` (host:pid), `kernel`, `since`, `epoch`; empty if there is none."""
+    """The newest lease: `state` (held, released), `owner` (host:pid), `kernel`, `processes`, `since`, `epoch`; empty if there is none."""
     epoch = _newest(paths.leases(storage, name))
     return _read(_file(paths.leases(storage, name), epoch))[0] | {"epoch": epoch} if epoch else {}
 
@@ -156,6 +156,14 @@ def kernel() -> str:
         return platform.node()
 
 
+def processes() -> str:
+    """Names the processes among which ours has its number: each container numbers its own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return platform.node()
+
+
 def lock_scope(storage: Path, name: str) -> str:
     """Names the processes among which the sweep's flock is reliable: those of one kernel and, on S3, of one local folder for the bucket."""
     if s3.bucket_of(storage) is None:
@@ -184,7 +192,8 @@ def _take(storage: Path, name: str, bound: float) -> int:
         if free or time.monotonic() - began > bound:
             now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             try:
-                _create(folder, epoch + 1, {"state": "held", "owner": owner(), "kernel": scope, "since": f"{now} UTC"})
+                about = {"state": "held", "owner": owner(), "kernel": scope, "processes": processes(), "since": f"{now} UTC"}
+                _create(folder, epoch + 1, about)
                 if bucket := s3.bucket_of(folder):
                     bucket.check_conditions(paths.remote(_file(folder, epoch + 1))[1])
                 return epoch + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -227,6 +228,17 @@ def test_stop_ends_a_driver_of_another_host_by_a_file(driver, tmp_path: Path, ca
     assert "elsewhere:1 has left" in capsys.readouterr().out
     assert end(process) == (0, "left: asked to stop\n", "")
     assert make_plan("smoke", CPU, storage=tmp_path).todo
+
+
+def test_stop_signals_no_process_of_another_container_with_the_same_name(driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a process of that number, and this one's may be another sweep's driver."""
+    process = driver(before="from service.ledger import lease\nlease.processes = lambda: 'pid:[1]'\n")
+    signalled = list[int]()
+    kill = os.kill
+    monkeypatch.setattr(os, "kill", lambda pid, number: signalled.append(pid) if number else kill(pid, number))
+    assert main(["stop", "smoke", "--storage", str(tmp_path)]) == 0
+    assert signalled == []
+    assert end(process) == (0, "left: asked to stop\n", "")
 
 
 def test_a_driver_that_slept_through_a_takeover_leaves_without_a_word_in_the_journal(driver, tmp_path: Path) -> None:
