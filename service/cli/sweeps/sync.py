@@ -60,9 +60,8 @@ def _shipper(name: str, storage: Path, ledger: Ledger, tracking: Tracking, *, ag
     def has_ended(key: str) -> bool:
         return beside.read().state(key) in TERMINAL
 
-    return Shipper(
-        storage, name, ledger, tracking, again=again, artifacts=True, summary=Summary(ledger, tracking), has_ended=has_ended
-    )  # fmt: skip
+    summary = Summary(ledger, tracking)
+    return Shipper(storage, name, ledger, tracking, again=again, artifacts=True, summary=summary, has_ended=has_ended)
 
 
 def _ship(shipper: Shipper) -> list[str]:
