@@ -72,6 +72,7 @@ class Sweep:
     search: Search | None = None
 
     def __post_init__(self) -> None:
+        self._keep_values()
         ranges = {"sparsities": self.sparsities, **self.hyper}
         for name, values in ranges.items():
             if isinstance(values, Range) and self.search is None:
@@ -99,19 +100,27 @@ class Sweep:
             check_protocol(self.protocol)
         if self.search and self.controls:
             raise UserError("controls go with a grid: give the best of a search to one")
+        if self.published not in (0, 1):
+            raise UserError(f"published {self.published!r} is neither 0 nor 1")
+
+    def _keep_values(self) -> None:
+        """Make axes and mappings the sweep's own; a generator, which gives its values only once, becomes a tuple."""
+        for mapping in MAPPINGS:
+            given = getattr(self, mapping)
+            if not isinstance(given, Mapping):
+                raise UserError(f'{mapping} {given!r} is not a dict, such as {{"alpha": 2.5}}')
+            object.__setattr__(self, mapping, {name: _kept(value) for name, value in given.items()})
+        for name in VARIED:
+            object.__setattr__(self, name, _kept(getattr(self, name)))
         for axis in AXES:
             values = getattr(self, axis)
             if axis == "sparsities" and isinstance(values, Range):
                 continue
             if isinstance(values, str) or not isinstance(values, Iterable):
                 raise UserError(f"{axis} {values!r} is not a tuple, e.g. ({values!r},)")
-            if not tuple(values):
-                raise UserError(f"the grid is empty: {axis} has no value")
             object.__setattr__(self, axis, tuple(values))
-        if self.published not in (0, 1):
-            raise UserError(f"published {self.published!r} is neither 0 nor 1")
-        for mapping in MAPPINGS:
-            object.__setattr__(self, mapping, dict(getattr(self, mapping)))
+            if not getattr(self, axis):
+                raise UserError(f"the grid is empty: {axis} has no value")
 
     def plain(self) -> dict[str, Any]:
         """The fields that every trial of the sweep has as they are."""
@@ -156,3 +165,7 @@ class Sweep:
         networks = {name: values_of(value, 0.0) for name, value in self.sparsity_of.items()} if pruner != "dense" else {}
         for values, sparsities in itertools.product(itertools.product(*axes.values()), itertools.product(*networks.values())):
             yield dict(zip(axes, values, strict=True)) | {"sparsity_of": dict(zip(networks, sparsities, strict=True))}
+
+
+def _kept(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterator) else value

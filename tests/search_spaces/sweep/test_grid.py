@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from search_spaces.sweep import Range, Search, expand, override
+from search_spaces.sweep import Range, Search, Sweep, expand, override
 from search_spaces.sweep.sweep import VARIED
 from service.results.cells import settings
 from tests.search_spaces.sweep.small import DATA, small
@@ -71,6 +72,35 @@ def test_pruners_without_a_sparsity_to_prune_to_still_give_the_dense_cell_only()
 def test_a_string_for_a_tuple_is_refused() -> None:
     with pytest.raises(UserError, match="not a tuple"):
         small(datasets=DATA[0])
+
+
+def test_a_string_is_refused_before_its_letters_are_looked_up_as_pruners() -> None:
+    with pytest.raises(UserError, match=r"^pruners 'snip' is not a tuple, e\.g\. \('snip',\)$"):
+        small(pruners="snip", search=Search(stop="asha"))
+
+
+def test_values_that_can_be_read_only_once_are_all_kept() -> None:
+    def given(kept: Callable[[Iterator[Any]], Any]) -> Sweep:
+        return small(
+            pruners=kept(iter(["dense", "rigl", "snip"])),
+            seeds=kept(number for number in range(3)),
+            sparsities=kept(map(float, ("0.5", "0.9"))),
+            transitions=kept(iter([0, 1_000])),
+            scope=kept(iter(["network", "layer"])),
+            hyper={"alpha": kept(iter([1.0, 2.5]))},
+            pruning={"delta": kept(iter([10, 20]))},
+            sparsity_of={"actor": kept(iter([0.6, 0.8]))},
+        )
+
+    assert given(lambda once: once) == given(tuple)
+    assert expand(given(lambda once: once)) == expand(given(tuple))
+    assert small(pruners=iter(["snip"]), search=Search(stop="asha")).pruners == ("snip",), "which are looked at twice"
+
+
+@pytest.mark.parametrize("mapping", ["hyper", "pruning", "sparsity_of"])
+def test_a_mapping_that_is_none_is_one_line(mapping: str) -> None:
+    with pytest.raises(UserError, match=rf"^{mapping} 5 is not a dict"):
+        small(**{mapping: 5})
 
 
 @pytest.mark.parametrize(
