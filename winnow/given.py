@@ -9,6 +9,7 @@ from typing import Any
 
 from trainables import project
 from trainables.errors import UserError
+from trainables.trial import MAPPINGS
 from trainables.trial.numbers import integer
 
 ASKED = {"retry_failed": "bool", "fresh": "bool", "new_data": "bool", "same_code": "bool", "study_storage": "str", "notify": "str"}
@@ -73,9 +74,22 @@ def overrides(settings: object) -> tuple[str, ...]:
 def _typed(name: object, value: Any) -> str:
     if isinstance(value, Mapping):
         raise UserError(f'setting {name} = {value!r} is a dict; each of its values is a setting of its own, such as "hyper.alpha": 2.5')
-    value = value.tolist() if hasattr(value, "tolist") else value  # numpy's and pandas'
-    values = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+    value = _plain(value)
+    if isinstance(value, str):
+        return value  # as it would be typed: "0-2"
+    if str(name).partition(".")[0] in MAPPINGS:  # read as Python, where (16,) is not 16
+        return ",".join(map(repr, value)) if isinstance(value, tuple) and len(value) > 1 else repr(value)
+    values = value if isinstance(value, tuple) else (value,)
+    for each in values:
+        if isinstance(each, str) and (not each or "," in each or each != each.strip()):
+            raise UserError(f"{name} {each!r} is not one value: it is empty, or has a comma or spaces around it")
     return ",".join(str(each) for each in values)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and pandas as Python's, and whatever has several values as a tuple; so within tuples and lists."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_plain, value)) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else value
 
 
 def fields(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +97,7 @@ def fields(values: Mapping[str, Any]) -> dict[str, Any]:
     from dataclasses import fields as fields_of
 
     from trainables.errors import unknown
-    from trainables.trial import MAPPINGS, Trial
+    from trainables.trial import Trial
 
     kinds = {field.name: str(field.type) for field in fields_of(Trial)}
     found = dict(values)

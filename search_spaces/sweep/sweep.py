@@ -126,7 +126,8 @@ class Sweep:
         """The fields that every trial of the sweep has as they are."""
         left_out = {*AXES, *CHOICES, *MAPPINGS, *TRAINING, "controls", "published", "protocol", "search"}
         left_out |= {name for name in CALIBRATION if len(self.values(name)) > 1}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return given | {name: self.values(name)[0] for name in CALIBRATION if name in given}
 
     def settings(self, pruner: str, algorithm: str) -> Iterator[dict[str, Any]]:
         """Every combination of the settings in `pruning` that a pruner has, and that make a difference for the algorithm."""

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import winnow
+from search_spaces.sweep import Sweep, override
 from tests.winnow.conftest import Winnow
 from trainables.errors import UserError
+from winnow import given
 
 DATASET = "test/hopper/random-v0"
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
@@ -24,6 +26,11 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "settings in a list": (lambda: winnow.plan("smoke", ["seeds=0"]), "settings ['seeds=0'] are not a dict, such as"),  # type: ignore[arg-type]
     "settings within one": (lambda: winnow.plan("smoke", {"hyper": {"alpha": 1}}), 'such as "hyper.alpha": 2.5'),
     "no value": (lambda: winnow.plan("smoke", {"seeds": ()}), "the grid is empty: seeds has no value"),
+    "a name that would be two": (
+        lambda: winnow.plan("smoke", {"datasets": ("a/b-v0,c",)}),
+        "datasets 'a/b-v0,c' is not one value: it is empty, or has a comma or spaces around it",
+    ),
+    "an empty name": (lambda: winnow.plan("smoke", {"pruners": ("snip", "")}), "pruners '' is not one value"),
     "no number": (lambda: winnow.plan("smoke", {"seeds": None}), "seeds 'None' is not an integer, such as 20000, 20k or 2e4"),
     "an option's text": (lambda: winnow.plan("smoke", stack_size="3"), "stack_size = '3' is not an integer"),
     "an option's truth": (lambda: winnow.plan("smoke", stack_size=True), "stack_size = True is not an integer"),
@@ -69,6 +76,37 @@ def test_values_may_come_as_python_has_them(seeds: object, tmp_path: Path) -> No
     plan = winnow.plan("smoke", {"seeds": seeds, "updates": 2e3, "pruners": "dense"}, storage=tmp_path / "storage")
     assert sorted(trial.seed for trial in plan.trials) == [0, 1, 2]
     assert {trial.updates for trial in plan.trials} == {2000}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("hyper.hidden", (16,), (16,)),
+        ("hyper.hidden", (16, 16), (16, 16)),
+        ("hyper.hidden", ((16, 16),), ((16, 16),)),
+        ("hyper.hidden", ((16, 16), (8,)), ((16, 16), (8,))),
+        ("hyper.hidden", [np.array([16, 16]), [np.int64(8)]], ((16, 16), (8,))),
+        ("hyper.hidden", "16,16", (16, 16)),
+        ("hyper.alpha", 2.5, 2.5),
+        ("hyper.alpha", (2.5,), (2.5,)),
+        ("hyper.alpha", np.float64(2.5), 2.5),
+        ("hyper.alpha", (), ()),
+        ("hyper.alpha", ("a,b",), ("a,b",)),
+        ("hyper.alpha", ("it's 4k", '"'), ("it's 4k", '"')),
+        ("pruning.delta", (10, 20), (10, 20)),
+        ("sparsity_of.actor", [0.5, np.float64(0.1 + 0.2)], (0.5, 0.1 + 0.2)),
+    ],
+)
+def test_what_is_typed_for_a_setting_gives_it_back(name: str, value: object, kept: object) -> None:
+    mapping, _, key = name.partition(".")
+    found = getattr(override(Sweep(datasets=("a/b-v0",)), given.overrides({name: value})), mapping)[key]
+    assert found == kept
+    assert type(found) is type(kept)
+
+
+def test_a_layer_in_a_tuple_trains_networks_of_one_layer(tmp_path: Path) -> None:
+    plan = winnow.plan("smoke", {"hyper.hidden": (16,)}, storage=tmp_path / "storage")
+    assert {trial.hyper["hidden"] for trial in plan.trials} == {(16,)}
 
 
 def test_what_else_a_run_can_be_asked_is_what_the_command_takes(tmp_path: Path) -> None:

@@ -140,6 +140,13 @@ def test_controls_are_refused_where_their_density_would_not_be_the_masks(option:
         expand(override(sweep, ["controls=true"]))
 
 
+def test_one_value_in_a_tuple_is_that_value() -> None:
+    given = {"algorithms": ("bc",), "pruners": ("snip", "random_erk"), "sparsities": (0.9,), "seeds": (0,)}
+    one, tupled = (expand(small(**given, calibration_size=size, calibration_batches=size)) for size in (512, (512,)))
+    assert one == tupled
+    assert {trial.calibration_size for trial in one} == {512, 256}, "of snip, and of the random mask that is not calibrated"
+
+
 def test_calibration_goes_to_the_pruners_that_ask_for_losses() -> None:
     """A random mask, a dense network and a control of the same are trained once, whatever data SNIP is scored on."""
     given = {"algorithms": ("bc",), "pruners": ("dense", "snip", "random_erk", "synflow", "gmp"), "sparsities": (0.9,), "controls": True}
