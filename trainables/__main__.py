@@ -7,7 +7,6 @@ python -m trainables --dataset winnow/hopper/medium-v0 --algorithm iql --seed 0 
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import sys
 import time
@@ -22,7 +21,7 @@ from trainables.environments import name_modules
 from trainables.errors import UserError, first_line, unknown
 from trainables.output import is_notebook, open_streams, print_any_text
 from trainables.trial import CHOICES, MAPPINGS, PLURALS, TRAINING_CHOICES, Stack, Trial, options_of
-from trainables.trial.numbers import integer, integers, with_units
+from trainables.trial.numbers import integer, integers, literal
 from trainables.trial.protocols import PROTOCOLS, SET, protocol
 from trainables.trial.published import published, reward_shift
 from trainables.version import version
@@ -217,8 +216,8 @@ def assignment(option: str, text: str) -> tuple[str, Any]:
     """`alpha=2.5` -> ("alpha", 2.5)."""
     name, separator, value = text.partition("=")
     try:
-        return name, ast.literal_eval(with_units(value))
-    except (ValueError, SyntaxError):
+        return name, literal(value)
+    except ValueError:
         raise UserError(f"{option} {text!r} is not NAME=NUMBER, e.g. alpha=2.5" if separator else f"{option} {text!r} has no '='") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
@@ -11,7 +10,7 @@ from search_spaces.sweep.sweep import AXES, VARIED, Sweep
 from trainables import plugins
 from trainables.errors import UserError, unknown
 from trainables.trial import MAPPINGS, PLURALS
-from trainables.trial.numbers import integer, integers, with_units
+from trainables.trial.numbers import integer, integers, literal
 
 KNOWN: dict[str, tuple[str, Callable[[str], Iterable[str]]]] = {
     "hyper": ("algorithms", plugins.hyper_defaults),
@@ -98,6 +97,6 @@ def _parse(name: str, text: str, kind: type) -> Any:
 
 def _literal(name: str, text: str) -> Any:
     try:
-        return ast.literal_eval(with_units(text))
-    except (ValueError, SyntaxError):
+        return literal(text)
+    except ValueError:
         raise UserError(f"{name} {text!r} is not a number, True or False, nor numbers with commas between, such as 64,64") from None

@@ -55,11 +55,29 @@ def test_what_a_sweep_says_for_what_is_left_out_is_left_out_too() -> None:
         ("seeds=", "the grid is empty: seeds"),
         ("search.stop=asha", "no override 'search.stop'"),
         ("hyper.alpha=high", "hyper.alpha 'high' is not a number"),
+        ("hyper.alpha=", "hyper.alpha '' is not a number"),
+        ("hyper.alpha=nan", "hyper.alpha 'nan' is not a number"),
+        ("hyper.alpha={[]}", r"hyper.alpha '\{\[\]\}' is not a number"),
+        ("hyper.alpha={{1: 2}: 3}", "hyper.alpha .* is not a number"),
+        ("hyper.hidden=[[16]", r"hyper.hidden '\[\[16\]' is not a number, .* such as 64,64"),
+        ("pruning.delta='1", "pruning.delta .* is not a number"),
+        ("sparsity_of.actor=-'a'", "sparsity_of.actor .* is not a number"),
+        (f"hyper.alpha={'-' * 5_000}1", "hyper.alpha .* is not a number"),
+        (f"hyper.alpha={'(' * 1_000}{')' * 1_000}", "hyper.alpha .* is not a number"),
+        (f"hyper.alpha={'9' * 5_000}", "hyper.alpha .* is not a number"),
+        (f"updates={'9' * 5_000}", "updates .* is not an integer"),
+        (f"updates={'9' * 4_299}M", "updates .* is not an integer"),
+        (f"seeds=0-{'9' * 5_000}", "seeds .* is not an integer"),
     ],
 )
 def test_a_wrong_override_is_told_with_its_value(setting: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         override(small(), [setting])
+
+
+def test_what_python_thinks_of_a_value_is_not_shown(recwarn: pytest.WarningsRecorder) -> None:
+    assert override(small(), [r"hyper.mode='\d'"]).hyper == {"mode": r"\d"}
+    assert not recwarn.list, "it warns of the invalid escape sequence"
 
 
 @pytest.mark.parametrize(
