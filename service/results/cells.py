@@ -239,6 +239,11 @@ def settings(trial: Trial) -> dict[str, Any]:
     return cut | options | rewards | dict(trial.hyper)
 
 
+def facts_of(trial: Trial) -> list[str]:
+    """All that two tasks can differ in but the algorithm."""
+    return [*details(trial), *(f"{name} {getattr(trial, name)}" for name in ("evaluations", "episodes", "final_episodes"))]
+
+
 def _place(task: Task) -> tuple[str, str]:
     return task.trial.dataset, task.trial.algorithm
 
@@ -264,13 +269,8 @@ def _differences(trial: Trial, others: Sequence[Trial]) -> list[str]:
     """What distinguishes a trial's task from others of its name; the one that has only what they all have is `plain`."""
     if len(others) == 1:
         return []
-    common = set.intersection(*(set(_facts(other)) for other in others))
-    return [part for part in _facts(trial) if part not in common] or ["plain"]
-
-
-def _facts(trial: Trial) -> list[str]:
-    """All that two tasks can differ in but the algorithm."""
-    return [*details(trial), *(f"{name} {getattr(trial, name)}" for name in ("evaluations", "episodes", "final_episodes"))]
+    common = set.intersection(*(set(facts_of(other)) for other in others))
+    return [part for part in facts_of(trial) if part not in common] or ["plain"]
 
 
 def _task(group: Sequence[Run], differences: Sequence[str]) -> Task:

@@ -12,7 +12,7 @@ from typing import Any
 
 from service.ledger.ledger import Ledger
 from service.planning.data_here import SHOWN, DataHere
-from service.results.cells import details
+from service.results.cells import facts_of
 from service.storage import paths, trial_objects
 from service.terminal.columns import aligned
 from service.terminal.labels import algorithm_name, dataset_name, method_name, rank
@@ -22,7 +22,7 @@ from trainables.trial import CALIBRATION, CHOICES, Trial
 from trainables.trial.pruner_traits import traits_of
 
 Masks = dict[str, Mask]  # of a trial, by network
-DIFFERING = ("pruner", "seed", "fresh", "data", "sparsity_of", *CHOICES, *CALIBRATION)  # in which trials that are compared may differ
+DIFFERING = ("pruner", "pruning", "seed", "fresh", "data", "sparsity_of", *CHOICES, *CALIBRATION)  # in which compared trials may differ
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,19 @@ def overlaps(ledger: Ledger, storage: Path) -> list[Overlap]:
     seen = DataHere(storage, ledger)
     trials = [entry.trial for entry in ledger.entries.values() if paths.masks(storage, entry.trial.key).exists()]
     masks = {trial.key: read_masks(paths.masks(storage, trial.key)) for trial in trials if _chosen(trial)}
-    tasks: dict[str, list[Trial]] = {}
+    tasks: dict[str, dict[tuple[str, int], Trial]] = {}  # one trial per method and seed: a copy has the same masks once more
     versions: dict[str, set[str]] = {}
     for trial in (trial for trial in trials if trial.key in masks):
         shapes = {name: [layer.shape for layer in mask] for name, mask in masks[trial.key].items()}
         same = {n: v for n, v in trial.to_json().items() if n not in DIFFERING}
         version = _version(trial, seen)
         versions.setdefault(trial.dataset, set()).add(version)
-        tasks.setdefault(json.dumps([same, version, str(shapes)], sort_keys=True), []).append(trial)
+        task = tasks.setdefault(json.dumps([same, version, str(shapes)], sort_keys=True), {})
+        task.setdefault((trial.method, trial.seed), trial)
     several = {dataset for dataset, own in versions.items() if len(own) > 1}
     return [
         found
-        for group in tasks.values()
+        for group in ([*task.values()] for task in tasks.values())
         for found in _of_task(group, masks, _version(group[0], seen) if group[0].dataset in several else "")
     ]
 
@@ -121,9 +122,9 @@ def describe(found: Sequence[Overlap]) -> str:
 def _title(overlap: Overlap, found: Sequence[Overlap]) -> str:
     """The task, with its version of the data and whatever distinguishes it from others of its name."""
     trial = overlap.trial
-    alike = [details(other.trial) for other in found if other.task == overlap.task]
+    alike = [facts_of(other.trial) for other in found if other.task == overlap.task]
     facts = [trial.dataset, *([f"data {overlap.data}"] if overlap.data else [])]
-    facts += [fact for fact in details(trial) if not all(fact in other for other in alike)]
+    facts += [fact for fact in facts_of(trial) if not all(fact in other for other in alike)]
     return f"{algorithm_name(trial.algorithm)} on {dataset_name(trial.dataset)} at {100 * trial.sparsity:g} % ({', '.join(facts)})"
 
 

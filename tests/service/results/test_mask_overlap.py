@@ -87,6 +87,44 @@ def test_tasks_of_one_name_have_a_table_each(swept: tuple[Path, World], capsys: 
     assert any(", 5 updates" in title for title in titles)
 
 
+def test_settings_of_a_pruner_make_a_method_and_a_copy_counts_once(swept: tuple[Path, World], capsys: pytest.CaptureFixture[str]) -> None:
+    """They are compared with the default and with other pruners, seed by seed, and never taken for one method."""
+    storage, world = swept
+    by_delta = {delta: [small_trial("td3_bc", "rigl", 0.5, seed, pruning={"delta": delta}) for seed in (0, 1)] for delta in (1000, 2)}
+    copies = [replace(trial, fresh="smoke") for trial in world.stack.trials[:2]]
+    for trials in (*by_delta.values(), copies):
+        made = World(trials).start()
+        files_of_trial.write_masks(storage, made.stack, made.masks, [{}] * 2)
+    journal = Manifest(storage, "smoke")
+    journal.plan([*by_delta[1000], *by_delta[2], *copies])
+    found = {o.methods: o.pairs for o in overlaps(journal.ledger, storage) if o.network == "actor"}
+    journal.close()
+    snip, erk, rigl, other = "snip+calibration_size=64", "random_erk", "rigl+calibration_size=64", "rigl+calibration_size=64+delta=2"
+    assert {frozenset(methods): pairs for methods, pairs in found.items()} == {
+        frozenset({snip}): 3, frozenset({erk}): 1, frozenset({rigl}): 1, frozenset({other}): 1,
+        frozenset({snip, erk}): 2, frozenset({snip, rigl}): 2, frozenset({snip, other}): 2,
+        frozenset({erk, rigl}): 2, frozenset({erk, other}): 2, frozenset({rigl, other}): 2,
+    }  # fmt: skip
+    assert main(["overlap", "smoke", "--storage", str(storage)]) == 0
+    assert capsys.readouterr().out.count("): actor\n") == 1
+
+
+@pytest.mark.parametrize("differing", ["episodes", "final_episodes"])
+def test_tasks_that_differ_in_their_evaluations_have_titles_that_say_so(
+    differing: str, swept: tuple[Path, World], capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, _ = swept
+    other = World([replace(small_trial("td3_bc", "snip", 0.5, seed), **{differing: 7}) for seed in (0, 1)]).start()
+    files_of_trial.write_masks(storage, other.stack, other.masks, [{}] * 2)
+    journal = Manifest(storage, "smoke")
+    journal.plan(other.stack.trials)
+    journal.close()
+    assert main(["overlap", "smoke", "--storage", str(storage)]) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": actor")]
+    assert sum(f", {differing} 7)" in title for title in titles) == 1
+    assert len(titles) == len(set(titles)) == 2
+
+
 def test_random_masks_overlap_by_chance_and_no_more() -> None:
     wide = {"hidden": (256, 256)}
     world = World([small_trial("bc", "random_uniform", 0.8, seed, hyper=wide) for seed in (0, 1)]).start()
