@@ -19,6 +19,7 @@ from trainables.trial import REWARDS, TRAINING_CHOICES, Trial, comparison
 from trainables.trial.pruner_traits import traits_of
 
 DENSE = (labels.DENSE, 0.0)
+EVALUATION = ("evaluations", "episodes", "final_episodes")  # fields of a trial in which tasks of one budget may differ
 Place = tuple[str, float]  # method, sparsity
 
 
@@ -241,7 +242,7 @@ def settings(trial: Trial) -> dict[str, Any]:
 
 def facts_of(trial: Trial) -> list[str]:
     """All that two tasks can differ in but the algorithm."""
-    return [*details(trial), *(f"{name} {getattr(trial, name)}" for name in ("evaluations", "episodes", "final_episodes"))]
+    return [*details(trial), *(f"{name} {getattr(trial, name)}" for name in EVALUATION)]
 
 
 def _place(task: Task) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.results import controls
-from service.results.cells import Cell, Task, details, tasks_of
+from service.results.cells import EVALUATION, Cell, Task, details, tasks_of
 from service.results.report.figures import by_sparsity
 from service.results.report.over_tasks import budget_note
 from service.results.report.style import Panel, png
@@ -58,9 +58,10 @@ def figure(tasks: Sequence[Task]) -> bytes:
 
 def to_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
     """The tasks for programs, in identifiers: every cell's scores, one per finished seed, its mean, and why other seeds have none."""
+    trials = [task.trial for task in tasks]
     return [
         {
-            "title": _title(task.trial),
+            "title": _title(task.trial, trials),
             "measure": task.measure,
             "dataset_score": task.dataset_score,
             "cells": [
@@ -113,8 +114,11 @@ def show(name: str, trials: Sequence[Trial], tracking: Tracking, storage: Path) 
     tracking.set_state(parent, "failed" if absent else "done", message)
 
 
-def _title(trial: Trial) -> str:
-    return f"{trial.algorithm} on {', '.join(details(trial))}"
+def _title(trial: Trial, others: Sequence[Trial]) -> str:
+    """Algorithm, dataset, budget and settings; how often and how long it was evaluated, where others differ from it in nothing else."""
+    alike = [other for other in others if other.algorithm == trial.algorithm and details(other) == details(trial)]
+    apart = [name for name in EVALUATION if len({getattr(other, name) for other in alike}) > 1]
+    return f"{trial.algorithm} on {', '.join([*details(trial), *(f'{name} {getattr(trial, name)}' for name in apart)])}"
 
 
 def _numbers(cell: Cell) -> dict[str, float | None] | None:

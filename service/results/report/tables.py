@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from service.results import controls
-from service.results.cells import Cell, Task, by_identifier, settings
+from service.results.cells import EVALUATION, Cell, Task, by_identifier, settings
 from service.results.report.over_tasks import MARGIN, Aggregate, aggregates, budget_note, choice, claim
 from service.results.runs import TAIL, Run
 from service.results.statistics import Estimate
@@ -227,6 +227,7 @@ def _place(task: Task, cell: Cell) -> dict[str, Any]:
     return {
         "environment": task.environment, "tier": task.tier, "dataset": trial.dataset, "algorithm": trial.algorithm,
         "method": cell.method, "pruner": cell.runs[0].trial.pruner, "sparsity": cell.sparsity, "updates": trial.updates,
+        **{name: getattr(trial, name) for name in EVALUATION},
         "hyper": ", ".join(f"{name}={value}" for name, value in settings(trial).items()), "measure": task.measure,
     }  # fmt: skip
 
@@ -255,8 +256,6 @@ def _trial(run: Run) -> dict[str, Any]:
     return {
         "seed": run.trial.seed, "key": run.trial.key, "outcome": run.state, "update": run.points[-1].update if run.points else 0,
         "last": last, "best": best, "tail": tail, "final": final, "return": run.returns, "success": run.successes,
-        "episodes": run.trial.episodes,
-        "final_episodes": run.trial.final_episodes,
         "flops": run.points[-1].flops if run.points else math.nan, "seconds": run.points[-1].seconds if run.points else math.nan,
         "trial_updates_per_second": run.speed, "stack_size": run.stack, "stack_updates_per_second": run.speed * run.stack,
         "actor_parameters": actor.get("parameters", {}).get("effective"), "actor_live_inputs": actor.get("live_inputs"),

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from service.results import quick_table
 from service.results.cells import Task, tasks_of
 from service.results.report import figures, page, tables
 from service.results.report.gather import seconds
@@ -264,6 +265,24 @@ def test_budgets_are_never_averaged() -> None:
     assert [line.split(" cells")[0] for line in claim(tasks) if "equal time" not in line] == [
         "1,000 updates, at 95 %: 0 of 1", "5,000 updates, at 95 %: 1 of 1",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("differing", ["evaluations", "episodes", "final_episodes"])
+def test_trials_that_are_evaluated_otherwise_are_other_cells_everywhere(differing: str) -> None:
+    """Also for who reads the files: without the number, two rows would have the same cell and another mean."""
+    given = [*runs("dense", 0.0, [50.0, 50.0]), *runs("snip", 0.95, [40.0, 40.0])]
+    other = [replace(each, trial=replace(each.trial, **{differing: 7}), outcome=80.0) for each in given]
+    tasks = of(given, other)
+    assert [[cell.scores().tolist() for cell in task.cells.values()] for task in tasks if "7" in task.name] == [[[80.0] * 2] * 2]
+    for rows in (tables.cell_rows(tasks), tables.trial_rows(tasks)):
+        assert {row[differing] for row in rows} == {7, getattr(given[0].trial, differing)}
+    places = [tuple(tables._place(task, cell).items()) for task in tasks for cell in task.cells.values()]
+    assert len(places) == len(set(places)) == 4
+    titles = [each["title"] for each in quick_table.to_json(tasks)]
+    assert sorted(title.partition(" updates")[2] for title in titles) == sorted(
+        f", {differing} {number}" for number in (7, getattr(given[0].trial, differing))
+    )
+    assert len({row.suite for row in aggregates(tasks)}) == 2
 
 
 def test_budgets_come_in_the_order_of_their_size() -> None:
