@@ -46,20 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options = {name: given.pop(name) for name in ("device", "execution", "tf32")}
     storage: Path | None = given.pop("storage")
-    modules, settings = given.pop("imports"), given.pop("settings")
+    modules = given.pop("imports")
     try:
         name_modules(modules)
-        given = put(given, settings)
-        use_published, code_base = given.pop("published"), given.pop("protocol")
-        given |= values(given)
-        if use_published:
-            given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
-        if given["reward_shift"] is None:
-            given["reward_shift"] = shift = reward_shift(given["algorithm"], given["dataset"])
-            if shift:
-                say(f"rewards {shift:+g}, as in the paper of {given['algorithm']}; --reward-shift 0 leaves them as they are")
-        given = with_protocol(given, protocol(code_base, given["algorithm"]))
-        stack = Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
+        stack = stack_of(given)
         if storage:
             check_writable(storage)
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -81,6 +71,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped" + (f"; the same command resumes from {storage}" if storage else ""), file=sys.stderr)
         return 130
+
+
+def stack_of(given: Mapping[str, Any]) -> Stack:
+    """The trials that the parsed arguments stand for, after printing what papers set for them. Raises UserError for values that make no
+    sense."""
+    given = put({name: value for name, value in given.items() if name != "settings"}, given["settings"])
+    use_published, code_base = given.pop("published"), given.pop("protocol")
+    given |= values(given)
+    if use_published:
+        given["hyper"] = show(published(given["algorithm"], given["dataset"])) | given["hyper"]
+    if given["reward_shift"] is None:
+        given["reward_shift"] = shift = reward_shift(given["algorithm"], given["dataset"])
+        if shift:
+            say(f"rewards {shift:+g}, as in the paper of {given['algorithm']}; --reward-shift 0 leaves them as they are")
+    given = with_protocol(given, protocol(code_base, given["algorithm"]))
+    return Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
 
 
 def put(given: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from service.ledger.ledger import Event
 from service.terminal.labels import algorithm_name, method_name
 from service.terminal.markdown import block, code, plain
 from trainables.trial import MAPPINGS, Trial
+from trainables.trial.published import reward_shift
 
 Line = Mapping[str, Any]
 WORDS = {"leased": "in training", "planned": "waiting"}  # for states of the ledger
@@ -62,14 +63,15 @@ def of_search(name: str, table: str) -> str:
 def command_of(trial: Trial) -> str:
     """The command that trains the trial without a cluster."""
     words = ["python", "-m", "trainables"]
+    unless_given = {"reward_shift": reward_shift(trial.algorithm, trial.dataset)}  # the paper's, which the command would take
     for field in fields(Trial):
         value, option = getattr(trial, field.name), f"--{field.name.replace('_', '-')}"
         if field.name in MAPPINGS:
             words += [option, *(f"{name}={setting}".replace(" ", "") for name, setting in value.items())] if value else []
         elif value is True:
             words.append(option)
-        elif value != field.default:
-            words += [option, str(value)]
+        elif not value == field.default == unless_given.get(field.name, field.default):
+            words += [f"{option}={value}"] if str(value).startswith("-") else [option, str(value)]  # `-1e-05` alone would be an option
     return shlex.join(words)
 
 

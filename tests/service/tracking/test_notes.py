@@ -15,14 +15,14 @@ from service.tracking import notes
 from service.tracking.experiment import EXPERIMENT
 from service.tracking.runs import NOTE, Tracking
 from service.tracking.shipping.shipper import Shipper
-from trainables.__main__ import parser, values, with_protocol
-from trainables.trial import MAPPINGS, Trial
-from trainables.trial.protocols import protocol
+from trainables.__main__ import parser, stack_of
+from trainables.trial import Trial
 
 from .test_shipper import DATASET, ledger_of, runs, ship, shipped, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow's own use of a newer SQLAlchemy
 
+MAZE = "D4RL/antmaze/umaze-v1"  # of whose rewards IQL's paper subtracts 1
 TRIAL = Trial(dataset=DATASET, algorithm="bc", pruner="snip", sparsity=0.8, seed=1000, updates=40, evaluations=2)
 
 
@@ -39,17 +39,23 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
         TRIAL,
         Trial(dataset=DATASET, algorithm="iql", hyper={"hidden": (32, 16), "beta": 2.5}, episodes=3, final_episodes=7),
         Trial(dataset=DATASET, pruner="snip", sparsity=0.9, sparsity_of={"critic": 0.5}, scope="joint", authors=True, fresh="smoke"),
+        Trial(dataset=MAZE, algorithm="iql"),
+        Trial(dataset=MAZE, algorithm="iql", reward_shift=-1),
+        Trial(dataset=MAZE, algorithm="iql", reward_shift=-1e-5, reward_scale=1e22),
+        Trial(dataset=MAZE, algorithm="bc", reward_shift=-1, hyper={"gaussian": True}),
+        Trial(dataset=DATASET, pruner="rigl", sparsity=0.5, pruning={"delta": 7}, calibration_size=9, data="0123456789"),
+        Trial(dataset=DATASET, algorithm="iql", initialization="xavier", timeouts="terminal", states="normalized", transitions=5),
+        Trial(dataset=DATASET, hyper={"hidden": (16,), "alpha": 1e-7, "noise_clip": 1e22}),
     ],
-    ids=["plain", "hyper", "options"],
+    ids=lambda trial: trial.name,
 )
 def test_the_command_of_a_note_is_the_trials_own(trial: Trial) -> None:
     words = shlex.split(notes.command_of(trial))
     assert words[:3] == ["python", "-m", "trainables"]
-    given = vars(parser().parse_args(words[3:]))
-    given = with_protocol(given | values(given), protocol("", trial.algorithm))
-    (seed,) = given["seed"]
-    named = {name: given[name] for name in trial.to_json() if name in given} | {"seed": seed, "fresh": given["fresh"]}
-    assert Trial(**named | {name: given[name] for name in MAPPINGS}) == trial
+    elsewhere = ("device", "execution", "tf32", "storage", "imports")  # where it is trained
+    given = {name: value for name, value in vars(parser().parse_args(words[3:])).items() if name not in elsewhere}
+    assert stack_of(given).trials == (trial,)
+    assert stack_of(given).lead.key == trial.key
 
 
 def test_a_message_in_a_note_is_no_html() -> None:
