@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainables.trial import Trial
 
 
-CURVE = "curve.json"  # in a trial's folder: the evaluations so far, for a call that finds it finished or goes on with it
+CURVE = "curve.json"  # in a trial's folder: the evaluations of calls, for one that finds it finished or goes on with it
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def trial(
     """Train one trial here, without a cluster, a server or a sweep. `fields` are those of Trial, e.g. `seed=1, updates=50_000`. Without a
     `reward_shift`, it is the paper's for the dataset (IQL on sparse mazes: -1). A dataset that ships as a policy is recorded first.
 
-    With a `storage` (a folder) it resumes from its checkpoints there, and leaves masks, policy and curve. `progress` is as in `run`.
+    With a `storage` (a folder) it resumes from its checkpoints there, also from those of a sweep, and leaves masks, policy and curve.
+    `progress` is as in `run`.
     Raises UserError for bad input.
     """
     from service.planning.provenance import record
@@ -95,7 +96,7 @@ def trial(
     from trainables.training.process import torch_as_before
 
     folder = trial_files.trial(where, stack.lead.key) if where else None
-    rows = _kept(folder)
+    rows = _kept(where, stack.lead.key)
     reasons: list[str] = []
 
     def heard(reports: Iterator[Report]) -> Iterator[Report]:
@@ -122,9 +123,21 @@ def trial(
     return Trained(stack.lead, pd.DataFrame(rows, columns=["update", "return", "score"]), "".join(reasons), folder)
 
 
-def _kept(folder: Path | None) -> list[dict[str, float]]:
-    """The evaluations of the calls before; none without a folder, and where the file makes no sense."""
-    try:
-        return list(json.loads((folder / CURVE).read_bytes())) if folder is not None else []
-    except (OSError, ValueError, TypeError):
+def _kept(storage: Path | None, key: str) -> list[dict[str, float]]:
+    """The evaluations before this call, by its like and by sweeps, whose spool has them before MLflow; ascending. None without a storage,
+    and none from a CURVE that makes no sense. Raises UserError for a damaged spool."""
+    from service.spool import lines
+    from service.spool.scores import RETURN, SCORE
+    from service.storage import paths
+
+    if storage is None:
         return []
+    try:
+        rows = {int(row["update"]): dict(row) for row in json.loads((paths.trial(storage, key) / CURVE).read_bytes())}
+    except (OSError, ValueError, TypeError, KeyError):
+        rows = {}
+    for placed in lines.read(paths.spool(storage, key)):
+        metrics = placed.line.get("metrics", {})
+        if placed.line["kind"] == "evaluated" and RETURN in metrics:
+            rows[placed.update] = {"update": placed.update, "return": metrics[RETURN], "score": metrics.get(SCORE, float("nan"))}
+    return [rows[update] for update in sorted(rows)]

@@ -13,9 +13,14 @@ from pathlib import Path
 import pytest
 
 import winnow
+from service.spool.writer import StackSpool
 from tests.winnow.conftest import ROOT
 from trainables.errors import UserError
+from trainables.reports import Checkpointed
+from trainables.run import run_stack
 from trainables.training.process import set_up_torch
+from trainables.trial import Stack, Trial
+from winnow import one
 
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 PROGRAM = """
@@ -61,6 +66,45 @@ def test_one_trial_is_a_curve_and_a_policy(tmp_path: Path, hopper: str, capsys: 
     assert again.curve.equals(made.curve)
     with pytest.raises(UserError, match="no policy was kept"):
         again.policy()
+
+
+@pytest.mark.parametrize("until", [20, 40, 60])
+def test_a_trial_that_a_sweep_has_trained_has_its_curve_and_score(until: int, tmp_path: Path, hopper: str) -> None:
+    """To the end or to a checkpoint; they are in its spool, whether or not MLflow has them."""
+    settings = {"updates": 60, "evaluations": 3, "episodes": 1, "seed": 4}
+    stack = Stack((Trial(dataset=hopper, algorithm="bc", **settings),))
+    spool = StackSpool(stack, tmp_path, {hopper: {}}, 20)
+    for report in run_stack(stack, tmp_path, checkpoint_every=20):
+        spool(report)
+        if isinstance(report, Checkpointed) and report.update == until < 60:
+            break
+    spool.close()
+    found = winnow.trial(hopper, "bc", storage=tmp_path, progress=False, **settings)
+    alone = winnow.trial(hopper, "bc", progress=False, **settings)
+    assert list(alone.curve["update"]) == [20, 40, 60]
+    assert found.curve.equals(alone.curve)
+    assert found.score == alone.score
+    assert winnow.trial(hopper, "bc", storage=tmp_path, progress=False, **settings).curve.equals(alone.curve)
+
+
+def test_a_trial_that_diverged_in_a_sweep_has_no_score(tmp_path: Path, hopper: str) -> None:
+    settings = {"updates": 60, "evaluations": 3, "episodes": 1, "hyper": {"learning_rate": 3e37}}
+    stack = Stack((Trial(dataset=hopper, algorithm="bc", **settings),))
+    spool = StackSpool(stack, tmp_path, {hopper: {}}, 20)
+    for report in run_stack(stack, tmp_path, checkpoint_every=20):
+        spool(report)
+    spool.close()
+    found = winnow.trial(hopper, "bc", storage=tmp_path, progress=False, **settings)
+    assert "not finite" in found.diverged
+    assert math.isnan(found.score)
+    assert len(found.curve) == 0
+
+
+@pytest.mark.parametrize("nonsense", ["[1]", "[{}]", "{", '"x"', '[{"update": null}]'])
+def test_a_curve_that_makes_no_sense_is_left_out(nonsense: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "trials" / ("0" * 16)).mkdir(parents=True)
+    (folder / one.CURVE).write_text(nonsense)
+    assert one._kept(tmp_path, "0" * 16) == []
 
 
 def test_a_trial_that_diverges_has_no_score_however_often_it_is_asked_for(tmp_path: Path, hopper: str) -> None:
