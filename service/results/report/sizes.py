@@ -27,13 +27,15 @@ RANGE = Key("range over seeds", colour("ink"), marker="|", size=7)
 def pareto(tasks: Sequence[Task]) -> list[Panel]:
     """Score against the actor's effective parameters, those on a path from input to output; the cells that no smaller one beats are joined.
 
-    A cell with an absent seed is hollow and not on the front.
+    A cell with an absent seed is hollow and not on the front. Actors without any such parameter have no place on the logarithmic axis; its
+    label counts them.
     """
     shapes = marks.sparsity_marks(tasks)
 
     def panel(task: Task) -> Panel:
-        cells = [(cell, cell.mean) for cell in task.cells.values() if _sized(cell) and cell.mean]
-        points = [(_mean(cell, "parameters", "effective"), mean, cell) for cell, mean in cells]
+        every = [(_effective(cell), cell.mean, cell) for cell in task.cells.values() if _sized(cell) and cell.mean]
+        points = [(x, mean, cell) for x, mean, cell in every if x > 0]
+        cells = [(cell, mean) for _, mean, cell in points]
 
         def draw(axis: Axes) -> None:
             if task.dense and task.dense.mean:
@@ -44,7 +46,8 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
                 marks.point(axis, x, mean, style_of(cell.method).colour, marker, fill)
             marks.bars(axis, [(x, mean, style_of(cell.method).colour) for x, mean, cell in points])
             marks.focus(axis)
-            corners = envelope([(cell.name, np.array([x]), np.array([mean.value])) for x, mean, cell in points if not cell.absent])
+            corners = envelope([(cell.name, np.array([x]), np.array([mean.value])) for x, mean, cell in every if not cell.absent])
+            corners = [corner for corner in corners if corner[0] > 0]
             axis.step(
                 [x for x, *_ in corners],
                 [y for _, y, _ in corners],
@@ -66,9 +69,11 @@ def pareto(tasks: Sequence[Task]) -> list[Panel]:
         )
         keys += [marks.INTERVAL_KEY] if any(mean.seeds > 1 for _, mean in cells) else []
         keys += [HOLLOW] if any(cell.absent or mean.seeds == 1 for cell, mean in cells) else []
-        return Panel(task.name, "effective parameters of the actor", task.measure, draw, (*keys, FRONT))
+        empty = len(every) - len(points)
+        label = f" ({empty} cell{'s have' if empty > 1 else ' has'} none)" if empty else ""
+        return Panel(task.name, f"effective parameters of the actor{label}", task.measure, draw, (*keys, FRONT))
 
-    return [panel(task) for task in tasks if any(_sized(cell) and cell.mean for cell in task.cells.values())]
+    return [panel(task) for task in tasks if any(_sized(cell) and cell.mean and _effective(cell) > 0 for cell in task.cells.values())]
 
 
 def layers(tasks: Sequence[Task]) -> list[Panel]:
@@ -149,6 +154,11 @@ def _inputs(task: Task) -> Panel:
 
 def _sized(cell: Cell) -> bool:
     return any(run.masks and "actor" in run.masks for run in cell.runs)
+
+
+def _effective(cell: Cell) -> float:
+    """Mean over seeds of the actor's parameters that are on a path from input to output; 0 where no path is left."""
+    return _mean(cell, "parameters", "effective")
 
 
 def _mean(cell: Cell, *names: str) -> float:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from service.results import quick_table
 from service.results.cells import Task, tasks_of
-from service.results.report import figures, page, tables
+from service.results.report import figures, page, sizes, tables
 from service.results.report.gather import seconds
 from service.results.report.over_tasks import aggregates, choice, claim
 from service.results.report.style import Panel
@@ -301,6 +301,26 @@ def test_sparsities_and_seeds_come_in_order_whatever_was_trained_first() -> None
     (panel,) = figures.by_sparsity([task])
     (line,) = [line for line in drawn(panel).lines if len(line.get_xdata()) > 1]
     assert (np.diff(np.asarray(line.get_xdata(), float)) > 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_actor_without_parameters_has_no_place_on_a_logarithmic_axis() -> None:
+    """But it is smaller than all others, so what it beats is not the best for its size."""
+    empty = runs("grasp", 0.95, [45.0, 45.0], size=0)
+    small, large = runs("snip", 0.95, [40.0, 40.0], size=50), runs("dense", 0.0, [50.0, 50.0], size=1000)
+    (panel,) = sizes.pareto(of(large, small, empty))
+    assert panel.x == "effective parameters of the actor (1 cell has none)"
+    assert "GraSP" not in {key.label for key in panel.keys}
+    axis = drawn(panel)
+    axis.figure.canvas.draw()
+    marks, (front,) = (
+        [line for line in axis.lines if line.get_linestyle() == "None"],
+        [line for line in axis.lines if line.get_drawstyle() != "default"],
+    )
+    assert sorted(float(line.get_xdata()[0]) for line in marks) == [50.0, 1000.0]
+    assert list(front.get_xdata()) == [1000.0]
+    assert [panel.x for panel in sizes.pareto(of(large, small))] == ["effective parameters of the actor"]
+    assert sizes.pareto(of(empty)) == []
 
 
 def test_a_success_rate_is_shown_where_every_seed_has_one() -> None:
