@@ -34,7 +34,7 @@ class Aggregate:
     method: str
     sparsity: float
     tasks: tuple[str, ...]
-    left_out: tuple[str, ...]  # `task`, or `task (what became of its seeds)`
+    left_out: tuple[tuple[str, str], ...]  # task, and what became of its seeds: empty where only others lack some
     mean: Estimate | None = None
     iqm: Estimate | None = None
     improvement: Estimate | None = None
@@ -69,7 +69,7 @@ def _comparison(suite: str, tasks: Sequence[Task], level: float) -> list[Aggrega
 
 
 def _aggregate(suite: str, level: float, place: Place, used: Sequence[Task], tasks: Sequence[Task]) -> Aggregate:
-    left_out = tuple(f"{task.name}{_why(task, place)}" for task in tasks if task not in used)
+    left_out = tuple((task.name, _why(task, place)) for task in tasks if task not in used)
     if not used:
         return Aggregate(suite, level, *place, (), left_out)
     scores = [task.cells[place].scores() for task in used]
@@ -86,8 +86,8 @@ def _seeded(task: Task, place: Place) -> bool:
 
 def _why(task: Task, place: Place) -> str:
     if place not in task.cells:
-        return " (not in the sweep)"
-    return f" ({task.cells[place].absence})" if task.cells[place].absent else ""
+        return "not in the sweep"
+    return task.cells[place].absence
 
 
 def claim(tasks: Sequence[Task]) -> list[str]:

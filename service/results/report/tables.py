@@ -141,11 +141,11 @@ def _aggregate(row: Aggregate) -> tuple[str, ...]:
     return (row.name, str(len(row.tasks)), *numbers, left_out(row.left_out))
 
 
-def left_out(tasks: Sequence[str], most: int = 3) -> str:
-    """The tasks by name, and of many how many by what became of their seeds: the grid and the cells have them one by one."""
+def left_out(tasks: Sequence[tuple[str, str]], most: int = 3) -> str:
+    """The tasks by name, each with what became of its seeds; of many, how many by that: the grid and the cells have them one by one."""
     if len(tasks) <= most:
-        return ", ".join(tasks)
-    reasons = Counter(task.partition(" (")[2].removesuffix(")") for task in tasks)
+        return ", ".join(f"{task} ({why})" if why else task for task, why in tasks)
+    reasons = Counter(why for _, why in tasks)
     return ", ".join(f"{count} task{'s' * (count > 1)} ({why or 'where others are absent'})" for why, count in reasons.items())
 
 
