@@ -56,11 +56,13 @@ def rollout(
     if episodes > 1:
         mean = sum(row["total"] for row in rows) / episodes
         scores = [row["score"] for row in rows]
-        successes = [row["success"] for row in rows if row["success"] is not None]
+        reported = any(row["success"] is not None for row in rows)  # else nobody knows; an episode without a word is a failure then
+        for row in rows if reported else ():
+            row["success"] = row["success"] or False
         output(
             f"mean of {episodes}: return {mean:.2f}"
             + ("" if math.isnan(scores[0]) else f", normalized score {sum(scores) / episodes:.2f}")
-            + (f", success rate {100 * sum(successes) / len(successes):.0f} %" if successes else "")
+            + (f", success rate {100 * sum(row['success'] for row in rows) / episodes:.0f} %" if reported else "")
         )
     if recording:
         output(f"video: {recording.path}")

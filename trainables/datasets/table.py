@@ -144,8 +144,9 @@ def _content_hash(metadata: Metadata, digest: str) -> str:
 
 
 def _index_key(metadata: Metadata) -> str:
-    """Changes whenever a file of the dataset is written again."""
+    """Changes whenever a file of the dataset is written again, and with the order in which a Dict's parts become a row."""
     seen: list[Any] = [table_cache.FORMAT, metadata.dataset, str(metadata.path.resolve()), metadata.transitions, metadata.episodes]
+    seen += [metadata.observation.parts] if metadata.observation.parts else []
     try:
         for path in sorted(p for p in metadata.path.rglob("*") if p.is_file() and p.name != "metadata.json"):
             stat = path.stat()

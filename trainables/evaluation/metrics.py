@@ -1,9 +1,8 @@
 """What is reported of an evaluation's episodes. One entry of METRICS is one metric; nothing else has to be changed for it.
 
 An episode is described by one number per quantity: `returns`, undiscounted, `scores`, normalized, and, where the environment reports
-successes, `successes`, 0 or 1. Another quantity is added where
-episodes are played, in trainables/simulation/evaluator.py, and is then in every spool. A metric that people rank by needs a label in
-service/results/outcomes.py, too. No torch.
+successes, `successes`, 0 or 1. Another quantity is added where episodes are played, in trainables/simulation/evaluator.py, and is then in
+every spool. A metric that people rank by needs a label in service/results/outcomes.py, too. No torch.
 """
 
 from __future__ import annotations
@@ -34,9 +33,11 @@ METRICS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
 
 
 def known(episodes: Episodes) -> dict[str, list[float]]:
-    """The quantities that are known: without reference returns all scores are nan, although the returns are not."""
+    """The quantities that are known: without reference returns all scores are nan, although the returns are not, and where nothing is
+    reported all successes are."""
     unknown = all(math.isnan(score) and not math.isnan(total) for score, total in zip(episodes["scores"], episodes["returns"], strict=True))
-    return dict(episodes) | ({"scores": []} if unknown else {})
+    found = {name: values for name, values in episodes.items() if name != "successes" or not all(map(math.isnan, values))}
+    return found | ({"scores": []} if unknown else {})
 
 
 def metrics_of(episodes: Episodes) -> dict[str, float]:

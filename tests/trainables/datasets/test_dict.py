@@ -100,6 +100,22 @@ def test_the_order_is_the_spaces_own(monkeypatch: pytest.MonkeyPatch) -> None:
         evaluator_of(table, [[0]])
 
 
+def test_parts_in_another_order_are_another_table() -> None:
+    """Whoever corrects the order in metadata.json gets the columns that its environment shows, not those of the prepared table."""
+    record(DATASET, gymnasium.make(BEACON))
+    first = load_table(DATASET)
+    path = local.folder(DATASET) / "data" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    space = json.loads(metadata["observation_space"])
+    space["subspaces"] = dict(reversed(space["subspaces"].items()))
+    path.write_text(json.dumps(metadata | {"observation_space": json.dumps(space)}))
+    second = load_table(DATASET)
+    assert second.observation_names != first.observation_names
+    moved = [first.observation_names.index(name) for name in second.observation_names]
+    np.testing.assert_array_equal(second.rows[:, : second.observation_size], first.rows[:, moved])
+    assert second.hash != first.hash
+
+
 def test_what_cannot_be_flattened_is_named() -> None:
     record(DATASET, gymnasium.make(BEACON))
     path = local.folder(DATASET) / "data" / "metadata.json"

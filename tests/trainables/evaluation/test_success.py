@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from service.delivery import rollout as delivery
+from service.delivery.finished import FinishedTrial
 from service.delivery.rollout import line
 from service.results.cells import tasks_of
 from service.results.report import tables
@@ -130,6 +133,45 @@ def test_a_rollout_succeeds_if_it_did_at_any_time_step(trained: Any) -> None:
     played = list(rollout.play(folder, trial, 8))
     assert [episode.success for episode in played] == [episode.total > 0 for episode in played]
     assert max(episode.total for episode in played) > 1, "it stays there, and reports nothing of it"
+
+
+class Announced(Beacon):
+    """Reports a success where there is one, and nothing else."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        *seen, info = super().step(action)
+        return *seen, info if info["success"] else {}
+
+
+gymnasium.register("Announced-v0", entry_point=f"{__name__}:Announced", max_episode_steps=12)
+ANNOUNCED = flattened(f"{__name__}:Announced-v0")
+
+
+def test_an_episode_without_a_word_fails_where_another_of_the_member_succeeds() -> None:
+    """Where no episode of a member says anything, nothing is known, whatever its stack has."""
+
+    def played(*signs: list[int]) -> Any:
+        evaluator = Evaluator(ANNOUNCED, [[2, 3, 4]] * len(signs))
+        found = evaluator.play(lambda seen: np.array(signs)[..., None] * seek_flat(seen))
+        evaluator.close()
+        return found
+
+    some, never = [1, -1, 1], [-1, -1, -1]
+    np.testing.assert_array_equal(played(some, never)["successes"], [[1, 0, 1], [np.nan] * 3])
+    np.testing.assert_array_equal(played(some)["successes"], [[1, 0, 1]])
+    assert list(played(never)) == ["returns"]
+    assert "successes" not in known({"returns": [0.0] * 3, "scores": [0.0] * 3, "successes": [np.nan] * 3})
+
+
+def test_a_rollouts_rate_is_of_all_its_episodes(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, _, _, folder = trained
+    about = json.loads((folder / "policy.json").read_bytes())
+    (folder / "policy.json").write_text(json.dumps(about | {"environment": ANNOUNCED}))
+    monkeypatch.setattr(delivery, "find", lambda *_: nullcontext(FinishedTrial(trial, folder, "", {}, ())))
+    lines: list[str] = []
+    successes = [row["success"] for row in delivery.rollout(trial.key, folder, episodes=8, output=lines.append)]
+    assert set(successes) == {True, False}
+    assert lines[-1].endswith(f", success rate {100 * sum(successes) / 8:.0f} %")
 
 
 def test_a_rollout_of_a_policy_that_is_no_number_is_refused(trained: Any) -> None:
