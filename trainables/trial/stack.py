@@ -14,6 +14,7 @@ from trainables.trial.trial import Trial
 # On a CPU, execution `auto` computes only the kept weights at or below this density. benchmarks/speed/break_even.py finds 0.55 to 0.6.
 # Another number would change the execution, and so the last bits, of trials in between.
 BREAK_EVEN = 0.6
+NEAR = 0.05  # to it: there a network's own density, of whole weights, may be on its other side
 
 LARGEST = 128  # trials of a stack on a GPU, whatever its memory: an H100 is busy with fewer
 SHAPE = "_shape"  # where a trial keeps what `shape_of` has found
@@ -76,12 +77,15 @@ def comparison(trial: Trial, *besides: str) -> str:
 
 def stack_mates(trial: Trial) -> str:
     """What trials of one shape must agree on so that execution `auto` computes each as it would alone, as a comparable string."""
-    if trial.scope == "joint" or trial.relative_to != "network":
-        return trial.key  # the densities of its networks are known only after pruning
     densities = [1 - trial.sparsity_in(name) for name in plugins.networks(trial.algorithm)]
+    near = any(abs(density - BREAK_EVEN) < NEAR for density in densities)
+    if trial.scope == "joint" or trial.relative_to != "network" or (trial.target == "effective" and near):
+        return trial.key  # the densities of its networks are known only after pruning
     traits = traits_of(trial.pruner)
     if traits.shrinks:
         return str([False] * len(densities))
     if not traits.starts_sparse:
         return f"{trial.pruner} {densities}"  # its networks become sparse along the way
+    if trial.structure != "none" or near:
+        return f"{trial.structure} {densities}"  # whole weights, inputs or units are kept, which decides on which side a network is
     return str([density <= BREAK_EVEN for density in densities])
