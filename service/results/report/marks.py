@@ -109,14 +109,15 @@ def band(axis: Axes, x: Scores, low: Scores, high: Scores, tone: str, opacity: f
 
 def focus(axis: Axes) -> None:
     """Show all that is drawn as points and lines, and intervals as far as they reach beside them: that of two seeds, which may be a dozen
-    times as long as what it is about, leaves the panel. Called when everything is drawn."""
+    times as long as what it is about, leaves the panel. Where all points are 0 nothing is cut off: there is no length to go by. Called when
+    everything is drawn."""
     own = [line for line in axis.lines if line.get_transform().contains_branch_seperately(axis.transData)[1]]
     values = [value for line in own for value in np.asarray(line.get_ydata(), np.float64) if math.isfinite(value)]
     if values:
         least, most = min(values), max(values)
-        room = max(most - least, ROOM * max(abs(least), abs(most)))
         low, high = axis.get_ylim()
-        axis.set_ylim(max(low, least - room), min(high, most + room))
+        if room := max(most - least, ROOM * max(abs(least), abs(most))):
+            axis.set_ylim(max(low, least - room), min(high, most + room))
 
 
 def method_keys(methods: Iterable[str], *, lines: bool = True, marks: bool = True) -> list[Key]:

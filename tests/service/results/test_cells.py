@@ -380,6 +380,15 @@ def test_a_panel_shows_its_means_and_not_all_of_an_interval_that_says_nothing() 
         assert drawn(panel).get_ylim() == pytest.approx(limits, abs=1.5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_panel_of_zeros_shows_their_intervals() -> None:
+    """Returns of a maze that nobody has solved, and scores that have a mean of 0."""
+    for scores, reach in (([0.0, 0.0], 0.0), ([-10.0, 10.0], 127.06)):
+        for panel in figures.by_sparsity(of(runs("dense", 0.0, [0.0, 0.0]), runs("snip", 0.95, scores))):
+            low, high = drawn(panel).get_ylim()
+            assert low < -reach <= reach < high
+
+
 def test_a_trial_is_charged_its_share_of_its_stacks_time() -> None:
     assert seconds({10: 5.0, 20: 10.0}, {10: 4.0, 20: 1.0}, [10, 20]) == {10: 0.5, 20: 1.5}
     assert seconds({10: 5.0}, {}, [10]) == {10: 2.0}
