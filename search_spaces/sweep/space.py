@@ -60,6 +60,15 @@ class Space:
         pruning = next(self.sweep.settings(pruner, self.algorithm))
         return tuple(Trial(**given, pruning=pruning, seed=seed) for seed in self.sweep.seeds)
 
+    def examples(self) -> list[Trial]:
+        """At least one trial that may be suggested: of each pruner at each sparsity, of a range at its ends; the rest at first values."""
+        levels, found = self.sweep.sparsities, dict[str, Trial]()
+        for pruner, sparsity in product(self.sweep.pruners, (levels.low, levels.high) if isinstance(levels, Range) else levels):
+            with suppress(UserError):
+                trial = self.trials({"pruner": pruner, "sparsity": sparsity})[0]
+                found[trial.key] = trial
+        return list(found.values()) or [self.trials({})[0]]
+
     @cached_property
     def size(self) -> float:
         """How many different suggestions there are; infinity where they are not counted."""

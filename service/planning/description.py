@@ -42,6 +42,8 @@ def describe(plan: Plan) -> str:
         rates = ", ".join(f"{algorithm} {rate:,.0f}" for algorithm, rate in plan.rates.items())
         busy = f", {plan.crowding:.1f} times slower on a machine as busy as now" if plan.crowding >= CROWDED else ""
         start = f"{duration(plan.start)} to start, then {rates} dense updates/s of a stack"
+        if plan.left and sweep.search and sweep.search.stop != "none":
+            busy += f"; if {sweep.search.stop} stops as many suggestions as it usually does"
         lines.append(f"  {'time':<12}about {duration(plan.seconds)}: {start}{busy}")
     if (todo or plan.left) and (said := limits(plan.settings.options)):
         lines.append(f"  {'limits':<12}{said}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from search_spaces.sweep import Sweep, expand, load_sweep, override
@@ -115,7 +115,7 @@ def make_plan(name: str, settings: RunSettings | None = None, *, storage: Path) 
     sweep = override(load_sweep(name), settings.overrides)
     _refuse_part(name, sweep, settings)
     absent = absent_datasets(sweep.datasets)
-    known, left = _Known.of(name, storage), 0
+    known, left = _Known.of(name, storage), list[tuple[Space, int]]()
     others = done_elsewhere(known.ledgers, name)
     own = (as_trained(trial, name, known.ledger, settings.fresh, others) for trial in expand(sweep))
     trials = tuple(known.data.as_trained(trial, settings.new_data) for trial in own)
@@ -142,7 +142,7 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
     suggest, as in its newest run. Writes nothing; raises UserError for a sweep that was never run.
     """
     sweep = load_sweep(name)
-    known, left = _Known.of(name, storage), 0
+    known, left = _Known.of(name, storage), list[tuple[Space, int]]()
     ledger = known.ledger
     if not ledger.epoch:
         start = command("run", name, storage=storage)
@@ -164,9 +164,10 @@ def resume_plan(name: str, storage: Path, options: Mapping[str, Any] | None = No
     return replace(plan, absent=absent_datasets(plan.needs))
 
 
-def _planned(sweep: Sweep, settings: RunSettings, trials: tuple[Trial, ...], left: int, known: _Known) -> Plan:
+def _planned(sweep: Sweep, settings: RunSettings, trials: tuple[Trial, ...], to_come: Sequence[tuple[Space, int]], known: _Known) -> Plan:
     """What is left to do of the trials, in stacks, and how long that takes; which datasets are absent is for the caller to say."""
     name, ledger, ledgers, options = known.name, known.ledger, known.ledgers, settings.options
+    left = sum(suggestions for _, suggestions in to_come)
     elsewhere = done_elsewhere(ledgers, name)
     # What is infeasible to a search that has had success stays so to `resume`: it would fail again, and be one suggestion more.
     final = sweep.search and ledger.keys_in("done") and not settings.retry_failed
@@ -188,10 +189,10 @@ def _planned(sweep: Sweep, settings: RunSettings, trials: tuple[Trial, ...], lef
     algorithms = dict.fromkeys([*sweep.algorithms, *(trial.algorithm for trial in trials)])
     pace = estimate.known(device)
     rates = {algorithm: _rate(ledgers, device, algorithm, pace) for algorithm in algorithms}
-    unknown = left * len(sweep.seeds) * sweep.updates / (max_concurrent * min(rates.values()))
+    unknown = [_expected(space, number, size, rates, device, options.execution) for space, number in to_come if number]
     left_of = {t.key: (t.updates - progress.get(t.key, 0)) * cost(t, rates, device, options.execution) for t in todo}
-    training = _seconds([sum(left_of[t.key] for t in stack.trials) for stack in stacks], max_concurrent) + unknown
-    crowding = estimate.crowding(min(max_concurrent, len(stacks) + left))
+    training = _seconds([sum(left_of[t.key] for t in stack.trials) for stack in stacks], max_concurrent, unknown)
+    crowding = estimate.crowding(min(max_concurrent, len(stacks) + sum(number for number, _ in unknown)))
     start = pace.start * crowding if training else 0.0
     return Plan(
         name=name, sweep=sweep, settings=settings, trials=trials, state=state,
@@ -216,12 +217,12 @@ def stack_size(device: str, trials: int, max_concurrent: int) -> int:
     return limit if device == "cuda" else max(1, min(limit, trials // (ROUNDS * max_concurrent)))
 
 
-def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...], int]:
-    """The trials suggested so far to an adaptive sweep, and how many suggestions are left; from the manifest, without Optuna.
+def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...], list[tuple[Space, int]]]:
+    """The trials suggested so far to an adaptive sweep, and how many suggestions are left of each space; from the manifest, without Optuna.
 
     What `forget` has removed of a suggestion is made again."""
     trials: dict[str, Trial] = {}
-    left = 0
+    left: list[tuple[Space, int]] = []
     for space in spaces(sweep):
         made = [each for each in ledger.suggestions.get(space.study(name), ()) if space.fits(each["params"])]
         whole = []
@@ -231,7 +232,7 @@ def suggested(sweep: Sweep, name: str, ledger: Ledger) -> tuple[tuple[Trial, ...
                 known |= _made_again(space, each)
             trials |= known
             whole += [each["keys"]] * (len(known) == len(each["keys"]))
-        left += space.left([each["keys"] for each in made], whole)
+        left.append((space, space.left([each["keys"] for each in made], whole)))
     return tuple(trials.values()), left
 
 
@@ -330,9 +331,26 @@ def cost(trial: Trial, rates: Mapping[str, float], device: str, execution: str) 
     return price(trial, device, execution) / rates[trial.algorithm]
 
 
-def _seconds(stacks: Iterable[float], workers: int) -> float:
-    """The time that `workers` need for stacks of so many seconds when each takes the next one as soon as it is free."""
-    free = [0.0] * max(1, workers)  # a heap
+def _expected(space: Space, left: int, size: int, rates: Mapping[str, float], device: str, execution: str) -> tuple[int, float]:
+    """How many stacks of `size` train the suggestions left of a space, and the seconds that one takes: the mean over what may be suggested,
+    as far as the search's rule does not stop it."""
+    sweep, examples = space.sweep, space.examples()
+    assert sweep.search is not None
+    share = sweep.search.share_trained(examples[0].evaluation_updates(), int(min(sweep.search.suggestions, space.size)))
+    trials = left * len(sweep.seeds)
+    size = min(size, trials)
+    return -(-trials // size), size * share * sweep.updates * fmean(cost(trial, rates, device, execution) for trial in examples)
+
+
+def _seconds(stacks: Iterable[float], workers: int, alike: Iterable[tuple[int, float]] = ()) -> float:
+    """The time that `workers` need for stacks of so many seconds when each takes the next one as soon as it is free; then those `alike`,
+    given as how many there are and the seconds of each."""
+    workers = max(1, workers)
+    free = [0.0] * workers  # a heap
+    everyone = 0.0
+    for number, seconds in alike:  # of thousands, all but the last round keep every worker busy
+        everyone += number // workers * seconds
+        stacks = [*stacks, *[seconds] * (number % workers)]
     for seconds in stacks:
         heapq.heapreplace(free, free[0] + seconds)
-    return max(free)
+    return everyone + max(free)

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.sweep import Sweep
-from search_spaces.sweep.ranges import Range, Search
+from search_spaces.sweep.ranges import REDUCTION, UNSTOPPED, Range, Search
 from search_spaces.sweep.space import REPEAT_LIMIT, Label, Space, repeats, spaces
 from service.ledger.ledger import TERMINAL, Ledger
 from service.search.outcomes import DONE, FAILED, INFEASIBLE, STOPPED, Outcome, known, outcome, under_way
@@ -40,7 +40,6 @@ STARTUP = 10  # suggestions that TPE draws by chance
 ROUNDS = 4  # in which it makes the others, at least: what is suggested at once cannot learn from one another
 # Optuna's samplers learn from stopped trials, which it calls 'pruned', but not from failed ones.
 STATES = {DONE: TrialState.COMPLETE, STOPPED: TrialState.PRUNED, FAILED: TrialState.FAIL, INFEASIBLE: TrialState.FAIL}
-REDUCTION = 3  # ASHA: one in three passes each rung
 
 
 @dataclass(frozen=True)
@@ -295,7 +294,7 @@ def _pruner(stop: str, first: int) -> optuna.pruners.BasePruner:
     """Optuna's early-stopping rule of this name; it stops nothing before update `first`."""
     if stop == "asha":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION)
-    return optuna.pruners.MedianPruner(n_warmup_steps=first) if stop == "median" else optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(UNSTOPPED, first) if stop == "median" else optuna.pruners.NopPruner()
 
 
 def _choose(space: Space, trial: optuna.Trial) -> dict[str, Label]:

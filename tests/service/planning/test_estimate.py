@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import statistics
 from pathlib import Path
 
+import optuna
 import pytest
 
 from service.driving import driver as driving
@@ -17,6 +20,7 @@ from service.planning.options import TrainingOptions
 from service.planning.plan import Plan, make_plan
 from service.planning.run_settings import RunSettings
 from service.planning.update_cost import UPDATES_PER_SECOND
+from service.search.studies import _pruner
 from service.storage import paths
 from service.terminal.display import Display
 from tests.conftest import HOPPER
@@ -101,6 +105,74 @@ def test_of_a_machine_that_has_run_nothing_the_benchmarks_speak(machine: Machine
     assert busy.crowding == 4.0
     assert busy.seconds == pytest.approx(4 * plan.seconds)
     assert describe(busy).endswith(", 4.0 times slower on a machine as busy as now")
+
+
+def searched(storage: Path, *more: str, **options: int) -> Plan:
+    """A search of two CPUs on networks at 95 %, of 10 suggestions with two seeds."""
+    overrides = (f"datasets={HOPPER}", "pruners=snip", "sparsities=0.95", "search.suggestions=10", *more)
+    settings = RunSettings(overrides=overrides, options=TrainingOptions(device="cpu", **options))
+    return make_plan("td3bc_adaptive", settings, storage=storage)
+
+
+def training(plan: Plan) -> float:
+    return (plan.seconds - plan.start) / plan.crowding
+
+
+def test_suggestions_to_come_take_as_long_as_the_same_trials_of_a_grid(machine: Machine, tmp_path: Path) -> None:
+    grid = searched(tmp_path, "search=none", "hyper.alpha=1,1.5,2,2.5,3,3.5,4,4.5,5,5.5", stack_size=1)
+    assert len(grid.todo) == 20
+    assert training(searched(tmp_path)) == pytest.approx(training(grid))
+    dense = searched(tmp_path, "pruners=dense", "sparsities=0")
+    assert training(dense) > 1.2 * training(grid), "a kept twentieth is cheaper"
+    both = searched(tmp_path, "pruners=dense,snip", "sparsities=0,0.95")
+    assert training(grid) < training(both) < training(dense)
+    assert training(searched(tmp_path, stack_size=4)) == pytest.approx(1.2 * training(grid)), "three stacks of four on one of the CPUs"
+
+
+def test_each_algorithm_has_its_own_pace(machine: Machine, tmp_path: Path) -> None:
+    alone = [training(searched(tmp_path, f"algorithms={algorithm}", "hyper.alpha=2.5")) for algorithm in ("td3_bc", "cql")]
+    both = training(searched(tmp_path, "algorithms=td3_bc,cql", "hyper.alpha=2.5"))
+    assert both == pytest.approx(sum(alone))
+    assert alone[1] > 1.5 * alone[0]
+
+
+def test_few_suggestions_leave_cpus_idle(machine: Machine, tmp_path: Path) -> None:
+    one, two, three = (training(searched(tmp_path, f"search.suggestions={count}", "seeds=0")) for count in (1, 2, 3))
+    assert one == two == three / 2
+
+
+@pytest.mark.parametrize("stop", ["asha", "median"])
+def test_what_a_rule_will_stop_is_not_counted(stop: str, machine: Machine, tmp_path: Path) -> None:
+    """Within a factor of 1.5 of what Optuna's rule stops of noisy curves, four at a time."""
+    plain = ("search.objective=score", "search.suggestions=24", "evaluations=10")
+    shares = []
+    for grace in (1, 3):
+        shorter = searched(tmp_path, *plain, f"search.stop={stop}", f"search.grace={grace}")
+        shares.append(training(shorter) / training(searched(tmp_path, *plain)))
+        found = statistics.fmean(trained(stop, grace, seed) for seed in range(5))
+        assert found / 1.5 < shares[-1] < found * 1.5
+        assert describe(shorter).endswith(f"; if {stop} stops as many suggestions as it usually does")
+    assert shares[0] < shares[1] < 1
+    assert training(searched(tmp_path, *plain, f"search.stop={stop}", "search.grace=10")) == training(searched(tmp_path, *plain))
+
+
+def trained(stop: str, grace: int, seed: int, suggestions: int = 24, evaluations: int = 10) -> float:
+    """The share of their evaluations that suggestions reach, which are drawn by chance and differ in how fast they learn."""
+    study = optuna.create_study(direction="maximize", pruner=_pruner(stop, grace), sampler=optuna.samplers.RandomSampler(seed=seed))
+    chance, reached, running, asked = random.Random(seed), 0, list[tuple[optuna.Trial, float]](), 0
+    while running or asked < suggestions:
+        while len(running) < 4 and asked < suggestions:
+            running.append((study.ask(), chance.random()))
+            asked += 1
+        for trial, speed in list(running):
+            step = len(study.trials[trial.number].intermediate_values) + 1
+            trial.report(speed * (1 - 0.5**step) + chance.gauss(0, 0.1), step)
+            reached += 1
+            if step == evaluations or trial.should_prune():
+                state = optuna.trial.TrialState.COMPLETE if step == evaluations else optuna.trial.TrialState.PRUNED
+                study.tell(trial, speed if step == evaluations else None, state=state)
+                running.remove((trial, speed))
+    return reached / (suggestions * evaluations)
 
 
 def test_short_trials_say_nothing_about_longer_ones(machine: Machine, tmp_path: Path) -> None:
