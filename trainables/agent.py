@@ -93,7 +93,7 @@ class Agent:
         self.hyper = hyper_of(stack, device)
         self.sizes = observation_size, action_size
         self.specs = specs_of(algorithm, stack.lead, *self.sizes, self.hyper)
-        contract.algorithm(algorithm, self.specs, vars(self.hyper))
+        contract.algorithm(algorithm, self.specs, vars(self.hyper), plugins.normalizes(stack.lead.algorithm))
         self.networks: dict[str, Network] = {}
         self.target = SimpleNamespace()
         self.optimizers: dict[str, Adam] = {}

@@ -81,6 +81,8 @@ def test_a_pruners_file_without_a_function_is_refused_before_anything_starts(tmp
         ("LEARNING_RATES", {}, "LEARNING_RATES lacks the network 'actor'"),
         ("LOSSES", {"aktor": bc.actor_loss}, "LOSSES names 'aktor', which networks() does not make; it makes: actor"),
         ("LOSSES", {}, "LOSSES lacks the network 'actor'"),
+        ("NORMALIZE", 1, "NORMALIZE is 1; write NORMALIZE = True or NORMALIZE = False, since planning reads it without running the file"),
+        ("NORMALIZE", False, "NORMALIZE is False; write NORMALIZE = True"),
         ("TARGETS", ("criic",), "TARGETS names 'criic', which networks() does not make; it makes: actor"),
         (
             "update",
@@ -117,7 +119,7 @@ def test_an_algorithms_file(name: str, value: Any, said: str, monkeypatch: pytes
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("name", ["act", "update", "LOSSES", "TARGETS"])
+@pytest.mark.parametrize("name", ["act", "update", "LOSSES", "TARGETS", "NORMALIZE"])
 def test_what_an_algorithms_file_lacks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(bc, name)
     with pytest.raises(UserError, match=rf"^algorithms/bc\.py has no {name}"):

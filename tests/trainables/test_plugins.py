@@ -50,6 +50,21 @@ def test_a_plug_in_without_a_title_goes_by_its_files_name(tmp_path: Path, monkey
     assert plugins.title("pruners", "untitled") == "untitled"
 
 
+def test_constants_are_read_with_a_type_and_refused_where_they_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "algorithms").mkdir()
+    lines = ["NORMALIZE: bool = True", 'LEARNING_RATES: dict[str, str] = {"actor": "rate"}', "TITLE = str(1)", "RETURNS: bool"]
+    (tmp_path / "algorithms" / "typed.py").write_text("\n".join(lines))
+    monkeypatch.setattr(plugins, "ROOT", tmp_path)
+    for cached in ("_files", "names"):
+        monkeypatch.setattr(plugins, cached, getattr(plugins, cached).__wrapped__)
+    assert plugins.normalizes("typed")
+    assert plugins.networks("typed") == ("actor",)
+    assert plugins.defines("algorithms", "typed") == {"NORMALIZE", "LEARNING_RATES", "TITLE"}
+    assert plugins.constant("algorithms", "typed", "RETURNS") is None
+    with pytest.raises(UserError, match=r"^algorithms/typed\.py: TITLE = str\(1\), which is read without running the file"):
+        plugins.title("algorithms", "typed")
+
+
 @pytest.mark.parametrize("name", plugins.names("algorithms"))
 def test_hyperparameters_read_from_the_source_are_those_of_the_class(name: str) -> None:
     made = plugins.load("algorithms", name).Hyper()

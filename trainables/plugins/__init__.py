@@ -90,16 +90,25 @@ def defines(folder: str, name: str) -> frozenset[str]:
             defined.add(node.name)
         elif isinstance(node, ast.ImportFrom):
             defined |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Assign):
-            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            defined |= _assigned(node)
     return frozenset(defined)
 
 
+def _assigned(node: ast.Assign | ast.AnnAssign) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if node.value else []
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
 def constant(folder: str, name: str, identifier: str, default: Any = None) -> Any:
-    """The literal that a plug-in's file assigns to `identifier`; `default` if it assigns none."""
+    """The literal that a plug-in's file assigns to `identifier`; `default` if it assigns none. Raises UserError for what is computed."""
     for node in _body(folder, name):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == identifier:
-            return ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and identifier in _assigned(node):
+            try:
+                return ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                wanted = "which is read without running the file, so it has to be written out"
+                raise UserError(f"{folder}/{name}.py: {identifier} = {ast.unparse(node.value)}, {wanted}") from None
     return default
 
 

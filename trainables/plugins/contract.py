@@ -34,12 +34,19 @@ def scores(pruner: str, found: Any, shapes: Sequence[Sequence[int]]) -> list[Any
     return layers
 
 
-def algorithm(module: ModuleType, networks: Collection[str], hyper: Collection[str]) -> None:
-    """Raises UserError where an algorithm's file lacks something, or names a network or hyperparameter that it does not have."""
+def algorithm(module: ModuleType, networks: Collection[str], hyper: Collection[str], normalizes: bool) -> None:
+    """Raises UserError where an algorithm's file lacks something, or names a network or hyperparameter that it does not have.
+
+    `normalizes`: its NORMALIZE as planning has read it from the source."""
     name, there = short(module), ", ".join(networks) or "none"
-    for needed in ("LEARNING_RATES", "TARGETS", "LOSSES", "update", "act"):
+    for needed in ("NORMALIZE", "LEARNING_RATES", "TARGETS", "LOSSES", "update", "act"):
         if not hasattr(module, needed):
             raise UserError(f"algorithms/{name}.py has no {needed}; {GUIDE}")
+    if not isinstance(module.NORMALIZE, bool) or module.NORMALIZE is not normalizes:
+        raise UserError(
+            f"algorithms/{name}.py: NORMALIZE is {module.NORMALIZE!r}; write NORMALIZE = True or NORMALIZE = False, since planning "
+            "reads it without running the file"
+        )
     for constant in ("LEARNING_RATES", "TARGETS", "LOSSES"):
         for network in getattr(module, constant):
             if network not in networks:
