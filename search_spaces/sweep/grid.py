@@ -33,6 +33,8 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
 def _of_seed(sweep: Sweep, seed: int) -> Iterator[Trial]:
     plain = sweep.plain()
     for (pruner, sparsity), dataset, algorithm in itertools.product(_cells(sweep), sweep.datasets, sweep.algorithms):
+        if pruner != "dense" and sparsity != next(filter(None, sweep.sparsities)) and _all_named(sweep, algorithm):
+            continue  # it would prune as the first sparsity does
         cell = plain | {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
         settings = sweep.hyper_of(algorithm, dataset)
         combinations = itertools.product(
@@ -45,6 +47,11 @@ def _of_seed(sweep: Sweep, seed: int) -> Iterator[Trial]:
             yield trial
             if sweep.controls:
                 yield from trial.controls().values()
+
+
+def _all_named(sweep: Sweep, algorithm: str) -> bool:
+    """Whether `sparsity_of` leaves no network of the algorithm to the sweep's sparsities."""
+    return sweep.sparsity_of.keys() >= {*plugins.networks(algorithm)}
 
 
 def _cells(sweep: Sweep) -> Iterator[tuple[str, float]]:
@@ -101,6 +108,11 @@ def _check_options(sweep: Sweep) -> None:
                 raise unknown(option, value, choices)
             if value != choices[0] and option not in taken:
                 raise UserError(f"{option} {value!r} does not apply to {_pairs(sweep)}")
+    named = [algorithm for algorithm in sweep.algorithms if _all_named(sweep, algorithm)]
+    if named and isinstance(sweep.sparsities, Range):
+        raise UserError(
+            f"sparsities {sweep.sparsities} would be searched for nothing: sparsity_of names all networks of {named[0]}; leave one out"
+        )
     removed = [removed_by(structure) for structure in sweep.values("structure")]
     if len(removed) > 1 and not isinstance(sweep.sparsities, Range):
         for structure, wanted in zip(sweep.values("structure"), removed, strict=True):

@@ -206,8 +206,18 @@ def test_sparsities_of_single_networks_are_axes() -> None:
     with pytest.raises(UserError, match=r"sparsity of the critic 1\.5 is outside \[0, 1\)"):
         expand(override(small(**given), ["sparsity_of.critic=0.5,1.5"]))
     searched = {**given, "sparsities": Range(0.5, 0.9), "search": Search(suggestions=4)}
+    with pytest.raises(UserError, match=r"searched for nothing: sparsity_of names all networks of td3_bc"):
+        expand(small(**searched, sparsity_of={"critic": 0.5, "actor": 0.8}))
     with pytest.raises(UserError, match=r"sparsity_of\.critic \(0\.5, 0\.9\) is searched"):
         small(**searched, sparsity_of={"critic": (0.5, 0.9)})
+
+
+def test_where_every_network_has_a_sparsity_of_its_own_the_others_are_trained_once() -> None:
+    given = {"datasets": DATA[:1], "algorithms": ("bc", "td3_bc"), "seeds": (0,), "pruners": ("dense", "snip")}
+    cells = [(trial.algorithm, trial.cell) for trial in expand(small(**given, sparsities=(0.0, 0.9, 0.95), sparsity_of={"actor": 0.8}))]
+    assert cells == [
+        ("bc", "dense"), ("td3_bc", "dense"), ("bc", "snip@90,actor@80"), ("td3_bc", "snip@90,actor@80"), ("td3_bc", "snip@95,actor@80"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VARIED)
