@@ -31,10 +31,11 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
 
 
 def _of_seed(sweep: Sweep, seed: int) -> Iterator[Trial]:
-    plain = sweep.plain()
-    for (pruner, sparsity), dataset, algorithm in itertools.product(_cells(sweep), sweep.datasets, sweep.algorithms):
-        if pruner != "dense" and sparsity != next(filter(None, sweep.sparsities)) and _all_named(sweep, algorithm):
-            continue  # it would prune as the first sparsity does
+    plain, cells = sweep.plain(), list(_cells(sweep))
+    first = next((sparsity for _, sparsity in cells if sparsity), 0.0)
+    for (pruner, sparsity), dataset, algorithm in itertools.product(cells, sweep.datasets, sweep.algorithms):
+        if sparsity not in (0, first) and _all_named(sweep, algorithm):
+            continue  # it would be pruned as at the first sparsity
         cell = plain | {"dataset": dataset, "algorithm": algorithm, "pruner": pruner, "sparsity": sparsity, "seed": seed}
         settings = sweep.hyper_of(algorithm, dataset)
         combinations = itertools.product(

@@ -33,11 +33,16 @@ METRICS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
 
 
 def known(episodes: Episodes) -> dict[str, list[float]]:
-    """The quantities that are known: without reference returns all scores are nan, although the returns are not, and where nothing is
-    reported all successes are."""
-    unknown = all(math.isnan(score) and not math.isnan(total) for score, total in zip(episodes["scores"], episodes["returns"], strict=True))
-    found = {name: values for name, values in episodes.items() if name != "successes" or not all(map(math.isnan, values))}
-    return found | ({"scores": []} if unknown else {})
+    """The quantities that are known of a member: without reference returns all scores are nan, although the returns are not, and where
+    nothing is reported all successes are. Some environments report a success and nothing else: then the other episodes have none."""
+    found, returns = dict(episodes), episodes["returns"]
+    if all(math.isnan(score) and not math.isnan(total) for score, total in zip(episodes["scores"], returns, strict=True)):
+        found["scores"] = []
+    successes = found.pop("successes", [])
+    if not all(map(math.isnan, successes)):
+        silent = (math.isnan(success) and not math.isnan(total) for success, total in zip(successes, returns, strict=True))
+        found["successes"] = [0.0 if nothing else success for success, nothing in zip(successes, silent, strict=True)]
+    return found
 
 
 def metrics_of(episodes: Episodes) -> dict[str, float]:

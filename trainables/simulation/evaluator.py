@@ -64,8 +64,8 @@ class Evaluator:
 
     def play(self, act: Act, seeds: Sequence[Sequence[int]] | None = None) -> Quantities:
         """What is known of each episode, [K, E] by quantity: `returns`, undiscounted, and, where the environment reports successes,
-        `successes`: 1 if it did at any time step, else 0, or a share of tasks; nan for a member in none of whose episodes it reports
-        anything. One episode per seed, its own or as many others.
+        `successes`: 1 if it did at any time step, else 0, or a share of tasks; nan of an episode of which it says nothing. One episode
+        per seed, its own or as many others.
 
         `act` maps observations [K, E, O] (float32, one array reused between calls) to actions [K, E, A], which are clipped to
         the action space. It always gets the whole batch; rows of episodes that ended keep their last observation. An episode
@@ -85,12 +85,8 @@ class Evaluator:
                 if not len(alive):
                     break
         played = {"returns": returns.reshape(members, episodes)}
-        successes = self._simulation.successes.reshape(members, episodes).copy()
-        reported = ~np.isnan(successes)
-        # Some environments report a success and nothing else. A member's own episodes decide, so that its rate is the same in any stack.
-        successes[~reported & ~np.isnan(played["returns"]) & reported.any(1, keepdims=True)] = 0
-        if reported.any():
-            played["successes"] = successes
+        if not np.isnan(successes := self._simulation.successes).all():
+            played["successes"] = successes.reshape(members, episodes).copy()
         return played
 
     def rehearse(self) -> list[str]:

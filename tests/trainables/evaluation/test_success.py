@@ -150,17 +150,19 @@ ANNOUNCED = flattened(f"{__name__}:Announced-v0")
 def test_an_episode_without_a_word_fails_where_another_of_the_member_succeeds() -> None:
     """Where no episode of a member says anything, nothing is known, whatever its stack has."""
 
-    def played(*signs: list[int]) -> Any:
+    def rates(*signs: list[int]) -> list[float | None]:
         evaluator = Evaluator(ANNOUNCED, [[2, 3, 4]] * len(signs))
-        found = evaluator.play(lambda seen: np.array(signs)[..., None] * seek_flat(seen))
+        played = evaluator.play(lambda seen: np.array(signs)[..., None] * seek_flat(seen))
         evaluator.close()
-        return found
+        played["scores"] = played["returns"]
+        members = [{name: values[member].tolist() for name, values in played.items()} for member in range(len(signs))]
+        return [metrics_of(known(episodes)).get("success_rate") for episodes in members]
 
-    some, never = [1, -1, 1], [-1, -1, -1]
-    np.testing.assert_array_equal(played(some, never)["successes"], [[1, 0, 1], [np.nan] * 3])
-    np.testing.assert_array_equal(played(some)["successes"], [[1, 0, 1]])
-    assert list(played(never)) == ["returns"]
-    assert "successes" not in known({"returns": [0.0] * 3, "scores": [0.0] * 3, "successes": [np.nan] * 3})
+    some, never, always = [1, -1, 1], [-1, -1, -1], [1, 1, 1]
+    assert rates(some, never, always) == [pytest.approx(2 / 3), None, 1]
+    assert [rates(each)[0] for each in (some, never, always)] == [pytest.approx(2 / 3), None, 1]
+    diverged = known({"returns": [1.0, np.nan, 0.0], "scores": [1.0, np.nan, 0.0], "successes": [1.0, np.nan, np.nan]})
+    np.testing.assert_array_equal(diverged["successes"], [1, np.nan, 0])
 
 
 def test_a_rollouts_rate_is_of_all_its_episodes(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
