@@ -276,7 +276,8 @@ class StackRun:
     def write_policies(self, executed: str) -> None:
         """Write the policies, with what is needed to act as they did in evaluation."""
         about = {"environment": self.table.environment, "dataset_hash": self.table.hash, "execution": executed}
-        self.files.write_policies(self.agent, self.evaluation.scaling, self.update, about)
+        own = not plugins.ships("algorithms", self.stack.lead.algorithm)  # what acts may be more than its actor's network
+        self.files.write_policies(self.agent, self.evaluation.scaling, self.update, about, self.evaluation.probes() if own else ())
 
 
 def usable(device: str) -> str:

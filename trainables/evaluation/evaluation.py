@@ -25,6 +25,7 @@ from trainables.tensors.streams import key_of
 from trainables.trial import Stack, Trial
 
 Array = np.ndarray[Any, Any]
+PROBES = 8  # observations at which is written down what a policy does
 PART = 4  # members per process: ten episodes of each take a second, so a large stack is spread over many cores
 
 
@@ -88,6 +89,14 @@ class Evaluation:
         """Actions [K, E, A] of the environment for its observations [K, E, O]."""
         with torch.no_grad(), few_rows:
             return self._act(observations)
+
+    def probes(self) -> list[dict[str, list[list[float]]]]:
+        """What each member's policy does for a few observations, with which a network that is taken for it can be compared."""
+        generator, scaling = np.random.default_rng(0), self.scaling
+        seen = generator.standard_normal((self.agent.size, PROBES, self.agent.sizes[0]), np.float32)
+        observations = (seen - scaling.observation_shift) / scaling.observation_scale
+        rows = zip(observations.tolist(), self.act(observations).tolist(), strict=True)
+        return [{"observations": own, "actions": actions} for own, actions in rows]
 
     def _act(self, observations: Array) -> Array:
         seen = self.scaling.observation(torch.from_numpy(observations)).to(self.agent.device)

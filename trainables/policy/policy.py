@@ -30,6 +30,7 @@ Array = npt.NDArray[np.float32]
 Layers = tuple[tuple[Array, Array], ...]
 
 FORMATS = ("dense", "compact", "csr")
+CLOSE = 1e-3  # to the actions of training, of -1 to 1
 SCALINGS = ("observation_shift", "observation_scale", "action_shift", "action_scale")
 
 
@@ -159,8 +160,21 @@ def _from_trial(tensors: Mapping[str, npt.NDArray[Any]], head: Mapping[str, Any]
     output = "tanh" if head["output"] == "tanh" or sizes[-1] == 2 * action_size else "clip"
     weight, bias = layers[-1]
     layers[-1] = weight[:action_size], bias[:action_size]
-    about = {name: value for name, value in head.items() if name not in ("sizes", "output")}
-    return Policy(tuple(layers), output, scaling, about, network=network)
+    about = {name: value for name, value in head.items() if name not in ("sizes", "output", "probe")}
+    policy = Policy(tuple(layers), output, scaling, about, network=network)
+    if "probe" in head:
+        _check(policy, head["probe"], trial)
+    return policy
+
+
+def _check(policy: Policy, probe: Mapping[str, Any], algorithm: str) -> None:
+    """Raise UserError where the network does not act as the algorithm of somebody else's file did in training."""
+    apart = (policy(probe["observations"]) - np.asarray(probe["actions"], np.float32)) * policy.scaling["action_scale"]
+    if not (furthest := float(np.abs(apart).max())) <= CLOSE:
+        raise UserError(
+            f"{algorithm}'s policy is not its actor's network alone: on a few observations the two are up to {furthest:.2g} apart, with "
+            "actions from -1 to 1; docs/your-own.md says which policies can be exported"
+        )
 
 
 def _folded(tensors: Mapping[str, npt.NDArray[Any]], index: int) -> tuple[Array, Array]:

@@ -36,9 +36,11 @@ def write_masks(storage: Path, stack: Stack, masks: Mapping[str, Mask], details:
                 write(path, content, below=storage)
 
 
-def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any]) -> None:
+def write_policies(
+    storage: Path, stack: Stack, agent: Agent, scaling: Scaling, about: Mapping[str, Any], probes: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Write the policy of each member that did not diverge: the actor, the scaling of observations and actions, and the other networks
-    of the algorithm's POLICY, whose tensors are named `<network>/...`."""
+    of the algorithm's POLICY, whose tensors are named `<network>/...`. `probes`: of each member, as `Evaluation.probes` has them."""
     others = [name for name in getattr(agent.algorithm, "POLICY", ()) if name != "actor"]
     rows = {name: agent.networks[name].unpack(agent.networks[name].parameters.detach()).cpu() for name in ("actor", *others)}
     finite = agent.finite()
@@ -57,5 +59,6 @@ def write_policies(storage: Path, stack: Stack, agent: Agent, scaling: Scaling, 
         write(trial_files.policy(storage, trial.key), dump_tensors(tensors), below=storage)
         actor = agent.specs["actor"]
         head = {"trial": trial.to_json(), "key": trial.key, "sizes": actor.sizes, "output": actor.output, **about}
+        head |= {"probe": probes[member]} if probes else {}
         head |= {"others": {other: agent.specs[other].sizes for other in others}} if others else {}
         write(trial_files.policy_json(storage, trial.key), json.dumps(head, indent=1).encode(), below=storage)

@@ -44,11 +44,13 @@ class StackFiles:
             checkpoint.save(self.storage, self.stack, state)
             yield Checkpointed(state.update)
 
-    def write_policies(self, agent: Agent, scaling: Scaling, update: int, about: Mapping[str, Any]) -> None:
+    def write_policies(
+        self, agent: Agent, scaling: Scaling, update: int, about: Mapping[str, Any], probes: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """The policies after the last update, and no more checkpoints than `commit` leaves."""
         if self.storage:
             self._allowed(self.storage)
-            files_of_trial.write_policies(self.storage, self.stack, agent, scaling, about)
+            files_of_trial.write_policies(self.storage, self.stack, agent, scaling, about, probes)
             checkpoint.tidy(self.storage, self.stack, update)
 
     def _allowed(self, storage: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,35 @@ def test_policies_that_are_no_plain_network_are_refused(change: dict[str, Any], 
     (tmp_path / "policy.json").write_text(json.dumps(json.loads((source / "policy.json").read_text()) | change))
     with pytest.raises(UserError, match=said):
         load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["none", "act", "norm before"])
+def test_a_policy_of_somebody_elses_algorithm_is_compared_with_what_it_does(
+    change: str, hopper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bc = plugins.load("algorithms", "bc")
+    actor, usual = bc.networks(11, 3, bc.Hyper())["actor"], bc.act
+    ships, load = plugins.ships, plugins.load
+    monkeypatch.setattr(plugins, "ships", lambda folder, name: name != "bc" and ships(folder, name))
+    monkeypatch.setattr(plugins, "load", lambda folder, name: bc if name == "bc" else load(folder, name))
+    trial = trial_of("bc")
+    hidden = trial.hyper["hidden"]
+    if change == "act":
+        monkeypatch.setattr(bc, "act", lambda agent, seen: 0.9 * usual(agent, seen))
+    elif change == "norm before":
+        normed = replace(actor, sizes=(11, *hidden, 3), norm="before")
+        monkeypatch.setattr(bc, "networks", lambda *sizes: {"actor": normed})
+    list(run_stack(Stack((trial,)), tmp_path))
+    folder = paths.policy(tmp_path, trial.key).parent
+    if change == "none":
+        probe = json.loads((folder / "policy.json").read_text())["probe"]
+        policy = load_policy(folder)
+        np.testing.assert_allclose(policy(probe["observations"]), probe["actions"], atol=1e-5)
+        assert np.abs(probe["actions"]).max() > 0.01
+        assert "probe" not in policy.about
+    else:
+        with pytest.raises(UserError, match=r"bc's policy is not its actor's network alone: .* apart"):
+            load_policy(folder)
 
 
 @pytest.mark.parametrize("shape", [(), (16,), (2, 18), (1, 2, 17)])
