@@ -47,13 +47,15 @@ try:
 except KeyboardInterrupt:
     print("left:", session.leaving.why)
 """
-IDLE = "print('ready', flush=True); time.sleep(600)"
+# Python may hear of a signal between looking for one and going to sleep, and then sleeps on: so no sleep is long.
+ASLEEP = "any(time.sleep(0.1) for _ in range(6000))"
+IDLE = f"print('ready', flush=True); {ASLEEP}"
 SLOWLY = "from service.terminal import signals\nsignals.SPEAK, signals.LEAVE = 50.0, 55.0\n"  # the watchdog's time is not what is tested
 STUBBORN = """
         while True:
             try:
                 print("ready", flush=True)
-                time.sleep(60)
+                any(time.sleep(0.1) for _ in range(600))
             except KeyboardInterrupt:
                 pass
 """
@@ -196,7 +198,7 @@ def test_one_that_does_not_come_back_is_ended_after_its_last_words(driver, tmp_p
 
 def test_one_whose_storage_hangs_leaves_in_time_without_last_words(driver, tmp_path: Path) -> None:
     hang = "from service.ledger import journal\njournal.os.fsync = lambda file: __import__('time').sleep(60)\n"
-    process = driver(f"exec({hang!r}); print('ready', flush=True); time.sleep(60)")
+    process = driver(f"exec({hang!r}); print('ready', flush=True); {ASLEEP}")
     process.send_signal(signal.SIGTERM)
     code, _, err = end(process)
     assert (code, err) == (130, "left at once (SIGTERM)\n")
