@@ -136,14 +136,19 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The cells that may be compared: one dataset, algorithm, budget and set of hyperparameters. Cells are in the order of methods."""
+    """The cells that may be compared: one dataset, algorithm, budget and set of hyperparameters. Cells are in the order of methods; `apart`
+    is what distinguishes the task from others of its dataset and algorithm."""
 
-    name: str
+    apart: tuple[str, ...]
     detail: str
     trial: Trial
     measure: str
     dataset_score: float | None
     cells: dict[Place, Cell]
+
+    @property
+    def name(self) -> str:
+        return ", ".join([_name(self.trial), *self.apart])
 
     @property
     def dense(self) -> Cell | None:
@@ -212,8 +217,8 @@ def budgets_of(tasks: Sequence[Task]) -> list[tuple[str, list[Task]]]:
     found = []
     for group in groups.values():
         group.sort(key=lambda task: task.trial.updates)
-        parts = [task.name.split(", ") for task in group]
-        found.append((", ".join(part for part in parts[0] if all(part in other for other in parts)), group))
+        shared = [part for part in group[0].apart if all(part in task.apart for task in group)]
+        found.append((", ".join([_name(group[0].trial), *shared]), group))
     return found
 
 
@@ -280,7 +285,7 @@ def _task(group: Sequence[Run], differences: Sequence[str]) -> Task:
         places.setdefault((run.trial.method, run.trial.sparsity), []).append(run)
     dense, trial = tuple(places.get(DENSE, ())), group[0].trial
     return Task(
-        name=", ".join([_name(trial), *differences]),
+        apart=tuple(differences),
         detail=", ".join(details(trial)),
         trial=trial,
         measure=group[0].measure,

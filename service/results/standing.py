@@ -62,8 +62,8 @@ def _named(tasks: Iterable[Task]) -> dict[str, Task]:
     """The tasks by a name in identifiers, followed by what sets apart those that would share it."""
     found: dict[str, Task] = {}
     for task in tasks:
-        apart = task.name.split(", ")[1:]
-        found[_free(", ".join([f"{task.trial.algorithm} {labels.dataset_name(task.trial.dataset)}", *apart]), found)] = task
+        name = ", ".join([f"{task.trial.algorithm} {labels.dataset_name(task.trial.dataset)}", *task.apart])
+        found[_free(name, found)] = task
     return found
 
 

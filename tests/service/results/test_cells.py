@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from service.results import quick_table
-from service.results.cells import Task, tasks_of
+from service.results.cells import Task, budgets_of, tasks_of
 from service.results.report import figures, page, sizes, tables
 from service.results.report.gather import seconds
 from service.results.report.over_tasks import aggregates, choice, claim
 from service.results.report.style import Panel
 from service.results.runs import Point, Run
 from service.spool.scores import RETURN
+from service.terminal import labels
 from tests.service.results.report.conftest import trial
 from trainables.trial import Trial
 
@@ -293,6 +294,16 @@ def test_budgets_come_in_the_order_of_their_size() -> None:
     both = [replace(each, trial=replace(each.trial, updates=updates)) for updates in (20_000, 5000) for each in short]
     assert list(dict.fromkeys(row.suite for row in aggregates(of(both)))) == ["5,000 updates", "20,000 updates"]
     assert [line.split(" updates")[0] for line in claim(of(both)) if "equal time" not in line] == ["5,000", "20,000"]
+
+
+def test_an_algorithm_may_have_a_comma_in_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "algorithm_name", lambda algorithm: "BC, ours, at last")
+    short = runs("snip", 0.95, [40.0, 40.0])
+    tasks = of([replace(each, trial=replace(each.trial, updates=updates)) for updates in (20_000, 5000) for each in short])
+    (name,) = {task.name.removesuffix(f", {task.trial.updates:,} updates") for task in tasks}
+    assert name.endswith(" BC, ours, at last")
+    ((shared, group),) = budgets_of(tasks)
+    assert (shared, len(group)) == (name, 2)
 
 
 def test_sparsities_and_seeds_come_in_order_whatever_was_trained_first() -> None:
