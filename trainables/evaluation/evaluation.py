@@ -92,9 +92,8 @@ class Evaluation:
 
     def probes(self) -> list[dict[str, list[list[float]]]]:
         """What each member's policy does for a few observations, with which a network that is taken for it can be compared."""
-        generator, scaling = np.random.default_rng(0), self.scaling
-        seen = generator.standard_normal((self.agent.size, PROBES, self.agent.sizes[0]), np.float32)
-        observations = (seen - scaling.observation_shift) / scaling.observation_scale
+        seen = np.random.default_rng(0).standard_normal((1, PROBES, self.agent.sizes[0]), np.float32).repeat(self.agent.size, 0)
+        observations = (seen - self.scaling.observation_shift) / self.scaling.observation_scale
         rows = zip(observations.tolist(), self.act(observations).tolist(), strict=True)
         return [{"observations": own, "actions": actions} for own, actions in rows]
 
