@@ -5,7 +5,7 @@ from search_spaces.sweep import Sweep
 SWEEP = Sweep(
     datasets=("winnow/walker2d/expert-v1", "winnow/halfcheetah/expert-v1"),
     algorithms=("iql", "td3_bc"),
-    pruners=("dense", "snip", "sparse_reg"),
+    pruners=("dense", "snip", "sparse_reg", "small_dense"),
     sparsities=(0.95,),
     seeds=(0, 1, 2),
     updates=250_000,
