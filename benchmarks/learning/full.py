@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.learning.pages import diverges, fill_all, measured, runs_of, shown, storage_of, write
+from benchmarks.learning.pages import diverges, draw, fill_all, measured, pictures, runs_of, scores_of, shown, storage_of, write
 from benchmarks.tables import markdown
 from search_spaces.studies.study_full import SWEEP as PRUNED
 from search_spaces.studies.study_full_dense import SWEEP as DENSE
@@ -27,7 +26,7 @@ from service.results.cells import Cell, Task, suites_of, tasks_of
 from service.results.outcomes import MISSING
 from service.results.report import costs
 from service.results.report.over_tasks import Count, aggregates, beside, choice, count
-from service.results.report.style import png, sheets
+from service.results.report.style import Panel
 from service.results.runs import Point, Run
 from service.terminal.labels import algorithm_name, dataset_name, method_name
 from trainables.trial import Trial
@@ -83,8 +82,7 @@ def trained(run: Run, metrics: Mapping[str, float]) -> Trained:
     if not run.done:
         return Trained(trial.dataset, trial.algorithm, trial.method, trial.seed, {}, 0.0, {}, run.state)
     actor = {name: float(f"{metrics[metric]:.4g}") for name, metric in OF_THE_ACTOR.items() if metric in metrics}
-    scores = {point.update: round(point.score, 4) for point in run.points} | {trial.updates: round(run.final, 4)}
-    return Trained(trial.dataset, trial.algorithm, trial.method, trial.seed, scores, round(run.points[-1].seconds, 1), actor)
+    return Trained(trial.dataset, trial.algorithm, trial.method, trial.seed, scores_of(run), round(run.points[-1].seconds, 1), actor)
 
 
 def read() -> list[Trained]:
@@ -265,18 +263,10 @@ def actors(dataset: str, algorithm: str, pruner: str) -> dict[str, float]:
     return {name: mean(actor[name] for actor in own if name in actor) for name in OF_THE_ACTOR if any(name in actor for actor in own)}
 
 
-def draw() -> None:
+def curves() -> list[Panel]:
     """Learning curves of the datasets whose seeds are all done."""
     whole = [task for task in tasks(BUDGETS[-1:], PRUNED.pruners) if not any(cell.absent for cell in task.cells.values())]
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
-    for number, panels in enumerate(sheets(costs.curves(whole, "seconds")), 1):
-        (FOLDER / f"curves-{number}.png").write_bytes(png(panels))
-
-
-def pictures() -> str:
-    files = sorted(FOLDER.glob("curves-*.png"))
-    return "\n\n".join(f"![scores against seconds of training]({FOLDER.name}/{file.name})" for file in files)
+    return costs.curves(whole, "seconds")
 
 
 def progress() -> str:
@@ -308,7 +298,7 @@ def texts() -> dict[str, str]:
     return {
         "progress": progress(), "verdict": markdown(verdict()), "over tasks": markdown(over_tasks()), "choice": chosen(),
         "controls": beside_controls(), "cells": markdown(cells()), "others": markdown(others()), "inside": markdown(inside()),
-        "pictures": pictures(),
+        "pictures": pictures(FOLDER, "scores against seconds of training"),
     }  # fmt: skip
 
 
@@ -317,7 +307,7 @@ def main() -> None:
     ended = [run for run in runs_of(SWEEPS, storage) if run.done or diverges(run)]
     metrics = measured(ended, storage)
     write(MADE, (asdict(trained(run, metrics[run.trial.key])) for run in ended))
-    draw()
+    draw(curves(), FOLDER)
     fill_all(PAGE, texts())
 
 

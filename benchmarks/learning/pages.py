@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import fill
 from service.results.report.gather import gather
+from service.results.report.style import Panel, png, sheets
 from service.results.runs import Run
 from service.results.statistics import BOUNDLESS, Estimate
 from service.storage import paths
@@ -52,6 +54,11 @@ def measured(runs: Iterable[Run], storage: Path) -> dict[str, Mapping[str, float
     return {key: row.metrics for key, row in Tracking(storage).trial_rows(run.trial.key for run in runs).items()}
 
 
+def scores_of(run: Run) -> dict[int, float]:
+    """Of each evaluation of a finished trial, by its update; the last one is that of the final episodes."""
+    return {point.update: round(point.score, 4) for point in run.points} | {run.trial.updates: round(run.final, 4)}
+
+
 def rate_of(trial: Trial) -> float:
     """The learning rate of a trial of a sweep that sets all networks to one."""
     (rate,) = {value for name, value in trial.hyper_values().items() if name.endswith("learning_rate")}
@@ -72,6 +79,19 @@ def write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def fill_all(page: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         fill(page, name, text)
+
+
+def draw(panels: Sequence[Panel], folder: Path) -> None:
+    """curves-1.png and so on, and nothing else, in `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for number, sheet in enumerate(sheets(panels), 1):
+        (folder / f"curves-{number}.png").write_bytes(png(sheet))
+
+
+def pictures(folder: Path, what: str) -> str:
+    """The lines of a page beside `folder` that show what `draw` has made."""
+    return "\n\n".join(f"![{what}]({folder.name}/{file.name})" for file in sorted(folder.glob("curves-*.png")))
 
 
 def shown(found: Estimate | None, planned: int, times: float = 1.0, digits: int = 1, unit: str = "") -> str:

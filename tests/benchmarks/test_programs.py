@@ -51,6 +51,7 @@ def test_the_page_shows_what_was_measured(program: Any) -> None:
         ("full", "full-study.md"),
         ("recipe", "full-study.md"),
         ("side_by_side", "side-by-side.md"),
+        ("small_data", "small-data.md"),
     ],
 )
 def test_a_page_shows_what_was_trained(program: Any, name: str, page: str) -> None:
@@ -170,6 +171,39 @@ def test_methods_are_compared_where_all_their_seeds_are_there(program: Any, monk
     assert rates["dense"] == ["1", "62 %", "100 %", "100 %", "0", "1"]
     assert rates[snip] == ["1", "75 %", "50 %", "75 %", "1", "0"]
     assert rates[half] == ["0", "-", "-", "-", "-", "-"]
+
+
+def test_little_data_is_compared_task_by_task_and_corrected_for_all(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = program("learning.small_data")
+    dataset, other = small.SWEEP.datasets
+
+    def trials(pruner: str, final: Sequence[float], algorithm: str = "td3_bc", dataset: str = dataset, best: float = 0.0) -> list[Any]:
+        scores = [{12_500: best, small.SWEEP.updates: score} for score in final]
+        return [small.Trained(dataset, algorithm, 10_000, pruner, seed, each) for seed, each in enumerate(scores)]
+
+    found = [
+        *trials("dense", [10.0, 12.0, 14.0], best=50.0),
+        *trials("snip", [80.0, 82.0, 84.0]),
+        *trials("sparse_reg", [20.0, 22.0, 24.0]),
+        *trials("small_dense", [10.0, 12.0]),
+        *trials("dense", [10.0, 12.0, 14.0], dataset=other),
+        *trials("snip", [10.0, 12.0, 14.0], dataset=other),
+    ]
+    monkeypatch.setattr(small, "read", lambda: found)
+    head, *rows = small.scores()
+    assert head[3:] == ["dense", "its best evaluation", "SNIP", "Sparse-Reg", "Small dense"]
+    assert {(row[0], row[1], row[2]): row[4:] for row in rows} == {
+        ("walker2d-expert", "10,000", "TD3+BC"): ["50.0", "82.0 [77.0, 87.0]", "22.0 [17.0, 27.0]", "11.0 [-1.7, 23.7] 2/3"],
+        ("halfcheetah-expert", "10,000", "TD3+BC"): ["12.0", "12.0 [7.0, 17.0]", "-", "-"],
+    }
+    parts = [line.replace(" 95 %, leaky critic gradient", "").partition(" points") for line in small.differences().splitlines()[1:-1]]
+    assert [(line, rest.rpartition("): ")[2]) for line, _, rest in parts] == [
+        ("halfcheetah-expert TD3+BC, transitions 10000, SNIP against dense, over 1 task: +0.0", "equal within 5 points"),
+        ("walker2d-expert TD3+BC, transitions 10000, SNIP against dense, over 1 task: +70.0", "different, also after correction"),
+        ("walker2d-expert TD3+BC, transitions 10000, Sparse-Reg against dense, over 1 task: +10.0", "different"),
+        ("3 of 24 comparisons are done; 1 of them differ after Holm's correction for 24", ""),
+        ("TD3+BC, transitions 10000, SNIP against dense, over 2 tasks: +35.0", "different"),
+    ]
 
 
 def test_what_helps_is_shown_beside_dense_networks(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
