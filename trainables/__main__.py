@@ -84,7 +84,7 @@ def stack_of(given: Mapping[str, Any]) -> Stack:
     if given["reward_shift"] is None:
         given["reward_shift"] = shift = reward_shift(given["algorithm"], given["dataset"])
         if shift:
-            say(f"rewards {shift:+g}, as in the paper of {given['algorithm']}; --reward-shift 0 leaves them as they are")
+            say(f"rewards {shift:+g}, as the authors of {given['algorithm']} do; --reward-shift 0 leaves them as they are")
     given = with_protocol(given, protocol(code_base, given["algorithm"]))
     return Stack(tuple(Trial(**(given | {"seed": seed})) for seed in given["seed"]))
 

@@ -86,12 +86,12 @@ def _of_the_file(plan: Plan) -> list[str]:
 
 
 def _shifted(sweep: Sweep) -> Iterator[str]:
-    """What the papers add to rewards, which nobody has asked for."""
+    """What the algorithms' authors add to rewards, which nobody has asked for."""
     for algorithm in sweep.algorithms if sweep.reward_shift is None else ():
         shifts = {dataset: reward_shift(algorithm, dataset) for dataset in sweep.datasets}
         for shift in sorted({shift for shift in shifts.values() if shift}):
             datasets = _listed([dataset for dataset, own in shifts.items() if own == shift])
-            yield f"{shift:+g} for {algorithm} on {datasets}, as in its paper; --set reward_shift=0 leaves them as they are"
+            yield f"{shift:+g} for {algorithm} on {datasets}, as its authors do; --set reward_shift=0 leaves them as they are"
 
 
 def _still(plan: Plan) -> Iterator[str]:

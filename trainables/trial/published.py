@@ -17,7 +17,8 @@ for D4RL's -v2 tasks; a dataset of another origin uses those of its environment 
 
 One number is not left to `published`, because without it the task is another one: IQL learns AntMaze from rewards minus 1, so -1 in each
 time step before the goal (Kostrikov et al. 2021, arXiv 2110.06169, 5.2). `reward_shift` gives it, for the sparse mazes of D4RL by the names
-of their datasets, as the authors' code does it by the name of the environment; a sweep and a trial take it unless they set their own.
+of their datasets, as the authors' code does it by the name of the environment, and for XQL and SPOT, whose codes do the same; a sweep and a
+trial take it unless they set their own.
 
 The number of updates is not part of it: a trial's default is 1,000,000, as in the papers or CORL for BC, TD3+BC, IQL, CQL, AWAC and
 ReBRAC. To reproduce BCQ give `--updates 500000` (sfujim/BCQ), and for EDAC and SAC-N `--updates 3000000` (the paper).
@@ -59,7 +60,7 @@ _SUPPORT: _Table = {
     "hopper": ((), (0.1,), (0.1,), (0.2,), ()),
     "walker2d": ((), (0.2,), (0.2,), (0.5,), ()),
 }
-REWARD_SHIFTS = {"iql": -1.0, "xql": -1.0}  # XQL: Div99/XQL, on AntMaze
+REWARD_SHIFTS = {"iql": -1.0, "xql": -1.0, "spot": -1.0}  # the last two by their codes, Div99/XQL and thuml/SPOT, on AntMaze
 # Not the dense mazes, whose rewards are distances, nor OGBench's, which are -1 and 0 already and have other names (`medium-navigate`).
 SPARSE_MAZE = re.compile(r"(.*/)?(antmaze|pointmaze)/(open|umaze|medium|large)(-play|-diverse)?-v\d+")
 PUBLISHED: dict[str, tuple[tuple[str, ...], _Table]] = {
@@ -74,7 +75,7 @@ _ANTMAZE = {"iql": {"expectile": 0.9, "beta": 10.0}}
 
 
 def reward_shift(algorithm: str, dataset: str) -> float:
-    """What the algorithm's paper adds to the rewards of a dataset."""
+    """What the algorithm's authors add to the rewards of a dataset."""
     return REWARD_SHIFTS.get(algorithm, 0.0) if SPARSE_MAZE.fullmatch(dataset.lower()) else 0.0
 
 

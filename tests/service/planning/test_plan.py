@@ -201,10 +201,10 @@ def test_transitions_that_cut_nothing_off_or_hold_no_episode_are_refused(tmp_pat
 
 def test_a_plan_says_which_rewards_are_shifted(tmp_path: Path, hopper: str) -> None:
     sets = (f"datasets={hopper},made/antmaze/umaze-v0", "algorithms=iql,bc")
-    said = "  rewards     -1 for iql on made/antmaze/umaze-v0, as in its paper; --set reward_shift=0 leaves them as they are\n"
+    said = "  rewards     -1 for iql on made/antmaze/umaze-v0, as its authors do; --set reward_shift=0 leaves them as they are\n"
     assert said in describe(planned(tmp_path, "smoke", *sets))
-    assert "as in its paper" not in describe(planned(tmp_path, "smoke", *sets, "reward_shift=0"))
-    assert "as in its paper" not in describe(planned(tmp_path, "smoke", f"datasets={hopper}"))
+    assert "as its authors do" not in describe(planned(tmp_path, "smoke", *sets, "reward_shift=0"))
+    assert "as its authors do" not in describe(planned(tmp_path, "smoke", f"datasets={hopper}"))
 
 
 def test_it_says_where_a_default_leaves_moving_masks_where_they_are(tmp_path: Path) -> None:

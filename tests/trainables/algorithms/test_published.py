@@ -125,7 +125,7 @@ def test_the_command_line_says_what_it_applies(capsys: pytest.CaptureFixture[str
     ],
 )  # fmt: skip
 def test_iql_learns_sparse_mazes_from_rewards_minus_one(dataset: str, shift: float) -> None:
-    assert reward_shift("iql", dataset) == reward_shift("xql", dataset) == shift
+    assert {reward_shift(algorithm, dataset) for algorithm in ("iql", "xql", "spot")} == {shift}
     assert reward_shift("td3_bc", dataset) == 0
     sweep = Sweep(datasets=(dataset,), algorithms=("iql", "td3_bc"), updates=10)
     assert [trial.reward_shift for trial in expand(sweep)] == [shift, 0]
@@ -152,7 +152,7 @@ def test_one_trial_says_that_its_rewards_are_shifted(capsys: pytest.CaptureFixtu
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     maze = ["--dataset", "made/antmaze/umaze-v0", "--algorithm", "iql"]
     assert main(maze) == 2
-    assert "rewards -1, as in the paper of iql; --reward-shift 0 leaves them as they are\n" in capsys.readouterr().out
+    assert "rewards -1, as the authors of iql do; --reward-shift 0 leaves them as they are\n" in capsys.readouterr().out
     assert main([*maze, "--reward-shift", "0"]) == 2
     assert "rewards" not in capsys.readouterr().out
 
