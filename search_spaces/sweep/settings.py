@@ -9,7 +9,7 @@ from typing import Any
 from search_spaces.sweep.sweep import AXES, VARIED, Sweep
 from trainables import plugins
 from trainables.errors import UserError, unknown
-from trainables.trial import MAPPINGS, PLURALS
+from trainables.trial import MAPPINGS, PLURALS, REWARDS
 from trainables.trial.numbers import integer, integers, literal
 
 KNOWN: dict[str, tuple[str, Callable[[str], Iterable[str]]]] = {
@@ -46,9 +46,10 @@ def override(sweep: Sweep, settings: Iterable[str]) -> Sweep:
             search[name.removeprefix("search.")] = _parse(name, text.strip(), type(getattr(sweep.search, name.removeprefix("search."))))
         else:
             raise unknown("override", name, [*choices, *(f"{mapping}.<name>" for mapping in MAPPINGS), *searched])
-    changed = replace(sweep, **changes, search=replace(sweep.search, **search) if sweep.search else None)
+    grid: dict[str, Any] = {"search": None, "hyper": {}}  # its own `hyper` may have ranges, and is filled in below
+    changed = replace(sweep, **changes, **(grid if as_grid else {"search": replace(sweep.search, **search) if sweep.search else None}))
     mappings: dict[str, Any] = {name: _still_meant(name, sweep, changed) | given[name] for name in MAPPINGS}
-    return replace(changed, **mappings, search=None if as_grid else changed.search)
+    return replace(changed, **mappings)
 
 
 def setting_name(setting: str) -> str:
@@ -77,6 +78,8 @@ def _several(name: str, text: str, kind: type) -> tuple[Any, ...]:
 
 def _kind(sweep: Sweep, name: str) -> type:
     """The type of a field's values."""
+    if name in REWARDS:
+        return type(REWARDS[name])  # a sweep's file may say 1
     if name in VARIED:
         return type(sweep.values(name)[0])
     return type(getattr(sweep, name))

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from trainables.errors import UserError
@@ -78,12 +79,17 @@ def stacks_per_gpu(fraction: float) -> int:
 
 
 def gpus_here() -> int:
-    """How many GPUs this machine shows, or slices of GPUs where it has any; as Ray counts, no more than $CUDA_VISIBLE_DEVICES names."""
+    """How many GPUs this machine shows, or slices of GPUs where it has any; no more than $CUDA_VISIBLE_DEVICES names,
+    of which CUDA takes none from the first impossible one on: -1 hides all."""
     if not (found := sum(len(list(DEVICES.glob(pattern))) for pattern in GPU_FILES)):
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = found if visible is None else len([each for each in visible.split(",") if each not in ("", "NoDevFiles")])
+    named = found if visible is None else len(list(takewhile(_possible, map(str.strip, visible.split(",")))))
     return len(chosen(slices_here())[1]) or min(found, named)
+
+
+def _possible(name: str) -> bool:
+    return name not in ("", "NoDevFiles") and not name.startswith("-")
 
 
 def slices_here() -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("trainables", "search_spaces", "service", "winnow")
 CODE = ("trainables", "service")  # what a trial's numbers depend on: of a sweep's file it sees its own settings alone
 SOURCES = (".py", ".c", ".cu", ".h")
-PATIENCE = 5.0  # seconds that git may take
+PATIENCE = 60.0  # seconds that git may take, as on a slow file system: without its answer the same code has another name
 
 
 def origins(ids: Iterable[str]) -> dict[str, dict[str, str]]:

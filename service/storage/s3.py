@@ -216,7 +216,8 @@ def _client(url: str) -> Any:
         raise MachineError(f"storage {url} needs boto3: pip install 'winnow-rl[s3]'") from None
     once = {"total_max_attempts": 1}  # `_call` retries
     options = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=once, max_pool_connections=2 * THREADS)
-    region = None if os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") else "us-east-1"
+    # botocore itself reads the second name only; the first is that of AWS's other tools.
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     try:
         return boto3.session.Session().client("s3", config=options, region_name=region)
     except (BotoCoreError, ValueError) as error:

@@ -231,7 +231,9 @@ class Reading(Experiment):
             [f"tags.`{name}` {'LIKE' if value == ANY else '='} '{value}'" for name, value in tags.items()]
             + [f"tags.`{name}` != '{value}'" for name, value in without.items()]
         )
-        return list(pages(partial(client.search_runs, [self._experiment], text, ViewType.from_string(view.lower()))))
+        found = pages(partial(client.search_runs, [self._experiment], text, ViewType.from_string(view.lower())))
+        # Each once: a run that is made between two pages moves the older ones on, and the last of a page comes again with the next.
+        return list({run.info.run_id: run for run in found}.values())
 
 
 def filter_of(sweep: str) -> str:

@@ -34,8 +34,15 @@ def folder(dataset: str) -> Path:
 
 
 def exists(dataset: str) -> bool:
-    """Whether the dataset is on this machine; False for a malformed id."""
-    return bool(_ID.fullmatch(dataset)) and (root() / dataset / "data" / "metadata.json").is_file()
+    """Whether the dataset is on this machine, and may be read; False for a malformed id."""
+    return bool(_ID.fullmatch(dataset)) and _is_dataset(root() / dataset)
+
+
+def _is_dataset(folder: Path) -> bool:
+    try:
+        return (folder / "data" / "metadata.json").is_file()
+    except OSError:  # somebody else's private folder, or a name that is too long for a file
+        return False
 
 
 def local_datasets() -> list[str]:
@@ -44,7 +51,7 @@ def local_datasets() -> list[str]:
     Links to folders are followed, unless they lead back to a folder that contains them."""
     ids, top = [], root()
     for path, folders, _ in os.walk(top, followlinks=True):
-        if (Path(path) / "data" / "metadata.json").is_file():
+        if _is_dataset(Path(path)):
             ids.append(Path(path).relative_to(top).as_posix())
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(Path(path) / name)]

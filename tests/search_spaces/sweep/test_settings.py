@@ -37,6 +37,24 @@ def test_what_a_sweep_says_for_what_is_left_out_is_left_out_too() -> None:
     assert override(said, ["algorithms=bc,iql"]).hyper["expectile"] == 0.8
 
 
+def test_a_search_that_becomes_a_grid_may_have_what_only_a_grid_may() -> None:
+    from search_spaces.td3bc_adaptive import SWEEP
+
+    grid = ["search=none", "sparsities=0.9", "hyper.alpha=2.5", "seeds=0"]
+    for more in (["controls=true"], ["rescale=none,layer"], []):
+        changed = override(SWEEP, [*more, *grid])
+        assert (changed.search, changed.sparsities, changed.hyper["alpha"]) == (None, (0.9,), 2.5)
+        assert changed.hyper.keys() == SWEEP.hyper.keys()
+    with pytest.raises(UserError, match="is a range, which a grid cannot have"):
+        override(SWEEP, ["search=none"])
+
+
+def test_rewards_take_any_number_whatever_the_sweeps_file_says() -> None:
+    whole = small(reward_scale=1, reward_shift=-1)
+    changed = override(whole, ["reward_scale=0.5", "reward_shift=-0.5"])
+    assert (changed.reward_scale, changed.reward_shift) == (0.5, -0.5)
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [

@@ -198,6 +198,13 @@ def test_gpus_that_a_process_may_not_see_are_not_counted(
     assert count == (8 if ids is None else min(8, len(ids))), "Ray's own number"
 
 
+@pytest.mark.parametrize(("visible", "count"), [("-1", 0), ("0,-1,1", 1), (" 0, 1", 2)])
+def test_from_the_first_impossible_gpu_on_cuda_shows_none(visible: str, count: int, gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpus(8)
+    assert devices.gpus_here() == count
+
+
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_started_or_written(
     gpus: Any, tmp_path: Path, hopper: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

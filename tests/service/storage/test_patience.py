@@ -232,3 +232,15 @@ def test_only_the_thread_that_drives_waits_and_what_it_calls_in_parallel(
         bucket.put("a", b"1")
     assert len(pauses) == 1
     network.away = False
+
+
+@pytest.mark.parametrize(
+    ("given", "region"),
+    [({}, "us-east-1"), ({"AWS_REGION": "eu-central-1"}, "eu-central-1"), ({"AWS_DEFAULT_REGION": "sa-east-1"}, "sa-east-1")],
+)
+def test_the_region_is_the_one_that_is_set(given: dict[str, str], region: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert s3._client("s3://bucket/runs").meta.region_name == region

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.ledger.ledger import Ledger
 from service.storage import paths
-from service.tracking import verify
+from service.tracking import connection, reading, verify
 from service.tracking.runs import Tracking
 from tests.service.results.report.conftest import scores, trial
 from tests.service.results.report.study import ship, spool
@@ -101,6 +102,29 @@ def test_both_ways_to_ask_find_the_same(tracking: Tracking, tmp_path: Path, monk
         "was deleted in MLflow",
     ):
         assert any(what in line for line in found), what
+
+
+def test_runs_that_are_made_meanwhile_double_no_other(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server counts its pages from the newest run."""
+    storage = tmp_path / "storage"
+    ledger = shipped(storage, "study", range(5), tracking)
+    client, (experiment,) = tracking._connected(), {run.info.experiment_id for run in tracking._search({"winnow.kind": "trial"})}
+    by_the_client(monkeypatch)
+    monkeypatch.setattr(connection, "PAGE", 2)
+    asked = 0
+
+    def disturbed(ask: Callable[..., Any]) -> Iterator[Any]:
+        def answer(**how: Any) -> Any:
+            nonlocal asked
+            page, asked = ask(**how), asked + 1
+            client.create_run(experiment, tags={"winnow.kind": "trial", "winnow.trial_key": f"another {asked}"})
+            return page
+
+        return connection.pages(answer)
+
+    monkeypatch.setattr(reading, "pages", disturbed)
+    assert verify.differences("study", ledger, storage) == []
+    assert asked > 3
 
 
 def test_an_answer_that_is_cut_off_is_asked_for_in_parts(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
