@@ -105,12 +105,14 @@ class Shipper:
                 if isinstance(error, TrackingError) and not refused(error) and not self._answers():
                     down = True
                     break
-        if troubles:
-            text = troubles[0] + (f"; and {len(troubles) - 1} more" if len(troubles) > 1 else "")
-            raise UserError(text) if down else PartlyShippedError(text)
+        text = "; ".join(troubles[:1] + [f"and {len(troubles) - 1} more"] * (len(troubles) > 1))
+        if down:
+            raise UserError(text)
         if "" not in self.deleted:
             self._ship_plan()
             self._ship_tables()
+        if troubles:
+            raise PartlyShippedError(text)
         if self.stored > 2 * self._analyzed:
             self.tracking.analyze()
             self._analyzed = self.stored

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from service.tracking import cursor as cursors
 from service.tracking import verify
 from service.tracking.runs import Tracking, finite
 from service.tracking.shipping import thread as shipper_thread
-from service.tracking.shipping.shipper import Shipper
+from service.tracking.shipping.shipper import PartlyShippedError, Shipper
 from service.tracking.shipping.thread import ShipperThread
 from service.tracking.sql import many
 from trainables.errors import SupersededError, UserError
@@ -159,6 +160,21 @@ def test_the_spool_of_a_trial_that_has_ended_is_read_no_more(tmp_path: Path, tri
     assert shipper.ship() == 0
     with pytest.raises(UserError, match="is damaged"):
         ship(tmp_path, trial, tracking, "leased", "done")
+
+
+def test_a_damaged_spool_holds_back_neither_the_plan_nor_the_tables(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
+    trials = [trial, replace(trial, seed=next(SEEDS))]
+    ledger = Ledger()
+    for each in trials:
+        write(tmp_path, each)
+        for state, detail in (("planned", {"trial": each.to_json()}), ("done", {})):
+            ledger.apply(Event(key=each.key, state=state, detail=detail))
+    file = paths.spool(tmp_path, trials[1].key)
+    file.write_bytes(b"{" + file.read_bytes())
+    with pytest.raises(PartlyShippedError, match="is damaged"):
+        Shipper(tmp_path, "partly", ledger, tracking).ship()
+    assert shipped(tracking, trials[0]) == spooled(tmp_path, trials[0])
+    assert tracking.artifacts(tracking.parent_run("partly")) == {"planned.json.gz", "curves.json.gz"}
 
 
 def test_a_trial_that_ends_the_same_way_again_between_two_passes_is_read_again(tmp_path: Path, trial: Trial, tracking: Tracking) -> None:
