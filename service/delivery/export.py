@@ -34,12 +34,13 @@ IGNORED = ("__pycache__",)  # created by using an export
 
 
 def export(wanted: str, to: Path, storage: Path, *, format: str = "compact", sweep: str | None = None) -> Path:
-    """Write the folder `to` atomically, replacing an older export; returns it.
+    """Write the folder `to`, or the one that it links to, atomically, replacing an older export; returns it.
 
     Raises UserError for a trial that is unknown or not done, a policy that is more than one plain network, and a folder that holds
-    anything but an export.
+    anything but an export, or in which this command was given.
     """
     to = project.expanded(to).absolute()
+    to = to.resolve() if to.is_symlink() else to
     _check(to)
     with find(wanted, storage, sweep) as finished, NewFolder(to) as folder:
         policy = load_policy(finished.folder)
@@ -119,6 +120,8 @@ def _check(to: Path) -> None:
         return
     if not to.is_dir():
         raise UserError(f"{str(to)!r} is a file; give a folder")
+    if to.resolve() in (here := Path.cwd(), *here.parents):
+        raise UserError(f"{str(to)!r} is replaced as a whole, so not while you are in it; give a folder in it, or go to another")
     present = {path.name for path in to.iterdir()} - set(IGNORED)
     try:
         exported = {LINEAGE, *json.loads((to / LINEAGE).read_bytes())["export"]["files"]}

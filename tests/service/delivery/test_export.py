@@ -233,6 +233,23 @@ def test_a_mount_point_is_told_and_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["mounted"]
 
 
+def test_nobody_is_left_in_a_removed_folder_and_a_link_stays_a_link(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "not while you are in it" in refused(capsys, PRUNED.name, "--to", ".")
+    assert main(["export", PRUNED.name, "--to", "./policy"]) == 0
+    monkeypatch.chdir("policy")
+    assert "not while you are in it" in refused(capsys, PRUNED.name, "--to", str(tmp_path / "here" / "policy"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "current").symlink_to(tmp_path / "here" / "policy")
+    assert main(["export", PRUNED.name, "--to", "current", "--format", "torch"]) == 0
+    assert (tmp_path / "current").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "here"]
+    assert json.loads((tmp_path / "here" / "policy" / "lineage.json").read_bytes())["export"]["format"] == "torch"
+
+
 def test_a_folder_of_somebody_else_stays_as_it_is(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     assert "is a file; give a folder" in refused(capsys, PRUNED.name, "--to", str(tmp_path / "file"))
