@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -106,7 +106,7 @@ def prune_at_init(
     try:
         for hold in former:
             hold.release()
-        with _differentiable():
+        with _differentiable(), _same_buffers([*given.values(), *(targets or {}).values()]):
             in_rounds(pruner, start, {key: [densities[part.network]] for key, part in pieces.items()}, look, cut)
         masks = {name: dict(zip(slots, chosen[name], strict=True)) for name, slots in networks.items()}
         if not allow_disconnected:
@@ -118,6 +118,18 @@ def prune_at_init(
             hold.hook()
         raise
     return Masks(masks).attach(given, targets, zero=True)
+
+
+@contextmanager
+def _same_buffers(networks: Iterable[Modules]) -> Iterator[None]:
+    """What modules note down while they compute, such as BatchNorm's running statistics, is afterwards what it was before."""
+    kept = [(buffer, buffer.detach().clone()) for network in networks for module in parts(network) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
 
 
 def by_name(networks: Mapping[str, object], given: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -179,6 +180,17 @@ def test_a_loss_that_fails_leaves_the_module_as_it_was(pruner: str) -> None:
         prune_at_init(module, loss, batches(3), 0.2, pruner)
     assert torch.equal(weights(module), before)
     assert all("weight" not in layer.__dict__ for layer in module.modules())
+
+
+def test_running_statistics_stay_as_they_were() -> None:
+    """Losses are computed in training mode, by networks of which most weights are about to go."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    before, data = copy.deepcopy(module.state_dict()), [torch.randn(32, 6) for _ in range(3)]
+    for density, refused in ((0.01, True), (0.5, False)):
+        with pytest.raises(UserError) if refused else contextlib.nullcontext():
+            prune_at_init(module, lambda batch: module(batch).square().mean(), data, density)
+        assert all(torch.equal(module.state_dict()[name], before[name]) for name in before if "running" in name or "tracked" in name)
 
 
 def test_synflow_prunes_convolutions_by_the_flow_through_the_linear_network() -> None:
