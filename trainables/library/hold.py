@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.hooks import unserializable_hook
 
 from trainables.errors import UserError
@@ -129,6 +131,24 @@ class Hold:
 
     def _reduced(self, protocol: int) -> tuple[Any, ...]:
         return held, (self.parameter.data, self.parameter.requires_grad, self.where, ~self.removed)
+
+
+def _shared(parameter: nn.Parameter) -> tuple[Any, ...]:
+    """As torch sends a parameter to another process, with its hold."""
+    rebuild, arguments = reduce_tensor(parameter)
+    if (hold := Hold.of(parameter)) is None:
+        return rebuild, arguments
+    return _held_again, (rebuild, arguments, hold.where, ~hold.removed)
+
+
+def _held_again(rebuild: Callable[..., nn.Parameter], arguments: tuple[Any, ...], where: str, mask: Tensor) -> nn.Parameter:
+    parameter = rebuild(*arguments)
+    Hold(where, mask, parameter).hook()
+    return parameter
+
+
+# To other processes parameters go by their type's function, and `__reduce_ex__` is not asked.
+ForkingPickler.register(nn.Parameter, _shared)
 
 
 def held(data: Tensor, requires_grad: bool, where: str, mask: Tensor) -> nn.Parameter:

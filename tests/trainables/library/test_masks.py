@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import multiprocessing
 import pickle
 import warnings
 
@@ -130,6 +131,24 @@ def test_a_copy_of_a_module_keeps_its_removed_weights_at_zero(copied: object) ->
         double[0].weight.fill_(1)
     with pytest.raises(UserError, match=r"removed weights of layer '0.weight' of 'actor' are not 0 any more"):
         loss_of(double)(batches()[0]).backward()
+
+
+def test_a_module_that_is_sent_to_another_process_stays_pruned() -> None:
+    """Torch sends parameters in its own way, in shared memory."""
+    module, masks, removed = pruned()
+    here, there = multiprocessing.Pipe()
+    there.send(module)
+    sent = here.recv()
+    before = weights(sent).clone()
+    train(sent, adam(sent))
+    assert (weights(sent)[removed] == 0).all()
+    assert (weights(sent)[~removed] != before[~removed]).any()
+    masks.check()
+    masks.release()
+    there.send(module)
+    free = here.recv()
+    train(free, adam(free))
+    assert (weights(free)[removed] != 0).any()
 
 
 def test_a_copied_agent_has_masks_that_hold_its_own_modules() -> None:
